@@ -1,0 +1,44 @@
+"""attention-harness: which attention heads a model needs, what they look at, and whether the two agree.
+
+The public names are loaded on first use (PEP 562), so that ``import harness`` costs nothing and opening a
+saved run never imports torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Head": "hooks",
+    "RequestError": "config",
+    "load_model": "models",
+    "load_prompts": "prompts",
+    "cache_attention": "attention",
+    "ablate_heads": "sweep",
+    "open_run": "results",
+}
+_ROOMS = ("attribution", "findings", "metrics", "results", "stats", "views", "words")
+
+__all__ = [*_HOME, *_ROOMS]  # pyright: ignore[reportUnsupportedDunderAll]
+
+if TYPE_CHECKING:
+    from harness.attention import cache_attention as cache_attention
+    from harness.config import RequestError as RequestError
+    from harness.hooks import Head as Head
+    from harness.models import load_model as load_model
+    from harness.prompts import load_prompts as load_prompts
+    from harness.results import open_run as open_run
+    from harness.sweep import ablate_heads as ablate_heads
+
+
+def __getattr__(name: str):
+    if name in _HOME:
+        return getattr(import_module(f"harness.{_HOME[name]}"), name)
+    if name in _ROOMS:
+        return import_module(f"harness.{name}")
+    raise AttributeError(f"module 'harness' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
