@@ -5,7 +5,7 @@ TransformerLens renames a hook point: this is the file that changes.
 
 import re
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from harness.config import RequestError
 
@@ -51,7 +51,7 @@ def check_head(head: Head, model: str, n_layers: int, n_heads: int) -> Head:
 
 def parse_heads(asked: str | Iterable[str | Head], model: str, n_layers: int, n_heads: int) -> tuple[Head, ...]:
     """``"all"``, or names such as ``["L5H1", "L7"]`` (a whole layer), to heads in order, each once."""
-    if asked == "all":
+    if asked == "all" or tuple(asked) == ("all",):
         return tuple(Head(layer, head) for layer in range(n_layers) for head in range(n_heads))
     wanted: set[Head] = set()
     for name in [asked] if isinstance(asked, str) else asked:
@@ -66,16 +66,16 @@ def parse_heads(asked: str | Iterable[str | Head], model: str, n_layers: int, n_
     return tuple(sorted(wanted))
 
 
-def block(layer: int) -> str:
-    """The module a layer is."""
-    return f"blocks.{layer}"
-
-
 def hook_name(kind: Kind, layer: int) -> str:
     """The hook point that carries `kind` in this layer of a decoder."""
     return f"blocks.{layer}.attn.hook_{'attn_scores' if kind == 'scores' else kind}"
 
 
-def attention_output_in(layer: int) -> str:
-    """The hook point where the output projection W_O reads z, heads side by side: what an edit of z must reach."""
-    return f"blocks.{layer}.attn.o.hook_in"
+def blocks(bridge: Any) -> list[Any]:
+    """The layers of a decoder, in order, as torch modules."""
+    return list(bridge.blocks)
+
+
+def output_projection(bridge: Any, layer: int) -> Any:
+    """The torch module W_O itself, below TransformerLens: it reads z with the heads side by side."""
+    return bridge.blocks[layer].attn.o.original_component

@@ -1,0 +1,1 @@
+"""Thin runners: ``python -m experiments.<runner> [key=value …]``."""

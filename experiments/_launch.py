@@ -1,0 +1,183 @@
+"""From a command line to a run: the only file that knows Hydra.
+
+Every override is made a plain "set this" for Hydra, so that one judge, the typed specs in `harness.config`, says what
+is wrong with a key or a value. What a person did wrong is one line on standard error and exit code 2.
+"""
+
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness import config
+from harness.config import RequestError
+
+Act = Callable[[dict[str, Any]], Path | None]
+
+
+def launch(runner: str) -> NoReturn:
+    """Run a runner that makes a run directory, from ``sys.argv``."""
+    main(runner, lambda values: _run(runner, values))
+
+
+def main(name: str, act: Act) -> NoReturn:
+    """Compose ``conf/<name>.yaml`` with the command line, act on it, and exit with the contract's code.
+
+    The last line on standard output is the path that `act` gives.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    warnings.filterwarnings("ignore", message="resource_tracker")
+    sys.exit(_guarded(lambda: _main(name, act)))
+
+
+def _guarded(work: Callable[[], None]) -> int:
+    try:
+        work()
+    except RequestError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (HydraException, OmegaConfBaseException) as error:
+        print(_one_line(error), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is kept (continue with resume=DIR)", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _main(name: str, act: Act) -> None:
+    flags, overrides = _split(sys.argv[1:])
+    if flags:
+        return _through_hydra(name, act, flags, overrides)
+    folder = str(config.conf_dir().resolve())
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(folder, version_base="1.3"):
+        composed = compose(name, overrides=_as_settings(overrides))
+    _act(act, composed)
+
+
+def _through_hydra(name: str, act: Act, flags: Sequence[str], overrides: Sequence[str]) -> None:
+    """``--help``, ``--cfg job``, ``-m`` and the like are Hydra's own; the overrides are checked first all the same."""
+    import hydra
+
+    sys.argv[1:] = [*flags, *_as_settings(overrides)]
+
+    @hydra.main(config_path=str(config.conf_dir().resolve()), config_name=name, version_base="1.3")
+    def task(composed: DictConfig) -> None:
+        code = _guarded(lambda: _act(act, composed))
+        if code:
+            sys.exit(code)
+
+    task()
+
+
+def _act(act: Act, composed: DictConfig) -> None:
+    values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=False)
+    assert isinstance(values, dict)
+    done = act({str(key): value for key, value in values.items() if key != "hydra"})
+    if done is not None:
+        print(done, flush=True)
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Hydra's flags (with the values of those that take one) and the overrides."""
+    takes_value = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-name", "-cn", "--info", "-i"}
+    flags, overrides, before = [], [], ""
+    for argument in arguments:
+        if argument.startswith("-") or before in takes_value:
+            flags.append(argument)
+        else:
+            overrides.append(argument)
+        before = argument
+    return flags, overrides
+
+
+def _as_settings(overrides: Sequence[str]) -> list[str]:
+    """Overrides that Hydra will not refuse for their key, groups being checked here against what there is."""
+    return [_as_setting(text) for text in overrides]
+
+
+def _as_setting(text: str) -> str:
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException:
+        key = text.split("=")[0]
+        raise RequestError(
+            key, text.partition("=")[2] or "???", "write key=value, and quote what has spaces or commas"
+        ) from None
+    key, groups = override.key_or_group, _groups()
+    if key.startswith("hydra"):
+        return text
+    if key in groups and not override.is_delete():
+        for choice in _choices(override):
+            _check_choice(key, str(choice))
+        return text
+    return text if text[0] in "+~" else f"++{text}"
+
+
+def _choices(override: Any) -> list[Any]:
+    if override.is_sweep_override():
+        return list(override.sweep_string_iterator())
+    value = override.value()
+    return value if isinstance(value, list) else [value]
+
+
+def _check_choice(group: str, choice: str) -> None:
+    options = _options(group)
+    if choice not in options and choice != "None":
+        raise RequestError(group, choice, config.near(choice, options))
+
+
+def _groups() -> set[str]:
+    return {path.name for path in config.conf_dir().iterdir() if path.is_dir()}
+
+
+def _options(group: str) -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in (config.conf_dir() / group).glob("*.yaml")))
+
+
+def _one_line(error: Exception) -> str:
+    """Hydra's own complaint, on one line."""
+    return " ".join(str(error).split())
+
+
+# --- the runners that make a run --------------------------------------------------------------------------------
+
+
+def _run(runner: str, values: dict[str, Any]) -> Path:
+    place = {key: values.pop(key, None) for key in ("store", "run", "resume")}
+    asked = config.parse(config.RunSpec, values)
+
+    from harness import study
+
+    where = study.Place(**place)
+    if where.resume and not _changed_by_hand():
+        asked = study.saved_spec(Path(where.resume))
+    return study.run(runner, asked, where, _progress())
+
+
+def _changed_by_hand() -> bool:
+    """Whether the command line asks for anything beside the directory to resume."""
+    _, overrides = _split(sys.argv[1:])
+    return any(not text.lstrip("+").startswith(("resume=", "store=")) for text in overrides)
+
+
+def _progress() -> Callable[[str, int, int], None]:
+    """Lines on standard error: the stage, units done of all, and the time so far."""
+    import time
+
+    start = time.monotonic()
+
+    def show(stage: str, done: int, total: int) -> None:
+        print(f"{stage} {done}/{total}  {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+
+    return show

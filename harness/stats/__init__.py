@@ -1,0 +1,21 @@
+"""Effects to claims: which heads would survive a second look.
+
+Pure functions on numpy or xarray arrays: no torch, no models, no printing. One concept per file:
+
+``columns``        an effect array to one column per head, checked
+``clusters``       prompts that belong together, and their sums
+``bootstrap``      the interval: BCa over whole clusters
+``randomisation``  p-values: sign flips, matched null, Westfall–Young max-T from draws that all heads share
+``discovery``      Benjamini–Hochberg q
+``planning``       what a number of clusters can show at all: reach, power, prompts needed
+``ranks``          Spearman's rank correlation
+``summary``        all of it, as the table `heads.csv` is made of
+"""
+
+from harness.stats.discovery import false_discovery as false_discovery
+from harness.stats.planning import clusters_needed as clusters_needed
+from harness.stats.planning import power as power
+from harness.stats.planning import prompts_to_separate as prompts_to_separate
+from harness.stats.planning import reachable as reachable
+from harness.stats.ranks import rank_correlation as rank_correlation
+from harness.stats.summary import summarize as summarize

@@ -1,0 +1,224 @@
+"""The table that `heads.csv` is made of: one row per head, everything that is claimed about it."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Shaped
+
+from harness.config import RequestError
+from harness.stats.bootstrap import Interval, interval
+from harness.stats.clusters import Clusters, group
+from harness.stats.columns import Columns, Labelled, columns
+from harness.stats.discovery import false_discovery
+from harness.stats.planning import check_share, clusters_needed, reachable
+from harness.stats.randomisation import Tail, matched_null, sign_flip
+
+SYMMETRY_FROM = 32  # clusters; below, the error rates hold for near-symmetric effects only (docstring of summarize)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    confidence: float
+    level: float
+    resamples: int
+    min_effect: float | None
+    tested: int
+
+    def __post_init__(self):
+        check_share("stats.confidence", self.confidence)
+        check_share("stats.level", self.level)
+        if self.resamples * self.level < 1:
+            raise RequestError(
+                "stats.resamples", self.resamples, f"level {self.level} needs more than {1 / self.level:.0f}"
+            )
+        if self.min_effect is not None and not 0 <= self.min_effect < math.inf:
+            raise RequestError("stats.min_effect", self.min_effect, "must be a finite number, zero or more")
+
+
+def summarize(
+    effect: Float[np.ndarray, "prompt layer head"] | Labelled,
+    clusters: Shaped[np.ndarray, " prompt"] | None = None,
+    higher_is_better: bool = False,
+    confidence: float = 0.95,
+    level: float = 0.05,
+    resamples: int = 10_000,
+    min_effect: float | None = None,
+    seed: int = 0,
+    *,
+    distance: bool = False,
+    null: Float[np.ndarray, "draw prompt layer head"] | Labelled | None = None,
+    tested: int | None = None,
+) -> pd.DataFrame:
+    """Effects to claims: per head the mean, its interval, effect size, p, q, max-T adjusted p, and what they amount to.
+
+    Columns: the axes of `effect` other than the prompt (layer, head), then
+
+    - `effect_mean`: mean over *prompts*, in the metric's units. Where clusters differ in size, large ones weigh more;
+      interval, p and standard error are all of this mean, through cluster sums.
+    - `ci_low`, `ci_high`: cluster bootstrap, BCa or percentile (`harness.stats.bootstrap`); NaN with one cluster.
+      For one head at a time. Measured coverage at 95 %, normal (exponential) noise: 8 clusters 88 % (86 %),
+      16: 92 % (91 %), 32: 93 % (93 %), 64: 94 % (94 %).
+    - `effect_size`: Cohen's d of one sample, mean of the cluster means over their standard deviation (n − 1); without
+      clusters, of the prompts. Infinite if they are all equal, 0 if all zero, NaN with one cluster.
+    - `p_value`: two-sided sign flip of whole clusters, exact if 2^clusters ≤ resamples, else random with the
+      observed one counted. Statistic: `harness.stats.randomisation`.
+    - `q_value`: Benjamini–Hochberg over `tested`. `p_adjusted`: step-down Westfall–Young max-T, same sign flips for
+      all heads, so family-wise control under whatever dependence there is between them.
+    - `significant`: q below the level.
+    - `important`: the whole interval beyond ±`min_effect`, *and* q or p_adjusted below the level (an interval holds
+      for one head; of 270 null heads about 13 have theirs off zero). Without a test: the clusters must at least
+      allow the confidence. Empty (NA) if `min_effect` is not given.
+    - `rank`: by |effect_mean|, 1 = strongest, equals share the better rank; `n_prompts`, `n_clusters`; `interval`
+      (BCa, percentile) if not the same for all rows.
+
+    ``attrs``: `interval`, `test`, `tested`, `helps` (which sign of effect_mean means that the head helped) and
+    `note` (what the number of clusters does not allow; empty if nothing).
+
+    **Where the guarantee ends.** A sign flip assumes that under the null the cluster sums are symmetric around zero.
+    Symmetric noise, however heavy its tails, is safe with any number of clusters. Under skew the rates hold from some
+    number on. Measured on 40 independent null heads, all skewed, at level 0.05: family-wise rate of max-T, false
+    discovery rate of BH (1,000 runs, standard error 0.007; plain t, for comparison, 200 runs):
+
+    =====================  ==========  ==========  ==========  ==========  ==========
+    noise / clusters       8           16          32          64          128
+    =====================  ==========  ==========  ==========  ==========  ==========
+    t with 3 d.f.          0.06, 0.00  0.06, 0.04  0.04, 0.03  0.05, 0.03  0.05, 0.04
+    skewness 1 (gamma)     0.09, 0.00  0.06, 0.08  0.04, 0.06  0.04, 0.04  0.04, 0.04
+    skewness 2 (exp.)      0.19, 0.00  0.10, 0.26  0.04, 0.17  0.02, 0.06  0.02, 0.03
+    skewness 6 (lognorm.)  0.41, 0.01  0.31, 0.61  0.13, 0.38  0.05, 0.16  0.02, 0.06
+    skewness 2, plain t    0.40, 0.00  0.48, 0.28  0.38, 0.26  0.28, 0.18  0.15, 0.14
+    =====================  ==========  ==========  ==========  ==========  ==========
+
+    So max-T holds from 32 clusters (skewness 2) or 64 (6), BH from 32 (1), 128 (2) or more (6): where effects are
+    skewed, trust `p_adjusted` before `q_value`. More prompts in a cluster lower the skew of its sum only as far as
+    they do not share it. What the correction costs in power: `harness.stats.randomisation`. Below 32 clusters
+    ``attrs["note"]`` says that symmetry is assumed.
+
+    Args:
+        effect: metric(ablated) − metric(clean); a head that is NaN for every prompt was not ablated and is left out.
+            A DataArray may have other axes beside the prompt, such as (layer) or (stack, layer, head).
+        clusters: one label per prompt; prompts of a cluster are resampled and flipped together.
+        higher_is_better: of the metric. Decides ``attrs["helps"]`` only.
+        min_effect: in the metric's units (the caller turns 5 % of the clean value into this).
+        distance: the metric cannot be negative (`kl`, `embedding`): no sign test, and p, q and p_adjusted are NaN.
+        null: distances only: the same metric for random edits of z of the same norm, drawn afresh for each cluster;
+            p is then one-sided against those (`harness.stats.randomisation.matched_null`).
+        tested: over how many heads to correct, if more were looked at than are given (`sweep.method=screen`).
+
+    Raises:
+        RequestError: names the key, or the prompt and head with a value that is not finite.
+    """
+    taken = columns(effect)
+    n_heads = taken.values.shape[1]
+    if tested is not None and tested < n_heads:
+        raise RequestError("tested", tested, f"there are effects of {n_heads} heads")
+    asked = _Asked(confidence, level, resamples, min_effect, tested or n_heads)
+    grouped = group(clusters, len(taken.values))
+    sums = grouped.sums(taken.values)
+    draw, flip = np.random.SeedSequence(seed).spawn(2)
+    bounds = interval(sums, grouped.size, confidence, resamples, draw)
+    edits = None if null is None else _null_sums(null, taken, grouped, distance)
+    if edits is not None:
+        test = matched_null(sums, edits, resamples, flip, asked.tested - n_heads)
+    else:
+        test = None if distance else sign_flip(sums, resamples, flip, asked.tested - n_heads)
+    table = _table(taken, grouped, sums, bounds, test, asked)
+    table.attrs["helps"] = "negative" if higher_is_better and not distance else "positive"
+    return table
+
+
+def _table(
+    taken: Columns,
+    grouped: Clusters,
+    sums: Float[np.ndarray, "cluster head"],
+    bounds: Interval,
+    test: Tail | None,
+    asked: _Asked,
+) -> pd.DataFrame:
+    n_prompts, n_heads = taken.values.shape
+    table = taken.labels.copy()
+    table["effect_mean"] = sums.sum(axis=0) / n_prompts
+    table["ci_low"], table["ci_high"] = bounds.low, bounds.high
+    table["effect_size"] = _effect_size(sums / grouped.size[:, None])
+    empty = np.full(n_heads, np.nan)
+    table["p_value"] = test.p_value if test else empty
+    table["q_value"] = false_discovery(test.p_value, asked.tested) if test else empty
+    table["p_adjusted"] = test.p_adjusted if test else empty
+    table["significant"] = table["q_value"] < asked.level
+    table["important"] = _important(table, len(grouped), test, asked)
+    table["rank"] = table["effect_mean"].abs().rank(method="min", ascending=False).astype(int)
+    table["n_prompts"], table["n_clusters"] = n_prompts, len(grouped)
+    kinds = np.where(bounds.bca, "BCa", "percentile") if len(grouped) > 1 else np.full(n_heads, "none")
+    if len(set(kinds)) > 1:
+        table["interval"] = kinds
+    table.attrs["interval"] = ", ".join(sorted(set(kinds.tolist())))
+    table.attrs["test"] = test.draws if test else "none: a distance has no sign"
+    table.attrs["tested"] = asked.tested
+    table.attrs["note"] = _note(len(grouped), test, asked)
+    return table
+
+
+def _effect_size(means: Float[np.ndarray, "cluster head"]) -> Float[np.ndarray, " head"]:
+    if len(means) < 2:
+        return np.full(means.shape[1], np.nan)
+    mean, sd = means.mean(axis=0), means.std(axis=0, ddof=1)
+    equal = sd <= 1e-12 * np.abs(means).max(axis=0)  # equal but for rounding
+    alike = np.where(mean == 0, 0.0, np.copysign(np.inf, mean))
+    return np.where(equal, alike, mean / np.where(equal, 1, sd))
+
+
+def _important(table: pd.DataFrame, n_clusters: int, test: Tail | None, asked: _Asked) -> pd.Series:
+    if asked.min_effect is None:
+        return pd.Series(pd.NA, index=table.index, dtype="boolean")
+    beyond = (table["ci_low"].to_numpy() > asked.min_effect) | (table["ci_high"].to_numpy() < -asked.min_effect)
+    if test is None:
+        told = np.full(len(table), reachable(n_clusters, 1 - asked.confidence))
+    else:
+        told = np.minimum(table["q_value"].to_numpy(), test.p_adjusted) < asked.level
+    return pd.Series(beyond & told, index=table.index)
+
+
+def _note(n_clusters: int, test: Tail | None, asked: _Asked) -> str:
+    """What this many clusters cannot show, for the report to say."""
+    have = f"{n_clusters} cluster{'' if n_clusters == 1 else 's'}"
+    notes = []
+    if not reachable(n_clusters, 1 - asked.confidence):
+        needed = clusters_needed(1 - asked.confidence)
+        notes.append(f"{have}: no interval can hold {asked.confidence:.0%} with fewer than {needed}.")
+    if test and test.smallest >= asked.level:
+        needed = clusters_needed(asked.level)
+        notes.append(
+            f"{have}: p cannot go below {test.smallest:.2g}, so nothing can be significant at the level {asked.level}; "
+            f"a sign flip needs {needed} clusters."
+        )
+    elif test and test.smallest * asked.tested >= asked.level:
+        least = math.floor(test.smallest * asked.tested / asked.level) + 1
+        notes.append(
+            f"{have}: p cannot go below {test.smallest:.2g}, so q over {asked.tested} heads falls below {asked.level} "
+            f"only where at least {least} heads get there; p_adjusted has no such limit."
+        )
+    if test and n_clusters < SYMMETRY_FROM:
+        notes.append(f"{have}: with fewer than {SYMMETRY_FROM}, p holds only if effects are about symmetric.")
+    return " ".join(notes)
+
+
+def _null_sums(
+    null: Float[np.ndarray, "draw prompt layer head"] | Labelled, taken: Columns, grouped: Clusters, distance: bool
+) -> Float[np.ndarray, "draw cluster measured"]:
+    """Cluster sums of the random edits, for the heads that were measured."""
+    if not distance:
+        raise RequestError("null", "given", "a matched null is for distances (distance=True); effects get a sign test")
+    if isinstance(null, Labelled):
+        null = null.transpose("draw", "prompt", *taken.labels.columns)
+    edits = np.asarray(null, dtype=np.float64)
+    if edits.shape[1:] != taken.shape or not len(edits):
+        raise RequestError(
+            "null", f"shape {edits.shape}", f"it must be [draw, *effect], the effect being {taken.shape}"
+        )
+    flat = edits.reshape(*edits.shape[:2], -1)[..., taken.kept]
+    if not np.isfinite(flat).all():
+        draw, prompt, head = (int(i) for i in np.argwhere(~np.isfinite(flat))[0])
+        raise RequestError("null", "nan", f"draw {draw}, prompt {prompt}, {taken.name(head)} is not a finite number")
+    return np.stack([grouped.sums(each) for each in flat])

@@ -1,0 +1,243 @@
+"""A run from end to end: request, stages, arrays, tables, figures, report.
+
+Everything that can be wrong with a request is found before its directory is made; ``status`` becomes ``complete``
+last.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import yaml
+
+from harness import attribution, config
+from harness.ablation import baseline
+from harness.attention import PatternStage
+from harness.config import RequestError, RunSpec
+from harness.execute import Progress, Stage, run_stage
+from harness.metrics import choose
+from harness.models import Model, load_model
+from harness.prompts import Prompts, load_prompts
+from harness.results import manifest, open_run, store, tables
+from harness.results.store import StageFolder
+from harness.sweep import SweepStage, groups
+from harness.views.figures import write_figures
+from harness.views.report import write_report
+
+#: Which parts each runner has.
+PARTS = {
+    "study": ("patterns", "sweep", "rollout"),
+    "cache_attention": ("patterns", "rollout"),
+    "ablate_heads": ("sweep",),
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run is written: a directory of its own, or a new one in the store; or the one to resume."""
+
+    store: str = "results"
+    run: str | None = None
+    resume: str | None = None
+
+
+@dataclass
+class Work:
+    """A request that was found right: model, prompts and stages, ready to run."""
+
+    runner: str
+    spec: RunSpec
+    model: Model
+    prompts: Prompts
+    stages: list[Stage]
+    started: float = field(default_factory=time.time)
+
+
+def run(runner: str, spec: RunSpec, place: Place, progress: Progress) -> Path:
+    """Run `runner` (see `PARTS`) and give its directory. Raises `RequestError` before anything is written."""
+    check_names(spec)
+    if place.resume:
+        _check_resume(runner, spec, Path(place.resume))
+    work = prepare(runner, spec)
+    if place.resume:
+        folder = Path(place.resume)
+        _check_same(work, folder)
+    else:
+        folder = store.make_folder(Path(place.run) if place.run else _new_name(work, Path(place.store)))
+        store.write_text(folder / "spec.yaml", yaml.safe_dump(plain(spec), sort_keys=False, allow_unicode=True))
+    _write_manifest(work, folder, "running")
+    try:
+        _write_results(work, folder, progress)
+    except BaseException as error:
+        _write_manifest(work, folder, "failed", f"{type(error).__name__}: {error}".splitlines()[0])
+        raise
+    for stage in work.stages:
+        StageFolder(folder / "stages" / stage.name).drop_units()
+    _write_manifest(work, folder, "complete")
+    return folder
+
+
+def check_names(spec: RunSpec) -> None:
+    """What can be found wrong without a model: names of metrics."""
+    from harness.metrics import METRICS
+
+    for name in spec.metrics:
+        if name not in (*METRICS, "auto"):
+            raise RequestError("metrics", name, config.near(name, (*METRICS, "auto")))
+
+
+def prepare(runner: str, spec: RunSpec) -> Work:
+    """Load what the request names and check the one against the other."""
+    model = load_model(spec.model)
+    prompts = load_prompts(spec.prompts, model)
+    parts, stages = PARTS[runner], list[Stage]()
+    if "patterns" in parts:
+        stages.append(PatternStage(model, prompts, spec.cache.dtype))
+    if "sweep" in parts:
+        stages.append(_sweep(spec, model, prompts))
+    return Work(runner, spec, model, prompts, stages)
+
+
+def _sweep(spec: RunSpec, model: Model, prompts: Prompts) -> SweepStage:
+    return SweepStage(
+        model,
+        prompts,
+        groups(model, list(spec.heads), spec.sweep.kind, spec.sweep.sets),
+        choose(spec.metrics, prompts),
+        baseline=baseline(spec.ablation.name),
+        ablation_name=spec.ablation.name,
+        kind=spec.sweep.kind,
+        memory=spec.sweep.memory,
+    )
+
+
+def plain(spec: RunSpec) -> dict[str, Any]:
+    """The spec as YAML holds it."""
+
+    def bare(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: bare(item) for key, item in value.items()}
+        return [bare(item) for item in value] if isinstance(value, tuple | list) else value
+
+    return bare(asdict(spec))
+
+
+def saved_spec(folder: Path) -> RunSpec:
+    """The spec that a run directory was made from."""
+    try:
+        return config.parse(RunSpec, yaml.safe_load((folder / "spec.yaml").read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise RequestError("resume", folder, "there is no run here: it has no spec.yaml") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RequestError("resume", folder, f"its spec.yaml is damaged ({error})") from None
+
+
+# --- the directory ----------------------------------------------------------------------------------------------
+
+
+def _new_name(work: Work, place: Path) -> Path:
+    """``store/runner/date-time-hash``; a second run within a second gets a number."""
+    stamp = datetime.fromtimestamp(work.started, UTC).strftime("%Y%m%d-%H%M%S")
+    name = place / work.runner / f"{stamp}-{config.spec_hash(work.runner, work.spec)}"
+    taken = 0
+    while (candidate := name.with_name(f"{name.name}-{taken}") if taken else name).exists():
+        taken += 1
+    return candidate
+
+
+def _check_resume(runner: str, spec: RunSpec, folder: Path) -> None:
+    if not folder.is_dir():
+        raise RequestError("resume", folder, "there is no such directory")
+    record = manifest.read_manifest(folder)
+    if record["status"] == "complete":
+        raise RequestError("resume", folder, "this run is complete; draw it again with experiments.render run=DIR")
+    if record["runner"] != runner:
+        raise RequestError("resume", folder, f"this is a run of {record['runner']}, not of {runner}")
+    differing = _differences(plain(saved_spec(folder)), plain(spec))
+    if differing:
+        raise RequestError("resume", folder, f"this run was started with another {', '.join(differing)}")
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += _differences(before, after, f"{prefix}{key}.")
+        elif before != after and key not in config.NOT_IN_HASH:
+            found.append(prefix + key)
+    return found
+
+
+def _check_same(work: Work, folder: Path) -> None:
+    """A resumed run goes on with the weights and prompts it was begun with."""
+    old = manifest.read_manifest(folder)
+    if old["model"]["weights"] != work.model.identity["weights"]:
+        raise RequestError("resume", folder, "the model's weights are no longer those of this run; start a new one")
+    if old["prompts_sha256"] != work.prompts.sha256:
+        raise RequestError("resume", folder, "the prompts are no longer those of this run; start a new one")
+
+
+def _write_results(work: Work, folder: Path, progress: Progress) -> None:
+    parts = [work.prompts.dataset()]
+    for stage in work.stages:
+        parts.append(run_stage(stage, StageFolder(folder / "stages" / stage.name), progress))
+    data = xr.merge(parts, join="exact", compat="no_conflicts", combine_attrs="drop_conflicts")
+    if "rollout" in PARTS[work.runner]:
+        data["rollout"] = _rollout(data["pattern"], work.spec)
+    store.write_data(folder, data)
+    if "effect" in data:
+        tables.write_heads(folder, tables.heads_table(data, work.spec.stats))
+    _write_manifest(work, folder, "running")
+    draw(folder)
+
+
+def _rollout(pattern: xr.DataArray, spec: RunSpec) -> xr.DataArray:
+    options = asdict(spec.attribution.rollout)
+    rolled = np.stack([attribution.rollout(one.values, **options) for one in pattern])
+    note = {"units": "share of attention", "method": f"attention rollout {options}"}
+    return xr.DataArray(rolled.astype(np.float32), dims=("prompt", "query", "key"), attrs=note)
+
+
+def draw(folder: Path) -> Path:
+    """Figures and report of a run whose arrays are there."""
+    saved = open_run(folder, incomplete=True)
+    write_figures(saved, folder / "figures")
+    return write_report(saved, folder / "report.html")
+
+
+def _write_manifest(work: Work, folder: Path, status: str, error: str | None = None) -> None:
+    import torch
+
+    sweeps = [stage for stage in work.stages if isinstance(stage, SweepStage)]
+    checks: dict[str, Any] | None = {"edits_verified": sum(stage.check.fired for stage in sweeps)} if sweeps else None
+    if checks is not None:
+        checks["plain_forward_difference"] = max(
+            (off for stage in sweeps for off in stage.check.spot_checks), default=None
+        )
+    model = work.model
+    manifest.write_manifest(
+        folder,
+        {
+            "status": status,
+            "runner": work.runner,
+            "hash": config.spec_hash(work.runner, work.spec),
+            "started": datetime.fromtimestamp(work.started, UTC).isoformat(timespec="seconds"),
+            **manifest.environment(),
+            "threads": torch.get_num_threads(),
+            "device": model.device,
+            "dtype": model.spec.dtype,
+            "model": {"name": model.name, "source": model.spec.source, **asdict(model.shape), **model.identity},
+            "prompts_sha256": work.prompts.sha256,
+            "seed": work.spec.seed,
+            "intervention_check": checks,
+            "wall_seconds": round(time.time() - work.started, 1),
+            "peak_memory_gb": manifest.peak_memory_gb(),
+            "error": error,
+        },
+    )

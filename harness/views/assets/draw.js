@@ -1,0 +1,117 @@
+// Small helpers to make nodes and to write numbers. Text only ever goes in as text.
+
+const SVG = 'http://www.w3.org/2000/svg';
+
+function make(name, attributes = {}, ...children) {
+  const node = document.createElement(name);
+  return fill(node, attributes, children);
+}
+
+function makeSvg(name, attributes = {}, ...children) {
+  return fill(document.createElementNS(SVG, name), attributes, children);
+}
+
+function fill(node, attributes, children) {
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith('on')) node.addEventListener(key.slice(2), value);
+    else if (value !== null && value !== undefined) node.setAttribute(key, value);
+  }
+  node.append(...children);
+  return node;
+}
+
+function color(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue('--' + name).trim();
+}
+
+function plain(value) {
+  if (!Number.isFinite(value)) return 'not measured';
+  const size = Math.abs(value);
+  const digits = size === 0 ? '0' : size >= 1e-4 && size < 1e6 ? Number(size.toPrecision(3)) : size.toExponential(2);
+  return (value < 0 ? '−' : '') + digits;
+}
+
+function signed(value) {
+  return (value > 0 ? '+' : '') + plain(value);
+}
+
+function withUnit(value, metric) {
+  return signed(value) + (metric.unit && Number.isFinite(value) ? ' ' + metric.unit : '');
+}
+
+function verdict(metric, effect) {
+  if (metric.sense === 0) return 'matters';
+  return metric.sense * effect > 0 ? 'helps' : 'hurts';
+}
+
+function named([layer, head]) {
+  return 'L' + layer + 'H' + head;
+}
+
+function cut(token, limit) {
+  const text = token.trim() || token;
+  const letters = Array.from(text);
+  return letters.length > limit ? letters.slice(0, limit - 1).join('') + '…' : text;
+}
+
+// A matrix of weights on a canvas: the shade is the square root of the share of `most`, or all but the first rows would
+// be white. Labels where there is room for them.
+function drawMatrix(canvas, weights, tokens, most, causal, marked, labelled = true) {
+  const size = tokens.length, width = canvas.clientWidth, ratio = window.devicePixelRatio || 1;
+  canvas.style.height = width + 'px';
+  canvas.width = canvas.height = Math.round(width * ratio);
+  const pen = canvas.getContext('2d');
+  const room = labelled ? labelRoom(pen, tokens, width) : 0;
+  const cell = (width - room) / size;
+  pen.scale(ratio, ratio);
+  pen.fillStyle = color('card');
+  pen.fillRect(room, room, width - room, width - room);
+  for (let query = 0; query < size; query++) {
+    for (let key = 0; key < size; key++) {
+      const hidden = causal && key > query;
+      pen.globalAlpha = hidden ? 1 : Math.sqrt(Math.min(1, weights[query * size + key] / (most || 1)));
+      pen.fillStyle = color(hidden ? 'hatch' : 'accent');
+      if (pen.globalAlpha > 0.002) pen.fillRect(room + key * cell, room + query * cell, cell, cell);
+    }
+  }
+  pen.globalAlpha = 1;
+  if (labelled) drawLabels(pen, tokens, room, cell);
+  if (marked) drawMark(pen, marked, room, cell, width);
+  canvas.geometry = { room, cell, size };
+}
+
+// As much as the longest label needs, but not more than a quarter of the picture.
+function labelRoom(pen, tokens, width) {
+  pen.font = '13px system-ui, sans-serif';
+  const longest = tokens.reduce((most, token) => Math.max(most, pen.measureText(cut(token, 14)).width), 0);
+  return Math.min(longest + 12, width * 0.25);
+}
+
+function drawLabels(pen, tokens, room, cell) {
+  const step = Math.max(1, Math.ceil(11 / cell));
+  const font = Math.max(9, Math.min(13, cell * 0.72));
+  pen.fillStyle = color('soft');
+  pen.font = font + 'px system-ui, sans-serif';
+  pen.textBaseline = 'middle';
+  tokens.forEach((token, index) => {
+    if (index % step) return;
+    const label = cut(token, Math.max(4, Math.floor((room - 8) / (font * 0.56))));
+    const middle = room + (index + 0.5) * cell;
+    pen.textAlign = 'right';
+    pen.fillText(label, room - 5, middle, room - 6);
+    pen.save();
+    pen.translate(middle, room - 5);
+    pen.rotate(-Math.PI / 2);
+    pen.textAlign = 'left';
+    pen.fillText(label, 0, 0, room - 6);
+    pen.restore();
+  });
+}
+
+function drawMark(pen, [query, key], room, cell, width) {
+  pen.strokeStyle = color('ink');
+  pen.lineWidth = 1;
+  pen.strokeRect(room + 0.5, room + query * cell, width - room - 1, cell);
+  pen.lineWidth = 2;
+  pen.strokeRect(room + key * cell, room + query * cell, cell, cell);
+}

@@ -1,0 +1,130 @@
+"""Which prompts and heads a page shows: what was asked for, checked, and what fits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.config import RequestError
+from harness.findings import ablated_heads, count, pattern_of, top_heads
+from harness.hooks import Head, check_head, parse_heads
+from harness.views.pack import pack_weights, size
+
+if TYPE_CHECKING:
+    from harness.results import Run
+
+BUDGET = 15_000_000  # characters of packed patterns in one page
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Whose patterns go into the page, and one sentence about what does not (empty when all do)."""
+
+    prompts: tuple[int, ...]
+    heads: tuple[Head, ...]
+    left_out: str
+
+
+def all_heads(run: "Run") -> list[Head]:
+    """Every head that the run's arrays have a place for."""
+    if not {"layer", "head"} <= set(run.data.coords):
+        return []
+    return [Head(int(layer), int(head)) for layer in run.data["layer"].values for head in run.data["head"].values]
+
+
+def checked_prompt(run: "Run", prompt: int, key: str = "prompt") -> int:
+    """The prompt's index, or a `RequestError` that says which there are."""
+    last = run.data.sizes["prompt"] - 1
+    if not isinstance(prompt, int | np.integer) or not 0 <= prompt <= last:
+        raise RequestError(key, prompt, f"the run has prompts 0-{last}")
+    return int(prompt)
+
+
+def checked_head(run: "Run", head: Head | str | tuple[int, int]) -> Head:
+    """The head, or a `RequestError` that says which there are."""
+    named = Head.parse(head) if isinstance(head, str) else Head(*head)
+    return check_head(named, _model(run), *_shape(run))
+
+
+def checked_metric(run: "Run", metric: str | None) -> str:
+    """The metric (None: the first), or a `RequestError` that says which there are."""
+    if "effect" not in run.data:
+        raise RequestError("metric", metric, "this run ablated no heads: make one with experiments.ablate_heads")
+    known = [str(name) for name in run.data["metric"].values]
+    if metric is not None and metric not in known:
+        raise RequestError("metric", metric, f"the run has {', '.join(known)}")
+    return metric or known[0]
+
+
+def needs_patterns(run: "Run") -> None:
+    """A `RequestError` when the run kept no patterns."""
+    if "pattern" not in run.data:
+        raise RequestError("run", run.path, "this run kept no patterns: make one with experiments.cache_attention")
+
+
+def first_head(run: "Run") -> Head | None:
+    """The head to open with: the one asked for, the largest effect on the first metric, or the first there is."""
+    asked = (run.spec.get("show") or {}).get("heads")
+    if asked:
+        return parse_heads(asked, _model(run), *_shape(run))[0]
+    if "effect" in run.data and ablated_heads(run):
+        return top_heads(run, str(run.data["metric"].values[0]), 1)[0]
+    return next(iter(all_heads(run)), None)
+
+
+def asked_prompts(run: "Run") -> list[int]:
+    """The prompts named by ``show.prompts``, else all."""
+    asked = (run.spec.get("show") or {}).get("prompts") or range(run.data.sizes["prompt"])
+    return [checked_prompt(run, index, "show.prompts") for index in asked]
+
+
+def _model(run: "Run") -> str:
+    return str((run.spec.get("model") or {}).get("name", "the run"))
+
+
+def _shape(run: "Run") -> tuple[int, int]:
+    return int(run.data["layer"].values.max()) + 1, int(run.data["head"].values.max()) + 1
+
+
+def choose(run: "Run", budget: int | None = None) -> Kept:
+    """All patterns if ``budget`` characters hold them; else the first prompts and the heads that matter most."""
+    prompts, heads = asked_prompts(run), all_heads(run)
+    if "pattern" not in run.data:
+        return Kept((), (), "This run kept no attention patterns; experiments.cache_attention makes them.")
+    budget = BUDGET if budget is None else budget
+    cost = _cost(run, prompts[0])
+    per_prompt = [cost * (float(n) / run.data["length"].values[prompts[0]]) ** 2 for n in run.data["length"][prompts]]
+    fit = len(prompts) if sum(per_prompt) <= budget else max(1, min(8, len(prompts)))
+    while fit > 1 and sum(per_prompt[:fit]) * min(1.0, 24 / len(heads)) > budget:
+        fit -= 1
+    share = min(1.0, budget / max(sum(per_prompt[:fit]), 1))
+    some = sorted(_by_effect(run, heads)[: max(1, int(share * len(heads)))]) if share < 1 else heads
+    return Kept(tuple(prompts[:fit]), tuple(some), _left_out(run, fit, len(some), len(heads)))
+
+
+def _left_out(run: "Run", prompts: int, heads: int, all_of_them: int) -> str:
+    n = run.data.sizes["prompt"]
+    if (prompts, heads) == (n, all_of_them):
+        return ""
+    text = f"This page holds the patterns of {heads} of {count(all_of_them, 'head')} on {prompts} of "
+    text += f"{count(n, 'prompt')}"
+    text += ", the heads being those with the largest effects" if heads < all_of_them else ""
+    return f"{text}. All of them are in data.zarr: harness.open_run(DIR).data.pattern, or render with show.prompts=[…]."
+
+
+def _by_effect(run: "Run", heads: Sequence[Head]) -> list[Head]:
+    if "effect" not in run.data:
+        return list(heads)
+    mean = np.abs(run.data["effect"].mean("prompt").transpose("metric", "layer", "head").values)
+    mean = np.nan_to_num(mean / np.maximum(np.nanmax(mean, axis=(1, 2), keepdims=True), 1e-12)).max(axis=0).ravel()
+    return [heads[index] for index in np.argsort(-mean, kind="stable")]
+
+
+def _cost(run: "Run", prompt: int) -> int:
+    return size(pack_weights(pattern_of(run, prompt).values, is_causal(run, (prompt,))))
+
+
+def is_causal(run: "Run", prompts: Sequence[int]) -> bool:
+    """Whether no kept pattern looks ahead."""
+    return all(not np.triu(pattern_of(run, prompt).values, 1).any() for prompt in prompts)

@@ -1,0 +1,65 @@
+"""One HTML page: template, style, scripts, data, and a policy that lets nothing in or out."""
+
+import base64
+import hashlib
+import html
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from harness.views.circuitsvis import bundle
+from harness.views.text import json_block, markup
+
+_SCRIPTS = ("unpack", "draw", "map", "strips", "head", "compare", "app")
+
+
+@dataclass(frozen=True)
+class View:
+    """A page that shows itself in a notebook, offline and apart from everything else there."""
+
+    html: str
+    height: int = 860
+
+    def _repr_html_(self) -> str:
+        inside = html.escape(self.html, quote=True)
+        style = f"width:100%;height:{self.height}px;border:0;color-scheme:light dark"
+        return f'<iframe sandbox="allow-scripts" title="attention-harness" style="{style}" srcdoc="{inside}"></iframe>'
+
+    def save(self, path: str | Path) -> Path:
+        """Write the page to a file; returns its path."""
+        path = Path(path)
+        path.write_text(self.html, encoding="utf-8")
+        return path
+
+
+def page(title: str, body: str, data: dict, circuitsvis: bool, kind: str = "report") -> str:
+    """The page's HTML. ``body`` is markup made here; ``data`` holds user text and goes in as escaped JSON."""
+    code = "(() => {\n'use strict';\n" + "\n".join(asset(f"{name}.js") for name in _SCRIPTS) + "\n})();"
+    scripts = [bundle(), code] if circuitsvis else [code]
+    return Template(asset("page.html")).substitute(
+        policy=_policy(scripts),
+        title=markup(title),
+        style=asset("page.css"),
+        body=body,
+        kind=kind,
+        data=json_block(data),
+        scripts="\n".join(f"<script>{script}</script>" for script in scripts),
+    )
+
+
+@cache
+def asset(name: str) -> str:
+    """The text of a file in ``assets/``."""
+    return (files("harness.views") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _policy(scripts: list[str]) -> str:
+    """Only our own scripts run, named by their hash; no request of any kind is allowed."""
+    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{value}'" for value in hashes)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )

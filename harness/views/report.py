@@ -1,0 +1,140 @@
+"""The report: one HTML file about one run, the answer first."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.findings import findings, in_words
+from harness.views import figures, tables
+from harness.views.choose import asked_prompts, choose, first_head
+from harness.views.page import page
+from harness.views.payload import payload
+from harness.views.text import markup
+
+if TYPE_CHECKING:
+    from harness.results import Run
+
+EFFECT = (
+    "<b>Effect</b>: the metric with the head ablated minus the metric without, on the same prompt. "
+    "<b>Helps</b>: ablating the head makes the model worse (loss rises, or logit difference, accuracy or probability "
+    "falls); <b>hurts</b>: it makes it better. Distances (kl, embedding) only say that a head matters."
+)
+ROLLOUT = (
+    "<b>Attention rollout</b>: the layers’ head-averaged patterns, mixed with the identity for the residual stream and "
+    "multiplied (Abnar &amp; Zuidema 2020): where information could have come from if attention alone moved it. "
+    "<b>Mean pattern</b>: the plain average over all heads and layers. Weights have no unit; each row sums to 1. "
+    "Each picture has its own scale."
+)
+PATTERN = (
+    "<b>Pattern</b>: how the head spreads its attention. Each row is a token that looks (query, “destination”), each "
+    "column a token that is looked at (key, “source”); rows sum to 1, and values here are rounded to 0.004."
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report: its anchor, heading, and markup."""
+
+    anchor: str
+    title: str
+    body: str
+
+    def __str__(self) -> str:
+        heading = f'<h2 id="{self.anchor}-title">{self.title}</h2>'
+        return f'<section id="{self.anchor}" aria-labelledby="{self.anchor}-title">\n{heading}\n{self.body}\n</section>'
+
+
+def write_report(run: "Run", path: str | Path) -> Path:
+    """Write the run's report to ``path`` as one file that opens anywhere, offline; returns the path."""
+    path = Path(path)
+    path.write_text(report(run), encoding="utf-8")
+    return path
+
+
+def report(run: "Run") -> str:
+    """The report's HTML."""
+    kept, prompt = choose(run), asked_prompts(run)[0]
+    sections = _sections(run, prompt, kept.left_out)
+    data = payload(run, kept, prompt=prompt, head=first_head(run))
+    body = f"{_header(run, sections)}\n<main id='main'>\n{''.join(map(str, sections))}\n</main>\n{_footer(run)}"
+    return page(_title(run), body, data, circuitsvis="pattern" in run.data)
+
+
+def _sections(run: "Run", prompt: int, left_out: str) -> list[Section]:
+    sections = []
+    if "effect" in run.data:
+        sections += [_map(run), _strongest(run)]
+    if "pattern" in run.data:
+        sections += [_head(run, left_out), _compare(run, prompt)]
+    if len(run.heads):
+        sections.append(Section("numbers", "The exact numbers", f"<p class='define'>{EFFECT}</p>{tables.numbers(run)}"))
+    sections.append(Section("prompts", "The prompts", tables.prompts(run)))
+    sections.append(_how(run))
+    return sections
+
+
+def _header(run: "Run", sections: list[Section]) -> str:
+    items = "\n".join(f"<li>{markup(finding.text)}</li>" for finding in findings(run))
+    links = " ".join(f'<a href="#{section.anchor}">{section.title}</a>' for section in sections)
+    found = f'<h2 class="skip">What was found</h2><ul class="findings">{items}</ul>' if items else ""
+    return (
+        '<a class="skip" href="#main">Skip to the figures</a>'
+        f'<header><p class="eyebrow">attention-harness</p><h1>{markup(_title(run))}</h1>'
+        f'<p class="lead">{markup(in_words(run))}</p>{found}</header>'
+        f'<nav class="contents" aria-label="Contents">{links}</nav>'
+    )
+
+
+def _map(run: "Run") -> Section:
+    pictures = [figures.effect_map(run, str(metric)) for metric in run.data["metric"].values]
+    body = f"<p class='define'>{EFFECT}</p>{_drawn('map')}{_pictures(pictures, 'Effect of each head')}"
+    return Section("map", "Effect of ablating each head", body)
+
+
+def _strongest(run: "Run") -> Section:
+    pictures = [figures.strongest(run, str(metric)) for metric in run.data["metric"].values]
+    note = (
+        "<p class='define'>One <b>dot</b> is one prompt; the upright line is the mean, the bar through it the interval "
+        "written at the end of the row. The metric is the one chosen above; a dot opens its head and prompt.</p>"
+    )
+    body = f"{note}{_drawn('strips')}{_pictures(pictures, 'Strongest heads, effect per prompt')}"
+    return Section("strongest", "The strongest heads, prompt by prompt", body)
+
+
+def _head(run: "Run", left_out: str) -> Section:
+    note = f"<p class='note'>{markup(left_out)}</p>" if left_out else ""
+    missing = "<noscript><p>Opening a single head needs scripts; its pattern is in data.zarr.</p></noscript>"
+    return Section("head", "One head on one prompt", f"<p class='define'>{PATTERN}</p>{note}{_drawn('head')}{missing}")
+
+
+def _compare(run: "Run", prompt: int) -> Section:
+    pictures = [figures.compare(run, prompt)]
+    body = f"<p class='define'>{ROLLOUT}</p>{_drawn('compare')}{_pictures(pictures, 'Rollout, mean pattern, top head')}"
+    return Section("rollout", "Rollout, mean pattern and the top head", body)
+
+
+def _how(run: "Run") -> Section:
+    body = f"<h3>Spec</h3>{tables.settings(run.spec)}<h3>Manifest</h3>{tables.settings(run.manifest)}"
+    return Section("how", "How it was run", body)
+
+
+def _footer(run: "Run") -> str:
+    return (
+        f"<footer>Made from the run directory {markup(run.path.name)}, which holds every number here: "
+        "open it with harness.open_run(DIR). This page loads nothing from the network.</footer>"
+    )
+
+
+def _drawn(name: str) -> str:
+    return f'<div class="drawn" id="draw-{name}"></div>'
+
+
+def _pictures(pictures: list, label: str) -> str:
+    images = "".join(f'<img alt="{markup(label)}" src="{figures.as_uri(picture)}">' for picture in pictures)
+    return f"<noscript>{images}</noscript>"
+
+
+def _title(run: "Run") -> str:
+    model, prompts = (str((run.spec.get(key) or {}).get("name", "unnamed")) for key in ("model", "prompts"))
+    what = "effects of ablating attention heads" if "effect" in run.data else "attention patterns"
+    return f"{model} on {prompts}: {what}"

@@ -1,0 +1,97 @@
+"""Tables of a page as HTML text: the exact numbers, the prompts, the spec and the manifest."""
+
+import json
+from collections.abc import Iterable, Mapping, Set
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from harness.hooks import Head
+from harness.views.text import markup
+
+if TYPE_CHECKING:
+    from harness.results import Run
+
+_ROWS = 3000
+_DIGITS = 6
+
+
+_NONE: frozenset[int] = frozenset()
+
+
+def html_table(
+    head: Iterable[str], rows: Iterable[Iterable[object]], text: Set[int] = _NONE, long: Set[int] = _NONE
+) -> str:
+    """A table; columns in ``text`` are set as words, those in ``long`` may break anywhere, the others are numbers."""
+    kind = {index: ' class="text long"' if index in long else ' class="text"' for index in text}
+    titles = "".join(f'<th scope="col"{kind.get(i, "")}>{markup(title)}</th>' for i, title in enumerate(head))
+    body = "".join(
+        "<tr>" + "".join(f"<td{kind.get(i, '')}>{_cell(cell)}</td>" for i, cell in enumerate(row)) + "</tr>"
+        for row in rows
+    )
+    return f'<table class="numbers"><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def scrolled(table: str, label: str) -> str:
+    """The table in a box that scrolls, also by keyboard."""
+    return f'<div class="tall" tabindex="0" role="region" aria-label="{markup(label)}">{table}</div>'
+
+
+def numbers(run: "Run") -> str:
+    """heads.csv: every column that was computed, the largest effects first."""
+    known = run.heads.replace("", np.nan).dropna(axis="columns", how="all")
+    columns = [name for name in known.columns if name not in ("layer", "head")]
+    table = run.heads.head(_ROWS)
+    names = [str(Head(int(layer), int(head))) for layer, head in zip(table["layer"], table["head"], strict=True)]
+    rows = ([name, *cells] for name, cells in zip(names, table[columns].itertuples(index=False), strict=True))
+    words = {i + 1 for i, name in enumerate(columns) if not np.issubdtype(_kind(table[name]), np.number)}
+    shown = scrolled(html_table(["head", *columns], rows, text={0, *words}), "Effects of every head")
+    if len(run.heads) > len(table):
+        shown += f'<p class="note">The first {len(table)} of {len(run.heads)} rows; all are in heads.csv.</p>'
+    return shown
+
+
+def prompts(run: "Run") -> str:
+    """Every prompt with its answer and cluster, and the clean value of each metric."""
+    data = run.data
+    extra = [name for name in ("answer", "distractor", "cluster") if name in data and any(map(str, data[name].values))]
+    metrics = [str(metric) for metric in data["metric"].values] if "clean" in data else []
+    rows = (
+        [index, _text(run, index), *(data[name].values[index] for name in extra)]
+        + [float(data["clean"].sel(metric=metric).values[index]) for metric in metrics]
+        for index in range(data.sizes["prompt"])
+    )
+    head = ["number", "prompt", *extra, *(f"clean {metric}" for metric in metrics)]
+    return scrolled(html_table(head, rows, text=set(range(1, 2 + len(extra))), long={1}), "The prompts")
+
+
+def settings(values: Mapping) -> str:
+    """A nested mapping as keys and values, keys dotted as on the command line."""
+    return scrolled(html_table(["key", "value"], _flat(values), text={0, 1}, long={1}), "Settings")
+
+
+def _flat(values: Mapping, prefix: str = "") -> Iterable[tuple[str, object]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+            yield f"{prefix}{key}", text
+
+
+def _text(run: "Run", prompt: int) -> str:
+    row = run.data["token"].values[prompt]
+    return "".join(map(str, row[: int(run.data["length"].values[prompt])]))
+
+
+def _cell(value: object) -> str:
+    if value is None or value is pd.NA or value == "":
+        return ""
+    if isinstance(value, float | np.floating):
+        return "" if np.isnan(value) else f"{value:.{_DIGITS}g}".replace("-", "−")
+    return markup(value)
+
+
+def _kind(column) -> np.dtype:
+    return column.dtype if isinstance(column.dtype, np.dtype) else np.dtype(object)

@@ -1,0 +1,64 @@
+"""Shapes are checked in every test: harness is imported under jaxtyping's hook."""
+
+import os
+
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("harness", "beartype.beartype")
+
+FAMILIES = ("gpt2", "neox", "llama", "mistral", "qwen3", "gemma3")
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """A tiny random model of a family, built once in a session."""
+    import harness
+
+    made = {}
+
+    def build(shape="llama", **overrides):
+        key = (shape, *sorted(overrides.items()))
+        if key not in made:
+            made[key] = harness.load_model("random", shape=shape, **overrides)
+        return made[key]
+
+    return build
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request, tiny):
+    """Each decoder family in turn."""
+    return tiny(request.param)
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """SmolLM2 itself, from its wheel or the weight cache."""
+    import harness
+
+    return harness.load_model("smollm2")
+
+
+@pytest.fixture
+def command(monkeypatch, capfd, tmp_path):
+    """A runner's command line in this process: (exit code, standard output, standard error)."""
+    import sys
+    from importlib import import_module
+
+    def run(runner, *arguments, store=True):
+        import experiments._launch as _launch  # noqa: F401  (the runner's own import, before argv changes)
+
+        given = [*arguments, f"store={tmp_path / 'results'}"] if store else list(arguments)
+        monkeypatch.setattr(sys, "argv", [f"experiments.{runner}", *given])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            import_module(f"experiments.{runner}").main()
+        out, err = capfd.readouterr()
+        return stop.value.code, out, err
+
+    return run
+
+
+def pytest_configure(config):
+    os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -1,0 +1,56 @@
+"""Plain Hugging Face forwards with a head's slice of W_O's input zeroed: what every effect must equal.
+
+Nothing of TransformerLens and nothing of the engine is used; each prompt runs alone, without padding.
+"""
+
+import torch
+
+
+def projections(model):
+    """W_O of each layer of a plain Hugging Face decoder."""
+    base = model.base_model
+    layers = base.h if hasattr(base, "h") else base.layers
+    for layer in layers:
+        attention = next(getattr(layer, name) for name in ("attn", "attention", "self_attn") if hasattr(layer, name))
+        yield next(getattr(attention, name) for name in ("c_proj", "dense", "o_proj") if hasattr(attention, name))
+
+
+@torch.no_grad()
+def logits(model, token_id, heads=(), d_head=None):
+    """Logits [position, vocab] of one prompt, the given heads' z zeroed."""
+
+    def zeroing(which):
+        def hook(_, args):
+            z = args[0].clone()
+            for head in which:
+                z[..., head.head * d_head : (head.head + 1) * d_head] = 0
+            return (z,)
+
+        return hook
+
+    handles = [
+        projection.register_forward_pre_hook(zeroing([head for head in heads if head.layer == layer]))
+        for layer, projection in enumerate(projections(model))
+    ]
+    try:
+        return model(torch.as_tensor(token_id)[None], use_cache=False).logits[0]
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def metrics(prompts, row, logits, clean):
+    """Each metric of one prompt from its logits [position, vocab], in double precision."""
+    at = prompts.target[row].nonzero()[0]
+    correct = torch.as_tensor(prompts.correct[row, at])
+    log_prob, before = logits[at].double().log_softmax(-1), clean[at].double().log_softmax(-1)
+    right = log_prob.gather(1, correct[:, None])[:, 0]
+    values = {
+        "loss": -right.mean(),
+        "kl": (before.exp() * (before - log_prob)).sum(-1).mean(),
+        "accuracy": (logits[at].argmax(-1) == correct).double().mean(),
+        "prob": right.exp().mean(),
+    }
+    if prompts.has_answer and prompts.has_distractor:
+        values["logit_diff"] = (logits[at, prompts.answer[row]] - logits[at, prompts.distractor[row]]).double().mean()
+    return {name: float(value) for name, value in values.items()}

@@ -1,0 +1,206 @@
+"""The pages in a real browser with the network off: they draw, they answer, and they run nothing that a token says.
+
+Skipped when there is no Chromium or Chrome, unless HARNESS_REQUIRE_BROWSER=1.
+"""
+
+import os
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from browser import Browser, find_browser
+from fakes import fake_run
+from test_views import HOSTILE
+
+from harness import views
+from harness.views.glyphs import MissingGlyphs
+
+SIZES = [(1280, 800), (390, 844)]
+INK = """(() => { const canvas = document.querySelector('{}'); const seen = new Set();
+const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+for (let i = 0; i < pixels.length; i += 4) seen.add(pixels.slice(i, i + 4).join()); return seen.size; })()"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    program = find_browser()
+    if program is None:
+        say = pytest.fail if os.environ.get("HARNESS_REQUIRE_BROWSER") == "1" else pytest.skip
+        say("no browser found: install chromium, or set CHROMIUM to its path")
+    browser = Browser(program, tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return fake_run(tmp_path_factory.mktemp("run"), lengths=[8, 5, 8])
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return views.write_report(run, run.path / "report.html")
+
+
+def colours(browser, selector):
+    return browser.evaluate(INK.replace("{}", selector))
+
+
+def quiet(browser):
+    """Nothing on the console, no request but the page itself, and no script of a token ran."""
+    assert browser.errors == []
+    assert [url for url in browser.requests if not url.startswith(("file:", "data:"))] == []
+    assert len([url for url in browser.requests if url.startswith("file:")]) == 1
+    assert browser.evaluate("window.pwned === undefined")
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+@pytest.mark.parametrize("dark", [False, True])
+def test_everything_draws(browser, page, width, height, dark):
+    browser.open(page, width, height, dark)
+    browser.wait(
+        "!!document.querySelector('.circuitsvis canvas') && document.querySelectorAll('.three canvas').length === 3"
+    )
+    browser.wait(INK.replace("{}", ".circuitsvis canvas") + " > 5")
+    assert browser.evaluate("document.querySelectorAll('.map button').length") == 12
+    assert browser.evaluate("document.querySelectorAll('.strips circle').length") == 12 * 3
+    assert colours(browser, ".three canvas") > 5
+    assert colours(browser, ".thumbs canvas") > 3
+    assert browser.evaluate("document.documentElement.scrollWidth") == width
+    quiet(browser)
+
+
+def test_circuitsvis_tells_a_weight_on_hover(browser, page):
+    browser.open(page)
+    browser.wait("!!document.querySelector('.circuitsvis canvas')")
+    browser.wait(INK.replace("{}", ".circuitsvis canvas") + " > 5")
+    plain = "document.querySelector('.circuitsvis canvas').toDataURL()"
+    before = browser.evaluate(plain)
+    for down in (0.3, 0.31, 0.32):
+        browser.hover(".circuitsvis canvas", across=0.4, down=down)
+    browser.wait(f"{plain} !== {before!r}")
+
+
+def test_a_click_on_the_map_opens_the_head_with_the_runs_numbers(browser, page, run):
+    browser.open(page)
+    browser.click(".map button[data-head=L2H3]")
+    browser.wait("document.getElementById('picked').textContent === 'L2H3 on prompt 0'")
+    browser.wait("document.querySelectorAll('#effects-of-head tbody tr').length === 2")
+    shown = browser.evaluate(
+        "[...document.querySelectorAll('#effects-of-head tbody tr')]"
+        ".map((row) => [...row.cells].map((cell) => cell.textContent))"
+    )
+    effect = run.data["effect"].sel(layer=2, head=3)
+    for row, metric in zip(shown, ("loss", "logit_diff"), strict=True):
+        here, mean = (float(text.split(" ")[0].replace("−", "-")) for text in row[1:3])
+        assert here == pytest.approx(float(effect.sel(metric=metric)[0]), rel=5e-3)
+        assert mean == pytest.approx(float(effect.sel(metric=metric).mean()), rel=5e-3)
+        assert row[3] == "hurts"
+    quiet(browser)
+
+
+def test_the_keyboard_reaches_a_head(browser, page):
+    browser.open(page)
+    browser.evaluate("document.querySelector('.map button[tabindex=\"0\"]').focus()")
+    browser.press("ArrowRight")
+    browser.press("ArrowDown")
+    assert browser.evaluate("document.activeElement.dataset.head") == "L2H3"
+    browser.press("Enter")
+    browser.wait("document.getElementById('picked').textContent === 'L2H3 on prompt 0'")
+    assert browser.evaluate("document.activeElement.id") == "picked"
+
+
+def test_the_metric_switch_redraws_map_and_strips(browser, page):
+    browser.open(page)
+    browser.click("input[name=metric][value='1'] + span")
+    browser.wait("document.querySelector('.map').getAttribute('aria-label').includes('logit_diff')")
+    assert "logits" in browser.evaluate("document.querySelector('.strips').textContent")
+    quiet(browser)
+
+
+def test_another_prompt_and_a_cell_by_mouse_and_keys(browser, page, run):
+    browser.open(page)
+    browser.evaluate(
+        "(() => { const box = document.querySelector('#draw-compare select'); box.value = '1';"
+        "box.dispatchEvent(new Event('change')); })()"
+    )
+    browser.wait("document.getElementById('picked').textContent === 'L1H2 on prompt 1'")
+    browser.wait("document.querySelectorAll('#draw-compare tbody tr').length === 5")
+    browser.evaluate("document.querySelectorAll('.three canvas')[2].focus()")
+    browser.press("ArrowUp")
+    said = browser.evaluate("document.querySelector('#draw-compare .readout').textContent")
+    assert said.startswith("from “John” (3) to “")
+    key = int(said.split("” (")[2].split(")")[0])
+    assert float(said.rsplit(" ", 1)[1]) == pytest.approx(float(run.data["pattern"][1, 1, 2, 3, key]), abs=0.0025)
+    browser.hover(".three canvas", across=0.3, down=0.98)
+    assert "from “ went” (4)".replace(" ", "") in browser.evaluate(
+        "document.querySelector('#draw-compare .readout').textContent"
+    ).replace(" ", "")
+    quiet(browser)
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_hostile_tokens_stay_text(browser, tmp_path, width, height):
+    run = fake_run(tmp_path, tokens=[HOSTILE, ["<b>one", "two"]])
+    run = replace(run, spec={**run.spec, "model": {"name": HOSTILE[0]}}, manifest={HOSTILE[1]: HOSTILE[9]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MissingGlyphs)
+        page = views.write_report(run, tmp_path / "hostile.html")
+    browser.open(page, width, height)
+    browser.wait("!!document.querySelector('.circuitsvis canvas')")
+    browser.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    browser.hover(".circuitsvis canvas", across=0.3, down=0.3)
+    line = browser.evaluate("[...document.querySelectorAll('.tokens bdi')].map((token) => token.textContent)")
+    assert line[:3] == [HOSTILE[0], HOSTILE[1], "⟨U+202E⟩evil"]
+    assert browser.evaluate("document.querySelectorAll('main img, svg[onload], bdi b, td b, h1 *, li *').length") == 0
+    assert browser.evaluate("document.querySelectorAll('script').length") == 3
+    assert browser.evaluate("document.documentElement.scrollWidth") == width
+    quiet(browser)
+
+
+def test_without_scripts_the_figures_are_pictures(browser, page):
+    browser.open(page, scripts=False)
+    browser.wait("[...document.images].length === 5 && [...document.images].every((image) => image.naturalWidth > 300)")
+    assert browser.evaluate("getComputedStyle(document.getElementById('draw-map')).display") == "none"
+
+
+@pytest.mark.parametrize("parts", [("pattern",), ("effect",)])
+def test_partial_runs(browser, tmp_path, parts):
+    browser.open(views.write_report(fake_run(tmp_path, n_prompts=1, parts=parts), tmp_path / "report.html"))
+    drawn = ".circuitsvis canvas" if parts == ("pattern",) else ".map button"
+    browser.wait(f"!!document.querySelector('{drawn}')")
+    quiet(browser)
+
+
+def test_several_views_in_one_notebook_page(browser, run, tmp_path):
+    shown = [views.attention(run, layer=1), views.effects(run), views.rollout(run, 1)]
+    page = tmp_path / "notebook.html"
+    frames = "".join(view._repr_html_() for view in shown)
+    page.write_text(f"<!doctype html><meta charset=utf-8><html data-ready=1><body>{frames}", encoding="utf-8")
+    browser.open(page)
+    assert browser.evaluate("document.querySelectorAll('iframe').length") == 3
+    for view, selector in zip(shown, (".circuitsvis canvas", ".map button", ".three canvas"), strict=True):
+        browser.open(view.save(tmp_path / "view.html"))
+        browser.wait(f"!!document.querySelector('{selector}')")
+        quiet(browser)
+
+
+def test_a_run_too_large_says_what_it_left_out(browser, tmp_path, monkeypatch):
+    run = fake_run(tmp_path, n_prompts=3)
+    monkeypatch.setattr("harness.views.choose.BUDGET", 250)
+    browser.open(views.write_report(run, tmp_path / "report.html"))
+    browser.wait("document.getElementById('head').textContent.includes('This page holds the patterns of')")
+    kept = browser.evaluate("JSON.parse(document.getElementById('data').textContent).slots")
+    head = next(f"L{layer}H{number}" for layer in range(3) for number in range(4) if [layer, number] not in kept)
+    browser.click(f".map button[data-head={head}]")
+    browser.wait(f"document.querySelector('.circuitsvis').textContent.includes('does not hold the pattern of {head}')")
+    quiet(browser)
+
+
+def test_long_prompts_wait_to_be_asked(browser, tmp_path):
+    run = fake_run(tmp_path, n_prompts=1, n_layers=1, n_heads=2, lengths=[180])
+    browser.open(views.write_report(run, tmp_path / "report.html"))
+    browser.wait("document.querySelector('.circuitsvis button')?.textContent.startsWith('Draw all 180 tokens')")
+    assert np.isfinite(colours(browser, ".three canvas"))
+    quiet(browser)

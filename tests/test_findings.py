@@ -1,0 +1,150 @@
+"""The sentences follow the data: change a number and the text changes with it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fakes import fake_run
+
+from harness.findings import findings, in_words, number, rollout_of, signed, top_heads, verdict
+from harness.hooks import Head
+
+
+def texts(run):
+    return [finding.text for finding in findings(run)]
+
+
+def with_effect(run, change):
+    effect = run.data["effect"].copy()
+    change(effect)
+    return replace(run, data=run.data.assign(effect=effect))
+
+
+def test_strongest_heads_are_named_with_number_spread_and_sign(tmp_path):
+    run = fake_run(tmp_path, n_prompts=4)
+    values = run.data["effect"].sel(metric="loss", layer=1, head=2).values.astype(float)
+    error = values.std(ddof=1) / 2  # the square root of four prompts
+    assert (
+        f"L1H2 helps most: ablating it changes loss by +{values.mean():.3g} ± {error:.2g} nats (standard error), "
+        "in the same direction on 4 of 4 prompts."
+    ) in texts(run)
+    assert any(text.startswith("L2H3 hurts most: ablating it changes loss by −") for text in texts(run))
+
+
+def test_the_head_named_changes_with_the_effects(tmp_path):
+    run = fake_run(tmp_path)
+    other = with_effect(run, lambda effect: effect.values[0, :, 0, 1].fill(9.0))
+    assert any(text.startswith("L0H1 helps most: ablating it changes loss by +9") for text in texts(other))
+    assert set(texts(other)) != set(texts(run))
+
+
+def test_an_interval_in_the_table_is_used_and_named(tmp_path):
+    run = fake_run(tmp_path)
+    heads = run.heads.assign(ci_low=1.5, ci_high=2.5)
+    assert any("(95 % interval +1.5 to +2.5)" in text for text in texts(replace(run, heads=heads)))
+    assert not any("interval" in text for text in texts(run))
+    found = next(f for f in findings(replace(run, heads=heads)) if f.text.startswith("L1H2"))
+    assert (found.low, found.high) == (1.5, 2.5)
+
+
+def test_one_prompt_has_no_spread(tmp_path):
+    said = texts(fake_run(tmp_path, n_prompts=1))
+    assert any("(one prompt, so no spread)" in text for text in said)
+    assert not any("nan" in text or "±" in text for text in said)
+
+
+def test_how_often_the_model_is_right(tmp_path):
+    run = fake_run(tmp_path, n_prompts=3)
+    clean = run.data["clean"].copy()
+    clean.loc[{"metric": "logit_diff"}] = [4.0, -1.0, 3.0]
+    said = texts(replace(run, data=run.data.assign(clean=clean)))
+    assert any("logit_diff is 2 ± 1.5 logits" in text and "preferred on 2 of 3 prompts" in text for text in said)
+
+
+def test_how_many_heads_move_the_metric(tmp_path):
+    run = fake_run(tmp_path)
+
+    def three_heads(effect):
+        effect[...] = 0.0
+        effect.loc[{"metric": "loss", "layer": 0, "head": [0, 1, 2]}] = 1.0
+
+    assert any(
+        text.startswith("3 of 12 heads move the mean loss by more than 5 %")
+        for text in texts(with_effect(run, three_heads))
+    )
+
+
+def test_rankings_agree_with_themselves_and_not_when_shuffled(tmp_path):
+    run = fake_run(tmp_path)
+
+    def same(effect):
+        effect.loc[{"metric": "logit_diff"}] = -effect.sel(metric="loss").values
+
+    found = next(f for f in findings(with_effect(run, same)) if "Spearman" in f.text)
+    assert found.value == pytest.approx(1)
+    assert found.text.endswith("correlation of 1.00; both put L1H2 first.")
+    assert next(f for f in findings(run) if "Spearman" in f.text).value < 1
+
+
+def test_a_distance_matters_and_has_no_direction(tmp_path):
+    said = texts(fake_run(tmp_path, metrics=("kl",)))
+    assert said[0].startswith("L1H2 matters most: ablating it changes kl by +")
+    assert not any("helps" in text or "hurts" in text or "direction" in text for text in said)
+
+
+def test_rollout_and_the_top_head_on_the_same_token(tmp_path):
+    run = fake_run(tmp_path, n_prompts=3)
+    sink = np.zeros(run.data["pattern"].shape)
+    sink[..., 0] = 1.0  # every head looks at the first token, and so does the rollout
+    agreed = replace(run, data=run.data.assign(pattern=run.data["pattern"].copy(data=sink)))
+    assert any(text.endswith("look most at the same token on 3 of 3 prompts.") for text in texts(agreed))
+
+
+def test_runs_with_one_part_only(tmp_path):
+    patterns, effects = fake_run(tmp_path, parts=("pattern",)), fake_run(tmp_path, parts=("effect",))
+    assert findings(patterns) == []
+    assert in_words(patterns).endswith("Attention patterns were kept; no head was ablated.")
+    assert findings(effects)
+    assert not any("rollout" in text for text in texts(effects))
+
+
+def test_heads_that_were_not_ablated_are_left_out(tmp_path):
+    run = fake_run(tmp_path)
+    some = with_effect(run, lambda effect: effect.values[:, :, :2].fill(np.nan))
+    assert top_heads(some, "loss", 99)[0] == Head(2, 3)
+    assert len(top_heads(some, "loss", 99)) == 4
+    assert "4 heads were ablated one at a time (zero-ablation)" in in_words(some)
+
+
+def test_what_was_run_in_words(tmp_path):
+    run = fake_run(tmp_path, lengths=[5, 8])
+    assert in_words(run) == (
+        "smollm2 (3 layers × 4 heads) read 2 prompts of the set ioi, 5 to 8 tokens each. 12 heads were ablated one at "
+        "a time (zero-ablation) and loss, logit_diff measured on each prompt."
+    )
+
+
+def test_rollout_uses_the_runs_options(tmp_path):
+    run = fake_run(tmp_path)
+    spec = {**run.spec, "attribution": {"rollout": {"residual": 1.0}}}
+    np.testing.assert_allclose(rollout_of(replace(run, spec=spec), 0), np.eye(8))
+
+
+@pytest.mark.parametrize(
+    ("metric", "effect", "word"),
+    [
+        ("loss", 1.0, "helps"),
+        ("loss", -1.0, "hurts"),
+        ("logit_diff", -1.0, "helps"),
+        ("accuracy", 0.1, "hurts"),
+        ("kl", 1.0, "matters"),
+        ("mine", 1.0, "matters"),
+    ],
+)
+def test_helps_and_hurts(metric, effect, word):
+    assert verdict(metric, effect) == word
+
+
+def test_numbers_are_written_for_readers():
+    assert [number(v) for v in (0.0, 2.6117, 0.00001234)] == ["0", "2.61", "1.23e-05"]
+    assert [signed(v) for v in (0.0, 2.6117, -2.6117)] == ["0", "+2.61", "−2.61"]

@@ -1,0 +1,69 @@
+"""Each metric against numpy, by hand where it can be done by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+import harness
+from harness.config import RequestError
+from harness.metrics import METRICS, Readout, Targets, choose
+
+LOGITS = np.array([[1.0, 2.0, 0.5], [0.0, -1.0, 3.0], [1.0, 1.0, 1.0]])
+CLEAN = np.array([[0.0, 2.0, 0.5], [0.0, -1.0, 3.0], [2.0, 1.0, 0.0]])
+CORRECT, ANSWER, DISTRACTOR = np.array([1, 0, 2]), np.array([1, 0, 2]), np.array([0, 2, 1])
+
+
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+@pytest.fixture
+def read():
+    tensors = (torch.tensor(array, dtype=torch.float32) for array in (LOGITS, CLEAN))
+    return Readout(*tensors, *(torch.tensor(array) for array in (CORRECT, ANSWER, DISTRACTOR)))
+
+
+EXPECTED = {
+    "loss": -np.log(softmax(LOGITS)[np.arange(3), CORRECT]),
+    "logit_diff": LOGITS[np.arange(3), ANSWER] - LOGITS[np.arange(3), DISTRACTOR],
+    "kl": (softmax(CLEAN) * np.log(softmax(CLEAN) / softmax(LOGITS))).sum(-1),
+    "accuracy": np.array([1.0, 0.0, 0.0]),
+    "prob": softmax(LOGITS)[np.arange(3), CORRECT],
+}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_equals_numpy(name, read):
+    np.testing.assert_allclose(METRICS[name].compute(read).numpy(), EXPECTED[name], atol=1e-6)
+
+
+def test_kl_to_itself_is_exactly_zero(read):
+    read.logits = read.clean
+    assert METRICS["kl"].compute(read).tolist() == [0, 0, 0]
+
+
+def test_a_prompt_is_the_mean_of_its_own_targets():
+    index = torch.tensor([0, 0, 1])
+    targets = Targets(index, index, index, index, index, n_prompts=2)
+    assert targets.mean_by_prompt(torch.tensor([[1.0, 3.0, 10.0]])).tolist() == [[2.0, 10.0]]
+
+
+def test_auto_takes_what_the_prompts_allow(tiny):
+    model = tiny()
+    assert choose(["auto"], harness.load_prompts("ioi", model, n=2)) == ("loss", "logit_diff")
+    assert choose(["auto"], harness.load_prompts("induction", model, n=2)) == ("loss",)
+
+
+def test_a_metric_that_needs_an_answer_is_refused_without_one(tiny):
+    prompts = harness.load_prompts("inline", tiny(), text=["When we went to the store"])
+    with pytest.raises(
+        RequestError, match=r"metrics=logit_diff: it needs a prompt with answer.*possible here: loss, kl"
+    ):
+        choose(["logit_diff"], prompts)
+
+
+def test_an_unknown_metric_is_refused_with_the_nearest(tiny):
+    prompts = harness.load_prompts("ioi", tiny(), n=1)
+    with pytest.raises(RequestError, match="metrics=los: did you mean 'loss'"):
+        choose(["los"], prompts)

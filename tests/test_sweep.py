@@ -1,0 +1,212 @@
+"""The engine against plain Hugging Face forwards, and what it promises about the model it runs."""
+
+import copy
+
+import numpy as np
+import plain
+import pytest
+import torch
+
+import harness
+from harness import ablation
+from harness.ablation import Check, Intervention, InterventionFailed, applied, zero
+from harness.config import RequestError
+from harness.hooks import Head
+from harness.models import random as random_models
+from harness.sweep import SweepStage, engine, groups
+
+ALL = ("loss", "logit_diff", "kl", "accuracy", "prob")
+TEXTS = ("When Mary and John went to the store", "a drink", "Then the garden, and a flower to the office")
+
+
+def plain_twin(model):
+    """The same random weights as a plain Hugging Face model, never touched by TransformerLens."""
+    twin, _ = random_models.build(model.spec.shape, model.spec.seed)
+    return twin.eval()
+
+
+def expected(model, prompts, sets, names):
+    """`clean` [metric, prompt] and `ablated` [metric, prompt, set] by plain forwards, one prompt at a time."""
+    twin = plain_twin(model)
+    clean, ablated = np.zeros((len(names), len(prompts))), np.zeros((len(names), len(prompts), len(sets)))
+    for row in range(len(prompts)):
+        token_id = prompts.token_id[row, : prompts.length[row]]
+        before = plain.logits(twin, token_id)
+        values = plain.metrics(prompts, row, before, before)
+        clean[:, row] = [values[name] for name in names]
+        for number, heads in enumerate(sets):
+            values = plain.metrics(prompts, row, plain.logits(twin, token_id, heads, model.shape.d_head), before)
+            ablated[:, row, number] = [values[name] for name in names]
+    return clean, ablated
+
+
+def by_head(effects):
+    return effects.transpose("metric", "prompt", "layer", "head").values.reshape(*effects.shape[:2], -1)
+
+
+def test_every_effect_equals_plain_hugging_face_with_unequal_lengths(family):
+    prompts = harness.load_prompts("ioi", family, n=5)
+    assert len(set(prompts.length)) > 1
+    clean, ablated = expected(family, prompts, [(head,) for head in family.heads()], ALL)
+    got = harness.ablate_heads(family, prompts, metrics=ALL)
+    np.testing.assert_allclose(got.clean.values, clean, atol=1e-4)
+    np.testing.assert_allclose(by_head(got.ablated), ablated, atol=1e-4)
+    np.testing.assert_allclose(by_head(got.effect), ablated - clean[:, :, None], atol=1e-4)
+    assert np.abs(by_head(got.effect)[0]).max() > 0.01
+
+
+def test_every_effect_equals_plain_hugging_face_with_many_targets(family):
+    prompts = harness.load_prompts("inline", family, text=TEXTS)
+    names = ("loss", "kl", "prob")
+    clean, ablated = expected(family, prompts, [(head,) for head in family.heads()], names)
+    got = harness.ablate_heads(family, prompts, metrics=names)
+    np.testing.assert_allclose(by_head(got.ablated), ablated, atol=1e-4)
+    np.testing.assert_allclose(got.clean.values, clean, atol=1e-4)
+
+
+def test_one_prompt_alone_gives_what_it_gives_among_others(family):
+    together = harness.ablate_heads(family, harness.load_prompts("inline", family, text=TEXTS), metrics=["loss"])
+    for row, text in enumerate(TEXTS):
+        alone = harness.ablate_heads(family, harness.load_prompts("inline", family, text=[text]), metrics=["loss"])
+        np.testing.assert_allclose(alone.effect.values[:, 0], together.effect.values[:, row], atol=1e-4)
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 12, 100])
+def test_the_size_of_a_chunk_changes_nothing(tiny, chunk):
+    model = tiny("mistral")
+    prompts = harness.load_prompts("ioi", model, n=3)
+    stage = SweepStage(model, prompts, groups(model), ("loss",))
+    plan = stage.plan()
+    whole = stage.compute(plan, 0)["ablated"]
+    np.testing.assert_allclose(stage.compute(plan | {"chunks": [chunk]}, 0)["ablated"], whole, atol=1e-6)
+
+
+def test_sets_and_layers_are_ablated_together(family):
+    prompts = harness.load_prompts("ioi", family, n=3)
+    sets = {"two": ["L0H1", "L2H3"], "one": ["L1H2"], "layer": ["L1"]}
+    got = harness.ablate_heads(family, prompts, metrics=["loss"], kind="set", sets=sets)
+    _, ablated = expected(family, prompts, [family.heads(heads) for heads in sets.values()], ["loss"])
+    np.testing.assert_allclose(got.set_effect.values + got.clean.values[:, :, None], ablated, atol=1e-4)
+    layers = harness.ablate_heads(family, prompts, metrics=["loss"], kind="layer")
+    np.testing.assert_allclose(layers.layer_effect.sel(layer=1), got.set_effect.sel(set="layer"), atol=1e-6)
+
+
+def test_a_whole_layer_zeroed_is_its_attention_removed(tiny):
+    model = tiny("llama")
+    prompts = harness.load_prompts("ioi", model, n=2)
+    twin = plain_twin(model)
+    got = harness.ablate_heads(model, prompts, metrics=["loss"], kind="layer", heads=["L1"])
+    twin.model.layers[1].self_attn.register_forward_hook(lambda _, args, out: (torch.zeros_like(out[0]), *out[1:]))
+    for row in range(2):
+        token_id = prompts.token_id[row, : prompts.length[row]]
+        after = plain.logits(twin, token_id)
+        loss = plain.metrics(prompts, row, after, after)["loss"]
+        assert float(got.layer_effect[0, row, 0] + got.clean[0, row]) == pytest.approx(loss, abs=1e-4)
+
+
+def test_without_an_ablation_the_numbers_are_the_clean_runs_bit_for_bit(family):
+    prompts = harness.load_prompts("ioi", family, n=5)
+    got = harness.ablate_heads(family, prompts, ablation=lambda z, head: z, metrics=ALL)
+    assert (got.effect.values == 0).all()
+
+
+def test_heads_not_asked_for_are_empty(tiny):
+    model = tiny()
+    got = harness.ablate_heads(model, harness.load_prompts("ioi", model, n=2), heads=["L0H1", "L2"])
+    known = np.isfinite(got.effect.sel(metric="loss").isel(prompt=0).values)
+    assert known.tolist() == [[False, True, False, False], [False] * 4, [True] * 4]
+
+
+def test_the_model_is_never_left_changed(family):
+    prompts = harness.load_prompts("ioi", family, n=2)
+    token_id = torch.as_tensor(prompts.token_id[:1, : prompts.length[0]])
+    state = copy.deepcopy(family.bridge.original_model.state_dict())
+    before = family.forward(token_id, torch.ones_like(token_id))
+    harness.ablate_heads(family, prompts)
+
+    def failing(z, head):
+        raise ValueError("in the middle")
+
+    with pytest.raises(ValueError, match="in the middle"):
+        harness.ablate_heads(family, prompts, ablation=failing)
+    with pytest.raises(RuntimeError, match=r"expand|shape|size"):
+        harness.ablate_heads(family, prompts, ablation=lambda z, head: z[..., :-1])
+    assert torch.equal(family.forward(token_id, torch.ones_like(token_id)), before)
+    after = family.bridge.original_model.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in state.items())
+    assert not any(point.fwd_hooks for point in family.bridge.hook_dict.values())
+    assert not any(module._forward_pre_hooks and "forward" in vars(module) for module in family.bridge.modules())
+
+
+def test_every_edit_is_verified_at_the_output_projection(tiny):
+    model = tiny()
+    stage = SweepStage(model, harness.load_prompts("ioi", model, n=2), groups(model), ("loss",))
+    stage.compute(stage.plan(), 0)
+    assert stage.check.fired == len(model.heads())
+    assert len(stage.check.spot_checks) == 2
+
+
+def test_an_edit_that_does_not_reach_the_output_projection_is_an_error(tiny):
+    model = tiny("gpt2")
+    prompts = harness.load_prompts("ioi", model, n=1)
+    projection = model.bridge.blocks[1].attn.o.original_component
+    handle = projection.register_forward_pre_hook(lambda _, args: (args[0] + 1e-6,), prepend=True)
+    try:
+        with pytest.raises(InterventionFailed, match="layer 1: W_O received a z that is off the intended one"):
+            harness.ablate_heads(model, prompts, heads=["L1H0"])
+    finally:
+        handle.remove()
+
+
+def test_an_edit_that_never_fires_is_an_error():
+    with pytest.raises(InterventionFailed, match="hook_z did not fire"):
+        Check().meet(0, torch.zeros(1), 1)
+
+
+def test_applied_is_the_plain_way_and_undoes_itself(tiny):
+    model = tiny("gpt2")
+    prompts = harness.load_prompts("inline", model, text=["the store"])
+    token_id = torch.as_tensor(prompts.token_id)
+    mask = torch.ones_like(token_id)
+    before = model.forward(token_id, mask)
+    with applied(model, zero(Head(0, 1), Head(2, 0))) as check:
+        inside = model.forward(token_id, mask)
+    assert check.fired == 2
+    assert torch.equal(model.forward(token_id, mask), before)
+    want = plain.logits(plain_twin(model), prompts.token_id[0], [Head(0, 1), Head(2, 0)], model.shape.d_head)
+    torch.testing.assert_close(inside[0], want, atol=1e-4, rtol=0)
+
+
+def test_nan_from_a_model_is_an_error_and_never_averaged(tiny):
+    model = tiny()
+    prompts = harness.load_prompts("ioi", model, n=1)
+    with pytest.raises(FloatingPointError, match="NaN or infinite"):
+        harness.ablate_heads(model, prompts, ablation=lambda z, head: torch.full_like(z, float("inf")), heads=["L0H0"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"ablation": "zeros"}, "ablation=zeros: did you mean 'zero'"),
+        ({"heads": ["L3H0"]}, "L3H0 is outside random: it has layers 0-2"),
+        ({"kind": "pair"}, "sweep.kind=pair: known: single, layer, set"),
+        ({"kind": "set"}, "name at least one set"),
+        ({"method": "exat"}, "method=exat: known: exact"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(tiny, asked, says):
+    with pytest.raises(RequestError, match=says):
+        harness.ablate_heads(tiny(), harness.load_prompts("ioi", tiny(), n=1), **asked)
+
+
+def test_the_engine_reads_logits_as_the_model_gives_them(family):
+    prompts = harness.load_prompts("inline", family, text=TEXTS)
+    clean = engine.run_clean(family, prompts, ["kl"])
+    with torch.no_grad():
+        whole = family.forward(clean.token_id, clean.mask)[clean.targets.prompt, clean.targets.position]
+    torch.testing.assert_close(clean.logits, whole, atol=1e-5, rtol=0)
+
+
+def test_interventions_are_values():
+    assert zero(Head(5, 1)) == Intervention((Head(5, 1),), ablation.zeros)
+    assert zero(Head(5, 1), Head(3, 0)).first_layer == 3

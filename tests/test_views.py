@@ -1,0 +1,288 @@
+"""Pages and figures without a browser: what is in them, what cannot be, and how big they are."""
+
+import ast
+import base64
+import html
+import json
+import re
+import subprocess
+import sys
+import warnings
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from fakes import fake_run
+
+from harness import views
+from harness.config import RequestError
+from harness.findings import pattern_of
+from harness.hooks import Head
+from harness.views import circuitsvis, figures, glyphs
+from harness.views.choose import asked_prompts, choose
+from harness.views.pack import pack_weights
+from harness.views.payload import payload
+from harness.views.report import report
+from harness.views.text import json_block, short, visible
+
+HOSTILE = [
+    "</script><script>window.pwned=1</script>",
+    "<img src=x onerror=window.pwned=1>",
+    "\u202eevil",
+    "a\x00b",
+    "W" * 300,
+    "$x^2$",
+    "&amp;",
+    "\u2028",
+    "${title}",
+    "'\"><svg onload=window.pwned=1>",
+    "\ud800",
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return fake_run(tmp_path_factory.mktemp("run"), lengths=[5, 8, 1])
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return report(run)
+
+
+def data_of(page):
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[1])
+
+
+def unpacked(packed):
+    return np.frombuffer(zlib.decompress(base64.b64decode(packed["data"])), dtype="<" + packed["type"])
+
+
+def test_the_page_holds_the_numbers_of_the_run(run, page):
+    data = data_of(page)
+    effect = unpacked(data["metrics"][0]["effect"]).reshape(3, 3, 4)
+    np.testing.assert_array_equal(effect, run.data["effect"].sel(metric="loss").values)
+    assert [len(prompt["tokens"]) for prompt in data["prompts"]] == [5, 8, 1]
+    assert data["start"]["head"] == [1, 2]
+
+
+def test_patterns_are_packed_to_half_a_255th(run):
+    weights = pattern_of(run, 1).values.astype(float)
+    packed = unpacked(pack_weights(weights, causal=True)).reshape(3, 4, 36)
+    query, key = np.tril_indices(8)
+    assert np.abs(packed / 255 - weights[..., query, key]).max() <= 0.5 / 255 + 1e-9
+
+
+def test_a_pattern_that_looks_ahead_is_kept_whole(tmp_path):
+    both = fake_run(tmp_path, causal=False, n_prompts=2)
+    data = payload(both, choose(both), prompt=0, head=None)
+    assert not data["causal"]
+    assert data["patterns"]["0"]["heads"]["shape"] == [12, 8, 8]
+
+
+def test_user_text_stays_text(tmp_path):
+    run = fake_run(tmp_path, tokens=[HOSTILE, ["<b>one"]])
+    spec = {**run.spec, "model": {"name": "<script>window.pwned=1</script>"}, "note": "</style><script>"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", glyphs.MissingGlyphs)
+        page = report(replace(run, spec=spec, manifest={"<i>key": {"</td>": "<u>"}}))
+    ours = page.replace(circuitsvis.bundle(), "")
+    assert "<script>window.pwned" not in ours
+    assert not re.search(r"<(img src=x|svg onload|i>|u>|b>one)", ours)
+    assert ours.count("<script") == ours.count("</script>") == 3
+    assert "\x00" not in page
+    assert "\u202e" not in page
+    assert "\u2028" not in ours
+
+
+def test_json_in_a_page_survives_and_ends_no_element():
+    value = {"</script>": "<!-- & \u2028 \u00e9"}
+    assert not set("<>&\u2028\u00e9") & set(json_block(value))
+    assert json.loads(json_block(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("token", "shown"),
+    [
+        (" the", " the"),
+        ("\n", "↵"),
+        ("  ", "␣␣"),
+        ("", "␣"),
+        ("a\x00b", "a⟨U+0000⟩b"),
+        ("\u202e", "⟨U+202E⟩"),
+        ("\ud800", "⟨U+D800⟩"),
+        ("日本", "日本"),
+    ],
+)
+def test_every_character_can_be_seen(token, shown):
+    assert visible(token) == shown
+
+
+def test_long_labels_are_cut_and_say_so():
+    assert short(" " + "W" * 300) == "W" * 13 + "…"
+    assert short(" the") == "the"
+
+
+def test_policy_allows_only_our_scripts(page):
+    policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1])
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert not re.search(r"https?:|connect-src|unsafe-inline'.*script|\*", policy.split("style-src")[0])
+    assert not re.search(r'(?:src|href)="(?!data:|#)', page.replace(circuitsvis.bundle(), ""))
+
+
+def test_one_copy_of_circuitsvis_that_ends_no_element(page):
+    bundle = circuitsvis.bundle()
+    assert page.count("var CircuitsVis=") == 1
+    assert "</script" not in bundle
+    assert "sourceMappingURL" not in bundle
+
+
+def test_circuitsvis_is_named_in_one_file_and_only_its_text_component_is_drawn():
+    rooms = Path(views.__file__).parent
+    importers = [p.name for p in rooms.glob("*.py") if 'find_spec("circuitsvis")' in p.read_text(encoding="utf-8")]
+    drawn = {
+        name
+        for p in (rooms / "assets").glob("*.js")
+        for name in re.findall(r"CircuitsVis\.([A-Z]\w+)", p.read_text(encoding="utf-8"))
+    }
+    assert importers == ["circuitsvis.py"]
+    assert drawn == set(circuitsvis.COMPONENTS)
+
+
+def test_views_import_no_model(tmp_path):
+    code = "import sys, harness.views; print(sorted({'torch', 'transformer_lens', 'circuitsvis'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_our_scripts_never_write_markup():
+    for path in (Path(views.__file__).parent / "assets").glob("*.js"):
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", path.read_text(encoding="utf-8")
+        ), path
+
+
+def test_the_default_study_fits(tmp_path):
+    big = fake_run(tmp_path, n_prompts=32, n_layers=30, n_heads=9, lengths=[14] * 32)
+    assert views.write_report(big, tmp_path / "report.html").stat().st_size < 5_000_000
+
+
+def test_left_out_patterns_are_said_and_the_strongest_kept(run):
+    kept = choose(run, budget=250)
+    assert Head(1, 2) in kept.heads
+    assert len(kept.heads) < 12
+    assert kept.left_out.startswith(f"This page holds the patterns of {len(kept.heads)} of 12 heads on ")
+    assert "harness.open_run(DIR).data.pattern" in kept.left_out
+    assert choose(run).left_out == ""
+
+
+@pytest.mark.parametrize("parts", [("pattern",), ("effect",), ("pattern", "effect")])
+@pytest.mark.parametrize("n_prompts", [1, 3])
+def test_reports_of_partial_runs(tmp_path, parts, n_prompts):
+    page = report(fake_run(tmp_path, n_prompts=n_prompts, parts=parts))
+    assert ('id="draw-map"' in page) == ("effect" in parts)
+    assert ('id="draw-head"' in page) == ("pattern" in parts)
+    assert ("var CircuitsVis=" in page) == ("pattern" in parts)
+    assert "nan" not in re.sub(r"<(script|style).*?</\1>|base64,[^\"]*", "", page, flags=re.S).lower()
+
+
+def test_heads_that_were_not_ablated_and_other_types(run):
+    effect = run.data["effect"].copy()
+    effect.values[:, :, :2] = np.nan
+    data = run.data.assign(effect=effect, cluster=("prompt", [0, 1, 1]))
+    known = run.heads["layer"] == 2
+    heads = run.heads[known].assign(significant=pd.array([True, False, None] * 2 + [True, None], dtype="boolean"))
+    page = report(replace(run, data=data, heads=heads))
+    assert "4 heads were ablated one at a time" in page
+    assert data_of(page)["start"]["head"] == [2, 3]
+    assert "NA&gt;" not in page
+
+
+def test_figures_as_svg_and_png(run, tmp_path):
+    paths = views.write_figures(run, tmp_path / "figures")
+    assert {path.name for path in paths} == {
+        f"{name}.{ending}"
+        for name in ("effect_loss", "effect_logit_diff", "strongest_loss", "strongest_logit_diff", "rollout")
+        for ending in ("svg", "png")
+    }
+    for path in paths:
+        assert path.read_bytes().startswith(b"\x89PNG" if path.suffix == ".png" else b"<?xml")
+
+
+def test_figures_do_not_read_mathematics_into_tokens(tmp_path):
+    run = fake_run(tmp_path, tokens=[["$x^2$", "$\\frac{$", "_", "^"]])
+    figure = figures.compare(run, 0)
+    figures.as_uri(figure)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["$x^2$", "$\\frac{$", "_", "^"]
+
+
+def test_a_letter_that_no_font_has_is_named():
+    with pytest.warns(glyphs.MissingGlyphs, match="no installed font draws '\U00012000'"):
+        glyphs._warn_about({"\U00012000"})
+
+
+def test_notebook_views_stand_in_a_sandbox(run):
+    shown = views.effects(run, metric="logit_diff")._repr_html_()
+    assert shown.startswith('<iframe sandbox="allow-scripts"')
+    inside = re.search(r'srcdoc="([^"]*)"></iframe>$', shown)[1]
+    assert data_of(html.unescape(inside))["start"]["metric"] == "logit_diff"
+
+
+def test_notebook_views_save(run, tmp_path):
+    path = views.rollout(run, prompt=1).save(tmp_path / "view.html")
+    assert 'id="draw-compare"' in path.read_text(encoding="utf-8")
+    assert views.attention(run, prompt=1, layer=2, head=3).html.count("var CircuitsVis=") == 1
+    assert data_of(views.attention(run, head="L2H1").html)["start"]["head"] == [2, 1]
+    assert data_of(views.attention(run, layer=2).html)["offered"]["layers"] == [2]
+
+
+def test_a_head_as_a_table_of_tokens(run):
+    table = views.table(run, 0, "L1H2")
+    assert list(table.index) == list(table.columns) == ["When", " Mary", " and", " John", " went"]
+    np.testing.assert_array_equal(table.values, run.data["pattern"].values[0, 1, 2, :5, :5].astype(float))
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda run: views.attention(run, prompt=3), "prompt=3: the run has prompts 0-2"),
+        (lambda run: views.attention(run, layer=7), "heads=L7H0: L7H0 is outside smollm2: it has layers 0-2"),
+        (
+            lambda run: views.table(run, 0, "L0H4"),
+            "heads=L0H4: L0H4 is outside smollm2: it has heads 0-3 in each layer",
+        ),
+        (lambda run: views.attention(run, head=2), "head=2: say which layer too, or name the head, such as L5H1"),
+        (lambda run: views.effects(run, metric="kl"), "metric=kl: the run has loss, logit_diff"),
+    ],
+)
+def test_wrong_requests_say_what_would_be_right(run, ask, message):
+    with pytest.raises(RequestError) as caught:
+        ask(run)
+    assert str(caught.value) == message
+
+
+def test_views_of_parts_a_run_lacks(tmp_path):
+    with pytest.raises(RequestError, match=r"this run kept no patterns: make one with experiments\.cache_attention"):
+        views.rollout(fake_run(tmp_path, parts=("effect",)))
+    with pytest.raises(RequestError, match=r"this run ablated no heads: make one with experiments\.ablate_heads"):
+        views.effects(fake_run(tmp_path, parts=("pattern",)))
+
+
+def test_show_options(run):
+    asked = replace(run, spec={**run.spec, "show": {"prompts": [1], "heads": ["L2H0"]}})
+    assert data_of(report(asked))["start"] == {"prompt": 1, "head": [2, 0], "metric": None}
+    wrong = replace(run, spec={**run.spec, "show": {"prompts": [9]}})
+    with pytest.raises(RequestError, match=r"^show\.prompts=9: the run has prompts 0-2$"):
+        asked_prompts(wrong)
+
+
+def test_modules_are_short():
+    for path in Path(views.__file__).parent.glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        longest = max(
+            (node.end_lineno - node.lineno for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)), default=0
+        )
+        assert longest < 40, path
