@@ -42,7 +42,17 @@ def spec(cls: type[T]) -> type[T]:
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
-Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+
+
+def _names(value: Any) -> Any:
+    """One name is a list of one, and what YAML took for a number was meant as a name."""
+    items = [value] if isinstance(value, str) else value
+    return (
+        [str(item) if isinstance(item, int | float) else item for item in items] if isinstance(items, list) else items
+    )
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Bos = Literal["auto", "always", "never"]
 
 
@@ -241,6 +251,14 @@ class RunSpec:
     execute: ExecuteSpec = Field(default_factory=ExecuteSpec)
     show: ShowSpec = Field(default_factory=ShowSpec)
     seed: int = 0
+
+
+@spec
+class RenderSpec:
+    """Which saved run to draw again, and what to open with."""
+
+    run: str
+    show: ShowSpec = Field(default_factory=ShowSpec)
 
 
 #: What decides where, how fast and how a run is shown, but none of its numbers.

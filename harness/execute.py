@@ -5,7 +5,7 @@ first unit, and a unit that is there with its checksum is not computed again.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import xarray as xr
@@ -16,6 +16,7 @@ from harness.results.store import StageFolder
 Progress = Callable[[str, int, int], None]
 
 
+@runtime_checkable
 class Stage(Protocol):
     """One part of a run. ``plan()["batches"]`` has one entry per unit."""
 

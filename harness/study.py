@@ -26,8 +26,7 @@ from harness.prompts import Prompts, load_prompts
 from harness.results import manifest, open_run, store, tables
 from harness.results.store import StageFolder
 from harness.sweep import SweepStage, groups
-from harness.views.figures import write_figures
-from harness.views.report import write_report
+from harness.views.draw import draw
 
 #: Which parts each runner has.
 PARTS = {
@@ -67,6 +66,7 @@ def run(runner: str, spec: RunSpec, place: Place, progress: Progress) -> Path:
     if place.resume:
         folder = Path(place.resume)
         _check_same(work, folder)
+        store.remove_parts(folder)
     else:
         folder = store.make_folder(Path(place.run) if place.run else _new_name(work, Path(place.store)))
         store.write_text(folder / "spec.yaml", yaml.safe_dump(plain(spec), sort_keys=False, allow_unicode=True))
@@ -153,14 +153,16 @@ def _new_name(work: Work, place: Path) -> Path:
 def _check_resume(runner: str, spec: RunSpec, folder: Path) -> None:
     if not folder.is_dir():
         raise RequestError("resume", folder, "there is no such directory")
+    differing = _differences(plain(saved_spec(folder)), plain(spec))
+    if differing:
+        raise RequestError("resume", folder, f"this run was started with another {', '.join(differing)}")
+    if not manifest.begun(folder):
+        return
     record = manifest.read_manifest(folder)
     if record["status"] == "complete":
         raise RequestError("resume", folder, "this run is complete; draw it again with experiments.render run=DIR")
     if record["runner"] != runner:
         raise RequestError("resume", folder, f"this is a run of {record['runner']}, not of {runner}")
-    differing = _differences(plain(saved_spec(folder)), plain(spec))
-    if differing:
-        raise RequestError("resume", folder, f"this run was started with another {', '.join(differing)}")
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -176,6 +178,8 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
 
 def _check_same(work: Work, folder: Path) -> None:
     """A resumed run goes on with the weights and prompts it was begun with."""
+    if not manifest.begun(folder):
+        return
     old = manifest.read_manifest(folder)
     if old["model"]["weights"] != work.model.identity["weights"]:
         raise RequestError("resume", folder, "the model's weights are no longer those of this run; start a new one")
@@ -194,7 +198,7 @@ def _write_results(work: Work, folder: Path, progress: Progress) -> None:
     if "effect" in data:
         tables.write_heads(folder, tables.heads_table(data, work.spec.stats))
     _write_manifest(work, folder, "running")
-    draw(folder)
+    draw(open_run(folder, incomplete=True))
 
 
 def _rollout(pattern: xr.DataArray, spec: RunSpec) -> xr.DataArray:
@@ -202,13 +206,6 @@ def _rollout(pattern: xr.DataArray, spec: RunSpec) -> xr.DataArray:
     rolled = np.stack([attribution.rollout(one.values, **options) for one in pattern])
     note = {"units": "share of attention", "method": f"attention rollout {options}"}
     return xr.DataArray(rolled.astype(np.float32), dims=("prompt", "query", "key"), attrs=note)
-
-
-def draw(folder: Path) -> Path:
-    """Figures and report of a run whose arrays are there."""
-    saved = open_run(folder, incomplete=True)
-    write_figures(saved, folder / "figures")
-    return write_report(saved, folder / "report.html")
 
 
 def _write_manifest(work: Work, folder: Path, status: str, error: str | None = None) -> None:

@@ -1,14 +1,16 @@
 """A plausible finished run without a model: what the views and the findings are tested on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from harness.config import StatsSpec
 from harness.results import Run
+from harness.results.tables import heads_table
 
 METRICS = ("loss", "logit_diff")
 WORDS = ("When", " Mary", " and", " John", " went", " to", " the", " store", ",", " gave", " a", " drink")
@@ -57,6 +59,11 @@ def fake_run(
     if "effect" in parts:
         dataset = dataset.assign_coords(metric=list(metrics))
     return FakeRun(Path(tmp_path), _spec(len(tokens), metrics), _manifest(n_layers, n_heads), dataset, _heads(dataset))
+
+
+def with_claims(run: FakeRun) -> FakeRun:
+    """The run with the table that a real one has: intervals, p-values, what is significant and important."""
+    return replace(run, heads=heads_table(run.data, StatsSpec(resamples=2000)))
 
 
 def _prompt_variables(tokens: Sequence[Sequence[str]]) -> dict[str, xr.DataArray]:

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fakes import fake_run
+from fakes import fake_run, with_claims
 
-from harness.findings import findings, in_words, number, rollout_of, signed, top_heads, verdict
+from harness.findings import chance, findings, in_words, number, rollout_of, signed, top_heads, verdict
 from harness.hooks import Head
 
 
@@ -25,25 +25,27 @@ def test_strongest_heads_are_named_with_number_spread_and_sign(tmp_path):
     values = run.data["effect"].sel(metric="loss", layer=1, head=2).values.astype(float)
     error = values.std(ddof=1) / 2  # the square root of four prompts
     assert (
-        f"L1H2 helps most: ablating it changes loss by +{values.mean():.3g} ± {error:.2g} nats (standard error), "
-        "in the same direction on 4 of 4 prompts."
-    ) in texts(run)
-    assert any(text.startswith("L2H3 hurts most: ablating it changes loss by −") for text in texts(run))
+        f"By loss, L1H2 helps most: ablating it changes the mean by +{values.mean():.3g} ± {error:.2g} nats (standard "
+        "error), in the same direction on 4 of 4 prompts. Next: "
+    ) in " ".join(texts(run))
+    assert any(text.startswith("By loss, L2H3 hurts most: ablating it changes the mean by −") for text in texts(run))
 
 
 def test_the_head_named_changes_with_the_effects(tmp_path):
     run = fake_run(tmp_path)
     other = with_effect(run, lambda effect: effect.values[0, :, 0, 1].fill(9.0))
-    assert any(text.startswith("L0H1 helps most: ablating it changes loss by +9") for text in texts(other))
+    assert any(
+        text.startswith("By loss, L0H1 helps most: ablating it changes the mean by +9.00") for text in texts(other)
+    )
     assert set(texts(other)) != set(texts(run))
 
 
 def test_an_interval_in_the_table_is_used_and_named(tmp_path):
     run = fake_run(tmp_path)
     heads = run.heads.assign(ci_low=1.5, ci_high=2.5)
-    assert any("(95 % interval +1.5 to +2.5)" in text for text in texts(replace(run, heads=heads)))
+    assert any("(95 % interval +1.50 to +2.50)" in text for text in texts(replace(run, heads=heads)))
     assert not any("interval" in text for text in texts(run))
-    found = next(f for f in findings(replace(run, heads=heads)) if f.text.startswith("L1H2"))
+    found = next(f for f in findings(replace(run, heads=heads)) if f.text.startswith("By loss, L1H2"))
     assert (found.low, found.high) == (1.5, 2.5)
 
 
@@ -58,7 +60,7 @@ def test_how_often_the_model_is_right(tmp_path):
     clean = run.data["clean"].copy()
     clean.loc[{"metric": "logit_diff"}] = [4.0, -1.0, 3.0]
     said = texts(replace(run, data=run.data.assign(clean=clean)))
-    assert any("logit_diff is 2 ± 1.5 logits" in text and "preferred on 2 of 3 prompts" in text for text in said)
+    assert any("logit_diff is 2.00 ± 1.5 logits" in text and "preferred on 2 of 3 prompts" in text for text in said)
 
 
 def test_how_many_heads_move_the_metric(tmp_path):
@@ -88,7 +90,7 @@ def test_rankings_agree_with_themselves_and_not_when_shuffled(tmp_path):
 
 def test_a_distance_matters_and_has_no_direction(tmp_path):
     said = texts(fake_run(tmp_path, metrics=("kl",)))
-    assert said[0].startswith("L1H2 matters most: ablating it changes kl by +")
+    assert said[0].startswith("By kl, L1H2 matters most: ablating it changes the mean by +")
     assert not any("helps" in text or "hurts" in text or "direction" in text for text in said)
 
 
@@ -97,7 +99,68 @@ def test_rollout_and_the_top_head_on_the_same_token(tmp_path):
     sink = np.zeros(run.data["pattern"].shape)
     sink[..., 0] = 1.0  # every head looks at the first token, and so does the rollout
     agreed = replace(run, data=run.data.assign(pattern=run.data["pattern"].copy(data=sink)))
-    assert any(text.endswith("look most at the same token on 3 of 3 prompts.") for text in texts(agreed))
+    assert texts(agreed)[-1] == (
+        "From the last scored position, attention rollout looks most at the first token on 3 of 3 prompts (mean weight "
+        "1.00), and L1H2 (largest effect on logit_diff) at the first token on 3 of 3 prompts (mean weight 1.00). They look "
+        "most at the same token on 3 of 3."
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "seen"),
+    [
+        (1, "the right answer’s token (its first occurrence)"),
+        (3, "the wrong answer’s token"),
+        (4, "“went”"),
+        (5, "the right answer’s token (its second occurrence)"),
+        (6, "the token before it"),
+        (7, "that position itself"),
+    ],
+)
+def test_where_a_head_looks_is_said_in_words(tmp_path, key, seen):
+    run = fake_run(tmp_path, tokens=[["When", " Mary", " and", " John", " went", " Mary", ",", " to"]] * 2)
+    looks = np.zeros(run.data["pattern"].shape)
+    looks[..., key] = 1.0
+    run = replace(run, data=run.data.assign(pattern=run.data["pattern"].copy(data=looks)))
+    assert f"(largest effect on logit_diff) at {seen} on 2 of 2 prompts (mean weight 1.00)." in texts(run)[-1]
+
+
+def test_the_answer_comes_first_and_the_metric_of_the_behaviour_leads(tmp_path):
+    run = with_claims(fake_run(tmp_path, n_prompts=40))
+    said = texts(replace(run, data=run.data.assign_coords(cluster=("prompt", [f"template {i}" for i in range(40)]))))
+    assert [" ".join(text.split()[:3]) for text in said[:2]] == ["By logit_diff, L1H2", "By loss, L1H2"]
+    assert "95 % interval" in said[0]
+
+
+def test_heads_are_counted_against_chance_with_all_tests_together(tmp_path):
+    run = with_claims(fake_run(tmp_path, n_prompts=40))
+    loss = run.heads[run.heads["metric"] == "loss"]
+    sure, important = (loss["p_adjusted"] < 0.05).sum(), loss["important"].sum()
+    assert any(
+        text.startswith(
+            f"By loss, {sure} of 12 heads are significant with all tests taken together (max-T p < 0.05) and "
+        )
+        and f" and {important} important (the whole interval beyond ±5 % of the clean value, ±0.02" in text
+        and text.endswith(f"{(loss['p_value'] < 0.05).sum()} have p < 0.05; chance alone would give about 1.")
+        for text in texts(run)
+    )
+
+
+def test_only_heads_beyond_chance_are_named_where_heads_were_tested(tmp_path):
+    run = with_claims(fake_run(tmp_path, n_prompts=6))
+    heads = run.heads.assign(p_adjusted=0.3)
+    said = texts(replace(run, heads=heads))
+    assert said[0].startswith("By logit_diff, no head helps beyond chance; the largest such effect is L1H2's, −")
+    assert said[0].endswith("max-T p 0.3.")
+    only = heads["p_adjusted"].where((heads["layer"] != 0) | (heads["head"] != 1), 0.01)
+    assert "Next" not in texts(replace(run, heads=heads.assign(p_adjusted=only)))[0]
+
+
+def test_few_clusters_are_said(tmp_path):
+    run = with_claims(fake_run(tmp_path, n_prompts=6))  # four templates
+    assert texts(run)[-1].startswith("The tests flip signs of whole clusters of prompts, and there are 4: with fewer")
+    many = run.heads.assign(n_clusters=32)
+    assert not any("flip signs" in text for text in texts(replace(run, heads=many)))
 
 
 def test_runs_with_one_part_only(tmp_path):
@@ -119,8 +182,9 @@ def test_heads_that_were_not_ablated_are_left_out(tmp_path):
 def test_what_was_run_in_words(tmp_path):
     run = fake_run(tmp_path, lengths=[5, 8])
     assert in_words(run) == (
-        "smollm2 (3 layers × 4 heads) read 2 prompts of the set ioi, 5 to 8 tokens each. 12 heads were ablated one at "
-        "a time (zero-ablation) and loss, logit_diff measured on each prompt."
+        "smollm2 (3 layers × 4 heads) read 2 prompts of the set ioi, 5 to 8 tokens each, such as “When Mary and John "
+        "went” (right answer “Mary”, wrong “John”). 12 heads were ablated one at a time (zero-ablation), and logit_diff "
+        "and loss were measured on each prompt."
     )
 
 
@@ -146,5 +210,13 @@ def test_helps_and_hurts(metric, effect, word):
 
 
 def test_numbers_are_written_for_readers():
-    assert [number(v) for v in (0.0, 2.6117, 0.00001234)] == ["0", "2.61", "1.23e-05"]
+    assert [number(v) for v in (0.0, 1.0, 2.6117, 123.4, 1234.5, 0.00001234)] == [
+        "0",
+        "1.00",
+        "2.61",
+        "123",
+        "1234",
+        "1.23e-05",
+    ]
+    assert [chance(p) for p in (0.0001, 0.0123, 1.0)] == ["p < 0.001", "p 0.012", "p 1"]
     assert [signed(v) for v in (0.0, 2.6117, -2.6117)] == ["0", "+2.61", "−2.61"]

@@ -64,7 +64,8 @@ def unpacked(packed):
 def test_the_page_holds_the_numbers_of_the_run(run, page):
     data = data_of(page)
     effect = unpacked(data["metrics"][0]["effect"]).reshape(3, 3, 4)
-    np.testing.assert_array_equal(effect, run.data["effect"].sel(metric="loss").values)
+    np.testing.assert_array_equal(effect, run.data["effect"].sel(metric="logit_diff").values)
+    assert [metric["name"] for metric in data["metrics"]] == ["logit_diff", "loss"]  # the leading one first
     assert [len(prompt["tokens"]) for prompt in data["prompts"]] == [5, 8, 1]
     assert data["start"]["head"] == [1, 2]
 

@@ -55,6 +55,11 @@ def write_manifest(run: Path, values: Mapping[str, Any]) -> None:
     write_text(run / "manifest.json", json.dumps({key: values[key] for key in KEYS}, indent=1, ensure_ascii=False))
 
 
+def begun(run: Path) -> bool:
+    """Whether the run came as far as to have a manifest."""
+    return (run / "manifest.json").is_file()
+
+
 def read_manifest(run: Path) -> dict[str, Any]:
     """``manifest.json``. Raises `RequestError` if it is missing, damaged or not whole."""
     try:

@@ -65,6 +65,12 @@ def write_bytes(path: Path, content: bytes) -> None:
             part.unlink(missing_ok=True)
 
 
+def remove_parts(folder: Path) -> None:
+    """Remove what a process that died was writing."""
+    for part in folder.rglob(".*.part"):
+        shutil.rmtree(part) if part.is_dir() else part.unlink()
+
+
 def write_text(path: Path, text: str) -> None:
     """As `write_bytes`, for UTF-8 text."""
     write_bytes(path, text.encode())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.config import RequestError
-from harness.findings import ablated_heads, count, pattern_of, top_heads
+from harness.findings import ablated_heads, count, lead_metric, pattern_of, top_heads
 from harness.hooks import Head, check_head, parse_heads
 from harness.views.pack import pack_weights, size
 
@@ -48,13 +48,13 @@ def checked_head(run: "Run", head: Head | str | tuple[int, int]) -> Head:
 
 
 def checked_metric(run: "Run", metric: str | None) -> str:
-    """The metric (None: the first), or a `RequestError` that says which there are."""
+    """The metric (None: the leading one), or a `RequestError` that says which there are."""
     if "effect" not in run.data:
         raise RequestError("metric", metric, "this run ablated no heads: make one with experiments.ablate_heads")
     known = [str(name) for name in run.data["metric"].values]
     if metric is not None and metric not in known:
         raise RequestError("metric", metric, f"the run has {', '.join(known)}")
-    return metric or known[0]
+    return metric or lead_metric(run)
 
 
 def needs_patterns(run: "Run") -> None:
@@ -64,12 +64,12 @@ def needs_patterns(run: "Run") -> None:
 
 
 def first_head(run: "Run") -> Head | None:
-    """The head to open with: the one asked for, the largest effect on the first metric, or the first there is."""
+    """The head to open with: the one asked for, the largest effect on the leading metric, or the first there is."""
     asked = (run.spec.get("show") or {}).get("heads")
     if asked:
         return parse_heads(asked, _model(run), *_shape(run))[0]
     if "effect" in run.data and ablated_heads(run):
-        return top_heads(run, str(run.data["metric"].values[0]), 1)[0]
+        return top_heads(run, lead_metric(run), 1)[0]
     return next(iter(all_heads(run)), None)
 
 

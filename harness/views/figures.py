@@ -9,14 +9,28 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from harness.attribution import mean_pattern
-from harness.findings import effect_of, estimate, pattern_of, rollout_of, sense, top_heads, units, verdict
+from harness.findings import (
+    Claim,
+    by_lead,
+    claims,
+    effect_of,
+    estimate,
+    lead_metric,
+    level_of,
+    pattern_of,
+    rollout_of,
+    sense,
+    top_heads,
+    units,
+    verdict,
+)
 from harness.hooks import Head
 from harness.views.choose import asked_prompts, first_head
 from harness.views.glyphs import families
@@ -75,9 +89,21 @@ def effect_map(run: "Run", metric: str) -> Figure:
         axes.set_yticks(range(mean.shape[0]), map(str, mean["head"].values), fontsize=8)
         axes.set(xlabel="layer", ylabel="head")
         legend = "blue helps, orange hurts" if signed else "darker matters more"
-        axes.set_title(f"Mean effect on {visible(metric)} of ablating each head ({legend}; grey: not ablated)")
-        figure.colorbar(image, ax=axes, label=f"effect on {_measured(metric)}", fraction=0.03, pad=0.02)
+        if len(sure := _sure(run, metric)):
+            axes.scatter(sure[:, 0], sure[:, 1], s=12, color="black", edgecolors="white", linewidths=0.8)
+            legend += f"; dot: max-T p < {level_of(run):g}"
+        legend += "; grey: not ablated" if mean.isnull().any() else ""
+        axes.set_title(f"Mean effect on {visible(metric)} of ablating each head ({legend})")
+        bar = figure.colorbar(image, cax=axes.inset_axes((1.015, 0, 0.015, 1)))
+        bar.set_label(f"effect on {_measured(metric)}")
     return figure
+
+
+def _sure(run: "Run", metric: str) -> Int[np.ndarray, "head 2"]:
+    """Where on the map (across, down) the heads are that are beyond chance."""
+    layers, heads = list(run.data["layer"].values), list(run.data["head"].values)
+    sure = [head for head, claim in claims(run, metric).items() if claim.p_adjusted < level_of(run)]
+    return np.array([(layers.index(layer), heads.index(head)) for layer, head in sure], dtype=int).reshape(-1, 2)
 
 
 def strongest(run: "Run", metric: str, n: int = 12) -> Figure:
@@ -109,8 +135,7 @@ def compare(run: "Run", prompt: int) -> Figure:
 
 
 def _all(run: "Run") -> Iterator[tuple[str, Figure]]:
-    metrics = [str(metric) for metric in run.data["metric"].values] if "effect" in run.data else []
-    for metric in metrics:
+    for metric in by_lead(run):
         plain = "".join(letter if letter.isalnum() else "_" for letter in metric)
         yield f"effect_{plain}", effect_map(run, metric)
         yield f"strongest_{plain}", strongest(run, metric)
@@ -123,7 +148,9 @@ def _panels(run: "Run", prompt: int) -> Iterator[tuple[str, Float[np.ndarray, "q
     yield "Attention rollout", rollout_of(run, prompt)
     yield "Mean pattern", mean_pattern(pattern)
     if head is not None:
-        yield str(head), pattern.sel(layer=head.layer, head=head.head).values.astype(float)
+        most = "effect" in run.data and head == top_heads(run, lead_metric(run), 1)[0]
+        title = f"{head}, largest effect on {visible(lead_metric(run))}" if most else str(head)
+        yield title, pattern.sel(layer=head.layer, head=head.head).values.astype(float)
 
 
 def _matrix(axes: Axes, title: str, weights: Float[np.ndarray, "query key"], tokens: list[str]) -> None:
@@ -139,7 +166,11 @@ def _matrix(axes: Axes, title: str, weights: Float[np.ndarray, "query key"], tok
 def _strip(axes: Axes, run: "Run", metric: str, head: Head, row: int) -> None:
     effect, about = effect_of(run, metric, head), estimate(run, metric, head)
     offset = (np.arange(len(effect)) * 7 % 5 - 2) * 0.06
-    axes.scatter(effect, row + offset, s=16, alpha=0.5, linewidths=0, color=_TONE[verdict(metric, about.mean)])
+    tone, claim = _TONE[verdict(metric, about.mean)], claims(run, metric).get(head, Claim())
+    if claim.p_adjusted >= level_of(run):  # hollow: may be chance
+        axes.scatter(effect, row + offset, s=14, alpha=0.8, facecolors="none", edgecolors=tone, linewidths=0.8)
+    else:
+        axes.scatter(effect, row + offset, s=16, alpha=0.5, linewidths=0, color=tone)
     axes.plot([about.mean] * 2, [row - 0.3, row + 0.3], color="black", linewidth=1.6)
     if np.isfinite(about.low):
         axes.plot([about.low, about.high], [row, row], color="black", linewidth=0.9)

@@ -4,11 +4,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 
 from harness.attribution import mean_pattern
-from harness.findings import estimate, pattern_of, rollout_of, sense, top_heads, unit, units
+from harness.findings import (
+    Claim,
+    by_lead,
+    claims,
+    estimate,
+    kind_of,
+    level_of,
+    pattern_of,
+    rollout_of,
+    sense,
+    top_heads,
+    unit,
+    units,
+)
 from harness.hooks import Head
-from harness.views.choose import Kept, is_causal
+from harness.views.choose import Kept, all_heads, is_causal
 from harness.views.pack import Packed, pack_numbers, pack_weights
 from harness.views.text import visible
 
@@ -38,7 +52,9 @@ def payload(
         "heads": heads,
         "offered": offered,
         "causal": causal,
-        "metrics": _metrics(run),
+        "metrics": [_metric(run, name) for name in by_lead(run)],
+        "level": level_of(run),
+        "interval": kind_of(run),
         "prompts": [_prompt(run, index) for index in range(data.sizes["prompt"])],
         "slots": [[head.layer, head.head] for head in kept.heads],
         "patterns": {str(index): _matrices(run, kept, index, causal) for index in kept.prompts},
@@ -58,12 +74,6 @@ def _matrices(run: "Run", kept: Kept, prompt: int, causal: bool) -> dict[str, Pa
     }
 
 
-def _metrics(run: "Run") -> list[dict]:
-    if "effect" not in run.data:
-        return []
-    return [_metric(run, str(metric)) for metric in run.data["metric"].values]
-
-
 def _metric(run: "Run", metric: str) -> dict:
     effect = run.data["effect"].sel(metric=metric).transpose("prompt", "layer", "head").values.astype(float)
     clean = run.data["clean"].sel(metric=metric).values.astype(float)
@@ -75,8 +85,16 @@ def _metric(run: "Run", metric: str) -> dict:
         "sense": sense(metric),
         "clean": [float(value) if np.isfinite(value) else None for value in clean],
         "effect": pack_numbers(effect),
+        "claims": pack_numbers(_claims(run, metric)),
         "strongest": [{"head": list(head), **_interval(run, metric, head)} for head in strongest],
     }
+
+
+def _claims(run: "Run", metric: str) -> Float[np.ndarray, "claim head"]:
+    """Interval and adjusted p of each head, layer by layer; NaN where there is none."""
+    claimed = claims(run, metric)
+    found = [claimed.get(head, Claim()) for head in all_heads(run)]
+    return np.array([[claim.low, claim.high, claim.p_adjusted] for claim in found], dtype=float).T
 
 
 def _interval(run: "Run", metric: str, head: Head) -> dict:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.findings import findings, in_words
+from harness.findings import by_lead, findings, in_words, kind_of, level_of, tested
 from harness.views import figures, tables
 from harness.views.choose import asked_prompts, choose, first_head
 from harness.views.page import page
@@ -67,7 +67,7 @@ def _sections(run: "Run", prompt: int, left_out: str) -> list[Section]:
     if "pattern" in run.data:
         sections += [_head(run, left_out), _compare(run, prompt)]
     if len(run.heads):
-        sections.append(Section("numbers", "The exact numbers", f"<p class='define'>{EFFECT}</p>{tables.numbers(run)}"))
+        sections.append(_numbers(run))
     sections.append(Section("prompts", "The prompts", tables.prompts(run)))
     sections.append(_how(run))
     return sections
@@ -86,16 +86,24 @@ def _header(run: "Run", sections: list[Section]) -> str:
 
 
 def _map(run: "Run") -> Section:
-    pictures = [figures.effect_map(run, str(metric)) for metric in run.data["metric"].values]
-    body = f"<p class='define'>{EFFECT}</p>{_drawn('map')}{_pictures(pictures, 'Effect of each head')}"
+    pictures = [figures.effect_map(run, metric) for metric in by_lead(run)]
+    level = level_of(run)
+    dot = (
+        f" A <b>dot</b> marks a head that is beyond chance with all tests taken together (max-T p &lt; {level:g}: at "
+        f"most a {100 * level:g} % chance of naming even one head that does nothing)."
+    )
+    dot = dot if _tested(run) else ""
+    body = f"<p class='define'>{EFFECT}{dot}</p>{_drawn('map')}{_pictures(pictures, 'Effect of each head')}"
     return Section("map", "Effect of ablating each head", body)
 
 
 def _strongest(run: "Run") -> Section:
-    pictures = [figures.strongest(run, str(metric)) for metric in run.data["metric"].values]
+    pictures = [figures.strongest(run, metric) for metric in by_lead(run)]
+    doubt = " Hollow dots: a head that may be chance, its max-T p at the end of the row." if _tested(run) else ""
     note = (
         "<p class='define'>One <b>dot</b> is one prompt; the upright line is the mean, the bar through it the interval "
-        "written at the end of the row. The metric is the one chosen above; a dot opens its head and prompt.</p>"
+        "written at the end of the row. The metric is the one chosen above; a dot opens its head and prompt."
+        f"{doubt}</p>"
     )
     body = f"{note}{_drawn('strips')}{_pictures(pictures, 'Strongest heads, effect per prompt')}"
     return Section("strongest", "The strongest heads, prompt by prompt", body)
@@ -111,6 +119,24 @@ def _compare(run: "Run", prompt: int) -> Section:
     pictures = [figures.compare(run, prompt)]
     body = f"<p class='define'>{ROLLOUT}</p>{_drawn('compare')}{_pictures(pictures, 'Rollout, mean pattern, top head')}"
     return Section("rollout", "Rollout, mean pattern and the top head", body)
+
+
+def _tested(run: "Run") -> bool:
+    return any(tested(run, metric) for metric in by_lead(run))
+
+
+def _numbers(run: "Run") -> Section:
+    level, share = level_of(run), run.spec.get("stats", {}).get("min_effect", 0.05)
+    about = (
+        f"<b>ci</b>: {kind_of(run)} from resampling clusters of prompts, for one head at a time. <b>effect_size</b>: "
+        "mean of the clusters over their standard deviation. <b>p_value</b>: the signs of whole clusters flipped, one "
+        "head at a time. <b>q_value</b>: Benjamini–Hochberg, the share of false names to expect among heads with this "
+        f"q or less; <b>significant</b> is q &lt; {level:g}. <b>p_adjusted</b>: max-T, the chance of a test "
+        "result this extreme in any head if none did anything. <b>important</b>: the whole interval beyond "
+        f"±{100 * share:g} % of the clean value, and q or p_adjusted &lt; {level:g}."
+    )
+    define = f"<p class='define'>{about}</p>" if _tested(run) else ""
+    return Section("numbers", "The exact numbers", define + tables.numbers(run))
 
 
 def _how(run: "Run") -> Section:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from harness.findings import by_lead
 from harness.hooks import Head
 from harness.views.text import markup
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from harness.results import Run
 
 _ROWS = 3000
-_DIGITS = 6
+_SAME = ("n_prompts", "n_clusters", "method")  # told once where they are the same in every row
+_DIGITS = 4
 
 
 _NONE: frozenset[int] = frozenset()
@@ -40,23 +42,33 @@ def scrolled(table: str, label: str) -> str:
 
 def numbers(run: "Run") -> str:
     """heads.csv: every column that was computed, the largest effects first."""
-    known = run.heads.replace("", np.nan).dropna(axis="columns", how="all")
-    columns = [name for name in known.columns if name not in ("layer", "head")]
-    table = run.heads.head(_ROWS)
+    table = _in_order(run).head(_ROWS)
+    known = table.replace("", np.nan).dropna(axis="columns", how="all")
+    same = [name for name in _SAME if name in known.columns and len(set(known[name])) == 1]
+    columns = [name for name in known.columns if name not in ("layer", "head", *same)]
     names = [str(Head(int(layer), int(head))) for layer, head in zip(table["layer"], table["head"], strict=True)]
     rows = ([name, *cells] for name, cells in zip(names, table[columns].itertuples(index=False), strict=True))
     words = {i + 1 for i, name in enumerate(columns) if not np.issubdtype(_kind(table[name]), np.number)}
     shown = scrolled(html_table(["head", *columns], rows, text={0, *words}), "Effects of every head")
+    if same:
+        told = "; ".join(f"{name} {markup(known[name].iloc[0])}" for name in same)
+        shown += f'<p class="note">The same in every row: {told}.</p>'
     if len(run.heads) > len(table):
         shown += f'<p class="note">The first {len(table)} of {len(run.heads)} rows; all are in heads.csv.</p>'
     return shown
+
+
+def _in_order(run: "Run") -> pd.DataFrame:
+    """The table of heads, the leading metric first, and in each the largest effects first."""
+    place = [by_lead(run).index(metric) for metric in run.heads["metric"]]
+    return run.heads.assign(_place=place).sort_values(["_place", "rank"], kind="stable").drop(columns="_place")
 
 
 def prompts(run: "Run") -> str:
     """Every prompt with its answer and cluster, and the clean value of each metric."""
     data = run.data
     extra = [name for name in ("answer", "distractor", "cluster") if name in data and any(map(str, data[name].values))]
-    metrics = [str(metric) for metric in data["metric"].values] if "clean" in data else []
+    metrics = by_lead(run) if "clean" in data else []
     rows = (
         [index, _text(run, index), *(data[name].values[index] for name in extra)]
         + [float(data["clean"].sel(metric=metric).values[index]) for metric in metrics]
@@ -88,6 +100,8 @@ def _text(run: "Run", prompt: int) -> str:
 def _cell(value: object) -> str:
     if value is None or value is pd.NA or value == "":
         return ""
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
     if isinstance(value, float | np.floating):
         return "" if np.isnan(value) else f"{value:.{_DIGITS}g}".replace("-", "−")
     return markup(value)

@@ -1,6 +1,6 @@
 // What is shown now, and who wants to know when it changes.
 
-function makeState(data, effects) {
+function makeState(data, effects, claims) {
   const listeners = {};
   const tell = (event) => (listeners[event] || []).forEach((listen) => listen());
   const slots = new Map(data.slots.map((head, index) => [named(head), index]));
@@ -10,6 +10,7 @@ function makeState(data, effects) {
   data.metrics.forEach((metric, index) => {
     metric.values = effects[index];
     metric.means = meansOf(effects[index], count, data.prompts.length);
+    metric.tested = claims[index].subarray(2 * count).some(Number.isFinite);
   });
   const state = {
     data,
@@ -22,6 +23,10 @@ function makeState(data, effects) {
     metric: () => data.metrics[state.metricIndex],
     tokens: () => data.prompts[state.prompt].tokens,
     meanOf: (metric, head) => metric.means[place(head)],
+    claimOf: (metric, head) => {
+      const [low, high, p] = [0, 1, 2].map((row) => claims[data.metrics.indexOf(metric)][row * count + place(head)]);
+      return { low, high, p, doubtful: p >= data.level, sure: p < data.level };
+    },
     effectsOf: (metric, head) => data.prompts.map((_, prompt) => metric.values[prompt * count + place(head)]),
     topHead: () => (data.metrics.length && state.metric().strongest.length ? state.metric().strongest[0].head : state.head),
     setMetric: (index) => { state.metricIndex = index; tell('metric'); },
@@ -58,7 +63,8 @@ function meansOf(values, count, prompts) {
 async function main() {
   document.documentElement.classList.add('js');
   const data = JSON.parse(document.getElementById('data').textContent);
-  const state = makeState(data, await Promise.all(data.metrics.map((metric) => unpack(metric.effect))));
+  const all = (name) => Promise.all(data.metrics.map((metric) => unpack(metric[name])));
+  const state = makeState(data, await all('effect'), await all('claims'));
   const mounts = { map: mountMap, strips: mountStrips, compare: mountCompare, head: mountHead };
   for (const [name, mount] of Object.entries(mounts)) {
     const place = document.getElementById('draw-' + name);

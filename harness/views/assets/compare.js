@@ -80,17 +80,21 @@ function strongestKey(weights, query, size) {
 function rowTable(state, panels, query) {
   const tokens = state.tokens(), size = tokens.length, last = state.data.causal ? query : size - 1;
   const shown = Array.from({ length: last + 1 }, (_, key) => key)
-    .sort((a, b) => panels[0].weights[query * size + b] - panels[0].weights[query * size + a]).slice(0, 12);
+    .sort((a, b) => largest(panels, query * size + b) - largest(panels, query * size + a)).slice(0, 12);
   const titles = [make('th', { scope: 'col', class: 'text' }, 'to token'), ...panels.map((panel) => make('th', { scope: 'col' }, panel.name.split(',')[0]))];
   const rows = shown.map((key) => make('tr', {}, make('th', { class: 'text', scope: 'row' }, make('bdi', {}, cut(tokens[key], 24)), ' (' + key + ')'), ...panels.map((panel) => weightCell(panel.weights[query * size + key]))));
   const scored = state.data.prompts[state.prompt].scored.includes(query) ? ', whose prediction is scored' : '';
-  const title = make('h3', {}, 'From “', make('bdi', {}, cut(tokens[query], 30)), '” (position ' + query + scored + ')' + (last >= 12 ? ': the 12 largest by rollout' : ''));
+  const title = make('h3', {}, 'From “', make('bdi', {}, cut(tokens[query], 30)), '” (position ' + query + scored + ')' + (last >= 12 ? ': the 12 largest in any of them' : ''));
   return make('div', {}, title, make('div', { class: 'scroll' }, make('table', { class: 'numbers' }, make('thead', {}, make('tr', {}, ...titles)), make('tbody', {}, ...rows))));
+}
+
+function largest(panels, index) {
+  return Math.max(...panels.map((panel) => panel.weights[index]));
 }
 
 function weightCell(weight) {
   const bar = make('span', { class: 'bar', 'aria-hidden': 'true' });
   bar.style.width = Math.round(weight * 70) + 'px';
-  bar.style.marginLeft = '0';
-  return make('td', {}, weight.toFixed(3) + ' ', make('span', { class: 'track' }, bar));
+  const shown = weight > 0 && weight < 0.0005 ? '<0.001' : weight.toFixed(3);
+  return make('td', {}, make('span', { class: 'track' }, bar), ' ' + shown);
 }

@@ -27,8 +27,12 @@ function color(name) {
 function plain(value) {
   if (!Number.isFinite(value)) return 'not measured';
   const size = Math.abs(value);
-  const digits = size === 0 ? '0' : size >= 1e-4 && size < 1e6 ? Number(size.toPrecision(3)) : size.toExponential(2);
+  const digits = size === 0 || (size >= 1000 && size < 1e6) ? size.toFixed(0) : size >= 1e-4 && size < 1000 ? size.toPrecision(3) : size.toExponential(2);
   return (value < 0 ? '−' : '') + digits;
+}
+
+function chance(p) {
+  return p < 0.001 ? '<0.001' : String(Number(p.toPrecision(2)));
 }
 
 function signed(value) {
@@ -42,6 +46,14 @@ function withUnit(value, metric) {
 function verdict(metric, effect) {
   if (metric.sense === 0) return 'matters';
   return metric.sense * effect > 0 ? 'helps' : 'hurts';
+}
+
+// What the table claims of a head's mean effect, in brackets; nothing where it claims nothing.
+function claimText(state, metric, head) {
+  const { low, high, p } = state.claimOf(metric, head), said = [];
+  if (Number.isFinite(low)) said.push(state.data.interval + ' ' + signed(low) + ' to ' + signed(high));
+  if (Number.isFinite(p)) said.push('max-T p ' + chance(p) + (p < state.data.level ? '' : ': not beyond chance'));
+  return said.length ? ' (' + said.join('; ') + ')' : '';
 }
 
 function named([layer, head]) {

@@ -103,10 +103,15 @@ function effectTable(state) {
   if (!state.data.metrics.length) return null;
   const rows = state.data.metrics.map((metric) => {
     const mean = state.meanOf(metric, state.head), here = state.effectsOf(metric, state.head)[state.prompt];
-    const word = Number.isFinite(mean) ? verdict(metric, mean) : '';
-    return make('tr', {}, ...[metric.name, withUnit(here, metric), withUnit(mean, metric), word].map((text, index) => make(index ? 'td' : 'th', index ? {} : { class: 'text', scope: 'row' }, text)));
+    const claim = state.claimOf(metric, state.head);
+    const range = Number.isFinite(claim.low) ? signed(claim.low) + ' to ' + signed(claim.high) : '';
+    const word = !Number.isFinite(mean) ? '' : claim.doubtful ? 'unsure' : verdict(metric, mean);
+    const name = metric.name + (metric.unit ? ', ' + metric.unit : '');
+    const cells = [name, Number.isFinite(here) ? signed(here) : plain(here), Number.isFinite(mean) ? signed(mean) : '', range, Number.isFinite(claim.p) ? chance(claim.p) : '', word];
+    return make('tr', {}, ...cells.map((text, index) => make(index ? 'td' : 'th', index ? {} : { class: 'text', scope: 'row' }, text)));
   });
-  const titles = ['effect on', 'this prompt', 'mean of ' + state.data.prompts.length, 'so it'].map((text, index) => make('th', { scope: 'col', class: index ? '' : 'text' }, text));
+  const names = ['effect on', 'this prompt', 'mean of ' + state.data.prompts.length, state.data.interval, 'max-T p', 'so it'];
+  const titles = names.map((text, index) => make('th', { scope: 'col', class: index ? '' : 'text' }, text));
   return make('div', { class: 'scroll' }, make('table', { class: 'numbers', id: 'effects-of-head' }, make('thead', {}, make('tr', {}, ...titles)), make('tbody', {}, ...rows)));
 }
 
@@ -121,7 +126,7 @@ function promptText(state) {
   const note = make('p', { class: 'note' });
   if (prompt.answer) note.append('Right answer: “', make('bdi', {}, cut(prompt.answer, 60)), '”. ');
   if (prompt.distractor) note.append('Wrong one: “', make('bdi', {}, cut(prompt.distractor, 60)), '”. ');
-  if (prompt.scored.length) note.append('Underlined: where a prediction is scored.');
+  if (prompt.scored.length) note.append('Thick underline: the prediction made there is scored.');
   box.append(note);
   return box;
 }

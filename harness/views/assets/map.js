@@ -10,7 +10,7 @@ function mountMap(place, state) {
     const metric = state.metric();
     const most = metric.means.reduce((most, mean) => (Math.abs(mean) > most ? Math.abs(mean) : most), 0);
     holder.replaceChildren(mapTable(state, metric, most, narrow.matches, readout));
-    legend.replaceChildren(...legendOf(metric, most));
+    legend.replaceChildren(...legendOf(metric, most), ...(metric.tested ? [make('span', {}, make('b', { class: 'sure' }), 'max-T p < ' + state.data.level)] : []));
     readout.textContent = 'Hover or move with the arrow keys to read a head; click or press Enter to open it.';
   };
   const mark = () => {
@@ -57,9 +57,9 @@ function mapTable(state, metric, most, tall, readout) {
 function headButton(state, metric, most, head, readout) {
   const mean = state.meanOf(metric, head);
   const known = Number.isFinite(mean);
-  const says = named(head) + (known ? ' ' + verdict(metric, mean) + ': mean effect ' + withUnit(mean, metric) : ': not ablated');
+  const says = named(head) + (known ? ' ' + verdict(metric, mean) + ': mean effect ' + withUnit(mean, metric) + claimText(state, metric, head) : ': not ablated');
   const button = make('button', {
-    type: 'button', class: known ? verdict(metric, mean) : 'unknown', 'aria-label': says, 'data-head': named(head), tabindex: -1,
+    type: 'button', class: (known ? verdict(metric, mean) : 'unknown') + (state.claimOf(metric, head).sure ? ' sure' : ''), 'aria-label': says, 'data-head': named(head), tabindex: -1,
     onclick: () => state.open(head), onpointerenter: () => { readout.textContent = says; }, onfocus: () => { readout.textContent = says; },
   });
   if (known) button.style.setProperty('--share', most ? Math.abs(mean) / most : 0);

@@ -18,8 +18,8 @@ function mountStrips(place, state) {
 
 function stripRow(state, metric, row, x) {
   const mean = state.meanOf(metric, row.head), name = named(row.head), word = verdict(metric, mean);
-  const says = name + ' ' + word + ': mean effect ' + withUnit(mean, metric) + ' over ' + row.values.length + ' prompts';
-  const svg = makeSvg('svg', { class: word, role: 'img', 'aria-label': says });
+  const says = name + ' ' + word + ': mean effect ' + withUnit(mean, metric) + ' over ' + row.values.length + ' prompts' + claimText(state, metric, row.head);
+  const svg = makeSvg('svg', { class: word + (state.claimOf(metric, row.head).doubtful ? ' doubtful' : ''), role: 'img', 'aria-label': says });
   svg.append(line('0%', 14, '100%', 14, 'track'), line(x(0), 2, x(0), 26, 'zero'));
   row.values.forEach((value, prompt) => {
     if (!Number.isFinite(value)) return;
@@ -31,7 +31,7 @@ function stripRow(state, metric, row, x) {
   svg.append(line(x(mean), 5, x(mean), 23, 'mean'));
   const button = make('button', { type: 'button', class: 'link', onclick: () => state.open(row.head), 'aria-label': 'open ' + name }, name);
   const value = make('span', { class: 'value' }, word + ' ' + withUnit(mean, metric) + ' ');
-  value.append(make('small', {}, intervalText(row, mean)));
+  value.append(make('small', {}, intervalText(row, mean) + doubt(state.claimOf(metric, row.head))));
   return [button, svg, value];
 }
 
@@ -39,6 +39,10 @@ function intervalText(row, mean) {
   if (row.low === null) return row.kind;
   if (row.kind === 'standard error') return '± ' + Number((row.high - mean).toPrecision(2));
   return '[' + plain(row.low) + ', ' + plain(row.high) + ']';
+}
+
+function doubt({ p, doubtful }) {
+  return doubtful ? ' p ' + chance(p) : '';
 }
 
 function line(x1, y1, x2, y2, name) {
@@ -54,7 +58,7 @@ function axis(low, high, x, metric) {
   const holder = make('div', { class: 'axis' });
   const scale = make('div', { style: 'position:relative;height:20px' });
   for (const value of ticks(low, high)) {
-    const label = make('span', {}, signed(value));
+    const label = make('span', {}, (value > 0 ? '+' : value < 0 ? '−' : '') + Math.abs(value));
     label.style.cssText = 'position:absolute;transform:translateX(-50%);left:' + x(value);
     scale.append(label);
   }
@@ -63,7 +67,7 @@ function axis(low, high, x, metric) {
 }
 
 function ticks(low, high) {
-  const rough = (high - low) / 4 || 1;
+  const rough = (high - low) / 6 || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough);
   const values = [];

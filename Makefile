@@ -1,0 +1,35 @@
+# make run   the main job on the embedded default model; the last line names the run directory
+# make test  every test
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN ?= study
+ARGS ?=
+
+.PHONY: run test check clean
+
+run: $(VENV)/core
+	$(BIN)/python -m experiments.$(RUN) $(ARGS)
+
+# Two workers with one thread each: tests that share two cores with themselves are slower than tests that do not.
+test: $(VENV)/test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+check: $(VENV)/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+$(VENV)/core: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==$$(sed -n 's/^torch==//p' requirements.lock)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+$(VENV)/test: $(VENV)/core requirements-test.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-test.lock
+	touch $@

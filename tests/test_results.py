@@ -1,0 +1,257 @@
+"""The run directory: whole or not there, opened without torch, resumed to the same values."""
+
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import harness
+from harness import study
+from harness.config import RequestError, RunSpec, parse
+from harness.results import manifest, store
+from harness.results.store import StageFolder
+from harness.results.tables import HEADS_COLUMNS
+
+ROOT = Path(__file__).parents[1]
+
+
+def asked(**changes):
+    values = {"model": {"name": "random", "source": "random"}, "prompts": {"name": "ioi", "n": 12}, **changes}
+    return parse(RunSpec, values)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One finished study of a tiny model."""
+    return study.run("study", asked(), study.Place(str(tmp_path_factory.mktemp("runs"))), lambda *_: None)
+
+
+# --- what a run leaves ------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_what_the_contract_says(finished):
+    there = {path.name for path in finished.iterdir()}
+    assert there == {"spec.yaml", "manifest.json", "stages", "data.zarr", "heads.csv", "report.html", "figures"}
+    assert {path.suffix for path in (finished / "figures").iterdir()} == {".svg", ".png"}
+    for stage in ("patterns", "sweep"):
+        assert [path.name for path in (finished / "stages" / stage).iterdir()] == ["plan.json"]
+    run = harness.open_run(finished)
+    assert run.manifest["status"] == "complete"
+    assert tuple(run.heads.columns) == HEADS_COLUMNS
+    dims = {
+        "token": ("prompt", "position"),
+        "target": ("prompt", "position"),
+        "answer": ("prompt",),
+        "pattern": ("prompt", "layer", "head", "query", "key"),
+        "clean": ("metric", "prompt"),
+        "effect": ("metric", "prompt", "layer", "head"),
+    }
+    assert {name: run.data[name].dims for name in dims} == dims
+
+
+def test_a_run_holds_what_the_library_gives_in_memory(finished, tiny):
+    run, model = harness.open_run(finished), tiny()
+    prompts = harness.load_prompts("ioi", model, n=12)
+    np.testing.assert_array_equal(run.data.pattern.values, harness.cache_attention(model, prompts).pattern.values)
+    effects = harness.ablate_heads(model, prompts)
+    np.testing.assert_array_equal(run.data.effect.values, effects.effect.values)
+    assert run.data.token.values.tolist() == prompts.token.tolist()
+
+
+def test_heads_csv_is_the_mean_of_the_arrays(finished):
+    run = harness.open_run(finished)
+    for row in run.heads.itertuples():
+        effect = run.data.effect.sel(metric=row.metric, layer=row.layer, head=row.head)
+        assert float(effect.mean()) == pytest.approx(row.effect_mean, abs=1e-9)
+    assert len(run.heads) == 2 * 12
+
+
+def test_pattern_rows_sum_to_one_and_padding_is_zero(finished):
+    data = harness.open_run(finished).data
+    for prompt, length in enumerate(data.length.values):
+        rows = data.pattern[prompt].values.sum(-1)
+        np.testing.assert_allclose(rows[..., :length], 1, atol=1e-5)
+        assert (rows[..., length:] == 0).all()
+
+
+def test_rollout_is_that_of_the_saved_patterns(finished):
+    data = harness.open_run(finished).data
+    np.testing.assert_allclose(data.rollout[3].values, harness.attribution.rollout(data.pattern[3].values), atol=1e-6)
+
+
+def test_a_run_opens_without_torch_and_without_hydra(finished):
+    code = (
+        "import sys, harness; run = harness.open_run(sys.argv[1]); run.data.pattern.sel(layer=1, head=1).isel(prompt=0)"
+        ".values; print(run.heads.shape[0], sorted({'torch', 'transformers', 'hydra'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, finished], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "24 []"
+
+
+def test_importing_harness_imports_nothing_heavy():
+    code = "import sys, harness; print(sorted({'torch', 'pandas', 'numpy', 'pydantic', 'xarray'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# --- damage -----------------------------------------------------------------------------------------------------
+
+
+def copied(run, place):
+    shutil.copytree(run, place)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda run: (run / "manifest.json").unlink(), "it has no manifest.json"),
+        (lambda run: (run / "manifest.json").write_text("{"), "its manifest.json is damaged"),
+        (lambda run: (run / "manifest.json").write_text('{"status": "complete"}'), "keys are missing or unknown"),
+        (lambda run: (run / "spec.yaml").write_text("a: ["), "its spec.yaml cannot be read"),
+        (lambda run: (run / "spec.yaml").write_text("3"), "its spec.yaml holds no settings"),
+        (lambda run: (run / "data.zarr").rename(run / "gone"), "its data.zarr cannot be read"),
+        (lambda run: (run / "heads.csv").write_text("a,b\n1,2\n"), "its heads.csv is damaged"),
+        (lambda run: set_status(run, "running"), "this run is running, not complete; finish it with resume="),
+    ],
+)
+def test_a_damaged_run_is_refused(finished, tmp_path, damage, says):
+    run = copied(finished, tmp_path / "run")
+    damage(run)
+    with pytest.raises(RequestError, match=says):
+        harness.open_run(run)
+
+
+def set_status(run, status):
+    values = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps(values | {"status": status}))
+
+
+def test_a_run_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(RequestError, match="there is no such directory"):
+        harness.open_run(tmp_path / "nothing")
+
+
+def test_a_manifest_must_be_whole(tmp_path):
+    with pytest.raises(ValueError, match="not a manifest"):
+        manifest.write_manifest(tmp_path, {"status": "complete"})
+
+
+@pytest.mark.parametrize("harm", [lambda b: b[:-1], lambda b: b[:40] + bytes([b[40] ^ 1]) + b[41:], lambda b: b""])
+def test_a_damaged_unit_is_not_there(tmp_path, harm):
+    folder = StageFolder(tmp_path)
+    folder.write(3, {"a": np.arange(4.0)})
+    assert folder.read(3)["a"].tolist() == [0, 1, 2, 3]
+    path = folder._unit(3)
+    path.write_bytes(harm(path.read_bytes()))
+    assert folder.read(3) is None
+
+
+def test_a_disk_that_refuses_is_the_requests_fault(tmp_path, monkeypatch):
+    import errno
+
+    def full(self, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(RequestError, match="the disk is full; choose another with store=DIR"):
+        store.write_text(tmp_path / "a", "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- resuming ---------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_run_keeps_its_units_and_goes_on(tmp_path, monkeypatch, finished):
+    place = study.Place(str(tmp_path))
+    calls = []
+    compute = study.SweepStage.compute
+
+    def failing(self, plan, unit):
+        calls.append(unit)
+        if len(calls) == 2:
+            raise RuntimeError("lightning")
+        return compute(self, plan, unit)
+
+    monkeypatch.setattr(study.SweepStage, "compute", failing)
+    with pytest.raises(RuntimeError, match="lightning"):
+        study.run("study", asked(), place, lambda *_: None)
+    (run,) = (tmp_path / "study").iterdir()
+    record = manifest.read_manifest(run)
+    assert (record["status"], record["error"]) == ("failed", "RuntimeError: lightning")
+    assert len(list((run / "stages/sweep/units").iterdir())) == 1
+
+    again = study.run("study", asked(), study.Place(str(tmp_path), resume=str(run)), lambda *_: None)
+    assert again == run
+    assert calls == [0, 1, 1]
+    whole = harness.open_run(finished).data
+    for name, array in harness.open_run(run).data.items():
+        np.testing.assert_array_equal(array.values, whole[name].values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"prompts": {"name": "ioi", "n": 11}}, "started with another prompts.n"),
+        ({"metrics": ["kl"]}, "started with another metrics"),
+    ],
+)
+def test_a_resume_with_another_spec_is_refused(finished, tmp_path, changes, says):
+    run = copied(finished, tmp_path / "run")
+    set_status(run, "failed")
+    with pytest.raises(RequestError, match=says):
+        study.run("study", asked(**changes), study.Place(resume=str(run)), lambda *_: None)
+
+
+def test_a_resume_with_other_weights_is_refused(finished, tmp_path, monkeypatch):
+    run = copied(finished, tmp_path / "run")
+    values = json.loads((run / "manifest.json").read_text())
+    values["model"]["weights"] = {"model.safetensors": "0"}
+    (run / "manifest.json").write_text(json.dumps(values | {"status": "failed"}))
+    with pytest.raises(RequestError, match="weights are no longer those of this run"):
+        study.run("study", asked(), study.Place(resume=str(run)), lambda *_: None)
+
+
+def test_a_complete_run_is_not_resumed(finished):
+    with pytest.raises(RequestError, match="this run is complete"):
+        study.run("study", asked(), study.Place(resume=str(finished)), lambda *_: None)
+
+
+def in_a_child(place):
+    """The study in a forked process of its own: as a command would run it, without its seconds of imports."""
+    child = multiprocessing.get_context("fork").Process(
+        target=study.run, args=("study", asked(), place, lambda *_: None), daemon=True
+    )
+    child.start()
+    return child
+
+
+def test_killed_at_random_moments_and_resumed_it_gives_the_same_values(tmp_path, finished):
+    chance, run, started = random.Random(0), tmp_path / "run", time.monotonic()
+    in_a_child(study.Place(run=str(tmp_path / "whole"))).join()
+    usual, interrupted = time.monotonic() - started, 0
+    while interrupted < 5:
+        there = (run / "spec.yaml").exists()
+        child = in_a_child(study.Place(resume=str(run)) if there else study.Place(run=str(run)))
+        time.sleep(chance.uniform(0.2, 0.9) * usual)
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        if (run / "manifest.json").exists() and manifest.read_manifest(run)["status"] == "complete":
+            shutil.rmtree(run)  # it was quicker than the kill: once more
+        else:
+            interrupted += 1
+    there = (run / "spec.yaml").exists()
+    study.run("study", asked(), study.Place(resume=str(run)) if there else study.Place(run=str(run)), lambda *_: None)
+    whole = harness.open_run(finished).data
+    for name, array in harness.open_run(run).data.items():
+        np.testing.assert_array_equal(array.values, whole[name].values)
+    assert not list(run.glob("**/*.part"))

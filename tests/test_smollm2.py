@@ -1,0 +1,118 @@
+"""SmolLM2 itself, end to end: what `facts` measured about it, and plain Hugging Face forwards beside it."""
+
+import numpy as np
+import plain
+import pytest
+
+import harness
+from harness import study
+from harness.config import RunSpec, parse
+from harness.hooks import Head
+
+pytestmark = pytest.mark.xdist_group("smollm2")
+HEADS = ("L23H3", "L20H0", "L29H0", "L24H4", "L1H3")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The default study, on the heads that matter most and least."""
+    values = {
+        "model": {"name": "smollm2", **named()},
+        "prompts": {"name": "ioi"},
+        "heads": list(HEADS),
+    }
+    place = study.Place(run=str(tmp_path_factory.mktemp("smollm2") / "run"))
+    return harness.open_run(study.run("study", parse(RunSpec, values), place, lambda *_: None))
+
+
+def named():
+    from dataclasses import asdict
+
+    from harness.config import named_model
+
+    return asdict(named_model("smollm2"))
+
+
+@pytest.fixture(scope="module")
+def twin(smollm2):
+    """The same weights in a plain Hugging Face model that TransformerLens never touched."""
+    from transformers import AutoModelForCausalLM
+
+    from harness.models import sources
+
+    folder = sources.local_folder(smollm2.spec)
+    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+
+
+def test_it_prefers_the_right_name(run):
+    clean = run.data.clean.sel(metric="logit_diff")
+    assert 4.5 < float(clean.mean()) < 5.5
+    assert float((clean > 0).mean()) >= 0.95
+    assert 0.4 < float(run.data.clean.sel(metric="loss").mean()) < 0.9
+    assert run.data.sizes["prompt"] == 32
+
+
+def test_the_heads_that_help_and_hurt_are_those_that_were_measured(run):
+    effect = run.data.effect.sel(metric="logit_diff").mean("prompt")
+    measured = {"L23H3": -2.6, "L20H0": -1.9, "L29H0": 0.98, "L24H4": 0.66, "L1H3": -1.65}
+    for name, value in measured.items():
+        head = Head.parse(name)
+        assert float(effect[head.layer, head.head]) == pytest.approx(value, abs=0.5), name
+    table = run.heads[run.heads.metric == "logit_diff"].set_index(["layer", "head"])
+    assert table.important[(23, 3)]
+    assert table.important[(29, 0)]
+
+
+def test_every_intervention_was_verified(run):
+    check = run.manifest["intervention_check"]
+    batches = -(-32 // 8)
+    assert check["edits_verified"] == len(HEADS) * batches
+    assert check["plain_forward_difference"] < 1e-4
+    assert run.manifest["model"]["hf_difference"] < 1e-5
+
+
+def test_effects_equal_plain_hugging_face(run, twin, smollm2):
+    prompts = harness.load_prompts("ioi", smollm2)
+    for row in (0, 7, 19):
+        token_id = prompts.token_id[row, : prompts.length[row]]
+        clean = plain.logits(twin, token_id)
+        before = plain.metrics(prompts, row, clean, clean)
+        for name in HEADS[:3]:
+            head = Head.parse(name)
+            after = plain.metrics(prompts, row, plain.logits(twin, token_id, [head], 64), clean)
+            got = run.data.effect.isel(prompt=row).sel(layer=head.layer, head=head.head)
+            assert float(got.sel(metric="loss")) == pytest.approx(after["loss"] - before["loss"], abs=1e-4)
+            assert float(got.sel(metric="logit_diff")) == pytest.approx(
+                after["logit_diff"] - before["logit_diff"], abs=1e-3
+            )
+
+
+def test_patterns_equal_plain_hugging_face(run, twin, smollm2):
+    import torch
+
+    prompts = harness.load_prompts("ioi", smollm2)
+    end = prompts.length[5]
+    with torch.no_grad():
+        want = twin(torch.as_tensor(prompts.token_id[5:6, :end]), output_attentions=True).attentions
+    got = run.data.pattern[5, :, :, :end, :end].values
+    np.testing.assert_allclose(got, np.stack([layer[0].numpy() for layer in want]), atol=1e-5)
+
+
+def test_previous_token_and_induction_heads_found_in_patterns_carry_the_repetition(smollm2):
+    """The three heads that look most at the token before, and the eight that look most at what followed last time."""
+    prompts = harness.load_prompts("induction", smollm2, n=3)
+    pattern = harness.cache_attention(smollm2, prompts).pattern.values
+    length, back = 24, {"previous": 1, "induction": 23}
+    second = np.arange(length + 1, 2 * length + 1)
+    scores = {name: pattern[:, :, :, second, second - step].mean((0, 3)) for name, step in back.items()}
+
+    def top(name, n):
+        return [Head(*map(int, np.unravel_index(at, scores[name].shape))) for at in np.argsort(-scores[name], None)[:n]]
+
+    previous, induction = top("previous", 3), top("induction", 8)
+    assert Head(16, 0) in previous
+    assert Head(18, 6) == induction[0]
+    sets = {"both": [*map(str, previous + induction)]}
+    got = harness.ablate_heads(smollm2, prompts, metrics=["loss"], kind="set", sets=sets)
+    assert float(got.clean.mean()) < 5
+    assert float(got.set_effect.mean()) >= 5
