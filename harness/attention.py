@@ -69,7 +69,7 @@ def patterns(model: Model, prompts: Prompts) -> Float[np.ndarray, "prompt layer 
             for layer in range(shape.n_layers)
         ]
     ):
-        model.forward(token_id.clamp(min=0), mask.long())
+        model.forward(token_id.clamp(min=0), mask.long(), torch.as_tensor(prompts.segment, device=model.device))
     silent = set(range(shape.n_layers)) - fired
     if silent:
         raise RuntimeError(f"hook_pattern did not fire in layers {sorted(silent)} of {model.name}")

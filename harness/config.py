@@ -150,16 +150,50 @@ class InductionPrompts:
 
 @spec
 class InlinePrompts:
-    """Texts written in the request. With an answer (and a distractor) the next token after the text is scored,
-    otherwise every predicted token."""
+    """Texts written in the request, each with its second sentence if `pair` is given.
+
+    With an answer (and a distractor) the next token after the text is scored (for a masked-LM the place of its mask
+    token), otherwise every predicted token.
+    """
 
     name: Literal["inline"]
     text: Names
+    pair: Names | None = None
     answer: Names | None = None
     distractor: Names | None = None
 
 
-PromptSpec = Annotated[IoiPrompts | InductionPrompts | InlinePrompts, Field(discriminator="name")]
+@spec
+class ProsePrompts:
+    """Passages of prose, every predicted token scored. A passage longer than `length` tokens becomes several prompts
+    of one cluster; without a `length` it is never cut."""
+
+    name: Literal["prose"]
+    language: Literal["en", "ja"] = "en"
+    n: PositiveInt = 8
+    seed: int = 0
+    length: Annotated[int, Field(ge=8)] | None = None
+
+
+@spec
+class FilePrompts:
+    """The rows of a file; `column` and the keys after it name its columns. With an answer the next token after the
+    text is scored, otherwise every predicted token. `n` rows are drawn, or all are taken."""
+
+    name: Literal["file"]
+    path: str
+    column: str = "text"
+    answer: str | None = None
+    distractor: str | None = None
+    cluster: str | None = None
+    counterfactual: str | None = None
+    n: PositiveInt | None = None
+    seed: int = 0
+
+
+PromptSpec = Annotated[
+    IoiPrompts | InductionPrompts | InlinePrompts | ProsePrompts | FilePrompts, Field(discriminator="name")
+]
 
 
 # --- what is measured -------------------------------------------------------------------------------------------

@@ -245,7 +245,7 @@ def _counts(run: "Run", metric: str) -> Finding | None:
         return _movers(run, metric)
     level, known = level_of(run), [c for c in claims(run, metric).values() if np.isfinite(c.p_adjusted)]
     sure = sum(claim.p_adjusted < level for claim in known)
-    text = f"By {metric}, {sure} of {count(len(known), 'head')} {'is' if sure == 1 else 'are'} significant with all "
+    text = f"By {metric}, {sure} of {count(len(known), 'head')} {'is' if sure == 1 else 'are'} beyond chance with all "
     text += f"tests taken together (max-T p < {level:g})"
     if any(np.isfinite(claim.important) for claim in known):
         (share, bar), important = _threshold(run, metric), sum(claim.important == 1 for claim in known)
@@ -303,7 +303,7 @@ def _agreement(run: "Run") -> Iterator[Finding]:
         yield Finding(f"{text}token on {same} of {len(scored)}.", same / len(scored), np.nan, np.nan, "pattern")
 
 
-def _seen(run: "Run", prompts: Sequence[int], rows: Sequence[Float[np.ndarray, " key"]]) -> str:
+def _seen(run: "Run", prompts: Sequence[int], rows: Sequence[Float[np.ndarray, " _"]]) -> str:
     """The kind of token looked at most often, on how many prompts, and the weight on it there."""
     kinds = [_kind(run, prompt, int(row.argmax())) for prompt, row in zip(prompts, rows, strict=True)]
     kind, times = Counter(kinds).most_common(1)[0]

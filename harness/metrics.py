@@ -49,7 +49,8 @@ class Readout:
 class Metric:
     """A number per prompt, its unit, which way is better, and what the prompts must have.
 
-    `distance` marks a metric that compares with the clean run and is never negative.
+    `distance` marks a metric that compares with the clean run and is never negative. `of` is what it reads: the
+    distribution over a vocabulary, or one vector per text.
     """
 
     compute: Callable[[Readout], Float[Tensor, " target"]]
@@ -57,6 +58,7 @@ class Metric:
     higher_is_better: bool
     needs: tuple[Need, ...] = ()
     distance: bool = False
+    of: Literal["distribution", "vector"] = "distribution"
 
 
 def loss(read: Readout) -> Float[Tensor, " target"]:
@@ -87,47 +89,64 @@ def prob(read: Readout) -> Float[Tensor, " target"]:
     return read.at(read.log_prob, read.correct).exp()
 
 
+def embedding(read: Readout) -> Float[Tensor, " target"]:
+    """Cosine distance of the text's vector to its clean one: 1 − cos = ½‖u − v‖² of the unit vectors, from 0 to 2."""
+    assert read.clean is not None
+    unit, clean = (vector / vector.norm(dim=-1, keepdim=True) for vector in (read.logits.double(), read.clean.double()))
+    return ((unit - clean) ** 2).sum(-1).div(2).float()
+
+
 METRICS: dict[str, Metric] = {
     "loss": Metric(loss, "nats per target token", higher_is_better=False),
     "logit_diff": Metric(logit_diff, "logits", higher_is_better=True, needs=("answer", "distractor")),
     "kl": Metric(kl, "nats per target token", higher_is_better=False, distance=True),
     "accuracy": Metric(accuracy, "share of targets", higher_is_better=True),
     "prob": Metric(prob, "probability", higher_is_better=True),
+    "embedding": Metric(embedding, "cosine distance", higher_is_better=False, distance=True, of="vector"),
 }
 
 
 def choose(asked: Iterable[str], prompts: "Prompts") -> tuple[str, ...]:
-    """The metrics a request names, checked against the prompts; ``auto`` is `loss`, and `logit_diff` where it can be.
+    """The metrics a request names, checked against the prompts and what the model gives for them.
 
-    Raises `RequestError` for an unknown metric and for one that needs an answer that the prompts do not have.
+    ``auto`` is `loss`, and `logit_diff` where it can be; `embedding` for a model that gives one vector per text.
+    Raises `RequestError` for an unknown metric and for one that the model or the prompts do not allow.
     """
     names = tuple(dict.fromkeys(asked))
+    possible = [name for name, metric in METRICS.items() if not _lacking(metric, prompts)]
     if names == ("auto",):
-        return ("loss", "logit_diff") if prompts.has_answer and prompts.has_distractor else ("loss",)
+        return tuple(name for name in ("loss", "logit_diff", "embedding") if name in possible)
     if not names:
-        raise RequestError("metrics", "[]", near("", tuple(METRICS)))
+        raise RequestError("metrics", "[]", near("", possible))
     for name in names:
         if name not in METRICS:
             raise RequestError("metrics", name, near(name, tuple(METRICS)))
-        for need in METRICS[name].needs:
-            if not getattr(prompts, f"has_{need}"):
-                possible = [other for other, metric in METRICS.items() if not metric.needs]
-                raise RequestError(
-                    "metrics",
-                    name,
-                    f"it needs a prompt with {need}, and {prompts.name} has none; possible here: {', '.join(possible)}",
-                )
+        lacking = _lacking(METRICS[name], prompts)
+        if lacking:
+            raise RequestError("metrics", name, f"it needs {lacking}; possible here: {', '.join(possible)}")
     return names
+
+
+def _lacking(metric: Metric, prompts: "Prompts") -> str:
+    """What a metric needs and does not get; empty if nothing."""
+    gives: dict[str, str] = {"embedding": "vector"}
+    if gives.get(prompts.kind, "distribution") != metric.of:
+        wanted = {"vector": "a model that gives one vector per text", "distribution": "a model with a vocabulary"}
+        return wanted[metric.of]
+    missing = [need for need in metric.needs if not getattr(prompts, f"has_{need}")]
+    return f"prompts with {missing[0]}, and {prompts.name} has none" if missing else ""
 
 
 @dataclass(frozen=True)
 class Targets:
     """The scored positions of a batch of prompts, one after the other.
 
-    `prompt` and `position` say where each target is, `correct`, `answer` and `distractor` which tokens matter there
+    `row` and `position` say where each target is, `prompt` whose number it counts for (a masked-LM is asked one row
+    for each of a prompt's targets), `correct`, `answer` and `distractor` which tokens matter there
     (0 where the prompts have none; no metric that needs them is then allowed).
     """
 
+    row: Int[Tensor, " target"]
     prompt: Int[Tensor, " target"]
     position: Int[Tensor, " target"]
     correct: Int[Tensor, " target"]
@@ -136,18 +155,23 @@ class Targets:
     n_prompts: int
 
     @classmethod
-    def of(cls, prompts: "Prompts", device: Any) -> "Targets":
+    def of(cls, rows: "Prompts", owner: Int[np.ndarray, " row"], device: Any) -> "Targets":
+        """The targets of some rows, `owner` being the prompt that each row belongs to."""
         import torch
 
-        prompt, position = np.nonzero(prompts.target)
-        tensors = (
-            prompt,
-            position,
-            prompts.correct[prompt, position],
-            prompts.answer[prompt].clip(0),
-            prompts.distractor[prompt].clip(0),
-        )
-        return cls(*(torch.as_tensor(array, device=device) for array in tensors), n_prompts=len(prompts))
+        row, position = np.nonzero(rows.target)
+        if rows.kind == "embedding":
+            row, position = np.arange(len(rows)), np.zeros(len(rows), dtype=int)
+        arrays = {
+            "row": row,
+            "prompt": owner[row],
+            "position": position,
+            "correct": rows.correct[row, position].clip(0),
+            "answer": rows.answer[row].clip(0),
+            "distractor": rows.distractor[row].clip(0),
+        }
+        tensors = {name: torch.as_tensor(array, device=device) for name, array in arrays.items()}
+        return cls(**tensors, n_prompts=int(owner.max(initial=-1)) + 1)
 
     def __len__(self) -> int:
         return len(self.prompt)

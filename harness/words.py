@@ -10,15 +10,19 @@ from jaxtyping import Float, Int
 from harness.config import RequestError
 
 
-def split(text: str, span: Sequence[tuple[int, int] | None], token: Sequence[str]) -> tuple[int, ...]:
+def split(
+    texts: Sequence[str], span: Sequence[tuple[int, int] | None], token: Sequence[str], segment: Sequence[int]
+) -> tuple[int, ...]:
     """The word that each token belongs to, counted from 0.
 
     A word begins where white space lies before or at the start of a token; a special token (span ``None``) is a word
     of its own. Without spans (random tokens, or a tokenizer without offsets) the tokens' own leading space decides.
+    `segment` says which of the texts (one, or a pair) a token's span lies in.
     """
     words: list[int] = []
     joined = False  # whether the token before can be continued
     for index, where in enumerate(span):
+        text = texts[min(segment[index], len(texts) - 1)]
         if where is None:
             special = text != ""
             starts = special or not joined or not token[index] or token[index][0].isspace()

@@ -12,6 +12,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -63,6 +65,28 @@ class Browser:
         self.requests.clear()
         self.call("Page.navigate", url=path.resolve().as_uri())
         self.wait("document.readyState === 'complete'" + (" && !!document.documentElement.dataset.ready" * scripts))
+
+    @contextmanager
+    def frame(self, number: int) -> Iterator[None]:
+        """Inside, everything is said to the page's number-th sandboxed frame, which nothing in the page can look into.
+
+        It has a target of its own; its console and its requests are added to the page's.
+        """
+        outer, target, end = self._session, self._frame(number), time.monotonic() + 20
+        while target not in [each["targetId"] for each in self.call("Target.getTargets", filter=[{}])["targetInfos"]]:
+            assert time.monotonic() < end, f"frame {number} has no target of its own: it is not sandboxed, or not there"
+            time.sleep(0.03)
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        try:
+            for domain in ("Runtime", "Log", "Network"):
+                self.call(f"{domain}.enable")
+            yield
+        finally:
+            self._session = outer
+
+    def _frame(self, number: int) -> str:
+        nodes = _nodes(self.call("DOM.getDocument", depth=-1)["root"])
+        return [node["frameId"] for node in nodes if node["nodeName"] == "IFRAME"][number]
 
     def evaluate(self, code: str) -> object:
         """The value of an expression in the page, JSON-like; promises are awaited."""
@@ -161,3 +185,9 @@ class Browser:
     def _area(self) -> dict:
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
         return {"clip": {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}}
+
+
+def _nodes(node: dict) -> Iterator[dict]:
+    yield node
+    for child in node.get("children", []):
+        yield from _nodes(child)

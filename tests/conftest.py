@@ -5,7 +5,7 @@ import os
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook("harness", "beartype.beartype")
+install_import_hook("harness", "typecheck.check")
 
 FAMILIES = ("gpt2", "neox", "llama", "mistral", "qwen3", "gemma3")
 

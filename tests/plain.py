@@ -7,17 +7,19 @@ import torch
 
 
 def projections(model):
-    """W_O of each layer of a plain Hugging Face decoder."""
+    """W_O of each layer of a plain Hugging Face decoder or BERT."""
     base = model.base_model
-    layers = base.h if hasattr(base, "h") else base.layers
-    for layer in layers:
+    if hasattr(base, "encoder"):
+        yield from (layer.attention.output.dense for layer in base.encoder.layer)
+        return
+    for layer in base.h if hasattr(base, "h") else base.layers:
         attention = next(getattr(layer, name) for name in ("attn", "attention", "self_attn") if hasattr(layer, name))
         yield next(getattr(attention, name) for name in ("c_proj", "dense", "o_proj") if hasattr(attention, name))
 
 
 @torch.no_grad()
-def logits(model, token_id, heads=(), d_head=None):
-    """Logits [position, vocab] of one prompt, the given heads' z zeroed."""
+def logits(model, token_id, heads=(), d_head=None, **given):
+    """Logits [position, vocab] of one prompt (or a bare encoder's last hidden states), the given heads' z zeroed."""
 
     def zeroing(which):
         def hook(_, args):
@@ -33,7 +35,8 @@ def logits(model, token_id, heads=(), d_head=None):
         for layer, projection in enumerate(projections(model))
     ]
     try:
-        return model(torch.as_tensor(token_id)[None], use_cache=False).logits[0]
+        out = model(torch.as_tensor(token_id)[None], **given)
+        return (out.logits if "logits" in out else out.last_hidden_state)[0]
     finally:
         for handle in handles:
             handle.remove()

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from browser import Browser, find_browser
-from fakes import fake_run
+from fakes import fake_run, with_claims
 from test_views import HOSTILE
 
 from harness import views
@@ -35,7 +35,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return fake_run(tmp_path_factory.mktemp("run"), lengths=[8, 5, 8])
+    return with_claims(fake_run(tmp_path_factory.mktemp("run"), lengths=[8, 5, 8]))
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +92,15 @@ def test_a_click_on_the_map_opens_the_head_with_the_runs_numbers(browser, page, 
         ".map((row) => [...row.cells].map((cell) => cell.textContent))"
     )
     effect = run.data["effect"].sel(layer=2, head=3)
-    for row, metric in zip(shown, ("loss", "logit_diff"), strict=True):
+    for row, metric in zip(shown, ("logit_diff", "loss"), strict=True):
         here, mean = (float(text.split(" ")[0].replace("−", "-")) for text in row[1:3])
         assert here == pytest.approx(float(effect.sel(metric=metric)[0]), rel=5e-3)
         assert mean == pytest.approx(float(effect.sel(metric=metric).mean()), rel=5e-3)
-        assert row[3] == "hurts"
+        claimed = run.heads.query(f"metric == '{metric}' and layer == 2 and head == 3").iloc[0]
+        low, high = (float(text.replace("−", "-")) for text in row[4].split(" to "))
+        assert [low, high] == pytest.approx([claimed["ci_low"], claimed["ci_high"]], rel=5e-3)
+        assert float(row[5]) == pytest.approx(claimed["p_adjusted"], rel=0.06)
+        assert row[3] == "unsure"  # three prompts cannot show that it hurts
     quiet(browser)
 
 
@@ -113,9 +117,10 @@ def test_the_keyboard_reaches_a_head(browser, page):
 
 def test_the_metric_switch_redraws_map_and_strips(browser, page):
     browser.open(page)
-    browser.click("input[name=metric][value='1'] + span")
-    browser.wait("document.querySelector('.map').getAttribute('aria-label').includes('logit_diff')")
     assert "logits" in browser.evaluate("document.querySelector('.strips').textContent")
+    browser.click("input[name=metric][value='1'] + span")
+    browser.wait("document.querySelector('.map').getAttribute('aria-label').includes('loss')")
+    assert "nats" in browser.evaluate("document.querySelector('.strips').textContent")
     quiet(browser)
 
 
@@ -173,17 +178,38 @@ def test_partial_runs(browser, tmp_path, parts):
     quiet(browser)
 
 
-def test_several_views_in_one_notebook_page(browser, run, tmp_path):
-    shown = [views.attention(run, layer=1), views.effects(run), views.rollout(run, 1)]
+def test_heads_beyond_chance_are_marked_and_the_others_doubted(browser, run, tmp_path):
+    sure = (run.heads["layer"] == 1) & (run.heads["head"] == 2)
+    tested = replace(run, heads=run.heads.assign(p_adjusted=np.where(sure, 0.0001, 0.4)))
+    browser.open(views.write_report(tested, tmp_path / "report.html"))
+    browser.wait("document.querySelectorAll('.map button.sure').length === 1")
+    assert browser.evaluate("document.querySelector('.map button.sure').dataset.head") == "L1H2"
+    assert browser.evaluate("document.querySelectorAll('.strips svg.doubtful').length") == 11
+    browser.hover(".map button[data-head=L0H0]")
+    browser.wait("document.querySelector('#draw-map .readout').textContent.includes('max-T p 0.4: not beyond chance')")
+    browser.hover(".map button[data-head=L1H2]")
+    browser.wait("document.querySelector('#draw-map .readout').textContent.endsWith('; max-T p <0.001)')")
+    quiet(browser)
+
+
+def test_views_draw_inside_their_sandboxes_one_after_the_other(browser, run, tmp_path):
+    """What a notebook shows: two CircuitsVis views (whose own pages draw only the first) and a map, each in a frame."""
+    shown = [views.attention(run, layer=1), views.attention(run, prompt=1, head="L2H0"), views.effects(run)]
     page = tmp_path / "notebook.html"
     frames = "".join(view._repr_html_() for view in shown)
-    page.write_text(f"<!doctype html><meta charset=utf-8><html data-ready=1><body>{frames}", encoding="utf-8")
+    page.write_text(f"<!doctype html><html data-ready=1><meta charset=utf-8><body>{frames}", encoding="utf-8")
     browser.open(page)
-    assert browser.evaluate("document.querySelectorAll('iframe').length") == 3
-    for view, selector in zip(shown, (".circuitsvis canvas", ".map button", ".three canvas"), strict=True):
-        browser.open(view.save(tmp_path / "view.html"))
-        browser.wait(f"!!document.querySelector('{selector}')")
-        quiet(browser)
+    assert browser.evaluate("[...document.querySelectorAll('iframe')].every((frame) => !frame.contentDocument)")
+    for number, (title, tokens) in enumerate((("L1H2 on prompt 0", 8), ("L2H0 on prompt 1", 5))):
+        with browser.frame(number):
+            browser.wait(f"document.getElementById('picked')?.textContent === '{title}'")
+            browser.wait(INK.replace("{}", ".circuitsvis canvas") + " > 5")
+            assert browser.evaluate("document.querySelectorAll('.tokens bdi').length") == tokens
+            assert browser.evaluate("window.origin") == "null"  # the notebook's page is out of its reach
+    with browser.frame(2):
+        browser.wait("document.querySelectorAll('.map button').length === 12")
+        assert browser.evaluate("document.querySelectorAll('.strips circle').length") == 12 * 3
+    quiet(browser)
 
 
 def test_a_run_too_large_says_what_it_left_out(browser, tmp_path, monkeypatch):

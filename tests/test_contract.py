@@ -84,7 +84,7 @@ BAD = [
     (("model=random", "sweep.kind=set", "sweep.sets={a: [L9H9]}"), "L9H9 is outside random"),
     (("model=random", "prompts=inline"), "prompts.text=???: say which"),
     (("model=random", "prompts=inline", "prompts.text=['']"), "prompts.text='': a prompt must have at least one token"),
-    (("model=random", "prompts=inline", "prompts.text=[a]", "metrics=[logit_diff]"), "needs a prompt with answer"),
+    (("model=random", "prompts=inline", "prompts.text=[a]", "metrics=[logit_diff]"), "it needs prompts with answer"),
     (("model=random", "prompts.names=[Mary,John,Bartholomew]"), "prompts.names=' Bartholomew': this must be one token"),
     (("model=random", "prompts.names=[Mary,John]"), "give at least three different names"),
     (("model=random", "prompts=induction", "prompts.length=500"), "this makes 1001 tokens, random takes 256"),
@@ -155,7 +155,7 @@ def run_command(*arguments, **options):
 def test_help_explains_its_groups():
     done = run_command("experiments.study", "--help")
     assert done.returncode == 0
-    for word in ("model: ", "prompts: induction, inline, ioi", "resume=DIR", "Exit codes"):
+    for word in ("model: ", "prompts: file, induction, inline, ioi, prose", "resume=DIR", "Exit codes"):
         assert word in done.stdout
 
 
@@ -183,7 +183,7 @@ def test_a_wrong_multirun_is_code_2_and_one_line(tmp_path):
 def test_an_interrupted_run_is_code_130_and_can_go_on(tmp_path, number):
     base = [sys.executable, "-m", "experiments.ablate_heads"]
     process = subprocess.Popen(
-        [*base, "model=random", "prompts.n=200", f"run={tmp_path / 'run'}"],
+        [*base, "model=random", "prompts.n=60", f"run={tmp_path / 'run'}"],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     for line in process.stderr:
@@ -196,4 +196,4 @@ def test_an_interrupted_run_is_code_130_and_can_go_on(tmp_path, number):
     assert "interrupted" in err.splitlines()[-1]
     assert read_manifest(tmp_path / "run")["status"] == "failed"
     assert run_command("experiments.ablate_heads", f"resume={tmp_path / 'run'}").returncode == 0
-    assert harness.open_run(tmp_path / "run").data.sizes["prompt"] == 200
+    assert harness.open_run(tmp_path / "run").data.sizes["prompt"] == 60

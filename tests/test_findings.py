@@ -101,8 +101,8 @@ def test_rollout_and_the_top_head_on_the_same_token(tmp_path):
     agreed = replace(run, data=run.data.assign(pattern=run.data["pattern"].copy(data=sink)))
     assert texts(agreed)[-1] == (
         "From the last scored position, attention rollout looks most at the first token on 3 of 3 prompts (mean weight "
-        "1.00), and L1H2 (largest effect on logit_diff) at the first token on 3 of 3 prompts (mean weight 1.00). They look "
-        "most at the same token on 3 of 3."
+        "0.88), and L1H2 (largest effect on logit_diff) at the first token on 3 of 3 prompts (mean weight 1.00). They "
+        "look most at the same token on 3 of 3."
     )
 
 
@@ -126,8 +126,9 @@ def test_where_a_head_looks_is_said_in_words(tmp_path, key, seen):
 
 
 def test_the_answer_comes_first_and_the_metric_of_the_behaviour_leads(tmp_path):
-    run = with_claims(fake_run(tmp_path, n_prompts=40))
-    said = texts(replace(run, data=run.data.assign_coords(cluster=("prompt", [f"template {i}" for i in range(40)]))))
+    run = fake_run(tmp_path, n_prompts=40)
+    data = run.data.assign(cluster=("prompt", [f"template {i}" for i in range(40)]))
+    said = texts(with_claims(replace(run, data=data)))
     assert [" ".join(text.split()[:3]) for text in said[:2]] == ["By logit_diff, L1H2", "By loss, L1H2"]
     assert "95 % interval" in said[0]
 
@@ -138,7 +139,7 @@ def test_heads_are_counted_against_chance_with_all_tests_together(tmp_path):
     sure, important = (loss["p_adjusted"] < 0.05).sum(), loss["important"].sum()
     assert any(
         text.startswith(
-            f"By loss, {sure} of 12 heads are significant with all tests taken together (max-T p < 0.05) and "
+            f"By loss, {sure} of 12 heads are beyond chance with all tests taken together (max-T p < 0.05) and "
         )
         and f" and {important} important (the whole interval beyond ±5 % of the clean value, ±0.02" in text
         and text.endswith(f"{(loss['p_value'] < 0.05).sum()} have p < 0.05; chance alone would give about 1.")
@@ -183,8 +184,8 @@ def test_what_was_run_in_words(tmp_path):
     run = fake_run(tmp_path, lengths=[5, 8])
     assert in_words(run) == (
         "smollm2 (3 layers × 4 heads) read 2 prompts of the set ioi, 5 to 8 tokens each, such as “When Mary and John "
-        "went” (right answer “Mary”, wrong “John”). 12 heads were ablated one at a time (zero-ablation), and logit_diff "
-        "and loss were measured on each prompt."
+        "went” (right answer “Mary”, wrong “John”). 12 heads were ablated one at a time (zero-ablation), and "
+        "logit_diff and loss were measured on each prompt."
     )
 
 

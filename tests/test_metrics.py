@@ -30,6 +30,7 @@ EXPECTED = {
     "kl": (softmax(CLEAN) * np.log(softmax(CLEAN) / softmax(LOGITS))).sum(-1),
     "accuracy": np.array([1.0, 0.0, 0.0]),
     "prob": softmax(LOGITS)[np.arange(3), CORRECT],
+    "embedding": 1 - (LOGITS * CLEAN).sum(-1) / np.linalg.norm(LOGITS, axis=-1) / np.linalg.norm(CLEAN, axis=-1),
 }
 
 
@@ -45,7 +46,7 @@ def test_kl_to_itself_is_exactly_zero(read):
 
 def test_a_prompt_is_the_mean_of_its_own_targets():
     index = torch.tensor([0, 0, 1])
-    targets = Targets(index, index, index, index, index, n_prompts=2)
+    targets = Targets(index, index, index, index, index, index, n_prompts=2)
     assert targets.mean_by_prompt(torch.tensor([[1.0, 3.0, 10.0]])).tolist() == [[2.0, 10.0]]
 
 
@@ -58,7 +59,7 @@ def test_auto_takes_what_the_prompts_allow(tiny):
 def test_a_metric_that_needs_an_answer_is_refused_without_one(tiny):
     prompts = harness.load_prompts("inline", tiny(), text=["When we went to the store"])
     with pytest.raises(
-        RequestError, match=r"metrics=logit_diff: it needs a prompt with answer.*possible here: loss, kl"
+        RequestError, match=r"metrics=logit_diff: it needs prompts with answer.*possible here: loss, kl"
     ):
         choose(["logit_diff"], prompts)
 

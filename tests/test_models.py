@@ -26,7 +26,7 @@ def weight_cache(tmp_path, monkeypatch):
 def saved(tmp_path_factory):
     """A tiny Llama as a folder of safetensors, as save_pretrained leaves it."""
     folder = tmp_path_factory.mktemp("saved")
-    model, tokenizer = random.build("llama", 0)
+    model, tokenizer, _ = random.build("llama", 0)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -36,7 +36,7 @@ def saved(tmp_path_factory):
 
 
 def test_each_family_gives_the_plain_models_logits(family):
-    plain, _ = random.build(family.spec.shape, 0)
+    plain, *_ = random.build(family.spec.shape, 0)
     token_id = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
     with torch.no_grad():
         torch.testing.assert_close(
@@ -75,7 +75,7 @@ def test_a_hooked_model_with_other_logits_is_an_error(monkeypatch):
     built = random.build("gpt2", 0)
 
     def wrong(spec):
-        return *built, {"weights": {}}
+        return boot.Loaded(*built, {"weights": {}})
 
     monkeypatch.setattr(boot, "_random", wrong)
     forward = type(built[0]).forward
@@ -107,6 +107,25 @@ def test_a_missing_hook_point_is_an_error(monkeypatch):
     monkeypatch.setattr(boot.hooks, "hook_name", lambda kind, layer: f"blocks.{layer}.attn.hook_misspelt")
     with pytest.raises(ModelMismatch, match="offers no hook point blocks.0.attn.hook_misspelt"):
         harness.load_model("random", shape="gpt2")
+
+
+def test_an_encoder_gives_the_plain_models_logits(tiny):
+    model = tiny("bert")
+    plain, *_ = random.build("bert", 0)
+    token_id = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
+    segment = torch.tensor([[0, 0, 0, 0, 1, 1, 1, 1]])
+    with torch.no_grad():
+        want = plain.eval()(token_id, token_type_ids=segment).logits
+    got = model.forward(token_id, torch.ones_like(token_id), segment)
+    torch.testing.assert_close(got, want, atol=1e-4, rtol=0)
+    assert not torch.allclose(model.forward(token_id, torch.ones_like(token_id)), want, atol=1e-2)
+    assert model.kind == "masked_lm"
+
+
+def test_minilm_is_an_encoder_that_gives_a_vector():
+    model = harness.load_model("minilm")
+    assert (model.kind, model.shape.n_layers, model.shape.n_heads) == ("embedding", 6, 12)
+    assert model.identity["hf_difference"] < 1e-5
 
 
 # --- what is refused --------------------------------------------------------------------------------------------
@@ -156,12 +175,12 @@ def test_a_broken_gguf_file_is_refused_and_leaves_nothing(tmp_path, weight_cache
 
 
 def test_an_encoder_is_refused_with_what_is_wanted(tmp_path, saved):
-    from transformers import BertConfig, BertForMaskedLM
+    from transformers import BertConfig, BertForTokenClassification
 
-    BertForMaskedLM(
+    BertForTokenClassification(
         BertConfig(vocab_size=99, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
     ).save_pretrained(tmp_path)
-    with pytest.raises(RequestError, match="a bert model is not a decoder"):
+    with pytest.raises(RequestError, match="bert with the head .* is not supported"):
         harness.load_model("path", path=str(tmp_path))
 
 

@@ -17,6 +17,7 @@ GIVEN = {
     "model/path": ["++model.path=x"],
     "model/gguf": ["++model.path=x"],
     "prompts/inline": ["++prompts.text=[a]"],
+    "prompts/file": ["++prompts.path=x"],
 }
 CHOICES = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.glob("*/*.yaml"))
 

@@ -435,7 +435,7 @@ def test_prompts_to_separate():
 
 def test_power_of_one_standard_deviation_at_32(record_property):
     found = stats.power(effect_size=1.0, n_clusters=32, n_heads=40, runs=100, resamples=999)
-    record_property("power", found)
+    record_property("power", {name: float(value) for name, value in found.items()})
     assert found["p_value"] > 0.99
     assert found["p_adjusted"] > 0.9
     assert found["q_value"] > 0.85
@@ -491,7 +491,7 @@ def error_rates(kind, n_clusters, effect_size=0.0, per_cluster=4) -> dict[str, f
 )
 def test_error_rates_hold_on_noise(kind, n_clusters, effect_size, record_property):
     rates = error_rates(kind, n_clusters, effect_size)
-    record_property("rates", rates)
+    record_property("rates", {name: float(value) for name, value in rates.items()})
     assert rates["family"] <= AT_MOST
     assert rates["discovery"] <= AT_MOST
 

@@ -21,7 +21,7 @@ TEXTS = ("When Mary and John went to the store", "a drink", "Then the garden, an
 
 def plain_twin(model):
     """The same random weights as a plain Hugging Face model, never touched by TransformerLens."""
-    twin, _ = random_models.build(model.spec.shape, model.spec.seed)
+    twin, *_ = random_models.build(model.spec.shape, model.spec.seed)
     return twin.eval()
 
 
@@ -203,7 +203,7 @@ def test_the_engine_reads_logits_as_the_model_gives_them(family):
     prompts = harness.load_prompts("inline", family, text=TEXTS)
     clean = engine.run_clean(family, prompts, ["kl"])
     with torch.no_grad():
-        whole = family.forward(clean.token_id, clean.mask)[clean.targets.prompt, clean.targets.position]
+        whole = family.forward(clean.token_id, clean.mask)[clean.targets.row, clean.targets.position]
     torch.testing.assert_close(clean.logits, whole, atol=1e-5, rtol=0)
 
 

@@ -12,11 +12,17 @@ from harness.config import RequestError
 def test_pieces_of_a_word_belong_together():
     text = "The unhappy dog"
     span = [(0, 3), (3, 6), (6, 11), (11, 15)]
-    assert words.split(text, span, ["The", " un", "happy", " dog"]) == (0, 1, 1, 2)
+    assert words.split([text], span, ["The", " un", "happy", " dog"], [0] * 4) == (0, 1, 1, 2)
 
 
 def test_a_special_token_is_a_word_of_its_own():
-    assert words.split("ab", [None, (0, 1), (1, 2), None], ["<s>", "a", "b", "</s>"]) == (0, 1, 1, 2)
+    assert words.split(["ab"], [None, (0, 1), (1, 2), None], ["<s>", "a", "b", "</s>"], [0] * 4) == (0, 1, 1, 2)
+
+
+def test_the_second_text_of_a_pair_has_words_of_its_own():
+    span = [None, (0, 1), (2, 3), None, (0, 1), (1, 3), None]
+    token = ["[CLS]", "a", "b", "[SEP]", "c", "de", "[SEP]"]
+    assert words.split(["a b", "cde"], span, token, [0, 0, 0, 0, 1, 1, 1]) == (0, 1, 2, 3, 4, 4, 5)
 
 
 def test_words_are_merged_by_sum_over_keys_and_mean_over_queries():

@@ -6,7 +6,8 @@ from jaxtyping import Float
 
 AXES = ("layer", "head", "query", "key")
 
-Pattern = Float[np.ndarray, "layer head query key"] | xr.DataArray
+#: One prompt's patterns [layer, head, query, key], checked by `as_pattern`.
+Pattern = np.ndarray | xr.DataArray
 
 
 def as_pattern(pattern: Pattern) -> Float[np.ndarray, "layer head query key"]:

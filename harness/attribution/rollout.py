@@ -3,15 +3,11 @@
 Abnar & Zuidema, "Quantifying Attention Flow in Transformers" (ACL 2020), section 3, equation 1.
 """
 
-from typing import Literal
-
 import numpy as np
 from jaxtyping import Float
 
 from harness.attribution.raw import Pattern, as_pattern
 from harness.config import RequestError
-
-HeadFusion = Literal["mean", "max", "min"]
 
 _FUSIONS = {"mean": np.mean, "max": np.max, "min": np.min}
 
@@ -19,7 +15,7 @@ _FUSIONS = {"mean": np.mean, "max": np.max, "min": np.min}
 def rollout(
     pattern: Pattern,
     residual: float = 0.5,
-    head_fusion: HeadFusion = "mean",
+    head_fusion: str = "mean",
     start_layer: int = 0,
     discard_ratio: float = 0.0,
 ) -> Float[np.ndarray, "query key"]:

@@ -6,7 +6,7 @@ uses it.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness import config, hooks
 from harness.models.tokens import Tokens
@@ -14,6 +14,10 @@ from harness.models.tokens import Tokens
 if TYPE_CHECKING:
     from torch import Tensor
     from transformer_lens.model_bridge import TransformerBridge
+
+
+#: What a model gives at its end: the next token (GPT-style), a masked token (BERT-style), or one vector per text.
+Kind = Literal["decoder", "masked_lm", "embedding"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Model:
     bridge: "TransformerBridge"
     tokens: Tokens
     shape: Shape
+    kind: Kind
     identity: dict[str, Any]
     truth: dict[str, list[hooks.Head]] = field(default_factory=dict)
 
@@ -57,9 +62,15 @@ class Model:
     def device(self) -> str:
         return self.spec.device
 
-    def forward(self, token_id: "Tensor", mask: "Tensor") -> "Tensor":
-        """Logits [batch, position, vocabulary] of right-padded tokens; hook points fire on the way."""
-        return self.bridge(token_id, attention_mask=mask, use_cache=False)
+    def forward(self, token_id: "Tensor", mask: "Tensor", segment: "Tensor | None" = None) -> "Tensor":
+        """Logits [batch, position, vocabulary] of right-padded tokens; hook points fire on the way.
+
+        `segment` says which sentence of a pair a token belongs to, for models that know the difference.
+        """
+        given: dict[str, Any] = {"use_cache": False} if self.kind == "decoder" else {}
+        if segment is not None and self.kind != "decoder":
+            given["token_type_ids"] = segment
+        return self.bridge(token_id, attention_mask=mask, **given)
 
     def heads(self, asked: Any = "all") -> tuple[hooks.Head, ...]:
         """The heads that a request names, checked against this model."""

@@ -6,12 +6,13 @@ logits, and its hook points must carry what `harness.hooks` says they carry.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import hooks
 from harness.config import ModelSpec, RandomModel, RequestError
-from harness.models import Model, Shape, cache, random, sources
+from harness.models import Kind, Model, Shape, cache, random, sources
 from harness.models.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -32,24 +33,56 @@ def boot(spec: ModelSpec) -> Model:
 
     device = _checked_device(spec.device)
     with _quiet(), torch.no_grad():
-        plain, tokenizer, weights = _random(spec) if isinstance(spec, RandomModel) else _from_folder(spec)
-        plain = plain.to(device=device, dtype=getattr(torch, spec.dtype)).eval().requires_grad_(False)
-        tokens = Tokens(tokenizer, spec.bos)
+        loaded = _random(spec) if isinstance(spec, RandomModel) else _from_folder(spec)
+        plain = loaded.plain.to(device=device, dtype=getattr(torch, spec.dtype)).eval().requires_grad_(False)
+        tokens = Tokens(loaded.tokenizer, spec.bos)
         token_id, mask = _probe(tokens, device)
-        expected = plain(token_id, attention_mask=mask, use_cache=False).logits
+        expected = _answer(plain, token_id, mask)
+        architecture = (plain.config.architectures or [type(plain).__name__])[0]
         # The bridge prepares the tokenizer it is given; ours keeps its own policy.
-        bridge = TransformerBridge.boot_transformers(f"local/{spec.name}", hf_model=plain, tokenizer=tokenizer)
-        shape = _shape(plain.config)
-        difference = _compare(bridge, token_id, mask, expected, spec)
-        _check_hooks(bridge, shape, token_id, mask, spec.name)
+        bridge = TransformerBridge.boot_transformers(
+            f"local/{spec.name}", hf_model=_with_head(plain, loaded.kind), tokenizer=loaded.tokenizer
+        )
+        model = Model(spec, bridge, tokens, _shape(plain.config), loaded.kind, {})
+        difference = _compare(model, token_id, mask, expected)
+        _check_hooks(model, token_id, mask)
     identity = {
-        **weights,
-        "architecture": (plain.config.architectures or [type(plain).__name__])[0],
-        "tokenizer": type(tokenizer).__name__,
+        **loaded.weights,
+        "architecture": architecture,
+        "kind": loaded.kind,
+        "tokenizer": type(loaded.tokenizer).__name__,
         "bos": tokens.policy,
         "hf_difference": difference,
     }
-    return Model(spec=spec, bridge=bridge, tokens=tokens, shape=shape, identity=identity)
+    return replace(model, identity=identity)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A plain Hugging Face model and its tokenizer, what it gives at its end, and what identifies its weights."""
+
+    plain: Any
+    tokenizer: Any
+    kind: Kind
+    weights: dict[str, Any]
+
+
+def _answer(plain: Any, token_id: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
+    """What the plain model gives: logits, or the last hidden states of a model without a head."""
+    out = plain(token_id, attention_mask=mask)
+    return out.logits if "logits" in out else out.last_hidden_state
+
+
+def _with_head(plain: Any, kind: Kind) -> Any:
+    """The model in the form TransformerLens knows: a bare encoder goes into its masked-LM class, head unused."""
+    if kind != "embedding":
+        return plain
+    from transformers import AutoModelForMaskedLM
+
+    whole = AutoModelForMaskedLM.from_config(plain.config, attn_implementation="eager")
+    setattr(whole, whole.base_model_prefix, plain)
+    whole.config.architectures = [type(whole).__name__]
+    return whole.eval().requires_grad_(False)
 
 
 def _checked_device(device: str) -> Any:
@@ -64,14 +97,14 @@ def _checked_device(device: str) -> Any:
     return checked
 
 
-def _random(spec: RandomModel) -> tuple[Any, Any, dict[str, Any]]:
-    plain, tokenizer = random.build(spec.shape, spec.seed)
-    return plain, tokenizer, {"weights": {"random": f"{spec.shape} seed {spec.seed}"}}
+def _random(spec: RandomModel) -> Loaded:
+    plain, tokenizer, kind = random.build(spec.shape, spec.seed)
+    return Loaded(plain, tokenizer, kind, {"weights": {"random": f"{spec.shape} seed {spec.seed}"}})
 
 
-def _from_folder(spec: Any) -> tuple[Any, Any, dict[str, Any]]:
+def _from_folder(spec: Any) -> Loaded:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    import transformers
 
     folder = sources.local_folder(spec)
     asked: dict[str, Any] = {
@@ -79,10 +112,10 @@ def _from_folder(spec: Any) -> tuple[Any, Any, dict[str, Any]]:
         "trust_remote_code": getattr(spec, "trust_remote_code", False),
     }
     try:
-        settings = AutoConfig.from_pretrained(folder, **asked)
-        _check_decoder(settings, spec)
-        tokenizer = AutoTokenizer.from_pretrained(folder, **asked)
-        plain = AutoModelForCausalLM.from_pretrained(
+        kind = _kind(transformers.AutoConfig.from_pretrained(folder, **asked), spec)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **asked)
+        loader = getattr(transformers, _LOADER[kind])
+        plain = loader.from_pretrained(
             folder, dtype=getattr(torch, spec.dtype), attn_implementation="eager", use_safetensors=True, **asked
         )
     except RequestError:
@@ -90,7 +123,7 @@ def _from_folder(spec: Any) -> tuple[Any, Any, dict[str, Any]]:
     except (ValueError, OSError, KeyError, RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RequestError("model", spec.name, f"{folder} cannot be loaded ({reason})") from error
-    return plain, tokenizer, _weights(folder)
+    return Loaded(plain, tokenizer, kind, _weights(folder))
 
 
 def _weights(folder: Path) -> dict[str, Any]:
@@ -101,13 +134,34 @@ def _weights(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _check_decoder(settings: Any, spec: Any) -> None:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+_LOADER: dict[Kind, str] = {
+    "decoder": "AutoModelForCausalLM",
+    "masked_lm": "AutoModelForMaskedLM",
+    "embedding": "AutoModel",
+}
+#: Encoders whose blocks TransformerLens hooks.
+ENCODERS = ("bert", "roberta")
 
-    kind = settings.model_type
-    masked = any("MaskedLM" in name for name in settings.architectures or ())
-    if settings.is_encoder_decoder or masked or kind == "bert" or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise RequestError("model", spec.name, f"a {kind} model is not a decoder: give a GPT-style language model")
+
+def _kind(settings: Any, spec: Any) -> Kind:
+    """What the model gives at its end, from its config. A `RequestError` for what cannot be studied here."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as DECODERS
+
+    name, architectures = settings.model_type, settings.architectures or []
+    if settings.is_encoder_decoder:
+        raise RequestError("model", spec.name, f"{name} is an encoder-decoder, which is not supported yet")
+    if name in ENCODERS:
+        if any("MaskedLM" in architecture for architecture in architectures):
+            return "masked_lm"
+        if any(architecture.endswith("Model") for architecture in architectures):
+            return "embedding"
+        raise RequestError(
+            "model", spec.name, f"{name} with the head {architectures} is not supported: masked-LM or no head"
+        )
+    if name not in DECODERS or any("MaskedLM" in architecture for architecture in architectures):
+        known = ", ".join(ENCODERS)
+        raise RequestError("model", spec.name, f"{name} is neither a decoder nor an encoder that is known ({known})")
+    return "decoder"
 
 
 def _probe(tokens: Tokens, device: "torch.device") -> tuple["torch.Tensor", "torch.Tensor"]:
@@ -119,21 +173,33 @@ def _probe(tokens: Tokens, device: "torch.device") -> tuple["torch.Tensor", "tor
     return pad_sequence(rows, batch_first=True), mask
 
 
-def _compare(bridge: Any, token_id: "torch.Tensor", mask: "torch.Tensor", expected: "torch.Tensor", spec: Any) -> float:
-    """The largest difference of logits from the plain model where there are tokens, as a share of the largest."""
+def _compare(model: Model, token_id: "torch.Tensor", mask: "torch.Tensor", expected: "torch.Tensor") -> float:
+    """The largest difference from the plain model's answer where there are tokens, as a share of the largest value."""
     import torch
 
-    got = bridge(token_id, attention_mask=mask, use_cache=False)
+    got = model.forward(token_id, mask) if model.kind != "embedding" else _last_hidden(model, token_id, mask)
     real = mask.bool()
     scale = float(expected[real].abs().max())
     difference = float((got - expected)[real].abs().max()) / scale
-    allowed = max(spec.tolerance, 8 * torch.finfo(expected.dtype).eps)
+    allowed = max(model.spec.tolerance, 8 * torch.finfo(expected.dtype).eps)
     if not difference <= allowed:
         raise ModelMismatch(
-            f"{spec.name}: the hooked model's logits differ from the plain model's by {difference:.2g} of the largest "
+            f"{model.name}: the hooked model's logits differ from the plain model's by {difference:.2g} of the largest "
             f"logit (allowed: {allowed:.2g}); TransformerLens does not reproduce this architecture faithfully"
         )
     return difference
+
+
+def _last_hidden(model: Model, token_id: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
+    """What comes out of the last block."""
+    seen: list[torch.Tensor] = []
+    last = hooks.blocks(model.bridge)[-1]
+    handle = last.register_forward_hook(lambda _, args, out: seen.append(out[0] if isinstance(out, tuple) else out))
+    try:
+        model.forward(token_id, mask)
+    finally:
+        handle.remove()
+    return seen[0]
 
 
 def _shape(settings: Any) -> Shape:
@@ -149,8 +215,9 @@ def _shape(settings: Any) -> Shape:
     )
 
 
-def _check_hooks(bridge: Any, shape: Shape, token_id: "torch.Tensor", mask: "torch.Tensor", name: str) -> None:
-    """Every hook point that the harness uses fires, once, with the shape it is said to have."""
+def _check_hooks(model: Model, token_id: "torch.Tensor", mask: "torch.Tensor") -> None:
+    """Every hook point that the harness uses fires, with the shape it is said to have."""
+    bridge, shape, name = model.bridge, model.shape, model.name
     batch, position = token_id.shape
     sizes = {
         "head": shape.n_heads,
@@ -175,7 +242,8 @@ def _check_hooks(bridge: Any, shape: Shape, token_id: "torch.Tensor", mask: "tor
         seen[at] = tuple(tensor.shape)
 
     looks = [(at, lambda tensor, hook, at=at: look(tensor, hook, at)) for at in wanted]
-    bridge.run_with_hooks(token_id, attention_mask=mask, use_cache=False, fwd_hooks=looks)
+    with bridge.hooks(fwd_hooks=looks):
+        model.forward(token_id, mask)
     for at, expected in wanted.items():
         if seen.get(at) != expected:
             raise ModelMismatch(f"{name}: {at} carries {seen.get(at, 'nothing')}, expected {expected}")

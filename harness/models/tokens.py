@@ -8,15 +8,17 @@ from harness.config import Bos, RequestError
 
 @dataclass(frozen=True)
 class Encoded:
-    """One text as tokens: ids, the string each token stands for, which are special, and character spans.
+    """One text, or a pair, as tokens: ids, the string each token stands for, which are special, and character spans.
 
-    `span` is ``None`` for special tokens, and for every token of a tokenizer that gives no offsets.
+    `span` is ``None`` for special tokens, and for every token of a tokenizer that gives no offsets. `segment` is 1
+    for the second text of a pair.
     """
 
     token_id: tuple[int, ...]
     token: tuple[str, ...]
     special: tuple[bool, ...]
     span: tuple[tuple[int, int] | None, ...]
+    segment: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,11 @@ class Tokens:
         return self.tokenizer.eos_token_id if first is None else first
 
     @property
+    def mask_id(self) -> int:
+        """The token that stands for a hidden one; only masked-LMs are asked for it."""
+        return self.tokenizer.mask_token_id
+
+    @property
     def policy(self) -> str:
         """The policy in words."""
         match self.bos:
@@ -42,21 +49,27 @@ class Tokens:
                 return f"one BOS token ({self.string(self.bos_id or 0)}) before every prompt"
         return "whatever special tokens the model's tokenizer adds itself"
 
-    def encode(self, text: str) -> Encoded:
-        """The text under the policy. Nothing is cut, however long it is."""
+    def encode(self, text: str, pair: str | None = None) -> Encoded:
+        """The text, or the pair of texts, under the policy. Nothing is cut, however long it is."""
         fast = bool(getattr(self.tokenizer, "is_fast", False))
         out = self.tokenizer(
-            text, add_special_tokens=self.bos == "auto", return_offsets_mapping=fast, verbose=False, truncation=False
+            text,
+            text_pair=pair,
+            add_special_tokens=self.bos == "auto",
+            return_offsets_mapping=fast,
+            return_token_type_ids=True,
+            verbose=False,
+            truncation=False,
         )
-        ids = list(out["input_ids"])
+        ids, segment = list(out["input_ids"]), list(out["token_type_ids"])
         spans = [tuple(span) for span in out["offset_mapping"]] if fast else [None] * len(ids)
         if self.bos == "always":
             if self.bos_id is None:
                 raise RequestError("model.bos", "always", "this tokenizer has no BOS token")
-            ids, spans = [self.bos_id, *ids], [None, *spans]
-        return self.describe(ids, spans)
+            ids, spans, segment = [self.bos_id, *ids], [None, *spans], [0, *segment]
+        return self.describe(ids, spans, segment)
 
-    def describe(self, ids: list[int], spans: list[Any] | None = None) -> Encoded:
+    def describe(self, ids: list[int], spans: list[Any] | None = None, segment: list[int] | None = None) -> Encoded:
         """Token ids as an `Encoded`, with their strings; `spans` are character ranges where they are known."""
         special = [token_id in self.special_ids for token_id in ids]
         spans = spans or [None] * len(ids)
@@ -65,6 +78,7 @@ class Tokens:
             token=tuple(self.string(token_id) for token_id in ids),
             special=tuple(special),
             span=tuple(None if flag else span for flag, span in zip(special, spans, strict=True)),
+            segment=tuple(segment or [0] * len(ids)),
         )
 
     @property

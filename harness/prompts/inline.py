@@ -9,7 +9,7 @@ def make(spec: InlinePrompts, model: Model) -> list[Prompt]:
     """One prompt per text; an answer and a distractor are single tokens, written with their leading space."""
     if not spec.text:
         raise RequestError("prompts.text", "[]", "give at least one text")
-    for key in ("answer", "distractor"):
+    for key in ("pair", "answer", "distractor"):
         given = getattr(spec, key)
         if given is not None and len(given) != len(spec.text):
             raise RequestError(f"prompts.{key}", list(given), f"give one for each of the {len(spec.text)} texts")
@@ -21,8 +21,9 @@ def make(spec: InlinePrompts, model: Model) -> list[Prompt]:
 
 
 def _prompt(spec: InlinePrompts, model: Model, number: int) -> Prompt:
-    prompt = from_text(model, spec.text[number], f"text {number}")
+    pair = spec.pair[number] if spec.pair else None
+    prompt = from_text(model, spec.text[number], f"text {number}", pair=pair)
     if not spec.answer:
         return prompt
     distractor = model.tokens.single(spec.distractor[number], "prompts.distractor") if spec.distractor else None
-    return with_answer(prompt, model.tokens.single(spec.answer[number], "prompts.answer"), distractor)
+    return with_answer(model, prompt, model.tokens.single(spec.answer[number], "prompts.answer"), distractor)

@@ -56,4 +56,4 @@ def _prompt(model: Model, template: str, number: int, names: list[str], answer_f
     prompt = from_text(model, template.format(A=first, B=second, S=subject), f"template {number}")
     other = model.tokens.encode(template.format(A=first, B=second, S=third))
     single = (model.tokens.single(name, "prompts.names") for name in (answer, subject))
-    return replace(with_answer(prompt, *single), counterfactual=other.token_id)
+    return replace(with_answer(model, prompt, *single), counterfactual=other.token_id)

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -22,7 +23,7 @@ from harness import ablation, hooks
 from harness.ablation import Check, Edit, Intervention
 from harness.metrics import METRICS, Metric, Targets
 from harness.models import Model
-from harness.prompts import Prompts
+from harness.prompts import Prompts, masked
 
 #: Rows of logits that are held at once.
 READ_AT_ONCE = 512
@@ -47,6 +48,7 @@ class Clean:
 
     token_id: Int[Tensor, "prompt position"]
     mask: Int[Tensor, "prompt position"]
+    segment: Int[Tensor, "prompt position"]
     targets: Targets
     resid: list[Tensor]
     outputs: list[Any]
@@ -54,13 +56,21 @@ class Clean:
     logits: Tensor | None = None
 
 
+def asked(model: Model, prompts: Prompts) -> tuple[Prompts, Int[np.ndarray, " row"]]:
+    """The rows that a model is run on, and the prompt each belongs to: the prompts, or one row per masked position."""
+    if model.kind == "masked_lm":
+        return masked(prompts, model.tokens.mask_id)
+    return prompts, np.arange(len(prompts))
+
+
 @torch.no_grad()
 def run_clean(model: Model, prompts: Prompts, metrics: Sequence[str]) -> Clean:
     """The clean forward of a batch of prompts."""
-    token_id = torch.as_tensor(prompts.token_id, device=model.device)
-    mask = (token_id >= 0).long()
-    targets = Targets.of(prompts, model.device)
-    clean = Clean(token_id.clamp(min=0), mask, targets, [], [], torch.empty(0, 0))
+    rows, owner = asked(model, prompts)
+    token_id = torch.as_tensor(rows.token_id, device=model.device)
+    mask, segment = (token_id >= 0).long(), torch.as_tensor(rows.segment, device=model.device)
+    targets = Targets.of(rows, owner, model.device)
+    clean = Clean(token_id.clamp(min=0), mask, segment, targets, [], [], torch.empty(0, 0))
 
     def enter(_: Any, args: tuple, kwargs: dict) -> None:
         clean.resid.append(_hidden(args, kwargs))
@@ -68,7 +78,7 @@ def run_clean(model: Model, prompts: Prompts, metrics: Sequence[str]) -> Clean:
     def leave(_: Any, args: tuple, output: Any) -> None:
         clean.outputs.append(output)
         if len(clean.outputs) == model.shape.n_layers:
-            clean.end = _first(output)[targets.prompt, targets.position]
+            clean.end = _end(model, clean, _first(output)[None])
             raise _Stop
 
     blocks = hooks.blocks(model.bridge)
@@ -101,8 +111,7 @@ def run_ablated(model: Model, clean: Clean, chunk: Sequence[Intervention], check
         return args, {**kwargs, "hidden_states": hidden}
 
     def leave(_: Any, args: tuple, output: Any) -> None:
-        rows = _first(output).unflatten(0, (len(chunk), n_prompts))
-        end.append(rows[:, clean.targets.prompt, clean.targets.position].flatten(0, 1))
+        end.append(_end(model, clean, _first(output).unflatten(0, (len(chunk), n_prompts))))
         raise _Stop
 
     blocks = hooks.blocks(model.bridge)
@@ -125,7 +134,7 @@ def run_plainly(model: Model, clean: Clean, one: Intervention) -> Resid:
     end: list[Tensor] = []
 
     def leave(_: Any, args: tuple, output: Any) -> None:
-        end.append(_first(output)[clean.targets.prompt, clean.targets.position])
+        end.append(_end(model, clean, _first(output)[None]))
         raise _Stop
 
     with ablation.applied(model, one):
@@ -165,6 +174,9 @@ def _logits(model: Model, clean: Clean, end: Resid) -> Iterator[tuple[slice, Flo
     The model's forward runs on one token with every block passed over and the rows put in place of the last block's
     output; all that follows the blocks works on each position alone.
     """
+    if model.kind == "embedding":
+        yield slice(0, len(end)), end
+        return
     blocks = hooks.blocks(model.bridge)
     token = clean.token_id[:1, :1]
     for start in range(0, len(end), READ_AT_ONCE):
@@ -186,12 +198,20 @@ def _edits(chunk: Sequence[Intervention], n_prompts: int) -> dict[int, list[Edit
     return edits
 
 
+def _end(model: Model, clean: Clean, hidden: Float[Tensor, "copy row position d_model"]) -> Resid:
+    """What is read of the last block's output: the scored positions, or the mean over the tokens of each text."""
+    if model.kind == "embedding":
+        real = clean.mask[:, :, None].to(hidden.dtype)
+        return ((hidden * real).sum(2) / real.sum(1)).flatten(0, 1)
+    return hidden[:, clean.targets.row, clean.targets.position].flatten(0, 1)
+
+
 # --- the plumbing of blocks -------------------------------------------------------------------------------------
 
 
 def _forward_until_stop(model: Model, clean: Clean, handles: list[Any]) -> None:
     try:
-        model.forward(clean.token_id, clean.mask)
+        model.forward(clean.token_id, clean.mask, clean.segment)
     except _Stop:
         return
     finally:

@@ -11,7 +11,15 @@ import pandas as pd
 from harness.config import RequestError
 from harness.findings import pattern_of
 from harness.hooks import Head
-from harness.views.choose import Kept, all_heads, checked_head, checked_metric, checked_prompt, first_head
+from harness.views.choose import (
+    Kept,
+    all_heads,
+    checked_head,
+    checked_metric,
+    checked_prompt,
+    first_head,
+    first_in_layer,
+)
 from harness.views.choose import needs_patterns as _needs_patterns
 from harness.views.figures import write_figures as write_figures
 from harness.views.page import View as View
@@ -29,7 +37,8 @@ __all__ = ["View", "attention", "effects", "rollout", "table", "write_figures", 
 def attention(run: "Run", prompt: int = 0, layer: int | None = None, head: Head | str | int | None = None) -> View:
     """One layer's patterns on one prompt, the picked head large in CircuitsVis.
 
-    ``head`` is a name (``"L5H1"``), a `Head`, or a number within ``layer``; without either, the run's top head.
+    ``head`` is a name (``"L5H1"``), a `Head`, or a number within ``layer``. Without it, the layer's head with the
+    largest effect on the leading metric; without either, the run's.
     """
     _needs_patterns(run)
     prompt, picked = checked_prompt(run, prompt), _picked(run, layer, head)
@@ -71,7 +80,9 @@ def _picked(run: "Run", layer: int | None, head: Head | str | int | None) -> Hea
         return checked_head(run, Head(layer, head))
     if head is not None:
         return checked_head(run, head)
-    return checked_head(run, Head(layer, 0)) if layer is not None else checked_head(run, first_head(run) or Head(0, 0))
+    if layer is not None:
+        return checked_head(run, first_in_layer(run, layer))
+    return checked_head(run, first_head(run) or Head(0, 0))
 
 
 def _view(

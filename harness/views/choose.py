@@ -73,6 +73,12 @@ def first_head(run: "Run") -> Head | None:
     return next(iter(all_heads(run)), None)
 
 
+def first_in_layer(run: "Run", layer: int) -> Head:
+    """The layer's head with the largest effect on the leading metric, or its first head."""
+    ranked = top_heads(run, lead_metric(run), len(all_heads(run))) if "effect" in run.data else []
+    return next((head for head in ranked if head.layer == layer), Head(layer, 0))
+
+
 def asked_prompts(run: "Run") -> list[int]:
     """The prompts named by ``show.prompts``, else all."""
     asked = (run.spec.get("show") or {}).get("prompts") or range(run.data.sizes["prompt"])

@@ -118,7 +118,9 @@ def strongest(run: "Run", metric: str, n: int = 12) -> Figure:
         axes.invert_yaxis()
         spread = estimate(run, metric, heads[0]).kind if heads else ""
         axes.set(xlabel=f"effect on {_measured(metric)} (one dot per prompt; lines: mean, {spread})")
-        axes.set_title(f"Largest mean effects on {visible(metric)}")
+        doubtful = any(claims(run, metric).get(head, Claim()).p_adjusted >= level_of(run) for head in heads)
+        doubt = f" (hollow: may be chance, max-T p ≥ {level_of(run):g})" if doubtful else ""
+        axes.set_title(f"Largest mean effects on {visible(metric)}{doubt}")
     return figure
 
 

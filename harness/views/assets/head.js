@@ -101,18 +101,26 @@ function headFacts(state, weights) {
 
 function effectTable(state) {
   if (!state.data.metrics.length) return null;
-  const rows = state.data.metrics.map((metric) => {
-    const mean = state.meanOf(metric, state.head), here = state.effectsOf(metric, state.head)[state.prompt];
-    const claim = state.claimOf(metric, state.head);
-    const range = Number.isFinite(claim.low) ? signed(claim.low) + ' to ' + signed(claim.high) : '';
-    const word = !Number.isFinite(mean) ? '' : claim.doubtful ? 'unsure' : verdict(metric, mean);
-    const name = metric.name + (metric.unit ? ', ' + metric.unit : '');
-    const cells = [name, Number.isFinite(here) ? signed(here) : plain(here), Number.isFinite(mean) ? signed(mean) : '', range, Number.isFinite(claim.p) ? chance(claim.p) : '', word];
-    return make('tr', {}, ...cells.map((text, index) => make(index ? 'td' : 'th', index ? {} : { class: 'text', scope: 'row' }, text)));
-  });
-  const names = ['effect on', 'this prompt', 'mean of ' + state.data.prompts.length, state.data.interval, 'max-T p', 'so it'];
-  const titles = names.map((text, index) => make('th', { scope: 'col', class: index ? '' : 'text' }, text));
+  const names = ['effect on', 'this prompt', 'mean of ' + state.data.prompts.length, 'so it', state.data.interval, 'max\u2011T\u00a0p'];
+  const cells = state.data.metrics.map((metric) => effectCells(state, metric));
+  const shown = names.map((_, index) => index).filter((index) => cells.some((row) => row[index]));
+  const rows = cells.map((row) => make('tr', {}, ...shown.map((index) => make(index ? 'td' : 'th', index ? {} : { class: 'text', scope: 'row' }, row[index]))));
+  const titles = shown.map((index) => make('th', { scope: 'col', class: index ? '' : 'text' }, names[index]));
   return make('div', { class: 'scroll' }, make('table', { class: 'numbers', id: 'effects-of-head' }, make('thead', {}, make('tr', {}, ...titles)), make('tbody', {}, ...rows)));
+}
+
+// The metric, its effect here and on average, the word for that, and what is claimed of the average.
+function effectCells(state, metric) {
+  const mean = state.meanOf(metric, state.head), here = state.effectsOf(metric, state.head)[state.prompt];
+  const claim = state.claimOf(metric, state.head);
+  return [
+    metric.name + (metric.unit ? ', ' + metric.unit : ''),
+    Number.isFinite(here) ? signed(here) : plain(here),
+    Number.isFinite(mean) ? signed(mean) : '',
+    !Number.isFinite(mean) ? '' : claim.doubtful ? 'unsure' : verdict(metric, mean),
+    Number.isFinite(claim.low) ? signed(claim.low) + ' to ' + signed(claim.high) : '',
+    Number.isFinite(claim.p) ? chance(claim.p) : '',
+  ];
 }
 
 function promptText(state) {

@@ -1,0 +1,100 @@
+"""Prompts from a file: ``prompts=file prompts.path=questions.csv prompts.answer=answer``.
+
+Every row of the file is checked, also those that `prompts.n` leaves out, so that a file is right or wrong whatever
+the seed. A row is a cluster of its own unless a column says which rows belong together.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.config import FilePrompts, RequestError, near
+from harness.models import Model
+from harness.prompts import Prompt, from_text, readers, with_answer
+from harness.prompts.readers import Row, Table
+
+#: The keys that name a column, the text's first.
+COLUMNS = ("column", "answer", "distractor", "cluster", "counterfactual")
+
+
+def make(spec: FilePrompts, model: Model) -> list[Prompt]:
+    """One prompt per row: all of them, or `spec.n` drawn without replacement, in the order of the file."""
+    named = {key: getattr(spec, key) for key in COLUMNS if getattr(spec, key) is not None}
+    if spec.distractor is not None and spec.answer is None:
+        raise RequestError("prompts.distractor", spec.distractor, "a distractor needs an answer: prompts.answer=…")
+    table = readers.read(Path(spec.path), set(named.values()))
+    for key, name in named.items():
+        _check_column(spec, table, key, name)
+    return [_prompt(spec, model, row) for row in _drawn(spec, table.rows)]
+
+
+def _drawn(spec: FilePrompts, rows: Sequence[Row]) -> list[Row]:
+    if spec.n is None:
+        return list(rows)
+    if spec.n > len(rows):
+        raise RequestError("prompts.n", spec.n, f"{spec.path} has {len(rows)} rows")
+    picked = np.random.default_rng(spec.seed).choice(len(rows), spec.n, replace=False)
+    return [rows[at] for at in sorted(picked)]
+
+
+def _check_column(spec: FilePrompts, table: Table, key: str, name: str) -> None:
+    """That the column is there, and that every row has a text in it (for the cluster also a whole number)."""
+    if name not in table.columns:
+        raise RequestError(f"prompts.{key}", name, f"{spec.path} has no such column; {near(name, table.columns)}")
+    lacking = [row for row in table.rows if row.values.get(name) in (None, "")]
+    if lacking:
+        raise RequestError(f"prompts.{key}", name, _lacking(spec, table.rows, lacking, name))
+    for row in table.rows:
+        wrong = _wrong(key, row.values[name])
+        if wrong:
+            readers.refuse(spec.path, f"{row.place} has {wrong} in {name!r}")
+
+
+def _wrong(key: str, value: Any) -> str:
+    """What is wrong with one value, if anything."""
+    if not isinstance(value, str):
+        return "" if key == "cluster" and type(value) is int else f"{readers.kind(value)}, not a text,"
+    if key in ("column", "counterfactual") and not value.strip():
+        return "only white space"
+    return "half a character (a lone surrogate)" if re.search("[\ud800-\udfff]", value) else ""
+
+
+def _lacking(spec: FilePrompts, rows: Sequence[Row], lacking: Sequence[Row], name: str) -> str:
+    """Which rows have nothing in a column, and what is near the name in the first of them."""
+    noun = rows[0].place.split()[0]
+    numbers = [row.place.split()[1] for row in lacking]
+    which = f"{noun}{'s' * (len(lacking) > 1)} {', '.join(numbers[:5])}{' …' * (len(numbers) > 5)}"
+    count = f"{len(lacking)} of {len(rows)} rows have none" if len(lacking) > 1 else f"1 of {len(rows)} rows has none"
+    absent = [row for row in lacking if name not in row.values]
+    hint = f"; {absent[0].place}: {near(name, tuple(absent[0].values))}" if absent else ""
+    return f"{spec.path}: {count} ({which}): give one in every row{hint}"
+
+
+def _prompt(spec: FilePrompts, model: Model, row: Row) -> Prompt:
+    """The prompt of a row; what is wrong with its tokens is said with its place."""
+    key = "prompts.path"
+    try:
+        cluster = row.place if spec.cluster is None else str(row.values[spec.cluster])
+        prompt = from_text(model, row.values[spec.column], cluster, key)
+        if spec.answer is not None:
+            distractor = None if spec.distractor is None else model.tokens.single(row.values[spec.distractor], key)
+            prompt = with_answer(model, prompt, model.tokens.single(row.values[spec.answer], key), distractor)
+    except RequestError as error:
+        readers.refuse(spec.path, f"{row.place}, {error.value}: {error.remedy}")
+    if spec.counterfactual is None:
+        return prompt
+    return replace(prompt, counterfactual=_counterfactual(spec, model, row, len(prompt.encoded.token_id)))
+
+
+def _counterfactual(spec: FilePrompts, model: Model, row: Row, n: int) -> tuple[int, ...]:
+    other: Any = model.tokens.encode(row.values[spec.counterfactual or ""]).token_id
+    if len(other) != n:
+        readers.refuse(
+            spec.path,
+            f"{row.place}: the text has {n} tokens and its counterfactual {len(other)}; they must be equally long",
+        )
+    return other

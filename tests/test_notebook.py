@@ -1,0 +1,107 @@
+"""The notebook runs from top to bottom on a saved run, in a kernel of its own, and shows what it says it shows."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from fakes import fake_run, with_claims
+from nbclient import NotebookClient
+
+import harness
+from harness.results import manifest, open_run, store, tables
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOK = ROOT / "experiments" / "notebooks" / "inspect_run.ipynb"
+
+
+def save(folder, **options):
+    """A made-up run as the directory that a real one leaves."""
+    run = with_claims(fake_run(folder, **options))
+    store.write_data(folder, run.data)
+    tables.write_heads(folder, run.heads)
+    store.write_text(folder / "spec.yaml", yaml.safe_dump(run.spec))
+    manifest.write_manifest(folder, {**dict.fromkeys(manifest.KEYS), "status": "complete", "runner": "study"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("study"), lengths=[8, 5, 8])
+
+
+@pytest.fixture(scope="module")
+def cells(folder, tmp_path_factory):
+    """The code cells after a run from another working directory, by a word in their source."""
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell("import sys; print('torch' in sys.modules)"))
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    paths = {"HARNESS_RUN": str(folder), "PYTHONPATH": str(ROOT), "IPYTHONDIR": str(elsewhere)}
+    resources = {"metadata": {"path": str(elsewhere)}}
+    NotebookClient(notebook, timeout=120, resources=resources).execute(env={**os.environ, **paths})
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def shown(cells, word, kind):
+    """What the cell with this word in its source shows as this kind of content."""
+    cell = next(cell for cell in cells if word in cell.source)
+    found = [out["data"][kind] for out in cell.outputs if kind in out.get("data", {})]
+    return "".join(found) if found else "".join(out.get("text", "") for out in cell.outputs)
+
+
+def test_nothing_goes_wrong_or_warns(cells):
+    assert all(out.get("name") != "stderr" for cell in cells for out in cell.outputs)
+    assert cells[-1].outputs[0]["text"] == "False\n"  # no torch
+
+
+def test_the_run_and_its_findings_are_told(cells, folder):
+    assert shown(cells, "open_run", "text/plain").startswith(f"Run({folder}, model=smollm2")
+    assert "• By logit_diff, " in shown(cells, "in_words(run)", "text/plain")
+    assert "• From the last scored position, attention rollout looks most at " in shown(cells, "in_words(run)", "-")
+    assert shown(cells, "top_heads(run, metric, 1)", "-").startswith("L1H2 changes logit_diff by ")
+
+
+def test_the_head_is_shown_as_table_plot_and_arrays(cells, folder):
+    table = shown(cells, "views.table(", "text/html")
+    assert re.findall(r"<th>\s*(\w+)</th>", table)[-8:] == ["When", "Mary", "and", "John", "went", "to", "the", "store"]
+    weight = float(open_run(folder).data.pattern.values[0, 1, 2, 7, 1])
+    assert f"<td>{weight:.2f}</td>" in table
+    assert len(shown(cells, "imshow", "image/png")) > 5000
+    assert "&#x27;pattern&#x27; (query: 8, key: 8)" in shown(cells, "data.pattern", "text/html")
+
+
+@pytest.mark.parametrize(
+    ("call", "part"),
+    [("views.attention", "draw-head"), ("views.effects", "draw-map"), ("views.rollout", "draw-compare")],
+)
+def test_the_views_stand_in_their_frames(cells, call, part):
+    view = shown(cells, f"{call}(", "text/html")
+    assert view.startswith('<iframe sandbox="allow-scripts"')
+    assert f"id=&quot;{part}&quot;" in view
+
+
+def test_without_a_name_the_newest_complete_study_is_taken(folder, tmp_path, monkeypatch):
+    results = tmp_path / "results" / "study"
+    for age, name in enumerate(("newer", "older")):
+        shutil.copytree(folder, results / name)
+        os.utime(results / name / "manifest.json", (1e9 - age, 1e9 - age))
+    store.write_text(shutil.copytree(folder, results / "failed") / "manifest.json", "{")
+    monkeypatch.delenv("HARNESS_RUN", raising=False)
+    monkeypatch.setattr(harness, "__file__", str(tmp_path / "harness" / "__init__.py"))
+    first = next(cell.source for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code")
+    names = {}
+    exec(first, names)
+    assert names["run"].path == results / "newer"
+    shutil.rmtree(results)
+    with pytest.raises(FileNotFoundError, match=r"no complete study below .*: run `make run`, or set HARNESS_RUN"):
+        exec(first, {})
+
+
+def test_outputs_are_stripped():
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    assert notebook.metadata["kernelspec"]["name"] == "python3"
