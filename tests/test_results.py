@@ -22,6 +22,7 @@ from harness.results.store import StageFolder
 from harness.results.tables import HEADS_COLUMNS
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.xdist_group("results")
 
 
 def asked(**changes):
@@ -172,6 +173,7 @@ def test_a_disk_that_refuses_is_the_requests_fault(tmp_path, monkeypatch):
 
 
 def test_a_failed_run_keeps_its_units_and_goes_on(tmp_path, monkeypatch, finished):
+    monkeypatch.setattr(study, "draw", lambda run: None)
     place = study.Place(str(tmp_path))
     calls = []
     compute = study.SweepStage.compute
@@ -235,7 +237,8 @@ def in_a_child(place):
     return child
 
 
-def test_killed_at_random_moments_and_resumed_it_gives_the_same_values(tmp_path, finished):
+def test_killed_at_random_moments_and_resumed_it_gives_the_same_values(tmp_path, finished, monkeypatch):
+    monkeypatch.setattr(study, "draw", lambda run: None)  # the pictures take longer than all the numbers
     chance, run, started = random.Random(0), tmp_path / "run", time.monotonic()
     in_a_child(study.Place(run=str(tmp_path / "whole"))).join()
     usual, interrupted = time.monotonic() - started, 0
