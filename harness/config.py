@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_ar
 import yaml
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 T = TypeVar("T")
 
@@ -199,11 +200,63 @@ PromptSpec = Annotated[
 # --- what is measured -------------------------------------------------------------------------------------------
 
 
+def _positions(value: Any) -> Any:
+    """A word, or whole numbers; one number is a list of one."""
+    words = ("all", "last", "target", "each")
+    items = [value] if type(value) is int else value
+    if isinstance(items, list | tuple) and items and all(type(item) is int for item in items):
+        return tuple(items)
+    if value not in words:
+        known = f"{near(value, words)}, or a list of positions such as [3,4] or [-1]"
+        raise PydanticCustomError("positions", "{known}", {"known": known})
+    return value
+
+
+#: Where z is replaced: everywhere, at each prompt's last token, at its scored positions, at each position in turn, or
+#: at these (negative ones from the prompt's end).
+Positions = Annotated[str | tuple[int, ...], BeforeValidator(_positions)]
+
+
 @spec
 class ZeroAblation:
-    """A head's z is set to zero at every position."""
+    """A head's z becomes zero."""
 
     name: Literal["zero"] = "zero"
+    positions: Positions = "all"
+
+
+@spec
+class MeanAblation:
+    """A head's z becomes its mean over a reference set: the prompts themselves (``self``) or a prompt set by name.
+
+    Each position has a mean of its own where all prompts, swept and reference, have one length; otherwise the first
+    token has its own and all other positions share one.
+    """
+
+    name: Literal["mean"] = "mean"
+    positions: Positions = "all"
+    reference: str = "self"
+
+
+@spec
+class ResampleAblation:
+    """A head's z becomes that of a prompt from another cluster; metrics are averaged over `draws` such prompts."""
+
+    name: Literal["resample"] = "resample"
+    positions: Positions = "all"
+    draws: PositiveInt = 1
+    seed: int = 0
+
+
+@spec
+class PatchAblation:
+    """A head's z becomes that of the prompt's counterfactual."""
+
+    name: Literal["patch"] = "patch"
+    positions: Positions = "all"
+
+
+AblationSpec = Annotated[ZeroAblation | MeanAblation | ResampleAblation | PatchAblation, Field(discriminator="name")]
 
 
 @spec
@@ -275,7 +328,7 @@ class RunSpec:
 
     model: ModelSpec
     prompts: PromptSpec
-    ablation: ZeroAblation = Field(default_factory=ZeroAblation)
+    ablation: AblationSpec = Field(default_factory=ZeroAblation)
     metrics: Names = ("auto",)
     heads: Names = ("all",)
     sweep: SweepSpec = Field(default_factory=SweepSpec)

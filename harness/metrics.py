@@ -2,11 +2,13 @@
 
 Scored positions of all rows stand one after the other ("targets"), so nothing is computed where no metric looks and
 prompts may score different numbers of positions. A metric gives one value per target; the mean over a prompt's
-targets is the prompt's. To add one: write a function of a `Readout`, and name it in `METRICS`.
+targets is the prompt's. To add one: write a function of a `Readout`, and name it in `METRICS`; or give the function
+itself where metrics are asked for.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -45,6 +47,19 @@ class Readout:
         return scores.gather(1, token[:, None])[:, 0]
 
 
+Function = Callable[[Readout], Float[Tensor, " target"]]
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """How to read a metric: its unit, which way is better (`None`: nobody said), and whether it is a distance, which
+    compares with the clean run and is never negative."""
+
+    units: str
+    higher_is_better: bool | None
+    distance: bool = False
+
+
 @dataclass(frozen=True)
 class Metric:
     """A number per prompt, its unit, which way is better, and what the prompts must have.
@@ -53,12 +68,16 @@ class Metric:
     distribution over a vocabulary, or one vector per text.
     """
 
-    compute: Callable[[Readout], Float[Tensor, " target"]]
+    compute: Function
     units: str
-    higher_is_better: bool
+    higher_is_better: bool | None
     needs: tuple[Need, ...] = ()
     distance: bool = False
     of: Literal["distribution", "vector"] = "distribution"
+
+    @property
+    def meaning(self) -> Meaning:
+        return Meaning(self.units, self.higher_is_better, self.distance)
 
 
 def loss(read: Readout) -> Float[Tensor, " target"]:
@@ -106,11 +125,40 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def choose(asked: Iterable[str], prompts: "Prompts") -> tuple[str, ...]:
+def metric(asked: str | Function) -> Metric:
+    """The metric of this name; or that of a function of a `Readout`, whose unit and direction nobody knows, and which
+    is never taken for a distance."""
+    if callable(asked):
+        return Metric(asked, "as the function gives", higher_is_better=None)
+    return METRICS[asked]
+
+
+def name_of(asked: str | Function) -> str:
+    """What a metric is called in the arrays: a function by its ``__name__``."""
+    return asked if isinstance(asked, str) else getattr(asked, "__name__", "")
+
+
+def described(asked: Iterable[str | Function]) -> str:
+    """How to read each metric, as the JSON that travels with the arrays; `meaning` reads it."""
+    return json.dumps({name_of(one): asdict(metric(one).meaning) for one in asked})
+
+
+def meaning(name: str, attrs: Mapping[str, Any]) -> Meaning:
+    """How to read a metric, from the attributes of its array; where they do not say, the built-in metric's."""
+    said = json.loads(attrs.get("metrics", "{}"))
+    if name in said:
+        return Meaning(**said[name])
+    return METRICS[name].meaning if name in METRICS else Meaning("", None)
+
+
+def choose(asked: Iterable[str | Function], prompts: "Prompts") -> tuple[str | Function, ...]:
     """The metrics a request names, checked against the prompts and what the model gives for them.
 
     ``auto`` is `loss`, and `logit_diff` where it can be; `embedding` for a model that gives one vector per text.
-    Raises `RequestError` for an unknown metric and for one that the model or the prompts do not allow.
+    A metric may also be a function of a `Readout` that gives one number for each target; it is called as it is named,
+    reads token 0 where the prompts have no answer or distractor, and always has the clean logits.
+    Raises `RequestError` for an unknown metric, for one that the model or the prompts do not allow, and for a function
+    whose name says nothing or is taken.
     """
     names = tuple(dict.fromkeys(asked))
     possible = [name for name, metric in METRICS.items() if not _lacking(metric, prompts)]
@@ -118,7 +166,10 @@ def choose(asked: Iterable[str], prompts: "Prompts") -> tuple[str, ...]:
         return tuple(name for name in ("loss", "logit_diff", "embedding") if name in possible)
     if not names:
         raise RequestError("metrics", "[]", near("", possible))
+    _check_functions([one for one in names if not isinstance(one, str)])
     for name in names:
+        if not isinstance(name, str):
+            continue
         if name not in METRICS:
             raise RequestError("metrics", name, near(name, tuple(METRICS)))
         lacking = _lacking(METRICS[name], prompts)
@@ -135,6 +186,17 @@ def _lacking(metric: Metric, prompts: "Prompts") -> str:
         return wanted[metric.of]
     missing = [need for need in metric.needs if not getattr(prompts, f"has_{need}")]
     return f"prompts with {missing[0]}, and {prompts.name} has none" if missing else ""
+
+
+def _check_functions(functions: Sequence[Function]) -> None:
+    taken = set(METRICS)
+    for function in functions:
+        name = name_of(function)
+        if not name.isidentifier():
+            raise RequestError("metrics", name or function, "a function is named by its __name__: write it with def")
+        if name in taken:
+            raise RequestError("metrics", name, "this name is taken by another metric; give the function another")
+        taken.add(name)
 
 
 @dataclass(frozen=True)

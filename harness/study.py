@@ -15,8 +15,7 @@ import numpy as np
 import xarray as xr
 import yaml
 
-from harness import attribution, config
-from harness.ablation import baseline
+from harness import ablation, attribution, config
 from harness.attention import PatternStage
 from harness.config import RequestError, RunSpec
 from harness.execute import Progress, Stage, run_stage
@@ -104,13 +103,14 @@ def prepare(runner: str, spec: RunSpec) -> Work:
 
 
 def _sweep(spec: RunSpec, model: Model, prompts: Prompts) -> SweepStage:
+    made, positions = ablation.build(spec.ablation, model, prompts)
     return SweepStage(
         model,
         prompts,
         groups(model, list(spec.heads), spec.sweep.kind, spec.sweep.sets),
         choose(spec.metrics, prompts),
-        baseline=baseline(spec.ablation.name),
-        ablation_name=spec.ablation.name,
+        made,
+        positions,
         kind=spec.sweep.kind,
         memory=spec.sweep.memory,
     )

@@ -1,4 +1,4 @@
-"""Plain Hugging Face forwards with a head's slice of W_O's input zeroed: what every effect must equal.
+"""Plain Hugging Face forwards with a head's slice of W_O's input replaced: what every effect must equal.
 
 Nothing of TransformerLens and nothing of the engine is used; each prompt runs alone, without padding.
 """
@@ -18,14 +18,33 @@ def projections(model):
 
 
 @torch.no_grad()
-def logits(model, token_id, heads=(), d_head=None, **given):
-    """Logits [position, vocab] of one prompt (or a bare encoder's last hidden states), the given heads' z zeroed."""
+def z(model, token_id, d_head, **given):
+    """z of one prompt, [layer, position, head, d_head], read at W_O's input."""
+    kept = []
+    handles = [
+        projection.register_forward_pre_hook(lambda _, args: kept.append(args[0][0]))
+        for projection in projections(model)
+    ]
+    try:
+        model(torch.as_tensor(token_id)[None], **given)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return torch.stack(kept).unflatten(2, (-1, d_head))
+
+
+@torch.no_grad()
+def logits(model, token_id, heads=(), d_head=None, new=None, positions=None, **given):
+    """Logits [position, vocab] of one prompt (or a bare encoder's last hidden states), the given heads' z zeroed, or
+    replaced by `new` [layer, position, head, d_head]; everywhere, or at some positions."""
+    where = slice(None) if positions is None else list(positions)
 
     def zeroing(which):
         def hook(_, args):
             z = args[0].clone()
             for head in which:
-                z[..., head.head * d_head : (head.head + 1) * d_head] = 0
+                put = 0 if new is None else new[head.layer, where, head.head]
+                z[:, where, head.head * d_head : (head.head + 1) * d_head] = put
             return (z,)
 
         return hook

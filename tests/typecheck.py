@@ -1,4 +1,4 @@
-"""The type checker of the tests: beartype, with an int where a float is asked for being right, as everywhere in Python."""
+"""The type checker of the tests: beartype, an int being right where a float is asked for."""
 
 from beartype import BeartypeConf, beartype
 

@@ -8,7 +8,7 @@ import xarray as xr
 
 from harness import stats
 from harness.config import RequestError, StatsSpec
-from harness.metrics import METRICS
+from harness.metrics import meaning
 from harness.results.store import write_text
 
 HEADS_COLUMNS = (
@@ -43,12 +43,13 @@ def heads_table(data: xr.Dataset, asked: StatsSpec) -> pd.DataFrame:
     """
     parts = []
     for name in data["metric"].values:
-        metric, effect = METRICS[str(name)], data["effect"].sel(metric=name)
+        effect = data["effect"].sel(metric=name)
+        metric = meaning(str(name), effect.attrs)
         threshold = asked.min_effect * abs(float(data["clean"].sel(metric=name).mean()))
         part = stats.summarize(
             effect,
             clusters=data["cluster"].values,
-            higher_is_better=metric.higher_is_better,
+            higher_is_better=bool(metric.higher_is_better),
             confidence=asked.confidence,
             level=asked.level,
             resamples=asked.resamples,

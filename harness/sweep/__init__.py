@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from harness.ablation import Baseline, Check, Intervention, InterventionFailed, baseline, zeros
+from harness import ablation as ablations
+from harness.ablation import ZERO, Ablation, Asked, Check, Intervention, InterventionFailed, asked, positions
 from harness.config import RequestError
 from harness.hooks import Head
-from harness.metrics import METRICS, choose
+from harness.metrics import Function, choose, described, metric, name_of
 from harness.models import Model
 from harness.prompts import Prompts, batches
 from harness.sweep import engine
@@ -29,19 +30,30 @@ _WIDTHS = 24
 class SweepStage:
     """The stage that ablates: one unit is a batch of prompts, all interventions on it.
 
-    `groups` are the interventions by name: each head by itself, each layer, or named sets.
+    `groups` are the interventions by name: each head by itself, each layer, or named sets; `positions` says where
+    (see `harness.ablation.positions`). Raises `RequestError` for positions that the prompts or the kind do not allow.
     """
 
     model: Model
     prompts: Prompts
     groups: Mapping[str, tuple[Head, ...]]
-    metrics: tuple[str, ...]
-    baseline: Baseline = zeros
-    ablation_name: str = "zero"
+    metrics: tuple[str | Function, ...]
+    ablation: Ablation = ZERO
+    positions: str | tuple[int, ...] = "all"
     kind: str = "single"
     memory: float = 2.0
     name: str = "sweep"
     check: Check = field(default_factory=Check)
+
+    def __post_init__(self) -> None:
+        positions.check(self.positions, self.prompts)
+        if self.positions == "each" and self.kind != "single":
+            remedy = f"sweep.kind={self.kind} takes all, last, target or a list such as [3]; or say sweep.kind=single"
+            raise RequestError("ablation.positions", "each", remedy)
+
+    @property
+    def metric_names(self) -> list[str]:
+        return [name_of(one) for one in self.metrics]
 
     def plan(self) -> dict[str, Any]:
         cut = batches(self.prompts)
@@ -49,8 +61,10 @@ class SweepStage:
             "batches": cut,
             "chunks": [self._chunk(batch) for batch in cut],
             "groups": {name: [str(head) for head in heads] for name, heads in self.groups.items()},
-            "metrics": list(self.metrics),
-            "ablation": self.ablation_name,
+            "metrics": self.metric_names,
+            "ablation": self.ablation.name,
+            "positions": self.positions if isinstance(self.positions, str) else list(self.positions),
+            **self.ablation.plan(),
         }
 
     def _chunk(self, batch: list[int]) -> int:
@@ -59,47 +73,71 @@ class SweepStage:
         shape = self.model.shape
         bytes_per_token = 4 * _WIDTHS * shape.d_model + 12 * shape.n_heads * length
         tokens = min(CHUNK_TOKENS, int(self.memory * 1e9 / bytes_per_token))
-        return max(1, tokens // (len(batch) * length))
+        rows = int(self.prompts.target[batch].sum()) if self.model.kind == "masked_lm" else len(batch)
+        return max(1, tokens // (rows * length))
 
     def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]:
-        """One batch: `clean` [metric, prompt] and `ablated` [metric, prompt, group]."""
-        batch = self.prompts.take(plan["batches"][unit])
-        todo = [Intervention(heads, self.baseline) for heads in self.groups.values()]
-        order = sorted(range(len(todo)), key=lambda at: todo[at].first_layer)
+        """One batch: `clean` [metric, prompt] and `ablated` [metric, prompt, group, turn], the mean over draws.
+
+        There is one turn, or with ``positions=each`` one for each position of the longest prompt.
+        """
+        numbers, size = plan["batches"][unit], plan["chunks"][unit]
+        batch = self.prompts.take(numbers)
+        turns = positions.turns(self.positions, asked(self.model, batch)[0])
+        layers = sorted({head.layer for heads in self.groups.values() for head in heads})
         clean = engine.run_clean(self.model, batch, self.metrics)
-        ablated = np.empty((len(self.metrics), len(batch), len(todo)))
-        size = plan["chunks"][unit]
+        ablated = np.zeros((len(self.metrics), len(batch), len(self.groups) * len(turns)))
+        for draw in range(self.ablation.draws):
+            baseline = self.ablation.prepare(plan, numbers, layers, draw)
+            todo = [Intervention(heads, baseline, where) for heads in self.groups.values() for where in turns]
+            values = self._ablated(clean, todo, size)
+            if unit == draw == 0:
+                self._spot_check(clean, todo, values)
+            ablated += values / self.ablation.draws
+        unharmed = engine.measure(self.model, clean, clean.end, self.metrics)[:, 0]
+        shape = (*ablated.shape[:2], len(self.groups), len(turns))
+        return {"clean": unharmed.double().cpu().numpy(), "ablated": ablated.reshape(shape)}
+
+    def _ablated(self, clean: engine.Clean, todo: list[Intervention], size: int) -> np.ndarray:
+        """The metrics under each intervention, [metric, prompt, intervention], `size` of them in one forward."""
+        order = sorted(range(len(todo)), key=lambda at: todo[at].first_layer)
+        values = np.empty((len(self.metrics), clean.targets.n_prompts, len(todo)))
         for start in range(0, len(order), size):
             chosen = order[start : start + size]
             end = engine.run_ablated(self.model, clean, [todo[at] for at in chosen], self.check)
-            values = engine.measure(self.model, clean, end, self.metrics)
-            ablated[:, :, chosen] = values.double().cpu().numpy().transpose(0, 2, 1)
-        if unit == 0:
-            self._spot_check(batch, clean, todo, ablated)
-        unharmed = engine.measure(self.model, clean, clean.end, self.metrics)[:, 0]
-        return {"clean": unharmed.double().cpu().numpy(), "ablated": ablated}
+            measured = engine.measure(self.model, clean, end, self.metrics)
+            values[:, :, chosen] = measured.double().cpu().numpy().transpose(0, 2, 1)
+        return values
 
-    def _spot_check(self, batch: Prompts, clean: engine.Clean, todo: list[Intervention], ablated: np.ndarray) -> None:
+    def _spot_check(self, clean: engine.Clean, todo: list[Intervention], ablated: np.ndarray) -> None:
         """Two interventions again the plain way, a whole hooked forward for each, which must agree."""
         for at in sorted({0, len(todo) // 2}):
             plain = engine.measure(self.model, clean, engine.run_plainly(self.model, clean, todo[at]), self.metrics)
             off = float(np.abs(plain[:, 0].double().cpu().numpy() - ablated[:, :, at]).max())
             if not off <= engine.tolerance(self.model):
                 raise InterventionFailed(
-                    f"{list(self.groups)[at]}: the sweep is off a plain hooked forward by {off:.3g}; "
+                    f"{' '.join(map(str, todo[at].heads))}: the sweep is off a plain hooked forward by {off:.3g}; "
                     f"{self.model.name} cannot be swept faithfully"
                 )
             self.check.spot_checks.append(off)
 
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
-        """All units as labelled arrays: `clean`, and `ablated` and `effect` by head, layer or set."""
-        n = len(self.prompts)
-        clean, ablated = np.empty((len(self.metrics), n)), np.empty((len(self.metrics), n, len(self.groups)))
+        """All units as labelled arrays: `clean`, and `ablated` and `effect` by head, layer or set; or, position by
+        position, `position_effect`."""
+        n, end = self.prompts.token_id.shape
+        turns = end if self.positions == "each" else 1
+        clean = np.empty((len(self.metrics), n))
+        by_turn = np.full((*clean.shape, len(self.groups), turns), np.nan)
         for rows, unit in zip(plan["batches"], units, strict=True):
-            clean[:, rows], ablated[:, rows] = unit["clean"], unit["ablated"]
+            clean[:, rows], by_turn[:, rows, :, : unit["ablated"].shape[3]] = unit["clean"], unit["ablated"]
+        ablated = by_turn[..., 0]
         effect = ablated - clean[:, :, None]
-        arrays = xr.Dataset({"clean": (("metric", "prompt"), clean)}, coords={"metric": list(self.metrics)})
+        arrays = xr.Dataset({"clean": (("metric", "prompt"), clean)}, coords={"metric": self.metric_names})
         match self.kind:
+            case "single" if self.positions == "each":
+                real = (np.arange(end) < self.prompts.length[:, None])[None, :, None]
+                difference = np.where(real, by_turn - clean[:, :, None, None], np.nan)
+                arrays["position_effect"] = self._by_head(difference)
             case "single":
                 arrays["ablated"], arrays["effect"] = self._by_head(ablated), self._by_head(effect)
             case "layer":
@@ -110,18 +148,27 @@ class SweepStage:
             case "set":
                 names = list(self.groups)
                 arrays["set_effect"] = xr.DataArray(effect, dims=("metric", "prompt", "set")).assign_coords(set=names)
-        units_of = {name: METRICS[name].units for name in self.metrics}
+        attributes = {
+            "units": str({name_of(one): metric(one).units for one in self.metrics}),
+            "metrics": described(self.metrics),
+            "ablation": self.ablation.name,
+            "baseline": self.ablation.note(plan),
+            "positions": str(plan["positions"]),
+            "method": "exact",
+        }
         for name in arrays.data_vars:
-            arrays[name].attrs = {"units": str(units_of), "ablation": self.ablation_name, "method": "exact"}
+            arrays[name].attrs = attributes
         return arrays
 
     def _by_head(self, values: np.ndarray) -> xr.DataArray:
+        """Values [metric, prompt, group] or [metric, prompt, group, position] with layer and head in place of group."""
         shape = self.model.shape
-        full = np.full((*values.shape[:2], shape.n_layers, shape.n_heads), np.nan)
+        full = np.full((*values.shape[:2], shape.n_layers, shape.n_heads, *values.shape[3:]), np.nan)
         heads = [heads[0] for heads in self.groups.values()]
         full[:, :, [head.layer for head in heads], [head.head for head in heads]] = values
         coords = {"layer": np.arange(shape.n_layers), "head": np.arange(shape.n_heads)}
-        return xr.DataArray(full, dims=("metric", "prompt", "layer", "head"), coords=coords)
+        dims = ("metric", "prompt", "layer", "head", "position")
+        return xr.DataArray(full, dims=dims[: full.ndim], coords=coords)
 
 
 def groups(
@@ -145,30 +192,35 @@ def groups(
 def ablate_heads(
     model: Model,
     prompts: Prompts,
-    ablation: str | Baseline = "zero",
-    metrics: Iterable[str] = ("auto",),
+    ablation: Asked = "zero",
+    metrics: Iterable[str | Function] = ("auto",),
     heads: Any = "all",
     method: str = "exact",
     kind: str = "single",
     sets: Mapping[str, Iterable[Any]] | None = None,
+    positions: str | int | Iterable[int] | None = None,
 ) -> xr.Dataset:
     """Ablate heads and measure what that costs, prompt by prompt.
 
+    `ablation` is ``zero``, ``mean``, ``resample`` or ``patch``, one of these with its keys (``{"name": "mean",
+    "reference": "ioi"}``, or a spec), or a function of z [prompt, position, d_head] and the `Head` that gives the new
+    z. `positions` is ``all``, ``last``, ``target``, ``each`` or a list (negative: from each prompt's end), and takes
+    the place of the ablation's own. A metric is a name or a function of a `harness.metrics.Readout` that gives
+    a number for each target; it is named as the function, and nobody knows which way is better.
+
     Returns a dataset with `clean` [metric, prompt], `ablated` and `effect` [metric, prompt, layer, head] (NaN for
-    heads not asked for), or `layer_effect` or `set_effect` for the other kinds, and the prompts' own variables.
+    heads not asked for), or `layer_effect` or `set_effect` for the other kinds, and the prompts' own variables. With
+    ``positions="each"`` it has `position_effect` [metric, prompt, layer, head, position] instead, NaN in padding.
     effect = metric(ablated) − metric(clean) on the same prompt. Raises `RequestError` for what cannot be asked and
     `InterventionFailed` if an ablation did not reach W_O as intended.
     """
     if method != "exact":
         raise RequestError("method", method, "known: exact")
+    made, where = ablations.build(ablation, model, prompts)
+    if positions is not None:
+        where = ablations.asked_positions(positions)
     stage = SweepStage(
-        model,
-        prompts,
-        groups(model, heads, kind, sets),
-        choose(metrics, prompts),
-        baseline=baseline(ablation),
-        ablation_name=ablation if isinstance(ablation, str) else getattr(ablation, "__name__", "function"),
-        kind=kind,
+        model, prompts, groups(model, heads, kind, sets), choose(metrics, prompts), made, where, kind=kind
     )
     plan = stage.plan()
     units = [stage.compute(plan, unit) for unit in range(len(plan["batches"]))]

@@ -14,16 +14,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from harness import ablation, hooks
-from harness.ablation import Check, Edit, Intervention
-from harness.metrics import METRICS, Metric, Targets
+from harness.ablation import Check, Edit, Intervention, asked
+from harness.config import RequestError
+from harness.metrics import Function, Targets, metric, name_of
 from harness.models import Model
-from harness.prompts import Prompts, masked
+from harness.prompts import Prompts
 
 #: Rows of logits that are held at once.
 READ_AT_ONCE = 512
@@ -56,15 +56,8 @@ class Clean:
     logits: Tensor | None = None
 
 
-def asked(model: Model, prompts: Prompts) -> tuple[Prompts, Int[np.ndarray, " row"]]:
-    """The rows that a model is run on, and the prompt each belongs to: the prompts, or one row per masked position."""
-    if model.kind == "masked_lm":
-        return masked(prompts, model.tokens.mask_id)
-    return prompts, np.arange(len(prompts))
-
-
 @torch.no_grad()
-def run_clean(model: Model, prompts: Prompts, metrics: Sequence[str]) -> Clean:
+def run_clean(model: Model, prompts: Prompts, metrics: Sequence[str | Function]) -> Clean:
     """The clean forward of a batch of prompts."""
     rows, owner = asked(model, prompts)
     token_id = torch.as_tensor(rows.token_id, device=model.device)
@@ -85,7 +78,7 @@ def run_clean(model: Model, prompts: Prompts, metrics: Sequence[str]) -> Clean:
     handles = [block.register_forward_pre_hook(enter, with_kwargs=True) for block in blocks]
     handles += [block.register_forward_hook(leave) for block in blocks]
     _forward_until_stop(model, clean, handles)
-    if any(METRICS[name].distance for name in metrics):
+    if any(callable(one) or metric(one).distance for one in metrics):
         clean.logits = torch.cat([logits for _, logits in _logits(model, clean, clean.end)])
     return clean
 
@@ -148,23 +141,28 @@ def tolerance(model: Model) -> float:
 
 
 @torch.no_grad()
-def measure(model: Model, clean: Clean, end: Resid, metrics: Sequence[str]) -> Float[Tensor, "metric row prompt"]:
+def measure(
+    model: Model, clean: Clean, end: Resid, metrics: Sequence[str | Function]
+) -> Float[Tensor, "metric row prompt"]:
     """The metrics, one number per prompt, from the end of the residual stream [row × target, d_model]."""
     n_targets = len(clean.targets)
-    asked = [METRICS[name] for name in metrics]
-    values = end.new_empty((len(asked), len(end)), dtype=torch.float32)
+    values = end.new_empty((len(metrics), len(end)), dtype=torch.float32)
     for at, logits in _logits(model, clean, end):
         which = torch.arange(at.start, at.stop, device=end.device) % n_targets
         against = None if clean.logits is None else clean.logits[which]
         read = clean.targets.read(which, logits, against)
-        for number, metric in enumerate(asked):
-            values[number, at] = _finite(metric, metric.compute(read))
+        for number, one in enumerate(metrics):
+            values[number, at] = _checked(name_of(one), metric(one).compute(read), len(logits))
     return clean.targets.mean_by_prompt(values.unflatten(1, (-1, n_targets)))
 
 
-def _finite(metric: Metric, value: Tensor) -> Tensor:
+def _checked(name: str, value: Any, n_targets: int) -> Tensor:
+    """What a metric gave, if it is one finite number for each target."""
+    if not isinstance(value, Tensor) or value.shape != (n_targets,):
+        gave = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise RequestError("metrics", name, f"a metric gives a tensor [target], here of {n_targets}; this gave {gave}")
     if not torch.isfinite(value).all():
-        raise FloatingPointError(f"{metric.compute.__name__}: the model gave NaN or infinite logits")
+        raise FloatingPointError(f"{name}: NaN or infinite, from the model's logits")
     return value
 
 
@@ -193,8 +191,8 @@ def _edits(chunk: Sequence[Intervention], n_prompts: int) -> dict[int, list[Edit
     edits: dict[int, list[Edit]] = {}
     for number, one in enumerate(chunk):
         rows = slice(number * n_prompts, (number + 1) * n_prompts)
-        for head in one.heads:
-            edits.setdefault(head.layer, []).append((rows, head, one.baseline))
+        for edit in one.edits(rows):
+            edits.setdefault(edit.head.layer, []).append(edit)
     return edits
 
 

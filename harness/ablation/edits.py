@@ -1,21 +1,21 @@
-"""Interventions as values: which heads, and what their z becomes.
+"""Replacing z: an intervention is a value, and does something only inside `applied` (or `editing`).
 
-``zero(Head(5, 1))`` is a value. It does something only inside `applied`, and the model is as it was afterwards, also
-when something raises. Every application is verified at W_O: what the output projection receives must be what was
-intended, in the ablated slice and everywhere else, bit for bit.
+``zero(Head(5, 1))`` is a value. The model is afterwards as it was, also when something raises. Every application is
+verified at W_O: what the output projection receives must be what was intended, at the edited positions of the ablated
+slice and everywhere else, bit for bit.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from harness import hooks
-from harness.config import RequestError, near
+from harness.ablation.positions import Places
 from harness.hooks import Head
 from harness.models import Model
 
@@ -34,34 +34,47 @@ def zeros(z: Float[Tensor, "row position d_head"], head: Head) -> Float[Tensor, 
     return torch.zeros_like(z)
 
 
-BASELINES: dict[str, Baseline] = {"zero": zeros}
-
-
-def baseline(name: str | Baseline) -> Baseline:
-    """The baseline of this name; a function is its own baseline."""
-    if callable(name):
-        return name
-    if name not in BASELINES:
-        raise RequestError("ablation", name, near(name, tuple(BASELINES)))
-    return BASELINES[name]
-
-
 @dataclass(frozen=True)
 class Intervention:
-    """These heads' z becomes what the baseline says, all together."""
+    """These heads' z becomes what the baseline says, all together; everywhere, or at these positions of each prompt."""
 
     heads: tuple[Head, ...]
     baseline: Baseline = zeros
+    positions: Places | None = None
 
     @property
     def first_layer(self) -> int:
         """No layer before this one can change."""
         return min(head.layer for head in self.heads)
 
+    def edits(self, rows: slice) -> Iterator["Edit"]:
+        """What it does to these rows."""
+        return (Edit(rows, head, self.baseline, self.positions) for head in self.heads)
+
 
 def zero(*heads: Head) -> Intervention:
     """The zero-ablation of these heads, together."""
     return Intervention(tuple(heads))
+
+
+class Edit(NamedTuple):
+    """One head's z is replaced in some rows; in each of them everywhere, or at its own positions."""
+
+    rows: slice
+    head: Head
+    baseline: Baseline
+    positions: Places | None
+
+    def make(self, before: Z, edited: Z) -> None:
+        """Put the replacement, made from `before`, into `edited`."""
+        old = before[self.rows, :, self.head.head]
+        new = self.baseline(old, self.head).expand_as(old)
+        if self.positions is None:
+            edited[self.rows, :, self.head.head] = new
+            return
+        row = [number for number, places in enumerate(self.positions) for _ in places]
+        position = [place for places in self.positions for place in places]
+        edited[self.rows][row, position, self.head.head] = new[row, position].to(edited.dtype)
 
 
 @dataclass
@@ -89,10 +102,6 @@ class Check:
         self.fired += n
 
 
-#: Edits of one layer: for some rows, the head whose z is replaced there.
-Edit = tuple[slice, Head, Baseline]
-
-
 @contextmanager
 def editing(model: Model, edits: Mapping[int, Sequence[Edit]], check: Check) -> Iterator[None]:
     """Replace z by layer while the context lasts, and verify at W_O that it was replaced."""
@@ -111,8 +120,8 @@ def editing(model: Model, edits: Mapping[int, Sequence[Edit]], check: Check) -> 
 def _z_hook(layer: int, edits: Sequence[Edit], check: Check) -> tuple[str, Any]:
     def replace(z: Z, hook: Any) -> Z:
         edited = z.clone()
-        for rows, head, value in edits:
-            edited[rows, :, head.head] = value(z[rows, :, head.head], head)
+        for edit in edits:
+            edit.make(z, edited)
         check.expect(layer, edited)
         return edited
 
@@ -137,7 +146,7 @@ def applied(model: Model, intervention: Intervention) -> Iterator[Check]:
     The plain way to ablate, one forward for each intervention; `harness.sweep` does many at once.
     """
     check, by_layer = Check(), dict[int, list[Edit]]()
-    for head in intervention.heads:
-        by_layer.setdefault(head.layer, []).append((slice(None), head, intervention.baseline))
+    for edit in intervention.edits(slice(None)):
+        by_layer.setdefault(edit.head.layer, []).append(edit)
     with editing(model, by_layer, check):
         yield check

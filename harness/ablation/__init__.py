@@ -1,0 +1,22 @@
+"""Interventions as values: which heads, what their z becomes, and where.
+
+`edits` replaces z inside a context and verifies it at W_O; `positions` says where; `baselines` says what an ablation
+is, with `mean`, `resample` (whose prompts `donors` chooses) and `patch`, which take z from clean forwards by `capture`;
+`request` finds the one that is asked for. `rows` says what a model is run on for a prompt.
+"""
+
+from harness.ablation.baselines import ZERO as ZERO
+from harness.ablation.baselines import Ablation as Ablation
+from harness.ablation.edits import Baseline as Baseline
+from harness.ablation.edits import Check as Check
+from harness.ablation.edits import Edit as Edit
+from harness.ablation.edits import Intervention as Intervention
+from harness.ablation.edits import InterventionFailed as InterventionFailed
+from harness.ablation.edits import applied as applied
+from harness.ablation.edits import editing as editing
+from harness.ablation.edits import zero as zero
+from harness.ablation.edits import zeros as zeros
+from harness.ablation.request import Asked as Asked
+from harness.ablation.request import asked_positions as asked_positions
+from harness.ablation.request import build as build
+from harness.ablation.rows import asked as asked

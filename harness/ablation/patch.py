@@ -1,0 +1,45 @@
+"""Patching: z becomes that of the prompt's counterfactual."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.ablation.capture import capture, in_place
+from harness.ablation.edits import Baseline
+from harness.ablation.rows import asked
+from harness.config import RequestError
+from harness.models import Model
+from harness.prompts import Prompts
+
+
+@dataclass(frozen=True)
+class Patch:
+    """z becomes that of the prompt's counterfactual, position by position."""
+
+    model: Model
+    prompts: Prompts
+    name: str = "patch"
+    draws: int = 1
+
+    def __post_init__(self) -> None:
+        given = (self.prompts.counterfactual >= 0).sum(axis=1).tolist()
+        for number, (n, length) in enumerate(zip(given, self.prompts.length.tolist(), strict=True)):
+            if n != length:
+                has = f"has a counterfactual of {n} tokens and {length} itself" if n else "has no counterfactual"
+                raise RequestError(
+                    "ablation",
+                    "patch",
+                    f"prompt {number} of {self.prompts.name} {has}; give each prompt one of its own length "
+                    "(prompts=ioi has them), or say ablation=resample or ablation=mean",
+                )
+
+    def plan(self) -> dict[str, Any]:
+        return {}
+
+    def note(self, plan: Mapping[str, Any]) -> str:
+        return "z becomes that of the prompt's counterfactual"
+
+    def prepare(self, plan: Mapping[str, Any], batch: Sequence[int], layers: Sequence[int], draw: int) -> Baseline:
+        swept = self.prompts.take(batch)
+        other, _ = asked(self.model, replace(swept, token_id=swept.counterfactual))
+        return in_place(capture(self.model, other, layers))

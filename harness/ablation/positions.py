@@ -1,0 +1,45 @@
+"""Where z is replaced: everywhere, at the last token, at the scored positions, at named ones, or at each in turn."""
+
+import numpy as np
+
+from harness.config import RequestError
+from harness.prompts import Prompts
+
+#: For each row of a batch, the positions at which z is replaced.
+Places = tuple[tuple[int, ...], ...]
+
+
+def turns(asked: str | tuple[int, ...], rows: Prompts) -> list[Places | None]:
+    """Where to ablate: in one go, or for ``each`` in as many as the longest row has positions. `None` is everywhere.
+
+    A row that ends before a turn's position has nothing replaced in that turn.
+    """
+    lengths = rows.length.tolist()
+    match asked:
+        case "all":
+            return [None]
+        case "last":
+            return [tuple((length - 1,) for length in lengths)]
+        case "target":
+            return [tuple(tuple(np.flatnonzero(row).tolist()) for row in rows.target)]
+        case "each":
+            return [tuple((at,) if at < length else () for length in lengths) for at in range(max(lengths))]
+    named = [{at % length: None for at in asked} for length in lengths if isinstance(asked, tuple)]
+    return [tuple(tuple(sorted(places)) for places in named)]
+
+
+def check(asked: str | tuple[int, ...], prompts: Prompts) -> None:
+    """Raise `RequestError` for a position that some prompt does not have, with that prompt and its length."""
+    if asked == "target" and not prompts.target.any():
+        raise RequestError("ablation.positions", "target", f"{prompts.name} has no scored positions; say all or last")
+    if isinstance(asked, str):
+        return
+    for number, length in enumerate(prompts.length.tolist()):
+        outside = [at for at in asked if not -length <= at < length]
+        if outside:
+            raise RequestError(
+                "ablation.positions",
+                list(asked),
+                f"position {outside[0]} is outside prompt {number} ({prompts.text[number][:30]!r}), which has {length} "
+                f"tokens: 0 to {length - 1}, or -{length} to -1 from its end",
+            )
