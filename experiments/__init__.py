@@ -1,1 +1,16 @@
 """Thin runners: ``python -m experiments.<runner> [key=value …]``."""
+
+import os
+import signal
+import sys
+from typing import NoReturn
+
+
+def _leave(*_: object) -> NoReturn:
+    """Interrupted while still importing: nothing was begun, so there is nothing to say."""
+    os._exit(130)
+
+
+if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, _leave)
+    signal.signal(signal.SIGTERM, _leave)

@@ -6,8 +6,10 @@ is wrong with a key or a value. What a person did wrong is one line on standard 
 
 import signal
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,6 +22,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness import config
 from harness.config import RequestError
+
+NAMES_CONFIG = {"--config-name", "-cn"}
+NAMES_FOLDER = {"--config-path", "-cp", "--config-dir", "-cd"}
+MULTIRUN = {"--multirun", "-m"}
+TAKES_VALUE = {"--cfg", "-c", "--package", "-p", "--info", "-i", "--experimental-rerun", *NAMES_CONFIG, *NAMES_FOLDER}
+#: Where a compose of the whole says nothing (``-m``) or would look in another place than Hydra does.
+NOT_COMPOSED = {
+    "--hydra-help", "--version", "--info", "-i", "--shell-completion", "-sc", "--experimental-rerun",
+    *MULTIRUN, *NAMES_FOLDER,
+}  # fmt: skip
 
 Act = Callable[[dict[str, Any]], Path | None]
 
@@ -35,6 +47,8 @@ def main(name: str, act: Act) -> NoReturn:
     The last line on standard output is the path that `act` gives.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     warnings.filterwarnings("ignore", message="resource_tracker")
     sys.exit(_guarded(lambda: _main(name, act)))
 
@@ -49,27 +63,35 @@ def _guarded(work: Callable[[], None]) -> int:
         print(_one_line(error), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; what was finished is kept (continue with resume=DIR)", file=sys.stderr)
+        print("interrupted; a run directory that was begun can be continued with resume=DIR", file=sys.stderr)
         return 130
     return 0
 
 
 def _main(name: str, act: Act) -> None:
     flags, overrides = _split(sys.argv[1:])
-    if flags:
+    composed = None if _words(flags) & NOT_COMPOSED else _compose(_value(flags, NAMES_CONFIG) or name, overrides)
+    if flags or composed is None:
         return _through_hydra(name, act, flags, overrides)
+    _act(act, composed)
+
+
+def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
     folder = str(config.conf_dir().resolve())
     GlobalHydra.instance().clear()
     with initialize_config_dir(folder, version_base="1.3"):
         composed = compose(name, overrides=_as_settings(overrides))
-    _act(act, composed)
+    GlobalHydra.instance().clear()
+    return composed
 
 
 def _through_hydra(name: str, act: Act, flags: Sequence[str], overrides: Sequence[str]) -> None:
     """``--help``, ``--cfg job``, ``-m`` and the like are Hydra's own; the overrides are checked first all the same."""
     import hydra
 
-    sys.argv[1:] = [*flags, *_as_settings(overrides)]
+    scratch = tempfile.TemporaryDirectory()  # where a multirun notes what it swept, which nobody asked for
+    aside = [f"hydra.sweep.dir='{scratch.name}'"] if _words(flags) & MULTIRUN else []
+    sys.argv[1:] = [*flags, *aside, *_as_settings(overrides)]
 
     @hydra.main(config_path=str(config.conf_dir().resolve()), config_name=name, version_base="1.3")
     def task(composed: DictConfig) -> None:
@@ -77,7 +99,8 @@ def _through_hydra(name: str, act: Act, flags: Sequence[str], overrides: Sequenc
         if code:
             sys.exit(code)
 
-    task()
+    with scratch:
+        task()
 
 
 def _act(act: Act, composed: DictConfig) -> None:
@@ -90,15 +113,28 @@ def _act(act: Act, composed: DictConfig) -> None:
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Hydra's flags (with the values of those that take one) and the overrides."""
-    takes_value = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-name", "-cn", "--info", "-i"}
     flags, overrides, before = [], [], ""
     for argument in arguments:
-        if argument.startswith("-") or before in takes_value:
+        if argument.startswith("-") or before in TAKES_VALUE:
             flags.append(argument)
         else:
             overrides.append(argument)
         before = argument
     return flags, overrides
+
+
+def _words(flags: Sequence[str]) -> set[str]:
+    """The flags without their values."""
+    return {flag.partition("=")[0] for flag in flags}
+
+
+def _value(flags: Sequence[str], names: set[str]) -> str | None:
+    """The value of a flag, written ``--flag value`` or ``--flag=value``."""
+    for flag, after in zip_longest(flags, flags[1:], fillvalue=""):
+        word, equals, value = flag.partition("=")
+        if word in names:
+            return value if equals else after
+    return None
 
 
 def _as_settings(overrides: Sequence[str]) -> list[str]:
@@ -133,12 +169,12 @@ def _choices(override: Any) -> list[Any]:
 
 def _check_choice(group: str, choice: str) -> None:
     options = _options(group)
-    if choice not in options and choice != "None":
-        raise RequestError(group, choice, config.near(choice, options))
+    if choice not in options and not (choice == "None" and group == "experiment"):
+        raise RequestError(group, "null" if choice == "None" else choice, config.near(choice, options))
 
 
 def _groups() -> set[str]:
-    return {path.name for path in config.conf_dir().iterdir() if path.is_dir()}
+    return {path.name for path in config.conf_dir().iterdir() if any(path.glob("*.yaml"))}
 
 
 def _options(group: str) -> tuple[str, ...]:
@@ -154,12 +190,11 @@ def _one_line(error: Exception) -> str:
 
 
 def _run(runner: str, values: dict[str, Any]) -> Path:
-    place = {key: values.pop(key, None) for key in ("store", "run", "resume")}
+    where = config.parse(config.Place, {key: values.pop(key) for key in ("store", "run", "resume") if key in values})
     asked = config.parse(config.RunSpec, values)
 
     from harness import study
 
-    where = study.Place(**place)
     if where.resume and not _changed_by_hand():
         asked = study.saved_spec(Path(where.resume))
     return study.run(runner, asked, where, _progress())

@@ -17,10 +17,11 @@ def main() -> None:
 def render(values: dict[str, Any]) -> Path:
     """Figures and report of the run, as its directory."""
     asked = config.parse(config.RenderSpec, values)
-    from harness.results import open_run
+    from harness.results import open_run, verify
     from harness.views.draw import draw
 
     run = open_run(asked.run)
+    verify(asked.run)
     draw(run, asked.show)
     return run.path
 

@@ -7,6 +7,7 @@ a dictionary.
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
@@ -43,6 +44,7 @@ def spec(cls: type[T]) -> type[T]:
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def _names(value: Any) -> Any:
@@ -53,6 +55,18 @@ def _names(value: Any) -> Any:
     )
 
 
+def _text(value: Any) -> Any:
+    """What YAML took for a number was meant as a word."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _path(value: Any) -> Any:
+    value = _text(os.fspath(value) if isinstance(value, os.PathLike) else value)
+    return os.path.expanduser(value) if isinstance(value, str) else value
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+PathText = Annotated[str, BeforeValidator(_path)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Bos = Literal["auto", "always", "never"]
 
@@ -92,7 +106,7 @@ class HubModel(ModelBase):
     """A repository on the Hugging Face hub, safetensors only."""
 
     source: Literal["hub"]
-    id: str
+    id: Text
     revision: str | None = None
     trust_remote_code: bool = False
 
@@ -102,7 +116,7 @@ class PathModel(ModelBase):
     """A local folder as `save_pretrained` writes it, safetensors only."""
 
     source: Literal["path"]
-    path: str
+    path: PathText
     trust_remote_code: bool = False
 
 
@@ -111,7 +125,7 @@ class GgufModel(ModelBase):
     """One local GGUF file, dequantised once into the weight cache."""
 
     source: Literal["gguf"]
-    path: str
+    path: PathText
 
 
 @spec
@@ -120,7 +134,7 @@ class RandomModel(ModelBase):
 
     source: Literal["random"]
     shape: str = "llama"
-    seed: int = 0
+    seed: Seed = 0
 
 
 ModelSpec = Annotated[WheelModel | HubModel | PathModel | GgufModel | RandomModel, Field(discriminator="source")]
@@ -135,7 +149,7 @@ class IoiPrompts:
 
     name: Literal["ioi"]
     n: PositiveInt = 32
-    seed: int = 0
+    seed: Seed = 0
     names: Names | None = None
 
 
@@ -145,7 +159,7 @@ class InductionPrompts:
 
     name: Literal["induction"]
     n: PositiveInt = 8
-    seed: int = 0
+    seed: Seed = 0
     length: Annotated[int, Field(ge=2)] = 24
 
 
@@ -172,7 +186,7 @@ class ProsePrompts:
     name: Literal["prose"]
     language: Literal["en", "ja"] = "en"
     n: PositiveInt = 8
-    seed: int = 0
+    seed: Seed = 0
     length: Annotated[int, Field(ge=8)] | None = None
 
 
@@ -189,7 +203,7 @@ class FilePrompts:
     cluster: str | None = None
     counterfactual: str | None = None
     n: PositiveInt | None = None
-    seed: int = 0
+    seed: Seed = 0
 
 
 PromptSpec = Annotated[
@@ -245,7 +259,7 @@ class ResampleAblation:
     name: Literal["resample"] = "resample"
     positions: Positions = "all"
     draws: PositiveInt = 1
-    seed: int = 0
+    seed: Seed = 0
 
 
 @spec
@@ -270,6 +284,10 @@ class SweepSpec:
     sets: Mapping[str, Names] = Field(default_factory=dict)
     memory: Annotated[float, Field(gt=0)] = 2.0
 
+    def __post_init__(self) -> None:
+        if self.sets and self.kind != "set":
+            raise RequestError("sweep.kind", self.kind, "sweep.sets names sets, so say sweep.kind=set")
+
 
 @spec
 class StatsSpec:
@@ -279,7 +297,7 @@ class StatsSpec:
     level: OpenFraction = 0.05
     resamples: PositiveInt = 10_000
     min_effect: Annotated[float, Field(ge=0)] = 0.05
-    seed: int = 0
+    seed: Seed = 0
 
 
 @spec
@@ -337,14 +355,27 @@ class RunSpec:
     attribution: AttributionSpec = Field(default_factory=AttributionSpec)
     execute: ExecuteSpec = Field(default_factory=ExecuteSpec)
     show: ShowSpec = Field(default_factory=ShowSpec)
-    seed: int = 0
+    seed: Seed = 0
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Place:
+    """Where a run is written: a directory of its own, or a new one in the store; or the one to resume."""
+
+    store: PathText = "results"
+    run: PathText | None = None
+    resume: PathText | None = None
+
+    def __post_init__(self) -> None:
+        if self.run and self.resume:
+            raise RequestError("run", self.run, "resume goes on in its own directory; leave out run or resume")
 
 
 @spec
 class RenderSpec:
     """Which saved run to draw again, and what to open with."""
 
-    run: str
+    run: PathText
     show: ShowSpec = Field(default_factory=ShowSpec)
 
 
@@ -407,9 +438,13 @@ def named_model(name: str, **overrides: object) -> Any:
 
 def _first_mistake(error: ValidationError, kind: Any, prefix: str) -> RequestError:
     first: Any = error.errors()[0]
-    path, siblings = _walk(kind, [str(part) for part in first["loc"]])
+    path, siblings, inside = _walk(kind, [str(part) for part in first["loc"]])
     key = prefix + ".".join(path)
     match first["type"]:
+        case "value_error" if isinstance(first["ctx"]["error"], RequestError):
+            return first["ctx"]["error"]
+        case "dataclass_type" | "model_attributes_type":
+            return RequestError(key, first["input"], f"this is a section: write {key}.KEY=value; {near('', inside)}")
         case "unexpected_keyword_argument":
             return RequestError(key, first["input"], f"there is no such key; {near(path[-1], siblings)}")
         case "missing":
@@ -429,8 +464,8 @@ def _quoted(text: str) -> tuple[str, ...]:
     return tuple(re.findall(r"'([^']*)'", text))
 
 
-def _walk(kind: Any, path: list[str]) -> tuple[list[str], tuple[str, ...]]:
-    """The path without the union tags that pydantic puts into it, and the keys known beside its last part."""
+def _walk(kind: Any, path: list[str]) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
+    """The path without the union tags that pydantic puts into it, and the keys known beside and below its last part."""
     kinds, known, kept = _dataclasses_in(kind), (), []
     for part in path:
         tagged = [option for option in kinds if part in _tags(option)] if len(kinds) > 1 else []
@@ -440,11 +475,11 @@ def _walk(kind: Any, path: list[str]) -> tuple[list[str], tuple[str, ...]]:
         hints = {name: hint for option in kinds for name, hint in get_type_hints(option, include_extras=True).items()}
         kinds, known = _dataclasses_in(hints.get(part)), tuple(hints)
         kept.append(part)
-    return kept, known
+    return kept, known, tuple({name: 0 for option in kinds for name in get_type_hints(option)})
 
 
 def _dataclasses_in(hint: Any) -> list[Any]:
-    if is_dataclass(hint):
+    if isinstance(hint, type) and is_dataclass(hint):
         return [hint]
     return [found for part in get_args(hint) for found in _dataclasses_in(part)]
 

@@ -49,12 +49,13 @@ def check_head(head: Head, model: str, n_layers: int, n_heads: int) -> Head:
     return head
 
 
-def parse_heads(asked: str | Iterable[str | Head], model: str, n_layers: int, n_heads: int) -> tuple[Head, ...]:
-    """``"all"``, or names such as ``["L5H1", "L7"]`` (a whole layer), to heads in order, each once."""
-    if asked == "all" or tuple(asked) == ("all",):
+def parse_heads(asked: str | Head | Iterable[str | Head], model: str, n_layers: int, n_heads: int) -> tuple[Head, ...]:
+    """``"all"``, one head, or names such as ``["L5H1", "L7"]`` (a whole layer), to heads in order, each once."""
+    names = [asked] if isinstance(asked, str | Head) else list(asked)
+    if names == ["all"]:
         return tuple(Head(layer, head) for layer in range(n_layers) for head in range(n_heads))
     wanted: set[Head] = set()
-    for name in [asked] if isinstance(asked, str) else asked:
+    for name in names:
         layer = re.fullmatch(r"[Ll](\d+)", name.strip()) if isinstance(name, str) else None
         if layer:
             wanted |= {check_head(Head(int(layer[1]), head), model, n_layers, n_heads) for head in range(n_heads)}

@@ -151,8 +151,8 @@ def meaning(name: str, attrs: Mapping[str, Any]) -> Meaning:
     return METRICS[name].meaning if name in METRICS else Meaning("", None)
 
 
-def choose(asked: Iterable[str | Function], prompts: "Prompts") -> tuple[str | Function, ...]:
-    """The metrics a request names, checked against the prompts and what the model gives for them.
+def choose(asked: str | Function | Iterable[str | Function], prompts: "Prompts") -> tuple[str | Function, ...]:
+    """The metrics (or the one metric) a request names, checked against the prompts and what the model gives for them.
 
     ``auto`` is `loss`, and `logit_diff` where it can be; `embedding` for a model that gives one vector per text.
     A metric may also be a function of a `Readout` that gives one number for each target; it is called as it is named,
@@ -160,7 +160,7 @@ def choose(asked: Iterable[str | Function], prompts: "Prompts") -> tuple[str | F
     Raises `RequestError` for an unknown metric, for one that the model or the prompts do not allow, and for a function
     whose name says nothing or is taken.
     """
-    names = tuple(dict.fromkeys(asked))
+    names = (asked,) if isinstance(asked, str) or callable(asked) else tuple(dict.fromkeys(asked))
     possible = [name for name, metric in METRICS.items() if not _lacking(metric, prompts)]
     if names == ("auto",):
         return tuple(name for name in ("loss", "logit_diff", "embedding") if name in possible)

@@ -15,12 +15,13 @@ def split(
 ) -> tuple[int, ...]:
     """The word that each token belongs to, counted from 0.
 
-    A word begins where white space lies before or at the start of a token; a special token (span ``None``) is a word
-    of its own. Without spans (random tokens, or a tokenizer without offsets) the tokens' own leading space decides.
+    A word begins where white space lies before or at the start of a token (but not within the bytes of a character
+    that several tokens spell); a special token (span ``None``) is a word of its own. Without spans (random tokens, or
+    a tokenizer without offsets) the tokens' own leading space decides.
     `segment` says which of the texts (one, or a pair) a token's span lies in.
     """
     words: list[int] = []
-    joined = False  # whether the token before can be continued
+    joined, end = False, 0  # whether the token before can be continued, and where it ends
     for index, where in enumerate(span):
         text = texts[min(segment[index], len(texts) - 1)]
         if where is None:
@@ -29,8 +30,9 @@ def split(
             joined = not special
         else:
             first = text[where[0] : where[0] + 1]
-            starts = not joined or first.isspace() or text[where[0] - 1 : where[0]].isspace()
-            joined = True
+            apart = first.isspace() or text[max(where[0] - 1, 0) : where[0]].isspace()
+            starts = not joined or (where[0] >= end and apart)
+            joined, end = True, where[1]
         words.append((words[-1] if words else -1) + bool(starts))
     return tuple(words)
 

@@ -160,6 +160,87 @@ def test_sets_are_replaced_together(model, prompts, asked):
         np.testing.assert_allclose(got.set_effect[:, row, 0] + got.clean[:, row], want, atol=1e-4)
 
 
+# --- a masked-LM: a row for each masked position, and the same masks in whatever z comes from --------------------
+
+BERT_TEXTS = {
+    "aligned": (" Mary gave a drink to John", " John gave a letter to Mary", " Mary went to the store to"),
+    "padded": (" Mary gave a drink", " John gave a letter to Mary", " the store"),
+}
+
+
+@pytest.fixture(params=BERT_TEXTS)
+def bert_prompts(request, tiny):
+    """Three texts; the counterfactual of each has its ordinary tokens in reverse order."""
+    prompts = harness.load_prompts("inline", tiny("bert"), text=BERT_TEXTS[request.param])
+    assert (len(set(prompts.length)) == 1) == (request.param == "aligned")
+    other = prompts.token_id.copy()
+    for row, target in enumerate(prompts.target):
+        other[row, target] = other[row, target][::-1]
+    return dataclasses.replace(prompts, counterfactual=other)
+
+
+def naive_masked(model, prompts, row, at, place=None, token_id=None):
+    """The tokens of a prompt (or others) with `at` masked and the later pieces of its word, or where these are put."""
+    ids = (tokens(prompts, row) if token_id is None else token_id).copy()
+    same = [p for p in range(at, prompts.length[row]) if prompts.word[row, p] == prompts.word[row, at]]
+    ids[same if place is None else [place[p] for p in same]] = model.tokens.mask_id
+    return ids
+
+
+def naive_masked_replacement(model, twin, prompts, asked, row, at, plan):
+    d_head, n, scored = model.shape.d_head, prompts.length[row], [np.nonzero(t)[0] for t in prompts.target]
+    match asked:
+        case "zero":
+            return None
+        case "patch":
+            ids = naive_masked(model, prompts, row, at, token_id=prompts.counterfactual[row, :n])
+            return plain.z(twin, ids, d_head)
+        case "resample":
+            donor = plan["donors"][0][row]
+            m = prompts.length[donor]
+            place = [int(p * (m - 1) / (n - 1) + 0.5) for p in range(n)]
+            return plain.z(twin, naive_masked(model, prompts, row, at, place, tokens(prompts, donor)), d_head)[:, place]
+    every = {
+        (other, p): plain.z(twin, naive_masked(model, prompts, other, p), d_head)
+        for other in range(len(prompts))
+        for p in scored[other]
+    }
+    if len(set(prompts.length)) == 1:
+        return torch.stack([z for (_, p), z in every.items() if p == at]).mean(0)
+    first = torch.stack([z[:, 0] for z in every.values()]).mean(0)
+    rest = torch.cat([z[:, 1:] for z in every.values()], dim=1).mean(1)
+    return torch.stack([first, *[rest] * (n - 1)], dim=1)
+
+
+@pytest.mark.parametrize("asked", ["zero", "mean", "resample", "patch"])
+def test_every_baseline_of_a_masked_lm_equals_plain_hugging_face(tiny, bert_prompts, asked):
+    model, prompts = tiny("bert"), bert_prompts
+    twin, plan = twin_of(model), stage_of(model, prompts, asked, names=("loss",)).plan()
+    for where in ("all", "last", "target", [1, -1]):
+        got = harness.ablate_heads(model, prompts, asked, ["loss"], HEADS, positions=where)
+        for row in range(len(prompts)):
+            for head in HEADS:
+                want = []
+                for at in np.nonzero(prompts.target[row])[0]:
+                    new = naive_masked_replacement(model, twin, prompts, asked, row, at, plan)
+                    places = [at] if where == "target" else naive_places(prompts, where, row)
+                    ids = naive_masked(model, prompts, row, at)
+                    logits = plain.logits(twin, ids, [head], model.shape.d_head, new=new, positions=places)
+                    want.append(-float(logits[at].log_softmax(-1)[prompts.correct[row, at]]))
+                got_one = float(got.ablated[0, row, head.layer, head.head])
+                assert got_one == pytest.approx(np.mean(want), abs=1e-4), (where, row, head)
+
+
+@pytest.mark.parametrize("where", ["all", "target", "each"])
+def test_a_masked_lm_is_unchanged_by_itself(tiny, bert_prompts, where):
+    model = tiny("bert")
+    itself = dataclasses.replace(bert_prompts, counterfactual=bert_prompts.token_id)
+    assert_nothing(harness.ablate_heads(model, itself, "patch", ["loss", "kl"], positions=where))
+    assert_nothing(harness.ablate_heads(model, itself.take([1]), "mean", ["loss", "kl"], positions=where))
+    stage = stage_of(model, itself, "resample", where, heads="all", names=("loss", "kl"))
+    assert_nothing(stage.assemble(plan := stage.plan() | {"donors": [[0, 1, 2]]}, [stage.compute(plan, 0)]))
+
+
 # --- what must change nothing, or the same ----------------------------------------------------------------------
 
 

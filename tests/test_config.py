@@ -61,6 +61,17 @@ def test_a_spec_cannot_be_changed():
         parse(RunSpec, GOOD).seed = 3
 
 
+def test_a_place_is_words_with_the_home_directory_in_full(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    place = parse(config.Place, {"store": "~/runs", "run": 7})
+    assert (place.store, place.run, place.resume) == ("/home/me/runs", "7", None)
+    assert parse(config.RenderSpec, {"run": "~/x"}).run == "/home/me/x"
+    assert named_model("path", path="~/m").path == "/home/me/m"
+    assert named_model("hub", id=7).id == "7"
+    with pytest.raises(RequestError, match="run=a: resume goes on in its own directory"):
+        parse(config.Place, {"run": "a", "resume": "b"})
+
+
 def test_one_name_is_a_list_of_one():
     assert parse(RunSpec, changed("heads", "L5H1")).heads == ("L5H1",)
 

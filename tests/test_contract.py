@@ -92,6 +92,28 @@ BAD = [
     (("model=path", "model.path=/no/such"), "model.path=/no/such: there is no such folder"),
     (("model=gguf", "model.path=/no/such"), "model.path=/no/such: there is no such file"),
     (("resume=/no/such",), "resume=/no/such: there is no"),
+    (("heads=[null]",), "heads.0=None: input should be a valid string"),
+    (("heads=[[L0]]",), "input should be a valid string"),
+    (("metrics=[null]",), "metrics.0=None: input should be a valid string"),
+    (("prompts=inline", "prompts.text=[null]"), "prompts.text.0=None: input should be a valid string"),
+    (("sweep.kind=set", "sweep.sets={1: [L0]}"), "input should be a valid string"),
+    (("sweep.sets={a: [L0]}",), "sweep.kind=single: sweep.sets names sets, so say sweep.kind=set"),
+    (("sweep=3",), "sweep=3: this is a section: write sweep.KEY=value; known: kind, sets, memory"),
+    (("stats=null",), "stats=None: this is a section: write stats.KEY=value; known: confidence"),
+    (("run=true",), "run=True: input should be a valid string"),
+    (("resume=[a]",), "resume=['a']: input should be a valid string"),
+    (("resume=123",), "resume=123: there is no"),
+    (("run=a", "resume=b"), "run=a: resume goes on in its own directory"),
+    (("model=path", "model.path=123"), "model.path=123: there is no such folder"),
+    (("model=null",), "model=null: known: bert"),
+    (("ablation=null",), "ablation=null: known: mean"),
+    (("seed=-1",), "seed=-1: input should be greater than or equal to 0"),
+    (("prompts.seed=-1",), "prompts.seed=-1: input should be greater"),
+    (("stats.seed=-1",), "stats.seed=-1: input should be greater"),
+    (("model=random", "model.seed=-1"), "model.seed=-1: input should be greater"),
+    (("--cfg", "job", "+model=random"), "model"),
+    (("--config-name", "nope"), "nope"),
+    (("--cfg", "job", "model=nope"), "model=nope: known: bert"),
     (("stats.level=2",), "stats.level=2: input should be less than 1"),
 ]
 
@@ -124,6 +146,20 @@ def test_render_of_what_is_no_run(command, tmp_path, make, says):
     code, out, err = command("render", f"run={tmp_path / 'run'}", store=False)
     assert (code, out) == (2, "")
     assert says in err
+
+
+def test_a_store_that_is_none(command):
+    code, _, err = command("study", *TINY, "store=null", store=False)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "store=None: input should be a valid string" in err
+
+
+def test_a_number_is_the_name_of_a_run(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = command("ablate_heads", *TINY, "heads=L0H1", "run=123")
+    assert (code, out.splitlines()[-1]) == (0, "123")
+    code, out, _ = command("render", "run=123", store=False)
+    assert (code, out.splitlines()[-1]) == (0, "123")
 
 
 def test_a_store_that_may_not_be_written_to(command, tmp_path):
@@ -159,6 +195,22 @@ def test_help_explains_its_groups():
         assert word in done.stdout
 
 
+def test_render_has_help_of_its_own():
+    done = run_command("experiments.render", "--help")
+    assert done.returncode == 0
+    assert "draw a saved run again" in done.stdout
+    assert "Powered by Hydra" not in done.stdout
+
+
+def test_an_interrupt_while_importing_says_nothing():
+    code = (
+        "import os, signal, sys; sys.argv = ['-m']; import experiments; "
+        "os.kill(os.getpid(), signal.SIGINT); sys.exit(1)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_the_config_can_be_shown_without_running():
     done = run_command("experiments.study", "--cfg", "job", "model=random", "heads=[L1]")
     assert done.returncode == 0
@@ -170,6 +222,7 @@ def test_a_multirun_prints_a_line_a_run(tmp_path):
     assert done.returncode == 0
     runs = done.stdout.splitlines()
     assert len(runs) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["ablate_heads"]
     assert [harness.open_run(run).spec["prompts"]["seed"] for run in runs] == [1, 2]
 
 

@@ -1,9 +1,11 @@
 """Sources, the weight cache, and the checks at load."""
 
+import errno
 import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import zipfile
 from dataclasses import asdict, replace
 
@@ -11,9 +13,10 @@ import pytest
 import torch
 
 import harness
-from harness.config import RequestError, WheelModel
+from harness.config import HubModel, RequestError, WheelModel
 from harness.models import boot, cache, random, sources
 from harness.models.boot import ModelMismatch
+from harness.models.tokens import Tokens
 
 
 @pytest.fixture
@@ -95,8 +98,8 @@ def test_a_hooked_model_with_other_logits_is_an_error(monkeypatch):
 def test_a_hook_point_of_another_shape_is_an_error(monkeypatch):
     shape = boot._shape
 
-    def wrong(settings):
-        return replace(shape(settings), n_kv_heads=1)
+    def wrong(*given):
+        return replace(shape(*given), n_kv_heads=1)
 
     monkeypatch.setattr(boot, "_shape", wrong)
     with pytest.raises(ModelMismatch, match=r"hook_k carries \(2, \d+, 2, 12\), expected \(2, \d+, 1, 12\)"):
@@ -318,3 +321,234 @@ def test_two_processes_that_convert_at_once_do_it_once(tmp_path):
     assert log.read_text() == "built\n"
     record = json.loads((tmp_path / "models" / "both" / cache.RECORD).read_text())
     assert set(record["files"]) == {"a", "b"}
+
+
+# --- weights that are not all there -----------------------------------------------------------------------------
+
+
+def copied(saved, folder, without=()):
+    """The saved model in another folder, some of its weights left out."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(saved, folder, dirs_exist_ok=True)
+    weights = load_file(saved / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if name not in without}
+    assert len(kept) == len(weights) - len(without)
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def saved_tiny(folder, kind, **settings):
+    """A tiny decoder of a Hugging Face config class, saved with a byte tokenizer."""
+    import transformers
+
+    tokenizer = random.byte_tokenizer("tiny")
+    config = getattr(transformers, kind)(vocab_size=len(tokenizer), **settings)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_file_that_lacks_a_weight_is_refused(saved, tmp_path):
+    folder = copied(saved, tmp_path, ["model.layers.1.self_attn.o_proj.weight"])
+    with pytest.raises(RequestError, match=r"lacks 1 of the model's weights, such as model.layers.1.self_attn.o_proj"):
+        harness.load_model("path", path=str(folder))
+
+
+LLAMA = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def test_a_head_may_be_missing_only_if_it_is_tied(saved, tmp_path):
+    tied = saved_tiny(tmp_path / "tied", "LlamaConfig", **LLAMA, tie_word_embeddings=True)
+    assert harness.load_model("path", path=str(tied)).shape.n_layers == 2
+    with pytest.raises(RequestError, match=r"lacks 1 of the model's weights, such as lm_head.weight"):
+        harness.load_model("path", path=str(copied(saved, tmp_path / "untied", ["lm_head.weight"])))
+
+
+def test_a_sentence_encoder_needs_no_pooler():
+    info = {"missing_keys": {"pooler.dense.weight"}, "mismatched_keys": set()}
+    sources.check_whole(info, "model", "m", "embedding")
+    with pytest.raises(RequestError, match="pooler.dense.weight"):
+        sources.check_whole(info, "model", "m", "masked_lm")
+    with pytest.raises(RequestError, match="another shape than its config says: a"):
+        sources.check_whole({"missing_keys": set(), "mismatched_keys": {("a", (1,), (2,))}}, "model", "m")
+
+
+def test_a_gguf_file_that_lacks_a_weight_is_never_cached(monkeypatch, tmp_path):
+    import transformers
+
+    class Loader:
+        @staticmethod
+        def from_pretrained(*args, output_loading_info, **kwargs):
+            return None, {"missing_keys": {"lm_head.weight"}, "mismatched_keys": set()}
+
+    monkeypatch.setattr(transformers, "AutoModelForCausalLM", Loader)
+    with pytest.raises(RequestError, match=r"model.path=.*m.gguf: its file lacks 1 of the model's weights"):
+        sources._convert_gguf(tmp_path / "m.gguf", tmp_path)
+
+
+def test_a_folder_without_a_tokenizer_is_refused(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "m", ignore=shutil.ignore_patterns("tokenizer*"))
+    with pytest.raises(RequestError, match="has no tokenizer"):
+        harness.load_model("path", path=str(tmp_path / "m"))
+
+
+@pytest.mark.parametrize("lost", ["tokenizer", "shard"])
+def test_a_partial_snapshot_is_fetched_again(monkeypatch, saved, tmp_path, lost):
+    import huggingface_hub
+
+    shutil.copytree(
+        saved, tmp_path / "part", ignore=shutil.ignore_patterns("tokenizer*" if lost == "tokenizer" else "")
+    )
+    if lost == "shard":
+        index = {"weight_map": {"a": "model.safetensors", "b": "model-00002.safetensors"}}
+        (tmp_path / "part" / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    def download(repo, local_files_only=False, **kwargs):
+        return str(tmp_path / "part" if local_files_only else saved)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert sources.local_folder(HubModel(name="h", source="hub", id="a/b")) == saved
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_code_is_fetched_only_if_it_is_trusted(monkeypatch, saved, trusted):
+    import huggingface_hub
+
+    asked = []
+    monkeypatch.setattr(
+        huggingface_hub,
+        "snapshot_download",
+        lambda repo, **kwargs: asked.append(kwargs["allow_patterns"]) or str(saved),
+    )
+    sources.local_folder(HubModel(name="h", source="hub", id="a/b", trust_remote_code=trusted))
+    assert ("*.py" in asked[0]) is trusted
+
+
+# --- other architectures ----------------------------------------------------------------------------------------
+
+
+def test_a_model_without_attention_heads_is_refused(tmp_path):
+    folder = saved_tiny(tmp_path, "MambaConfig", hidden_size=16, num_hidden_layers=2, state_size=4)
+    with pytest.raises(
+        RequestError, match=r"TransformerLens does not hook this architecture \(MambaForCausalLM: no att"
+    ):
+        harness.load_model("path", path=str(folder))
+
+
+def test_what_transformer_lens_cannot_wrap_is_refused_in_one_line(monkeypatch):
+    from transformer_lens.model_bridge import TransformerBridge
+
+    def refuse(*args, **kwargs):
+        raise ValueError("Unsupported architecture\nand a long list")
+
+    monkeypatch.setattr(TransformerBridge, "boot_transformers", refuse)
+    with pytest.raises(RequestError, match=r"\(GPT2LMHeadModel: Unsupported architecture\)$"):
+        harness.load_model("random", shape="gpt2")
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "n_kv_heads"),
+    [
+        ("FalconConfig", {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "multi_query": True}, 1),
+        ("BloomConfig", {"hidden_size": 16, "n_layer": 2, "n_head": 4}, 4),
+        ("MptConfig", {"d_model": 16, "n_layers": 2, "n_heads": 4}, 4),
+    ],
+)
+def test_families_whose_configs_have_other_names_load(tmp_path, kind, settings, n_kv_heads):
+    shape = harness.load_model("path", path=str(saved_tiny(tmp_path, kind, **settings))).shape
+    assert (shape.n_layers, shape.n_heads, shape.n_kv_heads, shape.d_head, shape.d_model) == (2, 4, n_kv_heads, 4, 16)
+    assert shape.n_ctx == 2048
+
+
+def test_the_meta_device_is_refused():
+    with pytest.raises(RequestError, match="model.device=meta: this machine has cpu"):
+        harness.load_model("random", device="meta")
+
+
+# --- the disk under the cache -----------------------------------------------------------------------------------
+
+
+def test_a_cache_that_is_a_file_is_refused(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "file"))
+    with pytest.raises(
+        RequestError, match=r"HARNESS_CACHE=.*: part of this path is a file; set HARNESS_CACHE to a fol"
+    ):
+        cache.built("x", lambda folder: None)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "full"), ValueError("I/O error: No space left on device (os error 28)")]
+)
+def test_a_full_disk_is_said_and_leaves_nothing(weight_cache, error):
+    def build(folder):
+        raise error
+
+    with pytest.raises(RequestError, match="the disk is full; set HARNESS_CACHE"):
+        cache.built("x", build)
+    assert [path for path in weight_cache.iterdir() if path.is_dir()] == []
+
+
+def test_another_error_while_building_stays_itself(weight_cache):
+    def build(folder):
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        cache.built("x", build)
+
+
+def test_an_intact_cache_on_a_read_only_disk_works(monkeypatch, weight_cache):
+    def build(folder):
+        (folder / "a").write_text("1")
+
+    made = cache.built("x", build)
+
+    def refuse(*args, **kwargs):
+        raise OSError(errno.EROFS, "read-only")
+
+    monkeypatch.setattr(cache, "FileLock", refuse)
+    assert cache.built("x", refuse) == made
+    with pytest.raises(RequestError, match="the disk is read-only"):
+        cache.built("y", refuse)
+
+
+def test_what_a_killed_download_left_is_swept(monkeypatch, tmp_path, weight_cache):
+    spec, _ = wheel_model(monkeypatch, tmp_path)
+    download = sources._download
+
+    def killed(spec, scratch):
+        shutil.copytree(scratch.parent, weight_cache / (scratch.parent.name + "killed"))
+        return download(spec, scratch)
+
+    monkeypatch.setattr(sources, "_download", killed)
+    (sources.local_folder(spec) / "model.safetensors").unlink()
+    assert any("killed" in path.name for path in weight_cache.iterdir())
+    monkeypatch.setattr(sources, "_download", download)
+    final = sources.local_folder(spec)
+    assert [path for path in weight_cache.iterdir() if path.is_dir()] == [final]
+    assert sorted(path.name for path in final.iterdir()) == ["harness.json", "model.safetensors"]
+
+
+def test_cached_weights_are_hashed_once(monkeypatch, tmp_path, weight_cache):
+    spec, _ = wheel_model(monkeypatch, tmp_path)
+    folder = sources.local_folder(spec)
+    want = boot._weights(folder, cached=False)
+    monkeypatch.setattr(cache, "sha256", lambda path: pytest.fail("hashed again"))
+    assert boot._weights(folder, cached=True) == want
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------
+
+
+def test_a_token_that_begins_with_a_space_says_so_in_llama_2s_style():
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = ["<unk>", "<s>", "▁", "▁Mary", "Mary", "<0x41>", "▁▁"]
+    core = Tokenizer(models.BPE(vocab={piece: at for at, piece in enumerate(pieces)}, merges=[], unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Metaspace()
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    core.decoder = decoders.Sequence(steps)
+    tokens = Tokens(PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>"), "auto")
+    assert [tokens.string(at) for at in range(7)] == ["<unk>", "<s>", " ", " Mary", "Mary", "A", "  "]

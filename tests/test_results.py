@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import harness
-from harness import study
+from harness import results, study
 from harness.config import RequestError, RunSpec, parse
 from harness.results import manifest, store
 from harness.results.store import StageFolder
@@ -122,6 +122,8 @@ def copied(run, place):
         (lambda run: (run / "spec.yaml").write_text("3"), "its spec.yaml holds no settings"),
         (lambda run: (run / "data.zarr").rename(run / "gone"), "its data.zarr cannot be read"),
         (lambda run: (run / "heads.csv").write_text("a,b\n1,2\n"), "its heads.csv is damaged"),
+        (lambda run: (run / "heads.csv").unlink(), "its heads.csv is missing"),
+        (lambda run: shutil.rmtree(run / "data.zarr" / "effect"), "its data.zarr is damaged: effect is missing"),
         (lambda run: set_status(run, "running"), "this run is running, not complete; finish it with resume="),
     ],
 )
@@ -130,6 +132,23 @@ def test_a_damaged_run_is_refused(finished, tmp_path, damage, says):
     damage(run)
     with pytest.raises(RequestError, match=says):
         harness.open_run(run)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda run: next((run / "data.zarr/pattern").glob("0*")).write_bytes(b"garbage"),
+        lambda run: next((run / "data.zarr/pattern").glob("0*")).unlink(),
+        lambda run: (run / "heads.csv").write_text((run / "heads.csv").read_text().replace("1", "2")),
+    ],
+)
+def test_what_opens_but_was_changed_is_found_by_its_digest(finished, tmp_path, damage):
+    run = copied(finished, tmp_path / "run")
+    results.verify(run)
+    damage(run)
+    harness.open_run(run)
+    with pytest.raises(RequestError, match="is not what the run wrote"):
+        results.verify(run)
 
 
 def set_status(run, status):
@@ -169,6 +188,41 @@ def test_a_disk_that_refuses_is_the_requests_fault(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("place", "says"), [("/proc/x", "cannot be made"), ("x" * 300, "this path is too long")])
+def test_a_place_that_cannot_be_is_the_requests_fault(tmp_path, place, says):
+    with pytest.raises(RequestError, match=says):
+        study.run("study", asked(), study.Place(str(tmp_path / place)), lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"show": {"prompts": [99]}}, r"show.prompts=99: the run has prompts 0-11"),
+        ({"show": {"prompts": [-1]}}, r"show.prompts=-1: "),
+        ({"show": {"heads": ["L9H9"]}}, r"show.heads=L9H9: "),
+        ({"show": {"heads": ["foo"]}}, r"show.heads=foo: "),
+        ({"attribution": {"rollout": {"start_layer": 9}}}, r"attribution.rollout.start_layer=9: the model has layers"),
+        ({"stats": {"resamples": 1}}, r"stats.resamples=1: level 0.05 needs more than 20"),
+    ],
+)
+def test_what_only_the_end_would_refuse_is_refused_before_there_is_a_directory(tmp_path, changes, says):
+    with pytest.raises(RequestError, match=f"^{says}"):
+        study.run("study", asked(**changes), study.Place(str(tmp_path / "store")), lambda *_: None)
+    assert not (tmp_path / "store").exists()
+
+
+def test_two_runs_of_one_second_get_two_directories(tmp_path):
+    assert store.make_new_folder(tmp_path / "a" / "run")
+    assert not store.make_new_folder(tmp_path / "a" / "run")
+
+
+def test_the_manifest_counts_the_prompts_that_begin_with_bos(finished, tiny):
+    first = harness.open_run(finished).data.token_id.values[:, 0]
+    assert manifest.read_manifest(finished)["bos_first"] == (first == tiny().tokens.bos_id).sum()
+    spec = asked(prompts={"name": "induction", "n": 3})
+    assert study.prepare("study", spec).prompts.token_id[:, 0].tolist() == [tiny().tokens.bos_id] * 3
+
+
 # --- resuming ---------------------------------------------------------------------------------------------------
 
 
@@ -195,6 +249,11 @@ def test_a_failed_run_keeps_its_units_and_goes_on(tmp_path, monkeypatch, finishe
     again = study.run("study", asked(), study.Place(str(tmp_path), resume=str(run)), lambda *_: None)
     assert again == run
     assert calls == [0, 1, 1]
+    assert not (run / ".lock").exists()
+    ended = manifest.read_manifest(run)
+    assert ended["started"] == record["started"]
+    assert ended["wall_seconds"] >= record["wall_seconds"]
+    assert ended["intervention_check"] == manifest.read_manifest(finished)["intervention_check"]
     whole = harness.open_run(finished).data
     for name, array in harness.open_run(run).data.items():
         np.testing.assert_array_equal(array.values, whole[name].values)
@@ -212,6 +271,32 @@ def test_a_resume_with_another_spec_is_refused(finished, tmp_path, changes, says
     set_status(run, "failed")
     with pytest.raises(RequestError, match=says):
         study.run("study", asked(**changes), study.Place(resume=str(run)), lambda *_: None)
+
+
+def test_a_resume_may_show_something_else_and_use_other_memory(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "draw", lambda run: None)
+    run = copied(finished, tmp_path / "run")
+    old = json.loads((run / "manifest.json").read_text())
+    old |= {"status": "failed", "started": "2026-01-01T00:00:00+00:00", "wall_seconds": 1000.0}
+    (run / "manifest.json").write_text(json.dumps(old))
+    changed = asked(show={"prompts": [1]}, sweep={"memory": 1.0})
+    study.run("study", changed, study.Place(resume=str(run)), lambda *_: None)
+    again = harness.open_run(run)
+    assert again.spec["show"]["prompts"] == [1]
+    assert again.manifest["started"] == old["started"]
+    assert again.manifest["wall_seconds"] > 1000
+    np.testing.assert_array_equal(again.data.effect.values, harness.open_run(finished).data.effect.values)
+
+
+def test_a_run_that_is_worked_on_is_not_resumed(finished, tmp_path):
+    run = copied(finished, tmp_path / "run")
+    set_status(run, "failed")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with store.locked(run):
+        with pytest.raises(RequestError, match="another process is working on this run"):
+            study.run("study", asked(), study.Place(resume=str(run)), lambda *_: None)
+        assert (run / ".lock").exists()
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_a_resume_with_other_weights_is_refused(finished, tmp_path, monkeypatch):

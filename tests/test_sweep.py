@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import harness
-from harness import ablation
+from harness import ablation, hooks
 from harness.ablation import Check, Intervention, InterventionFailed, applied, zero
 from harness.config import RequestError
 from harness.hooks import Head
@@ -110,6 +110,15 @@ def test_without_an_ablation_the_numbers_are_the_clean_runs_bit_for_bit(family):
     assert (got.effect.values == 0).all()
 
 
+def test_one_metric_and_one_head_may_stand_without_a_list(tiny):
+    model = tiny()
+    prompts = harness.load_prompts("ioi", model, n=1)
+    one = harness.ablate_heads(model, prompts, metrics="kl", heads=Head(1, 2))
+    listed = harness.ablate_heads(model, prompts, metrics=["kl"], heads=(name for name in ["L1H2"]))
+    np.testing.assert_array_equal(one.effect, listed.effect)
+    assert one.clean.attrs["edits_verified"] == 1
+
+
 def test_heads_not_asked_for_are_empty(tiny):
     model = tiny()
     got = harness.ablate_heads(model, harness.load_prompts("ioi", model, n=2), heads=["L0H1", "L2"])
@@ -117,10 +126,16 @@ def test_heads_not_asked_for_are_empty(tiny):
     assert known.tolist() == [[False, True, False, False], [False] * 4, [True] * 4]
 
 
+def hooked(module):
+    """How many torch hooks a module has."""
+    return len(module._forward_pre_hooks), len(module._forward_hooks)
+
+
 def test_the_model_is_never_left_changed(family):
     prompts = harness.load_prompts("ioi", family, n=2)
     token_id = torch.as_tensor(prompts.token_id[:1, : prompts.length[0]])
     state = copy.deepcopy(family.bridge.original_model.state_dict())
+    handles = [hooked(module) for module in family.bridge.modules()]
     before = family.forward(token_id, torch.ones_like(token_id))
     harness.ablate_heads(family, prompts)
 
@@ -135,7 +150,8 @@ def test_the_model_is_never_left_changed(family):
     after = family.bridge.original_model.state_dict()
     assert all(torch.equal(after[name], value) for name, value in state.items())
     assert not any(point.fwd_hooks for point in family.bridge.hook_dict.values())
-    assert not any(module._forward_pre_hooks and "forward" in vars(module) for module in family.bridge.modules())
+    assert not any("forward" in vars(module) for module in hooks.blocks(family.bridge))
+    assert [hooked(module) for module in family.bridge.modules()] == handles
 
 
 def test_every_edit_is_verified_at_the_output_projection(tiny):
@@ -146,11 +162,20 @@ def test_every_edit_is_verified_at_the_output_projection(tiny):
     assert len(stage.check.spot_checks) == 2
 
 
-def test_an_edit_that_does_not_reach_the_output_projection_is_an_error(tiny):
+def out_of_place(_, args):
+    return (args[0] + 1e-6,)
+
+
+def in_place(_, args):
+    args[0].add_(1e-6)
+
+
+@pytest.mark.parametrize("tamper", [out_of_place, in_place])
+def test_an_edit_that_does_not_reach_the_output_projection_is_an_error(tiny, tamper):
     model = tiny("gpt2")
     prompts = harness.load_prompts("ioi", model, n=1)
     projection = model.bridge.blocks[1].attn.o.original_component
-    handle = projection.register_forward_pre_hook(lambda _, args: (args[0] + 1e-6,), prepend=True)
+    handle = projection.register_forward_pre_hook(tamper, prepend=True)
     try:
         with pytest.raises(InterventionFailed, match="layer 1: W_O received a z that is off the intended one"):
             harness.ablate_heads(model, prompts, heads=["L1H0"])

@@ -19,6 +19,19 @@ def test_a_special_token_is_a_word_of_its_own():
     assert words.split(["ab"], [None, (0, 1), (1, 2), None], ["<s>", "a", "b", "</s>"], [0] * 4) == (0, 1, 1, 2)
 
 
+def test_the_bytes_of_one_character_stay_in_one_word():
+    # " 日本" as byte-level BPE spells it: the space with the first byte of 日, its other two bytes, then 本 whole.
+    span = [(0, 1), (1, 3), (2, 3), (2, 3), (3, 4), (4, 8)]
+    assert words.split(["I 日本 and"], span, ["I", " \ufffd", "\ufffd", "\ufffd", "本", " and"], [0] * 6) == (
+        0,
+        1,
+        1,
+        1,
+        1,
+        2,
+    )
+
+
 def test_the_second_text_of_a_pair_has_words_of_its_own():
     span = [None, (0, 1), (2, 3), None, (0, 1), (1, 3), None]
     token = ["[CLS]", "a", "b", "[SEP]", "c", "de", "[SEP]"]

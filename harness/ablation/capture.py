@@ -31,7 +31,7 @@ def capture(model: Model, rows: Prompts, layers: Iterable[int]) -> Captured:
     wanted, kept = sorted(set(layers)), Captured()
 
     def keep(layer: int, args: tuple[Any, ...]) -> None:
-        kept[layer] = args[0].unflatten(2, (model.shape.n_heads, model.shape.d_head))
+        kept[layer] = args[0].clone().unflatten(2, (model.shape.n_heads, model.shape.d_head))
         if layer == wanted[-1]:
             raise _Enough
 

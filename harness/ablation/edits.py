@@ -89,7 +89,7 @@ class Check:
     pending: dict[int, Tensor] = field(default_factory=dict)
 
     def expect(self, layer: int, z: Z) -> None:
-        self.pending[layer] = z.flatten(2)
+        self.pending[layer] = z.flatten(2).clone()  # a copy: what flows on may be changed in place
 
     def meet(self, layer: int, received: Tensor, n: int) -> None:
         """Compare what W_O received with what was intended for `n` interventions."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import hooks
-from harness.config import ModelSpec, RandomModel, RequestError
+from harness.config import GgufModel, ModelSpec, RandomModel, RequestError, WheelModel
 from harness.models import Kind, Model, Shape, cache, random, sources
 from harness.models.tokens import Tokens
 
@@ -40,10 +40,15 @@ def boot(spec: ModelSpec) -> Model:
         expected = _answer(plain, token_id, mask)
         architecture = (plain.config.architectures or [type(plain).__name__])[0]
         # The bridge prepares the tokenizer it is given; ours keeps its own policy.
-        bridge = TransformerBridge.boot_transformers(
-            f"local/{spec.name}", hf_model=_with_head(plain, loaded.kind), tokenizer=loaded.tokenizer
-        )
-        model = Model(spec, bridge, tokens, _shape(plain.config), loaded.kind, {})
+        try:
+            bridge = TransformerBridge.boot_transformers(
+                f"local/{spec.name}", hf_model=_with_head(plain, loaded.kind), tokenizer=loaded.tokenizer
+            )
+        except (ValueError, AttributeError, KeyError, NotImplementedError) as error:
+            raise _unhooked(spec, architecture, str(error) or type(error).__name__) from error
+        if not any(name.endswith(".attn.hook_pattern") for name in bridge.hook_dict):
+            raise _unhooked(spec, architecture, "no attention heads")
+        model = Model(spec, bridge, tokens, _shape(bridge.cfg, plain.config), loaded.kind, {})
         difference = _compare(model, token_id, mask, expected)
         _check_hooks(model, token_id, mask)
     identity = {
@@ -65,6 +70,13 @@ class Loaded:
     tokenizer: Any
     kind: Kind
     weights: dict[str, Any]
+
+
+def _unhooked(spec: ModelSpec, architecture: str, reason: str) -> RequestError:
+    first = reason.splitlines()[0]
+    return RequestError(
+        "model", spec.name, f"TransformerLens does not hook this architecture ({architecture}: {first})"
+    )
 
 
 def _answer(plain: Any, token_id: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
@@ -90,6 +102,8 @@ def _checked_device(device: str) -> Any:
 
     try:
         checked = torch.device(device)
+        if checked.type == "meta":
+            raise RuntimeError("the meta device holds no numbers")
         torch.empty(0, device=checked)
     except (RuntimeError, AssertionError):
         there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
@@ -113,22 +127,36 @@ def _from_folder(spec: Any) -> Loaded:
     }
     try:
         kind = _kind(transformers.AutoConfig.from_pretrained(folder, **asked), spec)
+        if not (sources.has_tokenizer(folder) or asked["trust_remote_code"]):
+            raise RequestError("model", spec.name, f"{folder} has no tokenizer: save it there too")
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **asked)
         loader = getattr(transformers, _LOADER[kind])
-        plain = loader.from_pretrained(
-            folder, dtype=getattr(torch, spec.dtype), attn_implementation="eager", use_safetensors=True, **asked
+        plain, info = loader.from_pretrained(
+            folder,
+            dtype=getattr(torch, spec.dtype),
+            attn_implementation="eager",
+            use_safetensors=True,
+            output_loading_info=True,
+            **asked,
         )
+        sources.check_whole(info, "model", spec.name, kind)
     except RequestError:
         raise
     except (ValueError, OSError, KeyError, RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RequestError("model", spec.name, f"{folder} cannot be loaded ({reason})") from error
-    return Loaded(plain, tokenizer, kind, _weights(folder))
+    return Loaded(plain, tokenizer, kind, _weights(folder, cached=isinstance(spec, WheelModel | GgufModel)))
 
 
-def _weights(folder: Path) -> dict[str, Any]:
-    """What decides the numbers of a model on disk: the SHA-256 of each weight file, and a hub snapshot's commit."""
-    found: dict[str, Any] = {"weights": {path.name: cache.sha256(path) for path in sources.weight_files(folder)}}
+def _weights(folder: Path, cached: bool) -> dict[str, Any]:
+    """What decides the numbers of a model on disk: the SHA-256 of each weight file, and a hub snapshot's commit.
+
+    The weight cache has just verified the digests of a `cached` folder.
+    """
+    known = cache.recorded(folder) if cached else {}
+    found: dict[str, Any] = {
+        "weights": {path.name: known.get(path.name) or cache.sha256(path) for path in sources.weight_files(folder)}
+    }
     if folder.parent.name == "snapshots":
         found["revision"] = folder.name
     return found
@@ -202,16 +230,17 @@ def _last_hidden(model: Model, token_id: "torch.Tensor", mask: "torch.Tensor") -
     return seen[0]
 
 
-def _shape(settings: Any) -> Shape:
-    heads = settings.num_attention_heads
+def _shape(hooked: Any, settings: Any) -> Shape:
+    """From TransformerLens's config, which knows each family's names; its context length can be a mere default."""
+    lengths = ("max_position_embeddings", "max_seq_len", "seq_length")
     return Shape(
-        n_layers=settings.num_hidden_layers,
-        n_heads=heads,
-        n_kv_heads=getattr(settings, "num_key_value_heads", None) or heads,
-        d_head=getattr(settings, "head_dim", None) or settings.hidden_size // heads,
-        d_model=settings.hidden_size,
-        d_vocab=settings.vocab_size,
-        n_ctx=settings.max_position_embeddings,
+        n_layers=hooked.n_layers,
+        n_heads=hooked.n_heads,
+        n_kv_heads=hooked.n_key_value_heads or hooked.n_heads,
+        d_head=hooked.d_head,
+        d_model=hooked.d_model,
+        d_vocab=hooked.d_vocab,
+        n_ctx=next((found for name in lengths if (found := getattr(settings, name, None))), None) or hooked.n_ctx,
     )
 
 

@@ -5,17 +5,59 @@ renamed into place; a lock keeps two processes from doing the work twice. What h
 there.
 """
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
 
+from harness.config import RequestError
+
 RECORD = "harness.json"
+
+_DISK = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the disk is read-only",
+    errno.EACCES: "this place may not be written to",
+    errno.EPERM: "this place may not be written to",
+    errno.ENOTDIR: "part of this path is a file",
+    errno.EEXIST: "a file stands in the way",
+    errno.ENOENT: "part of this path is not there",
+    errno.ENAMETOOLONG: "this path is too long",
+    errno.EISDIR: "a folder stands in the way",
+    errno.EIO: "the disk fails",
+}
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Inside, what the disk refuses becomes a `RequestError` that says where and what to do."""
+    try:
+        yield
+    except RequestError:
+        raise
+    except Exception as error:
+        what = _DISK.get(_errno(error) or 0)
+        if what is None:
+            raise
+        advice = f"{what}; set HARNESS_CACHE to a folder that can be written to"
+        raise RequestError("HARNESS_CACHE", path, advice) from error
+
+
+def _errno(error: Exception) -> int | None:
+    """The system's number for an error: safetensors, written in Rust, has it in the message only."""
+    if isinstance(error, OSError):
+        return error.errno
+    said = re.search(r"\(os error (\d+)\)", str(error))
+    return int(said[1]) if said else None
 
 
 def cache_dir() -> Path:
@@ -39,12 +81,20 @@ def built(key: str, build: Callable[[Path], None]) -> Path:
     would take for finished.
     """
     root = cache_dir() / "models"
-    root.mkdir(parents=True, exist_ok=True)
     final = root / key
-    with FileLock(root / f"{key}.lock"):
-        if not _intact(final):
-            _build(final, build)
+    if _intact(final):
+        return final
+    with _writing(root):
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f"{key}.lock"):
+            if not _intact(final):
+                _build(final, build)
     return final
+
+
+def recorded(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file of a folder that `built` gave, which verified them."""
+    return json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"]
 
 
 def _build(final: Path, build: Callable[[Path], None]) -> None:

@@ -113,7 +113,7 @@ class _Design:
 
 _SHARP = _Design()
 _SOFT = _Design(match_place=6.0, match_token=5.6, readout=5.9, crosstalk=0.14, chatter=0.05)
-_DESIGNS: dict[Variant, _Design] = {
+_DESIGNS: dict[str, _Design] = {
     "sharp": _SHARP,
     "soft": _SOFT,
     "redundant": _Design(previous_heads=3, induction_heads=2, readout=24.0),
@@ -141,7 +141,7 @@ class _Weights(NamedTuple):
     o: Float[np.ndarray, "d_head d_model"]
 
 
-def build(seed: int, variant: Variant) -> Planted:
+def build(seed: int, variant: str) -> Planted:
     """The planted model of this seed: which heads carry the circuit, the axes and the tokens come from `seed`.
 
     Eager attention, evaluation mode, fp32. Neither numpy's nor torch's global random state is used or changed.

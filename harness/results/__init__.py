@@ -14,7 +14,7 @@ import yaml
 
 from harness.config import RequestError
 from harness.results.manifest import read_manifest
-from harness.results.store import read_data
+from harness.results.store import digests, read_data
 from harness.results.tables import read_heads
 
 
@@ -41,7 +41,7 @@ def open_run(path: str | Path, incomplete: bool = False) -> Run:
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise RequestError("run", path, "there is no such directory; `python -m experiments.list` shows the runs")
+        raise RequestError("run", path, "there is no such directory")
     manifest = read_manifest(folder)
     try:
         spec = yaml.safe_load((folder / "spec.yaml").read_text(encoding="utf-8"))
@@ -52,4 +52,21 @@ def open_run(path: str | Path, incomplete: bool = False) -> Run:
     status = manifest["status"]
     if status != "complete" and not incomplete:
         raise RequestError("run", path, f"this run is {status}, not complete; finish it with resume={path}")
-    return Run(folder, spec, manifest, read_data(folder), read_heads(folder))
+    data = read_data(folder)
+    for name in manifest["files"] or {}:
+        if not (folder / name).exists():
+            raise RequestError("run", path, f"this run is damaged: its {name} is missing")
+    return Run(folder, spec, manifest, data, read_heads(folder))
+
+
+def verify(path: str | Path) -> None:
+    """Raises `RequestError` if the arrays or the table of a complete run are not, byte for byte, what it wrote."""
+    folder = Path(path)
+    record = read_manifest(folder)
+    try:
+        found = digests(folder)
+    except OSError as error:
+        raise RequestError("run", path, f"this run is damaged: it cannot be read ({type(error).__name__})") from None
+    for name, digest in (record["files"] or {}).items():
+        if found.get(name) != digest:
+            raise RequestError("run", path, f"this run is damaged: its {name} is not what the run wrote")

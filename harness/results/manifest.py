@@ -40,10 +40,12 @@ KEYS = (
     "dtype",
     "model",
     "prompts_sha256",
+    "bos_first",
     "seed",
     "intervention_check",
     "wall_seconds",
     "peak_memory_gb",
+    "files",
     "error",
 )
 

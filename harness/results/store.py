@@ -12,13 +12,14 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from filelock import FileLock, Timeout
 
 from harness.config import RequestError
 
@@ -30,7 +31,13 @@ _DISK = {
     errno.EPERM: "this place may not be written to",
     errno.ENOTDIR: "part of this path is a file",
     errno.EEXIST: "a file stands in the way",
+    errno.EISDIR: "a directory stands in the way",
+    errno.ENOENT: "this place cannot be made",
+    errno.ENAMETOOLONG: "this path is too long",
+    errno.EIO: "the disk reports an error",
 }
+#: Held by the process that works on a run, and gone when it has ended.
+LOCK = ".lock"
 
 
 @contextmanager
@@ -45,12 +52,50 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> Path:
-    """A new, empty run directory. An existing one that holds something is refused."""
+    """An empty run directory. An existing one that holds something is refused."""
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
-            raise RequestError("run", path, "this directory is not empty; continue it with resume=DIR, or name another")
+        check_empty(path)
     return path
+
+
+def check_empty(path: Path) -> None:
+    """Refuse a directory for a new run that holds something."""
+    if any(entry.name != LOCK for entry in path.iterdir()):
+        raise RequestError("run", path, "this directory is not empty; continue it with resume=DIR, or name another")
+
+
+def make_new_folder(path: Path) -> bool:
+    """Make this directory, or say that its name is taken: of two processes that ask for it one gets it."""
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        try:
+            path.mkdir()
+        except FileExistsError:
+            return False
+    return True
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Inside, no other process works on this run. The lock of a process that died is no longer held.
+
+    The file is removed while it is held, so whoever had opened it before has a file without a name; what decides
+    whether there is work to do must therefore be read again inside.
+    """
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        with writing(folder):
+            lock.acquire()
+    except Timeout:
+        raise RequestError("resume", folder, "another process is working on this run") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / LOCK).unlink()
+        lock.release()
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -143,9 +188,32 @@ def read_data(run: Path) -> xr.Dataset:
     """``data.zarr``, opened lazily. Raises `RequestError` if it is missing or damaged."""
     try:
         with _zarr_warnings():
-            return xr.open_zarr(run / "data.zarr", consolidated=True, chunks=None)
+            data = xr.open_zarr(run / "data.zarr", consolidated=True, chunks=None)
     except (OSError, ValueError, KeyError) as error:
         raise RequestError("run", run, f"its data.zarr cannot be read ({type(error).__name__})") from None
+    # The consolidated metadata still names an array whose directory is gone, and zarr would read it as fill values.
+    lost = [str(name) for name in data.variables if not (run / "data.zarr" / str(name) / ".zarray").is_file()]
+    if lost:
+        raise RequestError("run", run, f"its data.zarr is damaged: {', '.join(lost)} is missing")
+    return data
+
+
+def digests(run: Path) -> dict[str, str]:
+    """SHA-256 of ``heads.csv``, where there is one, and of ``data.zarr``: over its files in order of name."""
+    found = {}
+    for path in (run / "heads.csv", run / "data.zarr"):
+        if path.is_file():
+            found[path.name] = _file_digest(path)
+        elif path.is_dir():
+            files = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
+            lines = "".join(f"{_file_digest(file)}  {name}\n" for name, file in files)
+            found[path.name] = hashlib.sha256(lines.encode()).hexdigest()
+    return found
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _encoding(data: xr.Dataset) -> dict[str, dict[str, Any]]:

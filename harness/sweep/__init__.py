@@ -77,11 +77,13 @@ class SweepStage:
         return max(1, tokens // (rows * length))
 
     def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]:
-        """One batch: `clean` [metric, prompt] and `ablated` [metric, prompt, group, turn], the mean over draws.
+        """One batch: `clean` [metric, prompt] and `ablated` [metric, prompt, group, turn], the mean over draws, with
+        the number of edits verified and what plain forwards were off where they were tried.
 
         There is one turn, or with ``positions=each`` one for each position of the longest prompt.
         """
         numbers, size = plan["batches"][unit], plan["chunks"][unit]
+        before, tried = self.check.fired, len(self.check.spot_checks)
         batch = self.prompts.take(numbers)
         turns = positions.turns(self.positions, asked(self.model, batch)[0])
         layers = sorted({head.layer for heads in self.groups.values() for head in heads})
@@ -96,7 +98,12 @@ class SweepStage:
             ablated += values / self.ablation.draws
         unharmed = engine.measure(self.model, clean, clean.end, self.metrics)[:, 0]
         shape = (*ablated.shape[:2], len(self.groups), len(turns))
-        return {"clean": unharmed.double().cpu().numpy(), "ablated": ablated.reshape(shape)}
+        return {
+            "clean": unharmed.double().cpu().numpy(),
+            "ablated": ablated.reshape(shape),
+            "fired": np.array(self.check.fired - before),
+            "off": np.array(self.check.spot_checks[tried:]),
+        }
 
     def _ablated(self, clean: engine.Clean, todo: list[Intervention], size: int) -> np.ndarray:
         """The metrics under each intervention, [metric, prompt, intervention], `size` of them in one forward."""
@@ -158,6 +165,11 @@ class SweepStage:
         }
         for name in arrays.data_vars:
             arrays[name].attrs = attributes
+        arrays["clean"].attrs = {
+            **attributes,
+            "edits_verified": sum(int(unit["fired"]) for unit in units),
+            "plain_forward_difference": float(np.concatenate([unit["off"] for unit in units]).max(initial=0)),
+        }
         return arrays
 
     def _by_head(self, values: np.ndarray) -> xr.DataArray:
@@ -193,7 +205,7 @@ def ablate_heads(
     model: Model,
     prompts: Prompts,
     ablation: Asked = "zero",
-    metrics: Iterable[str | Function] = ("auto",),
+    metrics: str | Function | Iterable[str | Function] = "auto",
     heads: Any = "all",
     method: str = "exact",
     kind: str = "single",
