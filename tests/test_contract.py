@@ -182,6 +182,11 @@ def test_a_full_disk(command, tmp_path, monkeypatch):
     assert "the disk is full" in err.splitlines()[-1]
 
 
+def listening():
+    """A command started in the background of a script has SIGINT ignored, and would never hear it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def run_command(*arguments, **options):
     return subprocess.run(
         [sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120, **options
@@ -207,7 +212,9 @@ def test_an_interrupt_while_importing_says_nothing():
         "import os, signal, sys; sys.argv = ['-m']; import experiments; "
         "os.kill(os.getpid(), signal.SIGINT); sys.exit(1)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, preexec_fn=listening
+    )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
@@ -237,7 +244,7 @@ def test_an_interrupted_run_is_code_130_and_can_go_on(tmp_path, number):
     base = [sys.executable, "-m", "experiments.ablate_heads"]
     process = subprocess.Popen(
         [*base, "model=random", "prompts.n=60", f"run={tmp_path / 'run'}"],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listening,
     )  # fmt: skip
     for line in process.stderr:
         if line.startswith("sweep 1/"):

@@ -1,7 +1,6 @@
 """Effects to claims: against scipy, against sums worked by hand, and against noise whose truth is known."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -511,20 +510,16 @@ def test_few_skewed_clusters_are_where_the_guarantee_ends():
 # --- cost
 
 
-def test_270_heads_512_prompts_10_000_resamples_are_quick_and_small():
-    # Measured: 0.6 CPU-seconds and 0.15 GB in all; the bound leaves room for a loaded machine.
+def test_270_heads_512_prompts_10_000_resamples_stay_small():
+    # Measured: 0.15 GB in all, numpy and pandas included (and 0.6 CPU-seconds; times are for the benchmark).
     code = """if True:
-        import resource, sys, time
+        import sys, tracemalloc
         import numpy as np
         import harness.stats
         effect = np.random.default_rng(0).normal(size=(512, 30, 9))
-        start = time.process_time()
+        tracemalloc.start()
         harness.stats.summarize(effect, min_effect=0.1)
-        print(time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, *sys.modules)"""
-    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    out = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, **threads}
-    ).stdout.split()
-    assert float(out[0]) < 6
-    assert int(out[1]) < 1_000_000  # kilobytes
-    assert not {"torch", "scipy", "xarray", "transformers"} & set(out[2:])
+        print(tracemalloc.get_traced_memory()[1], *sys.modules)"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert int(out[0]) < 500_000_000
+    assert not {"torch", "scipy", "xarray", "transformers"} & set(out[1:])
