@@ -22,7 +22,8 @@ from harness.config import RequestError
 
 RECORD = "harness.json"
 
-_DISK = {
+#: What a disk may refuse, in words; `harness.results.store` says it in the same ones.
+DISK = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
     errno.EROFS: "the disk is read-only",
@@ -45,7 +46,7 @@ def _writing(path: Path) -> Iterator[None]:
     except RequestError:
         raise
     except Exception as error:
-        what = _DISK.get(_errno(error) or 0)
+        what = DISK.get(_errno(error) or 0)
         if what is None:
             raise
         advice = f"{what}; set HARNESS_CACHE to a folder that can be written to"

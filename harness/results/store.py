@@ -4,7 +4,6 @@ Everything is written under a temporary name in the same folder and renamed. A f
 request's fault (`RequestError`), not a traceback.
 """
 
-import errno
 import hashlib
 import io
 import json
@@ -22,20 +21,8 @@ import xarray as xr
 from filelock import FileLock, Timeout
 
 from harness.config import RequestError
+from harness.models.cache import DISK
 
-_DISK = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "the disk is read-only",
-    errno.EACCES: "this place may not be written to",
-    errno.EPERM: "this place may not be written to",
-    errno.ENOTDIR: "part of this path is a file",
-    errno.EEXIST: "a file stands in the way",
-    errno.EISDIR: "a directory stands in the way",
-    errno.ENOENT: "this place cannot be made",
-    errno.ENAMETOOLONG: "this path is too long",
-    errno.EIO: "the disk reports an error",
-}
 #: Held by the process that works on a run, and gone when it has ended.
 LOCK = ".lock"
 
@@ -46,9 +33,9 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK:
+        if error.errno not in DISK:
             raise
-        raise RequestError("store", path, f"{_DISK[error.errno]}; choose another with store=DIR") from error
+        raise RequestError("store", path, f"{DISK[error.errno]}; choose another with store=DIR") from error
 
 
 def make_folder(path: Path) -> Path:
