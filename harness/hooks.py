@@ -4,15 +4,14 @@ TransformerLens renames a hook point: this is the file that changes.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from harness.config import RequestError
 
 Kind = Literal["pattern", "z", "q", "k", "v", "scores"]
 
-#: Which axes a hook point's tensor has, after the batch.
-AXES: dict[str, tuple[str, ...]] = {
+_AXES: dict[str, tuple[str, ...]] = {
     "pattern": ("head", "query", "key"),
     "scores": ("head", "query", "key"),
     "z": ("position", "head", "d_head"),
@@ -20,63 +19,206 @@ AXES: dict[str, tuple[str, ...]] = {
     "k": ("position", "kv_head", "d_head"),
     "v": ("position", "kv_head", "d_head"),
 }
+#: Which positions an axis counts.
+POSITIONS = {"query": "position", "key": "position", "source_query": "source_position", "source_key": "source_position"}
+
+
+def axes(kind: "Kind", stack: str = "") -> tuple[str, ...]:
+    """Which axes a hook point's tensor has, after the batch; those of a source text are named so."""
+    of_source = {
+        "encoder": {"position", "query", "key"},
+        "cross": {"key"} | ({"position"} if kind in ("k", "v") else set()),
+    }
+    return tuple(f"source_{axis}" if axis in of_source.get(stack, ()) else axis for axis in _AXES[kind])
+
+
+#: The stacks of an encoder-decoder, in the order in which they run. A model with one stack has only ``""``.
+STACKS = ("encoder", "decoder", "cross")
+
+#: Where TransformerLens puts the attention of a layer, by stack.
+_ATTENTION = {
+    "": "blocks.{}.attn",
+    "encoder": "encoder_blocks.{}.attn",
+    "decoder": "decoder_blocks.{}.self_attn",
+    "cross": "decoder_blocks.{}.cross_attn",
+}
+
+
+class Site(NamedTuple):
+    """One attention of a model: a layer, in an encoder-decoder of a stack. ``str(Site(5, "cross")) == "cross.L5"``.
+
+    Or one MLP: ``str(Site(5, part="mlp")) == "L5.mlp"``.
+    """
+
+    layer: int
+    stack: str = ""
+    part: Literal["attention", "mlp"] = "attention"
+
+    def __str__(self) -> str:
+        name = f"{self.stack}.L{self.layer}" if self.stack else f"L{self.layer}"
+        return f"{name}.mlp" if self.part == "mlp" else name
 
 
 class Head(NamedTuple):
-    """A query head: layer and head, both zero-based. ``str(Head(5, 1)) == "L5H1"``."""
+    """A query head: layer and head, both zero-based, and in an encoder-decoder the stack.
+
+    ``str(Head(5, 1)) == "L5H1"`` and ``str(Head(5, 1, "cross")) == "cross.L5H1"``.
+    """
 
     layer: int
     head: int
+    stack: str = ""
 
     def __str__(self) -> str:
-        return f"L{self.layer}H{self.head}"
+        return f"{self.site}H{self.head}"
+
+    @property
+    def site(self) -> Site:
+        return Site(self.layer, self.stack)
 
     @classmethod
     def parse(cls, text: str) -> "Head":
         """``"L5H1"`` to ``Head(5, 1)``; anything else is a `RequestError`."""
-        match = re.fullmatch(r"[Ll](\d+)[Hh](\d+)", text.strip())
-        if not match:
+        stack, layer, head = _parts(text)
+        if layer is None or head is None:
             raise RequestError("heads", text, "a head is written L5H1 (layer 5, head 1)")
-        return cls(int(match[1]), int(match[2]))
+        return cls(layer, head, stack)
 
 
-def check_head(head: Head, model: str, n_layers: int, n_heads: int) -> Head:
+class Mlp(NamedTuple):
+    """A layer's MLP, edited as if it were the one head of its site, with d_model for d_head."""
+
+    layer: int
+    stack: str = ""
+
+    def __str__(self) -> str:
+        return str(self.site)
+
+    @property
+    def head(self) -> int:
+        return 0
+
+    @property
+    def site(self) -> Site:
+        return Site(self.layer, self.stack, "mlp")
+
+
+#: What an intervention replaces.
+Part = Head | Mlp
+
+#: How many layers a model has; of an encoder-decoder, how many each stack has.
+Layers = int | Mapping[str, int]
+
+
+def check_head(head: Head, model: str, n_layers: Layers, n_heads: int) -> Head:
     """The head itself, if the model has it; otherwise a `RequestError` that says what it has."""
-    if not 0 <= head.layer < n_layers:
-        raise RequestError("heads", str(head), f"{head} is outside {model}: it has layers 0-{n_layers - 1}")
-    if not 0 <= head.head < n_heads:
-        raise RequestError("heads", str(head), f"{head} is outside {model}: it has heads 0-{n_heads - 1} in each layer")
+    _named(str(head), model, _by_stack(n_layers), n_heads)
     return head
 
 
-def parse_heads(asked: str | Head | Iterable[str | Head], model: str, n_layers: int, n_heads: int) -> tuple[Head, ...]:
-    """``"all"``, one head, or names such as ``["L5H1", "L7"]`` (a whole layer), to heads in order, each once."""
+def parse_heads(
+    asked: str | Head | Iterable[str | Head], model: str, n_layers: Layers, n_heads: int
+) -> tuple[Head, ...]:
+    """``"all"``, one head, or names such as ``["L5H1", "L7"]`` (a whole layer) or ``["cross"]`` (a whole stack of an
+    encoder-decoder), to heads in the order in which they run, each once."""
     names = [asked] if isinstance(asked, str | Head) else list(asked)
+    stacks = _by_stack(n_layers)
     if names == ["all"]:
-        return tuple(Head(layer, head) for layer in range(n_layers) for head in range(n_heads))
-    wanted: set[Head] = set()
-    for name in names:
-        layer = re.fullmatch(r"[Ll](\d+)", name.strip()) if isinstance(name, str) else None
-        if layer:
-            wanted |= {check_head(Head(int(layer[1]), head), model, n_layers, n_heads) for head in range(n_heads)}
-        else:
-            head = Head.parse(name) if isinstance(name, str) else Head(*name)
-            wanted.add(check_head(head, model, n_layers, n_heads))
+        return _all(stacks, n_heads)
+    wanted = {head for name in names for head in _named(_written(name), model, stacks, n_heads)}
     if not wanted:
         raise RequestError("heads", "[]", "name at least one head, or say heads=all")
-    return tuple(sorted(wanted))
+    return tuple(head for head in _all(stacks, n_heads) if head in wanted)
 
 
-def hook_name(kind: Kind, layer: int) -> str:
-    """The hook point that carries `kind` in this layer of a decoder."""
-    return f"blocks.{layer}.attn.hook_{'attn_scores' if kind == 'scores' else kind}"
+def _by_stack(n_layers: Layers) -> Mapping[str, int]:
+    return {"": n_layers} if isinstance(n_layers, int) else n_layers
+
+
+def _written(name: Any) -> str:
+    return name if isinstance(name, str) else str(Head(*name))
+
+
+def _all(stacks: Mapping[str, int], n_heads: int) -> tuple[Head, ...]:
+    return tuple(
+        Head(layer, head, stack) for stack, n in stacks.items() for layer in range(n) for head in range(n_heads)
+    )
+
+
+def _named(name: str, model: str, stacks: Mapping[str, int], n_heads: int) -> list[Head]:
+    """The heads that one name means; a `RequestError` for those that the model does not have."""
+    stack, layer, number = _parts(name)
+    if layer is None and not stack:
+        raise RequestError("heads", name, "a head is written L5H1 (layer 5, head 1), its whole layer L5")
+    if stack not in stacks:
+        known = " or ".join(f"{known}.{name}" for known in stacks)
+        remedy = f"{model} has only one stack: leave out {stack}" if "" in stacks else f"of which stack? Write {known}"
+        raise RequestError("heads", name, remedy)
+    of = f"the {stack} stack of {model}" if stack else model
+    if layer is not None and layer >= stacks[stack]:
+        raise RequestError("heads", name, f"{name} is outside {of}: it has layers 0-{stacks[stack] - 1}")
+    if number is not None and number >= n_heads:
+        raise RequestError("heads", name, f"{name} is outside {of}: it has heads 0-{n_heads - 1} in each layer")
+    return [
+        Head(at, head, stack)
+        for at in (range(stacks[stack]) if layer is None else [layer])
+        for head in (range(n_heads) if number is None else [number])
+    ]
+
+
+def _parts(name: str) -> tuple[str, int | None, int | None]:
+    """Stack, layer and head of ``cross.L5H1``, ``L5H1``, ``L5`` or ``cross``; nothing of anything else."""
+    match = re.fullmatch(rf"(?:({'|'.join(STACKS)})(?:\.(?=L)|$))?(?:L(\d+)(?:H(\d+))?)?", name.strip(), re.IGNORECASE)
+    stack, layer, head = match.groups() if match else (None, None, None)
+    return (stack or "").lower(), None if layer is None else int(layer), None if head is None else int(head)
+
+
+def hook_name(kind: Kind, site: Site) -> str:
+    """The hook point that carries `kind` in this attention."""
+    return f"{_ATTENTION[site.stack].format(site.layer)}.hook_{'attn_scores' if kind == 'scores' else kind}"
 
 
 def blocks(bridge: Any) -> list[Any]:
-    """The layers of a decoder, in order, as torch modules."""
+    """The layers of a model as torch modules, in the order in which they run."""
+    if hasattr(bridge, "encoder_blocks"):
+        return [*bridge.encoder_blocks, *bridge.decoder_blocks]
     return list(bridge.blocks)
 
 
-def output_projection(bridge: Any, layer: int) -> Any:
+def output_projection(bridge: Any, site: Site) -> Any:
     """The torch module W_O itself, below TransformerLens: it reads z with the heads side by side."""
-    return bridge.blocks[layer].attn.o.original_component
+    return bridge.get_submodule(f"{_ATTENTION[site.stack].format(site.layer)}.o").original_component
+
+
+def has_mlp(bridge: Any, site: Site) -> bool:
+    """Whether the layer has one MLP (a mixture of experts has many)."""
+    try:
+        bridge.get_submodule(f"{_block(site)}.mlp.out")
+    except AttributeError:
+        return False
+    return True
+
+
+def mlp_output(bridge: Any, site: Site) -> Any:
+    """The torch module that writes a layer's MLP output [row, position, d_model], its last."""
+    return bridge.get_submodule(f"{_block(site)}.mlp.out").original_component
+
+
+def mlp_hook_name(site: Site) -> str:
+    """The hook point that sees what `mlp_output` gave."""
+    return f"{_block(site)}.mlp.out.hook_out"
+
+
+def _block(site: Site) -> str:
+    return _ATTENTION[site.stack].format(site.layer).rpartition(".")[0]
+
+
+def final_norm(bridge: Any) -> Any:
+    """TransformerLens's module of the norm between the last block and the unembedding; the torch module is inside."""
+    return bridge.decoder_ln_final if hasattr(bridge, "encoder_blocks") else bridge.ln_final
+
+
+def norm_of_write(bridge: Any, site: Site) -> Any | None:
+    """The torch module of a norm between W_O and the residual stream (Gemma's), if the layer has one."""
+    block = bridge.get_submodule(_block(site))
+    return block.ln1_post.original_component if hasattr(block, "ln1_post") else None

@@ -25,6 +25,14 @@ else:  # the names of the metrics must be had without waiting for torch
     Tensor = Any
 
 Need = Literal["answer", "distractor"]
+Output = Literal["distribution", "labels", "vector"]
+#: What a model gives that a metric can read, by its kind; all others give a distribution over a vocabulary.
+_GIVES: dict[str, tuple[Output, ...]] = {"embedding": ("vector",), "classifier": ("distribution", "labels")}
+_GIVER: dict[Output, str] = {
+    "distribution": "a model with a vocabulary",
+    "labels": "a classifier",
+    "vector": "a model that gives one vector per text",
+}
 
 
 @dataclass
@@ -64,8 +72,8 @@ class Meaning:
 class Metric:
     """A number per prompt, its unit, which way is better, and what the prompts must have.
 
-    `distance` marks a metric that compares with the clean run and is never negative. `of` is what it reads: the
-    distribution over a vocabulary, or one vector per text.
+    `distance` marks a metric that compares with the clean run and is never negative. `of` is what it reads: a
+    distribution (over a vocabulary, or over labels), one over labels, or one vector per text.
     """
 
     compute: Function
@@ -73,7 +81,7 @@ class Metric:
     higher_is_better: bool | None
     needs: tuple[Need, ...] = ()
     distance: bool = False
-    of: Literal["distribution", "vector"] = "distribution"
+    of: Output = "distribution"
 
     @property
     def meaning(self) -> Meaning:
@@ -108,6 +116,11 @@ def prob(read: Readout) -> Float[Tensor, " target"]:
     return read.at(read.log_prob, read.correct).exp()
 
 
+def label(read: Readout) -> Float[Tensor, " target"]:
+    """Logit of the right label."""
+    return read.at(read.logits.float(), read.correct)
+
+
 def embedding(read: Readout) -> Float[Tensor, " target"]:
     """Cosine distance of the text's vector to its clean one: 1 − cos = ½‖u − v‖² of the unit vectors, from 0 to 2."""
     assert read.clean is not None
@@ -121,6 +134,7 @@ METRICS: dict[str, Metric] = {
     "kl": Metric(kl, "nats per target token", higher_is_better=False, distance=True),
     "accuracy": Metric(accuracy, "share of targets", higher_is_better=True),
     "prob": Metric(prob, "probability", higher_is_better=True),
+    "label": Metric(label, "logits", higher_is_better=True, of="labels"),
     "embedding": Metric(embedding, "cosine distance", higher_is_better=False, distance=True, of="vector"),
 }
 
@@ -154,7 +168,8 @@ def meaning(name: str, attrs: Mapping[str, Any]) -> Meaning:
 def choose(asked: str | Function | Iterable[str | Function], prompts: "Prompts") -> tuple[str | Function, ...]:
     """The metrics (or the one metric) a request names, checked against the prompts and what the model gives for them.
 
-    ``auto`` is `loss`, and `logit_diff` where it can be; `embedding` for a model that gives one vector per text.
+    ``auto`` is `loss`, and `logit_diff` where it can be; `label` too for a classifier, and `embedding` alone for a
+    model that gives one vector per text.
     A metric may also be a function of a `Readout` that gives one number for each target; it is called as it is named,
     reads token 0 where the prompts have no answer or distractor, and always has the clean logits.
     Raises `RequestError` for an unknown metric, for one that the model or the prompts do not allow, and for a function
@@ -163,7 +178,7 @@ def choose(asked: str | Function | Iterable[str | Function], prompts: "Prompts")
     names = (asked,) if isinstance(asked, str) or callable(asked) else tuple(dict.fromkeys(asked))
     possible = [name for name, metric in METRICS.items() if not _lacking(metric, prompts)]
     if names == ("auto",):
-        return tuple(name for name in ("loss", "logit_diff", "embedding") if name in possible)
+        return tuple(name for name in ("loss", "logit_diff", "label", "embedding") if name in possible)
     if not names:
         raise RequestError("metrics", "[]", near("", possible))
     _check_functions([one for one in names if not isinstance(one, str)])
@@ -180,10 +195,8 @@ def choose(asked: str | Function | Iterable[str | Function], prompts: "Prompts")
 
 def _lacking(metric: Metric, prompts: "Prompts") -> str:
     """What a metric needs and does not get; empty if nothing."""
-    gives: dict[str, str] = {"embedding": "vector"}
-    if gives.get(prompts.kind, "distribution") != metric.of:
-        wanted = {"vector": "a model that gives one vector per text", "distribution": "a model with a vocabulary"}
-        return wanted[metric.of]
+    if metric.of not in _GIVES.get(prompts.kind, ("distribution",)):
+        return _GIVER[metric.of]
     missing = [need for need in metric.needs if not getattr(prompts, f"has_{need}")]
     return f"prompts with {missing[0]}, and {prompts.name} has none" if missing else ""
 

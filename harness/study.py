@@ -251,13 +251,12 @@ def _rollout(pattern: xr.DataArray, spec: RunSpec) -> xr.DataArray:
 
 def _checks_of(data: xr.Dataset) -> dict[str, Any] | None:
     """What the arrays say of all units' checks, those of an earlier process too."""
-    found = data["clean"].attrs if "clean" in data else {}
-    if "edits_verified" not in found:
+    found = [array.attrs for array in data.data_vars.values() if "edits_verified" in array.attrs]
+    if not found:
         return None
-    off = found.get("plain_forward_difference")
     return {
-        "edits_verified": int(found["edits_verified"]),
-        "plain_forward_difference": None if off is None else float(off),
+        "edits_verified": sum(int(each["edits_verified"]) for each in found),
+        "plain_forward_difference": max(float(each["plain_forward_difference"]) for each in found),
     }
 
 

@@ -13,6 +13,7 @@ from harness import ablation, metrics
 from harness.ablation import applied, donors, positions, zeros
 from harness.config import RequestError
 from harness.hooks import Head
+from harness.models import Inputs
 from harness.models import random as random_models
 from harness.results.store import StageFolder
 from harness.sweep import SweepStage, groups
@@ -470,9 +471,10 @@ def test_the_plan_says_which_mean_and_which_donors(tiny):
 
 @pytest.mark.parametrize(
     ("asked", "where", "edits"),
-    [("zero", "last", 3), ("patch", [0, 1], 3), ({"name": "resample", "draws": 2}, "each", 6)],
+    [("zero", "last", 6), ("patch", [0, 1], 6), ({"name": "resample", "draws": 2}, "each", 6)],
 )
 def test_every_edit_is_counted(tiny, asked, where, edits):
+    """Those of the null that the distance is held against, too."""
     model = tiny()
     prompts = harness.load_prompts("ioi", model, n=3)
     stage = stage_of(model, prompts, asked, where)
@@ -483,10 +485,10 @@ def test_every_edit_is_counted(tiny, asked, where, edits):
 
 def test_nothing_is_left_on_the_model(model, prompts):
     token_id = torch.as_tensor(tokens(prompts, 0))[None]
-    before, hooked = model.forward(token_id, torch.ones_like(token_id)), hooks_on(model)
+    before, hooked = model.forward(Inputs(token_id, torch.ones_like(token_id))), hooks_on(model)
     for asked in BASELINES:
         harness.ablate_heads(model, prompts, asked, ["loss"], HEADS)
-    assert torch.equal(model.forward(token_id, torch.ones_like(token_id)), before)
+    assert torch.equal(model.forward(Inputs(token_id, torch.ones_like(token_id))), before)
     assert hooks_on(model) == hooked
     assert not any(point.fwd_hooks for point in model.bridge.hook_dict.values())
 
@@ -502,7 +504,7 @@ def test_applied_touches_only_the_asked_positions_of_each_row(tiny):
     prompts = harness.load_prompts("inline", model, text=["When Mary went to the store", "the office"])
     token_id, mask = torch.as_tensor(prompts.token_id).clamp(min=0), torch.as_tensor(prompts.token_id >= 0).long()
     with applied(model, ablation.Intervention((Head(1, 2),), zeros, ((3, 4), (0,)))) as check:
-        got = model.forward(token_id, mask)
+        got = model.forward(Inputs(token_id, mask))
     assert check.fired == 1
     for row, places in enumerate(((3, 4), (0,))):
         want = plain.logits(twin_of(model), tokens(prompts, row), [Head(1, 2)], model.shape.d_head, positions=places)

@@ -30,6 +30,7 @@ EXPECTED = {
     "kl": (softmax(CLEAN) * np.log(softmax(CLEAN) / softmax(LOGITS))).sum(-1),
     "accuracy": np.array([1.0, 0.0, 0.0]),
     "prob": softmax(LOGITS)[np.arange(3), CORRECT],
+    "label": LOGITS[np.arange(3), CORRECT],
     "embedding": 1 - (LOGITS * CLEAN).sum(-1) / np.linalg.norm(LOGITS, axis=-1) / np.linalg.norm(CLEAN, axis=-1),
 }
 

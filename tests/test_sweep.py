@@ -11,7 +11,8 @@ import harness
 from harness import ablation, hooks
 from harness.ablation import Check, Intervention, InterventionFailed, applied, zero
 from harness.config import RequestError
-from harness.hooks import Head
+from harness.hooks import Head, Site
+from harness.models import Inputs
 from harness.models import random as random_models
 from harness.sweep import SweepStage, engine, groups
 
@@ -101,7 +102,7 @@ def test_a_whole_layer_zeroed_is_its_attention_removed(tiny):
         token_id = prompts.token_id[row, : prompts.length[row]]
         after = plain.logits(twin, token_id)
         loss = plain.metrics(prompts, row, after, after)["loss"]
-        assert float(got.layer_effect[0, row, 0] + got.clean[0, row]) == pytest.approx(loss, abs=1e-4)
+        assert float(got.layer_effect.sel(layer=1)[0, row] + got.clean[0, row]) == pytest.approx(loss, abs=1e-4)
 
 
 def test_without_an_ablation_the_numbers_are_the_clean_runs_bit_for_bit(family):
@@ -116,7 +117,7 @@ def test_one_metric_and_one_head_may_stand_without_a_list(tiny):
     one = harness.ablate_heads(model, prompts, metrics="kl", heads=Head(1, 2))
     listed = harness.ablate_heads(model, prompts, metrics=["kl"], heads=(name for name in ["L1H2"]))
     np.testing.assert_array_equal(one.effect, listed.effect)
-    assert one.clean.attrs["edits_verified"] == 1
+    assert one.effect.attrs["edits_verified"] == 2  # the head, and the random edit its distance is held against
 
 
 def test_heads_not_asked_for_are_empty(tiny):
@@ -136,7 +137,7 @@ def test_the_model_is_never_left_changed(family):
     token_id = torch.as_tensor(prompts.token_id[:1, : prompts.length[0]])
     state = copy.deepcopy(family.bridge.original_model.state_dict())
     handles = [hooked(module) for module in family.bridge.modules()]
-    before = family.forward(token_id, torch.ones_like(token_id))
+    before = family.forward(Inputs(token_id, torch.ones_like(token_id)))
     harness.ablate_heads(family, prompts)
 
     def failing(z, head):
@@ -146,7 +147,7 @@ def test_the_model_is_never_left_changed(family):
         harness.ablate_heads(family, prompts, ablation=failing)
     with pytest.raises(RuntimeError, match=r"expand|shape|size"):
         harness.ablate_heads(family, prompts, ablation=lambda z, head: z[..., :-1])
-    assert torch.equal(family.forward(token_id, torch.ones_like(token_id)), before)
+    assert torch.equal(family.forward(Inputs(token_id, torch.ones_like(token_id))), before)
     after = family.bridge.original_model.state_dict()
     assert all(torch.equal(after[name], value) for name, value in state.items())
     assert not any(point.fwd_hooks for point in family.bridge.hook_dict.values())
@@ -177,7 +178,7 @@ def test_an_edit_that_does_not_reach_the_output_projection_is_an_error(tiny, tam
     projection = model.bridge.blocks[1].attn.o.original_component
     handle = projection.register_forward_pre_hook(tamper, prepend=True)
     try:
-        with pytest.raises(InterventionFailed, match="layer 1: W_O received a z that is off the intended one"):
+        with pytest.raises(InterventionFailed, match="L1: W_O received a z that is off the intended one"):
             harness.ablate_heads(model, prompts, heads=["L1H0"])
     finally:
         handle.remove()
@@ -185,7 +186,7 @@ def test_an_edit_that_does_not_reach_the_output_projection_is_an_error(tiny, tam
 
 def test_an_edit_that_never_fires_is_an_error():
     with pytest.raises(InterventionFailed, match="hook_z did not fire"):
-        Check().meet(0, torch.zeros(1), 1)
+        Check().meet(Site(0), torch.zeros(1), 1)
 
 
 def test_applied_is_the_plain_way_and_undoes_itself(tiny):
@@ -193,11 +194,11 @@ def test_applied_is_the_plain_way_and_undoes_itself(tiny):
     prompts = harness.load_prompts("inline", model, text=["the store"])
     token_id = torch.as_tensor(prompts.token_id)
     mask = torch.ones_like(token_id)
-    before = model.forward(token_id, mask)
+    before = model.forward(Inputs(token_id, mask))
     with applied(model, zero(Head(0, 1), Head(2, 0))) as check:
-        inside = model.forward(token_id, mask)
+        inside = model.forward(Inputs(token_id, mask))
     assert check.fired == 2
-    assert torch.equal(model.forward(token_id, mask), before)
+    assert torch.equal(model.forward(Inputs(token_id, mask)), before)
     want = plain.logits(plain_twin(model), prompts.token_id[0], [Head(0, 1), Head(2, 0)], model.shape.d_head)
     torch.testing.assert_close(inside[0], want, atol=1e-4, rtol=0)
 
@@ -214,7 +215,7 @@ def test_nan_from_a_model_is_an_error_and_never_averaged(tiny):
     [
         ({"ablation": "zeros"}, "ablation=zeros: did you mean 'zero'"),
         ({"heads": ["L3H0"]}, "L3H0 is outside random: it has layers 0-2"),
-        ({"kind": "pair"}, "sweep.kind=pair: known: single, layer, set"),
+        ({"kind": "pair"}, "sweep.kind=pair: known: single, layer, mlp, set"),
         ({"kind": "set"}, "name at least one set"),
         ({"method": "exat"}, "method=exat: known: exact"),
     ],
@@ -228,10 +229,10 @@ def test_the_engine_reads_logits_as_the_model_gives_them(family):
     prompts = harness.load_prompts("inline", family, text=TEXTS)
     clean = engine.run_clean(family, prompts, ["kl"])
     with torch.no_grad():
-        whole = family.forward(clean.token_id, clean.mask)[clean.targets.row, clean.targets.position]
+        whole = family.forward(clean.given)[clean.targets.row, clean.targets.position]
     torch.testing.assert_close(clean.logits, whole, atol=1e-5, rtol=0)
 
 
-def test_interventions_are_values():
+def test_interventions_are_values(tiny):
     assert zero(Head(5, 1)) == Intervention((Head(5, 1),), ablation.zeros)
-    assert zero(Head(5, 1), Head(3, 0)).first_layer == 3
+    assert zero(Head(5, 1), Head(3, 0)).first_block(tiny().shape) == 3

@@ -67,7 +67,7 @@ def test_the_page_holds_the_numbers_of_the_run(run, page):
     np.testing.assert_array_equal(effect, run.data["effect"].sel(metric="logit_diff").values)
     assert [metric["name"] for metric in data["metrics"]] == ["logit_diff", "loss"]  # the leading one first
     assert [len(prompt["tokens"]) for prompt in data["prompts"]] == [5, 8, 1]
-    assert data["start"]["head"] == [1, 2]
+    assert data["start"]["head"] == [1, 2, ""]
 
 
 def test_patterns_are_packed_to_half_a_255th(run):
@@ -198,7 +198,7 @@ def test_heads_that_were_not_ablated_and_other_types(run):
     heads = run.heads[known].assign(significant=pd.array([True, False, None] * 2 + [True, None], dtype="boolean"))
     page = report(replace(run, data=data, heads=heads))
     assert "4 heads were ablated one at a time" in page
-    assert data_of(page)["start"]["head"] == [2, 3]
+    assert data_of(page)["start"]["head"] == [2, 3, ""]
     assert "NA&gt;" not in page
 
 
@@ -236,7 +236,7 @@ def test_notebook_views_save(run, tmp_path):
     path = views.rollout(run, prompt=1).save(tmp_path / "view.html")
     assert 'id="draw-compare"' in path.read_text(encoding="utf-8")
     assert views.attention(run, prompt=1, layer=2, head=3).html.count("var CircuitsVis=") == 1
-    assert data_of(views.attention(run, head="L2H1").html)["start"]["head"] == [2, 1]
+    assert data_of(views.attention(run, head="L2H1").html)["start"]["head"] == [2, 1, ""]
     assert data_of(views.attention(run, layer=2).html)["offered"]["layers"] == [2]
 
 
@@ -274,7 +274,7 @@ def test_views_of_parts_a_run_lacks(tmp_path):
 
 def test_show_options(run):
     asked = replace(run, spec={**run.spec, "show": {"prompts": [1], "heads": ["L2H0"]}})
-    assert data_of(report(asked))["start"] == {"prompt": 1, "head": [2, 0], "metric": None}
+    assert data_of(report(asked))["start"] == {"prompt": 1, "head": [2, 0, ""], "metric": None}
     wrong = replace(run, spec={**run.spec, "show": {"prompts": [9]}})
     with pytest.raises(RequestError, match=r"^show\.prompts=9: the run has prompts 0-2$"):
         asked_prompts(wrong)

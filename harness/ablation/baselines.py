@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from harness.ablation.edits import Baseline, zeros
+from harness.hooks import Site
 
 
 @runtime_checkable
@@ -29,8 +30,8 @@ class Ablation(Protocol):
         """The plan in words, for the arrays' attributes."""
         ...
 
-    def prepare(self, plan: Mapping[str, Any], batch: Sequence[int], layers: Sequence[int], draw: int) -> Baseline:
-        """What z of these layers becomes, for the rows that the model is run on for these prompts (by number)."""
+    def prepare(self, plan: Mapping[str, Any], batch: Sequence[int], sites: Sequence[Site], draw: int) -> Baseline:
+        """What z at these sites becomes, for the rows that the model is run on for these prompts (by number)."""
         ...
 
 
@@ -48,7 +49,7 @@ class Fixed:
     def note(self, plan: Mapping[str, Any]) -> str:
         return "z becomes zero" if self.baseline is zeros else f"z becomes {self.name}(z, head)"
 
-    def prepare(self, plan: Mapping[str, Any], batch: Sequence[int], layers: Sequence[int], draw: int) -> Baseline:
+    def prepare(self, plan: Mapping[str, Any], batch: Sequence[int], sites: Sequence[Site], draw: int) -> Baseline:
         return self.baseline
 
 

@@ -1,6 +1,6 @@
 """z of clean forwards, taken where W_O receives it; nothing stays on the model."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -9,54 +9,57 @@ from torch import Tensor
 
 from harness import hooks
 from harness.ablation.edits import Baseline
-from harness.hooks import Head
-from harness.models import Model
-from harness.prompts import Prompts
+from harness.hooks import Part, Site
+from harness.models import Inputs, Model
 
-#: z by layer.
-Captured = dict[int, Float[Tensor, "row position head d_head"]]
+#: z by site.
+Captured = dict[Site, Float[Tensor, "row position head d_head"]]
 
 
 class _Enough(Exception):
-    """The last layer that is wanted was reached; the rest of the forward need not run."""
+    """The last site that is wanted was reached; the rest of the forward need not run."""
 
 
 @torch.no_grad()
-def capture(model: Model, rows: Prompts, layers: Iterable[int]) -> Captured:
-    """z of these layers from one clean forward of these rows, as they are.
+def capture(model: Model, given: Inputs, sites: Iterable[Site]) -> Captured:
+    """z (of an MLP its output, as the z of one head) at these sites from one clean forward of these rows.
 
-    Raises `RuntimeError` if a layer's output projection did not run.
+    Raises `RuntimeError` if a site did not run.
     """
-    ids, segment = (torch.as_tensor(array, device=model.device) for array in (rows.token_id, rows.segment))
-    wanted, kept = sorted(set(layers)), Captured()
+    wanted, kept = set(sites), Captured()
 
-    def keep(layer: int, args: tuple[Any, ...]) -> None:
-        kept[layer] = args[0].clone().unflatten(2, (model.shape.n_heads, model.shape.d_head))
-        if layer == wanted[-1]:
+    def keep(site: Site, tensor: Tensor) -> None:
+        n_heads = 1 if site.part == "mlp" else model.shape.n_heads
+        kept[site] = tensor.clone().unflatten(2, (n_heads, -1))
+        if kept.keys() == wanted:
             raise _Enough
 
-    handles = [
-        hooks.output_projection(model.bridge, layer).register_forward_pre_hook(
-            lambda _, args, layer=layer: keep(layer, args)
-        )
-        for layer in wanted
-    ]
+    handles = [_watching(model, site, keep) for site in wanted]
     try:
-        model.forward(ids.clamp(min=0), (ids >= 0).long(), segment)
+        model.forward(given)
     except _Enough:
         pass
     finally:
         for handle in handles:
             handle.remove()
-    if list(kept) != wanted:
-        raise RuntimeError(f"{model.name}: W_O ran in layers {list(kept)} where {wanted} were wanted")
+    if silent := wanted - set(kept):
+        raise RuntimeError(f"{model.name}: these did not run: {', '.join(map(str, sorted(silent)))}")
     return kept
+
+
+def _watching(model: Model, site: Site, keep: Callable[[Site, Tensor], None]) -> Any:
+    """A torch hook where z is read, or an MLP's output written."""
+    if site.part == "mlp":
+        written = hooks.mlp_output(model.bridge, site)
+        return written.register_forward_hook(lambda _, args, out: keep(site, out))
+    projection = hooks.output_projection(model.bridge, site)
+    return projection.register_forward_pre_hook(lambda _, args: keep(site, args[0]))
 
 
 def in_place(captured: Captured) -> Baseline:
     """The baseline that puts captured z [row, position, head, d_head] in the place of each row's own."""
 
-    def put(z: Float[Tensor, "row position d_head"], head: Head) -> Float[Tensor, "row position d_head"]:
-        return captured[head.layer][:, :, head.head]
+    def put(z: Float[Tensor, "row position d_head"], head: Part) -> Float[Tensor, "row position d_head"]:
+        return captured[head.site][:, :, head.head]
 
     return put

@@ -27,8 +27,8 @@ def choose(prompts: Prompts, draws: int, seed: int) -> list[list[int]]:
 
 
 def _nearest(prompts: Prompts, number: int) -> Int[np.ndarray, " donor"]:
-    """The prompts of other clusters whose length is nearest to this one's."""
-    length = prompts.length
+    """The prompts of other clusters whose length is nearest to this one's (of both texts, where there are two)."""
+    lengths = prompts.lengths
     foreign = np.array([cluster != prompts.cluster[number] for cluster in prompts.cluster])
     if not foreign.any():
         raise RequestError(
@@ -37,7 +37,9 @@ def _nearest(prompts: Prompts, number: int) -> Int[np.ndarray, " donor"]:
             f"a donor comes from another cluster, and all prompts are of {prompts.cluster[number]!r}; "
             "take prompts from at least two, or say ablation=mean or ablation=zero",
         )
-    possible = np.flatnonzero(foreign & (prompts.token_id != prompts.token_id[number]).any(axis=1))
+    other = (prompts.token_id != prompts.token_id[number]).any(axis=1)
+    other |= (prompts.read != prompts.read[number]).any(axis=1)
+    possible = np.flatnonzero(foreign & other)
     if not len(possible):
         raise RequestError(
             "ablation",
@@ -45,7 +47,7 @@ def _nearest(prompts: Prompts, number: int) -> Int[np.ndarray, " donor"]:
             f"prompt {number} ({prompts.text[number][:30]!r}) is the same as every prompt of another cluster; "
             "take other prompts, or say ablation=mean or ablation=zero",
         )
-    off = np.abs(length[possible] - length[number])
+    off = np.abs(lengths[:, possible] - lengths[:, [number]]).sum(axis=0)
     return possible[off == off.min()]
 
 

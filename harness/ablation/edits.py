@@ -5,10 +5,10 @@ verified at W_O: what the output projection receives must be what was intended, 
 slice and everywhere else, bit for bit.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,36 +16,37 @@ from torch import Tensor
 
 from harness import hooks
 from harness.ablation.positions import Places
-from harness.hooks import Head
-from harness.models import Model
+from harness.hooks import Head, Part, Site
+from harness.models import Model, Shape
 
 Z = Float[Tensor, "row position head d_head"]
 
-#: What a head's z becomes: from the head's clean-so-far z [row, position, d_head] to its replacement.
-Baseline = Callable[[Float[Tensor, "row position d_head"], Head], Float[Tensor, "row position d_head"]]
+#: What a head's z becomes: from the head's clean-so-far z [row, position, d_head] to its replacement. An MLP's output
+#: is treated as the z of one head.
+Baseline = Callable[[Float[Tensor, "row position d_head"], Part], Float[Tensor, "row position d_head"]]
 
 
 class InterventionFailed(RuntimeError):
     """An intervention did not fire, or W_O did not receive what was intended. No number of such a run counts."""
 
 
-def zeros(z: Float[Tensor, "row position d_head"], head: Head) -> Float[Tensor, "row position d_head"]:
+def zeros(z: Float[Tensor, "row position d_head"], head: Part) -> Float[Tensor, "row position d_head"]:
     """Zero-ablation."""
     return torch.zeros_like(z)
 
 
 @dataclass(frozen=True)
 class Intervention:
-    """These heads' z becomes what the baseline says, all together; everywhere, or at these positions of each prompt."""
+    """These heads' z (or MLPs' output) becomes what the baseline says, all together; everywhere, or at these positions
+    of each prompt."""
 
-    heads: tuple[Head, ...]
+    heads: tuple[Part, ...]
     baseline: Baseline = zeros
     positions: Places | None = None
 
-    @property
-    def first_layer(self) -> int:
-        """No layer before this one can change."""
-        return min(head.layer for head in self.heads)
+    def first_block(self, shape: Shape) -> int:
+        """No block before this one can change."""
+        return min(shape.block(head.site) for head in self.heads)
 
     def edits(self, rows: slice) -> Iterator["Edit"]:
         """What it does to these rows."""
@@ -61,7 +62,7 @@ class Edit(NamedTuple):
     """One head's z is replaced in some rows; in each of them everywhere, or at its own positions."""
 
     rows: slice
-    head: Head
+    head: Part
     baseline: Baseline
     positions: Places | None
 
@@ -81,60 +82,78 @@ class Edit(NamedTuple):
 class Check:
     """How many edits of z reached W_O exactly as intended, and how far plain forwards were off where they were tried.
 
-    `pending` holds, by layer, what W_O must receive next.
+    `pending` holds, by site, what W_O must receive next.
     """
 
     fired: int = 0
     spot_checks: list[float] = field(default_factory=list)
-    pending: dict[int, Tensor] = field(default_factory=dict)
+    pending: dict[Site, Tensor] = field(default_factory=dict)
 
-    def expect(self, layer: int, z: Z) -> None:
-        self.pending[layer] = z.flatten(2).clone()  # a copy: what flows on may be changed in place
+    def expect(self, site: Site, z: Z) -> None:
+        self.pending[site] = z.flatten(2).clone()  # a copy: what flows on may be changed in place
 
-    def meet(self, layer: int, received: Tensor, n: int) -> None:
+    def meet(self, site: Site, received: Tensor, n: int) -> None:
         """Compare what W_O received with what was intended for `n` interventions."""
-        intended = self.pending.pop(layer, None)
+        intended = self.pending.pop(site, None)
         if intended is None:
-            raise InterventionFailed(f"layer {layer}: W_O ran but hook_z did not fire, so no head was ablated")
+            raise InterventionFailed(f"{site}: W_O ran but hook_z did not fire, so no head was ablated")
         if not torch.equal(received, intended):
             off = float((received - intended).abs().max()) if received.shape == intended.shape else float("inf")
-            raise InterventionFailed(f"layer {layer}: W_O received a z that is off the intended one by up to {off:.3g}")
+            raise InterventionFailed(f"{site}: W_O received a z that is off the intended one by up to {off:.3g}")
         self.fired += n
 
 
 @contextmanager
-def editing(model: Model, edits: Mapping[int, Sequence[Edit]], check: Check) -> Iterator[None]:
-    """Replace z by layer while the context lasts, and verify at W_O that it was replaced."""
+def editing(model: Model, edits: Mapping[Site, Sequence[Edit]], check: Check) -> Iterator[None]:
+    """Replace z by site while the context lasts, and verify at W_O that it was replaced."""
     with ExitStack() as stack:
-        stack.enter_context(
-            model.bridge.hooks(fwd_hooks=[_z_hook(layer, todo, check) for layer, todo in edits.items() if todo])
-        )
-        for layer, todo in edits.items():
-            if todo:
-                stack.enter_context(_watching(model, layer, len(todo), check))
+        for site, todo in edits.items():
+            way = _mlp_edited if site.part == "mlp" else _z_edited
+            stack.enter_context(way(model, site, todo, check))
         yield
     if check.pending:
-        raise InterventionFailed(f"layers {sorted(check.pending)}: hook_z fired but W_O never ran")
+        raise InterventionFailed(f"{', '.join(map(str, check.pending))}: hook_z fired but W_O never ran")
 
 
-def _z_hook(layer: int, edits: Sequence[Edit], check: Check) -> tuple[str, Any]:
-    def replace(z: Z, hook: Any) -> Z:
-        edited = z.clone()
-        for edit in edits:
-            edit.make(z, edited)
-        check.expect(layer, edited)
-        return edited
+def by_site(edits: Iterable[Edit]) -> dict[Site, list[Edit]]:
+    """The edits of each attention."""
+    found: dict[Site, list[Edit]] = {}
+    for edit in edits:
+        found.setdefault(edit.head.site, []).append(edit)
+    return found
 
-    return hooks.hook_name("z", layer), replace
+
+def _edited(z: Z, site: Site, edits: Sequence[Edit], check: Check) -> Z:
+    edited = z.clone()
+    for edit in edits:
+        edit.make(z, edited)
+    check.expect(site, edited)
+    return edited
 
 
 @contextmanager
-def _watching(model: Model, layer: int, n: int, check: Check) -> Iterator[None]:
-    """A plain torch hook on the output projection itself, below everything that TransformerLens does."""
-    projection = hooks.output_projection(model.bridge, layer)
-    handle = projection.register_forward_pre_hook(lambda _, args: check.meet(layer, args[0], n))
+def _z_edited(model: Model, site: Site, edits: Sequence[Edit], check: Check) -> Iterator[None]:
+    """Edited by TransformerLens, verified below it: by a plain torch hook on the output projection itself."""
+    projection = hooks.output_projection(model.bridge, site)
+    handle = projection.register_forward_pre_hook(lambda _, args: check.meet(site, args[0], len(edits)))
+    replace = (hooks.hook_name("z", site), lambda z, hook: _edited(z, site, edits, check))
     try:
-        yield
+        with model.bridge.hooks(fwd_hooks=[replace]):
+            yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _mlp_edited(model: Model, site: Site, edits: Sequence[Edit], check: Check) -> Iterator[None]:
+    """The other way round: edited by a plain torch hook, verified by TransformerLens's hook point after it."""
+    handle = hooks.mlp_output(model.bridge, site).register_forward_hook(
+        lambda _, args, out: _edited(out.unsqueeze(2), site, edits, check).squeeze(2)
+    )
+    look = (hooks.mlp_hook_name(site), lambda out, hook: check.meet(site, out, len(edits)))
+    try:
+        with model.bridge.hooks(fwd_hooks=[look]):
+            yield
     finally:
         handle.remove()
 
@@ -145,8 +164,6 @@ def applied(model: Model, intervention: Intervention) -> Iterator[Check]:
 
     The plain way to ablate, one forward for each intervention; `harness.sweep` does many at once.
     """
-    check, by_layer = Check(), dict[int, list[Edit]]()
-    for edit in intervention.edits(slice(None)):
-        by_layer.setdefault(edit.head.layer, []).append(edit)
-    with editing(model, by_layer, check):
+    check = Check()
+    with editing(model, by_site(intervention.edits(slice(None))), check):
         yield check

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from harness.ablation.capture import Captured, capture
 from harness.ablation.edits import Baseline
 from harness.ablation.rows import asked
-from harness.hooks import Head
+from harness.hooks import Part, Site
 from harness.models import Model
 from harness.prompts import Prompts, batches
 
@@ -36,27 +36,27 @@ class Mean:
     _means: dict[tuple[Any, ...], Captured] = field(default_factory=dict, compare=False, repr=False)
 
     def plan(self) -> dict[str, Any]:
-        lengths = {*self.prompts.length.tolist(), *self.reference.length.tolist()}
+        lengths = np.concatenate([self.prompts.lengths, self.reference.lengths], axis=1)
         return {
             "reference": {"name": self.named, "n": len(self.reference), "sha256": self.reference.sha256},
-            "means": BY_POSITION if len(lengths) == 1 else FIRST_APART,
+            "means": BY_POSITION if (lengths == lengths[:, :1]).all() else FIRST_APART,
         }
 
     def note(self, plan: Mapping[str, Any]) -> str:
         over = plan["reference"]
         return f"z becomes its mean over {over['n']} prompts ({over['name']}), {plan['means']}"
 
-    def prepare(self, plan: Mapping[str, Any], batch: Sequence[int], layers: Sequence[int], draw: int) -> Baseline:
+    def prepare(self, plan: Mapping[str, Any], batch: Sequence[int], sites: Sequence[Site], draw: int) -> Baseline:
         aligned = plan["means"] == BY_POSITION
-        key = (aligned, *layers)
+        key = (aligned, *sites)
         if key not in self._means:
-            self._means[key] = self._mean(aligned, layers)
+            self._means[key] = self._mean(aligned, sites)
         means = self._means[key]
         rows, _ = asked(self.model, self.prompts.take(batch))
         slot = torch.as_tensor(self._slot(rows, aligned))[:, None]
 
-        def mean(z: Float[Tensor, "row position d_head"], head: Head) -> Float[Tensor, "row position d_head"]:
-            of = means[head.layer]
+        def mean(z: Float[Tensor, "row position d_head"], head: Part) -> Float[Tensor, "row position d_head"]:
+            of = means[head.site]
             return of[slot, torch.arange(z.shape[1]).clamp(max=of.shape[1] - 1), head.head].to(z)
 
         return mean
@@ -65,26 +65,40 @@ class Mean:
         """Rows of a masked-LM that mask the same position have means of their own, where positions align."""
         return rows.target.argmax(axis=1) * int(aligned and self.model.kind == "masked_lm")
 
-    def _mean(self, aligned: bool, layers: Sequence[int]) -> Captured:
-        """The means by layer, [slot, position, head, d_head]: of each position, or of the first and of all others.
-
-        A slot of which the reference set has no row gets the mean of all slots.
-        """
-        shape, device = self.model.shape, self.model.device
-        n = int(self.reference.length.max()) if aligned else 2
-        slots = n if aligned and self.model.kind == "masked_lm" else 1
-        empty = torch.zeros((slots * n, shape.n_heads, shape.d_head), dtype=torch.float64, device=device)
-        total, count = {layer: empty.clone() for layer in layers}, empty.new_zeros(slots * n)
+    def _mean(self, aligned: bool, sites: Sequence[Site]) -> Captured:
+        """The means by site, [slot, position, head, d_head]: of each position, or of the first and of all others."""
+        ends = {site: self.reference.queries(site.stack).shape[1] if aligned else 2 for site in sites}
+        slots = self.reference.token_id.shape[1] if aligned and self.model.kind == "masked_lm" else 1
+        sums: dict[Site, _Sums] = {}
         for numbers in batches(self.reference):
             rows, _ = asked(self.model, self.reference.take(numbers))
-            row, position = (rows.token_id >= 0).nonzero()
-            which = torch.as_tensor(self._slot(rows, aligned)[row] * n + np.minimum(position, n - 1), device=device)
-            count.index_add_(0, which, torch.ones_like(which, dtype=count.dtype))
-            for layer, z in capture(self.model, rows, layers).items():
-                total[layer].index_add_(0, which, z[row, position].double())
-        count = count.view(slots, n, 1, 1)
-        return {layer: _shares(value.view(slots, n, *value.shape[1:]), count) for layer, value in total.items()}
+            slot = self._slot(rows, aligned)
+            for site, z in capture(self.model, rows.inputs(self.model.device), sites).items():
+                of = sums.setdefault(site, _Sums.nothing(z, slots, ends[site]))
+                of.add(z, rows.queries(site.stack) >= 0, slot)
+        return {site: of.mean() for site, of in sums.items()}
 
 
-def _shares(total: Tensor, count: Tensor) -> Tensor:
-    return torch.where(count > 0, total / count.clamp(min=1), total.sum(0) / count.sum(0))
+@dataclass(frozen=True)
+class _Sums:
+    """Sums of z [slot, position, head, d_head] and how many went into each, [slot, position]; what is beyond the last
+    position counts for that."""
+
+    total: Tensor
+    count: Tensor
+
+    @classmethod
+    def nothing(cls, z: Tensor, slots: int, end: int) -> "_Sums":
+        """Room for sums of z [row, position, head, d_head]."""
+        return cls(*(z.new_zeros((slots, end, *of), dtype=torch.float64) for of in (z.shape[2:], ())))
+
+    def add(self, z: Tensor, real: Bool[np.ndarray, "row position"], slot: Int[np.ndarray, " row"]) -> None:
+        row, position = (torch.as_tensor(index, device=z.device) for index in real.nonzero())
+        where = (torch.as_tensor(slot, device=z.device)[row], position.clamp(max=self.count.shape[1] - 1))
+        self.total.index_put_(where, z[row, position].double(), accumulate=True)
+        self.count.index_put_(where, self.count.new_ones(len(row)), accumulate=True)
+
+    def mean(self) -> Tensor:
+        """A slot of which nothing was added gets the mean of all slots."""
+        count = self.count[:, :, None, None]
+        return torch.where(count > 0, self.total / count.clamp(min=1), self.total.sum(0) / count.sum(0))

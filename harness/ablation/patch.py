@@ -1,13 +1,14 @@
 """Patching: z becomes that of the prompt's counterfactual."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from harness.ablation.capture import capture, in_place
 from harness.ablation.edits import Baseline
 from harness.ablation.rows import asked
 from harness.config import RequestError
+from harness.hooks import Site
 from harness.models import Model
 from harness.prompts import Prompts
 
@@ -22,8 +23,8 @@ class Patch:
     draws: int = 1
 
     def __post_init__(self) -> None:
-        given = (self.prompts.counterfactual >= 0).sum(axis=1).tolist()
-        for number, (n, length) in enumerate(zip(given, self.prompts.length.tolist(), strict=True)):
+        given, read = ((ids >= 0).sum(axis=1).tolist() for ids in (self.prompts.counterfactual, self.prompts.read))
+        for number, (n, length) in enumerate(zip(given, read, strict=True)):
             if n != length:
                 has = f"has a counterfactual of {n} tokens and {length} itself" if n else "has no counterfactual"
                 raise RequestError(
@@ -39,7 +40,7 @@ class Patch:
     def note(self, plan: Mapping[str, Any]) -> str:
         return "z becomes that of the prompt's counterfactual"
 
-    def prepare(self, plan: Mapping[str, Any], batch: Sequence[int], layers: Sequence[int], draw: int) -> Baseline:
+    def prepare(self, plan: Mapping[str, Any], batch: Sequence[int], sites: Sequence[Site], draw: int) -> Baseline:
         swept = self.prompts.take(batch)
-        other, _ = asked(self.model, replace(swept, token_id=swept.counterfactual))
-        return in_place(capture(self.model, other, layers))
+        other, _ = asked(self.model, swept.reading(swept.counterfactual))
+        return in_place(capture(self.model, other.inputs(self.model.device), sites))

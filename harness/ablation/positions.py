@@ -1,8 +1,11 @@
 """Where z is replaced: everywhere, at the last token, at the scored positions, at named ones, or at each in turn."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from harness.config import RequestError
+from harness.hooks import Part
 from harness.prompts import Prompts
 
 #: For each row of a batch, the positions at which z is replaced.
@@ -28,8 +31,12 @@ def turns(asked: str | tuple[int, ...], rows: Prompts) -> list[Places | None]:
     return [tuple(tuple(sorted(places)) for places in named)]
 
 
-def check(asked: str | tuple[int, ...], prompts: Prompts) -> None:
-    """Raise `RequestError` for a position that some prompt does not have, with that prompt and its length."""
+def check(asked: str | tuple[int, ...], prompts: Prompts, heads: Iterable[Part]) -> None:
+    """Raise `RequestError` for a position that some prompt does not have, with that prompt and its length, and for
+    heads that have no such positions: those of an encoder read the source, and positions are of what is written."""
+    if asked != "all" and prompts.source is not None and any(head.stack == "encoder" for head in heads):
+        remedy = "positions are those of what is written; leave the encoder out: heads=[decoder,cross]"
+        raise RequestError("ablation.positions", asked if isinstance(asked, str) else list(asked), remedy)
     if asked == "target" and not prompts.target.any():
         raise RequestError("ablation.positions", "target", f"{prompts.name} has no scored positions; say all or last")
     if isinstance(asked, str):

@@ -11,6 +11,7 @@ from harness.ablation import donors
 from harness.ablation.capture import capture, in_place
 from harness.ablation.edits import Baseline
 from harness.ablation.rows import asked
+from harness.hooks import Site
 from harness.models import Model
 from harness.prompts import Prompts
 
@@ -29,27 +30,40 @@ class Resample:
     name: str = "resample"
 
     def plan(self) -> dict[str, Any]:
-        length = self.prompts.length
+        lengths = self.prompts.lengths
         chosen = donors.choose(self.prompts, self.draws, self.seed)
-        return {"donors": chosen, "spread": [np.flatnonzero(length[row] != length).tolist() for row in chosen]}
+        spread = [np.flatnonzero((lengths[:, row] != lengths).any(axis=0)).tolist() for row in chosen]
+        return {"donors": chosen, "spread": spread}
 
     def note(self, plan: Mapping[str, Any]) -> str:
         spread, n = sum(map(len, plan["spread"])), len(self.prompts) * self.draws
         other = f", {spread} of {n} of another length, their positions spread evenly" if spread else ""
         return f"z becomes that of a prompt from another cluster, {self.draws} for each, seed {self.seed}{other}"
 
-    def prepare(self, plan: Mapping[str, Any], batch: Sequence[int], layers: Sequence[int], draw: int) -> Baseline:
+    def prepare(self, plan: Mapping[str, Any], batch: Sequence[int], sites: Sequence[Site], draw: int) -> Baseline:
         swept = self.prompts.take(batch)
         rows, owner = asked(self.model, swept)
         donor = self.prompts.take([plan["donors"][draw][number] for number in batch]).take(owner)
-        place = donors.corresponding(rows.length.tolist(), donor.length.tolist(), rows.token_id.shape[1])
-        captured = capture(self.model, _masked_alike(donor, rows, swept.take(owner), place), layers)
-        row, place = torch.arange(len(rows))[:, None], torch.as_tensor(place)
-        return in_place({layer: z[row, place] for layer, z in captured.items()})
+        given = _masked_alike(donor, rows, swept.take(owner)).inputs(self.model.device)
+        captured = capture(self.model, given, sites)
+        row = torch.arange(len(rows))[:, None]
+        places = {stack: torch.as_tensor(_places(rows, donor, stack)) for stack in {site.stack for site in sites}}
+        return in_place({site: z[row, places[site.stack]] for site, z in captured.items()})
 
 
-def _masked_alike(donor: Prompts, rows: Prompts, unmasked: Prompts, place: donors.Index) -> Prompts:
+def _places(rows: Prompts, donor: Prompts, stack: str) -> donors.Index:
+    """For each position at which the heads of a stack have a z, the donor's."""
+    own, other = rows.queries(stack), donor.queries(stack)
+    return donors.corresponding(_lengths(own), _lengths(other), own.shape[1])
+
+
+def _lengths(token_id: donors.Index) -> list[int]:
+    return (token_id >= 0).sum(axis=1).tolist()
+
+
+def _masked_alike(donor: Prompts, rows: Prompts, unmasked: Prompts) -> Prompts:
     """The donors with masks where those of the rows correspond."""
+    place = _places(rows, donor, "")
     row, position = np.nonzero(rows.token_id != unmasked.token_id)
     token_id = donor.token_id.copy()
     token_id[row, place[row, position]] = rows.token_id[row, position]

@@ -1,10 +1,11 @@
 """Spec to a hooked model.
 
 `sources` finds the weights, `cache` keeps what was converted, `random` and `planted` build models from nothing,
-`tokens` holds the tokenizer's policies, and `checks` compares the hooked model with the plain one before anyone
-uses it.
+`tokens` holds the tokenizer's policies, `kinds` says what a model gives at its end, `boot` puts it together, and
+`checks` compares the hooked model with the plain one before anyone uses it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,13 +17,15 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 
-#: What a model gives at its end: the next token (GPT-style), a masked token (BERT-style), or one vector per text.
-Kind = Literal["decoder", "masked_lm", "embedding"]
+#: What a model gives at its end: the next token (GPT-style, or T5-style with a source text), a masked token
+#: (BERT-style), a label for the text, or one vector per text.
+Kind = Literal["decoder", "encoder_decoder", "masked_lm", "classifier", "embedding"]
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a model's own attention stack."""
+    """The sizes of a model. `n_layers` and `d_vocab` are the decoder's in an encoder-decoder, whose stacks share the
+    other sizes; `n_encoder_layers` is 0 in all others."""
 
     n_layers: int
     n_heads: int
@@ -31,6 +34,45 @@ class Shape:
     d_model: int
     d_vocab: int
     n_ctx: int
+    n_encoder_layers: int = 0
+
+    @property
+    def stacks(self) -> dict[str, int]:
+        """How many layers each stack has, in the order in which they run; a stack alone is ``""``."""
+        if not self.n_encoder_layers:
+            return {"": self.n_layers}
+        return {"encoder": self.n_encoder_layers, "decoder": self.n_layers, "cross": self.n_layers}
+
+    @property
+    def sites(self) -> tuple[hooks.Site, ...]:
+        """Every attention of the model."""
+        return tuple(hooks.Site(layer, stack) for stack, n_layers in self.stacks.items() for layer in range(n_layers))
+
+    @property
+    def depth(self) -> int:
+        """The layers of the deepest stack: the size of the dimension ``layer``."""
+        return max(self.stacks.values())
+
+    def block(self, site: hooks.Site) -> int:
+        """Which of the blocks, counted in the order in which they run, an attention belongs to."""
+        return site.layer + (self.n_encoder_layers if site.stack in ("decoder", "cross") else 0)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a model is run on: right-padded token ids with a mask [row, position]; `segment`, which sentence of a pair
+    a token belongs to, for models that know the difference; and the source text of an encoder-decoder."""
+
+    token_id: "Tensor"
+    mask: "Tensor"
+    segment: "Tensor | None" = None
+    source_id: "Tensor | None" = None
+    source_mask: "Tensor | None" = None
+
+    def first(self) -> "Inputs":
+        """The first token of the first row."""
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        return Inputs(**{name: value[:1, :1] for name, value in given.items()})
 
 
 @dataclass(frozen=True)
@@ -38,7 +80,9 @@ class Model:
     """A hooked model, ready to run.
 
     `bridge` is TransformerLens's bridge, `tokens` the tokenizer with its policies, `identity` what the manifest
-    says about weights and tokenizer, `truth` which heads do what, where someone set them by hand.
+    says about weights and tokenizer, `truth` which heads do what, where someone set them by hand. `head` is what the
+    model makes of the last block's output [row, d_model], where the bridge does not know it (`None`: it does),
+    `labels` what a classifier chooses from, and `start_id` the token with which an encoder-decoder begins to write.
     """
 
     spec: Any
@@ -48,6 +92,9 @@ class Model:
     kind: Kind
     identity: dict[str, Any]
     truth: dict[str, list[hooks.Head]] = field(default_factory=dict)
+    head: "Callable[[Tensor], Tensor] | None" = None
+    labels: tuple[str, ...] = ()
+    start_id: int | None = None
 
     @property
     def name(self) -> str:
@@ -62,19 +109,36 @@ class Model:
     def device(self) -> str:
         return self.spec.device
 
-    def forward(self, token_id: "Tensor", mask: "Tensor", segment: "Tensor | None" = None) -> "Tensor":
-        """Logits [batch, position, vocabulary] of right-padded tokens; hook points fire on the way.
+    def forward(self, given: Inputs) -> "Tensor":
+        """What the bridge gives, logits [row, position, vocabulary]; hook points fire on the way."""
+        match self.kind:
+            case "decoder":
+                return self.bridge(given.token_id, attention_mask=given.mask, use_cache=False)
+            case "encoder_decoder":
+                source, mask = given.source_id, given.source_mask
+                return self.bridge(source, attention_mask=mask, decoder_input=given.token_id, use_cache=False)
+        segments = {} if given.segment is None else {"token_type_ids": given.segment}
+        return self.bridge(given.token_id, attention_mask=given.mask, **segments)
 
-        `segment` says which sentence of a pair a token belongs to, for models that know the difference.
-        """
-        given: dict[str, Any] = {"use_cache": False} if self.kind == "decoder" else {}
-        if segment is not None and self.kind != "decoder":
-            given["token_type_ids"] = segment
-        return self.bridge(token_id, attention_mask=mask, **given)
+    def last_hidden(self, given: Inputs) -> "Tensor":
+        """What comes out of the last block, [row, position, d_model]."""
+        seen: list[Tensor] = []
+        last = hooks.blocks(self.bridge)[-1]
+        handle = last.register_forward_hook(lambda _, args, out: seen.append(out[0] if isinstance(out, tuple) else out))
+        try:
+            self.forward(given)
+        finally:
+            handle.remove()
+        return seen[0]
+
+    def label_logits(self, given: Inputs) -> "Tensor":
+        """What a classifier says of each row, [row, label]: it reads the first token."""
+        assert self.head is not None
+        return self.head(self.last_hidden(given)[:, 0])
 
     def heads(self, asked: Any = "all") -> tuple[hooks.Head, ...]:
         """The heads that a request names, checked against this model."""
-        return hooks.parse_heads(asked, self.name, self.shape.n_layers, self.shape.n_heads)
+        return hooks.parse_heads(asked, self.name, self.shape.stacks, self.shape.n_heads)
 
 
 def load_model(model: str | Any, **overrides: object) -> Model:

@@ -7,7 +7,7 @@ falls back to bytes, so any text can be encoded.
 from typing import Any
 
 from harness.config import RequestError, near
-from harness.models import Kind
+from harness.models import Kind, kinds
 
 #: What differs between the families; the rest is shared (see `_config`).
 _TINY: dict[str, tuple[str, dict[str, Any]]] = {
@@ -27,6 +27,25 @@ _TINY: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "bert": ("BertConfig", {"architectures": ["BertForMaskedLM"]}),
+    "bert_classifier": (
+        "BertConfig",
+        {
+            "architectures": ["BertForSequenceClassification"],
+            "id2label": {0: "negative", 1: "neutral", 2: "positive"},
+        },
+    ),
+    "t5": (
+        "T5Config",
+        {
+            "d_model": 48,
+            "num_layers": 3,
+            "num_decoder_layers": 2,
+            "num_heads": 4,
+            "d_kv": 10,
+            "d_ff": 96,
+            "architectures": ["T5ForConditionalGeneration"],
+        },
+    ),
 }
 _SHARED = {
     "hidden_size": 48,
@@ -45,13 +64,13 @@ def build(shape: str, seed: int) -> tuple[Any, Any, Kind]:
 
     if shape not in _TINY:
         raise RequestError("model.shape", shape, near(shape, SHAPES))
-    kind: Kind = "masked_lm" if shape == "bert" else "decoder"
-    tokenizer = byte_tokenizer(f"random-{shape}", pairs=kind == "masked_lm")
-    loader = transformers.AutoModelForMaskedLM if kind == "masked_lm" else transformers.AutoModelForCausalLM
+    tokenizer = byte_tokenizer(f"random-{shape}", like=shape.partition("_")[0])
+    settings = _config(shape, tokenizer)
+    kind = kinds.kind_of(settings, shape)
     state = torch.get_rng_state()
     try:
         torch.manual_seed(seed)
-        model = loader.from_config(_config(shape, tokenizer), attn_implementation="eager")
+        model = getattr(transformers, kinds.LOADER[kind]).from_config(settings, attn_implementation="eager")
         _spread(model)
     finally:
         torch.set_rng_state(state)
@@ -61,10 +80,11 @@ def build(shape: str, seed: int) -> tuple[Any, Any, Kind]:
 def _config(shape: str, tokenizer: Any) -> Any:
     import transformers
 
-    kind, own = _TINY[shape]
-    shared = {} if shape == "gpt2" else _SHARED
-    special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": None}
-    return getattr(transformers, kind)(vocab_size=len(tokenizer), **shared, **own, **special)
+    name, own = _TINY[shape]
+    shared = {} if shape in ("gpt2", "t5") else _SHARED
+    special = {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    starts = {"decoder_start_token_id": tokenizer.pad_token_id} if shape == "t5" else {}
+    return getattr(transformers, name)(vocab_size=len(tokenizer), **shared, **own, **special, **starts)
 
 
 def _spread(model: Any) -> None:
@@ -77,10 +97,25 @@ def _spread(model: Any) -> None:
                 parameter.mul_(6.0)
 
 
-def byte_tokenizer(name: str, pairs: bool = False) -> Any:
+#: Special tokens by family, how they frame a text and a pair, and what they are to the tokenizer; others begin a text
+#: with one token, and end with the same.
+_FRAMES: dict[str, dict[str, Any]] = {
+    "bert": {
+        "single": "[CLS] $A [SEP]",
+        "pair": "[CLS] $A [SEP] $B:1 [SEP]:1",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+    },
+    "t5": {"single": "$A </s>", "pair": "$A </s> $B </s>", "eos_token": "</s>", "pad_token": "<pad>"},
+    "": {"bos_token": "<s>", "eos_token": "<s>", "add_bos_token": True},
+}
+
+
+def byte_tokenizer(name: str, like: str = "") -> Any:
     """A byte-level BPE tokenizer made in memory, whose merges spell the words of the built-in prompt sets.
 
-    With `pairs` it frames texts as BERT's does, ``[CLS] a [SEP] b [SEP]``, and has a mask token.
+    It frames texts `like` BERT's does, ``[CLS] a [SEP] b [SEP]``, and has a mask token; or as T5's, ``a </s>``.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -95,20 +130,16 @@ def byte_tokenizer(name: str, pairs: bool = False) -> Any:
             if left + right not in vocabulary:
                 merges.append((left, right))
                 vocabulary[left + right] = len(vocabulary)
-    for special in ("[CLS]", "[SEP]", "[MASK]") if pairs else ("<s>",):
-        vocabulary[special] = len(vocabulary)
+    frame = dict(_FRAMES[like if like in _FRAMES else ""])
+    marks = dict.fromkeys(token for key, token in frame.items() if key.endswith("_token") and isinstance(token, str))
+    vocabulary |= {mark: len(vocabulary) + at for at, mark in enumerate(marks)}
     core = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
-    if pairs:
+    if "single" in frame:
         core.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]",
-            pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-            special_tokens=[(mark, vocabulary[mark]) for mark in ("[CLS]", "[SEP]")],
+            single=frame.pop("single"),
+            pair=frame.pop("pair"),
+            special_tokens=[(mark, vocabulary[mark]) for mark in marks],
         )
-        return PreTrainedTokenizerFast(
-            tokenizer_object=core, cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]", name_or_path=name
-        )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core, bos_token="<s>", eos_token="<s>", name_or_path=name, add_bos_token=True
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=core, name_or_path=name, **frame)

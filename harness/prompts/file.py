@@ -14,20 +14,22 @@ import numpy as np
 
 from harness.config import FilePrompts, RequestError, near
 from harness.models import Model
-from harness.prompts import Prompt, from_text, readers, with_answer
+from harness.prompts import readers
+from harness.prompts.prompt import Prompt, from_text, with_answer
 from harness.prompts.readers import Row, Table
 
 #: The keys that name a column, the text's first.
-COLUMNS = ("column", "answer", "distractor", "cluster", "counterfactual")
+COLUMNS = ("column", "pair", "target", "answer", "distractor", "cluster", "counterfactual")
 
 
 def make(spec: FilePrompts, model: Model) -> list[Prompt]:
     """One prompt per row: all of them, or `spec.n` drawn without replacement, in the order of the file."""
-    named = {key: getattr(spec, key) for key in COLUMNS if getattr(spec, key) is not None}
+    named = [(key, getattr(spec, key)) for key in COLUMNS if getattr(spec, key) is not None]
+    named += [("tags", name) for name in spec.tags]
     if spec.distractor is not None and spec.answer is None:
         raise RequestError("prompts.distractor", spec.distractor, "a distractor needs an answer: prompts.answer=…")
-    table = readers.read(Path(spec.path), set(named.values()))
-    for key, name in named.items():
+    table = readers.read(Path(spec.path), {name for _, name in named})
+    for key, name in named:
         _check_column(spec, table, key, name)
     return [_prompt(spec, model, row) for row in _drawn(spec, table.rows)]
 
@@ -42,7 +44,7 @@ def _drawn(spec: FilePrompts, rows: Sequence[Row]) -> list[Row]:
 
 
 def _check_column(spec: FilePrompts, table: Table, key: str, name: str) -> None:
-    """That the column is there, and that every row has a text in it (for the cluster also a whole number)."""
+    """That the column is there, and that every row has a text in it (for clusters and tags also a whole number)."""
     if name not in table.columns:
         raise RequestError(f"prompts.{key}", name, f"{spec.path} has no such column; {near(name, table.columns)}")
     lacking = [row for row in table.rows if row.values.get(name) in (None, "")]
@@ -57,8 +59,8 @@ def _check_column(spec: FilePrompts, table: Table, key: str, name: str) -> None:
 def _wrong(key: str, value: Any) -> str:
     """What is wrong with one value, if anything."""
     if not isinstance(value, str):
-        return "" if key == "cluster" and type(value) is int else f"{readers.kind(value)}, not a text,"
-    if key in ("column", "counterfactual") and not value.strip():
+        return "" if key in ("cluster", "tags") and type(value) is int else f"{readers.kind(value)}, not a text,"
+    if key in ("column", "pair", "target", "counterfactual") and not value.strip():
         return "only white space"
     return "half a character (a lone surrogate)" if re.search("[\ud800-\udfff]", value) else ""
 
@@ -79,19 +81,23 @@ def _prompt(spec: FilePrompts, model: Model, row: Row) -> Prompt:
     key = "prompts.path"
     try:
         cluster = row.place if spec.cluster is None else str(row.values[spec.cluster])
-        prompt = from_text(model, row.values[spec.column], cluster, key)
-        if spec.answer is not None:
-            distractor = None if spec.distractor is None else model.tokens.single(row.values[spec.distractor], key)
-            prompt = with_answer(model, prompt, model.tokens.single(row.values[spec.answer], key), distractor)
+        columns = (spec.pair, spec.target, spec.answer, spec.distractor)
+        pair, target, answer, distractor = (None if name is None else row.values[name] for name in columns)
+        prompt = from_text(model, row.values[spec.column], cluster, key, pair, target)
+        if answer is not None:
+            prompt = with_answer(model, prompt, answer, distractor, (key, key))
     except RequestError as error:
         readers.refuse(spec.path, f"{row.place}, {error.value}: {error.remedy}")
+    prompt = replace(prompt, tags={name: str(row.values[name]) for name in spec.tags})
     if spec.counterfactual is None:
         return prompt
-    return replace(prompt, counterfactual=_counterfactual(spec, model, row, len(prompt.encoded.token_id)))
+    return replace(prompt, counterfactual=_counterfactual(spec, model, row, prompt))
 
 
-def _counterfactual(spec: FilePrompts, model: Model, row: Row, n: int) -> tuple[int, ...]:
-    other: Any = model.tokens.encode(row.values[spec.counterfactual or ""]).token_id
+def _counterfactual(spec: FilePrompts, model: Model, row: Row, prompt: Prompt) -> tuple[int, ...]:
+    n = len((prompt.source or prompt.encoded).token_id)
+    pair = None if spec.pair is None else row.values[spec.pair]
+    other: Any = model.tokens.encode(row.values[spec.counterfactual or ""], pair).token_id
     if len(other) != n:
         readers.refuse(
             spec.path,

@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.config import InductionPrompts, RequestError
 from harness.models import Model
-from harness.prompts import Prompt
+from harness.prompts.prompt import Prompt
 
 
 def make(spec: InductionPrompts, model: Model) -> list[Prompt]:

@@ -2,14 +2,15 @@
 
 from harness.config import InlinePrompts, RequestError
 from harness.models import Model
-from harness.prompts import Prompt, from_text, with_answer
+from harness.prompts.prompt import Prompt, from_text, with_answer
 
 
 def make(spec: InlinePrompts, model: Model) -> list[Prompt]:
-    """One prompt per text; an answer and a distractor are single tokens, written with their leading space."""
+    """One prompt per text; an answer and a distractor are single tokens, written with their leading space, or labels
+    of a classifier; a target is what an encoder-decoder should write."""
     if not spec.text:
         raise RequestError("prompts.text", "[]", "give at least one text")
-    for key in ("pair", "answer", "distractor"):
+    for key in ("pair", "target", "answer", "distractor"):
         given = getattr(spec, key)
         if given is not None and len(given) != len(spec.text):
             raise RequestError(f"prompts.{key}", list(given), f"give one for each of the {len(spec.text)} texts")
@@ -21,9 +22,8 @@ def make(spec: InlinePrompts, model: Model) -> list[Prompt]:
 
 
 def _prompt(spec: InlinePrompts, model: Model, number: int) -> Prompt:
-    pair = spec.pair[number] if spec.pair else None
-    prompt = from_text(model, spec.text[number], f"text {number}", pair=pair)
+    pair, target = (given[number] if given else None for given in (spec.pair, spec.target))
+    prompt = from_text(model, spec.text[number], f"text {number}", pair=pair, target=target)
     if not spec.answer:
         return prompt
-    distractor = model.tokens.single(spec.distractor[number], "prompts.distractor") if spec.distractor else None
-    return with_answer(model, prompt, model.tokens.single(spec.answer[number], "prompts.answer"), distractor)
+    return with_answer(model, prompt, spec.answer[number], spec.distractor[number] if spec.distractor else None)

@@ -13,7 +13,7 @@ import numpy as np
 from harness import words
 from harness.config import IoiPrompts, RequestError
 from harness.models import Model
-from harness.prompts import Prompt, from_text, with_answer
+from harness.prompts.prompt import Prompt, from_text, with_answer
 
 
 def make(spec: IoiPrompts, model: Model) -> list[Prompt]:
@@ -55,5 +55,5 @@ def _prompt(model: Model, template: str, number: int, names: list[str], answer_f
     first, second = (answer, subject) if answer_first else (subject, answer)
     prompt = from_text(model, template.format(A=first, B=second, S=subject), f"template {number}")
     other = model.tokens.encode(template.format(A=first, B=second, S=third))
-    single = (model.tokens.single(name, "prompts.names") for name in (answer, subject))
-    return replace(with_answer(model, prompt, *single), counterfactual=other.token_id)
+    named = with_answer(model, prompt, answer, subject, ("prompts.names", "prompts.names"))
+    return replace(named, counterfactual=other.token_id)

@@ -14,7 +14,7 @@ import numpy as np
 
 from harness.config import ProsePrompts, RequestError
 from harness.models import Model
-from harness.prompts import Prompt, from_text
+from harness.prompts.prompt import Prompt, from_text
 
 
 def make(spec: ProsePrompts, model: Model) -> list[Prompt]:

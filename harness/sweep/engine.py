@@ -10,20 +10,21 @@ Everything is done by hooks on whole blocks of the model's own forward, so nothi
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from harness import ablation, hooks
-from harness.ablation import Check, Edit, Intervention, asked
+from harness.ablation import Check, Intervention, asked
 from harness.config import RequestError
 from harness.metrics import Function, Targets, metric, name_of
-from harness.models import Model
+from harness.models import Inputs, Model
 from harness.prompts import Prompts
+from harness.sweep.blocks import Arguments, Stop, first_of, forward_until_stop, joined, passed_over, with_first
 
 #: Rows of logits that are held at once.
 READ_AT_ONCE = 512
@@ -34,52 +35,48 @@ READ_MULTIPLE = 16
 Resid = Float[Tensor, "target d_model"]
 
 
-class _Stop(Exception):
-    """What was wanted from a forward is there; the rest of it need not run."""
-
-
 @dataclass
 class Clean:
-    """One clean forward of a batch: what enters each block, what each block gave, and the scored positions' end.
+    """One clean forward of a batch of rows: what each block was given, what it gave, and the scored positions' end.
 
-    `resid` holds [prompt, position, d_model] for each layer, `end` the residual stream after the last block at the
-    targets, `logits` what the model's head makes of it (only when a metric compares with it).
+    `end` is the residual stream after the last block at the targets, `logits` what the model's head makes of it (only
+    when a metric compares with it).
     """
 
-    token_id: Int[Tensor, "prompt position"]
-    mask: Int[Tensor, "prompt position"]
-    segment: Int[Tensor, "prompt position"]
+    given: Inputs
     targets: Targets
-    resid: list[Tensor]
+    entered: list[Arguments]
     outputs: list[Any]
     end: Resid
     logits: Tensor | None = None
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.given.token_id)
 
 
 @torch.no_grad()
 def run_clean(model: Model, prompts: Prompts, metrics: Sequence[str | Function]) -> Clean:
     """The clean forward of a batch of prompts."""
     rows, owner = asked(model, prompts)
-    token_id = torch.as_tensor(rows.token_id, device=model.device)
-    mask, segment = (token_id >= 0).long(), torch.as_tensor(rows.segment, device=model.device)
     targets = Targets.of(rows, owner, model.device)
-    clean = Clean(token_id.clamp(min=0), mask, segment, targets, [], [], torch.empty(0, 0))
+    clean = Clean(rows.inputs(model.device), targets, [], [], torch.empty(0, 0))
+    blocks = hooks.blocks(model.bridge)
 
     def enter(_: Any, args: tuple, kwargs: dict) -> None:
-        clean.resid.append(_hidden(args, kwargs))
+        clean.entered.append((args, kwargs))
 
     def leave(_: Any, args: tuple, output: Any) -> None:
         clean.outputs.append(output)
-        if len(clean.outputs) == model.shape.n_layers:
-            clean.end = _end(model, clean, _first(output)[None])
-            raise _Stop
+        if len(clean.outputs) == len(blocks):
+            clean.end = _end(model, clean, first_of(output)[None])
+            raise Stop
 
-    blocks = hooks.blocks(model.bridge)
     handles = [block.register_forward_pre_hook(enter, with_kwargs=True) for block in blocks]
     handles += [block.register_forward_hook(leave) for block in blocks]
-    _forward_until_stop(model, clean, handles)
+    forward_until_stop(model, clean.given, handles)
     if any(callable(one) or metric(one).distance for one in metrics):
-        clean.logits = torch.cat([logits for _, logits in _logits(model, clean, clean.end)])
+        clean.logits = torch.cat([logits for _, logits in logits_of(model, clean, clean.end)])
     return clean
 
 
@@ -87,37 +84,28 @@ def run_clean(model: Model, prompts: Prompts, metrics: Sequence[str | Function])
 def run_ablated(model: Model, clean: Clean, chunk: Sequence[Intervention], check: Check) -> Resid:
     """The end of the residual stream at the targets, intervention after intervention: [chunk × target, d_model].
 
-    `chunk` is in order of first layer.
+    `chunk` is in order of first block.
     """
-    n_prompts, first = len(clean.token_id), chunk[0].first_layer
-    joins = [sum(one.first_layer <= layer for one in chunk) for layer in range(model.shape.n_layers)]
+    starts = [one.first_block(model.shape) for one in chunk]
+    blocks, first = hooks.blocks(model.bridge), starts[0]
     end: list[Tensor] = []
 
-    def grow(layer: int, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """Let the rows of this layer's interventions join, and give every row its prompt's mask."""
-        before = joins[layer - 1] if layer else 0
-        new = clean.resid[layer].repeat(joins[layer] - before, 1, 1)
-        hidden = torch.cat([_hidden(args, kwargs), new]) if before else new
-        args, kwargs = _expanded((args, kwargs), n_prompts, joins[layer])
-        if args:
-            return (hidden, *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": hidden}
+    def grow(at: int) -> Callable[..., Arguments]:
+        """Let the rows of the interventions that begin in this block join, each with its prompt's mask."""
+        copies = sum(start <= at for start in starts)
+        return lambda _, args, kwargs: joined((args, kwargs), clean.entered[at], clean.n_rows, copies)
 
     def leave(_: Any, args: tuple, output: Any) -> None:
-        end.append(_end(model, clean, _first(output).unflatten(0, (len(chunk), n_prompts))))
-        raise _Stop
+        end.append(_end(model, clean, first_of(output).unflatten(0, (len(chunk), clean.n_rows))))
+        raise Stop
 
-    blocks = hooks.blocks(model.bridge)
+    rows = [slice(at * clean.n_rows, (at + 1) * clean.n_rows) for at in range(len(chunk))]
+    edits = [edit for one, where in zip(chunk, rows, strict=True) for edit in one.edits(where)]
     with ExitStack() as stack:
-        stack.enter_context(ablation.editing(model, _edits(chunk, n_prompts), check))
-        stack.enter_context(_passed_over(blocks[:first], clean.outputs))
-        handles = [
-            block.register_forward_pre_hook(
-                lambda _, args, kwargs, at=first + at: grow(at, args, kwargs), with_kwargs=True
-            )
-            for at, block in enumerate(blocks[first:])
-        ]
-        _forward_until_stop(model, clean, [*handles, blocks[-1].register_forward_hook(leave)])
+        stack.enter_context(ablation.editing(model, ablation.by_site(edits), check))
+        stack.enter_context(passed_over(blocks[:first], clean.outputs))
+        handles = [blocks[at].register_forward_pre_hook(grow(at), with_kwargs=True) for at in range(first, len(blocks))]
+        forward_until_stop(model, clean.given, [*handles, blocks[-1].register_forward_hook(leave)])
     return end[0]
 
 
@@ -127,11 +115,11 @@ def run_plainly(model: Model, clean: Clean, one: Intervention) -> Resid:
     end: list[Tensor] = []
 
     def leave(_: Any, args: tuple, output: Any) -> None:
-        end.append(_end(model, clean, _first(output)[None]))
-        raise _Stop
+        end.append(_end(model, clean, first_of(output)[None]))
+        raise Stop
 
     with ablation.applied(model, one):
-        _forward_until_stop(model, clean, [hooks.blocks(model.bridge)[-1].register_forward_hook(leave)])
+        forward_until_stop(model, clean.given, [hooks.blocks(model.bridge)[-1].register_forward_hook(leave)])
     return end[0]
 
 
@@ -147,7 +135,7 @@ def measure(
     """The metrics, one number per prompt, from the end of the residual stream [row × target, d_model]."""
     n_targets = len(clean.targets)
     values = end.new_empty((len(metrics), len(end)), dtype=torch.float32)
-    for at, logits in _logits(model, clean, end):
+    for at, logits in logits_of(model, clean, end):
         which = torch.arange(at.start, at.stop, device=end.device) % n_targets
         against = None if clean.logits is None else clean.logits[which]
         read = clean.targets.read(which, logits, against)
@@ -166,94 +154,28 @@ def _checked(name: str, value: Any, n_targets: int) -> Tensor:
     return value
 
 
-def _logits(model: Model, clean: Clean, end: Resid) -> Iterator[tuple[slice, Float[Tensor, "row vocab"]]]:
-    """What the model's own head makes of ends of the residual stream, some rows at a time.
-
-    The model's forward runs on one token with every block passed over and the rows put in place of the last block's
-    output; all that follows the blocks works on each position alone.
-    """
-    if model.kind == "embedding":
-        yield slice(0, len(end)), end
-        return
-    blocks = hooks.blocks(model.bridge)
-    token = clean.token_id[:1, :1]
+def logits_of(model: Model, clean: Clean, end: Resid) -> Iterator[tuple[slice, Float[Tensor, "row vocab"]]]:
+    """What the model's own head makes of ends of the residual stream, some rows at a time."""
     for start in range(0, len(end), READ_AT_ONCE):
         rows = slice(start, min(start + READ_AT_ONCE, len(end)))
         n = rows.stop - start
         filled = torch.nn.functional.pad(end[rows], (0, 0, 0, -n % READ_MULTIPLE))
-        given = [*clean.outputs[:-1], _with_first(clean.outputs[-1], filled[None])]
-        with _passed_over(blocks, given):
-            yield rows, model.forward(token, torch.ones_like(token)).flatten(0, 1)[:n]
+        yield rows, _through_head(model, clean, filled)[:n]
 
 
-def _edits(chunk: Sequence[Intervention], n_prompts: int) -> dict[int, list[Edit]]:
-    """For each layer, which rows get which head's z replaced."""
-    edits: dict[int, list[Edit]] = {}
-    for number, one in enumerate(chunk):
-        rows = slice(number * n_prompts, (number + 1) * n_prompts)
-        for edit in one.edits(rows):
-            edits.setdefault(edit.head.layer, []).append(edit)
-    return edits
+def _through_head(model: Model, clean: Clean, end: Resid) -> Float[Tensor, "row vocab"]:
+    """The model's forward runs on one token with every block passed over and the rows put in place of the last block's
+    output: all that follows the blocks works on each position alone. A head that the bridge does not know is called."""
+    if model.head is not None:
+        return model.head(end)
+    given = [*clean.outputs[:-1], with_first(clean.outputs[-1], end[None])]
+    with passed_over(hooks.blocks(model.bridge), given):
+        return model.forward(clean.given.first()).flatten(0, 1)
 
 
 def _end(model: Model, clean: Clean, hidden: Float[Tensor, "copy row position d_model"]) -> Resid:
     """What is read of the last block's output: the scored positions, or the mean over the tokens of each text."""
     if model.kind == "embedding":
-        real = clean.mask[:, :, None].to(hidden.dtype)
+        real = clean.given.mask[:, :, None].to(hidden.dtype)
         return ((hidden * real).sum(2) / real.sum(1)).flatten(0, 1)
     return hidden[:, clean.targets.row, clean.targets.position].flatten(0, 1)
-
-
-# --- the plumbing of blocks -------------------------------------------------------------------------------------
-
-
-def _forward_until_stop(model: Model, clean: Clean, handles: list[Any]) -> None:
-    try:
-        model.forward(clean.token_id, clean.mask, clean.segment)
-    except _Stop:
-        return
-    finally:
-        for handle in handles:
-            handle.remove()
-    raise RuntimeError("the model's forward ended without passing its last block")
-
-
-@contextmanager
-def _passed_over(blocks: Sequence[Any], outputs: Sequence[Any]) -> Iterator[None]:
-    """While this lasts, these blocks do nothing but give the outputs."""
-
-    def giving(output: Any) -> Callable[..., Any]:
-        return lambda *args, **kwargs: output
-
-    try:
-        for block, output in zip(blocks, outputs, strict=False):
-            vars(block)["forward"] = giving(output)  # past the bridge, which would write it into the wrapped block
-        yield
-    finally:
-        for block in blocks:
-            vars(block).pop("forward", None)
-
-
-def _hidden(args: tuple, kwargs: dict) -> Tensor:
-    return args[0] if args else kwargs["hidden_states"]
-
-
-def _first(output: Any) -> Tensor:
-    return output[0] if isinstance(output, tuple) else output
-
-
-def _with_first(output: Any, first: Tensor) -> Any:
-    """An output of the same form, with another tensor in it."""
-    return (first, *output[1:]) if isinstance(output, tuple) else first
-
-
-def _expanded(value: Any, n_prompts: int, times: int) -> Any:
-    """Every batch-sized tensor inside, `times` over; what has batch 1 is left to broadcast."""
-    if isinstance(value, Tensor):
-        batched = value.ndim > 1 and len(value) == n_prompts > 1
-        return value.repeat(times, *[1] * (value.ndim - 1)) if batched else value
-    if type(value) in (tuple, list):
-        return type(value)(_expanded(item, n_prompts, times) for item in value)
-    if type(value) is dict:
-        return {key: _expanded(item, n_prompts, times) for key, item in value.items()}
-    return value

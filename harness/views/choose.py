@@ -41,10 +41,9 @@ def checked_prompt(run: "Run", prompt: int, key: str = "prompt") -> int:
     return int(prompt)
 
 
-def checked_head(run: "Run", head: Head | str | tuple[int, int]) -> Head:
+def checked_head(run: "Run", head: Head | str) -> Head:
     """The head, or a `RequestError` that says which there are."""
-    named = Head.parse(head) if isinstance(head, str) else Head(*head)
-    return check_head(named, _model(run), *_shape(run))
+    return check_head(Head.parse(head) if isinstance(head, str) else head, _model(run), *_shape(run))
 
 
 def checked_metric(run: "Run", metric: str | None) -> str:

@@ -103,7 +103,7 @@ def _sure(run: "Run", metric: str) -> Int[np.ndarray, "head 2"]:
     """Where on the map (across, down) the heads are that are beyond chance."""
     layers, heads = list(run.data["layer"].values), list(run.data["head"].values)
     sure = [head for head, claim in claims(run, metric).items() if claim.p_adjusted < level_of(run)]
-    return np.array([(layers.index(layer), heads.index(head)) for layer, head in sure], dtype=int).reshape(-1, 2)
+    return np.array([(layers.index(layer), heads.index(head)) for layer, head, _ in sure], dtype=int).reshape(-1, 2)
 
 
 def strongest(run: "Run", metric: str, n: int = 12) -> Figure:

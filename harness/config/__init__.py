@@ -1,0 +1,54 @@
+"""What may be asked: frozen typed specs. Types live here, values in ``conf/``, and there is one crossing.
+
+`parse` turns a plain dictionary (a composed Hydra config, a saved ``spec.yaml``, keywords from a notebook) into a
+spec, or raises a `RequestError` that names the key, the bad value and what would be right. After that nobody sees
+a dictionary.
+"""
+
+from harness.config.ablation import AblationSpec as AblationSpec
+from harness.config.ablation import MeanAblation as MeanAblation
+from harness.config.ablation import PatchAblation as PatchAblation
+from harness.config.ablation import Positions as Positions
+from harness.config.ablation import ResampleAblation as ResampleAblation
+from harness.config.ablation import ZeroAblation as ZeroAblation
+from harness.config.crossing import conf_dir as conf_dir
+from harness.config.crossing import model_names as model_names
+from harness.config.crossing import named_model as named_model
+from harness.config.crossing import parse as parse
+from harness.config.errors import RequestError as RequestError
+from harness.config.errors import near as near
+from harness.config.models import GgufModel as GgufModel
+from harness.config.models import HubModel as HubModel
+from harness.config.models import ModelBase as ModelBase
+from harness.config.models import ModelSpec as ModelSpec
+from harness.config.models import PathModel as PathModel
+from harness.config.models import RandomModel as RandomModel
+from harness.config.models import WheelModel as WheelModel
+from harness.config.prompts import FilePrompts as FilePrompts
+from harness.config.prompts import InductionPrompts as InductionPrompts
+from harness.config.prompts import InlinePrompts as InlinePrompts
+from harness.config.prompts import IoiPrompts as IoiPrompts
+from harness.config.prompts import PromptSpec as PromptSpec
+from harness.config.prompts import ProsePrompts as ProsePrompts
+from harness.config.run import NOT_IN_HASH as NOT_IN_HASH
+from harness.config.run import AttributionSpec as AttributionSpec
+from harness.config.run import CacheSpec as CacheSpec
+from harness.config.run import ExecuteSpec as ExecuteSpec
+from harness.config.run import Place as Place
+from harness.config.run import RenderSpec as RenderSpec
+from harness.config.run import RolloutSpec as RolloutSpec
+from harness.config.run import RunSpec as RunSpec
+from harness.config.run import ShowSpec as ShowSpec
+from harness.config.run import StatsSpec as StatsSpec
+from harness.config.run import SweepSpec as SweepSpec
+from harness.config.run import spec_hash as spec_hash
+from harness.config.types import Bos as Bos
+from harness.config.types import Count as Count
+from harness.config.types import Fraction as Fraction
+from harness.config.types import Names as Names
+from harness.config.types import OpenFraction as OpenFraction
+from harness.config.types import PathText as PathText
+from harness.config.types import PositiveInt as PositiveInt
+from harness.config.types import Seed as Seed
+from harness.config.types import Text as Text
+from harness.config.types import spec as spec

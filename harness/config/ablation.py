@@ -1,0 +1,68 @@
+"""What is done to a head, and where."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+from harness.config.errors import near
+from harness.config.types import PositiveInt, Seed, spec
+
+
+def _positions(value: Any) -> Any:
+    """A word, or whole numbers; one number is a list of one."""
+    words = ("all", "last", "target", "each")
+    items = [value] if type(value) is int else value
+    if isinstance(items, list | tuple) and items and all(type(item) is int for item in items):
+        return tuple(items)
+    if value not in words:
+        known = f"{near(value, words)}, or a list of positions such as [3,4] or [-1]"
+        raise PydanticCustomError("positions", "{known}", {"known": known})
+    return value
+
+
+#: Where z is replaced: everywhere, at each prompt's last token, at its scored positions, at each position in turn, or
+#: at these (negative ones from the prompt's end).
+Positions = Annotated[str | tuple[int, ...], BeforeValidator(_positions)]
+
+
+@spec
+class ZeroAblation:
+    """A head's z becomes zero."""
+
+    name: Literal["zero"] = "zero"
+    positions: Positions = "all"
+
+
+@spec
+class MeanAblation:
+    """A head's z becomes its mean over a reference set: the prompts themselves (``self``) or a prompt set by name.
+
+    Each position has a mean of its own where all prompts, swept and reference, have one length; otherwise the first
+    token has its own and all other positions share one.
+    """
+
+    name: Literal["mean"] = "mean"
+    positions: Positions = "all"
+    reference: str = "self"
+
+
+@spec
+class ResampleAblation:
+    """A head's z becomes that of a prompt from another cluster; metrics are averaged over `draws` such prompts."""
+
+    name: Literal["resample"] = "resample"
+    positions: Positions = "all"
+    draws: PositiveInt = 1
+    seed: Seed = 0
+
+
+@spec
+class PatchAblation:
+    """A head's z becomes that of the prompt's counterfactual."""
+
+    name: Literal["patch"] = "patch"
+    positions: Positions = "all"
+
+
+AblationSpec = Annotated[ZeroAblation | MeanAblation | ResampleAblation | PatchAblation, Field(discriminator="name")]

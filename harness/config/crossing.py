@@ -1,0 +1,105 @@
+"""From a plain dictionary to a spec, or to the one line that says what is wrong with it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from harness.config.errors import RequestError, near
+from harness.config.models import ModelSpec
+
+T = TypeVar("T")
+
+
+def parse(kind: type[T] | Any, values: Mapping[str, Any], prefix: str = "") -> T:
+    """`values` as a frozen spec of this kind; a `RequestError` for the first thing that is wrong.
+
+    A value ``???`` (how YAML files mark what the user must say) is a missing one.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(_said(values))
+    except ValidationError as error:
+        raise _first_mistake(error, kind, prefix) from None
+
+
+def _said(values: Any) -> Any:
+    if isinstance(values, Mapping):
+        return {key: _said(value) for key, value in values.items() if not isinstance(value, str) or value != "???"}
+    return values
+
+
+def conf_dir() -> Path:
+    """The folder of config files: beside the package in a checkout, inside it in an installed wheel."""
+    inside = Path(__file__).parents[1] / "conf"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
+
+
+def model_names() -> tuple[str, ...]:
+    """The models that ``conf/model`` names."""
+    return tuple(sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml")))
+
+
+def named_model(name: str, **overrides: object) -> Any:
+    """The spec of a model that ``conf/model`` names, with keywords in place of its values."""
+    if name not in model_names():
+        raise RequestError("model", name, near(name, model_names()))
+    values = yaml.safe_load((conf_dir() / "model" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return parse(ModelSpec, {**values, **overrides}, "model.")
+
+
+def _first_mistake(error: ValidationError, kind: Any, prefix: str) -> RequestError:
+    first: Any = error.errors()[0]
+    path, siblings, inside = _walk(kind, [str(part) for part in first["loc"]])
+    key = prefix + ".".join(path)
+    match first["type"]:
+        case "value_error" if isinstance(first["ctx"]["error"], RequestError):
+            return first["ctx"]["error"]
+        case "dataclass_type" | "model_attributes_type":
+            return RequestError(key, first["input"], f"this is a section: write {key}.KEY=value; {near('', inside)}")
+        case "unexpected_keyword_argument":
+            return RequestError(key, first["input"], f"there is no such key; {near(path[-1], siblings)}")
+        case "missing":
+            return RequestError(key, "???", f"say which: {key}=…")
+        case "union_tag_invalid" | "union_tag_not_found":
+            context = first["ctx"]
+            tag_key = ".".join([*filter(None, [key.rstrip(".")]), context["discriminator"].strip("'")])
+            options = _quoted(context["expected_tags"]) if "expected_tags" in context else ()
+            return RequestError(tag_key, context.get("tag", "???"), near(context.get("tag", ""), options))
+        case "literal_error":
+            return RequestError(key, first["input"], near(first["input"], _quoted(first["ctx"]["expected"])))
+    return RequestError(key, first["input"], first["msg"][0].lower() + first["msg"][1:])
+
+
+def _quoted(text: str) -> tuple[str, ...]:
+    """The words that pydantic lists between quotation marks."""
+    return tuple(re.findall(r"'([^']*)'", text))
+
+
+def _walk(kind: Any, path: list[str]) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
+    """The path without the union tags that pydantic puts into it, and the keys known beside and below its last part."""
+    kinds, known, kept = _dataclasses_in(kind), (), []
+    for part in path:
+        tagged = [option for option in kinds if part in _tags(option)] if len(kinds) > 1 else []
+        if tagged:
+            kinds = tagged
+            continue
+        hints = {name: hint for option in kinds for name, hint in get_type_hints(option, include_extras=True).items()}
+        kinds, known = _dataclasses_in(hints.get(part)), tuple(hints)
+        kept.append(part)
+    return kept, known, tuple({name: 0 for option in kinds for name in get_type_hints(option)})
+
+
+def _dataclasses_in(hint: Any) -> list[Any]:
+    if isinstance(hint, type) and is_dataclass(hint):
+        return [hint]
+    return [found for part in get_args(hint) for found in _dataclasses_in(part)]
+
+
+def _tags(option: Any) -> set[str]:
+    """The literal values by which a union tells this spec from the others."""
+    hints = get_type_hints(option)
+    return {tag for key in ("source", "name") for tag in get_args(hints.get(key)) if isinstance(tag, str)}

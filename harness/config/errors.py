@@ -1,0 +1,21 @@
+"""What is wrong with a request, in one line."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+
+class RequestError(ValueError):
+    """The request is wrong: which key, what was given, and what would be right. One line; exit code 2.
+
+    Shown as ``key=value: remedy``.
+    """
+
+    def __init__(self, key: str, value: object, remedy: str):
+        self.key, self.value, self.remedy = key, value, remedy
+        super().__init__(" ".join(f"{key}={value}: {remedy}".split()))
+
+
+def near(word: object, options: Sequence[str]) -> str:
+    """``"did you mean 'x'? "`` if one of the options is close, and all of them after it."""
+    close = get_close_matches(str(word), list(options), n=1)
+    return (f"did you mean {close[0]!r}? " if close else "") + "known: " + ", ".join(options)

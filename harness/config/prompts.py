@@ -1,0 +1,83 @@
+"""What a model is asked."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from harness.config.types import Count, Names, PositiveInt, Seed, spec
+
+
+@spec
+class IoiPrompts:
+    """Indirect-object identification: `n` prompts from templates with two names, the answer being the other one."""
+
+    name: Literal["ioi"]
+    n: PositiveInt = 32
+    seed: Seed = 0
+    names: Names | None = None
+
+
+@spec
+class InductionPrompts:
+    """`length` random tokens, then the same again; the second half is scored."""
+
+    name: Literal["induction"]
+    n: PositiveInt = 8
+    seed: Seed = 0
+    length: Annotated[int, Field(ge=2)] = 24
+
+
+@spec
+class InlinePrompts:
+    """Texts written in the request, each with its second sentence if `pair` is given.
+
+    With an answer (and a distractor) the next token after the text is scored (for a masked-LM the place of its mask
+    token, for a classifier the label), otherwise every predicted token. An encoder-decoder reads the text and writes
+    `target`, all of which is scored. With `generate` the model goes on greedily with so many tokens, which are scored.
+    """
+
+    name: Literal["inline"]
+    text: Names
+    pair: Names | None = None
+    target: Names | None = None
+    answer: Names | None = None
+    distractor: Names | None = None
+    generate: Count = 0
+
+
+@spec
+class ProsePrompts:
+    """Passages of prose, every predicted token scored. A passage longer than `length` tokens becomes several prompts
+    of one cluster; without a `length` it is never cut."""
+
+    name: Literal["prose"]
+    language: Literal["en", "ja"] = "en"
+    n: PositiveInt = 8
+    seed: Seed = 0
+    length: Annotated[int, Field(ge=8)] | None = None
+    generate: Count = 0
+
+
+@spec
+class FilePrompts:
+    """The rows of a file; `column` and the keys after it name its columns, which mean what they mean in
+    `InlinePrompts`; `tags` are columns that travel with the results. `n` rows are drawn, or all are taken."""
+
+    name: Literal["file"]
+    path: str
+    column: str = "text"
+    pair: str | None = None
+    target: str | None = None
+    answer: str | None = None
+    distractor: str | None = None
+    cluster: str | None = None
+    counterfactual: str | None = None
+    tags: Names = ()
+    n: PositiveInt | None = None
+    seed: Seed = 0
+    generate: Count = 0
+
+
+PromptSpec = Annotated[
+    IoiPrompts | InductionPrompts | InlinePrompts | ProsePrompts | FilePrompts, Field(discriminator="name")
+]

@@ -1,0 +1,47 @@
+"""What specs are made of: frozen dataclasses that refuse unknown keys, and the types of their values."""
+
+import os
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+
+from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field,))
+def spec(cls: type[T]) -> type[T]:
+    """A frozen dataclass that refuses unknown keys and values of another type."""
+    made: Any = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))(cls)
+    return made
+
+
+Count = Annotated[int, Field(ge=0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def _names(value: Any) -> Any:
+    """One name is a list of one, and what YAML took for a number was meant as a name."""
+    items = [value] if isinstance(value, str) else value
+    return (
+        [str(item) if isinstance(item, int | float) else item for item in items] if isinstance(items, list) else items
+    )
+
+
+def _text(value: Any) -> Any:
+    """What YAML took for a number was meant as a word."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _path(value: Any) -> Any:
+    value = _text(os.fspath(value) if isinstance(value, os.PathLike) else value)
+    return os.path.expanduser(value) if isinstance(value, str) else value
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+PathText = Annotated[str, BeforeValidator(_path)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+Bos = Literal["auto", "always", "never"]

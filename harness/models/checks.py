@@ -1,0 +1,107 @@
+"""Is the hooked model the model that was asked for?
+
+The plain Hugging Face model answers a probe before TransformerLens wraps it; the hooked model must give the same, and
+its hook points must carry what `harness.hooks` says they carry.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from harness import hooks
+from harness.models import Inputs, Kind, Model
+from harness.models.tokens import Tokens
+
+if TYPE_CHECKING:
+    import torch
+
+#: The text on which the hooked model is compared with the plain one, in two lengths so that padding is in it.
+PROBE = ("The old map showed three roads, but only one of them led to the sea.", "Rain fell.")
+
+
+class ModelMismatch(RuntimeError):
+    """The hooked model is not the model that was asked for: other logits, or hook points of another shape."""
+
+
+def probe(tokens: Tokens, kind: Kind, device: "torch.device") -> Inputs:
+    """The probe as inputs; an encoder-decoder reads one text while it writes the other."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    rows = [torch.tensor(tokens.encode(text).token_id, device=device) for text in PROBE]
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    token_id = pad_sequence(rows, batch_first=True)
+    if kind != "encoder_decoder":
+        return Inputs(token_id, mask)
+    return Inputs(token_id[:, :-2], mask[:, :-2], None, token_id.flip(0), mask.flip(0))
+
+
+def answer(plain: Any, given: Inputs, kind: Kind) -> "torch.Tensor":
+    """What the plain model gives: logits, or the last hidden states of a model without a head."""
+    if kind == "encoder_decoder":
+        return plain(given.source_id, attention_mask=given.source_mask, decoder_input_ids=given.token_id).logits
+    out = plain(given.token_id, attention_mask=given.mask)
+    return out.logits if "logits" in out else out.last_hidden_state
+
+
+def compare(model: Model, given: Inputs, expected: "torch.Tensor") -> float:
+    """The largest difference from the plain model's answer where there are tokens, as a share of the largest value.
+
+    Raises `ModelMismatch` above the model's tolerance.
+    """
+    import torch
+
+    got, real = _hooked_answer(model, given), given.mask.bool()
+    if model.kind == "classifier":
+        real = torch.ones_like(got, dtype=torch.bool)
+    scale = float(expected[real].abs().max())
+    difference = float((got - expected)[real].abs().max()) / scale
+    allowed = max(model.spec.tolerance, 8 * torch.finfo(expected.dtype).eps)
+    if not difference <= allowed:
+        raise ModelMismatch(
+            f"{model.name}: the hooked model's logits differ from the plain model's by {difference:.2g} of the largest "
+            f"logit (allowed: {allowed:.2g}); TransformerLens does not reproduce this architecture faithfully"
+        )
+    return difference
+
+
+def _hooked_answer(model: Model, given: Inputs) -> "torch.Tensor":
+    match model.kind:
+        case "embedding":
+            return model.last_hidden(given)
+        case "classifier":
+            return model.label_logits(given)
+    return model.forward(given)
+
+
+def check_hooks(model: Model, given: Inputs) -> None:
+    """Every hook point that the harness uses fires, with the shape it is said to have. Raises `ModelMismatch`."""
+    bridge, name = model.bridge, model.name
+    kinds: tuple[hooks.Kind, ...] = ("pattern", "scores", "z", "q", "k", "v")
+    wanted = {
+        hooks.hook_name(kind, site): (len(given.mask), *_sizes(model, given, kind, site))
+        for kind in kinds
+        for site in model.shape.sites
+    }
+    missing = sorted(set(wanted) - set(bridge.hook_dict))
+    if missing:
+        raise ModelMismatch(f"{name}: TransformerLens offers no hook point {missing[0]} ({len(missing)} are missing)")
+    seen: dict[str, tuple[int, ...]] = {}
+
+    def look(tensor: "torch.Tensor", hook: Any, at: str) -> None:
+        seen[at] = tuple(tensor.shape)
+
+    looks = [(at, lambda tensor, hook, at=at: look(tensor, hook, at)) for at in wanted]
+    with bridge.hooks(fwd_hooks=looks):
+        model.forward(given)
+    for at, expected in wanted.items():
+        if seen.get(at) != expected:
+            raise ModelMismatch(f"{name}: {at} carries {seen.get(at, 'nothing')}, expected {expected}")
+
+
+def _sizes(model: Model, given: Inputs, kind: hooks.Kind, site: hooks.Site) -> list[int]:
+    """The sizes of the axes of a hook point."""
+    shape = model.shape
+    of = {"position": given.mask.shape[1], "head": shape.n_heads, "kv_head": shape.n_kv_heads, "d_head": shape.d_head}
+    if given.source_mask is not None:
+        of["source_position"] = given.source_mask.shape[1]
+    of |= {axis: of[position] for axis, position in hooks.POSITIONS.items() if position in of}
+    return [of[axis] for axis in hooks.axes(kind, site.stack)]

@@ -1,0 +1,77 @@
+"""What a model gives at its end, read from its config, and what of that TransformerLens does not know.
+
+TransformerLens boots decoders, T5, and BERT and RoBERTa with a masked-LM head. An encoder with another head, or none,
+goes into its masked-LM class for its blocks' sake; what it really makes of the last block's output is kept beside it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from harness.config import RequestError
+from harness.models import Kind
+
+LOADER: dict[Kind, str] = {
+    "decoder": "AutoModelForCausalLM",
+    "encoder_decoder": "AutoModelForSeq2SeqLM",
+    "masked_lm": "AutoModelForMaskedLM",
+    "classifier": "AutoModelForSequenceClassification",
+    "embedding": "AutoModel",
+}
+#: Encoders whose blocks TransformerLens hooks.
+ENCODERS = ("bert", "roberta")
+#: Encoder-decoders that were seen to be hooked faithfully.
+ENCODER_DECODERS = ("t5", "mt5")
+
+
+def kind_of(settings: Any, name: str) -> Kind:
+    """What the model gives at its end. A `RequestError` for what cannot be studied here."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as DECODERS
+
+    family, architectures = settings.model_type, settings.architectures or []
+    masked = any("MaskedLM" in architecture for architecture in architectures)
+    if family in ENCODER_DECODERS:
+        return "encoder_decoder"
+    if family in ENCODERS:
+        return "masked_lm" if masked else _other_head(settings, architectures, name)
+    if settings.is_encoder_decoder or family not in DECODERS or masked:
+        known = f"decoders, {', '.join(ENCODERS)} and {', '.join(ENCODER_DECODERS)}"
+        raise RequestError("model", name, f"{family} is not among the families that can be studied: {known}")
+    return "decoder"
+
+
+def _other_head(settings: Any, architectures: list[str], name: str) -> Kind:
+    if any(architecture.endswith("Model") for architecture in architectures):
+        return "embedding"
+    if not any("SequenceClassification" in architecture for architecture in architectures):
+        remedy = f"its head {architectures} is not known: save it with a masked-LM or classification head, or none"
+        raise RequestError("model", name, remedy)
+    if settings.num_labels < 2 or settings.problem_type in ("regression", "multi_label_classification"):
+        raise RequestError("model", name, "it gives no distribution over labels: it is a regression or has many labels")
+    return "classifier"
+
+
+def hookable(plain: Any, kind: Kind) -> Any:
+    """The model in the form TransformerLens knows: encoders without a masked-LM head go into that class."""
+    if kind not in ("embedding", "classifier"):
+        return plain
+    from transformers import AutoModelForMaskedLM
+
+    whole = AutoModelForMaskedLM.from_config(plain.config, attn_implementation="eager")
+    setattr(whole, whole.base_model_prefix, plain.base_model)
+    whole.config.architectures = [type(whole).__name__]
+    return whole.eval().requires_grad_(False)
+
+
+def head_of(plain: Any, kind: Kind) -> Callable[[Any], Any] | None:
+    """What the model makes of the last block's output [row, d_model], where TransformerLens does not know it."""
+    if kind == "embedding":
+        return lambda vector: vector
+    if kind != "classifier":
+        return None
+    pooler, classifier = getattr(plain.base_model, "pooler", None), plain.classifier
+    return lambda first: classifier(first[:, None] if pooler is None else pooler(first[:, None]))
+
+
+def labels_of(settings: Any, kind: Kind) -> tuple[str, ...]:
+    """The names of a classifier's labels, in the order of its logits."""
+    return tuple(settings.id2label[at] for at in range(settings.num_labels)) if kind == "classifier" else ()

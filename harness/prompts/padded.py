@@ -1,0 +1,258 @@
+"""Prompts of different lengths side by side, and the batches and rows that a model is run on."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Bool, Int
+
+from harness.config import RequestError
+from harness.models import Inputs, Kind, Model
+from harness.models.tokens import Encoded
+from harness.prompts.prompt import Prompt
+
+Ids = Int[np.ndarray, "prompt position"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What an encoder-decoder reads: [prompt, source_position], padded on the right as in `Prompts`."""
+
+    token_id: Ids
+    token: np.ndarray
+    word: Ids
+    special: Bool[np.ndarray, "prompt position"]
+
+    @property
+    def length(self) -> Int[np.ndarray, " prompt"]:
+        return (self.token_id >= 0).sum(axis=1)
+
+    def take(self, rows: Int[np.ndarray, " row"]) -> "Source":
+        """The texts of these rows, padded only as far as they need."""
+        end = int(self.length[rows].max())
+        return Source(**{name: array[rows, :end] for name, array in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """A padded batch of prompts for a model of some kind.
+
+    `token_id`, `token`, `word`, `special`, `target` and `correct` are [prompt, position], padded on the right with
+    −1, ``""``, −1, False, False and −1. `target` marks the positions whose prediction is scored: the token that should
+    come next, or, for a masked-LM, the token that is masked there; `correct` is that token. A classifier's label is
+    predicted at its first position. `segment` is 1 in the second text of a pair. `answer` and `distractor` are token
+    ids or labels (−1 where there is none), `counterfactual` [prompt, position] token ids (−1 where there is none).
+
+    An encoder-decoder reads `source` and writes the tokens; its counterfactual stands for the source. `tags` travel
+    with the results.
+    """
+
+    name: str
+    kind: Kind
+    text: tuple[str, ...]
+    token_id: Ids
+    token: np.ndarray
+    word: Ids
+    special: Bool[np.ndarray, "prompt position"]
+    segment: Ids
+    correct: Ids
+    cluster: tuple[str, ...]
+    answer: Int[np.ndarray, " prompt"]
+    distractor: Int[np.ndarray, " prompt"]
+    counterfactual: Int[np.ndarray, "prompt counterfactual_position"]
+    answer_text: tuple[str, ...]
+    distractor_text: tuple[str, ...]
+    source: Source | None = None
+    tags: tuple[Mapping[str, str], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    @property
+    def length(self) -> Int[np.ndarray, " prompt"]:
+        return (self.token_id >= 0).sum(axis=1)
+
+    @property
+    def lengths(self) -> Int[np.ndarray, "text prompt"]:
+        """The length of each prompt's texts: what is written and, where there is one, the source."""
+        return np.stack([self.length] if self.source is None else [self.length, self.source.length])
+
+    @property
+    def width(self) -> Int[np.ndarray, " prompt"]:
+        """The length of the longest of each prompt's texts, as a block has to carry it."""
+        return self.lengths.max(axis=0)
+
+    @property
+    def target(self) -> Bool[np.ndarray, "prompt position"]:
+        return self.correct >= 0
+
+    @property
+    def has_answer(self) -> bool:
+        return bool((self.answer >= 0).all())
+
+    @property
+    def has_distractor(self) -> bool:
+        return bool((self.distractor >= 0).all())
+
+    @property
+    def read(self) -> Ids:
+        """The tokens that a counterfactual stands for: the source, where there is one."""
+        return self.queries("encoder")
+
+    def queries(self, stack: str) -> Ids:
+        """The tokens at which the heads of a stack have a query, and a z."""
+        return self.source.token_id if stack == "encoder" and self.source is not None else self.token_id
+
+    def reading(self, token_id: Ids) -> "Prompts":
+        """The same prompts with other tokens in place of those that are read."""
+        if self.source is None:
+            return replace(self, token_id=token_id)
+        return replace(self, source=replace(self.source, token_id=token_id))
+
+    def inputs(self, device: Any) -> Inputs:
+        """What a model is run on."""
+        import torch
+
+        def tensors(ids: Ids) -> tuple[Any, Any]:
+            there = torch.as_tensor(ids, device=device)
+            return there.clamp(min=0), (there >= 0).long()
+
+        segment = torch.as_tensor(self.segment, device=device)
+        source = (None, None) if self.source is None else tensors(self.source.token_id)
+        return Inputs(*tensors(self.token_id), segment, *source)
+
+    def take(self, index: Sequence[int] | Int[np.ndarray, " row"]) -> "Prompts":
+        """The prompts at these places, padded only as far as they need."""
+        rows = np.asarray(index, dtype=int)
+        end, read = int(self.length[rows].max()), int((self.read >= 0).sum(axis=1)[rows].max())
+        changed: dict[str, Any] = {"source": None if self.source is None else self.source.take(rows)}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, np.ndarray):
+                upto = read if item.name == "counterfactual" else end
+                changed[item.name] = value[rows, :upto] if value.ndim == 2 else value[rows]
+            elif isinstance(value, tuple):
+                changed[item.name] = tuple(value[row] for row in rows)
+        return replace(self, **changed)
+
+    def dataset(self) -> xr.Dataset:
+        """The prompts as labelled arrays, named as in ``data.zarr``."""
+        grids = {name: getattr(self, name) for name in ("token", "token_id", "word", "special", "target", "correct")}
+        rows = {
+            "length": self.length,
+            "cluster": np.array(self.cluster, dtype=np.dtypes.StringDType()),
+            "answer": np.array(self.answer_text, dtype=np.dtypes.StringDType()),
+            "distractor": np.array(self.distractor_text, dtype=np.dtypes.StringDType()),
+        }
+        variables: dict[str, Any] = {name: (("prompt", "position"), array) for name, array in grids.items()}
+        if self.source is not None:
+            rows["source_length"] = self.source.length
+            for name, array in vars(self.source).items():
+                variables[f"source_{name}"] = (("prompt", "source_position"), array)
+        variables |= {name: (("prompt",), array) for name, array in rows.items()}
+        names = list(self.tags[0]) if self.tags else []
+        if names:
+            values = [[tags[name] for name in names] for tags in self.tags]
+            variables["tags"] = (("prompt", "tag"), np.array(values, dtype=np.dtypes.StringDType()))
+        return xr.Dataset(variables, coords={"tag": names} if names else None)
+
+    @property
+    def sha256(self) -> str:
+        """The identity of the prompt set: everything that decides a number."""
+        state = hashlib.sha256()
+        source = [] if self.source is None else [self.source.token_id]
+        own = (self.token_id, self.segment, self.correct, self.answer, self.distractor, self.counterfactual)
+        for array in (*own, *source):
+            state.update(np.ascontiguousarray(array, dtype=np.int64).tobytes() + str(array.shape).encode())
+        state.update("\0".join(self.cluster).encode())
+        return state.hexdigest()
+
+
+def pad(name: str, made: Sequence[Prompt], model: Model) -> Prompts:
+    """Prompts of different lengths side by side, padded on the right."""
+    for number, prompt in enumerate(made):
+        _check_scored(number, prompt, model)
+    end = max(len(prompt.encoded.token_id) for prompt in made)
+    read = [prompt.source for prompt in made if prompt.source is not None]
+    source = _grids(read, [prompt.source_word for prompt in made]) if read else None
+    read_to = end if source is None else source.token_id.shape[1]
+
+    def string(answer: int | None) -> str:
+        if answer is None:
+            return ""
+        return model.labels[answer] if model.kind == "classifier" else model.tokens.string(answer)
+
+    return Prompts(
+        name=name,
+        kind=model.kind,
+        text=tuple(prompt.text for prompt in made),
+        **vars(_grids([prompt.encoded for prompt in made], [prompt.word for prompt in made])),
+        segment=_grid([prompt.encoded.segment for prompt in made], 0, np.int64),
+        correct=_grid([[prompt.correct.get(at, -1) for at in range(end)] for prompt in made], -1, np.int64),
+        cluster=tuple(prompt.cluster for prompt in made),
+        answer=np.array([-1 if prompt.answer is None else prompt.answer for prompt in made]),
+        distractor=np.array([-1 if prompt.distractor is None else prompt.distractor for prompt in made]),
+        counterfactual=_grid([prompt.counterfactual or () for prompt in made], -1, np.int64, read_to),
+        answer_text=tuple(string(prompt.answer) for prompt in made),
+        distractor_text=tuple(string(prompt.distractor) for prompt in made),
+        source=source,
+        tags=tuple(prompt.tags for prompt in made),
+    )
+
+
+def _check_scored(number: int, prompt: Prompt, model: Model) -> None:
+    if prompt.correct or model.kind == "embedding":
+        return
+    remedy = "make it longer"
+    if model.kind == "encoder_decoder":
+        remedy = "say what should be written: prompts.target=…, prompts.answer=… or prompts.generate=n"
+    raise RequestError("prompts", repr(prompt.text), f"prompt {number} has no token to predict: {remedy}")
+
+
+def _grids(made: Sequence[Encoded], word: Sequence[Sequence[int]]) -> Source:
+    """What is known of every token, side by side."""
+    return Source(
+        token_id=_grid([each.token_id for each in made], -1, np.int64),
+        token=_grid([each.token for each in made], "", np.dtypes.StringDType()),
+        word=_grid(word, -1, np.int64),
+        special=_grid([each.special for each in made], False, np.bool_),
+    )
+
+
+def _grid(rows: Sequence[Sequence[Any]], fill: Any, dtype: Any, end: int = 0) -> np.ndarray:
+    end = max(end, *(len(row) for row in rows))
+    return np.array([[*row, *[fill] * (end - len(row))] for row in rows], dtype=dtype)
+
+
+def batches(prompts: Prompts, tokens: int = 1024, at_most: int = 8) -> list[list[int]]:
+    """The prompts in batches of work: at most so many prompts and (padded) tokens in each, never none.
+
+    Prompts of like length go together, so that little padding is computed.
+    """
+    made: list[list[int]] = []
+    for prompt in np.argsort(prompts.width, kind="stable").tolist():
+        wider = [*made[-1], prompt] if made else []
+        if wider and len(wider) <= at_most and len(wider) * prompts.width[prompt] <= tokens:
+            made[-1] = wider
+        else:
+            made.append([prompt])
+    return made
+
+
+def masked(prompts: Prompts, mask_id: int) -> tuple[Prompts, Int[np.ndarray, " row"]]:
+    """What a masked-LM is asked: one row for each scored position, which is masked with the later pieces of its word.
+
+    Returns the rows, each with one scored position, and the prompt that each belongs to. Masking the later pieces
+    too keeps them from giving the word away (Salazar et al. 2020, arXiv:1910.14659; Kauf & Ivanova 2023,
+    arXiv:2305.10588).
+    """
+    owner, position = np.nonzero(prompts.target)
+    rows = prompts.take(owner)
+    at = np.arange(rows.token_id.shape[1])
+    word = rows.word[np.arange(len(owner)), position]
+    hidden = (rows.word == word[:, None]) & (at >= position[:, None])
+    correct = np.where(at == position[:, None], rows.correct, -1)
+    return replace(rows, token_id=np.where(hidden, mask_id, rows.token_id), correct=correct), owner

@@ -1,0 +1,136 @@
+"""One prompt before padding: its tokens, what of them is scored, and what the answer is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from harness import config, words
+from harness.config import RequestError
+from harness.models import Kind, Model
+from harness.models.tokens import Encoded
+
+#: What a model is called, by what it gives.
+NOUN: dict[Kind, str] = {
+    "decoder": "a decoder",
+    "encoder_decoder": "an encoder-decoder",
+    "masked_lm": "an encoder",
+    "classifier": "a classifier",
+    "embedding": "an encoder",
+}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt before padding.
+
+    `correct` maps each scored position to the token that should come next there. `answer` and `distractor` are
+    token ids (labels, for a classifier), `counterfactual` the tokens of a prompt of the same length in which the
+    answer is not to be had. An encoder-decoder reads `source` and writes `encoded`; its counterfactual is another
+    source. `tags` say what a reader may want to sort by.
+    """
+
+    text: str
+    encoded: Encoded
+    word: tuple[int, ...]
+    correct: dict[int, int]
+    cluster: str
+    answer: int | None = None
+    distractor: int | None = None
+    counterfactual: tuple[int, ...] | None = None
+    source: Encoded | None = None
+    source_word: tuple[int, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def from_text(
+    model: Model, text: str, cluster: str, key: str = "prompts.text", pair: str | None = None, target: str | None = None
+) -> Prompt:
+    """A prompt from a text (or a pair), under the model's token policy, everything it can predict being scored.
+
+    That is every next token of a decoder, every token in turn of a masked-LM, every token of the `target` that an
+    encoder-decoder writes (with the one that ends it), nothing of a model that gives a label or a vector.
+    """
+    encoded = model.tokens.encode(text, pair)
+    _check_length(encoded, text, model, key)
+    word = words.split([text, pair or ""], encoded.span, encoded.token, encoded.segment)
+    read = Prompt(text if pair is None else f"{text} | {pair}", encoded, word, {}, cluster)
+    if model.kind == "encoder_decoder":
+        return _to_write(model, read, target)
+    if target is not None:
+        raise RequestError("prompts.target", repr(target), f"{model.name} is {NOUN[model.kind]} and writes no target")
+    ordinary = {at: token for at, token in enumerate(encoded.token_id) if not encoded.special[at]}
+    match model.kind:
+        case "decoder":
+            return replace(read, correct={at - 1: token for at, token in ordinary.items() if at > 0})
+        case "masked_lm":
+            return replace(read, correct=ordinary)
+    return read
+
+
+def _to_write(model: Model, read: Prompt, target: str | None) -> Prompt:
+    """From a prompt of the source text to one of the target: at each position what has been written when the next
+    token is predicted, first a start token. Without a target that is all."""
+    start = model.start_id
+    if start is None:
+        raise RequestError("model", model.name, "its config has no decoder_start_token_id, so it cannot begin to write")
+    written = model.tokens.describe([start])
+    writing = replace(read, encoded=written, word=(0,), source=read.encoded, source_word=read.word)
+    if target is None:
+        return writing
+    to_come = model.tokens.encode(target)
+    _check_length(to_come, target, model, "prompts.target")
+    written = model.tokens.describe([start, *to_come.token_id[:-1]], [None, *to_come.span[:-1]])
+    return replace(
+        writing,
+        text=f"{read.text} → {target}",
+        encoded=written,
+        word=words.split([target], written.span, written.token, written.segment),
+        correct=dict(enumerate(to_come.token_id)),
+    )
+
+
+def with_answer(
+    model: Model,
+    prompt: Prompt,
+    answer: str,
+    distractor: str | None,
+    keys: tuple[str, str] = ("prompts.answer", "prompts.distractor"),
+) -> Prompt:
+    """The prompt with one place scored, where `answer` should stand: after its end, or at its one mask token; or with
+    a label, for a classifier. An answer is a single token, written with its leading space, or the name of a label.
+
+    Raises `RequestError` that names the key for what is neither.
+    """
+
+    def number(text: str, key: str) -> int:
+        if model.kind != "classifier":
+            return model.tokens.single(text, key)
+        if text not in model.labels:
+            raise RequestError(key, repr(text), f"{model.name} has no such label; {config.near(text, model.labels)}")
+        return model.labels.index(text)
+
+    right = number(answer, keys[0])
+    wrong = None if distractor is None else number(distractor, keys[1])
+    return replace(prompt, correct={_answer_place(model, prompt): right}, answer=right, distractor=wrong)
+
+
+def _answer_place(model: Model, prompt: Prompt) -> int:
+    """The position at which the answer is predicted."""
+    match model.kind:
+        case "classifier":
+            return 0
+        case "masked_lm":
+            mask = model.tokens.mask_id
+            if prompt.encoded.token_id.count(mask) != 1:
+                name = model.tokens.string(mask)
+                remedy = f"write {name} once, where the answer should stand"
+                raise RequestError("prompts.text", repr(prompt.text), remedy)
+            return prompt.encoded.token_id.index(mask)
+    return len(prompt.encoded.token_id) - 1
+
+
+def _check_length(encoded: Encoded, text: str, model: Model, key: str) -> None:
+    n, limit = len(encoded.token_id), model.shape.n_ctx
+    if not text.strip() or all(encoded.special):
+        raise RequestError(key, repr(text), "a prompt must have at least one token of text")
+    if n > limit:
+        raise RequestError(key, repr(text[:20] + "…"), f"this prompt has {n} tokens, {model.name} takes {limit}")

@@ -1,0 +1,100 @@
+"""What a model itself adds to its prompts: the text it goes on with, or the label it gives."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+
+from harness.config import RequestError
+from harness.models import Model
+from harness.models.tokens import Encoded
+from harness.prompts.padded import Prompts, batches, pad
+from harness.prompts.prompt import NOUN, Prompt
+
+
+def generated(model: Model, made: Sequence[Prompt], n: int) -> list[Prompt]:
+    """Each prompt continued greedily by `n` tokens, or up to the one that ends a text; these tokens are scored.
+
+    In a decoder, a position's attention does not depend on what comes after it: the patterns of the whole text are
+    those that the model had while it wrote.
+    """
+    if model.kind not in ("decoder", "encoder_decoder"):
+        raise RequestError("prompts.generate", n, f"{model.name} is {NOUN[model.kind]}: it does not continue a text")
+    for prompt in made:
+        if prompt.answer is not None:
+            remedy = "an answer is scored in place of what the model writes: leave out one of them"
+            raise RequestError("prompts.generate", n, remedy)
+        total, limit = len(prompt.encoded.token_id) + n, model.shape.n_ctx
+        if total > limit:
+            raise RequestError("prompts.generate", n, f"this makes {total} tokens, {model.name} takes {limit}")
+    unscored = [replace(prompt, correct={}) for prompt in made]
+    growing = [replace(prompt, correct={len(prompt.encoded.token_id) - 1: 0}) for prompt in made]
+    new: list[list[int]] = [[] for _ in made]
+    for _ in range(n):
+        going = [at for at, tokens in enumerate(new) if not tokens or tokens[-1] != model.tokenizer.eos_token_id]
+        for at, token in _next_tokens(model, growing, going):
+            new[at].append(token)
+            growing[at] = _continued(model, unscored[at], new[at])
+    return growing
+
+
+def _next_tokens(model: Model, made: Sequence[Prompt], going: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The most likely next token of each of these prompts."""
+    import torch
+
+    if not going:
+        return
+    prompts = pad("", [made[at] for at in going], model)
+    for batch in batches(prompts):
+        rows = prompts.take(batch)
+        with torch.no_grad():
+            logits = model.forward(rows.inputs(model.device))
+        last = logits[torch.arange(len(rows)), torch.as_tensor(rows.length - 1)]
+        for at, token in zip(batch, last.argmax(-1).tolist(), strict=True):
+            yield going[at], token
+
+
+def _continued(model: Model, prompt: Prompt, new: list[int]) -> Prompt:
+    """The prompt with tokens after its end, each of them scored where it was predicted."""
+    before = prompt.encoded
+    first = len(before.token_id) - 1
+    encoded = model.tokens.describe(
+        [*before.token_id, *new],
+        [*before.span, *[None] * len(new)],
+        [*before.segment, *[before.segment[-1]] * len(new)],
+    )
+    return replace(
+        prompt,
+        text=prompt.text + ("" if prompt.source is None else " → ") + model.tokenizer.decode(new),
+        encoded=encoded,
+        word=(*prompt.word, *_words(encoded, prompt.word[-1], len(new))),
+        correct={first + at: token for at, token in enumerate(new)},
+    )
+
+
+def _words(encoded: Encoded, last: int, n: int) -> Iterator[int]:
+    """The words of the last `n` tokens: one begins with white space, and a special token is one by itself."""
+    tokens = list(zip(encoded.token, encoded.special, strict=True))[-n - 1 :]
+    for (_, special), (token, own) in pairwise(tokens):
+        last += special or own or token[:1].isspace()
+        yield last
+
+
+def labelled(model: Model, made: Sequence[Prompt]) -> list[Prompt]:
+    """The prompts of a classifier, those without a label having the one that the model gives them."""
+    import torch
+
+    def of(prompts: Prompts) -> np.ndarray:
+        with torch.no_grad():
+            return model.label_logits(prompts.inputs(model.device)).argmax(-1).cpu().numpy()
+
+    given = list(made)
+    missing = [at for at, prompt in enumerate(made) if not prompt.correct]
+    if not missing:
+        return given
+    prompts = pad("", [replace(made[at], correct={0: 0}) for at in missing], model)
+    for batch in batches(prompts):
+        for at, label in zip(batch, of(prompts.take(batch)).tolist(), strict=True):
+            given[missing[at]] = replace(made[missing[at]], correct={0: label}, answer=label)
+    return given

@@ -1,0 +1,96 @@
+"""What a head writes straight to the metric: the part of its effect that no later layer had a hand in.
+
+The logits are read from the clean residual stream with nothing changed but the head's own write, and with the norms on
+the way (the final one, and Gemma's after W_O) frozen at their clean scale, so that heads' writes add up (Elhage et al.
+2021, "A mathematical framework for transformer circuits"; Wang et al. 2022, arXiv:2211.00593, §3.1). One clean forward
+serves all heads.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from harness import hooks
+from harness.ablation import Intervention, by_site, capture
+from harness.ablation.capture import Captured
+from harness.ablation.edits import Edit
+from harness.hooks import Head, Site
+from harness.metrics import Function
+from harness.models import Model
+from harness.sweep.engine import Clean, Resid, measure
+from harness.sweep.norms import FrozenNorm
+
+
+def has_direct(model: Model, heads: Sequence[Any]) -> bool:
+    """Whether these heads write to the stream that is read at the end. In a post-norm model (BERT) every later layer
+    rescales the stream, and nothing goes straight."""
+    return model.kind in ("decoder", "encoder_decoder") and any(_writes(head) for head in heads)
+
+
+def _writes(part: Any) -> bool:
+    return isinstance(part, Head) and part.stack != "encoder"
+
+
+@torch.no_grad()
+def direct_effects(
+    model: Model, clean: Clean, todo: Sequence[Intervention], metrics: Sequence[str | Function], at_once: int
+) -> Float[Tensor, "metric prompt intervention"]:
+    """metric(with the head's own write ablated, all else clean) − metric(clean); NaN for heads of an encoder, which
+    the end of the residual stream never sees. `at_once` is how many interventions are read together."""
+    writing = [at for at, one in enumerate(todo) if any(_writes(head) for head in one.heads)]
+    captured = capture(model, clean.given, {head.site for at in writing for head in todo[at].heads if _writes(head)})
+    unharmed = measure(model, clean, clean.end, metrics)
+    effect = unharmed.new_full((len(metrics), clean.targets.n_prompts, len(todo)), torch.nan)
+    for start in range(0, len(writing), at_once):
+        chosen = writing[start : start + at_once]
+        moved = torch.stack([_written(model, clean, captured, todo[at]) for at in chosen])
+        with _frozen_at_the_end(model, clean):
+            values = measure(model, clean, (clean.end + moved).flatten(0, 1), metrics)
+        effect[:, :, chosen] = (values - unharmed).transpose(1, 2)
+    return effect
+
+
+def _written(model: Model, clean: Clean, captured: Captured, one: Intervention) -> Resid:
+    """By how much an intervention changes what its heads write at the targets."""
+    moved = torch.zeros_like(clean.end)
+    for site, edits in by_site(edit for edit in one.edits(slice(None)) if _writes(edit.head)).items():
+        moved += _write_of(model, clean, captured[site], site, edits)
+    return moved
+
+
+def _write_of(model: Model, clean: Clean, z: Tensor, site: Site, edits: Sequence[Edit]) -> Resid:
+    """The same of one attention, whose clean z is given."""
+    edited = z.clone()
+    for edit in edits:
+        edit.make(z, edited)
+    row, position = clean.targets.row, clean.targets.position
+    before, after = (each[row, position].flatten(1)[None] for each in (z, edited))
+    write, norm = hooks.output_projection(model.bridge, site), hooks.norm_of_write(model.bridge, site)
+    if norm is None:
+        return (write(after - before) - write(torch.zeros_like(before)))[0]
+    frozen = FrozenNorm(norm, write(before))
+    return (frozen(write(after)) - frozen(write(before)))[0]
+
+
+@contextmanager
+def _frozen_at_the_end(model: Model, clean: Clean) -> Iterator[None]:
+    """While this lasts, rows that are read (target after target, again and again) are normalised by the scale that
+    the clean row of their target has."""
+    final, seen = hooks.final_norm(model.bridge), 0
+
+    def freeze(_: Any, args: tuple[Any, ...], out: Tensor) -> Tensor:
+        nonlocal seen
+        n = args[0].shape[1]
+        rows = torch.arange(seen, seen + n, device=out.device) % len(clean.end)
+        seen += n
+        return FrozenNorm(final.original_component, clean.end[rows][None])(args[0])
+
+    handle = final.register_forward_hook(freeze)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,45 @@
+"""Which interventions a request means, by name."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from harness import hooks
+from harness.config import RequestError
+from harness.hooks import Head, Mlp, Part, Site
+from harness.models import Model
+
+#: Parts that are ablated together, by name.
+Groups = Mapping[str, tuple[Part, ...]]
+
+
+def groups(
+    model: Model, heads: Any = "all", kind: str = "single", sets: Mapping[str, Iterable[Any]] | None = None
+) -> dict[str, tuple[Part, ...]]:
+    """The interventions that a request means, by name. Raises `RequestError` for heads the model does not have."""
+    chosen = model.heads(heads)
+    match kind:
+        case "single":
+            return {str(head): (head,) for head in chosen}
+        case "layer":
+            return {str(site): tuple(head for head in chosen if head.site == site) for site in _sites(chosen)}
+        case "mlp":
+            return {str(mlp): (mlp,) for mlp in _mlps(model, chosen)}
+        case "set":
+            if not sets:
+                raise RequestError("sweep.sets", "{}", "name at least one set, such as sweep.sets={early: [L0H1, L1]}")
+            return {name: model.heads(list(members)) for name, members in sets.items()}
+    raise RequestError("sweep.kind", kind, "known: single, layer, mlp, set")
+
+
+def _sites(heads: Iterable[Head]) -> list[Site]:
+    return list(dict.fromkeys(head.site for head in heads))
+
+
+def _mlps(model: Model, heads: Iterable[Head]) -> list[Mlp]:
+    """The MLPs of the heads' layers; a decoder's cross attention shares the layer's with its self attention."""
+    found = list(dict.fromkeys(Mlp(head.layer, head.stack.replace("cross", "decoder")) for head in heads))
+    for mlp in found:
+        if not hooks.has_mlp(model.bridge, mlp.site):
+            remedy = f"layer {mlp.layer} of {model.name} has no single MLP; say sweep.kind=layer for its attention"
+            raise RequestError("sweep.kind", "mlp", remedy)
+    return found

@@ -1,0 +1,236 @@
+"""The stage that ablates: work cut into units with a frozen plan, and what came out as labelled arrays."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from harness.ablation import ZERO, Ablation, Check, Intervention, InterventionFailed, MatchedNull, asked, positions
+from harness.ablation.positions import Places
+from harness.config import RequestError
+from harness.hooks import Part, Site
+from harness.metrics import Function, described, metric, name_of
+from harness.models import Model
+from harness.prompts import Prompts, batches
+from harness.sweep import engine
+from harness.sweep.direct import direct_effects, has_direct
+from harness.sweep.groups import Groups
+from harness.sweep.labels import EFFECT, gathered, labelled
+
+#: Tokens that go through a block together. More rows are not faster on a CPU, and cost page faults (see LOG.md).
+CHUNK_TOKENS = 4096
+#: Activations that live at once for one token of one row, in multiples of d_model and of n_heads × keys.
+_WIDTHS = 24
+#: Random edits of the same norm that each distance is held against.
+_NULL_DRAWS = 1
+
+
+@dataclass(frozen=True)
+class SweepStage:
+    """The stage that ablates: one unit is a batch of prompts, all interventions on it.
+
+    `groups` are the interventions by name: each head by itself, each layer, each MLP, or named sets; `positions` says
+    where (see `harness.ablation.positions`). Raises `RequestError` for positions that the prompts or the kind do not
+    allow.
+    """
+
+    model: Model
+    prompts: Prompts
+    groups: Groups
+    metrics: tuple[str | Function, ...]
+    ablation: Ablation = ZERO
+    positions: str | tuple[int, ...] = "all"
+    kind: str = "single"
+    memory: float = 2.0
+    seed: int = 0
+    check: Check = field(default_factory=Check)
+
+    def __post_init__(self) -> None:
+        positions.check(self.positions, self.prompts, self._parts)
+        if self.positions == "each" and self.kind not in ("single", "mlp"):
+            remedy = f"sweep.kind={self.kind} takes all, last, target or a list such as [3]; or say sweep.kind=single"
+            raise RequestError("ablation.positions", "each", remedy)
+
+    @property
+    def name(self) -> str:
+        return "sweep" if self.kind == "single" else f"sweep_{self.kind}"
+
+    @property
+    def metric_names(self) -> list[str]:
+        return [name_of(one) for one in self.metrics]
+
+    @property
+    def _parts(self) -> list[Part]:
+        return [part for parts in self.groups.values() for part in parts]
+
+    @property
+    def _sites(self) -> list[Site]:
+        return list(dict.fromkeys(part.site for part in self._parts))
+
+    @property
+    def _has_direct(self) -> bool:
+        """Whether what the heads write straight to the metric is measured beside what ablating them does."""
+        return self.kind == "single" and self.positions != "each" and has_direct(self.model, self._parts)
+
+    @property
+    def _has_null(self) -> bool:
+        """Whether a metric is a distance, whose effects are held against those of random edits."""
+        distances = any(metric(one).distance for one in self.metrics)
+        return self.kind == "single" and self.positions != "each" and distances
+
+    def plan(self) -> dict[str, Any]:
+        cut = batches(self.prompts)
+        return {
+            "batches": cut,
+            "chunks": [self._chunk(batch) for batch in cut],
+            "groups": {name: [str(part) for part in parts] for name, parts in self.groups.items()},
+            "metrics": self.metric_names,
+            "ablation": self.ablation.name,
+            "positions": self.positions if isinstance(self.positions, str) else list(self.positions),
+            "direct": self._has_direct,
+            "null": {"draws": _NULL_DRAWS, "seed": self.seed} if self._has_null else None,
+            **self.ablation.plan(),
+        }
+
+    def _rows(self, batch: list[int]) -> int:
+        """The rows that the model is run on for these prompts."""
+        return int(self.prompts.target[batch].sum()) if self.model.kind == "masked_lm" else len(batch)
+
+    def _chunk(self, batch: list[int]) -> int:
+        """How many interventions go through together for this batch of prompts."""
+        length = int(self.prompts.width[batch].max())
+        shape = self.model.shape
+        bytes_per_token = 4 * _WIDTHS * shape.d_model + 12 * shape.n_heads * length
+        tokens = min(CHUNK_TOKENS, int(self.memory * 1e9 / bytes_per_token))
+        return max(1, tokens // (self._rows(batch) * length))
+
+    def work(self, plan: Mapping[str, Any]) -> tuple[int, float]:
+        """How many rows the model is run on without an intervention, and how many whole forwards of those rows the
+        sweep amounts to, blocks that need not run again left out."""
+        rows = sum(self._rows(batch) for batch in plan["batches"])
+        n_blocks = len(self.model.shape.sites)
+        firsts = [min(self.model.shape.block(part.site) for part in parts) for parts in self.groups.values()]
+        share = sum(max(0.0, 1 - first / n_blocks) for first in firsts)
+        turns = int(self.prompts.length.max()) if self.positions == "each" else 1
+        draws = self.ablation.draws + (plan["null"] or {"draws": 0})["draws"]
+        return rows, share * turns * draws
+
+    def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]:
+        """One batch: `clean` [metric, prompt] and `ablated` [metric, prompt, group, turn], the mean over draws, with
+        the number of edits verified and what plain forwards were off where they were tried.
+
+        There is one turn, or with ``positions=each`` one for each position of the longest prompt. Where they are
+        asked for, `direct` [metric, prompt, group] is the mean over draws too, and `null` [draw, metric, prompt,
+        group] is what random edits did.
+        """
+        numbers = plan["batches"][unit]
+        before, tried = self.check.fired, len(self.check.spot_checks)
+        batch = self.prompts.take(numbers)
+        turns = positions.turns(self.positions, asked(self.model, batch)[0])
+        clean = engine.run_clean(self.model, batch, self.metrics)
+        size, draws = plan["chunks"][unit], self.ablation.draws
+        ablated, direct = [], []
+        for draw in range(draws):
+            todo = self._interventions(self.ablation.prepare(plan, numbers, self._sites, draw), turns)
+            ablated.append(self._ablated(clean, todo, size))
+            if unit == draw == 0:
+                self._spot_check(clean, todo, ablated[0])
+            if plan["direct"]:
+                direct.append(direct_effects(self.model, clean, todo, self.metrics, size).double().cpu().numpy())
+        unharmed = engine.measure(self.model, clean, clean.end, self.metrics)[:, 0].double().cpu().numpy()
+        mean = np.mean(ablated, axis=0)
+        found = {"clean": unharmed, "ablated": mean.reshape(*mean.shape[:2], len(self.groups), len(turns))}
+        if direct:
+            found["direct"] = np.mean(direct, axis=0)
+        if plan["null"]:
+            found["null"] = np.stack(
+                [nulled - unharmed[..., None] for nulled in self._nulled(plan, numbers, clean, size)]
+            )
+        checks = {"fired": np.array(self.check.fired - before), "off": np.array(self.check.spot_checks[tried:])}
+        return found | checks
+
+    def _interventions(self, baseline: Any, turns: Sequence[Places | None]) -> list[Intervention]:
+        return [Intervention(parts, baseline, where) for parts in self.groups.values() for where in turns]
+
+    def _nulled(
+        self, plan: Mapping[str, Any], numbers: Sequence[int], clean: engine.Clean, size: int
+    ) -> list[np.ndarray]:
+        """The metrics under random edits of the same norm, draw by draw."""
+        null = MatchedNull(self.ablation, self.model, self.prompts, plan["null"]["seed"])
+        turns = positions.turns(self.positions, asked(self.model, self.prompts.take(numbers))[0])
+        baselines = [null.prepare(plan, numbers, self._sites, draw) for draw in range(plan["null"]["draws"])]
+        return [self._ablated(clean, self._interventions(baseline, turns), size) for baseline in baselines]
+
+    def _ablated(self, clean: engine.Clean, todo: list[Intervention], size: int) -> np.ndarray:
+        """The metrics under each intervention, [metric, prompt, intervention], `size` of them in one forward."""
+        order = sorted(range(len(todo)), key=lambda at: todo[at].first_block(self.model.shape))
+        values = np.empty((len(self.metrics), clean.targets.n_prompts, len(todo)))
+        for start in range(0, len(order), size):
+            chosen = order[start : start + size]
+            end = engine.run_ablated(self.model, clean, [todo[at] for at in chosen], self.check)
+            measured = engine.measure(self.model, clean, end, self.metrics)
+            values[:, :, chosen] = measured.double().cpu().numpy().transpose(0, 2, 1)
+        return values
+
+    def _spot_check(self, clean: engine.Clean, todo: list[Intervention], ablated: np.ndarray) -> None:
+        """Two interventions again the plain way, a whole hooked forward for each, which must agree."""
+        for at in sorted({0, len(todo) // 2}):
+            plain = engine.measure(self.model, clean, engine.run_plainly(self.model, clean, todo[at]), self.metrics)
+            off = float(np.abs(plain[:, 0].double().cpu().numpy() - ablated[:, :, at]).max())
+            if not off <= engine.tolerance(self.model):
+                raise InterventionFailed(
+                    f"{' '.join(map(str, todo[at].heads))}: the sweep is off a plain hooked forward by {off:.3g}; "
+                    f"{self.model.name} cannot be swept faithfully"
+                )
+            self.check.spot_checks.append(off)
+
+    def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
+        """All units as labelled arrays: `clean`, and by head (with `ablated`), layer, MLP or set the effect; or,
+        position by position, `position_effect`."""
+        cut = plan["batches"]
+        clean = gathered(cut, [unit["clean"][..., None] for unit in units])[..., 0]
+        ablated = gathered(cut, [unit["ablated"] for unit in units])
+        effect = ablated - clean[:, :, None, None]
+        found: dict[str, xr.DataArray] = {}
+        if self.positions == "each":
+            real = np.arange(ablated.shape[-1]) < self.prompts.length[:, None]
+            found["position_effect"] = self._labelled(np.where(real[None, :, None], effect, np.nan))
+        else:
+            found[EFFECT[self.kind]] = self._labelled(effect[..., 0])
+        if self.kind == "single" and self.positions != "each":
+            found["ablated"] = self._labelled(ablated[..., 0])
+        if plan["direct"]:
+            found["direct"] = self._labelled(gathered(cut, [unit["direct"] for unit in units]))
+        if plan["null"]:
+            found["null_effect"] = self._null(plan, units)
+        attributes = self._attributes(plan)
+        for array in found.values():
+            array.attrs = attributes
+        off = float(np.concatenate([unit["off"] for unit in units]).max(initial=0))
+        checks = {"edits_verified": sum(int(unit["fired"]) for unit in units), "plain_forward_difference": off}
+        next(iter(found.values())).attrs = {**attributes, **checks}
+        found["clean"] = xr.DataArray(clean, dims=("metric", "prompt"), attrs=attributes)
+        return xr.Dataset(found, coords={"metric": self.metric_names})
+
+    def _labelled(self, values: np.ndarray) -> xr.DataArray:
+        return labelled(values, self.kind, self.groups, self.model.shape)
+
+    def _null(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.DataArray:
+        """What random edits did to the distances, by draw and head; NaN for other metrics."""
+        draws = range(plan["null"]["draws"])
+        by_draw = [gathered(plan["batches"], [unit["null"][draw] for unit in units]) for draw in draws]
+        by_head = xr.concat([self._labelled(values) for values in by_draw], dim="draw")
+        distance = xr.DataArray([metric(one).distance for one in self.metrics], dims="metric")
+        return by_head.where(distance)
+
+    def _attributes(self, plan: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "units": str({name_of(one): metric(one).units for one in self.metrics}),
+            "metrics": described(self.metrics),
+            "ablation": self.ablation.name,
+            "baseline": self.ablation.note(plan),
+            "positions": str(plan["positions"]),
+            "method": "exact",
+        }
