@@ -76,6 +76,12 @@ class Head(NamedTuple):
     def site(self) -> Site:
         return Site(self.layer, self.stack)
 
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where the head stands in labelled arrays: what `sel` takes."""
+        stack = {"stack": self.stack} if self.stack else {}
+        return {**stack, "layer": self.layer, "head": self.head}
+
     @classmethod
     def parse(cls, text: str) -> "Head":
         """``"L5H1"`` to ``Head(5, 1)``; anything else is a `RequestError`."""
@@ -222,3 +228,9 @@ def norm_of_write(bridge: Any, site: Site) -> Any | None:
     """The torch module of a norm between W_O and the residual stream (Gemma's), if the layer has one."""
     block = bridge.get_submodule(_block(site))
     return block.ln1_post.original_component if hasattr(block, "ln1_post") else None
+
+
+def distance_bias(bridge: Any, site: Site, n_queries: int, n_keys: int) -> Any:
+    """What T5 adds to the scores of a stack, [1, head, query, key], by distance; its first layer knows it for all."""
+    first = bridge.get_submodule(_ATTENTION[site.stack].format(0)).original_component
+    return first.compute_bias(n_queries, n_keys)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from fakes import fake_run, with_claims
 
-from harness.findings import chance, findings, in_words, number, rollout_of, signed, top_heads, verdict
+from harness.findings import findings, in_words
+from harness.findings.reading import rollout_of, top_heads, verdict
+from harness.findings.telling import chance, number, signed
 from harness.hooks import Head
 
 
@@ -206,8 +208,8 @@ def test_rollout_uses_the_runs_options(tmp_path):
         ("mine", 1.0, "matters"),
     ],
 )
-def test_helps_and_hurts(metric, effect, word):
-    assert verdict(metric, effect) == word
+def test_helps_and_hurts(tmp_path, metric, effect, word):
+    assert verdict(fake_run(tmp_path), metric, effect) == word
 
 
 def test_numbers_are_written_for_readers():

@@ -20,6 +20,7 @@ from harness.config import RequestError, RunSpec, parse
 from harness.results import manifest, store
 from harness.results.store import StageFolder
 from harness.results.tables import HEADS_COLUMNS
+from harness.sweep import SweepStage
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.xdist_group("results")
@@ -232,7 +233,7 @@ def test_a_failed_run_keeps_its_units_and_goes_on(tmp_path, monkeypatch, finishe
     monkeypatch.setattr(study, "draw", lambda run: None)
     place = study.Place(str(tmp_path))
     calls = []
-    compute = study.SweepStage.compute
+    compute = SweepStage.compute
 
     def failing(self, plan, unit):
         calls.append(unit)
@@ -240,7 +241,7 @@ def test_a_failed_run_keeps_its_units_and_goes_on(tmp_path, monkeypatch, finishe
             raise RuntimeError("lightning")
         return compute(self, plan, unit)
 
-    monkeypatch.setattr(study.SweepStage, "compute", failing)
+    monkeypatch.setattr(SweepStage, "compute", failing)
     with pytest.raises(RuntimeError, match="lightning"):
         study.run("study", asked(), place, lambda *_: None)
     (run,) = (tmp_path / "study").iterdir()

@@ -19,7 +19,7 @@ from fakes import fake_run
 
 from harness import views
 from harness.config import RequestError
-from harness.findings import pattern_of
+from harness.findings.reading import pattern_of
 from harness.hooks import Head
 from harness.views import circuitsvis, figures, glyphs
 from harness.views.choose import asked_prompts, choose

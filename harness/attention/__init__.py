@@ -1,4 +1,4 @@
-"""Run once and keep what each head looks at."""
+"""Run once and keep what each head looks at, and (if asked) what it computes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,53 +7,100 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from harness.attention.capture import PREFIX, dims, sizes
-from harness.attention.capture import patterns as patterns
+from harness.attention.capture import Kind, Variable, sizes, variables
+from harness.attention.capture import activations as activations
+from harness.config import CacheSpec, RequestError
+from harness.hooks import Head
 from harness.models import Model
 from harness.prompts import Prompts, batches
 
+_UNITS = {
+    "pattern": "attention weight; rows sum to 1",
+    "scores": "what the softmax is taken of; −inf where a key may not be looked at",
+    "z": "a head's output before W_O",
+    "q": "query, as projected (before a rotary embedding)",
+    "k": "key, as projected (before a rotary embedding)",
+    "v": "value",
+    "resid": "residual stream that enters the block of this number; at its last depth what leaves the last block",
+}
+
 
 @dataclass(frozen=True)
-class PatternStage:
-    """The stage that caches attention patterns: one unit is a batch of prompts."""
+class CacheStage:
+    """The stage that caches attention patterns, and activations beside them: one unit is a batch of prompts.
+
+    `also` are further kinds, kept in `dtype` of `heads` alone (`None`: of all).
+    """
 
     model: Model
     prompts: Prompts
     dtype: str = "float32"
+    also: tuple[Kind, ...] = ()
+    heads: tuple[Head, ...] | None = None
     name: str = "patterns"
 
+    @classmethod
+    def of(cls, model: Model, prompts: Prompts, spec: CacheSpec) -> "CacheStage":
+        """The stage that is asked for. Raises `RequestError` for heads that the model does not have."""
+        try:
+            heads = None if spec.heads == ("all",) else model.heads(list(spec.heads))
+        except RequestError as error:
+            raise RequestError("cache.heads", error.value, error.remedy) from None
+        return cls(model, prompts, spec.dtype, spec.also, heads)
+
+    @property
+    def _variables(self) -> list[Variable]:
+        return variables(self.model, ("pattern", *self.also))
+
     def plan(self) -> dict[str, Any]:
-        return {"batches": batches(self.prompts), "dtype": self.dtype}
+        return {
+            "batches": batches(self.prompts),
+            "dtype": self.dtype,
+            "also": list(self.also),
+            "heads": None if self.heads is None else list(map(str, self.heads)),
+        }
+
+    def n_bytes(self) -> int:
+        """How large the arrays are, before compression."""
+        size, width = sizes(self.model, self.prompts), np.dtype(self.dtype).itemsize
+        return width * sum(int(np.prod([size[dim] for dim in each.dims])) for each in self._variables)
 
     def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]:
-        """One batch's patterns."""
-        return patterns(self.model, self.prompts.take(plan["batches"][unit]), plan["dtype"])
+        """One batch's activations."""
+        batch = self.prompts.take(plan["batches"][unit])
+        return activations(self.model, batch, ("pattern", *self.also), plan["dtype"], self.heads)
 
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
-        """All units as labelled arrays, padded with zeros."""
-        size, shape = sizes(self.model, self.prompts), self.model.shape
-        note = {"units": "attention weight", "method": "post-softmax; rows sum to 1"}
-        made: dict[str, Any] = {}
-        for stack, n_layers in shape.stacks.items():
-            name = PREFIX[stack] + "pattern"
-            whole = np.zeros([size[dim] for dim in dims(stack)], dtype=plan["dtype"])
-            whole[:, n_layers:] = np.nan
+        """All units as labelled arrays, padded."""
+        size = sizes(self.model, self.prompts)
+        made = {}
+        for each in self._variables:
+            whole = np.full([size[dim] for dim in each.dims], each.padding, dtype=plan["dtype"])
             for rows, unit in zip(plan["batches"], units, strict=True):
-                part = unit[name]
-                whole[rows, :, :, : part.shape[-2], : part.shape[-1]] = part
-            made[name] = (dims(stack), whole, note)
-        return xr.Dataset(made, coords={"layer": np.arange(shape.depth), "head": np.arange(shape.n_heads)})
+                part = unit[each.name]
+                whole[(rows, *map(slice, part.shape[1:]))] = part
+            whole[:, self.model.shape.stacks[each.stack] + (each.kind == "resid") :] = np.nan
+            made[each.name] = (each.dims, whole, {"units": _UNITS[each.kind]})
+        used = {dim for each in self._variables for dim in each.dims}
+        return xr.Dataset(
+            made, {dim: np.arange(size[dim]) for dim in ("layer", "head", "kv_head", "depth") if dim in used}
+        )
 
 
-def cache_attention(model: Model, prompts: Prompts, dtype: str = "float32") -> xr.Dataset:
+def cache_attention(
+    model: Model, prompts: Prompts, dtype: str = "float32", also: Sequence[Kind] = (), heads: Any = "all"
+) -> xr.Dataset:
     """The attention patterns of every head, with the tokens they belong to.
 
     Returns a dataset with `pattern` [prompt, layer, head, query, key] (rows sum to 1; 0 in padding) and the prompts'
     own variables (`token`, `word`, `target`, …), as in a run directory's ``data.zarr``. An encoder-decoder also gives
     `encoder_pattern` [prompt, layer, head, source_query, source_key] and `cross_pattern` [prompt, layer, head, query,
     source_key]; layers that a stack does not have are NaN.
+
+    `also` adds ``z q k v scores resid`` (see `harness.attention.capture.Variable`), of these `heads` alone. Raises
+    `RequestError` for heads that the model does not have.
     """
-    stage = PatternStage(model, prompts, dtype)
+    stage = CacheStage(model, prompts, dtype, tuple(also), None if heads == "all" else model.heads(heads))
     plan = stage.plan()
     units = [stage.compute(plan, unit) for unit in range(len(plan["batches"]))]
     return xr.merge([prompts.dataset(), stage.assemble(plan, units)])

@@ -1,63 +1,175 @@
 """Run a model once and keep what passes its hook points."""
 
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from harness import hooks
-from harness.models import Model
+from harness.attention.scores import before_softmax
+from harness.hooks import Head, Site
+from harness.models import Inputs, Model
 from harness.prompts import Prompts
+
+#: What can be kept: what passes a head's hook points, and the residual stream between blocks.
+Kind = Literal["pattern", "z", "q", "k", "v", "scores", "resid"]
 
 #: The start of a variable's name, by stack: what a model writes, or a stack alone, has none.
 PREFIX = {"": "", "decoder": "", "encoder": "encoder_", "cross": "cross_"}
 
 
+class Variable(NamedTuple):
+    """One kind of activation in one stack: its name and dimensions in the arrays.
+
+    `pattern` is 0 in padding, all others are NaN there. `scores` are −∞ where a key may not be looked at. `resid`
+    [prompt, depth, position, d_model] is what enters the block of this number, at its last depth what leaves the last.
+    """
+
+    kind: Kind
+    stack: str
+
+    @property
+    def name(self) -> str:
+        return PREFIX[self.stack] + self.kind
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        if self.kind == "resid":
+            return ("prompt", "depth", "source_position" if self.stack == "encoder" else "position", "d_model")
+        axes = hooks.axes(self.kind, self.stack)
+        return ("prompt", "layer", *sorted(axes, key=lambda axis: "head" not in axis or axis == "d_head"))
+
+    @property
+    def padding(self) -> float:
+        return 0.0 if self.kind == "pattern" else np.nan
+
+
+def variables(model: Model, kinds: Iterable[Kind]) -> list[Variable]:
+    """These kinds in every stack; cross attention has no residual stream of its own."""
+    return [
+        Variable(kind, stack) for kind in kinds for stack in model.shape.stacks if (kind, stack) != ("resid", "cross")
+    ]
+
+
 def sizes(model: Model, prompts: Prompts) -> dict[str, int]:
     """How long each dimension is when these prompts are run."""
     shape = model.shape
-    size = {"prompt": len(prompts), "layer": shape.depth, "head": shape.n_heads, "position": prompts.token_id.shape[1]}
+    size = {
+        "prompt": len(prompts),
+        "layer": shape.depth,
+        "depth": shape.depth + 1,
+        "head": shape.n_heads,
+        "kv_head": shape.n_kv_heads,
+        "d_head": shape.d_head,
+        "d_model": shape.d_model,
+        "position": prompts.token_id.shape[1],
+    }
     if prompts.source is not None:
         size["source_position"] = prompts.source.token_id.shape[1]
     return size | {axis: size[position] for axis, position in hooks.POSITIONS.items() if position in size}
 
 
-def dims(stack: str) -> tuple[str, ...]:
-    """The dimensions of a stack's pattern."""
-    return ("prompt", "layer", *hooks.axes("pattern", stack))
-
-
 @torch.no_grad()
-def patterns(model: Model, prompts: Prompts, dtype: str = "float32") -> dict[str, np.ndarray]:
-    """The post-softmax attention of every head on a batch of prompts, by name of the variable.
+def activations(
+    model: Model,
+    prompts: Prompts,
+    kinds: Sequence[Kind] = ("pattern",),
+    dtype: str = "float32",
+    heads: Sequence[Head] | None = None,
+) -> dict[str, np.ndarray]:
+    """What one forward of a batch of prompts carries, by name of the `Variable`.
 
-    `pattern` is [prompt, layer, head, query, key]; an encoder-decoder has `encoder_pattern` and `cross_pattern` too.
-    0 where query or key is padding, NaN in layers that a stack does not have. Raises `RuntimeError` if a hook point
-    did not fire.
+    With `heads`, everything but the patterns is kept of these alone (of key/value heads, those that they read; of the
+    residual stream, what enters their layers) and NaN elsewhere; so are layers that a stack does not have. Raises
+    `RuntimeError` if a hook point did not fire.
     """
-    size = sizes(model, prompts)
-    kept = {
-        PREFIX[stack] + "pattern": torch.full(
-            [size[dim] for dim in dims(stack)], torch.nan, dtype=getattr(torch, dtype)
-        )
-        for stack in model.shape.stacks
+    size, wanted = sizes(model, prompts), variables(model, kinds)
+    given = prompts.inputs(model.device)
+    arrays = {
+        each.name: torch.full([size[dim] for dim in each.dims], torch.nan, dtype=getattr(torch, dtype))
+        for each in wanted
     }
-    given, silent = prompts.inputs(model.device), set(model.shape.sites)
-    real = {"position": given.mask.bool()}
-    if given.source_mask is not None:
-        real["source_position"] = given.source_mask.bool()
+    chosen = {(each, at): _wanted(model, each, at, heads) for each in wanted for at in range(_n_places(model, each))}
+    awaited = {place for place, some in chosen.items() if some}
 
-    def keep(pattern: torch.Tensor, hook: Any, site: hooks.Site) -> None:
-        query, key = (real[hooks.POSITIONS[axis]] for axis in hooks.axes("pattern", site.stack)[1:])
-        there = query[:, None, :, None] & key[:, None, None, :]
-        into = kept[PREFIX[site.stack] + "pattern"]
-        into[:, site.layer] = pattern.masked_fill(~there, 0).to(into)
-        silent.discard(site)
+    def keep(each: Variable, index: int, tensor: Tensor) -> None:
+        tidy = _tidy(each, tensor, given)
+        which = slice(None) if each.kind == "resid" else chosen[each, index]
+        arrays[each.name][:, index, which] = tidy[:, which].to(arrays[each.name])
+        awaited.discard((each, index))
 
-    names = {site: hooks.hook_name("pattern", site) for site in model.shape.sites}
-    watches = [(name, lambda tensor, hook, site=site: keep(tensor, hook, site)) for site, name in names.items()]
-    with model.bridge.hooks(fwd_hooks=watches):
+    with ExitStack() as stack:
+        for each, index in list(awaited):
+            _watch(stack, model, each, index, lambda tensor, at=(each, index): keep(*at, tensor))
         model.forward(given)
-    if silent:
-        raise RuntimeError(f"{names[min(silent)]} of {model.name} did not fire ({len(silent)} hook points are silent)")
-    return {name: array.numpy() for name, array in kept.items()}
+    if awaited:
+        each, index = min(awaited)
+        raise RuntimeError(f"{each.name} {index} of {model.name} did not fire ({len(awaited)} are silent)")
+    return {name: array.numpy() for name, array in arrays.items()}
+
+
+def _n_places(model: Model, each: Variable) -> int:
+    """How many layers (or depths) of a stack carry a variable."""
+    return model.shape.stacks[each.stack] + (each.kind == "resid")
+
+
+def _watch(stack: ExitStack, model: Model, each: Variable, index: int, keep: Callable[[Tensor], None]) -> None:
+    """See that `keep` is given this activation when the model runs, while the stack lasts."""
+    if each.kind == "resid":
+        stack.callback(_between_blocks(model, each.stack, index, keep).remove)
+        return
+    site = Site(index, each.stack)
+    names, made = [hooks.hook_name(each.kind, site)], _as_it_is
+    if each.kind == "scores":
+        names, made = before_softmax(model, site)
+    seen: dict[str, Tensor] = {}
+
+    def look(tensor: Tensor, hook: Any, name: str) -> None:
+        seen[name] = tensor
+        if len(seen) == len(names):
+            keep(made(*(seen.pop(name) for name in names)))
+
+    watches = [(name, lambda tensor, hook, name=name: look(tensor, hook, name)) for name in names]
+    stack.enter_context(model.bridge.hooks(fwd_hooks=watches))
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _between_blocks(model: Model, stack: str, depth: int, keep: Callable[[Tensor], None]) -> Any:
+    """A torch hook on what enters a block, or leaves the last one of its stack."""
+    blocks, last = hooks.blocks(model.bridge), model.shape.stacks[stack] - 1
+    block = blocks[model.shape.block(Site(min(depth, last), stack))]
+    if depth > last:
+        return block.register_forward_hook(lambda _, args, out: keep(out[0] if isinstance(out, tuple) else out))
+    return block.register_forward_pre_hook(
+        lambda _, args, given: keep(args[0] if args else given["hidden_states"]), with_kwargs=True
+    )
+
+
+def _tidy(each: Variable, tensor: Tensor, given: Inputs) -> Tensor:
+    """One layer's activation with its heads first and its padding filled."""
+    axes = list(each.dims[2:])
+    if "d_head" in axes:
+        tensor = tensor.transpose(1, 2)  # hook points have positions before heads
+    masks = {"position": given.mask, "source_position": given.source_mask}
+    for at, axis in enumerate(axes, start=1):
+        real = masks.get(hooks.POSITIONS.get(axis, axis))
+        if real is not None:
+            there = real.bool().view(len(real), *[1] * (at - 1), -1, *[1] * (len(axes) - at))
+            tensor = tensor.masked_fill(~there, each.padding)
+    return tensor
+
+
+def _wanted(model: Model, each: Variable, index: int, heads: Sequence[Head] | None) -> list[int]:
+    """Which heads (key/value heads, for what they share) of a layer are kept; of a residual stream all or none."""
+    shared = model.shape.n_heads // model.shape.n_kv_heads if "kv_head" in each.dims else 1
+    everyone = list(range(model.shape.n_heads // shared))
+    if heads is None or each.kind == "pattern":
+        return everyone
+    mine = {head.head // shared for head in heads if (head.layer, head.stack) == (index, each.stack)}
+    return everyone if mine and each.kind == "resid" else sorted(mine)

@@ -23,7 +23,7 @@ def parse(kind: type[T] | Any, values: Mapping[str, Any], prefix: str = "") -> T
     try:
         return TypeAdapter(kind).validate_python(_said(values))
     except ValidationError as error:
-        raise _first_mistake(error, kind, prefix) from None
+        raise _first_mistake(error, kind, prefix, values) from None
 
 
 def _said(values: Any) -> Any:
@@ -51,9 +51,11 @@ def named_model(name: str, **overrides: object) -> Any:
     return parse(ModelSpec, {**values, **overrides}, "model.")
 
 
-def _first_mistake(error: ValidationError, kind: Any, prefix: str) -> RequestError:
+def _first_mistake(error: ValidationError, kind: Any, prefix: str, values: Any) -> RequestError:
     first: Any = error.errors()[0]
     path, siblings, inside = _walk(kind, [str(part) for part in first["loc"]])
+    if path[-1:] == ["0"] and not isinstance(_at(values, path[:-1]), list | tuple):
+        path = path[:-1]  # one word was made a list of one
     key = prefix + ".".join(path)
     match first["type"]:
         case "value_error" if isinstance(first["ctx"]["error"], RequestError):
@@ -72,6 +74,13 @@ def _first_mistake(error: ValidationError, kind: Any, prefix: str) -> RequestErr
         case "literal_error":
             return RequestError(key, first["input"], near(first["input"], _quoted(first["ctx"]["expected"])))
     return RequestError(key, first["input"], first["msg"][0].lower() + first["msg"][1:])
+
+
+def _at(values: Any, path: list[str]) -> Any:
+    """What was given at a path."""
+    for part in path:
+        values = values.get(part) if isinstance(values, Mapping) else None
+    return values
 
 
 def _quoted(text: str) -> tuple[str, ...]:

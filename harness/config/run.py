@@ -4,9 +4,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from harness.config.ablation import AblationSpec, ZeroAblation
@@ -16,20 +16,32 @@ from harness.config.prompts import PromptSpec
 from harness.config.types import Fraction, Names, OpenFraction, PathText, PositiveInt, Seed, spec
 
 
+def _listed(value: Any) -> Any:
+    """One word is a list of one, and each counts once."""
+    items = [value] if isinstance(value, str) else value
+    return list(dict.fromkeys(items)) if isinstance(items, list) and all(isinstance(x, str) for x in items) else items
+
+
+Kind = Literal["single", "layer", "mlp", "set"]
+Kinds = Annotated[tuple[Kind, ...], BeforeValidator(_listed), Field(min_length=1)]
+Also = Annotated[tuple[Literal["z", "q", "k", "v", "scores", "resid"], ...], BeforeValidator(_listed)]
+
+
 @spec
 class SweepSpec:
-    """Which heads go together: one at a time, a whole layer at a time, or named sets (``sweep.sets``).
+    """What is ablated together: heads one at a time, a layer's heads, a layer's MLP, or named sets (``sweep.sets``);
+    several kinds are swept one after the other.
 
     `memory` is a ceiling in GB on the activations of one chunk.
     """
 
-    kind: Literal["single", "layer", "set"] = "single"
+    kind: Kinds = ("single",)
     sets: Mapping[str, Names] = Field(default_factory=dict)
     memory: Annotated[float, Field(gt=0)] = 2.0
 
     def __post_init__(self) -> None:
-        if self.sets and self.kind != "set":
-            raise RequestError("sweep.kind", self.kind, "sweep.sets names sets, so say sweep.kind=set")
+        if self.sets and "set" not in self.kind:
+            raise RequestError("sweep.kind", ",".join(self.kind), "sweep.sets names sets, so say sweep.kind=set")
 
 
 @spec
@@ -45,9 +57,15 @@ class StatsSpec:
 
 @spec
 class CacheSpec:
-    """How patterns are kept."""
+    """What is kept of a forward beside the patterns (`also`), of which heads, and how precisely."""
 
     dtype: Literal["float32", "float16"] = "float32"
+    also: Also = ()
+    heads: Names = ("all",)
+
+    def __post_init__(self) -> None:
+        if self.heads != ("all",) and not self.also:
+            raise RequestError("cache.heads", list(self.heads), "patterns are kept of all heads; say cache.also=[z]")
 
 
 @spec

@@ -1,4 +1,7 @@
-"""Arrays to ``heads.csv``: one row per metric and head. What was not computed is empty."""
+"""Arrays to ``heads.csv``: one row per metric and head. What was not computed is empty.
+
+An encoder-decoder has a column `stack` before the layer.
+"""
 
 from pathlib import Path
 
@@ -41,24 +44,37 @@ def heads_table(data: xr.Dataset, asked: StatsSpec) -> pd.DataFrame:
     `asked.min_effect` is a share of the clean value; a distance, which is 0 when clean, has no such threshold and
     its heads are ranked only.
     """
-    parts = []
-    for name in data["metric"].values:
-        effect = data["effect"].sel(metric=name)
-        metric = meaning(str(name), effect.attrs)
-        threshold = asked.min_effect * abs(float(data["clean"].sel(metric=name).mean()))
-        part = stats.summarize(
-            effect,
-            clusters=data["cluster"].values,
-            higher_is_better=bool(metric.higher_is_better),
-            confidence=asked.confidence,
-            level=asked.level,
-            resamples=asked.resamples,
-            min_effect=None if metric.distance else threshold,
-            seed=asked.seed,
-            distance=metric.distance,
-        )
-        parts.append(part.assign(metric=str(name), method=effect.attrs.get("method", "exact")))
-    return pd.concat(parts, ignore_index=True).reindex(columns=list(HEADS_COLUMNS))
+    parts = [_of_metric(data, str(name), asked) for name in data["metric"].values]
+    return pd.concat(parts, ignore_index=True).reindex(columns=_columns("stack" in data["effect"].dims))
+
+
+def _columns(stacks: bool) -> list[str]:
+    first, *rest = HEADS_COLUMNS
+    return [first, *["stack"] * stacks, *rest]
+
+
+def _of_metric(data: xr.Dataset, name: str, asked: StatsSpec) -> pd.DataFrame:
+    """The rows of one metric. A distance is held against what random edits of the same size did."""
+    effect = data["effect"].sel(metric=name)
+    metric = meaning(name, effect.attrs)
+    threshold = asked.min_effect * abs(float(data["clean"].sel(metric=name).mean()))
+    table = stats.summarize(
+        effect,
+        clusters=data["cluster"].values,
+        higher_is_better=bool(metric.higher_is_better),
+        confidence=asked.confidence,
+        level=asked.level,
+        resamples=asked.resamples,
+        min_effect=None if metric.distance else threshold,
+        seed=asked.seed,
+        distance=metric.distance,
+        null=data["null_effect"].sel(metric=name) if metric.distance and "null_effect" in data else None,
+    )
+    if "direct" in data:
+        direct = data["direct"].sel(metric=name).mean("prompt")
+        where = {dim: xr.DataArray(table[dim].to_numpy()) for dim in direct.dims}
+        table["direct_mean"] = direct.sel(where).values
+    return table.assign(metric=name, method=effect.attrs.get("method", "exact"))
 
 
 def write_heads(run: Path, table: pd.DataFrame) -> None:
@@ -74,6 +90,6 @@ def read_heads(run: Path) -> pd.DataFrame:
         table = pd.read_csv(run / "heads.csv")
     except (OSError, ValueError) as error:
         raise RequestError("run", run, f"its heads.csv cannot be read ({type(error).__name__})") from None
-    if list(table.columns) != list(HEADS_COLUMNS):
+    if list(table.columns) not in (_columns(False), _columns(True)):
         raise RequestError("run", run, "its heads.csv is damaged: the columns are not those of a table of heads")
     return table

@@ -38,8 +38,8 @@ class Columns:
     def name(self, column: int) -> str:
         """``L5H1``, or ``layer=5`` where the rows are not heads."""
         row = self.labels.iloc[column]
-        if list(self.labels.columns) == ["layer", "head"]:
-            return str(Head(int(row["layer"]), int(row["head"])))
+        if list(self.labels.columns)[-2:] == ["layer", "head"]:
+            return str(Head(int(row["layer"]), int(row["head"]), str(row.get("stack", ""))))
         return ", ".join(f"{key}={value}" for key, value in row.items())
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from harness.config import RequestError
-from harness.findings import pattern_of
+from harness.findings.reading import pattern_of
 from harness.hooks import Head
 from harness.views.choose import (
     Kept,

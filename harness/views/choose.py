@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.config import RequestError
-from harness.findings import ablated_heads, count, lead_metric, pattern_of, top_heads
+from harness.findings.reading import ablated_heads, lead_metric, pattern_of, top_heads
+from harness.findings.telling import count
 from harness.hooks import Head, check_head, parse_heads
 from harness.views.pack import pack_weights, size
 

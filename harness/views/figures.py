@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from harness.attribution import mean_pattern
-from harness.findings import (
+from harness.findings.reading import (
     Claim,
     by_lead,
     claims,
@@ -78,13 +78,13 @@ def as_uri(figure: Figure, dpi: int = 100) -> str:
 def effect_map(run: "Run", metric: str) -> Figure:
     """Layers across, heads down; blue helps, orange hurts, white is no effect, hatched was not ablated."""
     mean = run.data["effect"].sel(metric=metric).mean("prompt").transpose("head", "layer")
-    signed = sense(metric) != 0
+    signed = sense(run, metric) != 0
     mean = mean if signed else abs(mean)
     most = float(np.nanmax(np.abs(mean), initial=1e-12))
     with _style(metric):
         figure, (axes,) = _figure(1, width=max(7.5, 0.3 * mean.shape[1] + 2), height=0.3 * mean.shape[0] + 1.4)
         axes.set_facecolor("#d9d9d4")
-        image = axes.imshow(mean, cmap=_map_of(metric), vmin=-most if signed else 0, vmax=most, aspect="equal")
+        image = axes.imshow(mean, cmap=_map_of(run, metric), vmin=-most if signed else 0, vmax=most, aspect="equal")
         axes.set_xticks(range(mean.shape[1]), map(str, mean["layer"].values), fontsize=8)
         axes.set_yticks(range(mean.shape[0]), map(str, mean["head"].values), fontsize=8)
         axes.set(xlabel="layer", ylabel="head")
@@ -95,7 +95,7 @@ def effect_map(run: "Run", metric: str) -> Figure:
         legend += "; grey: not ablated" if mean.isnull().any() else ""
         axes.set_title(f"Mean effect on {visible(metric)} of ablating each head ({legend})")
         bar = figure.colorbar(image, cax=axes.inset_axes((1.015, 0, 0.015, 1)))
-        bar.set_label(f"effect on {_measured(metric)}")
+        bar.set_label(f"effect on {_measured(run, metric)}")
     return figure
 
 
@@ -117,7 +117,7 @@ def strongest(run: "Run", metric: str, n: int = 12) -> Figure:
         axes.set_yticks(range(len(heads)), map(str, heads))
         axes.invert_yaxis()
         spread = estimate(run, metric, heads[0]).kind if heads else ""
-        axes.set(xlabel=f"effect on {_measured(metric)} (one dot per prompt; lines: mean, {spread})")
+        axes.set(xlabel=f"effect on {_measured(run, metric)} (one dot per prompt; lines: mean, {spread})")
         doubtful = any(claims(run, metric).get(head, Claim()).p_adjusted >= level_of(run) for head in heads)
         doubt = f" (hollow: may be chance, max-T p ≥ {level_of(run):g})" if doubtful else ""
         axes.set_title(f"Largest mean effects on {visible(metric)}{doubt}")
@@ -168,7 +168,7 @@ def _matrix(axes: Axes, title: str, weights: Float[np.ndarray, "query key"], tok
 def _strip(axes: Axes, run: "Run", metric: str, head: Head, row: int) -> None:
     effect, about = effect_of(run, metric, head), estimate(run, metric, head)
     offset = (np.arange(len(effect)) * 7 % 5 - 2) * 0.06
-    tone, claim = _TONE[verdict(metric, about.mean)], claims(run, metric).get(head, Claim())
+    tone, claim = _TONE[verdict(run, metric, about.mean)], claims(run, metric).get(head, Claim())
     if claim.p_adjusted >= level_of(run):  # hollow: may be chance
         axes.scatter(effect, row + offset, s=14, alpha=0.8, facecolors="none", edgecolors=tone, linewidths=0.8)
     else:
@@ -178,14 +178,14 @@ def _strip(axes: Axes, run: "Run", metric: str, head: Head, row: int) -> None:
         axes.plot([about.low, about.high], [row, row], color="black", linewidth=0.9)
 
 
-def _measured(metric: str) -> str:
-    return f"{visible(metric)}, {units(metric)}" if units(metric) else visible(metric)
+def _measured(run: "Run", metric: str) -> str:
+    return f"{visible(metric)}, {units(run, metric)}" if units(run, metric) else visible(metric)
 
 
-def _map_of(metric: str) -> colors.Colormap:
-    if sense(metric) == 0:
+def _map_of(run: "Run", metric: str) -> colors.Colormap:
+    if sense(run, metric) == 0:
         return _ramp("#ffffff", _TONE["matters"])
-    below, above = ("hurts", "helps") if sense(metric) > 0 else ("helps", "hurts")
+    below, above = ("hurts", "helps") if sense(run, metric) > 0 else ("helps", "hurts")
     return _ramp(_TONE[below], "#ffffff", _TONE[above])
 
 

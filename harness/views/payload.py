@@ -7,7 +7,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from harness.attribution import mean_pattern
-from harness.findings import (
+from harness.findings.reading import (
     Claim,
     by_lead,
     claims,
@@ -80,9 +80,9 @@ def _metric(run: "Run", metric: str) -> dict:
     strongest = top_heads(run, metric, STRONGEST)
     return {
         "name": visible(metric),
-        "unit": unit(metric).strip(),
-        "units": units(metric),
-        "sense": sense(metric),
+        "unit": unit(run, metric).strip(),
+        "units": units(run, metric),
+        "sense": sense(run, metric),
         "clean": [float(value) if np.isfinite(value) else None for value in clean],
         "effect": pack_numbers(effect),
         "claims": pack_numbers(_claims(run, metric)),

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.findings import by_lead, findings, in_words, kind_of, level_of, tested
+from harness.findings import findings, in_words
+from harness.findings.reading import by_lead, kind_of, level_of, tested
 from harness.views import figures, tables
 from harness.views.choose import asked_prompts, choose, first_head
 from harness.views.page import page

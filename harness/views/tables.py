@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from harness.findings import by_lead
+from harness.findings.reading import by_lead
 from harness.hooks import Head
 from harness.views.text import markup
 

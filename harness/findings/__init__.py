@@ -1,0 +1,67 @@
+"""A saved run to sentences. Each carries the number it states and how sure it is; none is fixed text.
+
+`reading` reads arrays and table, `telling` writes numbers; `effects`, `direct` and `looking` make the sentences about
+heads, what they write straight to the metric, and what they look at.
+"""
+
+from typing import TYPE_CHECKING
+
+from harness.findings import effects
+from harness.findings.direct import direct_parts
+from harness.findings.looking import agreement
+from harness.findings.reading import ablated_heads, by_lead
+from harness.findings.sentence import Finding as Finding
+from harness.findings.telling import count, listed, named
+
+if TYPE_CHECKING:
+    from harness.results import Run
+
+
+def findings(run: "Run") -> list[Finding]:
+    """What the run shows, the answer first. A run without effects or without patterns says what it can."""
+    metrics = by_lead(run)
+    each = [part(run, metric) for part in (effects.helpers, effects.hurters, effects.counts) for metric in metrics]
+    each += [found for metric in metrics for found in direct_parts(run, metric)]
+    each += [effects.clean(run, metric) for metric in metrics]
+    rest = (*effects.rankings(run), *agreement(run), *effects.caution(run))
+    return [found for found in (*each, *rest) if found is not None]
+
+
+def in_words(run: "Run") -> str:
+    """What was run, in a few sentences."""
+    spec, sizes = run.spec, run.data.sizes
+    prompts, model = named(spec.get("prompts")), named(spec.get("model"))
+    shape = f" ({_shape(run)})" if {"layer", "head"} <= set(sizes) else ""
+    text = f"{model}{shape} read {count(sizes['prompt'], 'prompt')} of the set {prompts}"
+    length = run.data["length"].values
+    span = f"{length.min()}" if length.min() == length.max() else f"{length.min()} to {length.max()}"
+    text += f", {span} token{'s' if length.max() != 1 else ''} each{_example(run)}."
+    if "effect" not in run.data:
+        return f"{text} Attention patterns were kept; no head was ablated."
+    metrics, heads = by_lead(run), len(ablated_heads(run))
+    text += f" {count(heads, 'head')} {'was' if heads == 1 else 'were'} ablated one at a time "
+    text += f"({named(spec.get('ablation'))}-ablation), and {listed(metrics)} "
+    return text + f"{'was' if len(metrics) == 1 else 'were'} measured on each prompt."
+
+
+def _shape(run: "Run") -> str:
+    """Layers and heads, of an encoder-decoder by stack."""
+    sizes, model = run.data.sizes, run.manifest.get("model", {})
+    if not model.get("n_encoder_layers"):
+        return f"{sizes['layer']} layers × {sizes['head']} heads"
+    return (
+        f"{model['n_encoder_layers']} encoder and {model['n_layers']} decoder layers × {sizes['head']} heads, the "
+        "decoder's once for itself and once for the source"
+    )
+
+
+def _example(run: "Run") -> str:
+    """The first prompt with what should follow, where there is one right answer."""
+    row = run.data.isel(prompt=0)
+    answer = str(row["answer"].values).strip() if "answer" in row else ""
+    if not answer:
+        return ""
+    text = "".join(map(str, row["token"].values[: int(row["length"])])).strip()
+    shown = text if len(text) <= 100 else f"…{text[-99:]}"
+    wrong = str(row["distractor"].values).strip() if "distractor" in row else ""
+    return f", such as “{shown}” (right answer “{answer[:30]}”{f', wrong “{wrong[:30]}”' if wrong else ''})"

@@ -1,0 +1,61 @@
+"""How much of an effect a head writes straight to the metric, and what later layers do about it."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from harness.findings.reading import Estimate, by_head, claims, effect_of, kind_of, level_of, tested, top_heads, unit
+from harness.findings.sentence import Finding
+from harness.findings.telling import signed
+from harness.hooks import Head
+from harness.stats import summarize
+
+if TYPE_CHECKING:
+    from harness.results import Run
+
+
+def direct_parts(run: "Run", metric: str) -> Iterator[Finding]:
+    """The effects of two heads, the one with the largest effect and the one with the largest direct effect, parted
+    into what each writes straight to the metric and what later layers add.
+
+    Where later layers work against the direct effect that is called self-repair (McGrath et al. 2023,
+    arXiv:2307.15771), but only where the whole interval of what they add is on that side.
+    """
+    if "direct" not in run.data:
+        return
+    for head in dict.fromkeys([*top_heads(run, metric, 1), *_most_direct(run, metric)]):
+        direct = effect_of(run, metric, head, "direct")
+        if np.isfinite(direct).all() and direct.any() and _told(run, metric, head):
+            yield _parted(run, metric, head, effect_of(run, metric, head), direct)
+
+
+def _parted(
+    run: "Run", metric: str, head: Head, total: Float[np.ndarray, " prompt"], direct: Float[np.ndarray, " prompt"]
+) -> Finding:
+    rest, straight = _interval(run, total - direct), float(direct.mean())
+    text = f"By {metric}, {signed(straight)}{unit(run, metric)} of {head}'s {signed(float(total.mean()))} is direct "
+    text += f"(what it writes straight to the output); later layers add {rest.told(signed(rest.mean), '')}"
+    if min(-np.sign(straight) * rest.low, -np.sign(straight) * rest.high) > 0:
+        text += f": they make up for {min(100, -100 * rest.mean / straight):.0f} % of it (self-repair)"
+    return Finding(f"{text}.", straight, rest.low, rest.high, "direct")
+
+
+def _most_direct(run: "Run", metric: str) -> list[Head]:
+    heads, mean = by_head(run.data["direct"].sel(metric=metric).mean("prompt"))
+    size = np.nan_to_num(np.abs(mean), nan=-1.0)
+    return [heads[int(size.argmax())]] if size.max() > 0 else []
+
+
+def _told(run: "Run", metric: str, head: Head) -> bool:
+    """Whether the head's effect may be spoken of: it is beyond chance, where that was tested."""
+    return not tested(run, metric) or claims(run, metric)[head].p_adjusted < level_of(run)
+
+
+def _interval(run: "Run", values: Float[np.ndarray, " prompt"]) -> Estimate:
+    """The mean over prompts with the interval that heads.csv would have for it."""
+    asked = run.spec.get("stats") or {}
+    given = {key: asked[key] for key in ("confidence", "level", "resamples", "seed") if key in asked}
+    row = summarize(values[:, None, None], run.data["cluster"].values, **given).iloc[0]
+    return Estimate(float(values.mean()), float(row["ci_low"]), float(row["ci_high"]), kind_of(run))

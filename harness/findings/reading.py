@@ -1,0 +1,226 @@
+"""What a saved run says of its metrics, heads and prompts: the only reader of its arrays and of ``heads.csv``."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float, Shaped
+
+from harness.attribution import rollout
+from harness.findings.telling import signed
+from harness.hooks import Head
+from harness.metrics import Meaning, meaning
+
+if TYPE_CHECKING:
+    from harness.results import Run
+
+_CLAIMED = ("ci_low", "ci_high", "direct_mean", "p_value", "p_adjusted", "important", "n_clusters")
+_OF_A_HEAD = ("stack", "layer", "head")
+#: Where the pattern of each stack stands, and what its dimensions are called there.
+PATTERN = {
+    "": ("pattern", "query", "key"),
+    "decoder": ("pattern", "query", "key"),
+    "encoder": ("encoder_pattern", "source_query", "source_key"),
+    "cross": ("cross_pattern", "query", "source_key"),
+}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over prompts with its interval: the table's confidence interval, or one standard error each way."""
+
+    mean: float
+    low: float
+    high: float
+    kind: str
+
+    def told(self, mean: str, unit: str) -> str:
+        """The written mean with its unit and spread."""
+        if self.kind == "one prompt":
+            return f"{mean}{unit} (one prompt, so no spread)"
+        if self.kind == "standard error":
+            return f"{mean} ± {self.high - self.mean:.2g}{unit} (standard error)"
+        return f"{mean}{unit} ({self.kind} {signed(self.low)} to {signed(self.high)})"
+
+    def shortly(self) -> str:
+        """The mean and its spread, where unit and kind of spread were said before."""
+        if self.kind in ("one prompt", "standard error"):
+            return signed(self.mean) + ("" if self.kind == "one prompt" else f" ± {self.high - self.mean:.2g}")
+        return f"{signed(self.mean)} ({signed(self.low)} to {signed(self.high)})"
+
+
+# --- metrics ----------------------------------------------------------------------------------------------------
+
+
+def lead_metric(run: "Run") -> str:
+    """The metric a reader meets first: the right answer against the wrong one where it was measured, else the first."""
+    metrics = [str(metric) for metric in run.data["metric"].values]
+    return "logit_diff" if "logit_diff" in metrics else metrics[0]
+
+
+def by_lead(run: "Run") -> list[str]:
+    """The metrics of the effects, the leading one first."""
+    if "effect" not in run.data:
+        return []
+    return sorted(map(str, run.data["metric"].values), key=lambda metric: metric != lead_metric(run))
+
+
+def meaning_of(run: "Run", metric: str) -> Meaning:
+    """How to read a metric of this run."""
+    return meaning(metric, run.data["clean"].attrs)
+
+
+def sense(run: "Run", metric: str) -> int:
+    """+1 where a positive effect means that the head helped, -1 where a negative one does, 0 where neither does."""
+    known = meaning_of(run, metric)
+    if known.distance or known.higher_is_better is None:
+        return 0
+    return -1 if known.higher_is_better else 1
+
+
+def units(run: "Run", metric: str) -> str:
+    """What the metric is counted in, in full."""
+    return meaning_of(run, metric).units
+
+
+def unit(run: "Run", metric: str) -> str:
+    """What stands behind a number: `` nats`` or `` logits`` with its space, nothing for a share."""
+    first = units(run, metric).partition(" ")[0]
+    return f" {first}" if first in ("nats", "logits") else ""
+
+
+def verdict(run: "Run", metric: str, effect: float) -> str:
+    """``helps`` or ``hurts`` (what the head does for the model's behaviour), ``matters`` where nobody can say which."""
+    way = sense(run, metric)
+    return "matters" if way == 0 else "helps" if way * effect > 0 else "hurts"
+
+
+# --- heads ------------------------------------------------------------------------------------------------------
+
+
+def by_head(array: xr.DataArray) -> tuple[list[Head], Shaped[np.ndarray, "*other head"]]:
+    """The heads that an array has a place for, in order, and its values with one last axis for them."""
+    dims = [dim for dim in _OF_A_HEAD if dim in array.dims]
+    flat = array.stack(which=dims).transpose(..., "which")
+    heads = [Head(int(at[-2]), int(at[-1]), *map(str, at[:-2])) for at in flat["which"].values]
+    return heads, flat.values
+
+
+def ablated_heads(run: "Run") -> list[Head]:
+    """The heads that have an effect, in order."""
+    if "effect" not in run.data:
+        return []
+    heads, known = by_head(run.data["effect"].notnull().any(["metric", "prompt"]))
+    return [head for head, there in zip(heads, known, strict=True) if there]
+
+
+def top_heads(run: "Run", metric: str, n: int) -> list[Head]:
+    """The n heads with the largest absolute mean effect on the metric, largest first."""
+    heads, mean = by_head(run.data["effect"].sel(metric=metric).mean("prompt"))
+    size = np.where(np.isfinite(mean), np.abs(mean), -1)
+    return [heads[at] for at in np.argsort(-size, kind="stable")[:n] if size[at] >= 0]
+
+
+def effect_of(run: "Run", metric: str, head: Head, of: str = "effect") -> Float[np.ndarray, " prompt"]:
+    """One head's effect (or its direct part) on each prompt, in the metric's unit."""
+    return run.data[of].sel(metric=metric, **head.place).values.astype(float)
+
+
+def estimate(run: "Run", metric: str, head: Head) -> Estimate:
+    """The head's mean effect: heads.csv's interval where it has one, else the standard error over prompts."""
+    effect, claim = effect_of(run, metric, head), claims(run, metric).get(head, Claim())
+    if np.isfinite([claim.low, claim.high]).all():
+        return Estimate(float(effect.mean()), claim.low, claim.high, kind_of(run))
+    return spread(effect)
+
+
+def spread(values: Float[np.ndarray, " prompt"]) -> Estimate:
+    """The mean of one number per prompt, plus and minus one standard error."""
+    mean = float(values.mean())
+    if len(values) < 2:
+        return Estimate(mean, np.nan, np.nan, "one prompt")
+    error = float(values.std(ddof=1) / np.sqrt(len(values)))
+    return Estimate(mean, mean - error, mean + error, "standard error")
+
+
+# --- what heads.csv claims --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What heads.csv claims of one head on one metric; NaN for what was not computed."""
+
+    low: float = np.nan
+    high: float = np.nan
+    direct: float = np.nan
+    p_value: float = np.nan
+    p_adjusted: float = np.nan
+    important: float = np.nan
+    n_clusters: float = np.nan
+
+
+def claims(run: "Run", metric: str) -> dict[Head, Claim]:
+    """What heads.csv claims of each head on the metric."""
+    table = run.heads.loc[run.heads["metric"] == metric].reindex(columns=["stack", "layer", "head", *_CLAIMED])
+    known = {"True": 1.0, "False": 0.0}
+    rows = table.astype(object).itertuples(index=False, name=None)
+    return {
+        Head(int(layer), int(head), stack if isinstance(stack, str) else ""): Claim(
+            *(known.get(str(cell), _number(cell)) for cell in cells)
+        )
+        for stack, layer, head, *cells in rows
+    }
+
+
+def _number(cell: object) -> float:
+    return float(cell) if isinstance(cell, int | float | np.number) else np.nan
+
+
+def tested(run: "Run", metric: str) -> bool:
+    """Whether the heads were tested against chance on this metric."""
+    return any(np.isfinite(claim.p_adjusted) for claim in claims(run, metric).values())
+
+
+def level_of(run: "Run") -> float:
+    """The level below which a p counts."""
+    return float(run.spec.get("stats", {}).get("level", 0.05))
+
+
+def kind_of(run: "Run") -> str:
+    """What the table's intervals are called."""
+    return f"{100 * run.spec.get('stats', {}).get('confidence', 0.95):g} % interval"
+
+
+def threshold(run: "Run", metric: str) -> tuple[float, float]:
+    """The smallest effect that is called important: as a share of the clean value, and in the metric's unit."""
+    share = float(run.spec.get("stats", {}).get("min_effect", 0.05))
+    return share, share * abs(float(run.data["clean"].sel(metric=metric).mean()))
+
+
+# --- prompts ----------------------------------------------------------------------------------------------------
+
+
+def last_scored(run: "Run", prompt: int) -> int:
+    """The last position of a prompt whose prediction is scored."""
+    return int(np.flatnonzero(run.data["target"].values[prompt])[-1])
+
+
+def rollout_of(run: "Run", prompt: int) -> Float[np.ndarray, "query key"]:
+    """The prompt's rollout: the saved one, or computed from its patterns with the run's own options. Padding off."""
+    length = int(run.data["length"].values[prompt])
+    if "rollout" in run.data:
+        return run.data["rollout"].isel(prompt=prompt).values[:length, :length].astype(float)
+    return rollout(pattern_of(run, prompt), **(run.spec.get("attribution", {}).get("rollout") or {}))
+
+
+def pattern_of(run: "Run", prompt: int, stack: str = "") -> xr.DataArray:
+    """The prompt's patterns in one stack, [layer, head, query, key], padding off."""
+    name, query, key = PATTERN[stack]
+    ends = {
+        dim: int(run.data["source_length" if dim.startswith("source_") else "length"].values[prompt])
+        for dim in (query, key)
+    }
+    cut = run.data[name].isel({"prompt": prompt} | {dim: slice(end) for dim, end in ends.items()}).load()
+    whole = cut.rename({query: "query", key: "key"})
+    return whole.isel(layer=whole.notnull().all(["head", "query", "key"]).values)

@@ -1,0 +1,87 @@
+"""A run from end to end: request, stages, arrays, tables, figures, report.
+
+`request` finds a request right before its directory is made, `folder` finds that directory, `record` writes what is
+known of the run as it goes on; ``status`` becomes ``complete`` last.
+"""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+import yaml
+
+from harness import attribution
+from harness.config import Place as Place
+from harness.config import RunSpec
+from harness.execute import Progress, run_stage
+from harness.results import manifest, open_run, store, tables
+from harness.results.store import StageFolder
+from harness.study.folder import check_resume, check_same, new_folder, plain
+from harness.study.folder import saved_spec as saved_spec
+from harness.study.record import checks_of, write_manifest
+from harness.study.request import Work, check_names
+from harness.study.request import prepare as prepare
+from harness.views.draw import draw
+
+
+def run(runner: str, spec: RunSpec, place: Place, progress: Progress) -> Path:
+    """Run `runner` (see `harness.study.request.PARTS`) and give its directory.
+
+    Raises `RequestError` before anything is written.
+    """
+    started = time.time()
+    check_names(spec)
+    if place.resume:
+        check_resume(runner, spec, Path(place.resume))
+    work = prepare(runner, spec)
+    work.started = started
+    folder = Path(place.resume) if place.resume else new_folder(work, place)
+    with store.locked(folder):
+        if place.resume:
+            check_resume(runner, spec, folder)
+            check_same(work, folder)
+            store.remove_parts(folder)
+            work.before = manifest.read_manifest(folder) if manifest.begun(folder) else None
+        else:
+            store.check_empty(folder)
+        _carry_out(work, folder, progress)
+    return folder
+
+
+def _carry_out(work: Work, folder: Path, progress: Progress) -> None:
+    """From the spec to the status ``complete``, in a directory that is ours."""
+    store.write_text(folder / "spec.yaml", yaml.safe_dump(plain(work.spec), sort_keys=False, allow_unicode=True))
+    write_manifest(work, folder, "running")
+    try:
+        _write_results(work, folder, progress)
+    except BaseException as error:
+        write_manifest(work, folder, "failed", f"{type(error).__name__}: {error}".splitlines()[0])
+        raise
+    for stage in work.stages:
+        StageFolder(folder / "stages" / stage.name).drop_units()
+    write_manifest(work, folder, "complete")
+
+
+def _write_results(work: Work, folder: Path, progress: Progress) -> None:
+    parts = [work.prompts.dataset()]
+    for stage in work.stages:
+        parts.append(run_stage(stage, StageFolder(folder / "stages" / stage.name), progress))
+        write_manifest(work, folder, "running")  # a process that is killed leaves the time it has taken so far
+    data = xr.merge(parts, join="exact", compat="no_conflicts", combine_attrs="drop_conflicts")
+    work.checks = checks_of(data)
+    if work.has_rollout:
+        data["rollout"] = _rollout(data["pattern"], work.spec)
+    store.write_data(folder, data)
+    if "effect" in data:
+        tables.write_heads(folder, tables.heads_table(data, work.spec.stats))
+    write_manifest(work, folder, "running")
+    draw(open_run(folder, incomplete=True))
+
+
+def _rollout(pattern: xr.DataArray, spec: RunSpec) -> xr.DataArray:
+    options = asdict(spec.attribution.rollout)
+    rolled = np.stack([attribution.rollout(one.values, **options) for one in pattern])
+    note = {"units": "share of attention", "method": f"attention rollout {options}"}
+    return xr.DataArray(rolled.astype(np.float32), dims=("prompt", "query", "key"), attrs=note)

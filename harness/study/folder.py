@@ -1,0 +1,94 @@
+"""The directory of a run: a new one, or the one to resume, checked against what is asked."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness import config
+from harness.config import Place, RequestError, RunSpec
+from harness.results import manifest, store
+from harness.study.request import Work
+
+
+def plain(spec: RunSpec) -> dict[str, Any]:
+    """The spec as YAML holds it."""
+
+    def bare(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: bare(item) for key, item in value.items()}
+        return [bare(item) for item in value] if isinstance(value, tuple | list) else value
+
+    return bare(asdict(spec))
+
+
+def saved_spec(folder: Path, key: str = "resume") -> RunSpec:
+    """The spec that a run directory was made from."""
+    try:
+        return config.parse(RunSpec, yaml.safe_load((folder / "spec.yaml").read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise RequestError(key, folder, "there is no run here: it has no spec.yaml") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RequestError(key, folder, f"its spec.yaml is damaged ({error})") from None
+
+
+def new_folder(work: Work, place: Place) -> Path:
+    """``run``, if it is empty, or ``store/runner/date-time-hash``; a second run within a second gets a number."""
+    if place.run:
+        return store.make_folder(Path(place.run))
+    stamp = datetime.fromtimestamp(work.started, UTC).strftime("%Y%m%d-%H%M%S")
+    name = Path(place.store) / work.runner / f"{stamp}-{config.spec_hash(work.runner, work.spec)}"
+    candidate, taken = name, 0
+    while not store.make_new_folder(candidate):
+        taken += 1
+        candidate = name.with_name(f"{name.name}-{taken}")
+    return candidate
+
+
+def check_resume(runner: str, spec: RunSpec, folder: Path) -> None:
+    """Refuse to go on with a run that is complete, of another runner, or was asked otherwise."""
+    if not folder.is_dir():
+        raise RequestError("resume", folder, "there is no such directory")
+    differing = differences(_decisive(plain(saved_spec(folder))), _decisive(plain(spec)))
+    if differing:
+        raise RequestError("resume", folder, f"this run was started with another {', '.join(differing)}")
+    if not manifest.begun(folder):
+        return
+    record = manifest.read_manifest(folder)
+    if record["status"] == "complete":
+        raise RequestError("resume", folder, "this run is complete; draw it again with experiments.render run=DIR")
+    if record["runner"] != runner:
+        raise RequestError("resume", folder, f"this is a run of {record['runner']}, not of {runner}")
+
+
+def _decisive(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a plain spec that decides numbers: what `config.spec_hash` is of."""
+    kept = {key: value for key, value in values.items() if key not in config.NOT_IN_HASH}
+    kept["sweep"] = {key: value for key, value in values["sweep"].items() if key != "memory"}
+    return kept
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The dotted keys whose values differ."""
+    found = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            found.append(prefix + key)
+    return found
+
+
+def check_same(work: Work, folder: Path) -> None:
+    """A resumed run goes on with the weights and prompts it was begun with."""
+    if not manifest.begun(folder):
+        return
+    old = manifest.read_manifest(folder)
+    if old["model"]["weights"] != work.model.identity["weights"]:
+        raise RequestError("resume", folder, "the model's weights are no longer those of this run; start a new one")
+    if old["prompts_sha256"] != work.prompts.sha256:
+        raise RequestError("resume", folder, "the prompts are no longer those of this run; start a new one")

@@ -1,0 +1,64 @@
+"""What is known of a run, written into its manifest as it goes on."""
+
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from harness import config
+from harness.results import manifest, store
+from harness.study.request import Work
+from harness.sweep import SweepStage
+
+
+def checks_of(data: xr.Dataset) -> dict[str, Any] | None:
+    """What the arrays say of all units' checks, those of an earlier process too."""
+    found = [array.attrs for array in data.data_vars.values() if "edits_verified" in array.attrs]
+    if not found:
+        return None
+    return {
+        "edits_verified": sum(int(each["edits_verified"]) for each in found),
+        "plain_forward_difference": max(float(each["plain_forward_difference"]) for each in found),
+    }
+
+
+def _checks_so_far(work: Work) -> dict[str, Any] | None:
+    """What this process has checked."""
+    sweeps = [stage for stage in work.stages if isinstance(stage, SweepStage)]
+    if not sweeps:
+        return None
+    off = max((off for stage in sweeps for off in stage.check.spot_checks), default=None)
+    return {"edits_verified": sum(stage.check.fired for stage in sweeps), "plain_forward_difference": off}
+
+
+def write_manifest(work: Work, folder: Path, status: str, error: str | None = None) -> None:
+    """``manifest.json`` as of now."""
+    import torch
+
+    model, before = work.model, work.before or {}
+    started = datetime.fromtimestamp(work.started, UTC).isoformat(timespec="seconds")
+    manifest.write_manifest(
+        folder,
+        {
+            "status": status,
+            "runner": work.runner,
+            "hash": config.spec_hash(work.runner, work.spec),
+            "started": before.get("started") or started,
+            **manifest.environment(),
+            "threads": torch.get_num_threads(),
+            "device": model.device,
+            "dtype": model.spec.dtype,
+            "model": {"name": model.name, "source": model.spec.source, **asdict(model.shape), **model.identity},
+            "prompts_sha256": work.prompts.sha256,
+            "bos_first": int((work.prompts.token_id[:, 0] == model.tokens.bos_id).sum()),
+            "seed": work.spec.seed,
+            "intervention_check": work.checks or _checks_so_far(work),
+            "wall_seconds": round((before.get("wall_seconds") or 0) + time.time() - work.started, 1),
+            "peak_memory_gb": manifest.peak_memory_gb(),
+            "files": store.digests(folder) if status == "complete" else {},
+            "error": error,
+        },
+    )

@@ -1,0 +1,110 @@
+"""What is asked, found right: model, prompts and stages, before anything is written."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from harness import ablation, attribution, config, stats
+from harness.attention import CacheStage
+from harness.config import RequestError, RunSpec
+from harness.execute import Stage
+from harness.metrics import METRICS, choose
+from harness.models import Model, load_model
+from harness.prompts import Prompts, load_prompts
+from harness.sweep import SweepStage, groups
+
+#: Which parts each runner has.
+PARTS = {
+    "study": ("patterns", "sweep", "rollout"),
+    "cache_attention": ("patterns", "rollout"),
+    "ablate_heads": ("sweep",),
+}
+
+
+@dataclass
+class Work:
+    """A request that was found right: model, prompts and stages, ready to run."""
+
+    runner: str
+    spec: RunSpec
+    model: Model
+    prompts: Prompts
+    stages: list[Stage]
+    started: float = field(default_factory=time.time)
+    #: The manifest that a resumed run has so far.
+    before: Mapping[str, Any] | None = None
+    #: What the sweep's arrays say of its checks, once they are there.
+    checks: dict[str, Any] | None = None
+
+    @property
+    def has_rollout(self) -> bool:
+        """Of an encoder-decoder there is none: what its decoder reads comes from the source as well."""
+        return "rollout" in PARTS[self.runner] and self.prompts.source is None
+
+
+def check_names(spec: RunSpec) -> None:
+    """What can be found wrong without a model: names of metrics."""
+    for name in spec.metrics:
+        if name not in (*METRICS, "auto"):
+            raise RequestError("metrics", name, config.near(name, (*METRICS, "auto")))
+
+
+def prepare(runner: str, spec: RunSpec) -> Work:
+    """Load what the request names and check the one against the other."""
+    model = load_model(spec.model)
+    prompts = load_prompts(spec.prompts, model)
+    parts, stages = PARTS[runner], list[Stage]()
+    if "patterns" in parts:
+        stages.append(CacheStage.of(model, prompts, spec.cache))
+    if "sweep" in parts:
+        stages += _sweeps(spec, model, prompts)
+    work = Work(runner, spec, model, prompts, stages)
+    _check_end(parts, work)
+    return work
+
+
+def _sweeps(spec: RunSpec, model: Model, prompts: Prompts) -> list[SweepStage]:
+    """One stage for each kind."""
+    made, positions = ablation.build(spec.ablation, model, prompts)
+    metrics, heads = choose(spec.metrics, prompts), list(spec.heads)
+    return [
+        SweepStage(
+            model,
+            prompts,
+            groups(model, heads, kind, spec.sweep.sets),
+            metrics,
+            made,
+            positions,
+            kind=kind,
+            memory=spec.sweep.memory,
+            seed=spec.seed,
+        )
+        for kind in spec.sweep.kind
+    ]
+
+
+def _check_end(parts: Sequence[str], work: Work) -> None:
+    """What the run's end would refuse, asked now: statistics and rollout of next to nothing, and what to show."""
+    spec, shown = work.spec, work.spec.show
+    if "sweep" in parts:
+        asked = spec.stats
+        stats.summarize(
+            np.zeros((1, 1, 1)),
+            confidence=asked.confidence,
+            level=asked.level,
+            resamples=asked.resamples,
+            min_effect=asked.min_effect,
+        )
+    if work.has_rollout:
+        attribution.rollout(np.ones((work.model.shape.n_layers, 1, 1, 1)), **asdict(spec.attribution.rollout))
+    for number in shown.prompts:
+        if not 0 <= number < len(work.prompts):
+            raise RequestError("show.prompts", number, f"the run has prompts 0-{len(work.prompts) - 1}")
+    if shown.heads:
+        try:
+            work.model.heads(list(shown.heads))
+        except RequestError as error:
+            raise RequestError("show.heads", error.value, error.remedy) from None
