@@ -191,6 +191,11 @@ def blocks(bridge: Any) -> list[Any]:
     return list(bridge.blocks)
 
 
+def decoder_stack(bridge: Any) -> Any | None:
+    """The torch module that runs the decoder's blocks over what the encoder gave, in an encoder-decoder."""
+    return bridge.original_model.decoder if hasattr(bridge, "encoder_blocks") else None
+
+
 def output_projection(bridge: Any, site: Site) -> Any:
     """The torch module W_O itself, below TransformerLens: it reads z with the heads side by side."""
     return bridge.get_submodule(f"{_ATTENTION[site.stack].format(site.layer)}.o").original_component

@@ -88,13 +88,17 @@ def _config(shape: str, tokenizer: Any) -> Any:
 
 
 def _spread(model: Any) -> None:
-    """Make the weights large enough that heads attend unevenly and matter: the usual 0.02 is nearly uniform."""
+    """Make the weights large enough that heads attend unevenly and matter: the usual 0.02 is nearly uniform.
+
+    T5 begins with larger ones, and does not scale its scores.
+    """
     import torch
 
+    factor = 1.5 if model.config.is_encoder_decoder else 6.0
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim >= 2:
-                parameter.mul_(6.0)
+                parameter.mul_(factor)
 
 
 #: Special tokens by family, how they frame a text and a pair, and what they are to the tokenizer; others begin a text

@@ -63,6 +63,12 @@ def joined(given: Any, clean: Any, n_rows: int, copies: int) -> Any:
     return given
 
 
+def masked_along(_: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Arguments:
+    """What a decoder stack is given, the mask of the source with a row for each row that joined in the encoder."""
+    states, mask = given["encoder_hidden_states"], given["encoder_attention_mask"]
+    return args, {**given, "encoder_attention_mask": mask.repeat(len(states) // len(mask), 1)}
+
+
 def first_of(output: Any) -> Tensor:
     """The hidden states in what a block gave."""
     return output[0] if isinstance(output, tuple) else output

@@ -24,7 +24,16 @@ from harness.config import RequestError
 from harness.metrics import Function, Targets, metric, name_of
 from harness.models import Inputs, Model
 from harness.prompts import Prompts
-from harness.sweep.blocks import Arguments, Stop, first_of, forward_until_stop, joined, passed_over, with_first
+from harness.sweep.blocks import (
+    Arguments,
+    Stop,
+    first_of,
+    forward_until_stop,
+    joined,
+    masked_along,
+    passed_over,
+    with_first,
+)
 
 #: Rows of logits that are held at once.
 READ_AT_ONCE = 512
@@ -105,6 +114,8 @@ def run_ablated(model: Model, clean: Clean, chunk: Sequence[Intervention], check
         stack.enter_context(ablation.editing(model, ablation.by_site(edits), check))
         stack.enter_context(passed_over(blocks[:first], clean.outputs))
         handles = [blocks[at].register_forward_pre_hook(grow(at), with_kwargs=True) for at in range(first, len(blocks))]
+        if (decoder := hooks.decoder_stack(model.bridge)) is not None:
+            handles.append(decoder.register_forward_pre_hook(masked_along, with_kwargs=True))
         forward_until_stop(model, clean.given, [*handles, blocks[-1].register_forward_hook(leave)])
     return end[0]
 
