@@ -189,21 +189,24 @@ def _one_line(error: Exception) -> str:
 # --- the runners that make a run --------------------------------------------------------------------------------
 
 
-def _run(runner: str, values: dict[str, Any]) -> Path:
-    where = config.parse(config.Place, {key: values.pop(key) for key in ("store", "run", "resume") if key in values})
+PLACE = ("store", "run", "resume", "dry_run")
+
+
+def _run(runner: str, values: dict[str, Any]) -> Path | None:
+    where = config.parse(config.Place, {key: values.pop(key) for key in PLACE if key in values})
     asked = config.parse(config.RunSpec, values)
 
     from harness import study
 
     if where.resume and not _changed_by_hand():
         asked = study.saved_spec(Path(where.resume))
-    return study.run(runner, asked, where, _progress())
+    return study.run(runner, asked, where, _progress(), say=lambda line: print(line, file=sys.stderr, flush=True))
 
 
 def _changed_by_hand() -> bool:
     """Whether the command line asks for anything beside the directory to resume."""
     _, overrides = _split(sys.argv[1:])
-    return any(not text.lstrip("+").startswith(("resume=", "store=")) for text in overrides)
+    return any(not text.lstrip("+").startswith(("resume=", "store=", "dry_run=")) for text in overrides)
 
 
 def _progress() -> Callable[[str, int, int], None]:

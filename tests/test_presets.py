@@ -26,7 +26,7 @@ def composed(runner, *overrides):
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
         values = OmegaConf.to_container(compose(runner, overrides=list(overrides)), resolve=True)
-    return {key: value for key, value in values.items() if key not in ("store", "run", "resume")}
+    return {key: value for key, value in values.items() if key not in ("store", "run", "resume", "dry_run")}
 
 
 @pytest.mark.parametrize("runner", RUNNERS)

@@ -22,6 +22,7 @@ from harness.config.models import HubModel as HubModel
 from harness.config.models import ModelBase as ModelBase
 from harness.config.models import ModelSpec as ModelSpec
 from harness.config.models import PathModel as PathModel
+from harness.config.models import PlantedModel as PlantedModel
 from harness.config.models import RandomModel as RandomModel
 from harness.config.models import WheelModel as WheelModel
 from harness.config.prompts import FilePrompts as FilePrompts

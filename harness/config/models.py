@@ -70,4 +70,15 @@ class RandomModel(ModelBase):
     seed: Seed = 0
 
 
-ModelSpec = Annotated[WheelModel | HubModel | PathModel | GgufModel | RandomModel, Field(discriminator="source")]
+@spec
+class PlantedModel(ModelBase):
+    """A small GPT-2 whose weights are set by hand; the seed chooses which heads do what (`harness.models.planted`)."""
+
+    source: Literal["planted"]
+    variant: Literal["sharp", "soft", "redundant", "harmful", "positional"] = "sharp"
+    seed: Seed = 0
+
+
+ModelSpec = Annotated[
+    WheelModel | HubModel | PathModel | GgufModel | RandomModel | PlantedModel, Field(discriminator="source")
+]

@@ -121,11 +121,13 @@ class RunSpec:
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Place:
-    """Where a run is written: a directory of its own, or a new one in the store; or the one to resume."""
+    """Where a run is written: a directory of its own, or a new one in the store; or the one to resume. A dry run is
+    written nowhere: everything is checked, its cost is forecast, and that is all."""
 
     store: PathText = "results"
     run: PathText | None = None
     resume: PathText | None = None
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
         if self.run and self.resume:

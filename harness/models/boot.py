@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.config import GgufModel, ModelSpec, RandomModel, RequestError, WheelModel
-from harness.models import Kind, Model, Shape, cache, checks, kinds, random, sources
+from harness.config import GgufModel, ModelSpec, PlantedModel, RandomModel, RequestError, WheelModel
+from harness.hooks import Head
+from harness.models import Kind, Model, Shape, cache, checks, kinds, planted, random, sources
 from harness.models.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -21,10 +22,10 @@ def boot(spec: ModelSpec) -> Model:
 
     device = _checked_device(spec.device)
     with _quiet(), torch.no_grad():
-        loaded = _random(spec) if isinstance(spec, RandomModel) else _from_folder(spec)
+        loaded = _loaded(spec)
         plain = loaded.plain.to(device=device, dtype=getattr(torch, spec.dtype)).eval().requires_grad_(False)
         tokens = Tokens(loaded.tokenizer, spec.bos)
-        given = checks.probe(tokens, loaded.kind, device)
+        given = checks.probe(tokens, plain.config.vocab_size, loaded.kind, device)
         expected = checks.answer(plain, given, loaded.kind)
         architecture = (plain.config.architectures or [type(plain).__name__])[0]
         # The bridge prepares the tokenizer it is given; ours keeps its own policy.
@@ -43,6 +44,7 @@ def boot(spec: ModelSpec) -> Model:
             _shape(bridge.cfg, plain.config),
             loaded.kind,
             {},
+            truth=loaded.truth,
             head=kinds.head_of(plain, loaded.kind),
             labels=kinds.labels_of(plain.config, loaded.kind),
             start_id=getattr(plain.config, "decoder_start_token_id", None),
@@ -62,12 +64,14 @@ def boot(spec: ModelSpec) -> Model:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A plain Hugging Face model and its tokenizer, what it gives at its end, and what identifies its weights."""
+    """A plain Hugging Face model and its tokenizer, what it gives at its end, what identifies its weights, and which
+    heads do what, where someone set them by hand."""
 
     plain: Any
     tokenizer: Any
     kind: Kind
     weights: dict[str, Any]
+    truth: dict[str, list[Head]] = field(default_factory=dict)
 
 
 def _unhooked(spec: ModelSpec, architecture: str, reason: str) -> RequestError:
@@ -89,6 +93,23 @@ def _checked_device(device: str) -> Any:
         there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
         raise RequestError("model.device", device, f"this machine has {', '.join(there)}") from None
     return checked
+
+
+def _loaded(spec: ModelSpec) -> Loaded:
+    match spec:
+        case RandomModel():
+            return _random(spec)
+        case PlantedModel():
+            return _planted(spec)
+    return _from_folder(spec)
+
+
+def _planted(spec: PlantedModel) -> Loaded:
+    made = planted.build(spec.seed, spec.variant)
+    weights: dict[str, Any] = {"weights": {"planted": f"{spec.variant} seed {spec.seed}"}}
+    if made.position is not None:
+        weights["position"] = made.position
+    return Loaded(made.model, planted.tokenizer(), "decoder", weights, dict(made.truth))
 
 
 def _random(spec: RandomModel) -> Loaded:

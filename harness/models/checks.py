@@ -4,6 +4,7 @@ The plain Hugging Face model answers a probe before TransformerLens wraps it; th
 its hook points must carry what `harness.hooks` says they carry.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness import hooks
@@ -21,17 +22,26 @@ class ModelMismatch(RuntimeError):
     """The hooked model is not the model that was asked for: other logits, or hook points of another shape."""
 
 
-def probe(tokens: Tokens, kind: Kind, device: "torch.device") -> Inputs:
+def probe(tokens: Tokens, d_vocab: int, kind: Kind, device: "torch.device") -> Inputs:
     """The probe as inputs; an encoder-decoder reads one text while it writes the other."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
-    rows = [torch.tensor(tokens.encode(text).token_id, device=device) for text in PROBE]
+    rows = [torch.tensor(ids, device=device) for ids in _probe_ids(tokens, d_vocab)]
     mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
     token_id = pad_sequence(rows, batch_first=True)
     if kind != "encoder_decoder":
         return Inputs(token_id, mask)
     return Inputs(token_id[:, :-2], mask[:, :-2], None, token_id.flip(0), mask.flip(0))
+
+
+def _probe_ids(tokens: Tokens, d_vocab: int) -> list[Sequence[int]]:
+    """The probe's tokens; where the model does not know its words, the first ordinary tokens."""
+    texts: list[Sequence[int]] = [tokens.encode(text).token_id for text in PROBE]
+    if max(map(max, texts)) < d_vocab:
+        return texts
+    ordinary = sorted(set(range(d_vocab)) - tokens.special_ids)
+    return [ordinary[:16], ordinary[:4]]
 
 
 def answer(plain: Any, given: Inputs, kind: Kind) -> "torch.Tensor":

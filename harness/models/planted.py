@@ -51,7 +51,7 @@ Padding goes on the right (places are absolute). Longest text: 80 tokens, so r â
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -163,6 +163,26 @@ def build(seed: int, variant: str) -> Planted:
         "lm_head.weight": design.readout / _SIZE * tokens @ space.answer,
     }
     return Planted(_assemble(embeddings | _attention(heads)), truth, position)
+
+
+def tokenizer() -> Any:
+    """BOS and 39 syllables, each with its leading space; all else is one token more than the model has."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    syllables = [f" {consonant}{vowel}" for consonant in "bdfgklmnprstv" for vowel in "aio"]
+    vocabulary = {token: number for number, token in enumerate(["<s>", *syllables, "<unk>"])}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_next")
+    core.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        bos_token="<s>",
+        eos_token="<s>",
+        unk_token="<unk>",
+        name_or_path="planted",
+        add_bos_token=True,
+    )
 
 
 def _truth(rng: np.random.Generator, design: _Design) -> dict[str, list[Head]]:

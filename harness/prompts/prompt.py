@@ -132,5 +132,7 @@ def _check_length(encoded: Encoded, text: str, model: Model, key: str) -> None:
     n, limit = len(encoded.token_id), model.shape.n_ctx
     if not text.strip() or all(encoded.special):
         raise RequestError(key, repr(text), "a prompt must have at least one token of text")
+    if max(encoded.token_id) >= model.shape.d_vocab:
+        raise RequestError(key, repr(text[:40]), f"{model.name} has no tokens for these words")
     if n > limit:
         raise RequestError(key, repr(text[:20] + "…"), f"this prompt has {n} tokens, {model.name} takes {limit}")

@@ -1,10 +1,11 @@
 """A run from end to end: request, stages, arrays, tables, figures, report.
 
-`request` finds a request right before its directory is made, `folder` finds that directory, `record` writes what is
-known of the run as it goes on; ``status`` becomes ``complete`` last.
+`request` finds a request right before its directory is made, `forecast` says what it will cost, `folder` finds that
+directory, `record` writes what is known of the run as it goes on; ``status`` becomes ``complete`` last.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,16 +21,19 @@ from harness.results import manifest, open_run, store, tables
 from harness.results.store import StageFolder
 from harness.study.folder import check_resume, check_same, new_folder, plain
 from harness.study.folder import saved_spec as saved_spec
+from harness.study.forecast import forecast
 from harness.study.record import checks_of, write_manifest
 from harness.study.request import Work, check_names
 from harness.study.request import prepare as prepare
 from harness.views.draw import draw
 
 
-def run(runner: str, spec: RunSpec, place: Place, progress: Progress) -> Path:
-    """Run `runner` (see `harness.study.request.PARTS`) and give its directory.
+def run(
+    runner: str, spec: RunSpec, place: Place, progress: Progress, say: Callable[[str], None] = lambda _: None
+) -> Path | None:
+    """Run `runner` (see `harness.study.request.PARTS`) and give its directory; `None` if it was to be a dry run.
 
-    Raises `RequestError` before anything is written.
+    `say` is told what the run will cost before it begins. Raises `RequestError` before anything is written.
     """
     started = time.time()
     check_names(spec)
@@ -37,6 +41,10 @@ def run(runner: str, spec: RunSpec, place: Place, progress: Progress) -> Path:
         check_resume(runner, spec, Path(place.resume))
     work = prepare(runner, spec)
     work.started = started
+    for line in forecast(work, place):
+        say(line)
+    if place.dry_run:
+        return None
     folder = Path(place.resume) if place.resume else new_folder(work, place)
     with store.locked(folder):
         if place.resume:

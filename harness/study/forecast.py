@@ -1,0 +1,83 @@
+"""What a run will cost, known before it begins."""
+
+import shutil
+import time
+from pathlib import Path
+
+import torch
+
+from harness import ablation
+from harness.attention import CacheStage
+from harness.config import Place, RequestError
+from harness.study.request import Work
+from harness.sweep import SweepStage
+
+_TRIAL_ROWS = 8
+#: Units lie beside the arrays until these are written.
+_COPIES = 2
+
+
+def forecast(work: Work, place: Place) -> list[str]:
+    """One line for each stage. Raises `RequestError` if the disk cannot hold what would be kept."""
+    said = []
+    for stage in work.stages:
+        if isinstance(stage, CacheStage):
+            said.append(_kept(stage, place))
+        if isinstance(stage, SweepStage):
+            said.append(_swept(stage))
+    return said
+
+
+def _kept(stage: CacheStage, place: Place) -> str:
+    """How much room the cached arrays take, checked against what is free."""
+    size, folder = _COPIES * stage.n_bytes(), Path(place.resume or place.run or place.store).absolute()
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(there).free
+    kinds = ", ".join(("pattern", *stage.also))
+    if size > free:
+        raise RequestError(
+            "cache.also" if stage.also else "store",
+            ",".join(stage.also) or place.store,
+            f"keeping {kinds} takes up to {_gigabytes(size)}, and {_gigabytes(free)} are free in {there}; ask for "
+            "fewer prompts or kinds, cache.dtype=float16, or another store=DIR",
+        )
+    return f"{stage.name}: {len(stage.prompts)} prompts, up to {_gigabytes(size)} on disk ({kinds})"
+
+
+def _swept(stage: SweepStage) -> str:
+    """How many rows go through how much of the model, and about how long that takes, by a trial of a few."""
+    plan = stage.plan()
+    rows, sweeps = stage.work(plan)
+    seconds = rows * (1 + sweeps) * _seconds_per_row(stage)
+    masked = ", each scored token masked in a row of its own" if stage.model.kind == "masked_lm" else ""
+    return (
+        f"{stage.name}: {len(stage.prompts)} prompts ({rows} rows{masked}) × {len(plan['groups'])} interventions, the "
+        f"work of {rows * (1 + sweeps):.0f} forwards of one row: about {_duration(seconds)}"
+    )
+
+
+def _seconds_per_row(stage: SweepStage) -> float:
+    """By a forward of a few rows of middling length."""
+    order = stage.prompts.width.argsort()
+    some = stage.prompts.take([int(order[len(order) // 2])])
+    rows, _ = ablation.asked(stage.model, some)
+    given = rows.take([at % len(rows) for at in range(_TRIAL_ROWS)]).inputs(stage.model.device)
+    with torch.no_grad():
+        stage.model.forward(given)  # the first is slower
+        started = time.perf_counter()
+        stage.model.forward(given)
+    return (time.perf_counter() - started) / _TRIAL_ROWS
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 100
+        else f"{seconds / 60:.0f} min"
+        if seconds < 6000
+        else f"{seconds / 3600:.1f} h"
+    )
