@@ -66,6 +66,63 @@ def with_claims(run: FakeRun) -> FakeRun:
     return replace(run, heads=heads_table(run.data, StatsSpec(resamples=2000)))
 
 
+def fake_t5(tmp_path: Path, n_prompts: int = 3, n_layers: Sequence[int] = (3, 2), n_heads: int = 4) -> FakeRun:
+    """A complete run of an encoder-decoder: encoder and decoder layers as given, sources longer than what is written.
+
+    ``cross.L1H2`` is the strongest helper by construction, ``encoder.L0H0`` hurts; layers a stack lacks are NaN.
+    """
+    rng, depth = np.random.default_rng(3), max(n_layers)
+    written = [list(WORDS[:n]) for n in (4, 3, 5)[:n_prompts]]
+    read = [[*WORDS[:n], "</s>"] for n in (8, 6, 7)[:n_prompts]]
+    data = _prompt_variables(written)
+    source = _prompt_variables(read).items()
+    data |= {f"source_{name}": array for name, array in source if name in ("token", "token_id", "word", "special")}
+    data = {
+        name: array.rename({"position": "source_position"} if "source" in name else {}) for name, array in data.items()
+    }
+    own, length = data["length"].values, np.array([len(row) for row in read])
+    data["source_length"] = xr.DataArray(length, dims="prompt")
+    for name, (rows, columns), n, causal in (
+        ("pattern", (own, own), n_layers[1], True),
+        ("encoder_pattern", (length, length), n_layers[0], False),
+        ("cross_pattern", (own, length), n_layers[1], False),
+    ):
+        data[name] = _stack_pattern(rng, name, rows, columns, n, depth, n_heads, causal)
+    effect = rng.normal(0, 0.1, (1, n_prompts, 3, depth, n_heads))
+    effect[:, :, 2, 1, 2] += 2
+    effect[:, :, 0, 0, 0] -= 1
+    effect[:, :, 1:, n_layers[1] :] = np.nan
+    data["effect"] = xr.DataArray(effect, dims=("metric", "prompt", "stack", "layer", "head"))
+    data["clean"] = xr.DataArray(np.full((1, n_prompts), 3.0), dims=("metric", "prompt"))
+    stacks = ["encoder", "decoder", "cross"]
+    coords = {"metric": ["loss"], "stack": stacks, "layer": range(depth), "head": range(n_heads)}
+    dataset = xr.Dataset(data, coords=coords)
+    manifest = _manifest(n_layers[1], n_heads)
+    manifest["model"]["n_encoder_layers"] = n_layers[0]
+    table = heads_table(dataset, StatsSpec(resamples=200))
+    return FakeRun(Path(tmp_path), _spec(n_prompts, ["loss"]), manifest, dataset, table)
+
+
+def _stack_pattern(
+    rng: np.random.Generator,
+    name: str,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    n_layers: int,
+    depth: int,
+    n_heads: int,
+    causal: bool,
+) -> xr.DataArray:
+    """A pattern [prompt, layer, head, query, key] whose layers beyond its stack's are NaN."""
+    weights = rng.gamma(0.3, size=(len(rows), depth, n_heads, max(rows), max(columns))) + 1e-3
+    inside = (np.arange(max(rows)) < rows[:, None])[:, :, None] & (np.arange(max(columns)) < columns[:, None])[:, None]
+    weights = np.where(inside[:, None, None], np.tril(weights) if causal else weights, 0)
+    weights = weights / np.maximum(weights.sum(-1, keepdims=True), 1e-9)
+    weights[:, n_layers:] = np.nan
+    axes = {"pattern": ("query", "key"), "encoder_pattern": ("source_query", "source_key")}
+    return xr.DataArray(weights, dims=("prompt", "layer", "head", *axes.get(name, ("query", "source_key"))))
+
+
 def _prompt_variables(tokens: Sequence[Sequence[str]]) -> dict[str, xr.DataArray]:
     size, over = max(map(len, tokens)), ("prompt", "position")
     padded = np.array([[*row, *[""] * (size - len(row))] for row in tokens], dtype=object).astype(str)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from browser import Browser, find_browser
-from fakes import fake_run, with_claims
+from fakes import fake_run, fake_t5, with_claims
 from test_views import HOSTILE
 
 from harness import views
@@ -217,7 +217,7 @@ def test_a_run_too_large_says_what_it_left_out(browser, tmp_path, monkeypatch):
     monkeypatch.setattr("harness.views.choose.BUDGET", 250)
     browser.open(views.write_report(run, tmp_path / "report.html"))
     browser.wait("document.getElementById('head').textContent.includes('This page holds the patterns of')")
-    kept = browser.evaluate("JSON.parse(document.getElementById('data').textContent).slots")
+    kept = browser.evaluate("JSON.parse(document.getElementById('data').textContent).stacks[0].slots")
     head = next(f"L{layer}H{number}" for layer in range(3) for number in range(4) if [layer, number] not in kept)
     browser.click(f".map button[data-head={head}]")
     browser.wait(f"document.querySelector('.circuitsvis').textContent.includes('does not hold the pattern of {head}')")
@@ -229,4 +229,31 @@ def test_long_prompts_wait_to_be_asked(browser, tmp_path):
     browser.open(views.write_report(run, tmp_path / "report.html"))
     browser.wait("document.querySelector('.circuitsvis button')?.textContent.startsWith('Draw all 180 tokens')")
     assert np.isfinite(colours(browser, ".three canvas"))
+    quiet(browser)
+
+
+def test_an_encoder_decoder_draws_stack_by_stack(browser, tmp_path):
+    run = fake_t5(tmp_path)
+    browser.open(views.write_report(run, tmp_path / "report.html"))
+    assert browser.evaluate(
+        "[...document.querySelectorAll('.map')].map((one) => one.querySelectorAll('button').length)"
+    ) == [12, 8, 8]
+    browser.wait("document.getElementById('picked').textContent === 'cross.L1H2 on prompt 0'")
+    browser.wait(INK.replace("{}", "canvas.large") + " > 5")
+    browser.hover("canvas.large", across=0.6, down=0.6)
+    said = browser.evaluate("document.querySelector('#head .readout').textContent")
+    query, key = (int(part.split(")")[0]) for part in said.split("” (")[1:])
+    weight = float(run.data["cross_pattern"][0, 1, 2, query, key])
+    assert float(said.rsplit(" ", 1)[1]) == pytest.approx(weight, abs=0.0025)
+    browser.click(".map button[data-head='encoder.L2H1']")
+    browser.wait("document.getElementById('picked').textContent === 'encoder.L2H1 on prompt 0'")
+    browser.wait(INK.replace("{}", ".circuitsvis canvas") + " > 5")
+    assert browser.evaluate("[...document.querySelectorAll('#head select')].map((box) => box.value)") == [
+        "encoder",
+        "2",
+        "1",
+        "0",
+    ]
+    assert browser.evaluate("document.querySelectorAll('.thumbs canvas').length") == 4
+    assert browser.evaluate("document.querySelectorAll('.three canvas').length") == 3  # their mean, two heads
     quiet(browser)

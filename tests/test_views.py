@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from fakes import fake_run
+from fakes import fake_run, fake_t5
 
 from harness import views
 from harness.config import RequestError
@@ -23,6 +23,7 @@ from harness.findings.reading import pattern_of
 from harness.hooks import Head
 from harness.views import circuitsvis, figures, glyphs
 from harness.views.choose import asked_prompts, choose
+from harness.views.figures import looking, positions
 from harness.views.pack import pack_weights
 from harness.views.payload import payload
 from harness.views.report import report
@@ -80,8 +81,8 @@ def test_patterns_are_packed_to_half_a_255th(run):
 def test_a_pattern_that_looks_ahead_is_kept_whole(tmp_path):
     both = fake_run(tmp_path, causal=False, n_prompts=2)
     data = payload(both, choose(both), prompt=0, head=None)
-    assert not data["causal"]
-    assert data["patterns"]["0"]["heads"]["shape"] == [12, 8, 8]
+    assert not data["stacks"][0]["causal"]
+    assert data["patterns"]["0"]["heads"][""]["shape"] == [12, 8, 8]
 
 
 def test_user_text_stays_text(tmp_path):
@@ -215,8 +216,8 @@ def test_figures_as_svg_and_png(run, tmp_path):
 
 def test_figures_do_not_read_mathematics_into_tokens(tmp_path):
     run = fake_run(tmp_path, tokens=[["$x^2$", "$\\frac{$", "_", "^"]])
-    figure = figures.compare(run, 0)
-    figures.as_uri(figure)
+    figure = looking.compare(run, 0, figures.LOOKS["screen"])
+    assert figures.as_picture("", "", "", figure, figures.LOOKS["screen"]).png.startswith(b"\x89PNG")
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["$x^2$", "$\\frac{$", "_", "^"]
 
 
@@ -238,6 +239,63 @@ def test_notebook_views_save(run, tmp_path):
     assert views.attention(run, prompt=1, layer=2, head=3).html.count("var CircuitsVis=") == 1
     assert data_of(views.attention(run, head="L2H1").html)["start"]["head"] == [2, 1, ""]
     assert data_of(views.attention(run, layer=2).html)["offered"]["layers"] == [2]
+
+
+def test_an_encoder_decoder_has_a_pattern_for_each_stack(tmp_path):
+    run = fake_t5(tmp_path)
+    data = data_of(report(run))
+    stacks = {stack["name"]: stack for stack in data["stacks"]}
+    assert [len(stack["layers"]) for stack in stacks.values()] == [3, 2, 2]
+    assert [stack["causal"] for stack in stacks.values()] == [False, True, False]
+    assert data["start"]["head"] == [1, 2, "cross"]
+    assert [len(data["prompts"][0][name]) for name in ("tokens", "source")] == [4, 9]
+    packed = data["patterns"]["0"]
+    sent = unpacked(packed["heads"]["cross"]).reshape(packed["heads"]["cross"]["shape"]) / 255
+    slot = stacks["cross"]["slots"].index([1, 2])
+    np.testing.assert_allclose(sent[slot], run.data["cross_pattern"].values[0, 1, 2, :4, :9], atol=0.5 / 255)
+    np.testing.assert_allclose(
+        unpacked(packed["mean"]).reshape(4, 9) / 65535,
+        run.data["cross_pattern"].values[0, :2, :, :4, :9].mean((0, 1)),
+        atol=1e-5,
+    )
+    assert "rollout" not in packed
+    effect = unpacked(data["metrics"][0]["effect"]).reshape(3, 28)
+    np.testing.assert_allclose(effect[:, 12 + 8 + 4 + 2], run.data["effect"].sel(stack="cross")[0, :, 1, 2], rtol=1e-6)
+    assert np.isfinite(effect).all()
+
+
+def test_a_head_of_a_stack_as_a_table(tmp_path):
+    run = fake_t5(tmp_path)
+    cross = views.table(run, 0, "cross.L1H2")
+    assert list(cross.columns) == ["When", " Mary", " and", " John", " went", " to", " the", " store", "</s>"]
+    assert list(cross.index) == ["When", " Mary", " and", " John"]
+    assert views.table(run, 1, "encoder.L2H0").shape == (7, 7)
+    with pytest.raises(RequestError, match="decoder.L2H0 is outside the decoder stack of smollm2: it has layers 0-1"):
+        views.table(run, 0, "decoder.L2H0")
+
+
+def test_layers_and_mlps_stand_beside_their_heads(run):
+    means = np.array([0.1, -0.2, 3.0])
+    whole = run.data["clean"].values[:, :, None] * 0 + means
+    beside = {name: (("metric", "prompt", "layer"), whole) for name in ("layer_effect", "mlp_effect")}
+    page = report(replace(run, data=run.data.assign(beside)))
+    shown = data_of(page)["metrics"][0]["beside"]
+    assert [each["name"] for each in shown] == ["all heads of the layer", "its MLP"]
+    np.testing.assert_allclose(shown[1]["means"][""], means)
+
+
+def test_effects_by_position_have_a_figure(run):
+    values = np.zeros((2, 3, 3, 4, 8))
+    values[:, :, 1, 3, 2] = 1.0
+    values[:, 0, :, :, 5:] = np.nan
+    only = run.data.drop_vars(["effect", "ablated"]).assign(
+        position_effect=(("metric", "prompt", "layer", "head", "position"), values)
+    )
+    found = positions.strongest_anywhere(replace(run, data=only), "loss")
+    assert list(found) == ["L1H3"]
+    np.testing.assert_array_equal(found["L1H3"][1], [0, 0, 1, 0, 0, 0, 0, 0])
+    names = {picture.name for picture in figures.pictures(replace(run, data=only, heads=run.heads.iloc[:0]))}
+    assert names == {"positions_loss", "positions_logit_diff", "rollout"}
 
 
 def test_a_head_as_a_table_of_tokens(run):

@@ -9,7 +9,7 @@ from jaxtyping import Float, Shaped
 
 from harness.attribution import rollout
 from harness.findings.telling import signed
-from harness.hooks import Head
+from harness.hooks import STACKS, Head
 from harness.metrics import Meaning, meaning
 
 if TYPE_CHECKING:
@@ -97,6 +97,24 @@ def verdict(run: "Run", metric: str, effect: float) -> str:
 
 
 # --- heads ------------------------------------------------------------------------------------------------------
+
+
+def layers_of(run: "Run") -> dict[str, int]:
+    """How many layers each stack has that the run's arrays have a place for; ``""`` is a model's only stack."""
+    n = run.data.sizes.get("layer", 0)
+    if "source_length" not in run.data:
+        return {"": n} if n else {}
+    model = run.manifest.get("model", {})
+    known = {"encoder": model.get("n_encoder_layers", n), "decoder": model.get("n_layers", n)}
+    return {stack: min(n, known.get(stack, known["decoder"])) for stack in STACKS} if n else {}
+
+
+def all_heads(run: "Run") -> list[Head]:
+    """Every head that the run's arrays have a place for, in order."""
+    numbers = [int(number) for number in run.data["head"].values] if "head" in run.data.coords else []
+    return [
+        Head(layer, number, stack) for stack, n in layers_of(run).items() for layer in range(n) for number in numbers
+    ]
 
 
 def by_head(array: xr.DataArray) -> tuple[list[Head], Shaped[np.ndarray, "*other head"]]:
@@ -224,3 +242,16 @@ def pattern_of(run: "Run", prompt: int, stack: str = "") -> xr.DataArray:
     cut = run.data[name].isel({"prompt": prompt} | {dim: slice(end) for dim, end in ends.items()}).load()
     whole = cut.rename({query: "query", key: "key"})
     return whole.isel(layer=whole.notnull().all(["head", "query", "key"]).values)
+
+
+def tokens_of(run: "Run", prompt: int, stack: str = "") -> tuple[list[str], list[str]]:
+    """The tokens along the queries and along the keys of a prompt's patterns in one stack."""
+    row = run.data.isel(prompt=prompt)
+    prefixes = ["source_" if dim.startswith("source_") else "" for dim in PATTERN[stack][1:]]
+    queries, keys = ([str(t) for t in row[f"{of}token"].values[: int(row[f"{of}length"])]] for of in prefixes)
+    return queries, keys
+
+
+def mean_pattern_of(run: "Run", prompt: int, stack: str = "") -> Float[np.ndarray, "query key"]:
+    """The plain average of the prompt's patterns over all heads and layers of a stack."""
+    return pattern_of(run, prompt, stack).astype(float).mean(["layer", "head"]).values

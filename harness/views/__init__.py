@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from harness.config import RequestError
-from harness.findings.reading import pattern_of
+from harness.findings.reading import all_heads, pattern_of, tokens_of
 from harness.hooks import Head
 from harness.views.choose import (
     Kept,
-    all_heads,
     checked_head,
     checked_metric,
     checked_prompt,
@@ -42,9 +41,9 @@ def attention(run: "Run", prompt: int = 0, layer: int | None = None, head: Head 
     """
     _needs_patterns(run)
     prompt, picked = checked_prompt(run, prompt), _picked(run, layer, head)
-    row = tuple(other for other in all_heads(run) if other.layer == picked.layer)
+    row = tuple(other for other in all_heads(run) if other.site == picked.site)
     kept = Kept((prompt,), row, "Ask for its layer.")
-    return _view(run, f"Attention in layer {picked.layer}, prompt {prompt}", ("head",), kept, picked)
+    return _view(run, f"Attention in {picked.site}, prompt {prompt}", ("head",), kept, picked)
 
 
 def effects(run: "Run", metric: str | None = None) -> View:
@@ -66,10 +65,10 @@ def table(run: "Run", prompt: int, head: Head | str) -> pd.DataFrame:
     """One head's attention weights on one prompt, tokens × tokens: rows look, columns are looked at; rows sum to 1."""
     _needs_patterns(run)
     prompt, picked = checked_prompt(run, prompt), checked_head(run, head)
-    weights = pattern_of(run, prompt).sel(layer=picked.layer, head=picked.head).transpose("query", "key").values
-    tokens = [str(token) for token in run.data["token"].values[prompt][: len(weights)]]
+    pattern = pattern_of(run, prompt, picked.stack).sel(layer=picked.layer, head=picked.head).transpose("query", "key")
+    queries, keys = tokens_of(run, prompt, picked.stack)
     return pd.DataFrame(
-        weights.astype(float), index=pd.Index(tokens, name="query"), columns=pd.Index(tokens, name="key")
+        pattern.values.astype(float), index=pd.Index(queries, name="query"), columns=pd.Index(keys, name="key")
     )
 
 

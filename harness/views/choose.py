@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.config import RequestError
-from harness.findings.reading import ablated_heads, lead_metric, pattern_of, top_heads
+from harness.findings.reading import (
+    PATTERN,
+    ablated_heads,
+    all_heads,
+    by_head,
+    layers_of,
+    lead_metric,
+    pattern_of,
+    top_heads,
+)
 from harness.findings.telling import count
 from harness.hooks import Head, check_head, parse_heads
 from harness.views.pack import pack_weights, size
@@ -25,13 +34,6 @@ class Kept:
     prompts: tuple[int, ...]
     heads: tuple[Head, ...]
     left_out: str
-
-
-def all_heads(run: "Run") -> list[Head]:
-    """Every head that the run's arrays have a place for."""
-    if not {"layer", "head"} <= set(run.data.coords):
-        return []
-    return [Head(int(layer), int(head)) for layer in run.data["layer"].values for head in run.data["head"].values]
 
 
 def checked_prompt(run: "Run", prompt: int, key: str = "prompt") -> int:
@@ -73,10 +75,10 @@ def first_head(run: "Run") -> Head | None:
     return next(iter(all_heads(run)), None)
 
 
-def first_in_layer(run: "Run", layer: int) -> Head:
+def first_in_layer(run: "Run", layer: int, stack: str = "") -> Head:
     """The layer's head with the largest effect on the leading metric, or its first head."""
     ranked = top_heads(run, lead_metric(run), len(all_heads(run))) if "effect" in run.data else []
-    return next((head for head in ranked if head.layer == layer), Head(layer, 0))
+    return next((head for head in ranked if (head.layer, head.stack) == (layer, stack)), Head(layer, 0, stack))
 
 
 def asked_prompts(run: "Run") -> list[int]:
@@ -89,8 +91,8 @@ def _model(run: "Run") -> str:
     return str((run.spec.get("model") or {}).get("name", "the run"))
 
 
-def _shape(run: "Run") -> tuple[int, int]:
-    return int(run.data["layer"].values.max()) + 1, int(run.data["head"].values.max()) + 1
+def _shape(run: "Run") -> tuple[dict[str, int], int]:
+    return layers_of(run), int(run.data["head"].values.max()) + 1
 
 
 def choose(run: "Run", budget: int | None = None) -> Kept:
@@ -99,8 +101,8 @@ def choose(run: "Run", budget: int | None = None) -> Kept:
     if "pattern" not in run.data:
         return Kept((), (), "This run kept no attention patterns; experiments.cache_attention makes them.")
     budget = BUDGET if budget is None else budget
-    cost = _cost(run, prompts[0])
-    per_prompt = [cost * (float(n) / run.data["length"].values[prompts[0]]) ** 2 for n in run.data["length"][prompts]]
+    cost, areas = _cost(run, prompts[0]), _areas(run)
+    per_prompt = [cost * areas[prompt] / areas[prompts[0]] for prompt in prompts]
     fit = len(prompts) if sum(per_prompt) <= budget else max(1, min(8, len(prompts)))
     while fit > 1 and sum(per_prompt[:fit]) * min(1.0, 24 / len(heads)) > budget:
         fit -= 1
@@ -119,18 +121,31 @@ def _left_out(run: "Run", prompts: int, heads: int, all_of_them: int) -> str:
     return f"{text}. All of them are in data.zarr: harness.open_run(DIR).data.pattern, or render with show.prompts=[…]."
 
 
+def _areas(run: "Run") -> list[float]:
+    """How many weights a head has on each prompt, over all stacks."""
+    own, read = run.data["length"].values, run.data.get("source_length", run.data["length"]).values
+    return list(own**2.0 + (read**2.0 + own * read if "source_length" in run.data else 0))
+
+
 def _by_effect(run: "Run", heads: Sequence[Head]) -> list[Head]:
     if "effect" not in run.data:
         return list(heads)
-    mean = np.abs(run.data["effect"].mean("prompt").transpose("metric", "layer", "head").values)
-    mean = np.nan_to_num(mean / np.maximum(np.nanmax(mean, axis=(1, 2), keepdims=True), 1e-12)).max(axis=0).ravel()
-    return [heads[index] for index in np.argsort(-mean, kind="stable")]
+    places, mean = by_head(abs(run.data["effect"].mean("prompt")))
+    share = np.nan_to_num(mean / np.maximum(np.nanmax(mean, axis=-1, keepdims=True), 1e-12)).max(axis=0)
+    size = dict(zip(places, share, strict=True))
+    return sorted(heads, key=lambda head: -size[head])
 
 
 def _cost(run: "Run", prompt: int) -> int:
-    return size(pack_weights(pattern_of(run, prompt).values, is_causal(run, (prompt,))))
+    """Characters of one prompt's patterns, in every stack."""
+    return sum(
+        size(pack_weights(pattern_of(run, prompt, stack).values, is_causal(run, (prompt,), stack)))
+        for stack in layers_of(run)
+    )
 
 
-def is_causal(run: "Run", prompts: Sequence[int]) -> bool:
-    """Whether no kept pattern looks ahead."""
-    return all(not np.triu(pattern_of(run, prompt).values, 1).any() for prompt in prompts)
+def is_causal(run: "Run", prompts: Sequence[int], stack: str = "") -> bool:
+    """Whether no kept pattern of a stack looks ahead; an encoder and what reads a source always may."""
+    if PATTERN[stack][2] == "source_key":
+        return False
+    return all(not np.triu(pattern_of(run, prompt, stack).values, 1).any() for prompt in prompts)

@@ -5,12 +5,14 @@ from pathlib import Path
 
 from harness.config import ShowSpec
 from harness.results import Run
-from harness.views.figures import write_figures
+from harness.views.figures import pictures
 from harness.views.report import write_report
 
 
 def draw(run: Run, show: ShowSpec | None = None) -> Path:
     """``figures/`` and ``report.html`` of a saved run; gives the report. `show` says what it opens with."""
     shown = run if show is None else replace(run, spec={**run.spec, "show": asdict(show)})
-    write_figures(shown, run.path / "figures")
-    return write_report(shown, run.path / "report.html")
+    drawn = pictures(shown)
+    for picture in drawn:
+        picture.write(run.path / "figures")
+    return write_report(shown, run.path / "report.html", drawn)

@@ -12,7 +12,7 @@ from string import Template
 from harness.views.circuitsvis import bundle
 from harness.views.text import json_block, markup
 
-_SCRIPTS = ("unpack", "draw", "map", "strips", "head", "compare", "app")
+_SCRIPTS = ("unpack", "patterns", "draw", "map", "strips", "head", "compare", "app")
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,17 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from harness.attribution import mean_pattern
 from harness.findings.reading import (
     Claim,
+    all_heads,
+    by_head,
     by_lead,
     claims,
     estimate,
     kind_of,
+    layers_of,
     level_of,
+    mean_pattern_of,
     pattern_of,
     rollout_of,
     sense,
@@ -22,7 +25,7 @@ from harness.findings.reading import (
     units,
 )
 from harness.hooks import Head
-from harness.views.choose import Kept, all_heads, is_causal
+from harness.views.choose import Kept, is_causal
 from harness.views.pack import Packed, pack_numbers, pack_weights
 from harness.views.text import visible
 
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from harness.results import Run
 
 STRONGEST = 12
+#: What stands beside the map of heads, a number for each layer.
+_BESIDE = {"layer_effect": "all heads of the layer", "mlp_effect": "its MLP"}
 
 
 def payload(
@@ -37,45 +42,61 @@ def payload(
 ) -> dict:
     """Everything a page needs, JSON-ready. ``prompt``, ``head`` and ``metric`` say what it shows first;
     with ``only_kept`` its menus offer nothing else than ``kept``.
+
+    A head is [layer, head, stack]; whatever is told of every head is in the order of the stacks, layers and heads.
     """
-    data = run.data
-    causal = is_causal(run, kept.prompts)
-    layers = [int(layer) for layer in data["layer"].values] if "layer" in data.coords else []
-    heads = [int(number) for number in data["head"].values] if "head" in data.coords else []
-    offered = {
-        "layers": sorted({head.layer for head in kept.heads}) if only_kept else layers,
-        "heads": heads,
-        "prompts": list(kept.prompts) if only_kept else list(range(data.sizes["prompt"])),
-    }
+    n_prompts = run.data.sizes["prompt"]
     return {
-        "layers": layers,
-        "heads": heads,
-        "offered": offered,
-        "causal": causal,
+        "stacks": [_stack(run, kept, name, n) for name, n in layers_of(run).items()],
+        "heads": [int(number) for number in run.data["head"].values] if "head" in run.data.coords else [],
+        "offered": {
+            "layers": sorted({head.layer for head in kept.heads}) if only_kept else None,
+            "prompts": list(kept.prompts) if only_kept else list(range(n_prompts)),
+        },
         "metrics": [_metric(run, name) for name in by_lead(run)],
         "level": level_of(run),
         "interval": kind_of(run),
-        "prompts": [_prompt(run, index) for index in range(data.sizes["prompt"])],
-        "slots": [[head.layer, head.head] for head in kept.heads],
-        "patterns": {str(index): _matrices(run, kept, index, causal) for index in kept.prompts},
+        "prompts": [_prompt(run, index) for index in range(n_prompts)],
+        "patterns": {str(index): _matrices(run, kept, index) for index in kept.prompts},
         "leftOut": kept.left_out,
         "start": {"prompt": prompt, "head": list(head) if head else None, "metric": metric},
     }
 
 
-def _matrices(run: "Run", kept: Kept, prompt: int, causal: bool) -> dict[str, Packed]:
-    pattern = pattern_of(run, prompt)
-    layers, heads = list(pattern["layer"].values), list(pattern["head"].values)
-    at = [layers.index(head.layer) for head in kept.heads], [heads.index(head.head) for head in kept.heads]
+def _stack(run: "Run", kept: Kept, name: str, n_layers: int) -> dict:
+    """A stack, and whose patterns are kept there: ``slots`` are [layer, head]."""
     return {
-        "heads": pack_weights(pattern.transpose("layer", "head", "query", "key").values[at], causal),
-        "rollout": pack_weights(rollout_of(run, prompt), causal, bits=16),
-        "mean": pack_weights(mean_pattern(pattern), causal, bits=16),
+        "name": name,
+        "layers": list(range(n_layers)),
+        "causal": is_causal(run, kept.prompts, name),
+        "slots": [[head.layer, head.head] for head in kept.heads if head.stack == name],
     }
 
 
+def _matrices(run: "Run", kept: Kept, prompt: int) -> dict:
+    """One prompt's patterns by stack; beside them what they come to: rollout and mean pattern, of an encoder-decoder
+    the mean cross pattern alone."""
+    patterns = {stack: pattern_of(run, prompt, stack) for stack in layers_of(run)}
+    causal = {stack: is_causal(run, kept.prompts, stack) for stack in patterns}
+    heads = {stack: _of_heads(pattern, kept, stack, causal[stack]) for stack, pattern in patterns.items()}
+    if "" not in patterns:
+        return {"heads": heads, "mean": pack_weights(mean_pattern_of(run, prompt, "cross"), causal=False, bits=16)}
+    return {
+        "heads": heads,
+        "rollout": pack_weights(rollout_of(run, prompt), causal[""], bits=16),
+        "mean": pack_weights(mean_pattern_of(run, prompt), causal[""], bits=16),
+    }
+
+
+def _of_heads(pattern: xr.DataArray, kept: Kept, stack: str, causal: bool) -> Packed:
+    """The kept heads' patterns, [slot, query, key]."""
+    mine = [head for head in kept.heads if head.stack == stack]
+    numbers = list(pattern["head"].values)
+    at = [head.layer for head in mine], [numbers.index(head.head) for head in mine]
+    return pack_weights(pattern.transpose("layer", "head", "query", "key").values[at], causal)
+
+
 def _metric(run: "Run", metric: str) -> dict:
-    effect = run.data["effect"].sel(metric=metric).transpose("prompt", "layer", "head").values.astype(float)
     clean = run.data["clean"].sel(metric=metric).values.astype(float)
     strongest = top_heads(run, metric, STRONGEST)
     return {
@@ -84,14 +105,38 @@ def _metric(run: "Run", metric: str) -> dict:
         "units": units(run, metric),
         "sense": sense(run, metric),
         "clean": [float(value) if np.isfinite(value) else None for value in clean],
-        "effect": pack_numbers(effect),
+        "effect": pack_numbers(of_heads(run, "effect", metric)),
+        "direct": pack_numbers(of_heads(run, "direct", metric)) if "direct" in run.data else None,
+        "beside": [_beside(run, name, metric) for name in _BESIDE if name in run.data],
         "claims": pack_numbers(_claims(run, metric)),
         "strongest": [{"head": list(head), **_interval(run, metric, head)} for head in strongest],
     }
 
 
+def of_heads(run: "Run", name: str, metric: str) -> Float[np.ndarray, "prompt head"]:
+    """A variable of one metric as numbers for every head, in the order of `all_heads`."""
+    places, values = by_head(run.data[name].sel(metric=metric).transpose("prompt", ...))
+    at = {head: index for index, head in enumerate(places)}
+    return values[:, [at[head] for head in all_heads(run)]].astype(float)
+
+
+def _beside(run: "Run", name: str, metric: str) -> dict:
+    """The mean effect of ablating something of each layer, by stack."""
+    mean = run.data[name].sel(metric=metric).mean("prompt")
+    by_stack = {stack: mean.sel(stack=stack) if stack else mean for stack in layers_of(run)}
+    return {
+        "name": _BESIDE[name],
+        "short": {"layer_effect": "heads", "mlp_effect": "MLP"}[name],
+        "means": {stack: [_or_none(value) for value in values.values] for stack, values in by_stack.items()},
+    }
+
+
+def _or_none(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
 def _claims(run: "Run", metric: str) -> Float[np.ndarray, "claim head"]:
-    """Interval and adjusted p of each head, layer by layer; NaN where there is none."""
+    """Interval and adjusted p of each head, in the order of `all_heads`; NaN where there is none."""
     claimed = claims(run, metric)
     found = [claimed.get(head, Claim()) for head in all_heads(run)]
     return np.array([[claim.low, claim.high, claim.p_adjusted] for claim in found], dtype=float).T
@@ -109,6 +154,9 @@ def _prompt(run: "Run", prompt: int) -> dict:
     scored = np.flatnonzero(row["target"].values[:length])
     return {
         "tokens": [visible(token) for token in row["token"].values[:length]],
+        "source": [visible(token) for token in row["source_token"].values[: int(row["source_length"])]]
+        if "source_token" in row
+        else None,
         "scored": [int(position) for position in scored],
         "answer": _said(row, "answer"),
         "distractor": _said(row, "distractor"),

@@ -1,13 +1,15 @@
 """The report: one HTML file about one run, the answer first."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.findings import findings, in_words
 from harness.findings.reading import by_lead, kind_of, level_of, tested
-from harness.views import figures, tables
+from harness.views import tables
 from harness.views.choose import asked_prompts, choose, first_head
+from harness.views.figures import Picture, pictures
 from harness.views.page import page
 from harness.views.payload import payload
 from harness.views.text import markup
@@ -25,6 +27,11 @@ ROLLOUT = (
     "multiplied (Abnar &amp; Zuidema 2020): where information could have come from if attention alone moved it. "
     "<b>Mean pattern</b>: the plain average over all heads and layers. Weights have no unit; each row sums to 1. "
     "Each picture has its own scale."
+)
+CROSS = (
+    "<b>Mean pattern</b>: the plain average of the cross attention over all heads and layers: what of the source is "
+    "read while each token is written. Of an encoder-decoder there is no rollout. Weights have no unit; each row sums "
+    "to 1. Each picture has its own scale."
 )
 PATTERN = (
     "<b>Pattern</b>: how the head spreads its attention. Each row is a token that looks (query, “destination”), each "
@@ -45,28 +52,33 @@ class Section:
         return f'<section id="{self.anchor}" aria-labelledby="{self.anchor}-title">\n{heading}\n{self.body}\n</section>'
 
 
-def write_report(run: "Run", path: str | Path) -> Path:
-    """Write the run's report to ``path`` as one file that opens anywhere, offline; returns the path."""
+def write_report(run: "Run", path: str | Path, drawn: Sequence[Picture] | None = None) -> Path:
+    """Write the run's report to ``path`` as one file that opens anywhere, offline; returns the path.
+
+    ``drawn`` are the run's figures, if they were drawn before.
+    """
     path = Path(path)
-    path.write_text(report(run), encoding="utf-8")
+    path.write_text(report(run, drawn), encoding="utf-8")
     return path
 
 
-def report(run: "Run") -> str:
+def report(run: "Run", drawn: Sequence[Picture] | None = None) -> str:
     """The report's HTML."""
     kept, prompt = choose(run), asked_prompts(run)[0]
-    sections = _sections(run, prompt, kept.left_out)
+    sections = _sections(run, pictures(run) if drawn is None else drawn, kept.left_out)
     data = payload(run, kept, prompt=prompt, head=first_head(run))
     body = f"{_header(run, sections)}\n<main id='main'>\n{''.join(map(str, sections))}\n</main>\n{_footer(run)}"
     return page(_title(run), body, data, circuitsvis="pattern" in run.data)
 
 
-def _sections(run: "Run", prompt: int, left_out: str) -> list[Section]:
+def _sections(run: "Run", drawn: Sequence[Picture], left_out: str) -> list[Section]:
     sections = []
     if "effect" in run.data:
-        sections += [_map(run), _strongest(run)]
+        sections += [_map(run, drawn), _strongest(run, drawn)]
+    if "position_effect" in run.data:
+        sections.append(_positions(drawn))
     if "pattern" in run.data:
-        sections += [_head(run, left_out), _compare(run, prompt)]
+        sections += [_head(run, left_out), _compare(run, drawn)]
     if len(run.heads):
         sections.append(_numbers(run))
     sections.append(Section("prompts", "The prompts", tables.prompts(run)))
@@ -86,27 +98,25 @@ def _header(run: "Run", sections: list[Section]) -> str:
     )
 
 
-def _map(run: "Run") -> Section:
-    pictures = [figures.effect_map(run, metric) for metric in by_lead(run)]
+def _map(run: "Run", drawn: Sequence[Picture]) -> Section:
     level = level_of(run)
     dot = (
         f" A <b>dot</b> marks a head that is beyond chance with all tests taken together (max-T p &lt; {level:g}: at "
         f"most a {100 * level:g} % chance of naming even one head that does nothing)."
     )
     dot = dot if _tested(run) else ""
-    body = f"<p class='define'>{EFFECT}{dot}</p>{_drawn('map')}{_pictures(pictures, 'Effect of each head')}"
+    body = f"<p class='define'>{EFFECT}{dot}</p>{_drawn('map')}{_pictures(drawn, 'map')}"
     return Section("map", "Effect of ablating each head", body)
 
 
-def _strongest(run: "Run") -> Section:
-    pictures = [figures.strongest(run, metric) for metric in by_lead(run)]
+def _strongest(run: "Run", drawn: Sequence[Picture]) -> Section:
     doubt = " Hollow dots: a head that may be chance, its max-T p at the end of the row." if _tested(run) else ""
     note = (
         "<p class='define'>One <b>dot</b> is one prompt; the upright line is the mean, the bar through it the interval "
         "written at the end of the row. The metric is the one chosen above; a dot opens its head and prompt."
         f"{doubt}</p>"
     )
-    body = f"{note}{_drawn('strips')}{_pictures(pictures, 'Strongest heads, effect per prompt')}"
+    body = f"{note}{_drawn('strips')}{_pictures(drawn, 'strongest')}"
     return Section("strongest", "The strongest heads, prompt by prompt", body)
 
 
@@ -116,10 +126,21 @@ def _head(run: "Run", left_out: str) -> Section:
     return Section("head", "One head on one prompt", f"<p class='define'>{PATTERN}</p>{note}{_drawn('head')}{missing}")
 
 
-def _compare(run: "Run", prompt: int) -> Section:
-    pictures = [figures.compare(run, prompt)]
-    body = f"<p class='define'>{ROLLOUT}</p>{_drawn('compare')}{_pictures(pictures, 'Rollout, mean pattern, top head')}"
-    return Section("rollout", "Rollout, mean pattern and the top head", body)
+def _compare(run: "Run", drawn: Sequence[Picture]) -> Section:
+    if "source_length" in run.data:
+        title, define = "What is read of the source: mean pattern and the top head", CROSS
+    else:
+        title, define = "Rollout, mean pattern and the top head", ROLLOUT
+    return Section("rollout", title, f"<p class='define'>{define}</p>{_drawn('compare')}{_pictures(drawn, 'rollout')}")
+
+
+def _positions(drawn: Sequence[Picture]) -> Section:
+    shown = "".join(f'<img alt="{markup(each.label)}" src="{each.uri}">' for each in drawn if each.part == "positions")
+    define = (
+        "<p class='define'>Each head was ablated at one position at a time. Rows are the heads with the largest effect "
+        "at some position, columns the tokens of one prompt; every value is in data.zarr, position_effect.</p>"
+    )
+    return Section("positions", "Where a head is needed", f'{define}<div class="pictures">{shown}</div>')
 
 
 def _tested(run: "Run") -> bool:
@@ -156,8 +177,8 @@ def _drawn(name: str) -> str:
     return f'<div class="drawn" id="draw-{name}"></div>'
 
 
-def _pictures(pictures: list, label: str) -> str:
-    images = "".join(f'<img alt="{markup(label)}" src="{figures.as_uri(picture)}">' for picture in pictures)
+def _pictures(drawn: Sequence[Picture], part: str) -> str:
+    images = "".join(f'<img alt="{markup(each.label)}" src="{each.uri}">' for each in drawn if each.part == part)
     return f"<noscript>{images}</noscript>"
 
 

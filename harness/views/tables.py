@@ -45,8 +45,9 @@ def numbers(run: "Run") -> str:
     table = _in_order(run).head(_ROWS)
     known = table.replace("", np.nan).dropna(axis="columns", how="all")
     same = [name for name in _SAME if name in known.columns and len(set(known[name])) == 1]
-    columns = [name for name in known.columns if name not in ("layer", "head", *same)]
-    names = [str(Head(int(layer), int(head))) for layer, head in zip(table["layer"], table["head"], strict=True)]
+    columns = [name for name in known.columns if name not in ("stack", "layer", "head", *same)]
+    stacks = table["stack"] if "stack" in table else [""] * len(table)
+    names = [str(Head(*place)) for place in zip(table["layer"], table["head"], stacks, strict=True)]
     rows = ([name, *cells] for name, cells in zip(names, table[columns].itertuples(index=False), strict=True))
     words = {i + 1 for i, name in enumerate(columns) if not np.issubdtype(_kind(table[name]), np.number)}
     shown = scrolled(html_table(["head", *columns], rows, text={0, *words}), "Effects of every head")

@@ -56,8 +56,8 @@ function claimText(state, metric, head) {
   return said.length ? ' (' + said.join('; ') + ')' : '';
 }
 
-function named([layer, head]) {
-  return 'L' + layer + 'H' + head;
+function named([layer, head, stack]) {
+  return (stack ? stack + '.' : '') + 'L' + layer + 'H' + head;
 }
 
 function cut(token, limit) {
@@ -66,30 +66,31 @@ function cut(token, limit) {
   return letters.length > limit ? letters.slice(0, limit - 1).join('') + '…' : text;
 }
 
-// A matrix of weights on a canvas: the shade is the square root of the share of `most`, or all but the first rows would
-// be white. Labels where there is room for them.
-function drawMatrix(canvas, weights, tokens, most, causal, marked, labelled = true) {
-  const size = tokens.length, width = canvas.clientWidth, ratio = window.devicePixelRatio || 1;
-  canvas.style.height = width + 'px';
-  canvas.width = canvas.height = Math.round(width * ratio);
+// A pattern on a canvas: the shade is the square root of the share of `most`, or all but the first rows would be white.
+// Labels where there is room for them.
+function drawMatrix(canvas, { weights, queries, keys, causal }, most, marked) {
+  const width = canvas.clientWidth, ratio = window.devicePixelRatio || 1;
   const pen = canvas.getContext('2d');
-  const room = labelled ? labelRoom(pen, tokens, width) : 0;
-  const cell = (width - room) / size;
+  const left = labelRoom(pen, queries, width), top = labelRoom(pen, keys, width);
+  const cell = Math.min((width - left) / keys.length, 64), height = top + cell * queries.length;
+  canvas.style.height = height + 'px';
+  canvas.width = Math.round(width * ratio);
+  canvas.height = Math.round(height * ratio);
   pen.scale(ratio, ratio);
   pen.fillStyle = color('card');
-  pen.fillRect(room, room, width - room, width - room);
-  for (let query = 0; query < size; query++) {
-    for (let key = 0; key < size; key++) {
+  pen.fillRect(left, top, cell * keys.length, cell * queries.length);
+  for (let query = 0; query < queries.length; query++) {
+    for (let key = 0; key < keys.length; key++) {
       const hidden = causal && key > query;
-      pen.globalAlpha = hidden ? 1 : Math.sqrt(Math.min(1, weights[query * size + key] / (most || 1)));
+      pen.globalAlpha = hidden ? 1 : Math.sqrt(Math.min(1, weights[query * keys.length + key] / (most || 1)));
       pen.fillStyle = color(hidden ? 'hatch' : 'accent');
-      if (pen.globalAlpha > 0.002) pen.fillRect(room + key * cell, room + query * cell, cell, cell);
+      if (pen.globalAlpha > 0.002) pen.fillRect(left + key * cell, top + query * cell, cell, cell);
     }
   }
   pen.globalAlpha = 1;
-  if (labelled) drawLabels(pen, tokens, room, cell);
-  if (marked) drawMark(pen, marked, room, cell, width);
-  canvas.geometry = { room, cell, size };
+  canvas.geometry = { left, top, cell };
+  drawLabels(pen, queries, keys, canvas.geometry);
+  if (marked) drawMark(pen, marked, canvas.geometry, cell * keys.length);
 }
 
 // As much as the longest label needs, but not more than a quarter of the picture.
@@ -99,31 +100,43 @@ function labelRoom(pen, tokens, width) {
   return Math.min(longest + 12, width * 0.25);
 }
 
-function drawLabels(pen, tokens, room, cell) {
+function drawLabels(pen, queries, keys, { left, top, cell }) {
   const step = Math.max(1, Math.ceil(11 / cell));
   const font = Math.max(9, Math.min(13, cell * 0.72));
+  const label = (token, room) => cut(token, Math.max(4, Math.floor((room - 8) / (font * 0.56))));
   pen.fillStyle = color('soft');
   pen.font = font + 'px system-ui, sans-serif';
   pen.textBaseline = 'middle';
-  tokens.forEach((token, index) => {
+  pen.textAlign = 'right';
+  queries.forEach((token, index) => {
+    if (index % step === 0) pen.fillText(label(token, left), left - 5, top + (index + 0.5) * cell, left - 6);
+  });
+  pen.textAlign = 'left';
+  keys.forEach((token, index) => {
     if (index % step) return;
-    const label = cut(token, Math.max(4, Math.floor((room - 8) / (font * 0.56))));
-    const middle = room + (index + 0.5) * cell;
-    pen.textAlign = 'right';
-    pen.fillText(label, room - 5, middle, room - 6);
     pen.save();
-    pen.translate(middle, room - 5);
+    pen.translate(left + (index + 0.5) * cell, top - 5);
     pen.rotate(-Math.PI / 2);
-    pen.textAlign = 'left';
-    pen.fillText(label, 0, 0, room - 6);
+    pen.fillText(label(token, top), 0, 0, top - 6);
     pen.restore();
   });
 }
 
-function drawMark(pen, [query, key], room, cell, width) {
+function drawMark(pen, [query, key], { left, top, cell }, width) {
   pen.strokeStyle = color('ink');
   pen.lineWidth = 1;
-  pen.strokeRect(room + 0.5, room + query * cell, width - room - 1, cell);
+  pen.strokeRect(left + 0.5, top + query * cell, width - 1, cell);
   pen.lineWidth = 2;
-  pen.strokeRect(room + key * cell, room + query * cell, cell, cell);
+  pen.strokeRect(left + key * cell, top + query * cell, cell, cell);
+}
+
+// The cell under the mouse, or null.
+function cellAt(canvas, event, { queries, keys }) {
+  const { left, top, cell } = canvas.geometry, box = canvas.getBoundingClientRect();
+  const query = Math.floor((event.clientY - box.top - top) / cell), key = Math.floor((event.clientX - box.left - left) / cell);
+  return query >= 0 && key >= 0 && query < queries.length && key < keys.length ? [query, key] : null;
+}
+
+function step(event) {
+  return { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] }[event.key];
 }

@@ -25,15 +25,37 @@ function mountHead(place, state) {
 }
 
 function headControls(state) {
-  const { layers, heads, prompts } = state.data.offered;
-  const layer = select('Layer', layers.map((value) => [value, 'Layer ' + value]), (value) => state.open([Number(value), state.head[1]], null, false));
-  const head = select('Head', heads.map((value) => [value, 'Head ' + value]), (value) => state.open([state.head[0], Number(value)], null, false));
+  const { layers, prompts } = state.data.offered, { stacks, heads } = state.data;
+  const controls = make('div', { class: 'controls' });
+  const fill = () => {
+    const here = layers || state.stack(state.head[2]).layers;
+    const choices = [
+      ['Stack', layers ? [] : stacks.map(({ name }) => [name, name]), 2],
+      ['Layer', here.map((value) => [value, 'Layer ' + value]), 0],
+      ['Head', heads.map((value) => [value, 'Head ' + value]), 1],
+    ].filter(([, options]) => options.length > 1);
+    controls.replaceChildren(...choices.map(([name, options, at]) => {
+      const { box, label } = select(name, options, (value) => state.open(moved(state, at, at === 2 ? value : Number(value)), null, false));
+      box.value = state.head[at];
+      return label;
+    }), ...(prompts.length > 1 ? [prompt.label] : []));
+  };
   const prompt = promptSelect(state);
-  const sync = () => { layer.box.value = state.head[0]; head.box.value = state.head[1]; };
-  state.on('head', sync);
-  sync();
-  const wanted = [[layers, layer], [heads, head], [prompts, prompt]].filter(([choices]) => choices.length > 1);
-  return make('div', { class: 'controls' }, ...wanted.map(([, control]) => control.label));
+  state.on('head', () => {
+    const name = controls.contains(document.activeElement) && document.activeElement.dataset.name;
+    fill();
+    if (name) controls.querySelector('[data-name="' + name + '"]').focus();
+  });
+  fill();
+  return controls;
+}
+
+// The picked head with another stack, layer or number; a stack that has fewer layers gives its last.
+function moved(state, at, value) {
+  const head = [...state.head];
+  head[at] = value;
+  head[0] = Math.min(head[0], Math.max(...state.stack(head[2]).layers));
+  return head;
 }
 
 function promptSelect(state) {
@@ -46,7 +68,7 @@ function promptSelect(state) {
 }
 
 function select(name, options, changed) {
-  const box = make('select', { onchange: (event) => changed(event.target.value) });
+  const box = make('select', { 'data-name': name, onchange: (event) => changed(event.target.value) });
   for (const [value, text] of options) box.append(make('option', { value }, text));
   return { box, label: make('label', {}, name, box) };
 }
@@ -54,48 +76,73 @@ function select(name, options, changed) {
 function drawThumbs(place, state, matrices) {
   place.replaceChildren();
   for (const number of state.data.heads) {
-    const head = [state.head[0], number], weights = matrices && matrices.of(head);
-    if (!weights) continue;
+    const head = [state.head[0], number, state.head[2]], pattern = matrices && matrices.of(head);
+    if (!pattern) continue;
     const canvas = make('canvas', { 'aria-hidden': 'true' });
     const pressed = String(named(head) === named(state.head));
     place.append(make('button', { type: 'button', 'aria-pressed': pressed, 'aria-label': 'show ' + named(head), onclick: () => state.open(head, null, false) }, canvas, named(head)));
-    paintPixels(canvas, weights, state.tokens().length);
+    paintPixels(canvas, pattern);
   }
 }
 
-function paintPixels(canvas, weights, size) {
-  canvas.width = canvas.height = size;
-  const pen = canvas.getContext('2d'), image = pen.createImageData(size, size);
+function paintPixels(canvas, { weights, queries, keys }) {
+  canvas.width = keys.length;
+  canvas.height = queries.length;
+  const pen = canvas.getContext('2d'), image = pen.createImageData(keys.length, queries.length);
   weights.forEach((weight, index) => {
     image.data.set([29, 92, 150, Math.round(255 * Math.sqrt(weight))], index * 4);
   });
   pen.putImageData(image, 0, 0);
 }
 
-function drawPattern(place, state, weights) {
+// CircuitsVis writes the same tokens on both sides; what reads another text is drawn by us.
+function drawPattern(place, state, pattern) {
   place.replaceChildren();
-  if (!weights) {
+  if (!pattern) {
     place.append(make('p', {}, 'This page does not hold the pattern of ' + named(state.head) + ' on prompt ' + state.prompt + '. ' + state.leftOut));
     return;
   }
-  const draw = () => showInCircuitsVis(place, state, weights);
-  if (state.tokens().length <= QUICK) return draw();
-  place.append(make('button', { type: 'button', class: 'plain', onclick: draw }, 'Draw all ' + state.tokens().length + ' tokens in CircuitsVis (takes some seconds)'));
+  if (pattern.stack === 'cross') return drawLarge(place, state, pattern);
+  const draw = () => showInCircuitsVis(place, state, pattern);
+  if (pattern.queries.length <= QUICK) return draw();
+  place.append(make('button', { type: 'button', class: 'plain', onclick: draw }, 'Draw all ' + pattern.queries.length + ' tokens in CircuitsVis (takes some seconds)'));
 }
 
-function showInCircuitsVis(place, state, weights) {
-  const tokens = state.tokens().map((token) => cut(token, 18)), size = tokens.length;
+// A pattern as one large matrix; the mouse and the arrow keys read its weights.
+function drawLarge(place, state, pattern) {
+  const readout = make('p', { class: 'readout', 'aria-live': 'polite' }, 'Hover, or focus the matrix and use the arrow keys, to read a weight.');
+  const canvas = make('canvas', { class: 'large', tabindex: 0, role: 'img', 'aria-label': 'Attention pattern of ' + named(state.head) + '; its numbers are in the table beside it. Arrow keys read it.' });
+  const most = pattern.weights.reduce((a, b) => Math.max(a, b), 0), { queries, keys } = pattern;
+  let at = [0, 0];
+  const read = (query, key) => {
+    at = [Math.min(queries.length - 1, Math.max(0, query)), Math.min(keys.length - 1, Math.max(0, key))];
+    drawMatrix(canvas, pattern, most, at);
+    readout.textContent = 'from “' + cut(queries[at[0]], 24) + '” (' + at[0] + ') to “' + cut(keys[at[1]], 24) + '” (' + at[1] + '): ' + pattern.weights[at[0] * keys.length + at[1]].toFixed(3);
+  };
+  canvas.addEventListener('pointermove', (event) => { const cell = cellAt(canvas, event, pattern); if (cell) read(...cell); });
+  canvas.addEventListener('keydown', (event) => {
+    const by = step(event);
+    if (!by) return;
+    event.preventDefault();
+    read(at[0] + by[0], at[1] + by[1]);
+  });
+  place.append(canvas, readout);
+  drawMatrix(canvas, pattern, most, null);
+}
+
+function showInCircuitsVis(place, state, { weights, queries, causal }) {
+  const tokens = queries.map((token) => cut(token, 18)), size = tokens.length;
   const attention = tokens.map((_, query) => Array.from(weights.subarray(query * size, (query + 1) * size), (weight) => Number(weight.toFixed(3))));
   const holder = make('div', { id: 'pattern' });
   holder.setAttribute('role', 'img');
   holder.setAttribute('aria-label', 'Attention pattern of ' + named(state.head) + '; its numbers are in the table beside it');
   place.replaceChildren(holder);
-  CircuitsVis.render('pattern', CircuitsVis.AttentionPattern, { tokens, attention, maskUpperTri: state.data.causal, positiveColor: '#1d5c96', minValue: -1, maxValue: 1 });
+  CircuitsVis.render('pattern', CircuitsVis.AttentionPattern, { tokens, attention, maskUpperTri: causal, positiveColor: '#1d5c96', minValue: -1, maxValue: 1 });
 }
 
-function headFacts(state, weights) {
+function headFacts(state, pattern) {
   const facts = [effectTable(state), promptText(state)];
-  if (weights) facts.push(weightTable(state, weights));
+  if (pattern) facts.push(weightTable(pattern));
   return facts.filter(Boolean);
 }
 
@@ -130,7 +177,9 @@ function promptText(state) {
     const scored = prompt.scored.includes(index);
     line.append(make('bdi', { class: scored ? 'scored' : null, title: 'position ' + index + (scored ? ', scored' : '') }, token));
   });
-  const box = make('div', { style: 'margin-top:16px' }, make('h3', {}, 'Prompt ' + state.prompt), line);
+  const box = make('div', { style: 'margin-top:16px' }, make('h3', {}, 'Prompt ' + state.prompt));
+  if (prompt.source) box.append(make('p', { class: 'tokens' }, 'reads: ', ...prompt.source.map((token) => make('bdi', {}, token))), 'writes:');
+  box.append(line);
   const note = make('p', { class: 'note' });
   if (prompt.answer) note.append('Right answer: “', make('bdi', {}, cut(prompt.answer, 60)), '”. ');
   if (prompt.distractor) note.append('Wrong one: “', make('bdi', {}, cut(prompt.distractor, 60)), '”. ');
@@ -139,13 +188,12 @@ function promptText(state) {
   return box;
 }
 
-function weightTable(state, weights) {
-  const tokens = state.tokens(), size = tokens.length;
+function weightTable({ weights, queries, keys, causal }) {
   const details = make('details', {}, make('summary', {}, 'The weights as a table'));
   details.addEventListener('toggle', () => {
     if (!details.open || details.children.length > 1) return;
-    const head = make('tr', {}, make('th', { class: 'text' }, 'query \\ key'), ...tokens.map((token) => make('th', { scope: 'col' }, cut(token, 12))));
-    const rows = tokens.map((token, query) => make('tr', {}, make('th', { class: 'text', scope: 'row' }, cut(token, 20)), ...tokens.map((_, key) => make('td', {}, state.data.causal && key > query ? '' : weights[query * size + key].toFixed(3)))));
+    const head = make('tr', {}, make('th', { class: 'text' }, 'query \\ key'), ...keys.map((token) => make('th', { scope: 'col' }, cut(token, 12))));
+    const rows = queries.map((token, query) => make('tr', {}, make('th', { class: 'text', scope: 'row' }, cut(token, 20)), ...keys.map((_, key) => make('td', {}, causal && key > query ? '' : weights[query * keys.length + key].toFixed(3)))));
     details.append(make('div', { class: 'tall', tabindex: 0 }, make('table', { class: 'numbers' }, make('thead', {}, head), make('tbody', {}, ...rows))));
   });
   return details;

@@ -8,8 +8,11 @@ function mountMap(place, state) {
   place.append(metricSwitch(state), legend, holder, readout);
   const draw = () => {
     const metric = state.metric();
-    const most = metric.means.reduce((most, mean) => (Math.abs(mean) > most ? Math.abs(mean) : most), 0);
-    holder.replaceChildren(mapTable(state, metric, most, narrow.matches, readout));
+    const beside = metric.beside.flatMap(({ means }) => Object.values(means).flat());
+    const most = [...metric.means, ...beside].reduce((most, mean) => (Math.abs(mean) > most ? Math.abs(mean) : most), 0);
+    const tables = state.data.stacks.map((stack) => mapTable(state, stack, metric, most, narrow.matches, readout));
+    holder.replaceChildren(...tables);
+    rove(holder, named(state.head));
     legend.replaceChildren(...legendOf(metric, most), ...(metric.tested ? [make('span', {}, make('b', { class: 'sure' }), 'max-T p < ' + state.data.level)] : []));
     readout.textContent = 'Hover or move with the arrow keys to read a head; click or press Enter to open it.';
   };
@@ -36,21 +39,26 @@ function metricSwitch(state) {
   return make('div', { class: 'controls' }, set);
 }
 
-function mapTable(state, metric, most, tall, readout) {
-  const { layers, heads } = state.data;
-  const [rows, columns] = tall ? [layers, heads] : [heads, layers];
-  const headOf = (row, column) => (tall ? [row, column] : [column, row]);
-  const prefix = tall ? ['L', 'H'] : ['H', 'L'];
-  const label = 'Effect of each head on ' + metric.name + ': ' + (tall ? 'layers down, heads across' : 'heads down, layers across');
-  const table = make('table', { class: 'map' + (columns.length < 14 && !tall ? ' few' : ''), role: 'grid', 'aria-label': label });
-  table.append(make('thead', {}, make('tr', {}, make('th', { scope: 'row' }), ...columns.map((column) => make('th', { scope: 'col' }, prefix[1] + column)))));
+// A stack's heads, and beside them what its whole layers and their MLPs do, on the same scale of colours.
+function mapTable(state, stack, metric, most, tall, readout) {
+  const { layers, name } = stack, { heads } = state.data;
+  const lines = [
+    ...heads.map((head) => ({ label: 'H' + head, cell: (layer) => headButton(state, metric, most, [layer, head, name], readout) })),
+    ...metric.beside.map((each) => ({ label: each.short, apart: true, cell: (layer) => layerCell(metric, most, each, stack, layer, readout) })),
+  ];
+  const [across, down] = tall ? [lines, layers] : [layers, lines];
+  const title = (one) => (one.label === undefined ? 'L' + one : one.label);
+  const cellOf = (row, column) => (tall ? column.cell(row) : row.cell(column));
+  const what = 'Effect of each head ' + (name ? 'of the ' + name + ' stack ' : '') + 'on ' + metric.name + ': ' + (tall ? 'layers down, heads across' : 'heads down, layers across');
+  const table = make('table', { class: 'map' + (across.length < 14 && !tall ? ' few' : ''), role: 'grid', 'aria-label': what });
+  if (name) table.append(make('caption', {}, name));
+  table.append(make('thead', {}, make('tr', {}, make('td'), ...across.map((one) => make('th', { scope: 'col' }, title(one))))));
   const body = make('tbody');
-  for (const row of rows) {
-    const cells = columns.map((column) => make('td', {}, headButton(state, metric, most, headOf(row, column), readout)));
-    body.append(make('tr', {}, make('th', { scope: 'row' }, prefix[0] + row), ...cells));
+  for (const row of down) {
+    const cells = across.map((column) => make('td', {}, cellOf(row, column)));
+    body.append(make('tr', { class: row.apart ? 'apart' : null }, make('th', { scope: 'row' }, title(row)), ...cells));
   }
   table.append(body);
-  rove(table, columns.length, named(state.head));
   return table;
 }
 
@@ -66,19 +74,32 @@ function headButton(state, metric, most, head, readout) {
   return button;
 }
 
-// One stop for Tab; the arrow keys move inside.
-function rove(table, columns, start) {
-  const buttons = [...table.querySelectorAll('button')];
+function layerCell(metric, most, each, { name, layers }, layer, readout) {
+  const mean = each.means[name][layers.indexOf(layer)], known = mean !== null;
+  const says = (name ? name + '.' : '') + 'L' + layer + ', ' + each.name + (known ? ' ' + verdict(metric, mean) + ': mean effect ' + withUnit(mean, metric) : ': not ablated');
+  const cell = make('span', { class: 'layer ' + (known ? verdict(metric, mean) : 'unknown'), role: 'img', 'aria-label': says, title: says, onpointerenter: () => { readout.textContent = says; } });
+  if (known) cell.style.setProperty('--share', most ? Math.abs(mean) / most : 0);
+  return cell;
+}
+
+// One stop for Tab; the arrow keys move to what stands there.
+function rove(holder, start) {
+  const buttons = [...holder.querySelectorAll('button')];
+  if (!buttons.length) return;
   (buttons.find((button) => button.dataset.head === start) || buttons[0]).tabIndex = 0;
-  table.addEventListener('keydown', (event) => {
-    const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[event.key];
-    const next = buttons[buttons.indexOf(document.activeElement) + step];
-    if (!step || !next) return;
+  const rows = [...holder.querySelectorAll('tbody tr')].map((row) => [...row.querySelectorAll('button')]).filter((row) => row.length);
+  holder.onkeydown = (event) => {
+    const move = step(event);
+    if (!move) return;
+    const down = rows.findIndex((row) => row.includes(document.activeElement));
+    const row = rows[down + move[0]] || [];
+    const next = row[(rows[down] || []).indexOf(document.activeElement) + move[1]];
+    if (!next) return;
     event.preventDefault();
     document.activeElement.tabIndex = -1;
     next.tabIndex = 0;
     next.focus();
-  });
+  };
 }
 
 function legendOf(metric, most) {

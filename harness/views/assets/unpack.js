@@ -9,13 +9,13 @@ async function unpack(packed) {
 }
 
 // The index-th [query, key] matrix in an unpacked array of weights, as fractions, row by row.
-function matrixAt(whole, index, size, causal) {
+function matrixAt(whole, index, rows, columns, causal) {
   const scale = whole instanceof Uint8Array ? 255 : 65535;
-  const weights = new Float32Array(size * size);
-  let at = index * (causal ? (size * (size + 1)) / 2 : size * size);
-  for (let query = 0; query < size; query++) {
-    const last = causal ? query : size - 1;
-    for (let key = 0; key <= last; key++) weights[query * size + key] = whole[at++] / scale;
+  const weights = new Float32Array(rows * columns);
+  let at = index * (causal ? (rows * (rows + 1)) / 2 : rows * columns);
+  for (let query = 0; query < rows; query++) {
+    const end = causal ? query + 1 : columns;
+    for (let key = 0; key < end; key++) weights[query * columns + key] = whole[at++] / scale;
   }
   return weights;
 }

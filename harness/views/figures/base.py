@@ -1,0 +1,126 @@
+"""What all figures share: size, style, colours, and their bytes."""
+
+import base64
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+from matplotlib import colors
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from harness.findings.reading import sense, units
+from harness.views.glyphs import families
+from harness.views.text import visible
+
+if TYPE_CHECKING:
+    from harness.results import Run
+
+TONE = {"helps": "#1d5c96", "hurts": "#c2570c", "matters": "#4b3b8f"}
+_STYLE: dict[Any, Any] = {
+    "text.parse_math": False,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "attention-harness",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """For what a figure is drawn: its greatest width in inches, the size of its letters in points, whether it says
+    what it shows (a paper has a caption for that), and its dots per inch as PNG."""
+
+    width: float
+    letters: float
+    titles: bool
+    dpi: int
+
+    @property
+    def small(self) -> float:
+        return 0.8 * self.letters
+
+
+LOOKS = {"screen": Look(14.0, 10.0, True, 130), "paper": Look(3.4, 7.0, False, 400)}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure that was drawn: the name of its file, the report's section it stands in, what it shows, its bytes."""
+
+    name: str
+    part: str
+    label: str
+    svg: bytes
+    png: bytes
+
+    def write(self, folder: Path) -> list[Path]:
+        """Both files into the folder, which is made; returns their paths."""
+        folder.mkdir(parents=True, exist_ok=True)
+        files = {folder / f"{self.name}.svg": self.svg, folder / f"{self.name}.png": self.png}
+        for path, content in files.items():
+            path.write_bytes(content)
+        return list(files)
+
+    @property
+    def uri(self) -> str:
+        """The PNG inside a data: address."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
+
+
+def as_picture(name: str, part: str, label: str, figure: Figure, look: Look) -> Picture:
+    """The figure's bytes. What stands where is found once, for both."""
+    with style("", look):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        return Picture(name, part, label, *(_bytes(figure, kind, look) for kind in ("svg", "png")))
+
+
+def _bytes(figure: Figure, kind: str, look: Look) -> bytes:
+    held = io.BytesIO()
+    figure.savefig(held, format=kind, dpi=look.dpi, metadata={"Date": None} if kind == "svg" else None)
+    return held.getvalue()
+
+
+def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure that belongs to no window and no global state, and its panels row by row."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, [figure.add_subplot(rows, columns, at + 1) for at in range(rows * columns)]
+
+
+@contextmanager
+def style(text: str, look: Look) -> Iterator[None]:
+    """While this lasts, figures are drawn our way, in fonts that have the letters of ``text``."""
+    sizes: dict[Any, Any] = {
+        "font.size": look.letters,
+        "axes.titlesize": look.letters * 1.1,
+        "axes.labelsize": look.letters,
+    }
+    fonts: dict[Any, Any] = {"font.family": families(text)} if text else {}
+    with mpl.rc_context(_STYLE | sizes | fonts):
+        yield
+
+
+def measured(run: "Run", metric: str) -> str:
+    """The metric and what it is counted in."""
+    return f"{visible(metric)}, {units(run, metric)}" if units(run, metric) else visible(metric)
+
+
+def map_of(run: "Run", metric: str) -> colors.Colormap:
+    """White is no effect; blue helps and orange hurts, or the darker the more it matters."""
+    if sense(run, metric) == 0:
+        return ramp("#ffffff", TONE["matters"])
+    below, above = ("hurts", "helps") if sense(run, metric) > 0 else ("helps", "hurts")
+    return ramp(TONE[below], "#ffffff", TONE[above])
+
+
+def ramp(*tones: str) -> colors.Colormap:
+    """A map of colours through these."""
+    return colors.LinearSegmentedColormap.from_list("harness", tones)

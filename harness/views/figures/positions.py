@@ -1,0 +1,47 @@
+"""Where a head is needed: the strongest heads ablated at one position at a time."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+
+from harness.findings.reading import by_head, sense, tokens_of
+from harness.views.figures.base import Look, map_of, measured, panels, style
+from harness.views.text import short, visible
+
+if TYPE_CHECKING:
+    from harness.results import Run
+
+
+def strongest_anywhere(run: "Run", metric: str, n: int = 12) -> dict[str, Float[np.ndarray, "prompt position"]]:
+    """The n heads (or layers' MLPs) whose effect at some position is largest, by its mean over the prompts that have
+    that position, with their effects by position ablated; NaN in padding."""
+    effect = run.data["position_effect"].sel(metric=metric)
+    names, values = by_head(effect) if "head" in effect.dims else by_head(effect.expand_dims("head"))
+    names = [str(name) if "head" in effect.dims else f"{name.site}.mlp" for name in names]
+    by_name = np.moveaxis(values, -1, 0)
+    there = np.isfinite(by_name)
+    mean = np.where(there, by_name, 0).sum(1) / np.maximum(there.sum(1), 1)
+    size = np.abs(mean).max(axis=-1)
+    return {names[at]: by_name[at] for at in np.argsort(-size, kind="stable")[:n] if size[at] > 0}
+
+
+def by_position(run: "Run", metric: str, prompt: int, look: Look) -> Figure:
+    """The strongest heads down, the prompt's tokens across."""
+    strongest = strongest_anywhere(run, metric)
+    tokens = [visible(token) for token in tokens_of(run, prompt)[0]]
+    values = np.array([effect[prompt, : len(tokens)] for effect in strongest.values()])
+    most = float(np.nanmax(np.abs(values), initial=1e-12))
+    with style(metric + "".join(map(short, tokens)), look):
+        width = min(look.width, max(0.5 * look.letters, 0.3 * len(tokens) + 2))
+        figure, (axes,) = panels(1, 1, width, (0.03 * len(strongest) + 0.2) * look.letters)
+        shown = values if sense(run, metric) else np.abs(values)
+        low = -most if sense(run, metric) else 0
+        image = axes.imshow(shown, cmap=map_of(run, metric), vmin=low, vmax=most, aspect="auto")
+        axes.set_xticks(range(len(tokens)), [short(token) for token in tokens], rotation=90, fontsize=look.small)
+        axes.set_yticks(range(len(strongest)), list(strongest), fontsize=look.small)
+        figure.colorbar(image, ax=axes, pad=0.01).set_label(f"effect on {measured(run, metric)}", fontsize=look.small)
+        if look.titles:
+            axes.set_title(f"Effect of ablating a head at one position, prompt {prompt}")
+    return figure
