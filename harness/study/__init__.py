@@ -41,11 +41,12 @@ def run(
         check_resume(runner, spec, Path(place.resume))
     work = prepare(runner, spec)
     work.started = started
-    for line in forecast(work, place):
+    cost = forecast(work, place)
+    folder = None if place.dry_run else Path(place.resume) if place.resume else new_folder(work, place)
+    for line in cost:
         say(line)
-    if place.dry_run:
+    if folder is None:
         return None
-    folder = Path(place.resume) if place.resume else new_folder(work, place)
     with store.locked(folder):
         if place.resume:
             check_resume(runner, spec, folder)

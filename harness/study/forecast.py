@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from math import inf
 from pathlib import Path
 
 import torch
@@ -30,10 +31,8 @@ def forecast(work: Work, place: Place) -> list[str]:
 
 def _kept(stage: CacheStage, place: Place) -> str:
     """How much room the cached arrays take, checked against what is free."""
-    size, folder = _COPIES * stage.n_bytes(), Path(place.resume or place.run or place.store).absolute()
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(there).free
-    kinds = ", ".join(("pattern", *stage.also))
+    size, kinds = _COPIES * stage.n_bytes(), ", ".join(("pattern", *stage.also))
+    there, free = _room(Path(place.resume or place.run or place.store).absolute())
     if size > free:
         raise RequestError(
             "cache.also" if stage.also else "store",
@@ -42,6 +41,16 @@ def _kept(stage: CacheStage, place: Place) -> str:
             "fewer prompts or kinds, cache.dtype=float16, or another store=DIR",
         )
     return f"{stage.name}: {len(stage.prompts)} prompts, up to {_gigabytes(size)} on disk ({kinds})"
+
+
+def _room(folder: Path) -> tuple[Path, float]:
+    """The nearest folder that is there, and how much it can hold; a place that cannot be is refused elsewhere."""
+    try:
+        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        usage = shutil.disk_usage(there)
+    except OSError:
+        return folder, inf
+    return there, usage.free if usage.total else inf
 
 
 def _swept(stage: SweepStage) -> str:

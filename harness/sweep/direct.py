@@ -43,7 +43,8 @@ def direct_effects(
     the end of the residual stream never sees. `at_once` is how many interventions are read together."""
     writing = [at for at, one in enumerate(todo) if any(_writes(head) for head in one.heads)]
     captured = capture(model, clean.given, {head.site for at in writing for head in todo[at].heads if _writes(head)})
-    unharmed = measure(model, clean, clean.end, metrics)
+    with _frozen_at_the_end(model, clean):  # as those it is taken from, so that the same write gives exactly 0
+        unharmed = measure(model, clean, clean.end, metrics)
     effect = unharmed.new_full((len(metrics), clean.targets.n_prompts, len(todo)), torch.nan)
     for start in range(0, len(writing), at_once):
         chosen = writing[start : start + at_once]
