@@ -200,7 +200,7 @@ def _run(runner: str, values: dict[str, Any]) -> Path | None:
 
     if where.resume and not _changed_by_hand():
         asked = study.saved_spec(Path(where.resume))
-    return study.run(runner, asked, where, _progress(), say=lambda line: print(line, file=sys.stderr, flush=True))
+    return study.run(runner, asked, where, progress(), tell)
 
 
 def _changed_by_hand() -> bool:
@@ -209,7 +209,12 @@ def _changed_by_hand() -> bool:
     return any(not text.lstrip("+").startswith(("resume=", "store=", "dry_run=")) for text in overrides)
 
 
-def _progress() -> Callable[[str, int, int], None]:
+def tell(line: str) -> None:
+    """One line on standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def progress() -> Callable[[str, int, int], None]:
     """Lines on standard error: the stage, units done of all, and the time so far."""
     import time
 

@@ -25,6 +25,7 @@ ORDER = (
     "views",
     "execute",
     "study",
+    "reproduce",
 )
 FILES = sorted((ROOT / "harness").rglob("*.py"))
 

@@ -19,6 +19,7 @@ GIVEN = {
     "prompts/inline": ["++prompts.text=[a]"],
     "prompts/file": ["++prompts.path=x"],
 }
+GIVEN["experiment/reproduce_arena_induction"] = GIVEN["model/path"]
 CHOICES = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.glob("*/*.yaml"))
 
 

@@ -31,12 +31,14 @@ from harness.config.prompts import InlinePrompts as InlinePrompts
 from harness.config.prompts import IoiPrompts as IoiPrompts
 from harness.config.prompts import PromptSpec as PromptSpec
 from harness.config.prompts import ProsePrompts as ProsePrompts
+from harness.config.published import Published as Published
 from harness.config.run import NOT_IN_HASH as NOT_IN_HASH
 from harness.config.run import AttributionSpec as AttributionSpec
 from harness.config.run import CacheSpec as CacheSpec
 from harness.config.run import ExecuteSpec as ExecuteSpec
 from harness.config.run import Place as Place
 from harness.config.run import RenderSpec as RenderSpec
+from harness.config.run import ReproduceSpec as ReproduceSpec
 from harness.config.run import RolloutSpec as RolloutSpec
 from harness.config.run import RunSpec as RunSpec
 from harness.config.run import ShowSpec as ShowSpec

@@ -13,6 +13,7 @@ from harness.config.ablation import AblationSpec, ZeroAblation
 from harness.config.errors import RequestError
 from harness.config.models import ModelSpec
 from harness.config.prompts import PromptSpec
+from harness.config.published import Published
 from harness.config.types import Fraction, Names, OpenFraction, PathText, PositiveInt, Seed, spec
 
 
@@ -116,6 +117,7 @@ class RunSpec:
     attribution: AttributionSpec = Field(default_factory=AttributionSpec)
     execute: ExecuteSpec = Field(default_factory=ExecuteSpec)
     show: ShowSpec = Field(default_factory=ShowSpec)
+    published: tuple[Published, ...] = ()
     seed: Seed = 0
 
 
@@ -142,8 +144,16 @@ class RenderSpec:
     show: ShowSpec = Field(default_factory=ShowSpec)
 
 
+@spec
+class ReproduceSpec:
+    """Which saved run to do again, and where."""
+
+    run: PathText
+    store: PathText = "results"
+
+
 #: What decides where, how fast and how a run is shown, but none of its numbers.
-NOT_IN_HASH = ("execute", "show")
+NOT_IN_HASH = ("execute", "show", "published")
 
 
 def spec_hash(runner: str, spec: RunSpec) -> str:

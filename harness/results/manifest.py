@@ -43,6 +43,7 @@ KEYS = (
     "bos_first",
     "seed",
     "intervention_check",
+    "tolerance",
     "wall_seconds",
     "peak_memory_gb",
     "files",

@@ -11,7 +11,7 @@ import xarray as xr
 from harness import config
 from harness.results import manifest, store
 from harness.study.request import Work
-from harness.sweep import SweepStage
+from harness.sweep import SweepStage, tolerance
 
 
 def checks_of(data: xr.Dataset) -> dict[str, Any] | None:
@@ -55,6 +55,7 @@ def write_manifest(work: Work, folder: Path, status: str, error: str | None = No
             "prompts_sha256": work.prompts.sha256,
             "bos_first": int((work.prompts.token_id[:, 0] == model.tokens.bos_id).sum()),
             "seed": work.spec.seed,
+            "tolerance": tolerance(model),
             "intervention_check": work.checks or _checks_so_far(work),
             "wall_seconds": round((before.get("wall_seconds") or 0) + time.time() - work.started, 1),
             "peak_memory_gb": manifest.peak_memory_gb(),

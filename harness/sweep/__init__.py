@@ -16,6 +16,7 @@ from harness.config import RequestError
 from harness.metrics import Function, choose
 from harness.models import Model
 from harness.prompts import Prompts
+from harness.sweep.engine import tolerance as tolerance
 from harness.sweep.groups import groups as groups
 from harness.sweep.stage import SweepStage as SweepStage
 

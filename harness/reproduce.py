@@ -1,0 +1,123 @@
+"""A saved run, done again in today's environment and compared with what it was, value by value."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness import study
+from harness.config import Place, RequestError
+from harness.execute import Progress
+from harness.hooks import Head
+from harness.results import manifest, open_run, store, tables
+
+#: The columns of ``heads.csv`` that are in the metric's unit.
+VALUES = ("effect_mean", "ci_low", "ci_high", "direct_mean")
+#: What a manifest says of how a run went, not of what decided its numbers.
+_OF_ITS_TIME = {"status", "hash", "started", "wall_seconds", "peak_memory_gb", "files", "error", "intervention_check"}
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A value that is not what it was: whose it is, before and now, and the interval that it had."""
+
+    name: str
+    before: float
+    now: float
+    low: float = np.nan
+    high: float = np.nan
+
+    def __str__(self) -> str:
+        text = f"{self.name}: {self.before:.6g} → {self.now:.6g} ({self.now - self.before:+.2g}"
+        return f"{text}, its interval {self.low:.4g} to {self.high:.4g})" if np.isfinite(self.low) else f"{text})"
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """The new run, how many values were compared and which moved by more than `tolerance`, and what differs between the
+    two environments."""
+
+    run: Path
+    compared: int
+    tolerance: float
+    moved: tuple[Moved, ...]
+    environment: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        return not self.moved
+
+
+def reproduce(saved: str | Path, where: str, progress: Progress, say: Callable[[str], None]) -> Reproduction:
+    """Run the spec of a saved run again, into the store `where`, and compare.
+
+    A reference without arrays (spec, manifest and ``heads.csv``) is compared by its table. Raises `RequestError` for a
+    directory that is no complete run, and for one that has nothing to compare.
+    """
+    folder = Path(saved)
+    if not folder.is_dir():
+        raise RequestError("run", saved, "there is no such directory")
+    record, spec = manifest.read_manifest(folder), study.saved_spec(folder, "run")
+    if record["status"] != "complete":
+        raise RequestError("run", saved, f"this run is {record['status']}, not complete: there is nothing to compare")
+    table = tables.read_heads(folder)
+    if table.empty and not (folder / "data.zarr").is_dir():
+        raise RequestError("run", saved, "it has neither heads.csv nor data.zarr: there is nothing to compare")
+    again = study.run(record["runner"], spec, Place(store=where), progress, say)
+    assert again is not None
+    now, tolerance = open_run(again), float(record["tolerance"])
+    compared = list(_of_tables(table, now.heads))
+    if (folder / "data.zarr").is_dir():
+        compared += _of_arrays(open_run(folder).data, now.data)
+    moved = tuple(each for each in compared if not abs(each.now - each.before) <= tolerance)
+    result = Reproduction(again, len(compared), tolerance, moved, tuple(_differences(record, now.manifest)))
+    plain = {**asdict(result), "run": str(again), "of": str(folder), "holds": result.holds}
+    store.write_text(again / "reproduction.json", json.dumps(plain, indent=1, default=str))
+    return result
+
+
+def _of_tables(before: pd.DataFrame, now: pd.DataFrame) -> Iterator[Moved]:
+    """Every value of the table; one that the new run does not have is not a number there."""
+    new = {_key(row): row for row in now.to_dict("records")}
+    for row in before.to_dict("records"):
+        metric, head = _key(row)
+        other = new.get((metric, head), {})
+        for column in VALUES:
+            if np.isfinite(row[column]):
+                ends = (row["ci_low"], row["ci_high"]) if column == "effect_mean" else (np.nan, np.nan)
+                yield Moved(f"{metric} {head} {column}", row[column], float(other.get(column, np.nan)), *ends)
+
+
+def _key(row: dict[Any, Any]) -> tuple[str, Head]:
+    return str(row["metric"]), Head(int(row["layer"]), int(row["head"]), str(row.get("stack", "")))
+
+
+def _of_arrays(before: Any, now: Any) -> Iterator[Moved]:
+    """Of every array of numbers, the value that is off by most."""
+    for name, array in before.data_vars.items():
+        if array.dtype.kind != "f":
+            continue
+        old = array.values.astype(float)
+        new = now[name].values.astype(float) if name in now else np.empty(0)
+        if old.shape != new.shape:
+            yield Moved(f"{name} (another shape: {old.shape} → {new.shape})", 0.0, np.nan)
+            continue
+        off = np.where(np.isnan(old) & np.isnan(new) | (old == new), 0, np.abs(new - old))
+        at = np.unravel_index(int(np.nan_to_num(off, nan=np.inf).argmax()), old.shape)
+        label = ", ".join(f"{dim} {int(index)}" for dim, index in zip(array.dims, at, strict=True))
+        before_there = np.nan_to_num(old[at]) if off[at] == 0 else old[at]  # not a number in both is the same
+        yield Moved(f"{name} at {label}", float(before_there), float(before_there if off[at] == 0 else new[at]))
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """What decides numbers and is not what it was."""
+    for key in sorted({*old, *new} - (set() if prefix else _OF_ITS_TIME)):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from _differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            yield f"{prefix}{key}: {before} → {after}"
