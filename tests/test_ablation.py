@@ -266,9 +266,11 @@ def test_resampling_from_itself_changes_nothing(model, prompts, where):
 
 
 def assert_nothing(got):
-    effect = next(got[name] for name in ("effect", "position_effect", "layer_effect") if name in got).values
-    assert np.isfinite(effect).any()
-    assert (effect[np.isfinite(effect)] == 0).all()
+    """Exactly nothing; but rounding at late positions, which are run in rows of their own length."""
+    effect = next(got[name] for name in ("effect", "position_effect", "layer_effect") if name in got)
+    known = effect.values[np.isfinite(effect.values)]
+    assert known.size
+    np.testing.assert_allclose(known, 0, atol=0 if effect.attrs["positions"] == "all" else 1e-5)
 
 
 def test_what_comes_after_the_last_scored_position_does_nothing(tiny):

@@ -22,6 +22,11 @@ class Ablation(Protocol):
     @property
     def draws(self) -> int: ...
 
+    @property
+    def positionwise(self) -> bool:
+        """Whether z at a position becomes something that depends on nothing but the position and z there."""
+        ...
+
     def plan(self) -> dict[str, Any]:
         """What is chosen once and frozen."""
         ...
@@ -42,6 +47,10 @@ class Fixed:
     baseline: Baseline
     name: str
     draws: int = 1
+
+    @property
+    def positionwise(self) -> bool:
+        return self.baseline is zeros  # nobody knows what a function does
 
     def plan(self) -> dict[str, Any]:
         return {}

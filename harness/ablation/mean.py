@@ -35,6 +35,10 @@ class Mean:
     draws: int = 1
     _means: dict[tuple[Any, ...], Captured] = field(default_factory=dict, compare=False, repr=False)
 
+    @property
+    def positionwise(self) -> bool:
+        return True
+
     def plan(self) -> dict[str, Any]:
         lengths = np.concatenate([self.prompts.lengths, self.reference.lengths], axis=1)
         return {

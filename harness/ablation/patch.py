@@ -34,6 +34,10 @@ class Patch:
                     "(prompts=ioi has them), or say ablation=resample or ablation=mean",
                 )
 
+    @property
+    def positionwise(self) -> bool:
+        return True
+
     def plan(self) -> dict[str, Any]:
         return {}
 

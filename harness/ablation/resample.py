@@ -29,6 +29,10 @@ class Resample:
     seed: int = 0
     name: str = "resample"
 
+    @property
+    def positionwise(self) -> bool:
+        return True
+
     def plan(self) -> dict[str, Any]:
         lengths = self.prompts.lengths
         chosen = donors.choose(self.prompts, self.draws, self.seed)

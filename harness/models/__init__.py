@@ -15,6 +15,7 @@ from harness.models.tokens import Tokens
 if TYPE_CHECKING:
     from torch import Tensor
     from transformer_lens.model_bridge import TransformerBridge
+    from transformers.cache_utils import Cache
 
 
 #: What a model gives at its end: the next token (GPT-style, or T5-style with a source text), a masked token
@@ -61,17 +62,21 @@ class Shape:
 @dataclass(frozen=True)
 class Inputs:
     """What a model is run on: right-padded token ids with a mask [row, position]; `segment`, which sentence of a pair
-    a token belongs to, for models that know the difference; and the source text of an encoder-decoder."""
+    a token belongs to, for models that know the difference; and the source text of an encoder-decoder.
+
+    `past` holds keys and values of positions before these (the mask counts them too), or takes those of these.
+    """
 
     token_id: "Tensor"
     mask: "Tensor"
     segment: "Tensor | None" = None
     source_id: "Tensor | None" = None
     source_mask: "Tensor | None" = None
+    past: "Cache | None" = None
 
     def first(self) -> "Inputs":
         """The first token of the first row."""
-        given = {name: value for name, value in vars(self).items() if value is not None}
+        given = {name: value for name, value in vars(self).items() if value is not None and name != "past"}
         return Inputs(**{name: value[:1, :1] for name, value in given.items()})
 
 
@@ -113,7 +118,8 @@ class Model:
         """What the bridge gives, logits [row, position, vocabulary]; hook points fire on the way."""
         match self.kind:
             case "decoder":
-                return self.bridge(given.token_id, attention_mask=given.mask, use_cache=False)
+                past = {} if given.past is None else {"past_key_values": given.past}
+                return self.bridge(given.token_id, attention_mask=given.mask, use_cache=False, **past)
             case "encoder_decoder":
                 source, mask = given.source_id, given.source_mask
                 return self.bridge(source, attention_mask=mask, decoder_input=given.token_id, use_cache=False)

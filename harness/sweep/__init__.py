@@ -1,8 +1,9 @@
 """Heads, alone or together, are ablated; what that does to the metrics is measured.
 
 `groups` says which interventions a request means, `engine` runs many of them in one forward (with `blocks` for the
-plumbing), `direct` reads what a head writes straight to the metric (`norms` holds the norms still), `stage` cuts the
-work into units, and `labels` labels what comes out.
+plumbing, and `prefix` for those at late positions), `batch` measures them on some prompts, `direct` reads what a head
+writes straight to the metric (`norms` holds the norms still), `stage` cuts the work into units, `labels` labels what
+comes out.
 """
 
 from collections.abc import Iterable, Mapping

@@ -49,7 +49,8 @@ class Clean:
     """One clean forward of a batch of rows: what each block was given, what it gave, and the scored positions' end.
 
     `end` is the residual stream after the last block at the targets, `logits` what the model's head makes of it (only
-    when a metric compares with it).
+    when a metric compares with it). Of a part of the rows, from some position on, `read` says which of the whole's
+    targets are in it.
     """
 
     given: Inputs
@@ -58,6 +59,7 @@ class Clean:
     outputs: list[Any]
     end: Resid
     logits: Tensor | None = None
+    read: Tensor | None = None
 
     @property
     def n_rows(self) -> int:
@@ -68,8 +70,16 @@ class Clean:
 def run_clean(model: Model, prompts: Prompts, metrics: Sequence[str | Function]) -> Clean:
     """The clean forward of a batch of prompts."""
     rows, owner = asked(model, prompts)
-    targets = Targets.of(rows, owner, model.device)
-    clean = Clean(rows.inputs(model.device), targets, [], [], torch.empty(0, 0))
+    clean = clean_run(model, rows.inputs(model.device), Targets.of(rows, owner, model.device))
+    if any(callable(one) or metric(one).distance for one in metrics):
+        clean.logits = torch.cat([logits for _, logits in logits_of(model, clean, clean.end)])
+    return clean
+
+
+@torch.no_grad()
+def clean_run(model: Model, given: Inputs, targets: Targets) -> Clean:
+    """The clean forward of some rows, up to their last block."""
+    clean = Clean(given, targets, [], [], torch.empty(0, 0))
     blocks = hooks.blocks(model.bridge)
 
     def enter(_: Any, args: tuple, kwargs: dict) -> None:
@@ -84,8 +94,6 @@ def run_clean(model: Model, prompts: Prompts, metrics: Sequence[str | Function])
     handles = [block.register_forward_pre_hook(enter, with_kwargs=True) for block in blocks]
     handles += [block.register_forward_hook(leave) for block in blocks]
     forward_until_stop(model, clean.given, handles)
-    if any(callable(one) or metric(one).distance for one in metrics):
-        clean.logits = torch.cat([logits for _, logits in logits_of(model, clean, clean.end)])
     return clean
 
 
@@ -144,6 +152,14 @@ def measure(
     model: Model, clean: Clean, end: Resid, metrics: Sequence[str | Function]
 ) -> Float[Tensor, "metric row prompt"]:
     """The metrics, one number per prompt, from the end of the residual stream [row × target, d_model]."""
+    return clean.targets.mean_by_prompt(by_target(model, clean, end, metrics))
+
+
+@torch.no_grad()
+def by_target(
+    model: Model, clean: Clean, end: Resid, metrics: Sequence[str | Function]
+) -> Float[Tensor, "metric copy scored"]:
+    """The metrics at each target, from the end of the residual stream [row × target, d_model]."""
     n_targets = len(clean.targets)
     values = end.new_empty((len(metrics), len(end)), dtype=torch.float32)
     for at, logits in logits_of(model, clean, end):
@@ -152,7 +168,7 @@ def measure(
         read = clean.targets.read(which, logits, against)
         for number, one in enumerate(metrics):
             values[number, at] = _checked(name_of(one), metric(one).compute(read), len(logits))
-    return clean.targets.mean_by_prompt(values.unflatten(1, (-1, n_targets)))
+    return values.unflatten(1, (-1, n_targets))
 
 
 def _checked(name: str, value: Any, n_targets: int) -> Tensor:

@@ -1,20 +1,20 @@
 """The stage that ablates: work cut into units with a frozen plan, and what came out as labelled arrays."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from harness.ablation import ZERO, Ablation, Check, Intervention, InterventionFailed, MatchedNull, asked, positions
+from harness.ablation import ZERO, Ablation, Check, Intervention, MatchedNull, asked, positions
 from harness.ablation.positions import Places
 from harness.config import RequestError
 from harness.hooks import Part, Site
 from harness.metrics import Function, described, metric, name_of
 from harness.models import Model
 from harness.prompts import Prompts, batches
-from harness.sweep import engine
+from harness.sweep.batch import Batch
 from harness.sweep.direct import direct_effects, has_direct
 from harness.sweep.groups import Groups
 from harness.sweep.labels import EFFECT, gathered, labelled
@@ -127,64 +127,38 @@ class SweepStage:
         """
         numbers = plan["batches"][unit]
         before, tried = self.check.fired, len(self.check.spot_checks)
-        batch = self.prompts.take(numbers)
-        turns = positions.turns(self.positions, asked(self.model, batch)[0])
-        clean = engine.run_clean(self.model, batch, self.metrics)
-        size, draws = plan["chunks"][unit], self.ablation.draws
-        ablated, direct = [], []
-        for draw in range(draws):
+        prompts = self.prompts.take(numbers)
+        turns = positions.turns(self.positions, asked(self.model, prompts)[0])
+        batch = Batch(self.model, prompts, self.metrics, self.check, late=self.ablation.positionwise)
+        size, ablated, direct = plan["chunks"][unit], [], []
+        for draw in range(self.ablation.draws):
             todo = self._interventions(self.ablation.prepare(plan, numbers, self._sites, draw), turns)
-            ablated.append(self._ablated(clean, todo, size))
+            ablated.append(batch.ablated(todo, size))
             if unit == draw == 0:
-                self._spot_check(clean, todo, ablated[0])
+                for at in sorted({0, len(todo) // 2}):
+                    batch.spot_check(todo[at], ablated[0][:, :, at])
             if plan["direct"]:
-                direct.append(direct_effects(self.model, clean, todo, self.metrics, size).double().cpu().numpy())
-        unharmed = engine.measure(self.model, clean, clean.end, self.metrics)[:, 0].double().cpu().numpy()
+                direct.append(direct_effects(self.model, batch.whole, todo, self.metrics, size).double().cpu().numpy())
         mean = np.mean(ablated, axis=0)
-        found = {"clean": unharmed, "ablated": mean.reshape(*mean.shape[:2], len(self.groups), len(turns))}
+        found = {"clean": batch.clean, "ablated": mean.reshape(*mean.shape[:2], len(self.groups), len(turns))}
         if direct:
             found["direct"] = np.mean(direct, axis=0)
         if plan["null"]:
-            found["null"] = np.stack(
-                [nulled - unharmed[..., None] for nulled in self._nulled(plan, numbers, clean, size)]
-            )
+            nulled = [batch.ablated(todo, size) for todo in self._null_edits(plan, numbers, turns)]
+            found["null"] = np.stack(nulled) - batch.clean[..., None]
         checks = {"fired": np.array(self.check.fired - before), "off": np.array(self.check.spot_checks[tried:])}
         return found | checks
 
     def _interventions(self, baseline: Any, turns: Sequence[Places | None]) -> list[Intervention]:
         return [Intervention(parts, baseline, where) for parts in self.groups.values() for where in turns]
 
-    def _nulled(
-        self, plan: Mapping[str, Any], numbers: Sequence[int], clean: engine.Clean, size: int
-    ) -> list[np.ndarray]:
-        """The metrics under random edits of the same norm, draw by draw."""
+    def _null_edits(
+        self, plan: Mapping[str, Any], numbers: Sequence[int], turns: Sequence[Places | None]
+    ) -> Iterator[list[Intervention]]:
+        """Random edits of the same norm, draw by draw."""
         null = MatchedNull(self.ablation, self.model, self.prompts, plan["null"]["seed"])
-        turns = positions.turns(self.positions, asked(self.model, self.prompts.take(numbers))[0])
-        baselines = [null.prepare(plan, numbers, self._sites, draw) for draw in range(plan["null"]["draws"])]
-        return [self._ablated(clean, self._interventions(baseline, turns), size) for baseline in baselines]
-
-    def _ablated(self, clean: engine.Clean, todo: list[Intervention], size: int) -> np.ndarray:
-        """The metrics under each intervention, [metric, prompt, intervention], `size` of them in one forward."""
-        order = sorted(range(len(todo)), key=lambda at: todo[at].first_block(self.model.shape))
-        values = np.empty((len(self.metrics), clean.targets.n_prompts, len(todo)))
-        for start in range(0, len(order), size):
-            chosen = order[start : start + size]
-            end = engine.run_ablated(self.model, clean, [todo[at] for at in chosen], self.check)
-            measured = engine.measure(self.model, clean, end, self.metrics)
-            values[:, :, chosen] = measured.double().cpu().numpy().transpose(0, 2, 1)
-        return values
-
-    def _spot_check(self, clean: engine.Clean, todo: list[Intervention], ablated: np.ndarray) -> None:
-        """Two interventions again the plain way, a whole hooked forward for each, which must agree."""
-        for at in sorted({0, len(todo) // 2}):
-            plain = engine.measure(self.model, clean, engine.run_plainly(self.model, clean, todo[at]), self.metrics)
-            off = float(np.abs(plain[:, 0].double().cpu().numpy() - ablated[:, :, at]).max())
-            if not off <= engine.tolerance(self.model):
-                raise InterventionFailed(
-                    f"{' '.join(map(str, todo[at].heads))}: the sweep is off a plain hooked forward by {off:.3g}; "
-                    f"{self.model.name} cannot be swept faithfully"
-                )
-            self.check.spot_checks.append(off)
+        for draw in range(plan["null"]["draws"]):
+            yield self._interventions(null.prepare(plan, numbers, self._sites, draw), turns)
 
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
         """All units as labelled arrays: `clean`, and by head (with `ablated`), layer, MLP or set the effect; or,

@@ -1,0 +1,82 @@
+"""A batch of prompts, run clean once, on which any number of interventions is measured."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from harness.ablation import Check, Intervention, InterventionFailed
+from harness.metrics import Function
+from harness.models import Model
+from harness.prompts import Prompts
+from harness.sweep import engine
+from harness.sweep.engine import Clean
+from harness.sweep.prefix import Suffixes, first_place, from_there
+
+#: Interventions in one forward, at most, however short the rows are.
+_MOST = 1024
+
+
+class Batch:
+    """The clean run of some prompts, its metrics, and what interventions make of them.
+
+    With `late` a decoder's rows begin at the first position that is changed; then what z becomes at a position may
+    depend on nothing but the position and z there.
+    """
+
+    def __init__(
+        self, model: Model, prompts: Prompts, metrics: Sequence[str | Function], check: Check, late: bool = False
+    ):
+        self.model, self.metrics, self.check = model, metrics, check
+        self.late = late and model.kind == "decoder"
+        self.whole = engine.run_clean(model, prompts, metrics)
+        self._suffixes = Suffixes(model, self.whole)
+        self._unharmed = engine.by_target(model, self.whole, self.whole.end, metrics)
+
+    @property
+    def clean(self) -> Float[np.ndarray, "metric prompt"]:
+        """The metrics without an intervention."""
+        return _plain(self.whole.targets.mean_by_prompt(self._unharmed))[:, 0]
+
+    def ablated(self, todo: Sequence[Intervention], size: int) -> Float[np.ndarray, "metric prompt intervention"]:
+        """The metrics under each intervention, `size` of them in one forward, more where the rows are shorter."""
+        values = np.empty((len(self.metrics), self.whole.targets.n_prompts, len(todo)))
+        starts = [first_place([one]) if self.late else 0 for one in todo]
+        for start in sorted(set(starts)):
+            part, width = self._suffixes.part(start), self.whole.given.token_id.shape[1]
+            at_once = min(_MOST, size * width // (width - start))
+            chosen = [at for at, begins in enumerate(starts) if begins == start]
+            chosen.sort(key=lambda at: todo[at].first_block(self.model.shape))
+            for first in range(0, len(chosen), at_once):
+                chunk = chosen[first : first + at_once]
+                end = engine.run_ablated(self.model, part, [from_there(todo[at], start) for at in chunk], self.check)
+                measured = engine.by_target(self.model, part, end, self.metrics)
+                values[:, :, chunk] = self._by_prompt(part, measured).transpose(0, 2, 1)
+        return values
+
+    def _by_prompt(
+        self, part: Clean, measured: Float[Tensor, "metric copy scored"]
+    ) -> Float[np.ndarray, "metric copy prompt"]:
+        """The mean over each prompt's targets; those before the part are as they were."""
+        if part.read is not None:
+            whole = self._unharmed.expand(-1, measured.shape[1], -1).clone()
+            whole[:, :, part.read] = measured
+            measured = whole
+        return _plain(self.whole.targets.mean_by_prompt(measured))
+
+    def spot_check(self, one: Intervention, ablated: Float[np.ndarray, "metric prompt"]) -> None:
+        """The intervention again the plain way, by a whole hooked forward, which must agree."""
+        end = engine.run_plainly(self.model, self.whole, one)
+        plain = _plain(engine.measure(self.model, self.whole, end, self.metrics))[:, 0]
+        off = float(np.abs(plain - ablated).max())
+        if not off <= engine.tolerance(self.model):
+            raise InterventionFailed(
+                f"{' '.join(map(str, one.heads))}: the sweep is off a plain hooked forward by {off:.3g}; "
+                f"{self.model.name} cannot be swept faithfully"
+            )
+        self.check.spot_checks.append(off)
+
+
+def _plain(values: Tensor) -> np.ndarray:
+    return values.double().cpu().numpy()
