@@ -80,7 +80,7 @@ class SweepStage:
         distances = any(metric(one).distance for one in self.metrics)
         return self.kind == "single" and self.positions != "each" and distances
 
-    def plan(self) -> dict[str, Any]:
+    def plan(self, done: xr.Dataset | None = None) -> dict[str, Any]:
         cut = batches(self.prompts)
         return {
             "batches": cut,
