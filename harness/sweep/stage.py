@@ -17,7 +17,7 @@ from harness.prompts import Prompts, batches
 from harness.sweep import engine
 from harness.sweep.direct import direct_effects, has_direct
 from harness.sweep.groups import Groups
-from harness.sweep.labels import EFFECT, gathered, labelled
+from harness.sweep.labels import EFFECT, TOGETHER, gathered, labelled
 
 #: Tokens that go through a block together. More rows are not faster on a CPU, and cost page faults (see LOG.md).
 CHUNK_TOKENS = 4096
@@ -230,6 +230,7 @@ class SweepStage:
             "units": str({name_of(one): metric(one).units for one in self.metrics}),
             "metrics": described(self.metrics),
             "ablation": self.ablation.name,
+            "together": TOGETHER[self.kind],
             "baseline": self.ablation.note(plan),
             "positions": str(plan["positions"]),
             "method": "exact",
