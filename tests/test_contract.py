@@ -97,7 +97,7 @@ BAD = [
     (("metrics=[null]",), "metrics.0=None: input should be a valid string"),
     (("prompts=inline", "prompts.text=[null]"), "prompts.text.0=None: input should be a valid string"),
     (("sweep.kind=set", "sweep.sets={1: [L0]}"), "input should be a valid string"),
-    (("sweep.sets={a: [L0]}",), "sweep.kind=single: it does not read sweep.sets, so say sweep.kind=set or sweep.kind=keep"),
+    (("sweep.sets={a: [L0]}",), "sweep.kind=single: it does not read sweep.sets, so say sweep.kind=set"),
     (("sweep=3",), "sweep=3: this is a section: write sweep.KEY=value; known: kind, sets, order"),
     (("stats=null",), "stats=None: this is a section: write stats.KEY=value; known: confidence"),
     (("run=true",), "run=True: input should be a valid string"),

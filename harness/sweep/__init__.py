@@ -36,7 +36,7 @@ def ablate_heads(
     metrics: str | Function | Iterable[str | Function] = "auto",
     heads: Any = "all",
     method: str = "exact",
-    kind: str = "single",
+    kind: str | Iterable[str] = "single",
     sets: Mapping[str, Iterable[Any]] | None = None,
     positions: str | int | Iterable[int] | None = None,
     **sweep: Any,

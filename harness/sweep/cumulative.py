@@ -59,7 +59,7 @@ class CumulativeStage:
             assert done is not None
             return {order: done["greedy_head"].values[: self.n_steps].tolist()}
         by = leading_of(self.sweep.metrics)
-        needed = {head: float(worse(np.array(mean), by)) for head, mean in means(done, order, self._heads, by).items()}
+        needed = {head: worse(mean, by) for head, mean in means(done, order, self._heads, by).items()}
         return {order: list(map(str, ranked(needed, self.first)))[: self.n_steps]}
 
     def _sweep(self, orders: Mapping[str, Sequence[str]]) -> SweepStage:

@@ -50,7 +50,7 @@ class GreedyStage:
         sweep, by = self._step([str(unit["head"]) for unit in before]), leading_of(self.sweep.metrics)
         units = [sweep.compute(plan["step"], unit) for unit in range(len(plan["step"]["batches"]))]
         effect = sweep.assemble(plan["step"], units)[EFFECT[sweep.kind]].sel(metric=name_of(by)).mean("prompt")
-        needed = dict(zip(sweep.groups, worse(effect.values, by).tolist(), strict=True))
+        needed = {head: worse(mean, by) for head, mean in zip(sweep.groups, effect.values.tolist(), strict=True)}
         return {
             "head": np.array(ranked(needed, self.first)[0]),
             "fired": np.array(sum(int(unit["fired"]) for unit in units)),

@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
 
 from harness.config import RequestError
 from harness.hooks import Head
@@ -20,10 +19,10 @@ def leading_of(metrics: Sequence[str | Function]) -> str | Function:
     return metrics[names.index(leading(names))]
 
 
-def worse(effect: Float[np.ndarray, "*any"], by: str | Function) -> Float[np.ndarray, "*any"]:
+def worse(effect: float, by: str | Function) -> float:
     """An effect turned so that more is worse for the model; where nobody knows which way is worse, its size."""
     higher_is_better = metric(by).higher_is_better
-    return np.abs(effect) if higher_is_better is None else -effect if higher_is_better else effect
+    return abs(effect) if higher_is_better is None else -effect if higher_is_better else effect
 
 
 def means(done: xr.Dataset | None, of: str, heads: Iterable[Head], by: str | Function) -> dict[Head, float]:
