@@ -152,6 +152,12 @@ def name_of(asked: str | Function) -> str:
     return asked if isinstance(asked, str) else getattr(asked, "__name__", "")
 
 
+def leading(names: Sequence[str]) -> str:
+    """The metric that a reader meets first and that heads are ordered by: the right answer against the wrong one where
+    it is measured, else the first."""
+    return "logit_diff" if "logit_diff" in names else names[0]
+
+
 def described(asked: Iterable[str | Function]) -> str:
     """How to read each metric, as the JSON that travels with the arrays; `meaning` reads it."""
     return json.dumps({name_of(one): asdict(metric(one).meaning) for one in asked})

@@ -52,7 +52,7 @@ class CacheStage:
     def _variables(self) -> list[Variable]:
         return variables(self.model, ("pattern", *self.also))
 
-    def plan(self) -> dict[str, Any]:
+    def plan(self, done: xr.Dataset | None = None) -> dict[str, Any]:
         return {
             "batches": batches(self.prompts),
             "dtype": self.dtype,

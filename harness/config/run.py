@@ -3,14 +3,15 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 from harness.config.ablation import AblationSpec, ZeroAblation
-from harness.config.errors import RequestError
+from harness.config.errors import RequestError, near
 from harness.config.models import ModelSpec
 from harness.config.prompts import PromptSpec
 from harness.config.published import Published
@@ -23,26 +24,89 @@ def _listed(value: Any) -> Any:
     return list(dict.fromkeys(items)) if isinstance(items, list) and all(isinstance(x, str) for x in items) else items
 
 
-Kind = Literal["single", "layer", "mlp", "set"]
+def _worded(value: Any, known: tuple[str, ...], others: str) -> str:
+    """A word that is known; otherwise the mistake, with what else there is."""
+    if value not in known:
+        raise PydanticCustomError("worded", "{known}", {"known": f"{near(value, known)}, or {others}"})
+    return value
+
+
+def _until(value: Any) -> Any:
+    """All heads, so many, or a share of them."""
+    if (type(value) is int and value >= 1) or (type(value) is float and 0 < value < 1):
+        return value
+    return _worded(value, ("all",), "a number of heads (20), or a share of them (0.25)")
+
+
+def _pairs(value: Any) -> Any:
+    """How pairs are chosen, or which."""
+    listed = list(value) if isinstance(value, list | tuple) else []
+    if listed and all(
+        isinstance(pair, list | tuple) and [type(name) for name in pair] == [str, str] for pair in listed
+    ):
+        return tuple(map(tuple, listed))
+    return _worded(value, ("effect", "direct", "all"), "a list of pairs such as [[L0H1,L1H2]]")
+
+
+Kind = Literal["single", "layer", "mlp", "set", "keep", "cumulative", "pairs"]
 Kinds = Annotated[tuple[Kind, ...], BeforeValidator(_listed), Field(min_length=1)]
+Orders = Annotated[
+    tuple[Literal["effect", "estimate", "random", "greedy"], ...], BeforeValidator(_listed), Field(min_length=1)
+]
+Until = Annotated[str | int | float, BeforeValidator(_until)]
+Pairs = Annotated[str | tuple[tuple[str, str], ...], BeforeValidator(_pairs)]
 Also = Annotated[tuple[Literal["z", "q", "k", "v", "scores", "resid"], ...], BeforeValidator(_listed)]
 
 
 @spec
 class SweepSpec:
-    """What is ablated together: heads one at a time, a layer's heads, a layer's MLP, or named sets (``sweep.sets``);
-    several kinds are swept one after the other.
+    """What is ablated together; several kinds are swept one after the other.
+
+    ``single``: heads one at a time; ``layer``: a layer's heads; ``mlp``: a layer's MLP; ``set``: the named `sets`;
+    ``keep``: all heads but those of a set, which shows whether the set is enough.
+
+    ``cumulative``: heads one after another, each staying ablated, `until` so many (a share below 1, or ``all``), in
+    each `order`: by ``effect`` or ``estimate`` of single heads, ``greedy`` (each the one that matters next, measured
+    again every time), or ``random``, in as many as `orders`. `first` says from which end: the heads that are needed
+    most, or least.
+
+    ``pairs``: two heads together, and what that does beyond the sum of each: among the `top` heads by ``effect`` or
+    ``direct`` effect, ``all`` pairs, or those listed.
+
+    Orders and pairs go by the leading metric, `logit_diff` where there is one and else the first. Where they need the
+    effects of single heads and ``single`` is not among the kinds, single heads are swept first.
 
     `memory` is a ceiling in GB on the activations of one chunk.
     """
 
     kind: Kinds = ("single",)
     sets: Mapping[str, Names] = Field(default_factory=dict)
+    order: Orders = ("effect", "random")
+    orders: PositiveInt = 10
+    first: Literal["most_needed", "least_needed"] = "most_needed"
+    until: Until = 20
+    pairs: Pairs = "effect"
+    top: Annotated[int, Field(ge=2)] = 10
     memory: Annotated[float, Field(gt=0)] = 2.0
 
     def __post_init__(self) -> None:
-        if self.sets and "set" not in self.kind:
-            raise RequestError("sweep.kind", ",".join(self.kind), "sweep.sets names sets, so say sweep.kind=set")
+        asked, given = {*self.kind}, ",".join(self.kind)
+        for field in fields(self):
+            kinds, value = _READ_BY.get(field.name, ()), getattr(self, field.name)
+            if kinds and value and value != field.default and not asked & {*kinds}:
+                say = " or ".join(f"sweep.kind={kind}" for kind in kinds)
+                raise RequestError("sweep.kind", given, f"it does not read sweep.{field.name}, so say {say}")
+        if {"set", "keep"} <= asked:
+            remedy = "both are set_effect of the same names; make it two runs: -m sweep.kind=set,keep"
+            raise RequestError("sweep.kind", given, remedy)
+
+
+#: Keys that only some kinds of sweep read.
+_READ_BY: dict[str, tuple[Kind, ...]] = {
+    "sets": ("set", "keep"),
+    **dict.fromkeys(("order", "orders", "first", "until"), ("cumulative",)),
+    **dict.fromkeys(("pairs", "top"), ("pairs",)),
+}
 
 
 @spec

@@ -10,7 +10,7 @@ from jaxtyping import Float, Shaped
 from harness.attribution import rollout
 from harness.findings.telling import signed
 from harness.hooks import STACKS, Head
-from harness.metrics import Meaning, meaning
+from harness.metrics import Meaning, leading, meaning
 
 if TYPE_CHECKING:
     from harness.results import Run
@@ -54,9 +54,8 @@ class Estimate:
 
 
 def lead_metric(run: "Run") -> str:
-    """The metric a reader meets first: the right answer against the wrong one where it was measured, else the first."""
-    metrics = [str(metric) for metric in run.data["metric"].values]
-    return "logit_diff" if "logit_diff" in metrics else metrics[0]
+    """The metric a reader meets first."""
+    return leading([str(metric) for metric in run.data["metric"].values])
 
 
 def by_lead(run: "Run") -> list[str]:

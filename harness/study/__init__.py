@@ -74,11 +74,11 @@ def _carry_out(work: Work, folder: Path, progress: Progress) -> None:
 
 
 def _write_results(work: Work, folder: Path, progress: Progress) -> None:
-    parts = [work.prompts.dataset()]
+    data = work.prompts.dataset()
     for stage in work.stages:
-        parts.append(run_stage(stage, StageFolder(folder / "stages" / stage.name), progress))
+        found = run_stage(stage, StageFolder(folder / "stages" / stage.name), progress, data)
+        data = xr.merge([data, found], join="exact", compat="no_conflicts", combine_attrs="drop_conflicts")
         write_manifest(work, folder, "running")  # a process that is killed leaves the time it has taken so far
-    data = xr.merge(parts, join="exact", compat="no_conflicts", combine_attrs="drop_conflicts")
     work.checks = checks_of(data)
     if work.has_rollout:
         data["rollout"] = _rollout(data["pattern"], work.spec)

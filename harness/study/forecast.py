@@ -11,7 +11,7 @@ from harness import ablation
 from harness.attention import CacheStage
 from harness.config import Place, RequestError
 from harness.study.request import Work
-from harness.sweep import SweepStage
+from harness.sweep import SweepStage, Swept, alike
 
 _TRIAL_ROWS = 8
 #: Units lie beside the arrays until these are written.
@@ -24,9 +24,18 @@ def forecast(work: Work, place: Place) -> list[str]:
     for stage in work.stages:
         if isinstance(stage, CacheStage):
             said.append(_kept(stage, place))
-        if isinstance(stage, SweepStage):
-            said.append(_swept(stage))
+        if isinstance(stage, Swept):
+            said.append(f"{stage.name}: {_swept(alike(stage))}{_unasked(stage.name, work)}")
     return said
+
+
+def _unasked(name: str, work: Work) -> str:
+    """Why single heads are swept where nobody asked for it."""
+    asked = work.spec.sweep
+    if name != "sweep" or "single" in asked.kind:
+        return ""
+    kinds = " and ".join(kind for kind in asked.kind if kind in ("cumulative", "pairs"))
+    return f" (single heads first: sweep.kind={kinds} goes by their effects)"
 
 
 def _kept(stage: CacheStage, place: Place) -> str:
@@ -60,7 +69,7 @@ def _swept(stage: SweepStage) -> str:
     seconds = rows * (1 + sweeps) * _seconds_per_row(stage)
     masked = ", each scored token masked in a row of its own" if stage.model.kind == "masked_lm" else ""
     return (
-        f"{stage.name}: {len(stage.prompts)} prompts ({rows} rows{masked}) × {len(plan['groups'])} interventions, the "
+        f"{len(stage.prompts)} prompts ({rows} rows{masked}) × {len(plan['groups'])} interventions, the "
         f"work of {rows * (1 + sweeps):.0f} forwards of one row: about {_duration(seconds)}"
     )
 

@@ -11,7 +11,7 @@ import xarray as xr
 from harness import config
 from harness.results import manifest, store
 from harness.study.request import Work
-from harness.sweep import SweepStage, tolerance
+from harness.sweep import Swept, alike, tolerance
 
 
 def checks_of(data: xr.Dataset) -> dict[str, Any] | None:
@@ -27,11 +27,11 @@ def checks_of(data: xr.Dataset) -> dict[str, Any] | None:
 
 def _checks_so_far(work: Work) -> dict[str, Any] | None:
     """What this process has checked."""
-    sweeps = [stage for stage in work.stages if isinstance(stage, SweepStage)]
-    if not sweeps:
+    checks = [alike(stage).check for stage in work.stages if isinstance(stage, Swept)]
+    if not checks:
         return None
-    off = max((off for stage in sweeps for off in stage.check.spot_checks), default=None)
-    return {"edits_verified": sum(stage.check.fired for stage in sweeps), "plain_forward_difference": off}
+    off = max((off for check in checks for off in check.spot_checks), default=None)
+    return {"edits_verified": sum(check.fired for check in checks), "plain_forward_difference": off}
 
 
 def write_manifest(work: Work, folder: Path, status: str, error: str | None = None) -> None:

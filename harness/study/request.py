@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from harness import ablation, attribution, config, stats
+from harness import ablation, attribution, config, stats, sweep
 from harness.attention import CacheStage
 from harness.config import RequestError, RunSpec
-from harness.execute import Stage
+from harness.execute import Chain, Stage
 from harness.metrics import METRICS, choose
 from harness.models import Model, load_model
 from harness.prompts import Prompts, load_prompts
-from harness.sweep import SweepStage, groups
 
 #: Which parts each runner has.
 PARTS = {
@@ -32,7 +31,7 @@ class Work:
     spec: RunSpec
     model: Model
     prompts: Prompts
-    stages: list[Stage]
+    stages: list[Stage | Chain]
     started: float = field(default_factory=time.time)
     #: The manifest that a resumed run has so far.
     before: Mapping[str, Any] | None = None
@@ -56,7 +55,7 @@ def prepare(runner: str, spec: RunSpec) -> Work:
     """Load what the request names and check the one against the other."""
     model = load_model(spec.model)
     prompts = load_prompts(spec.prompts, model)
-    parts, stages = PARTS[runner], list[Stage]()
+    parts, stages = PARTS[runner], list[Stage | Chain]()
     if "patterns" in parts:
         stages.append(CacheStage.of(model, prompts, spec.cache))
     if "sweep" in parts:
@@ -66,24 +65,11 @@ def prepare(runner: str, spec: RunSpec) -> Work:
     return work
 
 
-def _sweeps(spec: RunSpec, model: Model, prompts: Prompts) -> list[SweepStage]:
-    """One stage for each kind."""
+def _sweeps(spec: RunSpec, model: Model, prompts: Prompts) -> Sequence[Stage | Chain]:
+    """The stages that ablate."""
     made, positions = ablation.build(spec.ablation, model, prompts)
     metrics, heads = choose(spec.metrics, prompts), list(spec.heads)
-    return [
-        SweepStage(
-            model,
-            prompts,
-            groups(model, heads, kind, spec.sweep.sets),
-            metrics,
-            made,
-            positions,
-            kind=kind,
-            memory=spec.sweep.memory,
-            seed=spec.seed,
-        )
-        for kind in spec.sweep.kind
-    ]
+    return sweep.stages(model, prompts, spec.sweep, heads, metrics, made, positions, spec.seed)
 
 
 def _check_end(parts: Sequence[str], work: Work) -> None:

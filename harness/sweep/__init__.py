@@ -3,7 +3,8 @@
 `groups` says which interventions a request means, `engine` runs many of them in one forward (with `blocks` for the
 plumbing, and `prefix` for those at late positions), `batch` measures them on some prompts, `direct` reads what a head
 writes straight to the metric (`norms` holds the norms still), `stage` cuts the work into units, `labels` labels what
-comes out.
+comes out. `cumulative` (with `greedy`) and `pairs` choose what they ablate together by what single heads did (`need`);
+`kinds` says which stages a request means.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,13 +13,20 @@ from typing import Any
 import xarray as xr
 
 from harness import ablation as ablations
+from harness import config
 from harness.ablation import Asked
-from harness.config import RequestError
+from harness.config import RequestError, SweepSpec
+from harness.hooks import Head
 from harness.metrics import Function, choose
 from harness.models import Model
 from harness.prompts import Prompts
 from harness.sweep.engine import tolerance as tolerance
+from harness.sweep.greedy import GreedyStage
 from harness.sweep.groups import groups as groups
+from harness.sweep.kinds import Swept as Swept
+from harness.sweep.kinds import alike as alike
+from harness.sweep.kinds import goes_by_singles as goes_by_singles
+from harness.sweep.kinds import stages as stages
 from harness.sweep.stage import SweepStage as SweepStage
 
 
@@ -29,9 +37,10 @@ def ablate_heads(
     metrics: str | Function | Iterable[str | Function] = "auto",
     heads: Any = "all",
     method: str = "exact",
-    kind: str = "single",
+    kind: str | Iterable[str] = "single",
     sets: Mapping[str, Iterable[Any]] | None = None,
     positions: str | int | Iterable[int] | None = None,
+    **sweep: Any,
 ) -> xr.Dataset:
     """Ablate heads and measure what that costs, prompt by prompt.
 
@@ -42,11 +51,13 @@ def ablate_heads(
     a number for each target; it is named as the function, and nobody knows which way is better.
 
     Returns a dataset with `clean` [metric, prompt], `ablated` and `effect` [metric, prompt, layer, head] (NaN for
-    heads not asked for), or `layer_effect`, `mlp_effect` or `set_effect` for the other kinds, and the prompts' own
-    variables. An encoder-decoder has `stack` before `layer`. With ``positions="each"`` it has `position_effect`
-    [metric, prompt, layer, head, position] instead, NaN in padding. Single heads of a model with pre-norm blocks also
-    have `direct`, like `effect`: what the head writes straight to the metric (`harness.sweep.direct`); distances
-    have `null_effect` [draw, …], what random edits of the same size did.
+    heads not asked for), or `layer_effect`, `mlp_effect`, `set_effect`, `cumulative_effect` or `pair_effect` for the
+    other kinds, and the prompts' own variables. An encoder-decoder has `stack` before `layer`. With
+    ``positions="each"`` it has `position_effect` [metric, prompt, layer, head, position] instead, NaN in padding.
+    Single heads of a model with pre-norm blocks also have `direct`, like `effect`: what the head writes straight to
+    the metric (`harness.sweep.direct`); distances have `null_effect` [draw, …], what random edits of the same size
+    did. `sweep` are the other keys of `harness.config.SweepSpec`: ``order``, ``orders``, ``first`` and ``until`` of
+    ``kind="cumulative"``, ``pairs`` and ``top`` of ``kind="pairs"``.
     effect = metric(ablated) − metric(clean) on the same prompt. Raises `RequestError` for what cannot be asked and
     `InterventionFailed` if an ablation did not reach W_O as intended.
     """
@@ -55,9 +66,26 @@ def ablate_heads(
     made, where = ablations.build(ablation, model, prompts)
     if positions is not None:
         where = ablations.asked_positions(positions)
-    stage = SweepStage(
-        model, prompts, groups(model, heads, kind, sets), choose(metrics, prompts), made, where, kind=kind
-    )
-    plan = stage.plan()
-    units = [stage.compute(plan, unit) for unit in range(len(plan["batches"]))]
-    return xr.merge([prompts.dataset(), stage.assemble(plan, units)])
+    asked = config.parse(SweepSpec, _plain({"kind": kind, "sets": sets or {}, **sweep}), "sweep.")
+    done = prompts.dataset()
+    for stage in stages(model, prompts, asked, heads, choose(metrics, prompts), made, where):
+        found = _in_memory(stage, done)
+        done = xr.merge([done, found], join="exact", compat="no_conflicts", combine_attrs="drop_conflicts")
+    return done
+
+
+def _in_memory(stage: Swept, done: xr.Dataset) -> xr.Dataset:
+    """One stage, here and now."""
+    plan, units = stage.plan(done), list[Mapping[str, Any]]()
+    for unit in range(len(plan["batches"])):
+        units.append(stage.follow(plan, units) if isinstance(stage, GreedyStage) else stage.compute(plan, unit))
+    return stage.assemble(plan, units)
+
+
+def _plain(asked: Any) -> Any:
+    """Heads by their names, at any depth."""
+    if isinstance(asked, Mapping):
+        return {key: _plain(value) for key, value in asked.items()}
+    if isinstance(asked, Head):
+        return str(asked)
+    return asked if isinstance(asked, str) or not isinstance(asked, Iterable) else [_plain(item) for item in asked]

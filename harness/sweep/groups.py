@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from harness import hooks
-from harness.config import RequestError
+from harness.config import RequestError, near
 from harness.hooks import Head, Mlp, Part, Site
 from harness.models import Model
+from harness.sweep.labels import EFFECT
 
 #: Parts that are ablated together, by name.
 Groups = Mapping[str, tuple[Part, ...]]
@@ -15,20 +16,34 @@ Groups = Mapping[str, tuple[Part, ...]]
 def groups(
     model: Model, heads: Any = "all", kind: str = "single", sets: Mapping[str, Iterable[Any]] | None = None
 ) -> dict[str, tuple[Part, ...]]:
-    """The interventions that a request means, by name. Raises `RequestError` for heads the model does not have."""
+    """The interventions that a request means, by name: what is ablated together. For ``cumulative`` and ``pairs``, of
+    which more is known later, the heads one by one. Raises `RequestError` for heads the model does not have."""
     chosen = model.heads(heads)
     match kind:
-        case "single":
+        case "single" | "cumulative" | "pairs":
             return {str(head): (head,) for head in chosen}
         case "layer":
             return {str(site): tuple(head for head in chosen if head.site == site) for site in _sites(chosen)}
         case "mlp":
             return {str(mlp): (mlp,) for mlp in _mlps(model, chosen)}
         case "set":
-            if not sets:
-                raise RequestError("sweep.sets", "{}", "name at least one set, such as sweep.sets={early: [L0H1, L1]}")
-            return {name: model.heads(list(members)) for name, members in sets.items()}
-    raise RequestError("sweep.kind", kind, "known: single, layer, mlp, set")
+            return _sets(model, sets)
+        case "keep":
+            return {name: _others(chosen, kept, name) for name, kept in _sets(model, sets).items()}
+    raise RequestError("sweep.kind", kind, near(kind, tuple(EFFECT)))
+
+
+def _sets(model: Model, sets: Mapping[str, Iterable[Any]] | None) -> dict[str, tuple[Part, ...]]:
+    if not sets:
+        raise RequestError("sweep.sets", "{}", "name at least one set, such as sweep.sets={early: [L0H1, L1]}")
+    return {name: model.heads(list(members)) for name, members in sets.items()}
+
+
+def _others(chosen: Iterable[Head], kept: Iterable[Part], name: str) -> tuple[Part, ...]:
+    others = tuple(head for head in chosen if head not in set(kept))
+    if not others:
+        raise RequestError("sweep.sets", name, "it keeps all the heads that are asked for, so none would be ablated")
+    return others
 
 
 def _sites(heads: Iterable[Head]) -> list[Site]:

@@ -10,17 +10,36 @@ from harness.hooks import Part
 from harness.models import Shape
 
 #: The variable in which the effects of each kind of intervention stand.
-EFFECT = {"single": "effect", "layer": "layer_effect", "mlp": "mlp_effect", "set": "set_effect"}
+EFFECT = {
+    "single": "effect",
+    "layer": "layer_effect",
+    "mlp": "mlp_effect",
+    "set": "set_effect",
+    "keep": "set_effect",
+    "cumulative": "cumulative_effect",
+    "pairs": "pair_effect",
+}
+#: What is ablated together, in words.
+TOGETHER = {
+    "single": "each head by itself",
+    "layer": "all heads of a layer",
+    "mlp": "the MLP of a layer",
+    "set": "the heads of a set",
+    "keep": "all heads but those of a set, which is kept",
+    "cumulative": "the head of a step and those of all steps before it",
+    "pairs": "the two heads of a pair",
+}
 
 Values = Float[np.ndarray, "metric prompt group *rest"]
 
 
 def labelled(values: Values, kind: str, groups: Mapping[str, tuple[Part, ...]], shape: Shape) -> xr.DataArray:
     """Values [metric, prompt, group] or [metric, prompt, group, position] with what the groups are in their place:
-    layer and head, layer, or set; in an encoder-decoder with the stack before the layer. NaN where nothing was asked.
+    layer and head, layer, or (of groups without a place in the model) set; in an encoder-decoder with the stack before
+    the layer. NaN where nothing was asked.
     """
     rest = ("position",)[: values.ndim - 3]
-    if kind == "set":
+    if kind not in ("single", "layer", "mlp"):
         return xr.DataArray(values, dims=("metric", "prompt", "set", *rest), coords={"set": list(groups)})
     stacks = [stack for stack in shape.stacks if stack]
     sizes = {"stack": max(1, len(stacks)), "layer": shape.depth, "head": shape.n_heads}

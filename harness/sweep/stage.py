@@ -17,7 +17,7 @@ from harness.prompts import Prompts, batches
 from harness.sweep.batch import Batch
 from harness.sweep.direct import direct_effects, has_direct
 from harness.sweep.groups import Groups
-from harness.sweep.labels import EFFECT, gathered, labelled
+from harness.sweep.labels import EFFECT, TOGETHER, gathered, labelled
 
 #: Tokens that go through a block together. More rows are not faster on a CPU, and cost page faults (see LOG.md).
 CHUNK_TOKENS = 4096
@@ -80,7 +80,7 @@ class SweepStage:
         distances = any(metric(one).distance for one in self.metrics)
         return self.kind == "single" and self.positions != "each" and distances
 
-    def plan(self) -> dict[str, Any]:
+    def plan(self, done: xr.Dataset | None = None) -> dict[str, Any]:
         cut = batches(self.prompts)
         return {
             "batches": cut,
@@ -204,6 +204,7 @@ class SweepStage:
             "units": str({name_of(one): metric(one).units for one in self.metrics}),
             "metrics": described(self.metrics),
             "ablation": self.ablation.name,
+            "together": TOGETHER[self.kind],
             "baseline": self.ablation.note(plan),
             "positions": str(plan["positions"]),
             "method": "exact",

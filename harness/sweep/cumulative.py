@@ -1,0 +1,96 @@
+"""One head after another, each staying ablated: the pruning curve.
+
+Orders are chosen before anything of the curve is measured and frozen in the plan: by what single heads did (Michel et
+al. 2019, arXiv:1905.10650, prune so, the least needed first), by the greedy choice of `harness.sweep.greedy`, and at
+random, which is what the others are held against. An order that was chosen by the prompts it is then measured on looks
+a little better than it is.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from harness.hooks import Head
+from harness.metrics import name_of
+from harness.sweep.labels import EFFECT
+from harness.sweep.need import First, leading_of, means, ranked, worse
+from harness.sweep.stage import SweepStage
+
+
+@dataclass(frozen=True)
+class CumulativeStage:
+    """The stage that ablates one head after another; one unit is a batch of prompts, all steps of all orders on it.
+
+    `sweep` says how; its groups are the heads to order, one by one. `orders` are ``effect``, ``estimate`` and
+    ``greedy`` (of which earlier stages must have found the values) and ``random``, which stands for `n_random` orders
+    drawn by the sweep's seed. Each has `n_steps` steps.
+    """
+
+    sweep: SweepStage
+    orders: tuple[str, ...]
+    n_steps: int
+    n_random: int = 10
+    first: First = "most_needed"
+
+    @property
+    def name(self) -> str:
+        return self.sweep.name
+
+    @property
+    def _heads(self) -> list[Head]:
+        return [Head.parse(name) for name in self.sweep.groups]
+
+    def plan(self, done: xr.Dataset | None = None) -> dict[str, Any]:
+        """The orders, by name, and the sets of heads of their steps. Raises `RequestError` where `done` lacks what an
+        order goes by."""
+        orders = {name: heads for order in self.orders for name, heads in self._ordered(order, done).items()}
+        return {**self._sweep(orders).plan(), "orders": orders}
+
+    def _ordered(self, order: str, done: xr.Dataset | None) -> dict[str, list[str]]:
+        """An order by its name, or all the random ones: which head is ablated at each step."""
+        if order == "random":
+            drawn = [np.random.default_rng([self.sweep.seed, at]) for at in range(self.n_random)]
+            names = np.array(list(self.sweep.groups))
+            return {f"random {at + 1}": rng.permutation(names)[: self.n_steps].tolist() for at, rng in enumerate(drawn)}
+        if order == "greedy":
+            assert done is not None
+            return {order: done["greedy_head"].values[: self.n_steps].tolist()}
+        by = leading_of(self.sweep.metrics)
+        needed = {head: worse(mean, by) for head, mean in means(done, order, self._heads, by).items()}
+        return {order: list(map(str, ranked(needed, self.first)))[: self.n_steps]}
+
+    def _sweep(self, orders: Mapping[str, Sequence[str]]) -> SweepStage:
+        """The sweep of the sets that these orders go through."""
+        groups = {
+            f"{name} {step}": tuple(map(Head.parse, heads[:step]))
+            for name, heads in orders.items()
+            for step in range(1, len(heads) + 1)
+        }
+        return replace(self.sweep, groups=groups)
+
+    def like(self) -> SweepStage:
+        """A sweep of as many sets of the same sizes, known before any order is."""
+        n_orders = len(self.orders) - 1 + self.n_random if "random" in self.orders else len(self.orders)
+        return self._sweep(replace(self, n_random=n_orders)._ordered("random", None))
+
+    def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]:
+        return self._sweep(plan["orders"]).compute(plan, unit)
+
+    def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
+        """`cumulative_effect` [metric, prompt, order, step] (step counts the heads ablated), `cumulative_head` [order,
+        step] (the one that is new), and `clean`."""
+        swept = self._sweep(plan["orders"]).assemble(plan, units)
+        flat, heads = swept[EFFECT["cumulative"]], np.array(list(plan["orders"].values()))
+        notes = {"ordered_by": name_of(leading_of(self.sweep.metrics)), "first": self.first}
+        values = flat.values.reshape(*flat.shape[:2], *heads.shape)
+        coords = {"order": list(plan["orders"]), "step": np.arange(1, heads.shape[1] + 1)}
+        effect = xr.DataArray(values, dims=("metric", "prompt", "order", "step"), attrs={**flat.attrs, **notes})
+        made = {
+            "clean": swept["clean"],
+            "cumulative_effect": effect,
+            "cumulative_head": xr.DataArray(heads, dims=("order", "step"), attrs=notes),
+        }
+        return xr.Dataset(made, {**swept["clean"].coords, **coords})

@@ -1,0 +1,70 @@
+"""The greedy order: each step ablates the head that does most beside those ablated before, measured again every time.
+
+Steps build on each other, so the stage is a chain: a unit is one step, made from the heads that the units before it
+chose, and each measures all heads that are left on all prompts. Batches, chunks and donors are frozen once, for all
+steps.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from harness.hooks import Head
+from harness.metrics import name_of
+from harness.sweep.labels import EFFECT
+from harness.sweep.need import First, leading_of, ranked, worse
+from harness.sweep.stage import SweepStage
+
+
+@dataclass(frozen=True)
+class GreedyStage:
+    """The stage that finds the greedy order of the heads that are the groups of `sweep`, `n_steps` long."""
+
+    sweep: SweepStage
+    n_steps: int
+    first: First = "most_needed"
+    name: str = "sweep_greedy"
+
+    def plan(self, done: xr.Dataset | None = None) -> dict[str, Any]:
+        everyone = list(range(len(self.sweep.prompts)))
+        return {"batches": [everyone] * self.n_steps, "step": self.sweep.plan()}
+
+    def _step(self, before: Sequence[str]) -> SweepStage:
+        """The sweep of one step: each head that is left, with those that were ablated before."""
+        left = [head for head in self.sweep.groups if head not in before]
+        return replace(self.sweep, groups={head: tuple(map(Head.parse, (*before, head))) for head in left})
+
+    def like(self) -> SweepStage:
+        """A sweep of as many sets of the same sizes, known before any head is chosen."""
+        names = np.random.default_rng(self.sweep.seed).permutation(list(self.sweep.groups)).tolist()
+        steps = [self._step(names[:step]).groups for step in range(self.n_steps)]
+        sets = {f"{at} {name}": heads for at, groups in enumerate(steps) for name, heads in groups.items()}
+        return replace(self.sweep, groups=sets)
+
+    def follow(self, plan: Mapping[str, Any], before: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """One step: `head`, the one that is chosen, with the number of edits verified and what plain forwards were off
+        where they were tried."""
+        sweep, by = self._step([str(unit["head"]) for unit in before]), leading_of(self.sweep.metrics)
+        units = [sweep.compute(plan["step"], unit) for unit in range(len(plan["step"]["batches"]))]
+        effect = sweep.assemble(plan["step"], units)[EFFECT[sweep.kind]].sel(metric=name_of(by)).mean("prompt")
+        needed = {head: worse(mean, by) for head, mean in zip(sweep.groups, effect.values.tolist(), strict=True)}
+        return {
+            "head": np.array(ranked(needed, self.first)[0]),
+            "fired": np.array(sum(int(unit["fired"]) for unit in units)),
+            "off": np.concatenate([unit["off"] for unit in units]),
+        }
+
+    def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
+        """`greedy_head` [step]: which head each step ablates."""
+        notes = {
+            "ordered_by": name_of(leading_of(self.sweep.metrics)),
+            "first": self.first,
+            "edits_verified": sum(int(unit["fired"]) for unit in units),
+            "plain_forward_difference": float(np.concatenate([unit["off"] for unit in units]).max(initial=0)),
+        }
+        heads = np.array([str(unit["head"]) for unit in units])
+        steps = {"step": np.arange(1, len(heads) + 1)}
+        return xr.Dataset({"greedy_head": xr.DataArray(heads, dims="step", attrs=notes)}, steps)

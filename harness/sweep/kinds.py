@@ -1,0 +1,98 @@
+"""Which stages a request for a sweep means, in an order in which each finds what it goes by."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from harness.ablation import Ablation
+from harness.config import RequestError, SweepSpec
+from harness.metrics import Function
+from harness.models import Model
+from harness.prompts import Prompts
+from harness.sweep.cumulative import CumulativeStage
+from harness.sweep.direct import has_direct
+from harness.sweep.greedy import GreedyStage
+from harness.sweep.groups import groups
+from harness.sweep.pairs import Pair, PairsStage
+from harness.sweep.stage import SweepStage
+
+#: The stages that ablate.
+Swept = SweepStage | CumulativeStage | GreedyStage | PairsStage
+
+
+def stages(
+    model: Model,
+    prompts: Prompts,
+    asked: SweepSpec,
+    heads: Any,
+    metrics: tuple[str | Function, ...],
+    ablation: Ablation,
+    positions: str | tuple[int, ...],
+    seed: int = 0,
+) -> list[Swept]:
+    """The stages of all kinds that are asked for; single heads come first, and are swept too where another kind goes
+    by their effects. Raises `RequestError` for what this model, these prompts or the kinds do not allow."""
+
+    def sweep(kind: str) -> SweepStage:
+        interventions = groups(model, heads, kind, asked.sets)
+        return SweepStage(
+            model, prompts, interventions, metrics, ablation, positions, kind=kind, memory=asked.memory, seed=seed
+        )
+
+    others: list[Swept] = []
+    for kind in asked.kind:
+        if kind == "cumulative":
+            others += _cumulative(asked, sweep(kind))
+        elif kind == "pairs":
+            others.append(_pairs(asked, sweep(kind)))
+        elif kind != "single":
+            others.append(sweep(kind))
+    return [sweep("single"), *others] if "single" in asked.kind or goes_by_singles(asked) else others
+
+
+def goes_by_singles(asked: SweepSpec) -> bool:
+    """Whether an order or pairs are chosen by what single heads do."""
+    ordered = "cumulative" in asked.kind and {"effect", "estimate"} & {*asked.order}
+    return bool(ordered or ("pairs" in asked.kind and asked.pairs in ("effect", "direct")))
+
+
+def alike(stage: Swept) -> SweepStage:
+    """A plain sweep of as much work, with the same checks; known before anything is chosen."""
+    return stage if isinstance(stage, SweepStage) else stage.like()
+
+
+def _cumulative(asked: SweepSpec, sweep: SweepStage) -> list[Swept]:
+    if "estimate" in asked.order:
+        raise RequestError("sweep.order", "estimate", "this run makes no estimates; say effect, greedy or random")
+    n = len(sweep.groups)
+    steps = {"all": n}[asked.until] if isinstance(asked.until, str) else asked.until
+    n_steps = min(n, steps if isinstance(steps, int) else max(1, round(steps * n)))
+    greedy: list[Swept] = [GreedyStage(sweep, n_steps, asked.first)] if "greedy" in asked.order else []
+    return [*greedy, CumulativeStage(sweep, asked.order, n_steps, asked.orders, asked.first)]
+
+
+def _pairs(asked: SweepSpec, sweep: SweepStage) -> PairsStage:
+    if not isinstance(asked.pairs, str):
+        return PairsStage(sweep, _listed(sweep.model, asked.pairs))
+    if len(sweep.groups) < 2:
+        raise RequestError("heads", ",".join(sweep.groups), "a pair is of two heads; name at least two")
+    if asked.pairs == "direct" and not has_direct(
+        sweep.model, [part for parts in sweep.groups.values() for part in parts]
+    ):
+        raise RequestError(
+            "sweep.pairs", "direct", f"nothing goes straight to the output of {sweep.model.name}; say effect"
+        )
+    return PairsStage(sweep, asked.pairs, asked.top)
+
+
+def _listed(model: Model, pairs: Sequence[tuple[str, str]]) -> tuple[Pair, ...]:
+    """The pairs that are named, each once, its heads in the order in which they run."""
+    found: dict[Pair, None] = {}
+    for pair in pairs:
+        try:
+            heads = model.heads(list(pair))
+        except RequestError as error:
+            raise RequestError("sweep.pairs", error.value, error.remedy) from None
+        if len(heads) != 2:
+            raise RequestError("sweep.pairs", "+".join(pair), "a pair is two different heads, such as [L0H1,L1H2]")
+        found[heads[0], heads[1]] = None
+    return tuple(found)

@@ -1,0 +1,95 @@
+"""Two heads together: what ablating both does beyond the sum of what each does.
+
+Heads that stand in for each other show nothing singly and much jointly (Wang et al. 2022, arXiv:2211.00593, §3.3, call
+them backups); the difference has the other sign where one head works through the other.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from harness.hooks import Head
+from harness.metrics import name_of
+from harness.sweep.labels import EFFECT
+from harness.sweep.need import leading_of, means
+from harness.sweep.stage import SweepStage
+
+Pair = tuple[Head, Head]
+
+
+@dataclass(frozen=True)
+class PairsStage:
+    """The stage that ablates two heads together; one unit is a batch of prompts, all pairs and their heads on it.
+
+    `sweep` says how; its groups are the heads that may be chosen, one by one. `chosen` is ``all`` pairs of them, or
+    those among the `top` heads with the largest mean ``effect`` or ``direct`` effect (of which an earlier stage must
+    have found the values), or the pairs themselves.
+    """
+
+    sweep: SweepStage
+    chosen: str | tuple[Pair, ...] = "all"
+    top: int = 10
+
+    @property
+    def name(self) -> str:
+        return self.sweep.name
+
+    @property
+    def _heads(self) -> list[Head]:
+        return [Head.parse(name) for name in self.sweep.groups]
+
+    def plan(self, done: xr.Dataset | None = None) -> dict[str, Any]:
+        """The pairs. Raises `RequestError` where `done` lacks what they are chosen by."""
+        pairs = self._pairs(done)
+        return {**self._sweep(pairs).plan(), "pairs": [[str(head) for head in pair] for pair in pairs]}
+
+    def _pairs(self, done: xr.Dataset | None) -> list[Pair]:
+        if not isinstance(self.chosen, str):
+            return list(self.chosen)
+        if self.chosen == "all":
+            return list(combinations(self._heads, 2))
+        mean = means(done, self.chosen, self._heads, leading_of(self.sweep.metrics))
+        top = sorted(mean, key=lambda head: -abs(mean[head]))[: self.top]
+        return list(combinations([head for head in self._heads if head in top], 2))
+
+    def _sweep(self, pairs: Iterable[Pair]) -> SweepStage:
+        """The sweep of these pairs' heads one by one, then of the pairs."""
+        pairs = list(pairs)
+        singles = {str(head): (head,) for pair in pairs for head in pair}
+        return replace(self.sweep, groups=singles | {f"{a} + {b}": (a, b) for a, b in pairs})
+
+    def like(self) -> SweepStage:
+        """A sweep of as many pairs, known before they are chosen."""
+        known = self.chosen == "all" or not isinstance(self.chosen, str)
+        spread = self._heads[:: max(1, len(self._heads) // self.top)][: self.top]
+        return self._sweep(self._pairs(None) if known else combinations(spread, 2))
+
+    def _planned(self, plan: Mapping[str, Any]) -> SweepStage:
+        return self._sweep((Head.parse(a), Head.parse(b)) for a, b in plan["pairs"])
+
+    def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]:
+        return self._planned(plan).compute(plan, unit)
+
+    def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
+        """`pair_effect` [metric, prompt, pair] of both heads together, `pair_sum` of what each does by itself, their
+        `pair_difference`, and `clean`; which heads they are say the coordinates `head_a` and `head_b`."""
+        swept = self._planned(plan).assemble(plan, units)
+        effect = swept[EFFECT["pairs"]]
+        groups, (a, b) = list(effect["set"].values), np.array(plan["pairs"]).T
+        first, second = (effect.values[:, :, [groups.index(head) for head in side]] for side in (a, b))
+        joint = effect.values[:, :, len(groups) - len(a) :]
+        notes = {"chosen_by": self.chosen if isinstance(self.chosen, str) else "list"}
+        notes["ordered_by"] = name_of(leading_of(self.sweep.metrics))
+        plain = {key: effect.attrs[key] for key in effect.attrs if key in swept["clean"].attrs} | notes
+        dims = ("metric", "prompt", "pair")
+        made = {
+            "pair_effect": xr.DataArray(joint, dims=dims, attrs={**effect.attrs, **notes}),
+            "pair_sum": xr.DataArray(first + second, dims=dims, attrs={**plain, "together": "each by itself, summed"}),
+            "pair_difference": xr.DataArray(joint - (first + second), dims=dims, attrs=plain),
+            "clean": swept["clean"],
+        }
+        return xr.Dataset(made, {**swept["clean"].coords, "head_a": ("pair", a), "head_b": ("pair", b)})
