@@ -27,7 +27,7 @@ def groups(
         case "set":
             if not sets:
                 raise RequestError("sweep.sets", "{}", "name at least one set, such as sweep.sets={early: [L0H1, L1]}")
-            return {name: model.heads(list(members)) for name, members in sets.items()}
+            return {name: model.heads(list(members), f"sweep.sets.{name}") for name, members in sets.items()}
     raise RequestError("sweep.kind", kind, "known: single, layer, mlp, set")
 
 
