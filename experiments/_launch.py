@@ -8,12 +8,14 @@ import signal
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_type_hints
 
+import yaml
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -70,6 +72,7 @@ def _guarded(work: Callable[[], None]) -> int:
 
 def _main(name: str, act: Act) -> None:
     flags, overrides = _split(sys.argv[1:])
+    _check_flags(flags)
     composed = None if _words(flags) & NOT_COMPOSED else _compose(_value(flags, NAMES_CONFIG) or name, overrides)
     if flags or composed is None:
         return _through_hydra(name, act, flags, overrides)
@@ -77,12 +80,26 @@ def _main(name: str, act: Act) -> None:
 
 
 def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
-    folder = str(config.conf_dir().resolve())
+    folder, settings = str(config.conf_dir().resolve()), _as_settings(name, overrides)
     GlobalHydra.instance().clear()
-    with initialize_config_dir(folder, version_base="1.3"):
-        composed = compose(name, overrides=_as_settings(overrides))
-    GlobalHydra.instance().clear()
-    return composed
+    try:
+        with initialize_config_dir(folder, version_base="1.3"):
+            return _composed(name, settings)
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _composed(name: str, settings: Sequence[str]) -> DictConfig:
+    """The config with these settings; the first that Hydra cannot place is the one that is wrong."""
+    try:
+        return compose(name, overrides=list(settings))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if not settings:
+            raise
+        _composed(name, settings[:-1])
+        key, _, value = settings[-1].lstrip("+").partition("=")
+        remedy = f"this cannot stand there ({_one_line(error)}); --cfg job shows what does"
+        raise RequestError(key, value, remedy) from None
 
 
 def _through_hydra(name: str, act: Act, flags: Sequence[str], overrides: Sequence[str]) -> None:
@@ -91,7 +108,7 @@ def _through_hydra(name: str, act: Act, flags: Sequence[str], overrides: Sequenc
 
     scratch = tempfile.TemporaryDirectory()  # where a multirun notes what it swept, which nobody asked for
     aside = [f"hydra.sweep.dir='{scratch.name}'"] if _words(flags) & MULTIRUN else []
-    sys.argv[1:] = [*flags, *aside, *_as_settings(overrides)]
+    sys.argv[1:] = [*flags, *aside, *_as_settings(_value(flags, NAMES_CONFIG) or name, overrides)]
 
     @hydra.main(config_path=str(config.conf_dir().resolve()), config_name=name, version_base="1.3")
     def task(composed: DictConfig) -> None:
@@ -104,7 +121,10 @@ def _through_hydra(name: str, act: Act, flags: Sequence[str], overrides: Sequenc
 
 
 def _act(act: Act, composed: DictConfig) -> None:
-    values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=False)
+    try:
+        values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=False)
+    except OmegaConfBaseException as error:
+        raise RequestError(str(error.full_key), "${…}", f"{str(error).splitlines()[0]}: write a value") from None
     assert isinstance(values, dict)
     done = act({str(key): value for key, value in values.items() if key != "hydra"})
     if done is not None:
@@ -123,6 +143,19 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return flags, overrides
 
 
+def _check_flags(flags: Sequence[str]) -> None:
+    """What Hydra's parser of flags says of a wrong one, on one line."""
+
+    def refuse(message: str) -> NoReturn:
+        word, _, value = flags[0].partition("=")
+        raise RequestError(word, value, f"{message}; a key is written without dashes: heads=[L5H1]")
+
+    parser = get_args_parser()
+    parser.error = refuse
+    if not _words(flags) & {"--version"}:
+        parser.parse_args(list(flags))
+
+
 def _words(flags: Sequence[str]) -> set[str]:
     """The flags without their values."""
     return {flag.partition("=")[0] for flag in flags}
@@ -137,34 +170,35 @@ def _value(flags: Sequence[str], names: set[str]) -> str | None:
     return None
 
 
-def _as_settings(overrides: Sequence[str]) -> list[str]:
+def _as_settings(name: str, overrides: Sequence[str]) -> list[str]:
     """Overrides that Hydra will not refuse for their key, groups being checked here against what there is."""
-    return [_as_setting(text) for text in overrides]
+    keys, groups = _keys(name)
+    return [_as_setting(text, keys, groups) for text in overrides]
 
 
-def _as_setting(text: str) -> str:
+def _as_setting(text: str, keys: Collection[str], groups: Collection[str]) -> str:
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException:
-        key = text.split("=")[0]
-        raise RequestError(
-            key, text.partition("=")[2] or "???", "write key=value, and quote what has spaces or commas"
-        ) from None
-    key, groups = override.key_or_group, _groups()
+        override = None
+    if override is None or not override.key_or_group:
+        key, _, value = text.partition("=")
+        remedy = "write key=value, and quote a value that has spaces, commas or signs such as ~: \"key='…'\""
+        raise RequestError(key, value or "???", remedy)
+    key = override.key_or_group
     if key.startswith("hydra"):
         return text
     if key in groups and not override.is_delete():
         for choice in _choices(override):
             _check_choice(key, str(choice))
-        return text
+        return text.lstrip("+")
+    if (config.conf_dir() / key).is_dir() and key not in groups:
+        raise RequestError(key, text.partition("=")[2], f"there is no such key; {config.near(key, (*keys, *groups))}")
     return text if text[0] in "+~" else f"++{text}"
 
 
 def _choices(override: Any) -> list[Any]:
-    if override.is_sweep_override():
-        return list(override.sweep_string_iterator())
-    value = override.value()
-    return value if isinstance(value, list) else [value]
+    return list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
 
 
 def _check_choice(group: str, choice: str) -> None:
@@ -173,8 +207,12 @@ def _check_choice(group: str, choice: str) -> None:
         raise RequestError(group, "null" if choice == "None" else choice, config.near(choice, options))
 
 
-def _groups() -> set[str]:
-    return {path.name for path in config.conf_dir().iterdir() if any(path.glob("*.yaml"))}
+def _keys(name: str) -> tuple[list[str], list[str]]:
+    """The keys of a config's own file, and the groups that its defaults list chooses from."""
+    path = config.conf_dir() / f"{name}.yaml"
+    values = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    chosen = [group for entry in values.get("defaults", ()) if isinstance(entry, dict) for group in entry]
+    return [key for key in values if key not in ("defaults", "hydra")], [group for group in chosen if " " not in group]
 
 
 def _options(group: str) -> tuple[str, ...]:
@@ -193,6 +231,10 @@ PLACE = ("store", "run", "resume", "dry_run")
 
 
 def _run(runner: str, values: dict[str, Any]) -> Path | None:
+    known = (*get_type_hints(config.RunSpec), *PLACE)
+    for key in values:
+        if key not in known:
+            raise RequestError(key, values[key], f"there is no such key; {config.near(key, known)}")
     where = config.parse(config.Place, {key: values.pop(key) for key in PLACE if key in values})
     asked = config.parse(config.RunSpec, values)
 

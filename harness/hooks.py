@@ -118,22 +118,22 @@ Layers = int | Mapping[str, int]
 
 def check_head(head: Head, model: str, n_layers: Layers, n_heads: int) -> Head:
     """The head itself, if the model has it; otherwise a `RequestError` that says what it has."""
-    _named(str(head), model, _by_stack(n_layers), n_heads)
+    _named(str(head), model, _by_stack(n_layers), n_heads, "heads")
     return head
 
 
 def parse_heads(
-    asked: str | Head | Iterable[str | Head], model: str, n_layers: Layers, n_heads: int
+    asked: str | Head | Iterable[str | Head], model: str, n_layers: Layers, n_heads: int, key: str = "heads"
 ) -> tuple[Head, ...]:
     """``"all"``, one head, or names such as ``["L5H1", "L7"]`` (a whole layer) or ``["cross"]`` (a whole stack of an
-    encoder-decoder), to heads in the order in which they run, each once."""
+    encoder-decoder), to heads in the order in which they run, each once. A `RequestError` names `key`."""
     names = [asked] if isinstance(asked, str | Head) else list(asked)
     stacks = _by_stack(n_layers)
     if names == ["all"]:
         return _all(stacks, n_heads)
-    wanted = {head for name in names for head in _named(_written(name), model, stacks, n_heads)}
+    wanted = {head for name in names for head in _named(_written(name), model, stacks, n_heads, key)}
     if not wanted:
-        raise RequestError("heads", "[]", "name at least one head, or say heads=all")
+        raise RequestError(key, "[]", f"name at least one head, or say {key}=all")
     return tuple(head for head in _all(stacks, n_heads) if head in wanted)
 
 
@@ -151,25 +151,33 @@ def _all(stacks: Mapping[str, int], n_heads: int) -> tuple[Head, ...]:
     )
 
 
-def _named(name: str, model: str, stacks: Mapping[str, int], n_heads: int) -> list[Head]:
+def _named(name: str, model: str, stacks: Mapping[str, int], n_heads: int, key: str) -> list[Head]:
     """The heads that one name means; a `RequestError` for those that the model does not have."""
     stack, layer, number = _parts(name)
     if layer is None and not stack:
-        raise RequestError("heads", name, "a head is written L5H1 (layer 5, head 1), its whole layer L5")
+        raise RequestError(key, name, _spelling(stacks))
     if stack not in stacks:
         known = " or ".join(f"{known}.{name}" for known in stacks)
         remedy = f"{model} has only one stack: leave out {stack}" if "" in stacks else f"of which stack? Write {known}"
-        raise RequestError("heads", name, remedy)
+        raise RequestError(key, name, remedy)
     of = f"the {stack} stack of {model}" if stack else model
     if layer is not None and layer >= stacks[stack]:
-        raise RequestError("heads", name, f"{name} is outside {of}: it has layers 0-{stacks[stack] - 1}")
+        raise RequestError(key, name, f"{name} is outside {of}: it has layers 0-{stacks[stack] - 1}")
     if number is not None and number >= n_heads:
-        raise RequestError("heads", name, f"{name} is outside {of}: it has heads 0-{n_heads - 1} in each layer")
+        raise RequestError(key, name, f"{name} is outside {of}: it has heads 0-{n_heads - 1} in each layer")
     return [
         Head(at, head, stack)
         for at in (range(stacks[stack]) if layer is None else [layer])
         for head in (range(n_heads) if number is None else [number])
     ]
+
+
+def _spelling(stacks: Mapping[str, int]) -> str:
+    """How heads are written, of a model with these stacks."""
+    if "" in stacks:
+        return "a head is written L5H1 (layer 5, head 1), its whole layer L5, all heads are all, by itself"
+    first = next(iter(stacks))
+    return f"a head is written {first}.L5H1, its layer {first}.L5, its stack {first}; stacks: {', '.join(stacks)}"
 
 
 def _parts(name: str) -> tuple[str, int | None, int | None]:

@@ -41,7 +41,7 @@ def changed(path, value):
         ("attribution.rollout.residul", 1, "there is no such key; did you mean 'residual'?"),
         ("attribution.rollout.residual", 2, "attribution.rollout.residual=2: input should be less than or equal to 1"),
         ("seed", "x", "seed=x: input should be a valid integer"),
-        ("metrics", 3, "metrics=3: input should be a valid tuple"),
+        ("metrics", 3, "metrics=3: give a list, such as metrics=[…]"),
     ],
 )
 def test_a_mistake_names_the_key_the_value_and_the_remedy(path, value, says):

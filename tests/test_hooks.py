@@ -65,8 +65,8 @@ def test_heads_of_an_encoder_decoder_name_their_stack():
         ("cross.L2", T5, "cross.L2 is outside the cross stack of m: it has layers 0-1"),
         ("encoder.L0H9", T5, "encoder.L0H9 is outside the encoder stack of m: it has heads 0-1 in each layer"),
         ("cross.L1H0", 4, "m has only one stack: leave out cross"),
-        ("crossL1", T5, "a head is written L5H1"),
-        ("cross.", T5, "a head is written L5H1"),
+        ("crossL1", T5, "a head is written encoder.L5H1"),
+        ("cross.", T5, "a head is written encoder.L5H1"),
     ],
 )
 def test_a_head_of_the_wrong_stack_is_refused(name, layers, text):

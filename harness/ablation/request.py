@@ -66,7 +66,10 @@ def _reference(name: str, model: Model, prompts: Prompts) -> Prompts:
     usable = tuple(known for known in _names(PromptSpec) if _has_defaults(known))
     if name not in usable:
         raise RequestError("ablation.reference", name, near(name, ("self", *usable)))
-    reference = load_prompts(name, model)
+    try:
+        reference = load_prompts(name, model)
+    except RequestError as error:
+        raise RequestError("ablation.reference", name, f"{model.name} cannot read these ({error}); say self") from None
     if reference.length.max() < 2 <= prompts.length.max():
         raise RequestError("ablation.reference", name, "its prompts have one token each; take a longer reference")
     return reference

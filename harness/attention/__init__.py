@@ -9,7 +9,7 @@ import xarray as xr
 
 from harness.attention.capture import Kind, Variable, sizes, variables
 from harness.attention.capture import activations as activations
-from harness.config import CacheSpec, RequestError
+from harness.config import CacheSpec
 from harness.hooks import Head
 from harness.models import Model
 from harness.prompts import Prompts, batches
@@ -42,10 +42,7 @@ class CacheStage:
     @classmethod
     def of(cls, model: Model, prompts: Prompts, spec: CacheSpec) -> "CacheStage":
         """The stage that is asked for. Raises `RequestError` for heads that the model does not have."""
-        try:
-            heads = None if spec.heads == ("all",) else model.heads(list(spec.heads))
-        except RequestError as error:
-            raise RequestError("cache.heads", error.value, error.remedy) from None
+        heads = None if spec.heads == ("all",) else model.heads(list(spec.heads), "cache.heads")
         return cls(model, prompts, spec.dtype, spec.also, heads)
 
     @property

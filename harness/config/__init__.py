@@ -17,6 +17,7 @@ from harness.config.crossing import named_model as named_model
 from harness.config.crossing import parse as parse
 from harness.config.errors import RequestError as RequestError
 from harness.config.errors import near as near
+from harness.config.errors import quoted as quoted
 from harness.config.models import GgufModel as GgufModel
 from harness.config.models import HubModel as HubModel
 from harness.config.models import ModelBase as ModelBase

@@ -14,6 +14,17 @@ from harness.config.models import ModelSpec
 
 T = TypeVar("T")
 
+#: What pydantic says in Python's words, said in those of a command line.
+_PLAIN = {
+    "bool_parsing": "say true or false",
+    "bool_type": "say true or false",
+    "dict_type": "give names and what they stand for, such as {key}={{a: …}}",
+    "mapping_type": "give names and what they stand for, such as {key}={{a: …}}",
+    "tuple_type": "give a list, such as {key}=[…]",
+    "too_short": "name at least one",
+    "string_too_short": "this is empty: say which, or leave the key out",
+}
+
 
 def parse(kind: type[T] | Any, values: Mapping[str, Any], prefix: str = "") -> T:
     """`values` as a frozen spec of this kind; a `RequestError` for the first thing that is wrong.
@@ -52,7 +63,8 @@ def named_model(name: str, **overrides: object) -> Any:
 
 
 def _first_mistake(error: ValidationError, kind: Any, prefix: str, values: Any) -> RequestError:
-    first: Any = error.errors()[0]
+    # A value that others are taken from (seed) is itself what is wrong, so the shortest path goes first.
+    first: Any = min(error.errors(), key=lambda each: len(each["loc"]))
     path, siblings, inside = _walk(kind, [str(part) for part in first["loc"]])
     if path[-1:] == ["0"] and not isinstance(_at(values, path[:-1]), list | tuple):
         path = path[:-1]  # one word was made a list of one
@@ -73,6 +85,8 @@ def _first_mistake(error: ValidationError, kind: Any, prefix: str, values: Any) 
             return RequestError(tag_key, context.get("tag", "???"), near(context.get("tag", ""), options))
         case "literal_error":
             return RequestError(key, first["input"], near(first["input"], _quoted(first["ctx"]["expected"])))
+        case kind_of_mistake if kind_of_mistake in _PLAIN:
+            return RequestError(key, first["input"], _PLAIN[kind_of_mistake].format(key=key))
     return RequestError(key, first["input"], first["msg"][0].lower() + first["msg"][1:])
 
 

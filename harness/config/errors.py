@@ -15,6 +15,11 @@ class RequestError(ValueError):
         super().__init__(" ".join(f"{key}={value}: {remedy}".split()))
 
 
+def quoted(text: str, at_most: int = 40) -> str:
+    """A text between quotation marks, as Python writes it; a long one is cut, and says so."""
+    return repr(text if len(text) <= at_most else text[:at_most] + "…")
+
+
 def near(word: object, options: Sequence[str]) -> str:
     """``"did you mean 'x'? "`` if one of the options is close, and all of them after it."""
     close = get_close_matches(str(word), list(options), n=1)

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from harness.config.types import Count, Names, PositiveInt, Seed, spec
+from harness.config.types import Count, Names, PathText, PositiveInt, Seed, spec
 
 
 @spec
@@ -64,7 +64,7 @@ class FilePrompts:
     `InlinePrompts`; `tags` are columns that travel with the results. `n` rows are drawn, or all are taken."""
 
     name: Literal["file"]
-    path: str
+    path: PathText
     column: str = "text"
     pair: str | None = None
     target: str | None = None

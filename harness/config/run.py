@@ -15,7 +15,7 @@ from harness.config.errors import RequestError, near
 from harness.config.models import ModelSpec
 from harness.config.prompts import PromptSpec
 from harness.config.published import Published
-from harness.config.types import Fraction, Names, OpenFraction, PathText, PositiveInt, Seed, spec
+from harness.config.types import Fraction, Names, OpenFraction, PathText, Seed, spec
 
 
 def _listed(value: Any) -> Any:
@@ -111,11 +111,12 @@ _READ_BY: dict[str, tuple[Kind, ...]] = {
 
 @spec
 class StatsSpec:
-    """How effects become claims. `min_effect` is a share of the clean value."""
+    """How effects become claims. `min_effect` is a share of the clean value; all `resamples` of a head's mean are held
+    at once."""
 
     confidence: OpenFraction = 0.95
     level: OpenFraction = 0.05
-    resamples: PositiveInt = 10_000
+    resamples: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     min_effect: Annotated[float, Field(ge=0)] = 0.05
     seed: Seed = 0
 

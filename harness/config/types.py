@@ -11,8 +11,8 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field,))
 def spec(cls: type[T]) -> type[T]:
-    """A frozen dataclass that refuses unknown keys and values of another type."""
-    made: Any = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))(cls)
+    """A frozen dataclass that refuses unknown keys, values of another type, and numbers that are none."""
+    made: Any = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))(cls)
     return made
 
 
@@ -42,6 +42,6 @@ def _path(value: Any) -> Any:
 
 
 Text = Annotated[str, BeforeValidator(_text)]
-PathText = Annotated[str, BeforeValidator(_path)]
+PathText = Annotated[str, Field(min_length=1), BeforeValidator(_path)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Bos = Literal["auto", "always", "never"]

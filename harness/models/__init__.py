@@ -142,9 +142,9 @@ class Model:
         assert self.head is not None
         return self.head(self.last_hidden(given)[:, 0])
 
-    def heads(self, asked: Any = "all") -> tuple[hooks.Head, ...]:
-        """The heads that a request names, checked against this model."""
-        return hooks.parse_heads(asked, self.name, self.shape.stacks, self.shape.n_heads)
+    def heads(self, asked: Any = "all", key: str = "heads") -> tuple[hooks.Head, ...]:
+        """The heads that a request names under `key`, checked against this model."""
+        return hooks.parse_heads(asked, self.name, self.shape.stacks, self.shape.n_heads, key)
 
 
 def load_model(model: str | Any, **overrides: object) -> Model:

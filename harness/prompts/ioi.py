@@ -53,7 +53,7 @@ def _is_single(model: Model, name: str) -> bool:
 def _prompt(model: Model, template: str, number: int, names: list[str], answer_first: Any) -> Prompt:
     answer, subject, third = (f" {name}" for name in names)
     first, second = (answer, subject) if answer_first else (subject, answer)
-    prompt = from_text(model, template.format(A=first, B=second, S=subject), f"template {number}")
+    prompt = from_text(model, template.format(A=first, B=second, S=subject), f"template {number}", "prompts")
     other = model.tokens.encode(template.format(A=first, B=second, S=third))
     named = with_answer(model, prompt, answer, subject, ("prompts.names", "prompts.names"))
     return replace(named, counterfactual=other.token_id)

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Int
 
+from harness import config
 from harness.config import RequestError
 from harness.models import Inputs, Kind, Model
 from harness.models.tokens import Encoded
@@ -209,7 +210,7 @@ def _check_scored(number: int, prompt: Prompt, model: Model) -> None:
     remedy = "make it longer"
     if model.kind == "encoder_decoder":
         remedy = "say what should be written: prompts.target=…, prompts.answer=… or prompts.generate=n"
-    raise RequestError("prompts", repr(prompt.text), f"prompt {number} has no token to predict: {remedy}")
+    raise RequestError("prompts", config.quoted(prompt.text), f"prompt {number} has no token to predict: {remedy}")
 
 
 def _grids(made: Sequence[Encoded], word: Sequence[Sequence[int]]) -> Source:

@@ -49,6 +49,8 @@ def from_text(
     That is every next token of a decoder, every token in turn of a masked-LM, every token of the `target` that an
     encoder-decoder writes (with the one that ends it), nothing of a model that gives a label or a vector.
     """
+    if pair is not None:
+        _check_pair(model, pair)
     encoded = model.tokens.encode(text, pair)
     _check_length(encoded, text, model, key)
     word = words.split([text, pair or ""], encoded.span, encoded.token, encoded.segment)
@@ -56,7 +58,9 @@ def from_text(
     if model.kind == "encoder_decoder":
         return _to_write(model, read, target)
     if target is not None:
-        raise RequestError("prompts.target", repr(target), f"{model.name} is {NOUN[model.kind]} and writes no target")
+        raise RequestError(
+            "prompts.target", config.quoted(target), f"{model.name} is {NOUN[model.kind]} and writes no target"
+        )
     ordinary = {at: token for at, token in enumerate(encoded.token_id) if not encoded.special[at]}
     match model.kind:
         case "decoder":
@@ -123,16 +127,25 @@ def _answer_place(model: Model, prompt: Prompt) -> int:
             if prompt.encoded.token_id.count(mask) != 1:
                 name = model.tokens.string(mask)
                 remedy = f"write {name} once, where the answer should stand"
-                raise RequestError("prompts.text", repr(prompt.text), remedy)
+                raise RequestError("prompts.text", config.quoted(prompt.text), remedy)
             return prompt.encoded.token_id.index(mask)
     return len(prompt.encoded.token_id) - 1
 
 
+def _check_pair(model: Model, pair: str) -> None:
+    if model.kind == "decoder":
+        remedy = f"{model.name} is a decoder and reads one text: write both in prompts.text"
+        raise RequestError("prompts.pair", config.quoted(pair), remedy)
+    if not pair.strip():
+        raise RequestError("prompts.pair", repr(pair), "a second text must not be empty: write one, or leave out pair")
+
+
 def _check_length(encoded: Encoded, text: str, model: Model, key: str) -> None:
     n, limit = len(encoded.token_id), model.shape.n_ctx
+    if max(encoded.token_id, default=0) >= model.shape.d_vocab:
+        remedy = f"{model.name} has no tokens for these words; prompts=induction draws from those that it has"
+        raise RequestError(key, config.quoted(text), remedy)
     if not text.strip() or all(encoded.special):
-        raise RequestError(key, repr(text), "a prompt must have at least one token of text")
-    if max(encoded.token_id) >= model.shape.d_vocab:
-        raise RequestError(key, repr(text[:40]), f"{model.name} has no tokens for these words")
+        raise RequestError(key, config.quoted(text), "a prompt must have at least one token of text")
     if n > limit:
-        raise RequestError(key, repr(text[:20] + "…"), f"this prompt has {n} tokens, {model.name} takes {limit}")
+        raise RequestError(key, config.quoted(text, 20), f"this prompt has {n} tokens, {model.name} takes {limit}")

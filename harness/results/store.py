@@ -28,19 +28,19 @@ LOCK = ".lock"
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Inside, what the disk refuses becomes a `RequestError` that says where and what to do."""
+def writing(path: Path, key: str = "store") -> Iterator[None]:
+    """Inside, what the disk refuses becomes a `RequestError` that says where and what to do: change `key`."""
     try:
         yield
     except OSError as error:
         if error.errno not in DISK:
             raise
-        raise RequestError("store", path, f"{DISK[error.errno]}; choose another with store=DIR") from error
+        raise RequestError(key, path, f"{DISK[error.errno]}; choose another with {key}=DIR") from error
 
 
 def make_folder(path: Path) -> Path:
     """An empty run directory. An existing one that holds something is refused."""
-    with writing(path):
+    with writing(path, "run"):
         path.mkdir(parents=True, exist_ok=True)
         check_empty(path)
     return path

@@ -29,7 +29,7 @@ def saved_spec(folder: Path, key: str = "resume") -> RunSpec:
     """The spec that a run directory was made from."""
     try:
         return config.parse(RunSpec, yaml.safe_load((folder / "spec.yaml").read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise RequestError(key, folder, "there is no run here: it has no spec.yaml") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise RequestError(key, folder, f"its spec.yaml is damaged ({error})") from None

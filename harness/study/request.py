@@ -90,7 +90,4 @@ def _check_end(parts: Sequence[str], work: Work) -> None:
         if not 0 <= number < len(work.prompts):
             raise RequestError("show.prompts", number, f"the run has prompts 0-{len(work.prompts) - 1}")
     if shown.heads:
-        try:
-            work.model.heads(list(shown.heads))
-        except RequestError as error:
-            raise RequestError("show.heads", error.value, error.remedy) from None
+        work.model.heads(list(shown.heads), "show.heads")

@@ -36,7 +36,7 @@ def groups(
 def _sets(model: Model, sets: Mapping[str, Iterable[Any]] | None) -> dict[str, tuple[Part, ...]]:
     if not sets:
         raise RequestError("sweep.sets", "{}", "name at least one set, such as sweep.sets={early: [L0H1, L1]}")
-    return {name: model.heads(list(members)) for name, members in sets.items()}
+    return {name: model.heads(list(members), f"sweep.sets.{name}") for name, members in sets.items()}
 
 
 def _others(chosen: Iterable[Head], kept: Iterable[Part], name: str) -> tuple[Part, ...]:

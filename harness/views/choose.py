@@ -69,7 +69,7 @@ def first_head(run: "Run") -> Head | None:
     """The head to open with: the one asked for, the largest effect on the leading metric, or the first there is."""
     asked = (run.spec.get("show") or {}).get("heads")
     if asked:
-        return parse_heads(asked, _model(run), *_shape(run))[0]
+        return parse_heads(asked, _model(run), *_shape(run), "show.heads")[0]
     if "effect" in run.data and ablated_heads(run):
         return top_heads(run, lead_metric(run), 1)[0]
     return next(iter(all_heads(run)), None)
