@@ -11,6 +11,7 @@ from harness import ablation, attribution, config, stats
 from harness.attention import CacheStage
 from harness.config import RequestError, RunSpec
 from harness.execute import Stage
+from harness.faithfulness.stage import AttributionStage
 from harness.metrics import METRICS, choose
 from harness.models import Model, load_model
 from harness.prompts import Prompts, load_prompts
@@ -18,9 +19,10 @@ from harness.sweep import SweepStage, groups
 
 #: Which parts each runner has.
 PARTS = {
-    "study": ("patterns", "sweep", "rollout"),
+    "study": ("patterns", "sweep", "rollout", "attribution"),
     "cache_attention": ("patterns", "rollout"),
     "ablate_heads": ("sweep",),
+    "compare_attributions": ("patterns", "rollout", "attribution"),
 }
 
 
@@ -61,6 +63,8 @@ def prepare(runner: str, spec: RunSpec) -> Work:
         stages.append(CacheStage.of(model, prompts, spec.cache))
     if "sweep" in parts:
         stages += _sweeps(spec, model, prompts)
+    if "attribution" in parts:
+        stages.append(AttributionStage(model, prompts, spec.attribution))
     work = Work(runner, spec, model, prompts, stages)
     _check_end(parts, work)
     return work
