@@ -147,7 +147,7 @@ def test_unknown_tokens_are_text_and_marks_are_not(tokens):
 @pytest.mark.parametrize("shape", ["llama", "t5"])
 def test_words_of_generated_text_go_on_where_the_prompt_ends(tiny, shape):
     prompts = harness.load_prompts("inline", tiny(shape), text=["Mary and 犬"], generate=12)
-    text = words.joined(prompts.word_text[0], prompts.special[0])
+    text = words.joined(prompts.word_text[0])
     tokens = [int(token) for token in prompts.token_id[0] if token >= 0]
     special = tiny(shape).tokens.special_ids
     assert text == tiny(shape).tokenizer.decode([token for token in tokens if token not in special])
@@ -157,7 +157,7 @@ def test_the_run_says_how_words_were_found(tokens, tiny):
     data = harness.load_prompts("inline", tiny(), text=["犬が走る", "a dog", "中文"]).dataset()
     assert data.word.attrs["method"].startswith("white space and punctuation; MeCab (unidic-lite")
     assert data.word.attrs["method"].endswith("characters (no segmenter for this script)")
-    joined = [words.joined(*row) for row in zip(data.word_text.values, data.special.values, strict=True)]
+    joined = [words.joined(row) for row in data.word_text.values]
     assert joined == ["犬が走る", "a dog", "中文"]
 
 
@@ -179,6 +179,6 @@ def test_a_t5_folder_with_a_sentencepiece_tokenizer_keeps_the_words_of_both_text
     loaded = harness.load_model("path", path=str(tmp_path))
     prompts = harness.load_prompts("inline", loaded, text=["The dog chased 猫 😀"], target=["犬が猫を追う。"])
     data = prompts.dataset()
-    assert words.joined(data.source_word_text.values[0], data.source_special.values[0]) == "The dog chased 猫 😀"
-    assert words.joined(data.word_text.values[0], data.special.values[0]) == "犬が猫を追う。"
+    assert words.joined(data.source_word_text.values[0]) == "The dog chased 猫 😀"
+    assert words.joined(data.word_text.values[0]) == "犬が猫を追う。"
     assert "MeCab" in data.word.attrs["method"]

@@ -78,7 +78,7 @@ def axis(run: "Run", prompt: int, level: str = "token", special: str = "keep", s
     marked = row["special"].astype(bool)[first]
     sentence = f"{prefix}sentence"
     of = _row(run, sentence, prompt, length)[first] if sentence in run.data else np.zeros(len(first))
-    text = by_token if level == "token" else [word_text[at] for at in first]
+    text = by_token if level == "token" else [word_text[at] or by_token[at] for at in first]
     kept = ~marked if special == "drop" else np.ones(len(first), dtype=bool)
     return Axis(level, place, tuple(text), marked, of.astype(int), kept)
 

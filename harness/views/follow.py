@@ -66,10 +66,11 @@ def followed(
     wanted = [keys] if isinstance(keys, str | int) else list(keys)
     places = [place_of(theirs, key, "keys") for key in wanted]
     pairs = [Pair(_name(ours, at), _name(theirs, key), at, key, values[..., at, key]) for key in places]
-    ahead = [pair.key for pair in pairs if first == second and pair.key_at > at and not pair.weight.any()]
+    same = first.startswith("source_") == second.startswith("source_")
+    ahead = [pair.key for pair in pairs if same and pair.key_at > at and not pair.weight.any()]
     said = [told(raw, ours, theirs)]
     if ahead:
-        said.append(f"No weight on {', '.join(ahead)}: what comes later cannot be seen from {ours.labels[at]}.")
+        said.append(f"What comes later cannot be seen from “{ours.labels[at]}”: {', '.join(ahead)}.")
     return Followed(tuple(pairs), tuple(map(int, pattern["layer"].values)), stack, " ".join(filter(None, said)))
 
 

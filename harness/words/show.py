@@ -52,6 +52,6 @@ def _parts(spelled: str, n: int) -> list[str]:
     ]
 
 
-def joined(word_text: Row, special: Row) -> str:
-    """The text of a prompt from what a run keeps of it; special tokens, which may not stand in it, left out."""
-    return "".join(str(text) for text, mark in zip(word_text, special, strict=True) if not mark)
+def joined(word_text: Row) -> str:
+    """The text of a prompt from what a run keeps of it; the two texts of a pair follow each other."""
+    return "".join(map(str, word_text))

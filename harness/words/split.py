@@ -22,8 +22,8 @@ class Words:
     """The words of a prompt's tokens.
 
     `index` is each token's word, counted from 0. `text` has, at each word's first token, the word as it stands in the
-    text with the white space before it, and ``""`` at its other tokens: the words of the tokens that stand in a text,
-    joined, are that text. `ways` says how words were found.
+    text with the white space before it; ``""`` at its other tokens, and for a special token that was added. Joined, it
+    is the text. `ways` says how words were found.
     """
 
     index: tuple[int, ...]
@@ -80,7 +80,8 @@ def _unplaced(placed: Sequence[Placed]) -> tuple[dict[int, Key], dict[Key, str]]
         piece = each.token.startswith("##") or (spaced and not each.token[:1].isspace())
         goes_on = piece and at - 1 in keys and not (each.special or placed[at - 1].special)
         key = key if goes_on else (-1, at)
-        keys[at], parts[key] = key, parts.get(key, "") + (each.token.removeprefix("##") or each.token)
+        read = "" if each.special else each.token.removeprefix("##") or each.token
+        keys[at], parts[key] = key, parts.get(key, "") + read
     return keys, parts
 
 

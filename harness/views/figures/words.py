@@ -36,7 +36,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Where text is set: axes whose units are inches, y downwards, the width of a line, and a letter's size in points."""
+    """Where text is set: axes in inches, y downwards; the width of a line, and the size of a letter in points."""
 
     axes: Axes
     width: float
