@@ -129,7 +129,7 @@ def _attributed(
 ) -> tuple[Float[np.ndarray, " position"], str]:
     """A method's scores for one target, or averaged over all that the prompt has."""
     length = int(run.data["length"].values[prompt])
-    array = run.data["attribution"].sel(method=method).isel(prompt=prompt).transpose("target_position", "position")
+    array = run.data["attribution"].sel({"method": method}).isel(prompt=prompt).transpose("target_position", "position")
     values = array.values.astype(float)[:length, :length]
     targets = np.flatnonzero(np.isfinite(values).any(axis=1))
     if not len(targets):
@@ -142,7 +142,9 @@ def _attributed(
         targets = np.array([at])
     mean = np.nan_to_num(values[targets]).mean(axis=0)
     where = (
-        f"prediction at {_at(run, prompt, targets[0])}" if len(targets) == 1 else f"mean of {len(targets)} predictions"
+        f"prediction at {_at(run, prompt, int(targets[0]))}"
+        if len(targets) == 1
+        else f"mean of {len(targets)} predictions"
     )
     return mean, where
 
