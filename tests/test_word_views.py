@@ -230,6 +230,16 @@ def test_the_runs_own_gradients_come_first_for_one_prediction_or_their_mean(run)
         colours.coloured(given, 0, query=4)
 
 
+def test_targets_may_be_counted_on_their_own(run):
+    values = np.full((2, 2, 2, 8), np.nan)
+    values[0, 1] = [[0, 1, 2, 3, *[np.nan] * 4], [5, 4, 3, 2, 1, 0, np.nan, np.nan]]
+    given = attributed(run, values)
+    given = replace(given, data=given.data.assign(explained=(("prompt", "target_position"), [[3, 5], [-1, -1]])))
+    found = colours.coloured(given, 0, query=5, special="keep").texts[0]
+    np.testing.assert_allclose(found.by["token"].score, [5, 4, 3, 2, 1, 0, 0, 0])
+    assert found.told == "prediction at “cat” (token 5)"
+
+
 def test_the_gradients_page_equals_plain_hugging_face_and_autograd(smollm2, tmp_path):
     """The norms of the loss's gradient at the embeddings, summed over pieces and scaled, written out here."""
     from transformers import AutoModelForCausalLM

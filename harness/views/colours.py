@@ -127,26 +127,24 @@ def _given(given: Scores, prompt: int, length: int) -> Float[np.ndarray, " posit
 def _attributed(
     run: "Run", prompt: int, method: str, query: str | int | None
 ) -> tuple[Float[np.ndarray, " position"], str]:
-    """A method's scores for one target, or averaged over all that the prompt has."""
+    """A method's scores for the prediction made at one position, or their mean over all that it explains."""
     length = int(run.data["length"].values[prompt])
     array = run.data["attribution"].sel({"method": method}).isel(prompt=prompt).transpose("target_position", "position")
-    values = array.values.astype(float)[:length, :length]
+    values = array.values.astype(float)[:, :length]
     targets = np.flatnonzero(np.isfinite(values).any(axis=1))
+    made_at = run.data["explained"].values[prompt] if "explained" in run.data else np.arange(len(values))
     if not len(targets):
         raise RequestError("method", method, f"it has no scores on prompt {prompt}")
     if query is not None:
         at = place_of(axis(run, prompt), query, "query")
-        if at not in targets:
-            known = ", ".join(map(str, targets))
+        known = ", ".join(str(made_at[target]) for target in targets)
+        targets = targets[made_at[targets] == at]
+        if not len(targets):
             raise RequestError("query", query, f"{method} explains the predictions at positions {known}")
-        targets = np.array([at])
     mean = np.nan_to_num(values[targets]).mean(axis=0)
-    where = (
-        f"prediction at {_at(run, prompt, int(targets[0]))}"
-        if len(targets) == 1
-        else f"mean of {len(targets)} predictions"
-    )
-    return mean, where
+    if len(targets) > 1:
+        return mean, f"mean of {len(targets)} predictions"
+    return mean, f"prediction at {_at(run, prompt, int(made_at[targets[0]]))}"
 
 
 def _at(run: "Run", prompt: int, position: int) -> str:
