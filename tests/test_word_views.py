@@ -208,7 +208,7 @@ def test_an_attention_row_of_a_head_or_of_the_mean(run):
     np.testing.assert_allclose(colours.coloured(unscored, 0, special="keep").texts[0].by["token"].score, mean.mean(0))
 
 
-def attributed(run, values, methods=("raw", "gradient_norm")):
+def attributed(run, values, methods=("raw", "gradient")):
     """The run with attributions [prompt, method, target_position, position]."""
     over = ("prompt", "method", "target_position", "position")
     data = run.data.assign(attribution=xr.DataArray(values, dims=over)).assign_coords(method=list(methods))
@@ -220,13 +220,13 @@ def test_the_runs_own_gradients_come_first_for_one_prediction_or_their_mean(run)
     values[0, 1, 3, :4], values[0, 1, 5, :6] = [0, 1, 2, 3], [5, 4, 3, 2, 1, 0]
     given = attributed(run, values)
     found = colours.coloured(given, 0, special="keep")
-    assert found.what == "gradient_norm scores"
+    assert found.what == "gradient scores"
     np.testing.assert_allclose(found.texts[0].by["token"].score, [2.5, 2.5, 2.5, 2.5, 0.5, 0, 0, 0])
     assert found.texts[0].told == "mean of 2 predictions"
     one = colours.coloured(given, 0, query=5, special="keep").texts[0]
     np.testing.assert_allclose(one.by["token"].score, [5, 4, 3, 2, 1, 0, 0, 0])
     assert one.told == "prediction at “cat” (token 5)"
-    with pytest.raises(RequestError, match="query=4: gradient_norm explains the predictions at positions 3, 5"):
+    with pytest.raises(RequestError, match="query=4: gradient explains the predictions at positions 3, 5"):
         colours.coloured(given, 0, query=4)
 
 
@@ -265,9 +265,40 @@ def test_the_gradients_page_equals_plain_hugging_face_and_autograd(smollm2, tmp_
     values = np.full((1, 1, n, n), np.nan)
     values[0, 0, n - 2] = norm
     made = fake_run(tmp_path, tokens=[["x"] * n])
-    made = attributed(replace(made, data=prompts.dataset()), values, ["gradient_norm"])
+    made = attributed(replace(made, data=prompts.dataset()), values, ["gradient"])
     (words,) = told(views.saliency(made).html)
     assert [word for word, *_ in words] == ["The", "unhappiest", "dog", "chased", "the", "猫"]
+    np.testing.assert_allclose([float(score) for _, score, *_ in words], by_word, rtol=1e-3)
+    np.testing.assert_allclose([float(percent) for *_, percent, _ in words], 100 * share, atol=0.51)
+
+
+def test_a_runs_own_gradients_equal_plain_hugging_face_word_by_word(command):
+    """From the command to the page: norms averaged over the explained predictions, summed over each word."""
+    pytest.importorskip("harness.faithfulness")
+    from harness.models import random as random_models
+
+    text = "The unhappiest dog chased the 猫 drumstick"
+    asked = ("model=random", "prompts=inline", f"prompts.text=['{text}']", "attribution.methods=[rollout,gradient]")
+    code, out, err = command("compare_attributions", *asked)
+    assert code == 0, err
+    run = harness.open_run(out.strip())
+
+    plain, tokenizer, _ = random_models.build("llama", 0)
+    token_id = torch.tensor(
+        [[run.data["token_id"].values[0, 0], *tokenizer(text, add_special_tokens=False)["input_ids"]]]
+    )
+    norms = []
+    for position in run.data["explained"].values[0]:
+        vectors = plain.get_input_embeddings()(token_id).detach().requires_grad_(True)
+        scores = plain(inputs_embeds=vectors).logits[0, position].log_softmax(-1)
+        (-scores[token_id[0, position + 1]]).backward()
+        norms.append(vectors.grad[0].double().norm(dim=-1).numpy())
+    spans = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
+    piece = np.array([text[: start + 1].count(" ") for start, _ in spans])
+    by_word = np.array([np.mean(norms, axis=0)[1:][piece == word].sum() for word in range(7)])
+    share = (by_word - by_word.min()) / (by_word.max() - by_word.min())
+    (words,) = told(views.saliency(run).html)
+    assert [" ".join(word for word, *_ in words)] == [text]
     np.testing.assert_allclose([float(score) for _, score, *_ in words], by_word, rtol=1e-3)
     np.testing.assert_allclose([float(percent) for *_, percent, _ in words], 100 * share, atol=0.51)
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from harness.results import Run
 
 SCALES = ("text", "shared")
+#: What a run calls the norm of the loss's gradient at the embeddings, which is shown first.
+_GRADIENT = ("gradient", "gradient_norm")
 #: More texts than this are asked for by number.
 MANY = 40
 
@@ -100,8 +102,8 @@ def _method(run: "Run", method: str | None) -> str | None:
     if method is not None and method not in known:
         remedy = f"the run has {', '.join(known)}" if known else "this run has no attributions; give a head instead"
         raise RequestError("method", method, remedy)
-    gradients = sorted((name for name in known if "gradient" in name), key=lambda name: "norm" not in name)
-    return method or next(iter([*gradients, *known]), None)
+    first = [name for name in known if name in _GRADIENT]
+    return method or next(iter([*first, *known]), None)
 
 
 def _scores(
