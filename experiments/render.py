@@ -1,6 +1,7 @@
 """Draw a saved run again, without a model.
 
 python -m experiments.render run=results/study/20260101-120000-0123abcd show.prompts=[3] show.heads=[L5H1]
+python -m experiments.render run=results/study/20260101-120000-0123abcd views=saliency
 """
 
 from pathlib import Path
@@ -15,14 +16,14 @@ def main() -> None:
 
 
 def render(values: dict[str, Any]) -> Path:
-    """Figures and report of the run, as its directory."""
+    """The views of the run that are asked for, into its directory, which is given back."""
     asked = config.parse(config.RenderSpec, values)
     from harness.results import open_run, verify
-    from harness.views.draw import draw
+    from harness.views.draw import draw_views
 
     run = open_run(asked.run)
     verify(asked.run)
-    draw(run, asked.show)
+    draw_views(run, asked.views, asked.show)
     return run.path
 
 

@@ -187,9 +187,10 @@ class Place:
 
 @spec
 class RenderSpec:
-    """Which saved run to draw again, and what to open with."""
+    """Which saved run to draw again, which views of it, and what to open with."""
 
     run: PathText
+    views: Annotated[tuple[Literal["report", "saliency"], ...], BeforeValidator(_listed)] = ("report",)
     show: ShowSpec = Field(default_factory=ShowSpec)
 
 

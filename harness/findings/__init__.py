@@ -12,7 +12,7 @@ from harness.findings.direct import direct_parts
 from harness.findings.looking import agreement
 from harness.findings.methods import compared
 from harness.findings.published import published
-from harness.findings.reading import ablated_heads, by_lead
+from harness.findings.reading import ablated_heads, by_lead, text_of
 from harness.findings.sentence import Finding as Finding
 from harness.findings.telling import count, listed, named
 
@@ -64,7 +64,7 @@ def _example(run: "Run") -> str:
     answer = str(row["answer"].values).strip() if "answer" in row else ""
     if not answer:
         return ""
-    text = "".join(map(str, row["token"].values[: int(row["length"])])).strip()
+    text = text_of(run, 0).strip()
     shown = text if len(text) <= 100 else f"…{text[-99:]}"
     wrong = str(row["distractor"].values).strip() if "distractor" in row else ""
     return f", such as “{shown}” (right answer “{answer[:30]}”{f', wrong “{wrong[:30]}”' if wrong else ''})"

@@ -11,6 +11,7 @@ from harness.attribution import rollout
 from harness.findings.telling import signed
 from harness.hooks import STACKS, Head
 from harness.metrics import Meaning, leading, meaning
+from harness.words import joined
 
 if TYPE_CHECKING:
     from harness.results import Run
@@ -241,6 +242,15 @@ def pattern_of(run: "Run", prompt: int, stack: str = "") -> xr.DataArray:
     cut = run.data[name].isel({"prompt": prompt} | {dim: slice(end) for dim, end in ends.items()}).load()
     whole = cut.rename({query: "query", key: "key"})
     return whole.isel(layer=whole.notnull().all(["head", "query", "key"]).values)
+
+
+def text_of(run: "Run", prompt: int) -> str:
+    """The prompt's text as it was given, every character whole, a pair as ``a | b``; in a run that kept no words, its
+    tokens."""
+    if "word_text" not in run.data:
+        return joined(run.data["token"].values[prompt])
+    text, sentence = (run.data[name].values[prompt] for name in ("word_text", "sentence"))
+    return " | ".join(joined(text[sentence == number]) for number in range(sentence.max() + 1))
 
 
 def tokens_of(run: "Run", prompt: int, stack: str = "") -> tuple[list[str], list[str]]:

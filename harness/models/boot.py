@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,10 +29,10 @@ def boot(spec: ModelSpec) -> Model:
         given = checks.probe(tokens, plain.config.vocab_size, loaded.kind, device)
         expected = checks.answer(plain, given, loaded.kind)
         architecture = (plain.config.architectures or [type(plain).__name__])[0]
-        # The bridge prepares the tokenizer it is given; ours keeps its own policy.
+        # The bridge changes the tokenizer it is given (MiniLM's unknown token becomes its BOS): ours stays as it was.
         try:
             bridge = TransformerBridge.boot_transformers(
-                f"local/{spec.name}", hf_model=kinds.hookable(plain, loaded.kind), tokenizer=loaded.tokenizer
+                f"local/{spec.name}", hf_model=kinds.hookable(plain, loaded.kind), tokenizer=deepcopy(loaded.tokenizer)
             )
         except (ValueError, AttributeError, KeyError, NotImplementedError) as error:
             raise _unhooked(spec, architecture, str(error) or type(error).__name__) from error
@@ -144,9 +145,19 @@ def _from_folder(spec: Any) -> Loaded:
         sources.check_whole(info, "model", spec.name, kind)
     except RequestError:
         raise
+    except ImportError as error:
+        raise RequestError("model", spec.name, _missing_package(error)) from error
     except Exception as error:  # whatever a loader raises on a damaged config or tokenizer is the folder's fault
         raise RequestError("model", spec.name, f"{folder} cannot be loaded ({sources.first_line(error)})") from error
     return Loaded(plain, tokenizer, kind, _weights(folder, cached=isinstance(spec, WheelModel | GgufModel)))
+
+
+def _missing_package(error: ImportError) -> str:
+    """What a tokenizer needs that is not installed."""
+    said = " ".join(str(error).split())
+    if "fugashi" in said or "unidic" in said:
+        return "its tokenizer cuts Japanese with MeCab, which is not installed: pip install fugashi unidic-lite"
+    return f"a package that it needs is not installed ({said})"
 
 
 def _weights(folder: Path, cached: bool) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """Random weights in real architectures, built from a config: no download, every family, a byte-level tokenizer.
 
-``tiny`` shapes serve the tests. The tokenizer knows the words of the built-in prompt sets as single tokens and
-falls back to bytes, so any text can be encoded.
+The shapes are tiny and serve the tests. The tokenizer knows the words of the built-in prompt sets as single tokens and
+falls back to bytes, so any text can be encoded; ``bert_japanese`` has a real Japanese one, see `japanese`.
 """
 
 from typing import Any
 
 from harness.config import RequestError, near
-from harness.models import Kind, kinds
+from harness.models import Kind, japanese, kinds
 
 #: What differs between the families; the rest is shared (see `_config`).
 _TINY: dict[str, tuple[str, dict[str, Any]]] = {
@@ -27,6 +27,7 @@ _TINY: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "bert": ("BertConfig", {"architectures": ["BertForMaskedLM"]}),
+    "bert_japanese": ("BertConfig", {"architectures": ["BertForMaskedLM"]}),
     "bert_classifier": (
         "BertConfig",
         {
@@ -64,7 +65,7 @@ def build(shape: str, seed: int) -> tuple[Any, Any, Kind]:
 
     if shape not in _TINY:
         raise RequestError("model.shape", shape, near(shape, SHAPES))
-    tokenizer = byte_tokenizer(f"random-{shape}", like=shape.partition("_")[0])
+    tokenizer = _tokenizer(shape)
     settings = _config(shape, tokenizer)
     kind = kinds.kind_of(settings, shape)
     state = torch.get_rng_state()
@@ -75,6 +76,11 @@ def build(shape: str, seed: int) -> tuple[Any, Any, Kind]:
     finally:
         torch.set_rng_state(state)
     return model, tokenizer, kind
+
+
+def _tokenizer(shape: str) -> Any:
+    name = f"random-{shape}"
+    return japanese.tokenizer(name) if shape == "bert_japanese" else byte_tokenizer(name, shape.partition("_")[0])
 
 
 def _config(shape: str, tokenizer: Any) -> Any:

@@ -1,24 +1,36 @@
 """A tokenizer with one policy for the beginning-of-sequence token, stated in every manifest."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
+from harness import words
 from harness.config import Bos, RequestError
+from harness.models import slow
+from harness.words import Segmenter, Span, Words
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One text, or a pair, as tokens: ids, the string each token stands for, which are special, and character spans.
+    """One text, or a pair, as tokens: ids, the string each token stands for, which are special, and where they stand.
 
-    `span` is ``None`` for special tokens, and for every token of a tokenizer that gives no offsets. `segment` is 1
-    for the second text of a pair.
+    `texts` are what was encoded, `sentence` says in which of them a token stands (or after which, for one that was
+    added), `span` with which characters; ``None`` for a token that was added, and for every token that is not special
+    where nobody knows. `segment` is what the model is told of the sentences, if it is told.
     """
 
     token_id: tuple[int, ...]
     token: tuple[str, ...]
     special: tuple[bool, ...]
-    span: tuple[tuple[int, int] | None, ...]
+    span: tuple[Span | None, ...]
     segment: tuple[int, ...]
+    sentence: tuple[int, ...]
+    texts: tuple[str, ...] = ()
+
+    def words(self, segmenter: Segmenter | None = None) -> Words:
+        """The words of the tokens."""
+        return words.split(self.texts, self.token, self.special, self.span, self.sentence, segmenter)
 
 
 @dataclass(frozen=True)
@@ -51,39 +63,88 @@ class Tokens:
 
     def encode(self, text: str, pair: str | None = None) -> Encoded:
         """The text, or the pair of texts, under the policy. Nothing is cut, however long it is."""
+        texts = [text] if pair is None else [text, pair]
         fast = bool(getattr(self.tokenizer, "is_fast", False))
         out = self.tokenizer(
-            text,
-            text_pair=pair,
+            *texts,
             add_special_tokens=self.bos == "auto",
             return_offsets_mapping=fast,
             return_token_type_ids=True,
+            return_special_tokens_mask=True,
             verbose=False,
             truncation=False,
         )
         ids, segment = list(out["input_ids"]), list(out["token_type_ids"])
-        spans = [tuple(span) for span in out["offset_mapping"]] if fast else [None] * len(ids)
+        if fast:
+            owner = out.sequence_ids(0)
+            spans = [
+                None if own is None else tuple(span) for own, span in zip(owner, out["offset_mapping"], strict=True)
+            ]
+        else:
+            owner, spans = self._laid(texts, len(ids), out["special_tokens_mask"])
+        sentence = list(accumulate(owner, lambda before, own: before if own is None else own, initial=0))[1:]
         if self.bos == "always":
             if self.bos_id is None:
                 raise RequestError("model.bos", "always", "this tokenizer has no BOS token")
-            ids, spans, segment = [self.bos_id, *ids], [None, *spans], [0, *segment]
-        return self.describe(ids, spans, segment)
+            ids, spans, segment, sentence = [self.bos_id, *ids], [None, *spans], [0, *segment], [0, *sentence]
+        return self.describe(ids, spans, segment, sentence, texts)
 
-    def describe(self, ids: list[int], spans: list[Any] | None = None, segment: list[int] | None = None) -> Encoded:
-        """Token ids as an `Encoded`, with their strings; `spans` are character ranges where they are known."""
-        special = [token_id in self.special_ids for token_id in ids]
-        spans = spans or [None] * len(ids)
+    def _laid(self, texts: list[str], n: int, added: list[int]) -> tuple[list[int | None], list[Span | None]]:
+        """For a tokenizer without offsets: the text and the characters that each token stands for."""
+        found = ((number, span) for number, text in enumerate(texts) for span in slow.spans(self.tokenizer, text))
+        added = added if self.bos == "auto" else [0] * n
+        placed = [(None, None) if mark else next(found, (None, None)) for mark in added]
+        return [own for own, _ in placed], [span for _, span in placed]
+
+    def describe(
+        self,
+        ids: list[int],
+        spans: list[Span | None] | None = None,
+        segment: list[int] | None = None,
+        sentence: list[int] | None = None,
+        texts: Sequence[str] = (),
+    ) -> Encoded:
+        """Token ids as an `Encoded`, with their strings, and what is known of where they stand."""
+        marks, n = self.special_ids, len(ids)
+        where, own = spans or list[Span | None]([None]) * n, sentence or [0] * n
+        text = [texts[number] if number < len(texts) else "" for number in own]
+        read = map(self._is_read, ids, where, text)
         return Encoded(
             token_id=tuple(ids),
             token=tuple(self.string(token_id) for token_id in ids),
-            special=tuple(special),
-            span=tuple(None if flag else span for flag, span in zip(special, spans, strict=True)),
-            segment=tuple(segment or [0] * len(ids)),
+            special=tuple(token_id in marks and not as_text for token_id, as_text in zip(ids, read, strict=True)),
+            span=tuple(where),
+            segment=tuple(segment or [0] * n),
+            sentence=tuple(own),
+            texts=tuple(texts),
         )
+
+    def spelled(self, ids: list[int], after: list[int]) -> tuple[str, list[Span]]:
+        """What tokens add to a text when they follow others, and where in it each stands: tokens that only together
+        spell a character all stand for it."""
+
+        decode = self.tokenizer.decode
+        read = [decode([*after, *ids[:n]], clean_up_tokenization_spaces=False) for n in range(len(ids) + 1)]
+        begin = len(read[0])
+        whole = [max(len(text.rstrip("\ufffd")) - begin, 0) for text in read]
+        ends = [max(len(text) - begin, 0) for text in read[1:]]
+        return read[-1][begin:], [(min(start, end), end) for start, end in zip(whole, ends, strict=False)]
+
+    @property
+    def segmenter(self) -> Segmenter | None:
+        """What the tokenizer itself cuts words with, if it does."""
+        return slow.segmenter(self.tokenizer)
 
     @property
     def special_ids(self) -> frozenset[int]:
+        """The tokens that are not simply text: marks of beginning, end, padding, and the unknown token."""
         return frozenset(self.tokenizer.all_special_ids)
+
+    def _is_read(self, token_id: int, span: Span | None, text: str) -> bool:
+        """Whether a token is the unknown one and stands for characters of the text: it is text, then, like others."""
+        if span is None or token_id != self.tokenizer.unk_token_id:
+            return False
+        return text[slice(*span)] != self.tokenizer.unk_token
 
     def string(self, token_id: int) -> str:
         """What the token stands for, leading space included."""

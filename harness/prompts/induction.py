@@ -11,6 +11,7 @@ import numpy as np
 from harness.config import InductionPrompts, RequestError
 from harness.models import Model
 from harness.prompts.prompt import Prompt
+from harness.words import Words
 
 
 def make(spec: InductionPrompts, model: Model) -> list[Prompt]:
@@ -35,7 +36,7 @@ def _prompt(model: Model, bos: list[int], half: np.ndarray, number: int) -> Prom
     return Prompt(
         text="".join(encoded.token),
         encoded=encoded,
-        word=tuple(range(len(ids))),
+        words=Words(tuple(range(len(ids))), encoded.token, ("every token",)),
         correct={at: ids[at + 1] for at in range(second, len(ids) - 1)},
         cluster=f"sequence {number}",
     )

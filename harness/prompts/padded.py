@@ -14,6 +14,7 @@ from harness.config import RequestError
 from harness.models import Inputs, Kind, Model
 from harness.models.tokens import Encoded
 from harness.prompts.prompt import Prompt
+from harness.words import Words
 
 Ids = Int[np.ndarray, "prompt position"]
 
@@ -25,6 +26,8 @@ class Source:
     token_id: Ids
     token: np.ndarray
     word: Ids
+    word_text: np.ndarray
+    sentence: Ids
     special: Bool[np.ndarray, "prompt position"]
 
     @property
@@ -41,11 +44,13 @@ class Source:
 class Prompts:
     """A padded batch of prompts for a model of some kind.
 
-    `token_id`, `token`, `word`, `special`, `target` and `correct` are [prompt, position], padded on the right with
-    −1, ``""``, −1, False, False and −1. `target` marks the positions whose prediction is scored: the token that should
-    come next, or, for a masked-LM, the token that is masked there; `correct` is that token. A classifier's label is
-    predicted at its first position. `segment` is 1 in the second text of a pair. `answer` and `distractor` are token
-    ids or labels (−1 where there is none), `counterfactual` [prompt, position] token ids (−1 where there is none).
+    `token_id`, `token`, `word`, `word_text`, `sentence`, `special`, `target` and `correct` are [prompt, position],
+    padded on the right with −1, ``""``, −1, ``""``, −1, False, False and −1. `word_text` has a word as it stands in the
+    text at its first token and ``""`` at its others; `words_by` says how words were found. `sentence` is 1 in the
+    second text of a pair, and `segment` what the model is told of that. `target` marks the positions whose prediction
+    is scored: the token that should come next, or, for a masked-LM, the token that is masked there; `correct` is that
+    token. A classifier's label is predicted at its first position. `answer` and `distractor` are token ids or labels
+    (−1 where there is none), `counterfactual` [prompt, position] token ids (−1 where there is none).
 
     An encoder-decoder reads `source` and writes the tokens; its counterfactual stands for the source. `tags` travel
     with the results.
@@ -57,6 +62,8 @@ class Prompts:
     token_id: Ids
     token: np.ndarray
     word: Ids
+    word_text: np.ndarray
+    sentence: Ids
     special: Bool[np.ndarray, "prompt position"]
     segment: Ids
     correct: Ids
@@ -68,6 +75,7 @@ class Prompts:
     distractor_text: tuple[str, ...]
     source: Source | None = None
     tags: tuple[Mapping[str, str], ...] = ()
+    words_by: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.text)
@@ -135,13 +143,14 @@ class Prompts:
             if isinstance(value, np.ndarray):
                 upto = read if item.name == "counterfactual" else end
                 changed[item.name] = value[rows, :upto] if value.ndim == 2 else value[rows]
-            elif isinstance(value, tuple):
+            elif isinstance(value, tuple) and item.name != "words_by":
                 changed[item.name] = tuple(value[row] for row in rows)
         return replace(self, **changed)
 
     def dataset(self) -> xr.Dataset:
         """The prompts as labelled arrays, named as in ``data.zarr``."""
-        grids = {name: getattr(self, name) for name in ("token", "token_id", "word", "special", "target", "correct")}
+        kept = ("token", "token_id", "word", "word_text", "sentence", "special", "target", "correct")
+        grids = {name: getattr(self, name) for name in kept}
         rows = {
             "length": self.length,
             "cluster": np.array(self.cluster, dtype=np.dtypes.StringDType()),
@@ -154,6 +163,7 @@ class Prompts:
             for name, array in vars(self.source).items():
                 variables[f"source_{name}"] = (("prompt", "source_position"), array)
         variables |= {name: (("prompt",), array) for name, array in rows.items()}
+        variables["word"] = (*variables["word"], {"method": "; ".join(self.words_by)})
         names = list(self.tags[0]) if self.tags else []
         if names:
             values = [[tags[name] for name in names] for tags in self.tags]
@@ -166,7 +176,8 @@ class Prompts:
         state = hashlib.sha256()
         source = [] if self.source is None else [self.source.token_id]
         own = (self.token_id, self.segment, self.correct, self.answer, self.distractor, self.counterfactual)
-        for array in (*own, *source):
+        masked = [self.word] if self.kind == "masked_lm" else []  # its later pieces are masked with a token
+        for array in (*own, *source, *masked):
             state.update(np.ascontiguousarray(array, dtype=np.int64).tobytes() + str(array.shape).encode())
         state.update("\0".join(self.cluster).encode())
         return state.hexdigest()
@@ -178,7 +189,7 @@ def pad(name: str, made: Sequence[Prompt], model: Model) -> Prompts:
         _check_scored(number, prompt, model)
     end = max(len(prompt.encoded.token_id) for prompt in made)
     read = [prompt.source for prompt in made if prompt.source is not None]
-    source = _grids(read, [prompt.source_word for prompt in made]) if read else None
+    source = _grids(read, [prompt.source_words for prompt in made if prompt.source_words is not None]) if read else None
     read_to = end if source is None else source.token_id.shape[1]
 
     def string(answer: int | None) -> str:
@@ -190,7 +201,7 @@ def pad(name: str, made: Sequence[Prompt], model: Model) -> Prompts:
         name=name,
         kind=model.kind,
         text=tuple(prompt.text for prompt in made),
-        **vars(_grids([prompt.encoded for prompt in made], [prompt.word for prompt in made])),
+        **vars(_grids([prompt.encoded for prompt in made], [prompt.words for prompt in made])),
         segment=_grid([prompt.encoded.segment for prompt in made], 0, np.int64),
         correct=_grid([[prompt.correct.get(at, -1) for at in range(end)] for prompt in made], -1, np.int64),
         cluster=tuple(prompt.cluster for prompt in made),
@@ -201,6 +212,7 @@ def pad(name: str, made: Sequence[Prompt], model: Model) -> Prompts:
         distractor_text=tuple(string(prompt.distractor) for prompt in made),
         source=source,
         tags=tuple(prompt.tags for prompt in made),
+        words_by=tuple(dict.fromkeys(way for prompt in made for way in _ways(prompt))),
     )
 
 
@@ -213,12 +225,19 @@ def _check_scored(number: int, prompt: Prompt, model: Model) -> None:
     raise RequestError("prompts", config.quoted(prompt.text), f"prompt {number} has no token to predict: {remedy}")
 
 
-def _grids(made: Sequence[Encoded], word: Sequence[Sequence[int]]) -> Source:
+def _ways(prompt: Prompt) -> tuple[str, ...]:
+    """How the prompt's words were found."""
+    return prompt.words.ways + (prompt.source_words.ways if prompt.source_words else ())
+
+
+def _grids(made: Sequence[Encoded], words: Sequence[Words]) -> Source:
     """What is known of every token, side by side."""
     return Source(
         token_id=_grid([each.token_id for each in made], -1, np.int64),
         token=_grid([each.token for each in made], "", np.dtypes.StringDType()),
-        word=_grid(word, -1, np.int64),
+        word=_grid([each.index for each in words], -1, np.int64),
+        word_text=_grid([each.text for each in words], "", np.dtypes.StringDType()),
+        sentence=_grid([each.sentence for each in made], -1, np.int64),
         special=_grid([each.special for each in made], False, np.bool_),
     )
 

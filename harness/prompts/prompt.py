@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from harness import config, words
+from harness import config
 from harness.config import RequestError
 from harness.models import Kind, Model
 from harness.models.tokens import Encoded
+from harness.words import Words
 
 #: What a model is called, by what it gives.
 NOUN: dict[Kind, str] = {
@@ -22,22 +23,22 @@ NOUN: dict[Kind, str] = {
 class Prompt:
     """One prompt before padding.
 
-    `correct` maps each scored position to the token that should come next there. `answer` and `distractor` are
-    token ids (labels, for a classifier), `counterfactual` the tokens of a prompt of the same length in which the
-    answer is not to be had. An encoder-decoder reads `source` and writes `encoded`; its counterfactual is another
-    source. `tags` say what a reader may want to sort by.
+    `words` are those of `encoded`, and `correct` maps each scored position to the token that should come next there.
+    `answer` and `distractor` are token ids (labels, for a classifier), `counterfactual` the tokens of a prompt of the
+    same length in which the answer is not to be had. An encoder-decoder reads `source` and writes `encoded`; its
+    counterfactual is another source. `tags` say what a reader may want to sort by.
     """
 
     text: str
     encoded: Encoded
-    word: tuple[int, ...]
+    words: Words
     correct: dict[int, int]
     cluster: str
     answer: int | None = None
     distractor: int | None = None
     counterfactual: tuple[int, ...] | None = None
     source: Encoded | None = None
-    source_word: tuple[int, ...] = ()
+    source_words: Words | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -53,15 +54,16 @@ def from_text(
         _check_pair(model, pair)
     encoded = model.tokens.encode(text, pair)
     _check_length(encoded, text, model, key)
-    word = words.split([text, pair or ""], encoded.span, encoded.token, encoded.segment)
-    read = Prompt(text if pair is None else f"{text} | {pair}", encoded, word, {}, cluster)
+    words = encoded.words(model.tokens.segmenter)
+    read = Prompt(text if pair is None else f"{text} | {pair}", encoded, words, {}, cluster)
     if model.kind == "encoder_decoder":
         return _to_write(model, read, target)
     if target is not None:
         raise RequestError(
             "prompts.target", config.quoted(target), f"{model.name} is {NOUN[model.kind]} and writes no target"
         )
-    ordinary = {at: token for at, token in enumerate(encoded.token_id) if not encoded.special[at]}
+    unscored = model.tokens.special_ids
+    ordinary = {at: token for at, token in enumerate(encoded.token_id) if token not in unscored}
     match model.kind:
         case "decoder":
             return replace(read, correct={at - 1: token for at, token in ordinary.items() if at > 0})
@@ -77,17 +79,19 @@ def _to_write(model: Model, read: Prompt, target: str | None) -> Prompt:
     if start is None:
         raise RequestError("model", model.name, "its config has no decoder_start_token_id, so it cannot begin to write")
     written = model.tokens.describe([start])
-    writing = replace(read, encoded=written, word=(0,), source=read.encoded, source_word=read.word)
+    writing = replace(read, encoded=written, words=written.words(), source=read.encoded, source_words=read.words)
     if target is None:
         return writing
     to_come = model.tokens.encode(target)
     _check_length(to_come, target, model, "prompts.target")
-    written = model.tokens.describe([start, *to_come.token_id[:-1]], [None, *to_come.span[:-1]])
+    last = to_come.span[-1]  # is predicted, not read: it is no part of what the decoder has before it
+    before = target if last is None else target[: last[0]]
+    written = model.tokens.describe([start, *to_come.token_id[:-1]], [None, *to_come.span[:-1]], texts=[before])
     return replace(
         writing,
         text=f"{read.text} → {target}",
         encoded=written,
-        word=words.split([target], written.span, written.token, written.segment),
+        words=written.words(model.tokens.segmenter),
         correct=dict(enumerate(to_come.token_id)),
     )
 

@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 
 from harness.config import RequestError
 from harness.models import Model
-from harness.models.tokens import Encoded
 from harness.prompts.padded import Prompts, batches, pad
 from harness.prompts.prompt import NOUN, Prompt
 
@@ -58,27 +56,24 @@ def _next_tokens(model: Model, made: Sequence[Prompt], going: Sequence[int]) -> 
 def _continued(model: Model, prompt: Prompt, new: list[int]) -> Prompt:
     """The prompt with tokens after its end, each of them scored where it was predicted."""
     before = prompt.encoded
-    first = len(before.token_id) - 1
+    first, number = len(before.token_id) - 1, before.sentence[-1]
+    added, spans = model.tokens.spelled(new, after=[before.token_id[-1]])
+    texts = [*before.texts, *[""] * (number + 1 - len(before.texts))]
+    end, texts[number] = len(texts[number]), texts[number] + added
     encoded = model.tokens.describe(
         [*before.token_id, *new],
-        [*before.span, *[None] * len(new)],
+        [*before.span, *((end + start, end + stop) for start, stop in spans)],
         [*before.segment, *[before.segment[-1]] * len(new)],
+        [*before.sentence, *[number] * len(new)],
+        texts,
     )
     return replace(
         prompt,
         text=prompt.text + ("" if prompt.source is None else " → ") + model.tokenizer.decode(new),
         encoded=encoded,
-        word=(*prompt.word, *_words(encoded, prompt.word[-1], len(new))),
+        words=encoded.words(model.tokens.segmenter),
         correct={first + at: token for at, token in enumerate(new)},
     )
-
-
-def _words(encoded: Encoded, last: int, n: int) -> Iterator[int]:
-    """The words of the last `n` tokens: one begins with white space, and a special token is one by itself."""
-    tokens = list(zip(encoded.token, encoded.special, strict=True))[-n - 1 :]
-    for (_, special), (token, own) in pairwise(tokens):
-        last += special or own or token[:1].isspace()
-        yield last
 
 
 def labelled(model: Model, made: Sequence[Prompt]) -> list[Prompt]:

@@ -40,6 +40,7 @@ KEYS = (
     "dtype",
     "model",
     "prompts_sha256",
+    "words",
     "bos_first",
     "seed",
     "intervention_check",

@@ -53,6 +53,7 @@ def write_manifest(work: Work, folder: Path, status: str, error: str | None = No
             "dtype": model.spec.dtype,
             "model": {"name": model.name, "source": model.spec.source, **asdict(model.shape), **model.identity},
             "prompts_sha256": work.prompts.sha256,
+            "words": "; ".join(work.prompts.words_by),
             "bos_first": int((work.prompts.token_id[:, 0] == model.tokens.bos_id).sum()),
             "seed": work.spec.seed,
             "tolerance": tolerance(model),

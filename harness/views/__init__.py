@@ -1,15 +1,14 @@
 """A saved run as pictures and pages. Never sees a model.
 
-``attention``, ``effects`` and ``rollout`` show themselves in a notebook; ``table`` is a pandas DataFrame;
+``attention``, ``effects``, ``rollout``, ``saliency`` (text coloured by scores) and ``follow`` (one pair of words in
+every head) show themselves in a notebook; ``table``, ``strongest_keys`` and ``follow_table`` are pandas DataFrames;
 ``write_report`` and ``write_figures`` make the files of the run directory.
 """
 
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from harness.config import RequestError
-from harness.findings.reading import all_heads, pattern_of, tokens_of
+from harness.findings.reading import all_heads
 from harness.hooks import Head
 from harness.views.choose import (
     Kept,
@@ -21,16 +20,37 @@ from harness.views.choose import (
 )
 from harness.views.choose import needs_patterns as _needs_patterns
 from harness.views.figures import write_figures as write_figures
+from harness.views.figures.words import follow_figure as follow_figure
+from harness.views.figures.words import saliency_figure as saliency_figure
+from harness.views.follow import follow as follow
+from harness.views.follow import follow_table as follow_table
 from harness.views.page import View as View
 from harness.views.page import page
 from harness.views.payload import payload
 from harness.views.report import write_report as write_report
+from harness.views.saliency import saliency as saliency
 from harness.views.text import markup, visible
+from harness.views.weights import strongest_keys as strongest_keys
+from harness.views.weights import table as table
 
 if TYPE_CHECKING:
     from harness.results import Run
 
-__all__ = ["View", "attention", "effects", "rollout", "table", "write_figures", "write_report"]
+__all__ = [
+    "View",
+    "attention",
+    "effects",
+    "follow",
+    "follow_figure",
+    "follow_table",
+    "rollout",
+    "saliency",
+    "saliency_figure",
+    "strongest_keys",
+    "table",
+    "write_figures",
+    "write_report",
+]
 
 
 def attention(run: "Run", prompt: int = 0, layer: int | None = None, head: Head | str | int | None = None) -> View:
@@ -59,17 +79,6 @@ def rollout(run: "Run", prompt: int = 0) -> View:
     prompt, head = checked_prompt(run, prompt), first_head(run)
     kept = Kept((prompt,), (head,) if head else (), "Ask for that prompt.")
     return _view(run, f"Attention rollout on prompt {prompt}", ("compare",), kept, head)
-
-
-def table(run: "Run", prompt: int, head: Head | str) -> pd.DataFrame:
-    """One head's attention weights on one prompt, tokens × tokens: rows look, columns are looked at; rows sum to 1."""
-    _needs_patterns(run)
-    prompt, picked = checked_prompt(run, prompt), checked_head(run, head)
-    pattern = pattern_of(run, prompt, picked.stack).sel(layer=picked.layer, head=picked.head).transpose("query", "key")
-    queries, keys = tokens_of(run, prompt, picked.stack)
-    return pd.DataFrame(
-        pattern.values.astype(float), index=pd.Index(queries, name="query"), columns=pd.Index(keys, name="key")
-    )
 
 
 def _picked(run: "Run", layer: int | None, head: Head | str | int | None) -> Head:

@@ -1,5 +1,6 @@
 """All the pictures of a run, into its directory."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -7,7 +8,23 @@ from harness.config import ShowSpec
 from harness.results import Run
 from harness.views.choose import asked_prompts, first_head
 from harness.views.figures import pictures
+from harness.views.figures.words import saliency_figure
 from harness.views.report import write_report
+from harness.views.saliency import saliency
+
+
+def draw_views(run: Run, views: Sequence[str], show: ShowSpec) -> list[Path]:
+    """The pages that are asked for, each with its figures: ``report``, ``saliency``."""
+    makers = {"report": draw, "saliency": draw_saliency}
+    return [makers[view](run, show) for view in views]
+
+
+def draw_saliency(run: Run, show: ShowSpec) -> Path:
+    """``saliency.html`` and its figure, of the prompts that `show` names, by the attention of its first head or by the
+    run's own attributions; gives the page."""
+    prompts, head = list(show.prompts) or None, next(iter(show.heads), None)
+    saliency_figure(run, prompts=prompts, head=head).write(run.path / "figures")
+    return saliency(run, prompts=prompts, head=head).save(run.path / "saliency.html")
 
 
 def draw(run: Run, show: ShowSpec | None = None) -> Path:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import html
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -34,18 +35,27 @@ class View:
         return path
 
 
-def page(title: str, body: str, data: dict, circuitsvis: bool, kind: str = "report") -> str:
-    """The page's HTML. ``body`` is markup made here; ``data`` holds user text and goes in as escaped JSON."""
-    code = "(() => {\n'use strict';\n" + "\n".join(asset(f"{name}.js") for name in _SCRIPTS) + "\n})();"
-    scripts = [bundle(), code] if circuitsvis else [code]
+def page(
+    title: str,
+    body: str,
+    data: dict,
+    circuitsvis: bool,
+    kind: str = "report",
+    scripts: Sequence[str] = _SCRIPTS,
+    style: str = "",
+) -> str:
+    """The page's HTML. ``body`` is markup made here; ``data`` holds user text and goes in as escaped JSON. A page that
+    draws nothing has no ``scripts``; ``style`` comes after what all pages share."""
+    code = "(() => {\n'use strict';\n" + "\n".join(asset(f"{name}.js") for name in scripts) + "\n})();"
+    run = ([bundle()] if circuitsvis else []) + ([code] if scripts else [])
     return Template(asset("page.html")).substitute(
-        policy=_policy(scripts),
+        policy=_policy(run),
         title=markup(title),
-        style=asset("page.css"),
+        style=asset("page.css") + style,
         body=body,
         kind=kind,
         data=json_block(data),
-        scripts="\n".join(f"<script>{script}</script>" for script in scripts),
+        scripts="\n".join(f"<script>{script}</script>" for script in run),
     )
 
 
@@ -58,7 +68,7 @@ def asset(name: str) -> str:
 def _policy(scripts: list[str]) -> str:
     """Only our own scripts run, named by their hash; no request of any kind is allowed."""
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
-    allowed = " ".join(f"'sha256-{value}'" for value in hashes)
+    allowed = " ".join(f"'sha256-{value}'" for value in hashes) or "'none'"
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
         "base-uri 'none'; form-action 'none'"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from harness.findings.reading import by_lead
+from harness.findings.reading import by_lead, text_of
 from harness.hooks import Head
 from harness.views.text import markup
 
@@ -71,7 +71,7 @@ def prompts(run: "Run") -> str:
     extra = [name for name in ("answer", "distractor", "cluster") if name in data and any(map(str, data[name].values))]
     metrics = by_lead(run) if "clean" in data else []
     rows = (
-        [index, _text(run, index), *(data[name].values[index] for name in extra)]
+        [index, text_of(run, index), *(data[name].values[index] for name in extra)]
         + [float(data["clean"].sel(metric=metric).values[index]) for metric in metrics]
         for index in range(data.sizes["prompt"])
     )
@@ -91,11 +91,6 @@ def _flat(values: Mapping, prefix: str = "") -> Iterable[tuple[str, object]]:
         else:
             text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
             yield f"{prefix}{key}", text
-
-
-def _text(run: "Run", prompt: int) -> str:
-    row = run.data["token"].values[prompt]
-    return "".join(map(str, row[: int(run.data["length"].values[prompt])]))
 
 
 def _cell(value: object) -> str:

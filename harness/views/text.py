@@ -4,13 +4,23 @@ import html
 import json
 import unicodedata
 
+import regex
+
+#: Joiners that make one sign of their neighbours: between emoji, and between letters of scripts that join.
+_JOINED = regex.compile(
+    r"(?<=[\p{Extended_Pictographic}\p{Emoji_Modifier}\ufe0f])\u200d(?=\p{Extended_Pictographic})|"
+    r"(?V1)(?<=[[\p{Arabic}\p{Syriac}\p{Devanagari}\p{Bengali}\p{Gurmukhi}\p{Gujarati}\p{Oriya}\p{Tamil}\p{Telugu}"
+    r"\p{Kannada}\p{Malayalam}\p{Sinhala}\p{Khmer}]&&[\p{L}\p{M}]])[\u200c\u200d](?=[\p{L}\p{M}])"
+)
 _SIGNS = {"\n": "↵", "\t": "⇥"}
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # controls, bidi marks, zero-width signs, lone surrogates …
 
 
 def visible(text: str) -> str:
-    """The text with what cannot be seen spelled out: NUL as ⟨U+0000⟩, a newline as ↵, only blanks as ␣."""
-    shown = "".join(map(_sign, str(text)))
+    """The text with what cannot be seen spelled out: NUL as ⟨U+0000⟩, a newline as ↵, only blanks as ␣. Joiners within
+    an emoji or a word of a joining script stay: what they do can be seen."""
+    joiners = {found.start() for found in _JOINED.finditer(str(text))}
+    shown = "".join(letter if at in joiners else _sign(letter) for at, letter in enumerate(str(text)))
     return shown if shown.strip() else "␣" * max(len(shown), 1)
 
 

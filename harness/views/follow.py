@@ -1,0 +1,146 @@
+"""One pair of words through all layers and heads: how much the one looks at the other, as a table and as a picture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from harness.config import RequestError
+from harness.findings.reading import PATTERN, layers_of, pattern_of
+from harness.hooks import Head
+from harness.views.axis import Axis, axis, brought, place_of, told
+from harness.views.choose import checked_prompt, needs_patterns
+from harness.views.page import View, asset, page
+from harness.views.text import markup
+
+if TYPE_CHECKING:
+    from harness.results import Run
+
+#: A word by its text or its number, or several.
+Asked = str | int | Sequence[str | int]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """How much a query looks at a key in each head; the numbers of both on the axis."""
+
+    query: str
+    key: str
+    query_at: int
+    key_at: int
+    weight: Float[np.ndarray, "layer head"]
+
+
+@dataclass(frozen=True)
+class Followed:
+    """Pairs with the same query, and what was done to the patterns."""
+
+    pairs: tuple[Pair, ...]
+    layers: tuple[int, ...]
+    stack: str
+    note: str
+
+    @property
+    def most(self) -> float:
+        """The largest weight of all: what the darkest shade stands for."""
+        return max(float(pair.weight.max(initial=0)) for pair in self.pairs)
+
+
+def followed(
+    run: "Run", prompt: int, query: str | int, keys: Asked, level: str = "word", special: str = "keep", stack: str = ""
+) -> Followed:
+    """How much a word looks at others in every head of a stack.
+
+    Words are named by their text, or by number where that stands in the prompt more than once.
+    """
+    needs_patterns(run)
+    prompt, stack = checked_prompt(run, prompt), _checked_stack(run, stack)
+    _, first, second = PATTERN[stack]
+    ours, theirs = (axis(run, prompt, level, special, source=dim.startswith("source_")) for dim in (first, second))
+    pattern = pattern_of(run, prompt, stack).transpose("layer", "head", "query", "key")
+    raw = pattern.values.astype(float)
+    values, at = brought(raw, ours, theirs), place_of(ours, query, "query")
+    wanted = [keys] if isinstance(keys, str | int) else list(keys)
+    places = [place_of(theirs, key, "keys") for key in wanted]
+    pairs = [Pair(_name(ours, at), _name(theirs, key), at, key, values[..., at, key]) for key in places]
+    same = first.startswith("source_") == second.startswith("source_")
+    ahead = [pair.key for pair in pairs if same and pair.key_at > at and not pair.weight.any()]
+    said = [told(raw, ours, theirs)]
+    if ahead:
+        said.append(f"What comes later cannot be seen from “{ours.labels[at]}”: {', '.join(ahead)}.")
+    return Followed(tuple(pairs), tuple(map(int, pattern["layer"].values)), stack, " ".join(filter(None, said)))
+
+
+def _name(place: Axis, at: int) -> str:
+    """A word, with its number where it stands there more than once."""
+    labels = place.labels
+    return f"{labels[at]} ({at})" if labels.count(labels[at]) > 1 else labels[at]
+
+
+def _checked_stack(run: "Run", stack: str) -> str:
+    stacks = layers_of(run)
+    stack = stack or ("decoder" if "decoder" in stacks else "")
+    if stack not in stacks:
+        raise RequestError("stack", stack, f"the run has {' '.join(stacks) or 'one stack only: leave it out'}")
+    return stack
+
+
+def follow_table(
+    run: "Run", prompt: int, query: str | int, keys: Asked, level: str = "word", special: str = "keep", stack: str = ""
+) -> pd.DataFrame:
+    """One row for each key and head: ``query, key, head, layer, number, weight``; see `followed`."""
+    found = followed(run, prompt, query, keys, level, special, stack)
+    rows = [
+        (pair.query, pair.key, str(Head(layer, head, found.stack)), layer, head, float(weight))
+        for pair in found.pairs
+        for layer, row in zip(found.layers, pair.weight, strict=True)
+        for head, weight in enumerate(row)
+    ]
+    made = pd.DataFrame(rows, columns=["query", "key", "head", "layer", "number", "weight"])
+    made.attrs["note"] = found.note
+    return made
+
+
+def follow(
+    run: "Run", prompt: int, query: str | int, keys: Asked, level: str = "word", special: str = "keep", stack: str = ""
+) -> View:
+    """A map of all heads for each key: the darker, the more of the query's attention is on it."""
+    found = followed(run, prompt, query, keys, level, special, stack)
+    maps = "".join(_map(found, pair) for pair in found.pairs)
+    note = f"<p class='note'>{markup(found.note)}</p>" if found.note else ""
+    scale = f"<p class='note'>The darkest shade is {found.most:.3f}, in all maps; each cell says its own weight.</p>"
+    names = " and ".join(f"“{pair.key}”" for pair in found.pairs)
+    title = f"From “{found.pairs[0].query}” to {names}, in every head"
+    body = f"<header><h1>{markup(title)}</h1>{note}{scale}</header><main><div class='maps'>{maps}</div></main>"
+    return View(page(title, body, {}, circuitsvis=False, kind="view", scripts=(), style=asset("saliency.css")))
+
+
+def _map(found: Followed, pair: Pair) -> str:
+    title = f"<h2>“<bdi>{markup(pair.query)}</bdi>” → “<bdi>{markup(pair.key)}</bdi>”</h2>"
+    if not pair.weight.any():
+        return f"<section>{title}<p class='define'>No head looks there.</p></section>"
+    layer, head = np.unravel_index(pair.weight.argmax(), pair.weight.shape)
+    best = Head(found.layers[layer], int(head), found.stack)
+    heads = "".join(f'<th scope="col">{number}</th>' for number in range(pair.weight.shape[1]))
+    rows = "".join(_row(found, layer, row) for layer, row in zip(found.layers, pair.weight, strict=True))
+    return (
+        f"<section>{title}<p class='define'>Most in {best}: {pair.weight.max():.3f}; mean of all heads "
+        f"{pair.weight.mean():.3f}. Layers down, heads across.</p><div class='scroll' tabindex='0' role='region' "
+        f"aria-label='weights'><table class='heat'><thead><tr><th></th>{heads}</tr></thead>"
+        f"<tbody>{rows}</tbody></table></div></section>"
+    )
+
+
+def _row(found: Followed, layer: int, weight: Float[np.ndarray, " head"]) -> str:
+    cells = "".join(_cell(found, layer, head, value) for head, value in enumerate(weight))
+    return f'<tr><th scope="row">{layer}</th>{cells}</tr>'
+
+
+def _cell(found: Followed, layer: int, head: int, value: float) -> str:
+    share = 0 if found.most == 0 else np.sqrt(value / found.most)
+    told = f"{Head(layer, head, found.stack)}: {value:.4f}"
+    shown = f"{value:.2f}".removeprefix("0") if value >= 0.005 else "·"
+    return f'<td class="mark" style="--share:{share:.3f}" data-told="{markup(told)}">{shown}</td>'

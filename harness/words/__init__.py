@@ -1,0 +1,19 @@
+"""Tokens to words: what a reader sees as one word, patterns and scores merged along it, and labels.
+
+`align` finds where pieces stand in a text, `segment` where words could begin in it, `split` makes words of the two,
+`merge` brings arrays to words or leaves special tokens out, `show` labels tokens with whole characters.
+"""
+
+from harness.words.align import Span as Span
+from harness.words.align import align as align
+from harness.words.builtin import builtin_words as builtin_words
+from harness.words.builtin import ioi_data as ioi_data
+from harness.words.merge import merge_pattern as merge_pattern
+from harness.words.merge import merge_scores as merge_scores
+from harness.words.merge import share_on as share_on
+from harness.words.merge import without as without
+from harness.words.segment import Segmenter as Segmenter
+from harness.words.show import joined as joined
+from harness.words.show import labels as labels
+from harness.words.split import Words as Words
+from harness.words.split import split as split

@@ -1,0 +1,75 @@
+"""Arrays over positions made into arrays over words, and special tokens left out."""
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from harness.config import RequestError
+
+HOW = ("sum", "mean", "max")
+
+
+def merge_pattern(
+    pattern: Float[np.ndarray, "*batch query key"],
+    word: Int[np.ndarray, " query_position"],
+    key_word: Int[np.ndarray, " key_position"] | None = None,
+) -> Float[np.ndarray, "*batch word_query word_key"]:
+    """A pattern by word: summed over the keys of a word, averaged over its queries, so that rows still sum to 1.
+
+    `word` gives each position's word, counted from 0 without gaps; positions with −1 (padding) are left out. In cross
+    attention the keys are another text's, and `key_word` gives their words.
+    """
+    keys = word if key_word is None else key_word
+    if (len(word), len(keys)) != pattern.shape[-2:]:
+        raise RequestError("word", word.shape, f"there must be one word for each position of {pattern.shape}")
+    queries = _members(word, pattern.dtype)
+    return queries / queries.sum(axis=1, keepdims=True) @ pattern @ _members(keys, pattern.dtype).T
+
+
+def merge_scores(
+    scores: Float[np.ndarray, "*batch position"], word: Int[np.ndarray, " same_position"], how: str = "sum"
+) -> Float[np.ndarray, "*batch word"]:
+    """One score per position made one per word: the ``sum``, ``mean`` or ``max`` over its tokens.
+
+    A sum keeps the total (an attention row, a gradient's norm, of which a word has as much as its pieces); a mean does
+    not favour long words; a max says how strong a word is at its strongest. Positions with word −1 are left out.
+    """
+    if len(word) != scores.shape[-1]:
+        raise RequestError("word", word.shape, f"there must be one word for each position of {scores.shape}")
+    if how not in HOW:
+        raise RequestError("how", how, "choose sum, mean or max")
+    member = _members(word, scores.dtype)
+    if how == "max":
+        return np.where(member > 0, scores[..., None, :], -np.inf).max(axis=-1)
+    return scores @ (member if how == "sum" else member / member.sum(axis=1, keepdims=True)).T
+
+
+def _members(word: Int[np.ndarray, " position"], dtype: np.dtype) -> Float[np.ndarray, "word position"]:
+    """1 where a position belongs to a word."""
+    return (word[None, :] == np.arange(int(word.max(initial=-1)) + 1)[:, None]).astype(dtype)
+
+
+def without(
+    pattern: Float[np.ndarray, "*batch query key"],
+    left_out: Bool[np.ndarray, " query"],
+    key_left_out: Bool[np.ndarray, " key"] | None = None,
+) -> Float[np.ndarray, "*batch kept_query kept_key"]:
+    """A pattern without some positions (the special tokens), rows renormalised to sum to 1 over what is left.
+
+    That is a way to look at a pattern, not what the model did: say so where it is shown, with `share_on`. A row that
+    looks at nothing else is all zeros.
+    """
+    keep, keep_keys = ~left_out, ~(left_out if key_left_out is None else key_left_out)
+    kept = pattern[..., keep, :][..., keep_keys]
+    total = kept.sum(axis=-1, keepdims=True)
+    return kept / np.where(total == 0, 1, total)
+
+
+def share_on(
+    pattern: Float[np.ndarray, "*batch query key"],
+    left_out: Bool[np.ndarray, " query"],
+    key_left_out: Bool[np.ndarray, " key"] | None = None,
+) -> float:
+    """The mean share of the other positions' attention that is on those left out, 0 to 1."""
+    keys = left_out if key_left_out is None else key_left_out
+    rows = pattern[..., ~left_out, :]
+    return float(rows[..., keys].sum(axis=-1).mean()) if rows.size else 0.0
