@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import hashlib
 import html
 import json
 import re
@@ -94,7 +95,7 @@ def test_user_text_stays_text(tmp_path):
     ours = page.replace(circuitsvis.bundle(), "")
     assert "<script>window.pwned" not in ours
     assert not re.search(r"<(img src=x|svg onload|i>|u>|b>one)", ours)
-    assert ours.count("<script") == ours.count("</script>") == 3
+    assert ours.count("<script") == ours.count("</script>") == 3  # the data, the packed library, and ours
     assert "\x00" not in page
     assert "\u202e" not in page
     assert "\u2028" not in ours
@@ -135,11 +136,19 @@ def test_policy_allows_only_our_scripts(page):
     assert not re.search(r'(?:src|href)="(?!data:|#)', page.replace(circuitsvis.bundle(), ""))
 
 
-def test_one_copy_of_circuitsvis_that_ends_no_element(page):
+def library_of(page):
+    packed = re.search(r'<script type="application/json" id="circuitsvis">(.*?)</script>', page, re.S)
+    return packed and unpacked(json.loads(packed[1])).tobytes().decode()
+
+
+def test_one_packed_copy_of_circuitsvis_whose_hash_the_policy_knows(page):
     bundle = circuitsvis.bundle()
-    assert page.count("var CircuitsVis=") == 1
-    assert "</script" not in bundle
+    assert library_of(page) == bundle
+    assert page.count('id="circuitsvis"') == 1
     assert "sourceMappingURL" not in bundle
+    digest = base64.b64encode(hashlib.sha256(bundle.encode()).digest()).decode()
+    assert f"'sha256-{digest}'" in html.unescape(page)
+    assert "var CircuitsVis=" not in page  # packed to a third
 
 
 def test_circuitsvis_is_named_in_one_file_and_only_its_text_component_is_drawn():
@@ -187,7 +196,7 @@ def test_reports_of_partial_runs(tmp_path, parts, n_prompts):
     page = report(fake_run(tmp_path, n_prompts=n_prompts, parts=parts))
     assert ('id="draw-map"' in page) == ("effect" in parts)
     assert ('id="draw-head"' in page) == ("pattern" in parts)
-    assert ("var CircuitsVis=" in page) == ("pattern" in parts)
+    assert bool(library_of(page)) == ("pattern" in parts)
     assert "nan" not in re.sub(r"<(script|style).*?</\1>|base64,[^\"]*", "", page, flags=re.S).lower()
 
 
@@ -236,7 +245,7 @@ def test_notebook_views_stand_in_a_sandbox(run):
 def test_notebook_views_save(run, tmp_path):
     path = views.rollout(run, prompt=1).save(tmp_path / "view.html")
     assert 'id="draw-compare"' in path.read_text(encoding="utf-8")
-    assert views.attention(run, prompt=1, layer=2, head=3).html.count("var CircuitsVis=") == 1
+    assert library_of(views.attention(run, prompt=1, layer=2, head=3).html) == circuitsvis.bundle()
     assert data_of(views.attention(run, head="L2H1").html)["start"]["head"] == [2, 1, ""]
     assert data_of(views.attention(run, layer=2).html)["offered"]["layers"] == [2]
 
@@ -248,7 +257,8 @@ def test_an_encoder_decoder_has_a_pattern_for_each_stack(tmp_path):
     assert [len(stack["layers"]) for stack in stacks.values()] == [3, 2, 2]
     assert [stack["causal"] for stack in stacks.values()] == [False, True, False]
     assert data["start"]["head"] == [1, 2, "cross"]
-    assert [len(data["prompts"][0][name]) for name in ("tokens", "source")] == [4, 9]
+    prompt = data["prompts"][0]
+    assert [len(prompt["tokens"]), len(prompt["source"]["tokens"])] == [4, 9]
     packed = data["patterns"]["0"]
     sent = unpacked(packed["heads"]["cross"]).reshape(packed["heads"]["cross"]["shape"]) / 255
     slot = stacks["cross"]["slots"].index([1, 2])

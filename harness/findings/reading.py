@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from jaxtyping import Float, Shaped
 
@@ -180,15 +181,19 @@ class Claim:
 
 def claims(run: "Run", metric: str) -> dict[Head, Claim]:
     """What heads.csv claims of each head on the metric."""
-    table = run.heads.loc[run.heads["metric"] == metric].reindex(columns=["stack", "layer", "head", *_CLAIMED])
+    table = run.heads[(run.heads["metric"] == metric).to_numpy(bool)]
+    cells = [_numbers(table[name]) if name in table else [np.nan] * len(table) for name in _CLAIMED]
+    stacks = table["stack"].fillna("") if "stack" in table else [""] * len(table)
+    places = zip(table["layer"].astype(int), table["head"].astype(int), stacks, strict=True)
+    return {Head(*place): Claim(*row) for place, row in zip(places, zip(*cells, strict=True), strict=True)}
+
+
+def _numbers(column: pd.Series) -> list[float]:
+    """A column of heads.csv as numbers: yes and no as 1 and 0, what was not computed as NaN."""
+    if column.dtype.kind == "f":
+        return column.tolist()
     known = {"True": 1.0, "False": 0.0}
-    rows = table.astype(object).itertuples(index=False, name=None)
-    return {
-        Head(int(layer), int(head), stack if isinstance(stack, str) else ""): Claim(
-            *(known.get(str(cell), _number(cell)) for cell in cells)
-        )
-        for stack, layer, head, *cells in rows
-    }
+    return [known.get(str(cell), _number(cell)) for cell in column]
 
 
 def _number(cell: object) -> float:

@@ -10,9 +10,13 @@ from pathlib import Path
 from string import Template
 
 from harness.views.circuitsvis import bundle
+from harness.views.pack import pack_text
 from harness.views.text import json_block, markup
 
-_SCRIPTS = ("unpack", "patterns", "draw", "map", "strips", "head", "compare", "app")
+_SCRIPTS = (
+    *("unpack", "draw", "patterns", "scores", "controls", "tables", "map", "strips", "head", "headview"),
+    *("modelview", "compare", "sources", "app"),
+)
 
 
 @dataclass(frozen=True)
@@ -37,15 +41,15 @@ class View:
 def page(title: str, body: str, data: dict, circuitsvis: bool, kind: str = "report") -> str:
     """The page's HTML. ``body`` is markup made here; ``data`` holds user text and goes in as escaped JSON."""
     code = "(() => {\n'use strict';\n" + "\n".join(asset(f"{name}.js") for name in _SCRIPTS) + "\n})();"
-    scripts = [bundle(), code] if circuitsvis else [code]
     return Template(asset("page.html")).substitute(
-        policy=_policy(scripts),
+        policy=_policy([code, bundle()] if circuitsvis else [code]),
         title=markup(title),
         style=asset("page.css"),
         body=body,
         kind=kind,
         data=json_block(data),
-        scripts="\n".join(f"<script>{script}</script>" for script in scripts),
+        circuitsvis=_library() if circuitsvis else "",
+        code=code,
     )
 
 
@@ -53,6 +57,12 @@ def page(title: str, body: str, data: dict, circuitsvis: bool, kind: str = "repo
 def asset(name: str) -> str:
     """The text of a file in ``assets/``."""
     return (files("harness.views") / "assets" / name).read_text(encoding="utf-8")
+
+
+@cache
+def _library() -> str:
+    """CircuitsVis, packed to a third of its size; the page unpacks and runs it when it is first needed."""
+    return f'<script type="application/json" id="circuitsvis">{json_block(pack_text(bundle()))}</script>'
 
 
 def _policy(scripts: list[str]) -> str:
