@@ -1,6 +1,7 @@
 """Draw a saved run again, without a model.
 
 python -m experiments.render run=results/study/20260101-120000-0123abcd show.prompts=[3] show.heads=[L5H1]
+python -m experiments.render run=results/study/20260101-120000-0123abcd figures=paper
 """
 
 from pathlib import Path
@@ -18,11 +19,11 @@ def render(values: dict[str, Any]) -> Path:
     """Figures and report of the run, as its directory."""
     asked = config.parse(config.RenderSpec, values)
     from harness.results import open_run, verify
-    from harness.views.draw import draw
+    from harness.views.draw import draw, draw_for_paper
 
     run = open_run(asked.run)
     verify(asked.run)
-    draw(run, asked.show)
+    (draw_for_paper if asked.figures == "paper" else draw)(run, asked.show)
     return run.path
 
 

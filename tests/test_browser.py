@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from axe import axe_script
 from browser import Browser, find_browser
 from fakes import fake_run, fake_t5, with_claims
 from test_views import HOSTILE
@@ -20,6 +21,7 @@ from harness import views
 from harness.views.glyphs import MissingGlyphs
 from harness.words import merge_pattern
 
+REQUIRED = os.environ.get("HARNESS_REQUIRE_BROWSER") == "1"
 SIZES = [(1280, 800), (390, 844)]
 INK = """(() => { const canvas = document.querySelector('{}'); const seen = new Set(); if (!canvas) return 0;
 const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
@@ -30,7 +32,7 @@ for (let i = 0; i < pixels.length; i += 4) seen.add(pixels.slice(i, i + 4).join(
 def browser(tmp_path_factory):
     program = find_browser()
     if program is None:
-        say = pytest.fail if os.environ.get("HARNESS_REQUIRE_BROWSER") == "1" else pytest.skip
+        say = pytest.fail if REQUIRED else pytest.skip
         say("no browser found: install chromium, or set CHROMIUM to its path")
     browser = Browser(program, tmp_path_factory.mktemp("profile"))
     yield browser
@@ -385,3 +387,21 @@ def test_the_map_shows_direct_parts_and_roles_too(browser, run, tmp_path):
     browser.click("#draw-map fieldset[data-name=Show] label:nth-of-type(4) span")
     browser.wait(f"{shown} === 'L1H2: score as previous token 0'")
     quiet(browser)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_no_serious_fault_of_accessibility(browser, page, width, height, dark):
+    script = axe_script()
+    if script is None:
+        say = pytest.fail if REQUIRED else pytest.skip
+        say("axe-core could not be had: install npm and let it reach its registry once")
+    browser.open(page, width, height, dark)
+    browser.wait(INK.replace("{}", ".circuitsvis canvas") + " > 5")
+    browser.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    browser.evaluate(f"{script}; undefined")
+    faults = browser.evaluate(
+        "axe.run().then((found) => found.violations.map((one) => [one.impact, one.id, one.nodes.length, "
+        "one.nodes[0].html + one.nodes[0].failureSummary]))"
+    )
+    assert [fault for fault in faults if fault[0] in ("serious", "critical")] == []

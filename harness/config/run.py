@@ -138,9 +138,11 @@ class Place:
 
 @spec
 class RenderSpec:
-    """Which saved run to draw again, and what to open with."""
+    """Which saved run to draw again, what to open with, and whether the figures are for a screen or for the column of
+    a paper."""
 
     run: PathText
+    figures: Literal["screen", "paper"] = "screen"
     show: ShowSpec = Field(default_factory=ShowSpec)
 
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from jaxtyping import Float, Shaped
 
@@ -181,14 +180,15 @@ class Claim:
 
 def claims(run: "Run", metric: str) -> dict[Head, Claim]:
     """What heads.csv claims of each head on the metric."""
-    table = run.heads[(run.heads["metric"] == metric).to_numpy(bool)]
-    cells = [_numbers(table[name]) if name in table else [np.nan] * len(table) for name in _CLAIMED]
-    stacks = table["stack"].fillna("") if "stack" in table else [""] * len(table)
-    places = zip(table["layer"].astype(int), table["head"].astype(int), stacks, strict=True)
+    mine = np.asarray(run.heads["metric"] == metric, dtype=bool)
+    column = {str(name): np.asarray(run.heads[name])[mine] for name in run.heads.columns}
+    cells = [_numbers(column[name]) if name in column else [np.nan] * mine.sum() for name in _CLAIMED]
+    stacks = map(str, column["stack"]) if "stack" in column else [""] * mine.sum()
+    places = zip(column["layer"].astype(int).tolist(), column["head"].astype(int).tolist(), stacks, strict=True)
     return {Head(*place): Claim(*row) for place, row in zip(places, zip(*cells, strict=True), strict=True)}
 
 
-def _numbers(column: pd.Series) -> list[float]:
+def _numbers(column: np.ndarray) -> list[float]:
     """A column of heads.csv as numbers: yes and no as 1 and 0, what was not computed as NaN."""
     if column.dtype.kind == "f":
         return column.tolist()

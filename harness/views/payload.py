@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from harness.results import Run
 
 STRONGEST = 12
+#: What says where a prediction came from, and the dimension along which there are several.
+_SCORED = {"attribution", "cause"}
 #: What stands beside the map of heads, a number for each layer.
 _BESIDE = {"layer_effect": "all heads of the layer", "mlp_effect": "its MLP"}
 
@@ -53,6 +55,7 @@ def payload(
         "heads": [int(number) for number in run.data["head"].values] if "head" in run.data.coords else [],
         "offered": {
             "layers": sorted({head.layer for head in kept.heads}) if only_kept else None,
+            "heads": sorted({head.head for head in kept.heads}) if only_kept else None,
             "prompts": list(kept.prompts) if only_kept else list(range(n_prompts)),
         },
         "metrics": [_metric(run, name) for name in by_lead(run)],
@@ -61,6 +64,7 @@ def payload(
         "interval": kind_of(run),
         "prompts": [_prompt(run, index) for index in range(n_prompts)],
         "patterns": {str(index): _matrices(run, kept, index, patterns, causal) for index in kept.prompts},
+        "sources": {str(index): _sources(run, index) for index in kept.prompts} if _SCORED & set(run.data) else {},
         "leftOut": kept.left_out,
         "start": {"prompt": prompt, "head": list(head) if head else None, "metric": metric},
     }
@@ -137,7 +141,11 @@ def _beside(run: "Run", name: str, metric: str) -> dict:
     return {
         "name": _BESIDE[name],
         "short": {"layer_effect": "heads", "mlp_effect": "MLP"}[name],
-        "means": {stack: [_or_none(value) for value in values.values] for stack, values in by_stack.items()},
+        "means": {
+            stack: [_or_none(value) for value in values.values]
+            for stack, values in by_stack.items()
+            if values.notnull().any()
+        },
     }
 
 
@@ -156,6 +164,26 @@ def _interval(run: "Run", metric: str, head: Head) -> dict:
     about = estimate(run, metric, head)
     ends = (about.low, about.high) if np.isfinite(about.low) else (None, None)
     return {"low": ends[0], "high": ends[1], "kind": about.kind}
+
+
+def _sources(run: "Run", prompt: int) -> dict:
+    """Scores [method or cause, target, position] of one prompt; targets are those that were scored."""
+    length = int(run.data["length"].values[prompt])
+    names, parts, n_methods = [], [], 0
+    for name, dim in (("attribution", "method"), ("cause", "cause_kind")):
+        if name in run.data:
+            array = run.data[name].isel(prompt=prompt, position=slice(length))
+            parts.append(array.transpose(dim, "target_position", "position").values)
+            names += [visible(each) for each in map(str, run.data[dim].values)]
+            n_methods += len(parts[-1]) if name == "attribution" else 0
+    whole = np.concatenate(parts)
+    there = np.flatnonzero(np.isfinite(whole).any(axis=(0, 2)))
+    return {
+        "names": names,
+        "methods": n_methods,
+        "targets": [int(at) for at in there],
+        "scores": pack_numbers(whole[:, there]),
+    }
 
 
 def _prompt(run: "Run", prompt: int) -> dict:

@@ -5,6 +5,7 @@ function mountControls(place, state) {
   const picks = make('div', { class: 'controls' });
   const prompt = promptSelect(state), view = viewControls(state);
   const fill = () => {
+    if (!stacks.length) return;
     const here = layers || state.stack(state.head[2]).layers;
     const choices = [
       ['Stack', layers ? [] : stacks.map(({ name }) => [name, name]), 2],

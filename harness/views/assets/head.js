@@ -1,6 +1,6 @@
 // One head on one prompt: the layer's heads as thumbnails, the picked one in CircuitsVis, its numbers beside it.
 
-const QUICK = 160; // tokens that CircuitsVis draws in about a second
+const QUICK = 100; // tokens that CircuitsVis draws in about a second
 
 function mountHead(place, state) {
   const parts = {
@@ -100,8 +100,9 @@ async function showInCircuitsVis(place, state, { weights, queries, causal }) {
   const tokens = queries.map(({ text }) => cut(text, 18)), size = tokens.length;
   const attention = tokens.map((_, query) => Array.from(weights.subarray(query * size, (query + 1) * size), (weight) => Number(weight.toFixed(3))));
   const holder = make('div', { id: 'pattern' });
-  holder.setAttribute('role', 'img');
-  holder.setAttribute('aria-label', 'Attention pattern of ' + named(state.head) + '; its numbers are in the table beside it');
+  const label = 'Attention pattern of ' + named(state.head) + '; its numbers are in the table beside it';
+  const name = () => { for (const canvas of holder.querySelectorAll('canvas:not([aria-label])')) canvas.setAttribute('aria-label', label); };
+  new MutationObserver(name).observe(holder, { childList: true, subtree: true });
   place.replaceChildren(holder);
   CircuitsVis.render('pattern', CircuitsVis.AttentionPattern, { tokens, attention, maskUpperTri: causal, positiveColor: '#1d5c96', minValue: -1, maxValue: 1 });
 }

@@ -47,7 +47,7 @@ function mapTable(state, stack, metric, most, tall, readout) {
   const { layers, name } = stack, { heads } = state.data;
   const lines = [
     ...heads.map((head) => ({ label: 'H' + head, cell: (layer) => headButton(state, metric, most, [layer, head, name], readout) })),
-    ...metric.beside.map((each) => ({ label: each.short, apart: true, cell: (layer) => layerCell(metric, most, each, stack, layer, readout) })),
+    ...metric.beside.filter(({ means }) => means[name]).map((each) => ({ label: each.short, apart: true, cell: (layer) => layerCell(metric, most, each, stack, layer, readout) })),
   ];
   const [across, down] = tall ? [lines, layers] : [layers, lines];
   const title = (one) => (one.label === undefined ? 'L' + one : one.label);
