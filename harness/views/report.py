@@ -276,5 +276,5 @@ def _pictures(drawn: Sequence[Picture], part: str) -> str:
 
 def _title(run: "Run") -> str:
     model, prompts = (str((run.spec.get(key) or {}).get("name", "unnamed")) for key in ("model", "prompts"))
-    what = "effects of ablating attention heads" if "effect" in run.data else "attention patterns"
+    what = "effects of ablating attention heads" if "clean" in run.data else "attention patterns"
     return f"{model} on {prompts}: {what}"

@@ -3,7 +3,7 @@
 function mountMap(place, state) {
   const narrow = window.matchMedia('(max-width: 820px)');
   const readout = make('p', { class: 'readout', 'aria-live': 'polite' });
-  const holder = make('div', { class: 'scroll' });
+  const holder = make('div', { class: 'scroll maps' });
   const legend = make('div', { class: 'legend' });
   const scores = scoresOf(state);
   let score = scores[0];

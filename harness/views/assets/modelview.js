@@ -3,7 +3,7 @@
 function mountModelView(place, state) {
   const narrow = window.matchMedia('(max-width: 820px)');
   const readout = make('p', { class: 'readout', 'aria-live': 'polite' });
-  const holder = make('div');
+  const holder = make('div', { class: 'models' });
   let how = 'matrices', latest = 0;
   const draw = async () => {
     const mine = ++latest, matrices = await state.matrices();
@@ -25,23 +25,27 @@ function modelCanvas(state, stack, matrices, how, tall, readout) {
   const headAt = (column, row) => (tall ? [row, heads[column], stack.name] : [column, heads[row], stack.name]);
   const base = make('canvas'), canvas = make('canvas', { class: 'model', tabindex: 0, role: 'img', 'aria-label': 'Patterns of all heads' + (stack.name ? ' of the ' + stack.name + ' stack' : '') + (tall ? ': layers down, heads across' : ': heads down, layers across') + '. Arrow keys move, Enter opens a head.' });
   const figure = make('figure', { class: 'model' }, ...(stack.name ? [make('figcaption', {}, stack.name)] : []), canvas);
-  let at = null, size = 0;
+  figure.style.setProperty('--wide', Math.min(100, 8 * across.length) + '%');
+  const [any] = across.flatMap((_, column) => down.map((_, row) => matrices.of(headAt(column, row)))).filter(Boolean);
+  const shape = any ? Math.max(0.3, Math.min(1, any.queries.length / any.keys.length)) : 1;
+  let at = null, size = 0, high = 0;
   const paint = () => {
     const ratio = window.devicePixelRatio || 1, room = 30;
     if (!figure.clientWidth) return;
-    size = Math.min(80, (canvas.parentElement.clientWidth - room) / across.length);
-    const [width, height] = [room + size * across.length, 18 + size * down.length];
+    size = Math.min(80, (figure.clientWidth - room) / across.length);
+    high = size * shape;
+    const [width, height] = [room + size * across.length, 18 + high * down.length];
     for (const each of [base, canvas]) { each.width = Math.round(width * ratio); each.height = Math.round(height * ratio); }
     canvas.style.width = width + 'px';
     canvas.style.height = height + 'px';
     const pen = base.getContext('2d');
     pen.scale(ratio, ratio);
-    labelAxes(pen, across, down, tall, room, size);
+    labelAxes(pen, across, down, tall, room, size, high);
     down.forEach((_, row) => across.forEach((_, column) => {
-      const pattern = matrices.of(headAt(column, row)), x = room + column * size + 1.5, y = 18 + row * size + 1.5;
+      const pattern = matrices.of(headAt(column, row)), x = room + column * size + 1.5, y = 18 + row * high + 1.5;
       pen.fillStyle = color(pattern ? 'card' : 'hatch');
-      pen.fillRect(x, y, size - 3, size - 3);
-      if (pattern) (how === 'lines' ? paintStrokes : paintSmall)(pen, pattern, x, y, size - 3);
+      pen.fillRect(x, y, size - 3, high - 3);
+      if (pattern) (how === 'lines' ? paintStrokes : paintSmall)(pen, pattern, x, y, size - 3, high - 3);
     }));
     canvas.paintMark();
   };
@@ -53,7 +57,7 @@ function modelCanvas(state, stack, matrices, how, tall, readout) {
     pen.drawImage(base, 0, 0);
     pen.scale(ratio, ratio);
     pen.lineWidth = 2;
-    const frame = (column, row, tone) => { pen.strokeStyle = color(tone); pen.strokeRect(30 + column * size + 0.5, 18 + row * size + 0.5, size - 1, size - 1); };
+    const frame = (column, row, tone) => { pen.strokeStyle = color(tone); pen.strokeRect(30 + column * size + 0.5, 18 + row * high + 0.5, size - 1, high - 1); };
     const [layer, head, name] = state.head;
     if (name === stack.name) frame(...(tall ? [heads.indexOf(head), layer] : [layer, heads.indexOf(head)]), 'ink');
     if (at) frame(...at, 'accent');
@@ -65,7 +69,7 @@ function modelCanvas(state, stack, matrices, how, tall, readout) {
     readout.textContent = named(head) + (Number.isFinite(mean) ? ' ' + verdict(metric, mean) + ': mean effect on ' + metric.name + ' ' + withUnit(mean, metric) : '');
     canvas.paintMark();
   };
-  const under = (event) => { const box = canvas.getBoundingClientRect(); return [Math.floor((event.clientX - box.left - 30) / size), Math.floor((event.clientY - box.top - 18) / size)]; };
+  const under = (event) => { const box = canvas.getBoundingClientRect(); return [Math.floor((event.clientX - box.left - 30) / size), Math.floor((event.clientY - box.top - 18) / high)]; };
   canvas.addEventListener('pointermove', (event) => read(...under(event)));
   canvas.addEventListener('click', (event) => { read(...under(event)); state.open(headAt(...at)); });
   canvas.addEventListener('keydown', (event) => {
@@ -79,7 +83,7 @@ function modelCanvas(state, stack, matrices, how, tall, readout) {
   return figure;
 }
 
-function labelAxes(pen, across, down, tall, room, size) {
+function labelAxes(pen, across, down, tall, room, size, high) {
   pen.clearRect(0, 0, 1e4, 1e4);
   pen.fillStyle = color('soft');
   pen.font = '11px system-ui, sans-serif';
@@ -87,29 +91,29 @@ function labelAxes(pen, across, down, tall, room, size) {
   across.forEach((value, column) => pen.fillText((tall ? 'H' : 'L') + value, room + (column + 0.5) * size, 12));
   pen.textAlign = 'right';
   pen.textBaseline = 'middle';
-  down.forEach((value, row) => pen.fillText((tall ? 'L' : 'H') + value, room - 4, 18 + (row + 0.5) * size));
+  down.forEach((value, row) => pen.fillText((tall ? 'L' : 'H') + value, room - 4, 18 + (row + 0.5) * high));
   pen.textBaseline = 'alphabetic';
 }
 
 let scratch = null;
-function paintSmall(pen, pattern, x, y, size) {
+function paintSmall(pen, pattern, x, y, width, height) {
   scratch ||= make('canvas');
   paintPixels(scratch, pattern);
-  const longest = Math.max(pattern.queries.length, pattern.keys.length);
-  pen.imageSmoothingEnabled = longest > size;
-  pen.drawImage(scratch, x, y, (size * pattern.keys.length) / longest, (size * pattern.queries.length) / longest);
+  const cell = Math.min(width / pattern.keys.length, height / pattern.queries.length);
+  pen.imageSmoothingEnabled = cell < 1;
+  pen.drawImage(scratch, x, y, cell * pattern.keys.length, cell * pattern.queries.length);
 }
 
-function paintStrokes(pen, { weights, queries, keys }, x, y, size) {
+function paintStrokes(pen, { weights, queries, keys }, x, y, width, height) {
   pen.strokeStyle = color('accent');
   pen.lineWidth = 0.7;
-  const [fall, rise] = [size / Math.max(1, queries.length), size / Math.max(1, keys.length)];
+  const [fall, rise] = [height / Math.max(1, queries.length), height / Math.max(1, keys.length)];
   weights.forEach((weight, index) => {
     if (weight < 0.1) return;
     pen.globalAlpha = Math.min(1, weight);
     pen.beginPath();
     pen.moveTo(x + 1, y + (Math.floor(index / keys.length) + 0.5) * fall);
-    pen.lineTo(x + size - 1, y + ((index % keys.length) + 0.5) * rise);
+    pen.lineTo(x + width - 1, y + ((index % keys.length) + 0.5) * rise);
     pen.stroke();
   });
   pen.globalAlpha = 1;
