@@ -215,7 +215,10 @@ def test_heads_beyond_chance_are_marked_and_the_others_doubted(browser, run, tmp
 
 def test_views_draw_inside_their_sandboxes_one_after_the_other(browser, run, tmp_path):
     """What a notebook shows: two CircuitsVis views (whose own pages draw only the first) and a map, each in a frame."""
-    shown = [views.attention(run, layer=1), views.attention(run, prompt=1, head="L2H0"), views.effects(run)]
+    shown = [
+        *(views.attention(run, layer=1), views.attention(run, prompt=1, head="L2H0"), views.effects(run)),
+        *(views.head_view(run, prompt=1), views.model_view(run), views.rollout(run)),
+    ]
     page = tmp_path / "notebook.html"
     frames = "".join(view._repr_html_() for view in shown)
     page.write_text(f"<!doctype html><html data-ready=1><meta charset=utf-8><body>{frames}", encoding="utf-8")
@@ -230,6 +233,14 @@ def test_views_draw_inside_their_sandboxes_one_after_the_other(browser, run, tmp
     with browser.frame(2):
         browser.wait("document.querySelectorAll('.map button').length === 12")
         assert browser.evaluate("document.querySelectorAll('.strips circle').length") == 12 * 3
+    for number, drawn, picks in ((3, ".stage canvas", ["Head"]), (4, "canvas.model", ["Layer", "Head"])):
+        with browser.frame(number):
+            browser.wait(INK.replace("{}", drawn) + " > 5")
+            named = browser.evaluate("[...document.querySelectorAll('select')].map((box) => box.dataset.name)")
+            assert named == picks
+    with browser.frame(5):
+        browser.wait(INK.replace("{}", ".three canvas") + " > 5")
+        assert browser.evaluate("document.querySelectorAll('.three canvas').length") == 4
     quiet(browser)
 
 
@@ -405,3 +416,25 @@ def test_no_serious_fault_of_accessibility(browser, page, width, height, dark):
         "one.nodes[0].html + one.nodes[0].failureSummary]))"
     )
     assert [fault for fault in faults if fault[0] in ("serious", "critical")] == []
+
+
+def test_methods_and_causes_are_shaded_text(browser, run, tmp_path):
+    scores = np.full((3, 2, 8, 8), np.nan)
+    scores[0, :, 6:8, :7] = np.arange(7)
+    scores[0, 1, 6, 3] = -12
+    over = ("prompt", "method", "target_position", "position")
+    data = run.data.assign(attribution=(over, scores), cause=(("prompt", "cause_kind", *over[2:]), scores[:, :1]))
+    data = data.assign_coords(method=["gradient", HOSTILE[0]], cause_kind=["occlusion"])
+    browser.open(views.write_report(replace(run, data=data), tmp_path / "report.html"))
+    browser.wait("document.querySelectorAll('.source').length === 3")
+    titles = browser.evaluate("[...document.querySelectorAll('.source h3')].map((one) => one.firstChild.textContent)")
+    assert titles == ["gradient", HOSTILE[0], "occlusion (cause)"]
+    pick(browser, "'Prediction made at'", 6)
+    shares = (
+        "[...document.querySelectorAll('.source')[{}].querySelectorAll('bdi')]"
+        ".map((token) => Number(token.style.getPropertyValue('--share')))"
+    )
+    browser.wait(f"{shares.format(1)}[3] === 1")
+    assert browser.evaluate(shares.format(0)) == pytest.approx([*(np.arange(7) / 6), 0])
+    assert browser.evaluate("document.querySelectorAll('.source .against').length") == 1
+    quiet(browser)

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import html
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -23,7 +23,7 @@ _SCRIPTS = (
 class View:
     """A page that shows itself in a notebook, offline and apart from everything else there."""
 
-    html: str
+    html: str = field(repr=False)
     height: int = 860
 
     def _repr_html_(self) -> str:
