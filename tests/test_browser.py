@@ -56,7 +56,7 @@ def colours(browser, selector):
 def pick(browser, name, value):
     """Choose in a menu, as a person would."""
     browser.evaluate(
-        f"(() => {{ const box = document.querySelector('select[data-name={name}]'); box.value = '{value}';"
+        f"(() => {{ const box = document.querySelector('select[data-name=\"{name}\"]'); box.value = '{value}';"
         "box.dispatchEvent(new Event('change')); })()"
     )
 
@@ -299,6 +299,7 @@ def weights_beside(browser, side):
 def test_the_head_view_tells_where_a_token_looks_and_who_looks_at_it(browser, page, run):
     browser.open(page)
     browser.wait("document.querySelectorAll('.column [role=option]').length === 16")
+    browser.wait(INK.replace("{}", ".circuitsvis canvas") + " > 5")  # after which nothing above moves
     pattern = run.data["pattern"].values[0].astype(float)
     browser.evaluate("document.querySelectorAll('.column.left [role=option]')[0].focus()")
     for _ in range(5):
@@ -429,7 +430,7 @@ def test_methods_and_causes_are_shaded_text(browser, run, tmp_path):
     browser.wait("document.querySelectorAll('.source').length === 3")
     titles = browser.evaluate("[...document.querySelectorAll('.source h3')].map((one) => one.firstChild.textContent)")
     assert titles == ["gradient", HOSTILE[0], "occlusion (cause)"]
-    pick(browser, "'Prediction made at'", 6)
+    pick(browser, "Prediction made at", 6)
     shares = (
         "[...document.querySelectorAll('.source')[{}].querySelectorAll('bdi')]"
         ".map((token) => Number(token.style.getPropertyValue('--share')))"

@@ -43,7 +43,7 @@ class Run:
         }
         facts |= {"status": self.manifest.get("status"), "arrays": ", ".join(sorted(map(str, self.data.data_vars)))}
         rows = "".join(
-            f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left'>{html.escape(str(value))}</td></tr>"
+            f'<tr><th align="left">{name}</th><td align="left">{html.escape(str(value))}</td></tr>'
             for name, value in facts.items()
             if value is not None
         )

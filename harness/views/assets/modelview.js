@@ -10,7 +10,7 @@ function mountModelView(place, state) {
     if (mine !== latest) return;
     holder.replaceChildren(...(matrices ? state.data.stacks.map((stack) => modelCanvas(state, stack, matrices, how, narrow.matches, readout)) : [make('p', {}, notHeld(state))]));
     readout.textContent = 'Each small picture is one head on this prompt. Point at one, or focus the picture and use the arrow keys, to read it; click or press Enter to open it.';
-    holder.dispatchEvent(new Event('drawn'));
+    for (const canvas of holder.querySelectorAll('canvas')) canvas.paint(); // an observer waits until it is on screen
   };
   const kinds = radios('As', [['matrices', 'matrices'], ['lines', 'lines']], how, (kind) => { how = kind; draw(); });
   place.append(make('div', { class: 'controls' }, kinds), holder, readout);
@@ -79,6 +79,7 @@ function modelCanvas(state, stack, matrices, how, tall, readout) {
     event.preventDefault();
     read((at ? at[0] : 0) + (at ? by[1] : 0), (at ? at[1] : 0) + (at ? by[0] : 0));
   });
+  canvas.paint = paint;
   new ResizeObserver(paint).observe(figure);
   return figure;
 }
