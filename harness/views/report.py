@@ -132,7 +132,7 @@ def _laid_out(sections: list[Section]) -> str:
     parts = [str(section) for section in sections if section not in looking]
     parts.insert(1, f'<nav class="contents" aria-label="Contents">{links}</nav>')
     if looking:
-        bar = '<div class="drawn bar" id="draw-controls" role="region" aria-label="What is looked at"></div>'
+        bar = '<div class="drawn lookbar" id="draw-controls" role="region" aria-label="What is looked at"></div>'
         before = sum(section not in looking for section in sections[: sections.index(looking[0])])
         parts.insert(before + 1, f'<div class="looking">{bar}{"".join(map(str, looking))}</div>')
     return "".join(parts)

@@ -66,7 +66,7 @@ function panelFigure(panel, cursor, move) {
     move(cursor()[0] + by[0], cursor()[1] + by[1], true);
   });
   panel.canvas = canvas;
-  return make('figure', {}, make('h3', {}, panel.name), canvas, make('figcaption', {}, 'darkest = ' + panel.most.toFixed(2) + '; shade by square root'));
+  return make('figure', {}, make('h3', {}, panel.name), canvas, make('figcaption', {}, 'darkest ' + panel.most.toFixed(2) + ', shade by square root'));
 }
 
 function cursorText(state, panels, [query, key]) {
