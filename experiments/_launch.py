@@ -4,6 +4,7 @@ Every override is made a plain "set this" for Hydra, so that one judge, the type
 is wrong with a key or a value. What a person did wrong is one line on standard error and exit code 2.
 """
 
+import shutil
 import signal
 import sys
 import tempfile
@@ -65,7 +66,10 @@ def _guarded(work: Callable[[], None]) -> int:
         print(_one_line(error), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; a run directory that was begun can be continued with resume=DIR", file=sys.stderr)
+        print(
+            "\n" * sys.stderr.isatty() + "interrupted; a run directory that was begun can be continued with resume=DIR",
+            file=sys.stderr,
+        )
         return 130
     return 0
 
@@ -242,7 +246,19 @@ def _run(runner: str, values: dict[str, Any]) -> Path | None:
 
     if where.resume and not _changed_by_hand():
         asked = study.saved_spec(Path(where.resume))
-    return study.run(runner, asked, where, progress(), tell)
+    folder = study.run(runner, asked, where, progress(), tell)
+    if folder is not None:
+        _summarize(folder)
+    return folder
+
+
+def _summarize(folder: Path) -> None:
+    """The strongest heads, on standard error."""
+    from harness.results import open_run
+    from harness.views.terminal import strongest
+
+    if table := strongest(open_run(folder)):
+        tell(table)
 
 
 def _changed_by_hand() -> bool:
@@ -257,12 +273,21 @@ def tell(line: str) -> None:
 
 
 def progress() -> Callable[[str, int, int], None]:
-    """Lines on standard error: the stage, units done of all, and the time so far."""
+    """On standard error: the stage and its units done of all; on a terminal as a bar with rate and time left,
+    elsewhere a line each with the time so far."""
     import time
 
-    start = time.monotonic()
+    start, seen = time.monotonic(), dict[str, tuple[float, int]]()
 
     def show(stage: str, done: int, total: int) -> None:
-        print(f"{stage} {done}/{total}  {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+        now = time.monotonic()
+        since, before = seen.setdefault(stage, (now, done))
+        if not sys.stderr.isatty():
+            print(f"{stage} {done}/{total}  {now - start:.0f} s", file=sys.stderr, flush=True)
+            return
+        from harness.views.terminal import bar
+
+        line = bar(stage, done, total, now - since, before, shutil.get_terminal_size().columns)
+        print(f"\r\x1b[K{line}", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
     return show

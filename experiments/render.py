@@ -2,6 +2,7 @@
 
 python -m experiments.render run=results/study/20260101-120000-0123abcd show.prompts=[3] show.heads=[L5H1]
 python -m experiments.render run=results/study/20260101-120000-0123abcd views=saliency
+python -m experiments.render run=results/study/20260101-120000-0123abcd figures=paper
 """
 
 from pathlib import Path
@@ -19,11 +20,14 @@ def render(values: dict[str, Any]) -> Path:
     """The views of the run that are asked for, into its directory, which is given back."""
     asked = config.parse(config.RenderSpec, values)
     from harness.results import open_run, verify
-    from harness.views.draw import draw_views
+    from harness.views.draw import draw_for_paper, draw_views
 
     run = open_run(asked.run)
     verify(asked.run)
-    draw_views(run, asked.views, asked.show)
+    if asked.figures == "paper":
+        draw_for_paper(run, asked.show)
+    else:
+        draw_views(run, asked.views, asked.show)
     return run.path
 
 

@@ -4,20 +4,26 @@ Skipped when there is no Chromium or Chrome, unless HARNESS_REQUIRE_BROWSER=1.
 """
 
 import os
+import time
 import warnings
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
+import xarray as xr
+from axe import axe_script
 from browser import Browser, find_browser
 from fakes import fake_run, fake_t5, with_claims
 from test_views import HOSTILE
 
 from harness import views
 from harness.views.glyphs import MissingGlyphs
+from harness.words import merge_pattern
 
+REQUIRED = os.environ.get("HARNESS_REQUIRE_BROWSER") == "1"
 SIZES = [(1280, 800), (390, 844)]
-INK = """(() => { const canvas = document.querySelector('{}'); const seen = new Set();
+INK = """(() => { const canvas = document.querySelector('{}'); const seen = new Set(); if (!canvas) return 0;
 const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
 for (let i = 0; i < pixels.length; i += 4) seen.add(pixels.slice(i, i + 4).join()); return seen.size; })()"""
 
@@ -26,7 +32,7 @@ for (let i = 0; i < pixels.length; i += 4) seen.add(pixels.slice(i, i + 4).join(
 def browser(tmp_path_factory):
     program = find_browser()
     if program is None:
-        say = pytest.fail if os.environ.get("HARNESS_REQUIRE_BROWSER") == "1" else pytest.skip
+        say = pytest.fail if REQUIRED else pytest.skip
         say("no browser found: install chromium, or set CHROMIUM to its path")
     browser = Browser(program, tmp_path_factory.mktemp("profile"))
     yield browser
@@ -47,9 +53,17 @@ def colours(browser, selector):
     return browser.evaluate(INK.replace("{}", selector))
 
 
+def pick(browser, name, value):
+    """Choose in a menu, as a person would."""
+    browser.evaluate(
+        f"(() => {{ const box = document.querySelector('select[data-name=\"{name}\"]'); box.value = '{value}';"
+        "box.dispatchEvent(new Event('change')); })()"
+    )
+
+
 def quiet(browser):
     """Nothing on the console, no request but the page itself, and no script of a token ran."""
-    assert browser.errors == []
+    assert [error for error in browser.errors if "willReadFrequently" not in error] == []  # INK reads pixels, not we
     assert [url for url in browser.requests if not url.startswith(("file:", "data:"))] == []
     assert len([url for url in browser.requests if url.startswith("file:")]) == 1
     assert browser.evaluate("window.pwned === undefined")
@@ -60,14 +74,19 @@ def quiet(browser):
 def test_everything_draws(browser, page, width, height, dark):
     browser.open(page, width, height, dark)
     browser.wait(
-        "!!document.querySelector('.circuitsvis canvas') && document.querySelectorAll('.three canvas').length === 3"
+        "!!document.querySelector('.circuitsvis canvas') && document.querySelectorAll('.three canvas').length === 4"
     )
     browser.wait(INK.replace("{}", ".circuitsvis canvas") + " > 5")
     assert browser.evaluate("document.querySelectorAll('.map button').length") == 12
     assert browser.evaluate("document.querySelectorAll('.strips circle').length") == 12 * 3
     assert colours(browser, ".three canvas") > 5
     assert colours(browser, ".thumbs canvas") > 3
+    assert colours(browser, ".stage canvas") > 5
+    assert colours(browser, "canvas.model") > 50
+    assert browser.evaluate("document.querySelectorAll('.column [role=option]').length") == 16
     assert browser.evaluate("document.documentElement.scrollWidth") == width
+    if width > 1000:  # the answer and the whole map are there before anybody scrolls
+        assert browser.evaluate("document.querySelector('.map').getBoundingClientRect().bottom") < height
     quiet(browser)
 
 
@@ -126,10 +145,7 @@ def test_the_metric_switch_redraws_map_and_strips(browser, page):
 
 def test_another_prompt_and_a_cell_by_mouse_and_keys(browser, page, run):
     browser.open(page)
-    browser.evaluate(
-        "(() => { const box = document.querySelector('#draw-compare select'); box.value = '1';"
-        "box.dispatchEvent(new Event('change')); })()"
-    )
+    pick(browser, "Prompt", 1)
     browser.wait("document.getElementById('picked').textContent === 'L1H2 on prompt 1'")
     browser.wait("document.querySelectorAll('#draw-compare tbody tr').length === 5")
     browser.evaluate("document.querySelectorAll('.three canvas')[2].focus()")
@@ -156,10 +172,15 @@ def test_hostile_tokens_stay_text(browser, tmp_path, width, height):
     browser.wait("!!document.querySelector('.circuitsvis canvas')")
     browser.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     browser.hover(".circuitsvis canvas", across=0.3, down=0.3)
+    browser.hover(".column.left [role=option]")
+    browser.hover("canvas.model", across=0.5, down=0.5)
     line = browser.evaluate("[...document.querySelectorAll('.tokens bdi')].map((token) => token.textContent)")
     assert line[:3] == [HOSTILE[0], HOSTILE[1], "⟨U+202E⟩evil"]
-    assert browser.evaluate("document.querySelectorAll('main img, svg[onload], bdi b, td b, h1 *, li *').length") == 0
-    assert browser.evaluate("document.querySelectorAll('script').length") == 3
+    assert (
+        browser.evaluate("document.querySelectorAll('main img, svg[onload], bdi *, td b, h1 *, .findings li *').length")
+        == 0
+    )
+    assert browser.evaluate("document.querySelectorAll('script').length") == 2  # the data and ours
     assert browser.evaluate("document.documentElement.scrollWidth") == width
     quiet(browser)
 
@@ -194,7 +215,10 @@ def test_heads_beyond_chance_are_marked_and_the_others_doubted(browser, run, tmp
 
 def test_views_draw_inside_their_sandboxes_one_after_the_other(browser, run, tmp_path):
     """What a notebook shows: two CircuitsVis views (whose own pages draw only the first) and a map, each in a frame."""
-    shown = [views.attention(run, layer=1), views.attention(run, prompt=1, head="L2H0"), views.effects(run)]
+    shown = [
+        *(views.attention(run, layer=1), views.attention(run, prompt=1, head="L2H0"), views.effects(run)),
+        *(views.head_view(run, prompt=1), views.model_view(run), views.rollout(run)),
+    ]
     page = tmp_path / "notebook.html"
     frames = "".join(view._repr_html_() for view in shown)
     page.write_text(f"<!doctype html><html data-ready=1><meta charset=utf-8><body>{frames}", encoding="utf-8")
@@ -209,6 +233,14 @@ def test_views_draw_inside_their_sandboxes_one_after_the_other(browser, run, tmp
     with browser.frame(2):
         browser.wait("document.querySelectorAll('.map button').length === 12")
         assert browser.evaluate("document.querySelectorAll('.strips circle').length") == 12 * 3
+    for number, drawn, picks in ((3, ".stage canvas", ["Head"]), (4, "canvas.model", ["Layer", "Head"])):
+        with browser.frame(number):
+            browser.wait(INK.replace("{}", drawn) + " > 5")
+            named = browser.evaluate("[...document.querySelectorAll('select')].map((box) => box.dataset.name)")
+            assert named == picks
+    with browser.frame(5):
+        browser.wait(INK.replace("{}", ".three canvas") + " > 5")
+        assert browser.evaluate("document.querySelectorAll('.three canvas').length") == 4
     quiet(browser)
 
 
@@ -248,12 +280,162 @@ def test_an_encoder_decoder_draws_stack_by_stack(browser, tmp_path):
     browser.click(".map button[data-head='encoder.L2H1']")
     browser.wait("document.getElementById('picked').textContent === 'encoder.L2H1 on prompt 0'")
     browser.wait(INK.replace("{}", ".circuitsvis canvas") + " > 5")
-    assert browser.evaluate("[...document.querySelectorAll('#head select')].map((box) => box.value)") == [
-        "encoder",
-        "2",
-        "1",
-        "0",
-    ]
+    chosen = browser.evaluate("[...document.querySelectorAll('#draw-controls select')].map((box) => box.value)")
+    assert chosen == ["0", "encoder", "2", "1"]
+    assert browser.evaluate("document.querySelectorAll('canvas.model').length") == 3
+    assert browser.evaluate("document.querySelectorAll('.column.right [role=option]').length") == 9
     assert browser.evaluate("document.querySelectorAll('.thumbs canvas').length") == 4
     assert browser.evaluate("document.querySelectorAll('.three canvas').length") == 3  # their mean, two heads
+    quiet(browser)
+
+
+def weights_beside(browser, side):
+    """The numbers beside the tokens of one column of the head view; nothing written is nothing."""
+    return browser.evaluate(
+        f"[...document.querySelectorAll('.column.{side} .weight')].map((cell) => Number(cell.textContent || 0))"
+    )
+
+
+def test_the_head_view_tells_where_a_token_looks_and_who_looks_at_it(browser, page, run):
+    browser.open(page)
+    browser.wait("document.querySelectorAll('.column [role=option]').length === 16")
+    browser.wait(INK.replace("{}", ".circuitsvis canvas") + " > 5")  # after which nothing above moves
+    pattern = run.data["pattern"].values[0].astype(float)
+    browser.evaluate("document.querySelectorAll('.column.left [role=option]')[0].focus()")
+    for _ in range(5):
+        browser.press("ArrowDown")
+    assert weights_beside(browser, "right") == pytest.approx(pattern[1, 2, 5], abs=0.008)
+    browser.hover(".column.right [role=option]:nth-child(2)")
+    assert weights_beside(browser, "left") == pytest.approx(pattern[1, 2, :, 1], abs=0.008)
+    browser.click(".swatch[data-number='3']")
+    browser.hover(".column.right [role=option]:nth-child(2)")
+    assert weights_beside(browser, "left") == pytest.approx(pattern[1, 2:4, :, 1].mean(0), abs=0.008)
+    assert browser.evaluate("document.querySelector('#headview .readout').textContent").endswith("on average: H2, H3")
+    browser.click("#headview [aria-label='next layer']")
+    browser.wait("document.getElementById('picked').textContent === 'L2H2 on prompt 0'")
+    browser.hover(".column.left [role=option]:nth-child(4)")
+    assert weights_beside(browser, "right") == pytest.approx(pattern[2, 2, 3], abs=0.008)
+    quiet(browser)
+
+
+def test_the_model_view_opens_a_head_by_mouse_and_keys(browser, page):
+    browser.open(page)
+    browser.wait("!!document.querySelector('canvas.model')")
+    browser.evaluate("document.querySelector('canvas.model').focus()")
+    for key in ("ArrowRight", "ArrowRight", "ArrowDown"):
+        browser.press(key)
+    assert browser.evaluate("document.querySelector('#modelview .readout').textContent").startswith("L1H1 ")
+    browser.press("Enter")
+    browser.wait("document.getElementById('picked').textContent === 'L1H1 on prompt 0'")
+    box = browser.evaluate("[document.querySelector('canvas.model')].map((c) => [c.clientWidth, c.clientHeight])[0]")
+    browser.hover("canvas.model", across=(30 + 80 * 2.5) / box[0], down=(18 + 80 * 3.5) / box[1])
+    assert browser.evaluate("document.querySelector('#modelview .readout').textContent").startswith("L2H3 hurts")
+    browser.click("#modelview fieldset label:nth-of-type(2) span")
+    browser.wait(INK.replace("{}", "canvas.model") + " > 20")
+    quiet(browser)
+
+
+def test_words_and_hidden_special_tokens_and_sentence_pairs(browser, tmp_path):
+    run = fake_run(tmp_path, lengths=[8, 8], causal=False)
+    word, marks = np.array([0, 1, 1, 2, 3, 4, 4, 5]), np.arange(8) == 0
+    grid = {"word": np.tile(word, (2, 1)), "special": np.tile(marks, (2, 1)), "sentence": np.tile(word > 2, (2, 1)) * 1}
+    run = replace(run, data=run.data.assign({name: (("prompt", "position"), value) for name, value in grid.items()}))
+    browser.open(views.write_report(run, tmp_path / "report.html"))
+    browser.wait("document.querySelectorAll('.column.left [role=option]').length === 8")
+    browser.click("fieldset[data-name=By] label:nth-of-type(2) span")
+    browser.wait("document.querySelectorAll('.column.left [role=option]').length === 6")
+    shown = browser.evaluate("[...document.querySelectorAll('.column.left bdi')].map((token) => token.textContent)")
+    assert shown == ["When", "Mary and", "John", "went", "to the", "store"]
+    pattern = run.data["pattern"].values[0, 1, 2].astype(float)
+    merged = merge_pattern(pattern, word)
+    browser.hover(".column.left [role=option]:nth-child(5)")
+    assert weights_beside(browser, "right") == pytest.approx(merged[4], abs=0.012)
+    browser.click("fieldset[data-name='Special tokens'] label:nth-of-type(2) span")
+    browser.wait("document.querySelectorAll('.column.left [role=option]').length === 5")
+    browser.hover(".column.left [role=option]:nth-child(4)")
+    assert weights_beside(browser, "right") == pytest.approx(merged[4, 1:] / merged[4, 1:].sum(), abs=0.015)
+    assert "Special tokens are hidden" in browser.evaluate("document.querySelector('#head .note').textContent")
+    pick(browser, "Sentences", "AB")
+    browser.wait("document.querySelectorAll('.column.left [role=option]').length === 2")
+    browser.hover(".column.left [role=option]:nth-child(2)")
+    assert weights_beside(browser, "right") == pytest.approx(merged[2, 3:] / merged[2, 1:].sum(), abs=0.015)
+    browser.wait(INK.replace("{}", "canvas.large") + " > 3")
+    quiet(browser)
+
+
+def test_tables_are_copied_and_saved(browser, page, run, tmp_path):
+    browser.open(page)
+    browser.call("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
+    browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    browser.click("#numbers .tools button")
+    browser.wait("document.querySelector('#numbers .said').textContent === 'copied'")
+    copied = browser.evaluate("navigator.clipboard.readText()").splitlines()
+    assert len(copied) == 1 + len(run.heads)
+    assert copied[0].split("\t")[:3] == ["head", "metric", "effect_mean"]
+    browser.click("#numbers .tools button:nth-of-type(2)")
+    saved = tmp_path / "heads.csv"
+    end = time.monotonic() + 20
+    while not saved.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    table = pd.read_csv(saved)
+    first = run.heads.query("metric == 'logit_diff' and rank == 1").iloc[0]
+    assert table["head"][0] == f"L{first['layer']}H{first['head']}"
+    assert table["effect_mean"][0] == pytest.approx(first["effect_mean"], rel=1e-3)
+
+
+def test_the_map_shows_direct_parts_and_roles_too(browser, run, tmp_path):
+    direct = run.data["effect"] * 0.25
+    role = xr.DataArray(np.eye(3, 4)[None], dims=("role", "layer", "head"))
+    data = run.data.assign(direct=direct, role_score=role).assign_coords(role=["previous token"])
+    browser.open(views.write_report(replace(run, data=data), tmp_path / "report.html"))
+    shown = "document.querySelector('.map button[data-head=L1H2]').getAttribute('aria-label')"
+    mean = float(run.data["effect"].sel(metric="logit_diff", layer=1, head=2).mean())
+    for name, share in (("direct", 0.25), ("later layers", 0.75)):
+        number = ["effect", "direct", "later layers"].index(name) + 1
+        browser.click(f"#draw-map fieldset[data-name=Show] label:nth-of-type({number}) span")
+        browser.wait(f"!{shown}.includes('interval')")
+        said = browser.evaluate(shown)
+        assert float(said.split(" ")[-2].replace("−", "-")) == pytest.approx(share * mean, rel=5e-3)
+    browser.click("#draw-map fieldset[data-name=Show] label:nth-of-type(4) span")
+    browser.wait(f"{shown} === 'L1H2: score as previous token 0'")
+    quiet(browser)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_no_serious_fault_of_accessibility(browser, page, width, height, dark):
+    script = axe_script()
+    if script is None:
+        say = pytest.fail if REQUIRED else pytest.skip
+        say("axe-core could not be had: install npm and let it reach its registry once")
+    browser.open(page, width, height, dark)
+    browser.wait(INK.replace("{}", ".circuitsvis canvas") + " > 5")
+    browser.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    browser.evaluate(f"{script}; undefined")
+    faults = browser.evaluate(
+        "axe.run().then((found) => found.violations.map((one) => [one.impact, one.id, one.nodes.length, "
+        "one.nodes[0].html + one.nodes[0].failureSummary]))"
+    )
+    assert [fault for fault in faults if fault[0] in ("serious", "critical")] == []
+
+
+def test_methods_and_causes_are_shaded_text(browser, run, tmp_path):
+    scores = np.full((3, 2, 8, 8), np.nan)
+    scores[0, :, 6:8, :7] = np.arange(7)
+    scores[0, 1, 6, 3] = -12
+    over = ("prompt", "method", "target_position", "position")
+    data = run.data.assign(attribution=(over, scores), cause=(("prompt", "cause_kind", *over[2:]), scores[:, :1]))
+    data = data.assign_coords(method=["gradient", HOSTILE[0]], cause_kind=["occlusion"])
+    browser.open(views.write_report(replace(run, data=data), tmp_path / "report.html"))
+    browser.wait("document.querySelectorAll('.source').length === 3")
+    titles = browser.evaluate("[...document.querySelectorAll('.source h3')].map((one) => one.firstChild.textContent)")
+    assert titles == ["gradient", HOSTILE[0], "occlusion (cause)"]
+    pick(browser, "Prediction made at", 6)
+    shares = (
+        "[...document.querySelectorAll('.source')[{}].querySelectorAll('bdi')]"
+        ".map((token) => Number(token.style.getPropertyValue('--share')))"
+    )
+    browser.wait(f"{shares.format(1)}[3] === 1")
+    assert browser.evaluate(shares.format(0)) == pytest.approx([*(np.arange(7) / 6), 0])
+    assert browser.evaluate("document.querySelectorAll('.source .against').length") == 1
     quiet(browser)

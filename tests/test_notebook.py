@@ -16,6 +16,7 @@ from harness.results import manifest, open_run, store, tables
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "experiments" / "notebooks" / "inspect_run.ipynb"
+QUESTION = NOTEBOOK.with_name("question_to_claim.ipynb")
 
 
 def save(folder, **options):
@@ -100,8 +101,25 @@ def test_without_a_name_the_newest_complete_study_is_taken(folder, tmp_path, mon
         exec(first, {})
 
 
-def test_outputs_are_stripped():
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+@pytest.mark.parametrize("path", [NOTEBOOK, QUESTION], ids=lambda path: path.stem)
+def test_outputs_are_stripped(path):
+    notebook = nbformat.read(path, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(not cell.outputs and cell.execution_count is None for cell in code)
     assert notebook.metadata["kernelspec"]["name"] == "python3"
+
+
+@pytest.mark.xdist_group("smollm2")
+def test_from_a_question_to_a_checked_claim(smollm2, tmp_path):
+    """On SmolLM2 itself (whose weights the fixture has fetched), from top to bottom; its claim is what `facts` says."""
+    notebook = nbformat.read(QUESTION, as_version=4)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "IPYTHONDIR": str(tmp_path)}
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute(env=environment)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all("Error" not in out.get("text", "") for cell in cells for out in cell.outputs)
+    claim = cells[-1].outputs[0]["text"]
+    assert claim.startswith(
+        "Of 12 heads tried on IOI prompts L23H3 helps most: zeroing it changes the logit difference"
+    )
+    assert claim.endswith("looks more at the wrong name. This holds on fresh prompts and under mean-ablation.\n")
+    assert "draw-headview" in shown(cells, "views.head_view", "text/html")

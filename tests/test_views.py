@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import hashlib
 import html
 import json
 import re
@@ -15,17 +16,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from fakes import fake_run, fake_t5
+from fakes import fake_run, fake_t5, with_claims
 
 from harness import views
 from harness.config import RequestError
 from harness.findings.reading import pattern_of
 from harness.hooks import Head
-from harness.views import circuitsvis, figures, glyphs
+from harness.views import circuitsvis, figures, glyphs, terminal
 from harness.views.choose import asked_prompts, choose
-from harness.views.figures import looking, positions
+from harness.views.draw import draw_for_paper
+from harness.views.figures import looking, positions, together
 from harness.views.pack import pack_weights
-from harness.views.payload import payload
+from harness.views.payload import payload, words_of
 from harness.views.report import report
 from harness.views.text import json_block, short, visible
 
@@ -94,7 +96,7 @@ def test_user_text_stays_text(tmp_path):
     ours = page.replace(circuitsvis.bundle(), "")
     assert "<script>window.pwned" not in ours
     assert not re.search(r"<(img src=x|svg onload|i>|u>|b>one)", ours)
-    assert ours.count("<script") == ours.count("</script>") == 3
+    assert ours.count("<script") == ours.count("</script>") == 3  # the data, the packed library, and ours
     assert "\x00" not in page
     assert "\u202e" not in page
     assert "\u2028" not in ours
@@ -135,11 +137,19 @@ def test_policy_allows_only_our_scripts(page):
     assert not re.search(r'(?:src|href)="(?!data:|#)', page.replace(circuitsvis.bundle(), ""))
 
 
-def test_one_copy_of_circuitsvis_that_ends_no_element(page):
+def library_of(page):
+    packed = re.search(r'<script type="application/json" id="circuitsvis">(.*?)</script>', page, re.S)
+    return packed and unpacked(json.loads(packed[1])).tobytes().decode()
+
+
+def test_one_packed_copy_of_circuitsvis_whose_hash_the_policy_knows(page):
     bundle = circuitsvis.bundle()
-    assert page.count("var CircuitsVis=") == 1
-    assert "</script" not in bundle
+    assert library_of(page) == bundle
+    assert page.count('id="circuitsvis"') == 1
     assert "sourceMappingURL" not in bundle
+    digest = base64.b64encode(hashlib.sha256(bundle.encode()).digest()).decode()
+    assert f"'sha256-{digest}'" in html.unescape(page)
+    assert "var CircuitsVis=" not in page  # packed to a third
 
 
 def test_circuitsvis_is_named_in_one_file_and_only_its_text_component_is_drawn():
@@ -187,7 +197,7 @@ def test_reports_of_partial_runs(tmp_path, parts, n_prompts):
     page = report(fake_run(tmp_path, n_prompts=n_prompts, parts=parts))
     assert ('id="draw-map"' in page) == ("effect" in parts)
     assert ('id="draw-head"' in page) == ("pattern" in parts)
-    assert ("var CircuitsVis=" in page) == ("pattern" in parts)
+    assert bool(library_of(page)) == ("pattern" in parts)
     assert "nan" not in re.sub(r"<(script|style).*?</\1>|base64,[^\"]*", "", page, flags=re.S).lower()
 
 
@@ -236,7 +246,7 @@ def test_notebook_views_stand_in_a_sandbox(run):
 def test_notebook_views_save(run, tmp_path):
     path = views.rollout(run, prompt=1).save(tmp_path / "view.html")
     assert 'id="draw-compare"' in path.read_text(encoding="utf-8")
-    assert views.attention(run, prompt=1, layer=2, head=3).html.count("var CircuitsVis=") == 1
+    assert library_of(views.attention(run, prompt=1, layer=2, head=3).html) == circuitsvis.bundle()
     assert data_of(views.attention(run, head="L2H1").html)["start"]["head"] == [2, 1, ""]
     assert data_of(views.attention(run, layer=2).html)["offered"]["layers"] == [2]
 
@@ -248,7 +258,8 @@ def test_an_encoder_decoder_has_a_pattern_for_each_stack(tmp_path):
     assert [len(stack["layers"]) for stack in stacks.values()] == [3, 2, 2]
     assert [stack["causal"] for stack in stacks.values()] == [False, True, False]
     assert data["start"]["head"] == [1, 2, "cross"]
-    assert [len(data["prompts"][0][name]) for name in ("tokens", "source")] == [4, 9]
+    prompt = data["prompts"][0]
+    assert [len(prompt["tokens"]), len(prompt["source"]["tokens"])] == [4, 9]
     packed = data["patterns"]["0"]
     sent = unpacked(packed["heads"]["cross"]).reshape(packed["heads"]["cross"]["shape"]) / 255
     slot = stacks["cross"]["slots"].index([1, 2])
@@ -296,6 +307,133 @@ def test_effects_by_position_have_a_figure(run):
     np.testing.assert_array_equal(found["L1H3"][1], [0, 0, 1, 0, 0, 0, 0, 0])
     names = {picture.name for picture in figures.pictures(replace(run, data=only, heads=run.heads.iloc[:0]))}
     assert names == {"positions_loss", "positions_logit_diff", "rollout"}
+
+
+def test_other_sweeps_have_figures_and_sections(run):
+    only = run.data.drop_vars(["effect", "ablated"])
+    pairs = [("L0H0", "L1H2"), ("L0H0", "L2H3"), ("L1H2", "L2H3")]
+    joint = np.array([[1.0, 2.0, 4.0]] * 3)
+    steps = np.cumsum(np.ones((2, 3, 3, 5)), axis=-1)
+    given = {
+        "set_effect": (("metric", "prompt", "set"), np.stack([joint] * 2)),
+        "cumulative_effect": (("metric", "prompt", "order", "step"), steps),
+        "pair_effect": (("metric", "prompt", "pair"), np.stack([joint] * 2)),
+    }
+    coords = {
+        "set": ["movers", "<b>early", "late"],
+        "order": ["effect", "random 0", "random 1"],
+        "head_a": ("pair", [a for a, _ in pairs]),
+        "head_b": ("pair", [b for _, b in pairs]),
+    }
+    other = replace(run, data=only.assign(given).assign_coords(coords), heads=run.heads.iloc[:0])
+    drawn = figures.pictures(other)
+    assert {picture.part for picture in drawn} == {"sets", "pruning", "pairs", "rollout"}
+    page = report(other, drawn)
+    assert "Ablated: named sets of heads, heads one after another and heads in pairs." in page
+    for part in ("sets", "pruning", "pairs"):
+        assert f'id="{part}"' in page
+    values, ends = together._beyond_the_sum(replace(run, data=run.data.assign(given).assign_coords(coords)), "loss")
+    alone = run.data["effect"].sel(metric="loss").mean("prompt")
+    assert ends == pairs
+    assert values[2] == pytest.approx(4.0 - float(alone[1, 2]) - float(alone[2, 3]), rel=1e-6)
+
+
+def test_many_pairs_are_listed(run):
+    ends = [(f"L{a}H0", f"L{a}H1") for a in range(30)]
+    data = run.data.drop_vars(["effect", "ablated"]).assign(
+        pair_effect=(("metric", "prompt", "pair"), np.tile(np.arange(30.0), (2, 3, 1)))
+    )
+    coords = {"head_a": ("pair", [a for a, _ in ends]), "head_b": ("pair", [b for _, b in ends])}
+    figure = together.pairs(replace(run, data=data.assign_coords(coords)), "loss", figures.LOOKS["screen"])
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()][:2] == ["L29H0 + L29H1", "L28H0 + L28H1"]
+
+
+def test_figures_for_the_column_of_a_paper(run, tmp_path):
+    paths = draw_for_paper(replace(run, path=tmp_path))
+    assert {path.parent for path in paths} == {tmp_path / "figures" / "paper"}
+    paper = figures.effects.effect_map(run, "loss", figures.LOOKS["paper"])
+    assert paper.get_size_inches()[0] <= 3.4
+    assert paper.axes[0].get_title(loc="left") == ""
+    screen = figures.effects.effect_map(run, "loss", figures.LOOKS["screen"])
+    assert "orange struck through hurts" in screen.axes[0].get_title(loc="left")
+
+
+def test_what_hurts_is_struck_through_to_be_told_in_grey(run):
+    figure = figures.effects.effect_map(run, "loss", figures.LOOKS["screen"])
+    struck = {tuple(np.round(line.get_xydata().mean(axis=0)).astype(int)) for line in figure.axes[0].lines}
+    mean = run.data["effect"].sel(metric="loss").mean("prompt").values
+    layer, head = np.nonzero(mean < -0.1 * np.abs(mean).max())
+    assert struck == set(zip(layer.tolist(), head.tolist(), strict=True))
+
+
+def test_words_are_joined_from_their_pieces_or_read_as_they_stand():
+    word = np.array([0, 1, 1, 2])
+    assert words_of(["[CLS]", "un", "##quiet", " rug"], word) == ["[CLS]", "unquiet", "rug"]
+    assert words_of(["<0xE2>", "a", "b", "c"], word, ["犬", "猫", "", "x"]) == ["犬", "猫", "x"]
+    assert words_of(["<b>", "\x00", "", " "], word) == ["<b>", "⟨U+0000⟩", "␣"]
+
+
+def test_methods_and_causes_go_into_the_page(run):
+    scores = np.full((3, 2, 8, 8), np.nan)
+    scores[0, :, 4, :5] = [[1, 2, 3, 4, 5], [5, 4, 3, 2, 1]]
+    cause = np.full((3, 1, 8, 8), np.nan)
+    cause[0, 0, 4, :5] = -1
+    over = ("target_position", "position")
+    data = run.data.assign(
+        attribution=(("prompt", "method", *over), scores), cause=(("prompt", "cause_kind", *over), cause)
+    ).assign_coords(method=["gradient", "rollout"], cause_kind=["occlusion"])
+    page = report(replace(run, data=data))
+    sent = data_of(page)["sources"]["0"]
+    assert sent["names"] == ["gradient", "rollout", "occlusion"]
+    assert (sent["methods"], sent["targets"]) == (2, [4])
+    np.testing.assert_array_equal(unpacked(sent["scores"]).reshape(3, 5)[1:], [[5, 4, 3, 2, 1], [-1] * 5])
+    assert 'id="draw-sources"' in page
+
+
+def test_the_strongest_heads_as_a_few_lines(run):
+    lines = terminal.strongest(with_claims(run), 2).splitlines()
+    table = with_claims(run).heads.query("metric == 'logit_diff' and rank == 1").iloc[0]
+    assert lines[0] == "strongest heads by logit_diff, logits:"
+    assert lines[1].split()[:2] == ["L1H2", f"−{abs(table['effect_mean']):.2f}"]
+    assert lines[1].endswith("helps (may be chance)")
+    assert len(lines) == 6
+    assert terminal.strongest(replace(run, data=run.data.drop_vars("effect"))) == ""
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ((0, 4, 0.0, 0), " 0/4"),
+        ((1, 4, 10.0, 0), " 1/4  10.0 s each  0:30 left"),
+        ((3, 4, 10.0, 2), " 3/4  10.0 s each  0:10 left"),
+        ((300, 400, 10.0, 0), " 300/400  30.0/s  0:03 left"),
+        ((1, 1000, 10.0, 0), " 1/1000  10.0 s each  2:46:30 left"),
+        ((4, 4, 65.0, 0), " 4/4  16.2 s each  1:05"),
+    ],
+)
+def test_the_bar_tells_rate_and_time_left(asked, said):
+    line = terminal.bar("sweep", *asked, width=120)
+    assert line.endswith(said)
+    assert line.count("█") == round(28 * asked[0] / asked[1])
+    assert len(terminal.bar("sweep", *asked, width=40)) < 40
+
+
+def test_head_and_model_views_in_a_notebook(run):
+    head = views.head_view(run, prompt=1, head="L2H1")
+    assert 'id="draw-headview"' in head.html
+    assert data_of(head.html)["offered"] == {"layers": [2], "heads": [0, 1, 2, 3], "prompts": [1]}
+    assert library_of(head.html) is None  # 0.5 MB that it does not need
+    model = data_of(views.model_view(run).html)
+    assert len(model["stacks"][0]["slots"]) == 12
+    assert len(repr(head)) < 40
+
+
+def test_a_run_in_a_notebook_tells_what_it_is_and_runs_nothing(run):
+    spec = {**run.spec, "model": {"name": HOSTILE[0]}}
+    shown = replace(with_claims(run), spec=spec)._repr_html_()
+    assert HOSTILE[0] not in shown
+    assert "&lt;/script&gt;" in shown
+    assert shown.count("<tr>") + shown.count("<tr style") == 6 + 1 + 6
 
 
 def test_a_head_as_a_table_of_tokens(run):

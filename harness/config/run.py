@@ -187,10 +187,12 @@ class Place:
 
 @spec
 class RenderSpec:
-    """Which saved run to draw again, which views of it, and what to open with."""
+    """Which saved run to draw again, which views of it, what to open with, and whether the figures are for a screen or
+    for the column of a paper."""
 
     run: PathText
     views: Annotated[tuple[Literal["report", "saliency"], ...], BeforeValidator(_listed)] = ("report",)
+    figures: Literal["screen", "paper"] = "screen"
     show: ShowSpec = Field(default_factory=ShowSpec)
 
 

@@ -20,6 +20,18 @@ if TYPE_CHECKING:
     from harness.results import Run
 
 
+_NOTHING = "Attention patterns were kept; no head was ablated."
+#: What else than single heads may have been ablated, by the variable that its effects stand in.
+_OTHERWISE = {
+    "layer_effect": "the heads of each layer together",
+    "mlp_effect": "each layer's MLP",
+    "set_effect": "named sets of heads",
+    "position_effect": "each head at one position at a time",
+    "cumulative_effect": "heads one after another",
+    "pair_effect": "heads in pairs",
+}
+
+
 def findings(run: "Run") -> list[Finding]:
     """What the run shows, the answer first. A run without effects or without patterns says what it can."""
     metrics = by_lead(run)
@@ -40,7 +52,8 @@ def in_words(run: "Run") -> str:
     span = f"{length.min()}" if length.min() == length.max() else f"{length.min()} to {length.max()}"
     text += f", {span} token{'s' if length.max() != 1 else ''} each{_example(run)}."
     if "effect" not in run.data:
-        return f"{text} Attention patterns were kept; no head was ablated."
+        others = [what for name, what in _OTHERWISE.items() if name in run.data]
+        return f"{text} " + (f"Ablated: {listed(others)}." if others else _NOTHING)
     metrics, heads = by_lead(run), len(ablated_heads(run))
     text += f" {count(heads, 'head')} {'was' if heads == 1 else 'were'} ablated one at a time "
     text += f"({named(spec.get('ablation'))}-ablation), and {listed(metrics)} "

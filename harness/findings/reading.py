@@ -180,15 +180,20 @@ class Claim:
 
 def claims(run: "Run", metric: str) -> dict[Head, Claim]:
     """What heads.csv claims of each head on the metric."""
-    table = run.heads.loc[run.heads["metric"] == metric].reindex(columns=["stack", "layer", "head", *_CLAIMED])
+    mine = np.asarray(run.heads["metric"] == metric, dtype=bool)
+    column = {str(name): np.asarray(run.heads[name])[mine] for name in run.heads.columns}
+    cells = [_numbers(column[name]) if name in column else [np.nan] * mine.sum() for name in _CLAIMED]
+    stacks = map(str, column["stack"]) if "stack" in column else [""] * mine.sum()
+    places = zip(column["layer"].astype(int).tolist(), column["head"].astype(int).tolist(), stacks, strict=True)
+    return {Head(*place): Claim(*row) for place, row in zip(places, zip(*cells, strict=True), strict=True)}
+
+
+def _numbers(column: np.ndarray) -> list[float]:
+    """A column of heads.csv as numbers: yes and no as 1 and 0, what was not computed as NaN."""
+    if column.dtype.kind == "f":
+        return column.tolist()
     known = {"True": 1.0, "False": 0.0}
-    rows = table.astype(object).itertuples(index=False, name=None)
-    return {
-        Head(int(layer), int(head), stack if isinstance(stack, str) else ""): Claim(
-            *(known.get(str(cell), _number(cell)) for cell in cells)
-        )
-        for stack, layer, head, *cells in rows
-    }
+    return [known.get(str(cell), _number(cell)) for cell in column]
 
 
 def _number(cell: object) -> float:

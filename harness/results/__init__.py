@@ -4,6 +4,7 @@
 the numbers, `tables` turns arrays into ``heads.csv``.
 """
 
+import html
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from harness.config import RequestError
 from harness.results.manifest import read_manifest
 from harness.results.store import digests, read_data
 from harness.results.tables import read_heads, read_methods
+
+_SHOWN = ("metric", "stack", "layer", "head", "effect_mean", "ci_low", "ci_high", "p_adjusted", "important")
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,28 @@ class Run:
     def __repr__(self) -> str:
         model, prompts = self.spec.get("model", {}).get("name"), self.spec.get("prompts", {}).get("name")
         return f"Run({self.path}, model={model}, prompts={prompts}, status={self.manifest.get('status')})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what was run, and the strongest heads by each metric."""
+        facts = {
+            "run": self.path,
+            **{key: (self.spec.get(key) or {}).get("name") for key in ("model", "prompts", "ablation")},
+        }
+        facts |= {"status": self.manifest.get("status"), "arrays": ", ".join(sorted(map(str, self.data.data_vars)))}
+        rows = "".join(
+            f'<tr><th align="left">{name}</th><td align="left">{html.escape(str(value))}</td></tr>'
+            for name, value in facts.items()
+            if value is not None
+        )
+        return f"<table>{rows}</table>{self._strongest()}"
+
+    def _strongest(self, n: int = 3) -> str:
+        """The first rows of heads.csv for each metric, as markup."""
+        if not len(self.heads):
+            return ""
+        known = [name for name in _SHOWN if name in self.heads]
+        first = self.heads.sort_values("rank", kind="stable").groupby("metric", sort=False).head(n)[known]
+        return first.to_html(index=False, escape=True, na_rep="", float_format="{:.3g}".format)
 
 
 def open_run(path: str | Path, incomplete: bool = False) -> Run:

@@ -1,14 +1,15 @@
 """A saved run as pictures and pages. Never sees a model.
 
-``attention``, ``effects``, ``rollout``, ``saliency`` (text coloured by scores) and ``follow`` (one pair of words in
-every head) show themselves in a notebook; ``table``, ``strongest_keys`` and ``follow_table`` are pandas DataFrames;
+``attention``, ``head_view``, ``model_view``, ``effects``, ``rollout``, ``saliency`` (text coloured by scores) and
+``follow`` (one pair of words in every head) show themselves in a notebook; ``table``, ``strongest_keys`` and
+``follow_table`` are pandas DataFrames;
 ``write_report`` and ``write_figures`` make the files of the run directory.
 """
 
 from typing import TYPE_CHECKING
 
 from harness.config import RequestError
-from harness.findings.reading import all_heads
+from harness.findings.reading import all_heads, lead_metric, top_heads
 from harness.hooks import Head
 from harness.views.choose import (
     Kept,
@@ -43,6 +44,8 @@ __all__ = [
     "follow",
     "follow_figure",
     "follow_table",
+    "head_view",
+    "model_view",
     "rollout",
     "saliency",
     "saliency_figure",
@@ -61,9 +64,28 @@ def attention(run: "Run", prompt: int = 0, layer: int | None = None, head: Head 
     """
     _needs_patterns(run)
     prompt, picked = checked_prompt(run, prompt), _picked(run, layer, head)
-    row = tuple(other for other in all_heads(run) if other.site == picked.site)
-    kept = Kept((prompt,), row, "Ask for its layer.")
-    return _view(run, f"Attention in {picked.site}, prompt {prompt}", ("head",), kept, picked)
+    return _view(
+        run, f"Attention in {picked.site}, prompt {prompt}", ("controls", "head"), _row(run, prompt, picked), picked
+    )
+
+
+def head_view(run: "Run", prompt: int = 0, layer: int | None = None, head: Head | str | int | None = None) -> View:
+    """Who looks where in one layer: the tokens twice with a line for each weight, heads on and off.
+
+    ``layer`` and ``head`` as for `attention`.
+    """
+    _needs_patterns(run)
+    prompt, picked = checked_prompt(run, prompt), _picked(run, layer, head)
+    title = f"Head view of {picked.site}, prompt {prompt}"
+    return _view(run, title, ("controls", "headview"), _row(run, prompt, picked), picked)
+
+
+def model_view(run: "Run", prompt: int = 0) -> View:
+    """Every head of every layer on one prompt, a small picture each; the one that is opened is shown beneath."""
+    _needs_patterns(run)
+    prompt, picked = checked_prompt(run, prompt), _picked(run, None, None)
+    kept = Kept((prompt,), tuple(all_heads(run)), "Ask for that prompt.")
+    return _view(run, f"Model view, prompt {prompt}", ("controls", "modelview", "headview"), kept, picked)
 
 
 def effects(run: "Run", metric: str | None = None) -> View:
@@ -77,8 +99,15 @@ def rollout(run: "Run", prompt: int = 0) -> View:
     """Attention rollout beside the mean pattern and the top head, on the same tokens."""
     _needs_patterns(run)
     prompt, head = checked_prompt(run, prompt), first_head(run)
-    kept = Kept((prompt,), (head,) if head else (), "Ask for that prompt.")
-    return _view(run, f"Attention rollout on prompt {prompt}", ("compare",), kept, head)
+    shown = top_heads(run, lead_metric(run), 2) if "effect" in run.data else [head] if head else []
+    kept = Kept((prompt,), tuple(shown), "Ask for that prompt.")
+    return _view(run, f"Attention rollout on prompt {prompt}", ("controls", "compare"), kept, head)
+
+
+def _row(run: "Run", prompt: int, picked: Head) -> Kept:
+    """The heads of the picked one's layer on one prompt."""
+    row = tuple(other for other in all_heads(run) if other.site == picked.site)
+    return Kept((prompt,), row, "Ask for its layer.")
 
 
 def _picked(run: "Run", layer: int | None, head: Head | str | int | None) -> Head:

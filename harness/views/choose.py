@@ -1,10 +1,11 @@
 """Which prompts and heads a page shows: what was asked for, checked, and what fits."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import xarray as xr
 
 from harness.config import RequestError
 from harness.findings.reading import (
@@ -138,14 +139,12 @@ def _by_effect(run: "Run", heads: Sequence[Head]) -> list[Head]:
 
 def _cost(run: "Run", prompt: int) -> int:
     """Characters of one prompt's patterns, in every stack."""
-    return sum(
-        size(pack_weights(pattern_of(run, prompt, stack).values, is_causal(run, (prompt,), stack)))
-        for stack in layers_of(run)
-    )
+    patterns = {stack: pattern_of(run, prompt, stack) for stack in layers_of(run)}
+    return sum(size(pack_weights(each.values, is_causal(stack, [each]))) for stack, each in patterns.items())
 
 
-def is_causal(run: "Run", prompts: Sequence[int], stack: str = "") -> bool:
-    """Whether no kept pattern of a stack looks ahead; an encoder and what reads a source always may."""
+def is_causal(stack: str, patterns: Iterable[xr.DataArray]) -> bool:
+    """Whether no pattern of a stack looks ahead; an encoder and what reads a source always may."""
     if PATTERN[stack][2] == "source_key":
         return False
-    return all(not np.triu(pattern_of(run, prompt, stack).values, 1).any() for prompt in prompts)
+    return all(not np.triu(each.values, 1).any() for each in patterns)

@@ -7,7 +7,7 @@ from pathlib import Path
 from harness.config import ShowSpec
 from harness.results import Run
 from harness.views.choose import asked_prompts, first_head
-from harness.views.figures import pictures
+from harness.views.figures import LOOKS, pictures, write_figures
 from harness.views.figures.words import saliency_figure
 from harness.views.report import write_report
 from harness.views.saliency import saliency
@@ -29,10 +29,21 @@ def draw_saliency(run: Run, show: ShowSpec) -> Path:
 
 def draw(run: Run, show: ShowSpec | None = None) -> Path:
     """``figures/`` and ``report.html`` of a saved run; gives the report. `show` says what it opens with."""
-    shown = run if show is None else replace(run, spec={**run.spec, "show": asdict(show)})
-    asked_prompts(shown)  # what may not be shown is refused before anything is drawn over
-    first_head(shown)
+    shown = _opening(run, show)
     drawn = pictures(shown)
     for picture in drawn:
         picture.write(run.path / "figures")
     return write_report(shown, run.path / "report.html", drawn)
+
+
+def draw_for_paper(run: Run, show: ShowSpec | None = None) -> list[Path]:
+    """``figures/paper/``: the figures as wide as the column of a paper; gives their paths."""
+    return write_figures(_opening(run, show), run.path / "figures" / "paper", LOOKS["paper"])
+
+
+def _opening(run: Run, show: ShowSpec | None) -> Run:
+    """The run as it is to be opened; what may not be shown is refused before anything is drawn over."""
+    shown = run if show is None else replace(run, spec={**run.spec, "show": asdict(show)})
+    asked_prompts(shown)
+    first_head(shown)
+    return shown

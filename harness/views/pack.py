@@ -27,6 +27,11 @@ def pack_weights(weights: Float[np.ndarray, "*many query key"], causal: bool, bi
     return _pack(whole)
 
 
+def pack_text(text: str) -> Packed:
+    """A long text as the bytes of its UTF-8."""
+    return _pack(np.frombuffer(text.encode(), dtype="<u1"))
+
+
 def size(packed: Packed) -> int:
     """Characters in the page."""
     return len(str(packed["data"]))

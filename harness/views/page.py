@@ -4,23 +4,27 @@ import base64
 import hashlib
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
 from harness.views.circuitsvis import bundle
+from harness.views.pack import pack_text
 from harness.views.text import json_block, markup
 
-_SCRIPTS = ("unpack", "patterns", "draw", "map", "strips", "head", "compare", "app")
+_SCRIPTS = (
+    *("unpack", "draw", "patterns", "scores", "controls", "tables", "map", "strips", "head", "headview"),
+    *("modelview", "compare", "sources", "app"),
+)
 
 
 @dataclass(frozen=True)
 class View:
     """A page that shows itself in a notebook, offline and apart from everything else there."""
 
-    html: str
+    html: str = field(repr=False)
     height: int = 860
 
     def _repr_html_(self) -> str:
@@ -47,7 +51,7 @@ def page(
     """The page's HTML. ``body`` is markup made here; ``data`` holds user text and goes in as escaped JSON. A page that
     draws nothing has no ``scripts``; ``style`` comes after what all pages share."""
     code = "(() => {\n'use strict';\n" + "\n".join(asset(f"{name}.js") for name in scripts) + "\n})();"
-    run = ([bundle()] if circuitsvis else []) + ([code] if scripts else [])
+    run = ([code] if scripts else []) + ([bundle()] if circuitsvis else [])
     return Template(asset("page.html")).substitute(
         policy=_policy(run),
         title=markup(title),
@@ -55,7 +59,8 @@ def page(
         body=body,
         kind=kind,
         data=json_block(data),
-        scripts="\n".join(f"<script>{script}</script>" for script in run),
+        circuitsvis=_library() if circuitsvis else "",
+        code=f"<script>{code}</script>" if scripts else "",
     )
 
 
@@ -63,6 +68,12 @@ def page(
 def asset(name: str) -> str:
     """The text of a file in ``assets/``."""
     return (files("harness.views") / "assets" / name).read_text(encoding="utf-8")
+
+
+@cache
+def _library() -> str:
+    """CircuitsVis, packed to a third of its size; the page unpacks and runs it when it is first needed."""
+    return f'<script type="application/json" id="circuitsvis">{json_block(pack_text(bundle()))}</script>'
 
 
 def _policy(scripts: list[str]) -> str:

@@ -1,5 +1,6 @@
 """A run to what a page draws from: labels as text, effects as 32-bit floats, patterns as bytes, within a budget."""
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,6 @@ from harness.findings.reading import (
     kind_of,
     layers_of,
     level_of,
-    mean_pattern_of,
     pattern_of,
     rollout_of,
     sense,
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from harness.results import Run
 
 STRONGEST = 12
+#: What says where a prediction came from, and the dimension along which there are several.
+_SCORED = {"attribution", "cause"}
 #: What stands beside the map of heads, a number for each layer.
 _BESIDE = {"layer_effect": "all heads of the layer", "mlp_effect": "its MLP"}
 
@@ -46,46 +48,48 @@ def payload(
     A head is [layer, head, stack]; whatever is told of every head is in the order of the stacks, layers and heads.
     """
     n_prompts = run.data.sizes["prompt"]
+    patterns = {stack: {index: pattern_of(run, index, stack) for index in kept.prompts} for stack in layers_of(run)}
+    causal = {stack: is_causal(stack, of_prompts.values()) for stack, of_prompts in patterns.items()}
     return {
-        "stacks": [_stack(run, kept, name, n) for name, n in layers_of(run).items()],
+        "stacks": [_stack(kept, name, n, causal[name]) for name, n in layers_of(run).items()],
         "heads": [int(number) for number in run.data["head"].values] if "head" in run.data.coords else [],
         "offered": {
             "layers": sorted({head.layer for head in kept.heads}) if only_kept else None,
+            "heads": sorted({head.head for head in kept.heads}) if only_kept else None,
             "prompts": list(kept.prompts) if only_kept else list(range(n_prompts)),
         },
         "metrics": [_metric(run, name) for name in by_lead(run)],
+        "roles": _roles(run),
         "level": level_of(run),
         "interval": kind_of(run),
         "prompts": [_prompt(run, index) for index in range(n_prompts)],
-        "patterns": {str(index): _matrices(run, kept, index) for index in kept.prompts},
+        "patterns": {str(index): _matrices(run, kept, index, patterns, causal) for index in kept.prompts},
+        "sources": {str(index): _sources(run, index) for index in kept.prompts} if _SCORED & set(run.data) else {},
         "leftOut": kept.left_out,
         "start": {"prompt": prompt, "head": list(head) if head else None, "metric": metric},
     }
 
 
-def _stack(run: "Run", kept: Kept, name: str, n_layers: int) -> dict:
+def _stack(kept: Kept, name: str, n_layers: int, causal: bool) -> dict:
     """A stack, and whose patterns are kept there: ``slots`` are [layer, head]."""
-    return {
-        "name": name,
-        "layers": list(range(n_layers)),
-        "causal": is_causal(run, kept.prompts, name),
-        "slots": [[head.layer, head.head] for head in kept.heads if head.stack == name],
-    }
+    slots = [[head.layer, head.head] for head in kept.heads if head.stack == name]
+    return {"name": name, "layers": list(range(n_layers)), "causal": causal, "slots": slots}
 
 
-def _matrices(run: "Run", kept: Kept, prompt: int) -> dict:
+def _matrices(
+    run: "Run",
+    kept: Kept,
+    prompt: int,
+    patterns: Mapping[str, Mapping[int, xr.DataArray]],
+    causal: Mapping[str, bool],
+) -> dict:
     """One prompt's patterns by stack; beside them what they come to: rollout and mean pattern, of an encoder-decoder
     the mean cross pattern alone."""
-    patterns = {stack: pattern_of(run, prompt, stack) for stack in layers_of(run)}
-    causal = {stack: is_causal(run, kept.prompts, stack) for stack in patterns}
-    heads = {stack: _of_heads(pattern, kept, stack, causal[stack]) for stack, pattern in patterns.items()}
-    if "" not in patterns:
-        return {"heads": heads, "mean": pack_weights(mean_pattern_of(run, prompt, "cross"), causal=False, bits=16)}
-    return {
-        "heads": heads,
-        "rollout": pack_weights(rollout_of(run, prompt), causal[""], bits=16),
-        "mean": pack_weights(mean_pattern_of(run, prompt), causal[""], bits=16),
-    }
+    heads = {stack: _of_heads(given[prompt], kept, stack, causal[stack]) for stack, given in patterns.items()}
+    whole = "" if "" in patterns else "cross"
+    mean = patterns[whole][prompt].astype(float).mean(["layer", "head"]).values
+    found = {"heads": heads, "mean": pack_weights(mean, causal[whole], bits=16)}
+    return found if whole else found | {"rollout": pack_weights(rollout_of(run, prompt), causal[""], bits=16)}
 
 
 def _of_heads(pattern: xr.DataArray, kept: Kept, stack: str, causal: bool) -> Packed:
@@ -106,7 +110,7 @@ def _metric(run: "Run", metric: str) -> dict:
         "sense": sense(run, metric),
         "clean": [float(value) if np.isfinite(value) else None for value in clean],
         "effect": pack_numbers(of_heads(run, "effect", metric)),
-        "direct": pack_numbers(of_heads(run, "direct", metric)) if "direct" in run.data else None,
+        "direct": pack_numbers(of_heads(run, "direct", metric).mean(axis=0)) if "direct" in run.data else None,
         "beside": [_beside(run, name, metric) for name in _BESIDE if name in run.data],
         "claims": pack_numbers(_claims(run, metric)),
         "strongest": [{"head": list(head), **_interval(run, metric, head)} for head in strongest],
@@ -120,6 +124,16 @@ def of_heads(run: "Run", name: str, metric: str) -> Float[np.ndarray, "prompt he
     return values[:, [at[head] for head in all_heads(run)]].astype(float)
 
 
+def _roles(run: "Run") -> list[dict]:
+    """What the heads were scored for, each with its scores in the order of `all_heads`."""
+    if "role_score" not in run.data:
+        return []
+    places, values = by_head(run.data["role_score"].transpose("role", ...))
+    at = [{head: index for index, head in enumerate(places)}[head] for head in all_heads(run)]
+    names = map(str, run.data["role"].values)
+    return [{"name": visible(name), "scores": pack_numbers(row[at])} for name, row in zip(names, values, strict=True)]
+
+
 def _beside(run: "Run", name: str, metric: str) -> dict:
     """The mean effect of ablating something of each layer, by stack."""
     mean = run.data[name].sel(metric=metric).mean("prompt")
@@ -127,7 +141,11 @@ def _beside(run: "Run", name: str, metric: str) -> dict:
     return {
         "name": _BESIDE[name],
         "short": {"layer_effect": "heads", "mlp_effect": "MLP"}[name],
-        "means": {stack: [_or_none(value) for value in values.values] for stack, values in by_stack.items()},
+        "means": {
+            stack: [_or_none(value) for value in values.values]
+            for stack, values in by_stack.items()
+            if values.notnull().any()
+        },
     }
 
 
@@ -148,19 +166,61 @@ def _interval(run: "Run", metric: str, head: Head) -> dict:
     return {"low": ends[0], "high": ends[1], "kind": about.kind}
 
 
+def _sources(run: "Run", prompt: int) -> dict:
+    """Scores [method or cause, target, position] of one prompt; targets are those that were scored."""
+    length = int(run.data["length"].values[prompt])
+    names, parts, n_methods = [], [], 0
+    for name, dim in (("attribution", "method"), ("cause", "cause_kind")):
+        if name in run.data:
+            array = run.data[name].isel(prompt=prompt, position=slice(length))
+            parts.append(array.transpose(dim, "target_position", "position").values)
+            names += [visible(each) for each in map(str, run.data[dim].values)]
+            n_methods += len(parts[-1]) if name == "attribution" else 0
+    whole = np.concatenate(parts)
+    there = np.flatnonzero(np.isfinite(whole).any(axis=(0, 2)))
+    return {
+        "names": names,
+        "methods": n_methods,
+        "targets": [int(at) for at in there],
+        "scores": pack_numbers(whole[:, there]),
+    }
+
+
 def _prompt(run: "Run", prompt: int) -> dict:
     row = run.data.isel(prompt=prompt)
-    length = int(row["length"])
-    scored = np.flatnonzero(row["target"].values[:length])
+    scored = np.flatnonzero(row["target"].values[: int(row["length"])])
     return {
-        "tokens": [visible(token) for token in row["token"].values[:length]],
-        "source": [visible(token) for token in row["source_token"].values[: int(row["source_length"])]]
-        if "source_token" in row
-        else None,
+        **_side(row, ""),
+        "source": _side(row, "source_") if "source_token" in row else None,
         "scored": [int(position) for position in scored],
         "answer": _said(row, "answer"),
         "distractor": _said(row, "distractor"),
     }
+
+
+def _side(row: xr.Dataset, of: str) -> dict:
+    """One text of a prompt: its tokens, the word of each with the words as text, which are special, and in a pair
+    which stand in its second sentence."""
+    end = int(row[f"{of}length"])
+    tokens, word = row[f"{of}token"].values[:end], row[f"{of}word"].values[:end]
+    texts = row[f"{of}word_text"].values[:end] if f"{of}word_text" in row else None
+    second = row[f"{of}sentence"].values[:end] if f"{of}sentence" in row else np.zeros(end)
+    return {
+        "tokens": [visible(token) for token in tokens],
+        "word": [int(number) for number in word],
+        "words": words_of(tokens, word, texts),
+        "special": [int(at) for at in np.flatnonzero(row[f"{of}special"].values[:end])],
+        "second": [int(at) for at in np.flatnonzero(second == 1)],
+    }
+
+
+def words_of(tokens: Iterable[object], word: np.ndarray, texts: Iterable[object] | None = None) -> list[str]:
+    """Each word as text: as it stands at the word's first token in ``texts``, or else its tokens joined."""
+    joined = [""] * (int(word.max(initial=-1)) + 1)
+    for piece, number in zip(tokens if texts is None else texts, word, strict=True):
+        inner = texts is None and joined[number]
+        joined[number] += str(piece).removeprefix("##") if inner else str(piece)
+    return [visible(text.strip() or text) for text in joined]
 
 
 def _said(row: xr.Dataset, name: str) -> str:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.findings import findings, in_words
-from harness.findings.reading import by_lead, kind_of, level_of, tested
+from harness.findings import Finding, effects, findings, in_words
+from harness.findings.reading import by_lead, kind_of, lead_metric, level_of, tested
 from harness.views import tables
 from harness.views.choose import asked_prompts, choose, first_head
 from harness.views.figures import Picture, pictures
@@ -33,6 +33,44 @@ CROSS = (
     "read while each token is written. Of an encoder-decoder there is no rollout. Weights have no unit; each row sums "
     "to 1. Each picture has its own scale."
 )
+LAYERS = (
+    "The rows below the heads are what ablating a layer’s whole attention, or its MLP, does, on the same scale of "
+    "colours: a head is to be read against its layer."
+)
+DIRECT = (
+    "<b>Direct</b> is the part of an effect that the head writes straight to the output, with the final norm as it "
+    "was; <b>later layers</b> is the rest, what the layers above do about the ablation."
+)
+NEEDS_SCRIPTS = "<noscript><p>This view needs scripts; everything it draws is in data.zarr.</p></noscript>"
+#: Sections that show one prompt, in their order.
+LOOKING = ("head", "headview", "modelview", "rollout", "sources")
+#: Sections that are their figures: title and what to know.
+PICTURED = {
+    "positions": (
+        "Where a head is needed",
+        "Each head was ablated at one position at a time. Rows are the heads with the largest effect at some position, "
+        "columns the tokens of one prompt; every value is in data.zarr, position_effect.",
+    ),
+    "sets": (
+        "Heads ablated together",
+        "The effect of ablating all heads of a set at once: a dot for each prompt, the mean and its standard error. "
+        "Every value is in data.zarr, set_effect.",
+    ),
+    "pruning": (
+        "Pruning curve: one head after another",
+        "Heads are ablated one after another and stay ablated. A band is the spread of random orders. Every value is "
+        "in data.zarr, cumulative_effect.",
+    ),
+    "pairs": (
+        "Heads ablated in pairs",
+        "What ablating two heads together does beyond the sum of what each does alone: with one sign they stand in for "
+        "each other, with the other one needs the other. Every value is in data.zarr, pair_effect.",
+    ),
+    "methods": (
+        "Methods against causes",
+        "How well what each method says agrees with what was measured by changing the tokens.",
+    ),
+}
 PATTERN = (
     "<b>Pattern</b>: how the head spreads its attention. Each row is a token that looks (query, “destination”), each "
     "column a token that is looked at (key, “source”); rows sum to 1, and values here are rounded to 0.004."
@@ -67,7 +105,7 @@ def report(run: "Run", drawn: Sequence[Picture] | None = None) -> str:
     kept, prompt = choose(run), asked_prompts(run)[0]
     sections = _sections(run, pictures(run) if drawn is None else drawn, kept.left_out)
     data = payload(run, kept, prompt=prompt, head=first_head(run))
-    body = f"{_header(run, sections)}\n<main id='main'>\n{''.join(map(str, sections))}\n</main>\n{_footer(run)}"
+    body = f"{_header(run)}\n<main id='main'>\n{_laid_out(sections)}\n</main>\n{_footer(run)}"
     return page(_title(run), body, data, circuitsvis="pattern" in run.data)
 
 
@@ -75,10 +113,11 @@ def _sections(run: "Run", drawn: Sequence[Picture], left_out: str) -> list[Secti
     sections = []
     if "effect" in run.data:
         sections += [_map(run, drawn), _strongest(run, drawn)]
-    if "position_effect" in run.data:
-        sections.append(_positions(drawn))
+    sections += [_of_pictures(part, drawn) for part in PICTURED if any(each.part == part for each in drawn)]
     if "pattern" in run.data:
-        sections += [_head(run, left_out), _compare(run, drawn)]
+        sections += [_head(run, left_out), _head_view(), _model_view(), _compare(run, drawn)]
+    if "attribution" in run.data or "cause" in run.data:
+        sections.append(_sources())
     if len(run.heads):
         sections.append(_numbers(run))
     sections.append(Section("prompts", "The prompts", tables.prompts(run)))
@@ -86,15 +125,45 @@ def _sections(run: "Run", drawn: Sequence[Picture], left_out: str) -> list[Secti
     return sections
 
 
-def _header(run: "Run", sections: list[Section]) -> str:
-    items = "\n".join(f"<li>{markup(finding.text)}</li>" for finding in findings(run))
+def _laid_out(sections: list[Section]) -> str:
+    """The sections with the list of them after the first; those that look at one prompt share a bar of controls."""
+    looking = [section for section in sections if section.anchor in LOOKING]
     links = " ".join(f'<a href="#{section.anchor}">{section.title}</a>' for section in sections)
-    found = f'<h2 class="skip">What was found</h2><ul class="findings">{items}</ul>' if items else ""
+    parts = [str(section) for section in sections if section not in looking]
+    parts.insert(1, f'<nav class="contents" aria-label="Contents">{links}</nav>')
+    if looking:
+        bar = '<div class="drawn lookbar" id="draw-controls" role="region" aria-label="What is looked at"></div>'
+        before = sum(section not in looking for section in sections[: sections.index(looking[0])])
+        parts.insert(before + 1, f'<div class="looking">{bar}{"".join(map(str, looking))}</div>')
+    return "".join(parts)
+
+
+def _header(run: "Run") -> str:
+    answer, others = _answer(run)
+    found = "".join(f"<li>{markup(finding.text)}</li>" for finding in answer)
+    found = f'<h2 class="skip">What was found</h2><ul class="findings">{found}</ul>' if found else ""
     return (
         '<a class="skip" href="#main">Skip to the figures</a>'
         f'<header><p class="eyebrow">attention-harness</p><h1>{markup(_title(run))}</h1>'
-        f'<p class="lead">{markup(in_words(run))}</p>{found}</header>'
-        f'<nav class="contents" aria-label="Contents">{links}</nav>'
+        f'<p class="lead">{markup(in_words(run))}</p>{found}{_more(others)}</header>'
+    )
+
+
+def _answer(run: "Run") -> tuple[list[Finding], list[Finding]]:
+    """What the leading metric says of the heads, and everything else that was found."""
+    found = findings(run)
+    parts = (effects.helpers, effects.hurters, effects.counts) if "effect" in run.data else ()
+    first = {told.text for part in parts if (told := part(run, lead_metric(run)))}
+    answer = [finding for finding in found if finding.text in first] or found[:3]
+    return answer, [finding for finding in found if finding not in answer]
+
+
+def _more(others: list[Finding]) -> str:
+    if not others:
+        return ""
+    items = "".join(f"<li>{markup(finding.text)}</li>" for finding in others)
+    return (
+        f'<details class="more"><summary>{len(others)} more found</summary><ul class="findings">{items}</ul></details>'
     )
 
 
@@ -105,8 +174,10 @@ def _map(run: "Run", drawn: Sequence[Picture]) -> Section:
         f"most a {100 * level:g} % chance of naming even one head that does nothing)."
     )
     dot = dot if _tested(run) else ""
-    body = f"<p class='define'>{EFFECT}{dot}</p>{_drawn('map')}{_pictures(drawn, 'map')}"
-    return Section("map", "Effect of ablating each head", body)
+    whole = f" {LAYERS}" if {"layer_effect", "mlp_effect"} & set(run.data) else ""
+    straight = f" {DIRECT}" if "direct" in run.data else ""
+    define = f"<p class='define'>{EFFECT}{dot}{whole}{straight}</p>"
+    return Section("map", "Effect of ablating each head", f"{_drawn('map')}{_pictures(drawn, 'map')}{define}")
 
 
 def _strongest(run: "Run", drawn: Sequence[Picture]) -> Section:
@@ -126,21 +197,40 @@ def _head(run: "Run", left_out: str) -> Section:
     return Section("head", "One head on one prompt", f"<p class='define'>{PATTERN}</p>{note}{_drawn('head')}{missing}")
 
 
+def _head_view() -> Section:
+    define = (
+        "<p class='define'>The same tokens twice: those that look on the left, those looked at on the right, a line "
+        "for every weight. Heads of the layer can be switched on and off.</p>"
+    )
+    return Section("headview", "Head view: who looks where", f"{define}{_drawn('headview')}{NEEDS_SCRIPTS}")
+
+
+def _model_view() -> Section:
+    return Section("modelview", "Model view: every head on this prompt", f"{_drawn('modelview')}{NEEDS_SCRIPTS}")
+
+
 def _compare(run: "Run", drawn: Sequence[Picture]) -> Section:
     if "source_length" in run.data:
-        title, define = "What is read of the source: mean pattern and the top head", CROSS
+        title, define = "What is read of the source: mean pattern and top heads", CROSS
     else:
-        title, define = "Rollout, mean pattern and the top head", ROLLOUT
+        title, define = "Rollout, mean pattern and the top heads", ROLLOUT
     return Section("rollout", title, f"<p class='define'>{define}</p>{_drawn('compare')}{_pictures(drawn, 'rollout')}")
 
 
-def _positions(drawn: Sequence[Picture]) -> Section:
-    shown = "".join(f'<img alt="{markup(each.label)}" src="{each.uri}">' for each in drawn if each.part == "positions")
+def _sources() -> Section:
     define = (
-        "<p class='define'>Each head was ablated at one position at a time. Rows are the heads with the largest effect "
-        "at some position, columns the tokens of one prompt; every value is in data.zarr, position_effect.</p>"
+        "<p class='define'>Each line is one <b>method</b> that says where a prediction came from; those marked "
+        "<b>cause</b> were measured by changing the token. The shade is the share of the line’s largest score, orange "
+        "where a score is negative; a word’s score is the sum of its tokens’.</p>"
     )
-    return Section("positions", "Where a head is needed", f'{define}<div class="pictures">{shown}</div>')
+    return Section("sources", "Where a prediction came from", f"{define}{_drawn('sources')}{NEEDS_SCRIPTS}")
+
+
+def _of_pictures(part: str, drawn: Sequence[Picture]) -> Section:
+    """A section that is its figures, with scripts and without."""
+    shown = "".join(f'<img alt="{markup(each.label)}" src="{each.uri}">' for each in drawn if each.part == part)
+    title, define = PICTURED[part]
+    return Section(part, title, f'<p class="define">{define}</p><div class="pictures">{shown}</div>')
 
 
 def _tested(run: "Run") -> bool:
@@ -162,7 +252,9 @@ def _numbers(run: "Run") -> Section:
 
 
 def _how(run: "Run") -> Section:
-    body = f"<h3>Spec</h3>{tables.settings(run.spec)}<h3>Manifest</h3>{tables.settings(run.manifest)}"
+    body = (
+        f"<h3>Spec</h3>{tables.settings(run.spec, 'spec')}<h3>Manifest</h3>{tables.settings(run.manifest, 'manifest')}"
+    )
     return Section("how", "How it was run", body)
 
 
@@ -184,5 +276,5 @@ def _pictures(drawn: Sequence[Picture], part: str) -> str:
 
 def _title(run: "Run") -> str:
     model, prompts = (str((run.spec.get(key) or {}).get("name", "unnamed")) for key in ("model", "prompts"))
-    what = "effects of ablating attention heads" if "effect" in run.data else "attention patterns"
+    what = "effects of ablating attention heads" if "clean" in run.data else "attention patterns"
     return f"{model} on {prompts}: {what}"

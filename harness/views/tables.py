@@ -23,16 +23,23 @@ _NONE: frozenset[int] = frozenset()
 
 
 def html_table(
-    head: Iterable[str], rows: Iterable[Iterable[object]], text: Set[int] = _NONE, long: Set[int] = _NONE
+    head: Iterable[str],
+    rows: Iterable[Iterable[object]],
+    text: Set[int] = _NONE,
+    long: Set[int] = _NONE,
+    name: str = "table",
 ) -> str:
-    """A table; columns in ``text`` are set as words, those in ``long`` may break anywhere, the others are numbers."""
+    """A table; columns in ``text`` are set as words, those in ``long`` may break anywhere, the others are numbers.
+    The page offers to copy it, or to save it as ``name.csv``.
+    """
     kind = {index: ' class="text long"' if index in long else ' class="text"' for index in text}
     titles = "".join(f'<th scope="col"{kind.get(i, "")}>{markup(title)}</th>' for i, title in enumerate(head))
     body = "".join(
         "<tr>" + "".join(f"<td{kind.get(i, '')}>{_cell(cell)}</td>" for i, cell in enumerate(row)) + "</tr>"
         for row in rows
     )
-    return f'<table class="numbers"><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>'
+    inside = f"<thead><tr>{titles}</tr></thead><tbody>{body}</tbody>"
+    return f'<table class="numbers" data-name="{markup(name)}">{inside}</table>'
 
 
 def scrolled(table: str, label: str) -> str:
@@ -50,7 +57,7 @@ def numbers(run: "Run") -> str:
     names = [str(Head(*place)) for place in zip(table["layer"], table["head"], stacks, strict=True)]
     rows = ([name, *cells] for name, cells in zip(names, table[columns].itertuples(index=False), strict=True))
     words = {i + 1 for i, name in enumerate(columns) if not np.issubdtype(_kind(table[name]), np.number)}
-    shown = scrolled(html_table(["head", *columns], rows, text={0, *words}), "Effects of every head")
+    shown = scrolled(html_table(["head", *columns], rows, text={0, *words}, name="heads"), "Effects of every head")
     if same:
         told = "; ".join(f"{name} {markup(known[name].iloc[0])}" for name in same)
         shown += f'<p class="note">The same in every row: {told}.</p>'
@@ -76,12 +83,12 @@ def prompts(run: "Run") -> str:
         for index in range(data.sizes["prompt"])
     )
     head = ["number", "prompt", *extra, *(f"clean {metric}" for metric in metrics)]
-    return scrolled(html_table(head, rows, text=set(range(1, 2 + len(extra))), long={1}), "The prompts")
+    return scrolled(html_table(head, rows, text=set(range(1, 2 + len(extra))), long={1}, name="prompts"), "The prompts")
 
 
-def settings(values: Mapping) -> str:
+def settings(values: Mapping, name: str) -> str:
     """A nested mapping as keys and values, keys dotted as on the command line."""
-    return scrolled(html_table(["key", "value"], _flat(values), text={0, 1}, long={1}), "Settings")
+    return scrolled(html_table(["key", "value"], _flat(values), text={0, 1}, long={1}, name=name), name)
 
 
 def _flat(values: Mapping, prefix: str = "") -> Iterable[tuple[str, object]]:

@@ -15,6 +15,8 @@ function makeState(data, arrays) {
     metricIndex: Math.max(0, data.metrics.findIndex((metric) => metric.name === data.start.metric)),
     prompt: data.start.prompt,
     head: data.start.head || [0, data.heads[0] || 0, data.stacks.length ? data.stacks[0].name : ''],
+    view: { level: data.start.level || 'token', special: true, part: 'all' },
+    place,
     on: (event, listen) => (listeners[event] ||= []).push(listen),
     tell,
     stack: (name) => data.stacks.find((stack) => stack.name === name),
@@ -28,6 +30,7 @@ function makeState(data, arrays) {
     effectsOf: (metric, head) => data.prompts.map((_, prompt) => metric.effect[prompt * count + place(head)]),
     topHead: () => (data.metrics.length && state.metric().strongest.length ? state.metric().strongest[0].head : state.head),
     setMetric: (index) => { state.metricIndex = index; tell('metric'); },
+    setView: (change) => { Object.assign(state.view, change); tell('view'); },
     setPrompt: (prompt) => { state.prompt = prompt; tell('prompt'); },
     open: (head, prompt = null, jump = true) => {
       state.head = head;
@@ -66,12 +69,17 @@ async function main() {
   document.documentElement.classList.add('js');
   const data = JSON.parse(document.getElementById('data').textContent);
   const numbers = async (metric) => ({ effect: await unpack(metric.effect), claims: await unpack(metric.claims), direct: metric.direct && (await unpack(metric.direct)) });
+  for (const role of data.roles) role.scores = await unpack(role.scores);
   const state = makeState(data, await Promise.all(data.metrics.map(numbers)));
-  const mounts = { map: mountMap, strips: mountStrips, compare: mountCompare, head: mountHead };
+  const mounts = {
+    map: mountMap, strips: mountStrips, controls: mountControls, head: mountHead, headview: mountHeadView,
+    modelview: mountModelView, compare: mountCompare, sources: mountSources,
+  };
   for (const [name, mount] of Object.entries(mounts)) {
     const place = document.getElementById('draw-' + name);
     if (place) mount(place, state);
   }
+  mountTables();
   window.matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => state.tell('colors'));
   document.documentElement.dataset.ready = 'true';
 }

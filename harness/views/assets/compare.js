@@ -4,10 +4,8 @@ function mountCompare(place, state) {
   const readout = make('p', { class: 'readout', 'aria-live': 'polite' });
   const grid = make('div', { class: 'three' });
   const below = make('div');
-  const controls = make('div', { class: 'controls' });
-  if (state.data.offered.prompts.length > 1) controls.append(promptSelect(state).label);
-  place.append(controls, grid, readout, below);
-  let panels = [], cursor = [0, 0];
+  place.append(grid, readout, below);
+  let panels = [], cursor = [0, 0], latest = 0;
   const paint = () => panels.forEach((panel) => drawMatrix(panel.canvas, panel.pattern, panel.most, cursor));
   const move = (query, key, said) => {
     const { queries, keys } = panels[0].pattern;
@@ -17,20 +15,23 @@ function mountCompare(place, state) {
     below.replaceChildren(rowTable(state, panels, cursor[0]));
   };
   const draw = async () => {
-    const matrices = await state.matrices();
+    const mine = ++latest, matrices = await state.matrices();
+    if (mine !== latest) return;
     if (!matrices) {
-      grid.replaceChildren(make('p', {}, 'This page does not hold the patterns of prompt ' + state.prompt + '. ' + state.leftOut));
+      grid.replaceChildren(make('p', {}, notHeld(state)));
       panels = [];
       below.replaceChildren();
       return;
     }
     panels = panelsOf(state, matrices).map((panel) => ({ ...panel, most: panel.pattern.weights.reduce((a, b) => Math.max(a, b), 0) }));
     grid.replaceChildren(...panels.map((panel) => panelFigure(panel, () => cursor, move)));
-    const scored = state.data.prompts[state.prompt].scored, query = scored.length ? scored[scored.length - 1] : state.tokens().length - 1;
+    const { queries } = panels[0].pattern, { scored } = state.data.prompts[state.prompt];
+    const query = Math.max(0, scored.length ? queries.findLastIndex(({ at }) => at.includes(scored[scored.length - 1])) : queries.length - 1);
+    if (!queries.length || !panels[0].pattern.keys.length) return;
     readout.textContent = 'Hover, or focus a matrix and use the arrow keys, to read a cell in all of them; the table shows its row.';
     move(query, strongestKey(panels[0].pattern, query), false);
   };
-  for (const event of ['head', 'prompt', 'metric']) state.on(event, draw);
+  for (const event of ['head', 'prompt', 'metric', 'view']) state.on(event, draw);
   state.on('colors', paint);
   window.addEventListener('resize', paint);
   draw();
@@ -43,9 +44,9 @@ function panelsOf(state, matrices) {
   panels.push({ name: matrices.rollout ? 'Mean pattern' : 'Mean cross pattern', pattern: matrices.mean });
   const same = (head) => head[2] === matrices.mean.stack;
   const tops = state.data.metrics.length ? state.metric().strongest.map((each) => each.head).filter(same) : [state.head].filter(same);
-  for (const top of tops.slice(0, matrices.rollout ? 1 : 2)) {
+  for (const top of tops.slice(0, 2)) {
     const pattern = matrices.of(top);
-    if (pattern) panels.push({ name: named(top) + (state.data.metrics.length ? ', largest effect on ' + state.metric().name : ''), pattern });
+    if (pattern) panels.push({ name: named(top) + (state.data.metrics.length ? (top === tops[0] ? ', largest effect on ' : ', next on ') + state.metric().name : ''), pattern });
   }
   return panels;
 }
@@ -65,13 +66,12 @@ function panelFigure(panel, cursor, move) {
     move(cursor()[0] + by[0], cursor()[1] + by[1], true);
   });
   panel.canvas = canvas;
-  return make('figure', {}, make('h3', {}, panel.name), canvas, make('figcaption', {}, 'darkest = ' + panel.most.toFixed(2) + '; shade by square root'));
+  return make('figure', {}, make('h3', {}, panel.name), canvas, make('figcaption', {}, 'darkest ' + panel.most.toFixed(2) + ', shade by square root'));
 }
 
 function cursorText(state, panels, [query, key]) {
-  const { queries, keys } = panels[0].pattern;
-  const where = 'from “' + cut(queries[query], 24) + '” (' + query + ') to “' + cut(keys[key], 24) + '” (' + key + '): ';
-  return where + panels.map(({ name, pattern }) => name.split(',')[0] + ' ' + pattern.weights[query * keys.length + key].toFixed(3)).join(' · ');
+  const { keys } = panels[0].pattern;
+  return fromTo(panels[0].pattern, [query, key]) + panels.map(({ name, pattern }) => name.split(',')[0] + ' ' + pattern.weights[query * keys.length + key].toFixed(3)).join(' · ');
 }
 
 function strongestKey({ weights, keys }, query) {
@@ -82,13 +82,14 @@ function strongestKey({ weights, keys }, query) {
 
 function rowTable(state, panels, query) {
   const { queries, keys, causal } = panels[0].pattern, last = causal ? query : keys.length - 1;
-  const largest = (key) => Math.max(...panels.map(({ pattern }) => pattern.weights[query * keys.length + key]));
-  const shown = Array.from({ length: last + 1 }, (_, key) => key).sort((a, b) => largest(b) - largest(a)).slice(0, 12);
+  const most = (key) => Math.max(...panels.map(({ pattern }) => pattern.weights[query * keys.length + key]));
+  const shown = Array.from({ length: last + 1 }, (_, key) => key).sort((a, b) => most(b) - most(a)).slice(0, 12);
   const titles = [make('th', { scope: 'col', class: 'text' }, 'to token'), ...panels.map((panel) => make('th', { scope: 'col' }, panel.name.split(',')[0]))];
-  const rows = shown.map((key) => make('tr', {}, make('th', { class: 'text', scope: 'row' }, make('bdi', {}, cut(keys[key], 24)), ' (' + key + ')'), ...panels.map(({ pattern }) => weightCell(pattern.weights[query * keys.length + key]))));
-  const scored = state.data.prompts[state.prompt].scored.includes(query) ? ', whose prediction is scored' : '';
-  const title = make('h3', {}, 'From “', make('bdi', {}, cut(queries[query], 30)), '” (position ' + query + scored + ')' + (last >= 12 ? ': the 12 largest in any of them' : ''));
-  return make('div', {}, title, make('div', { class: 'scroll' }, make('table', { class: 'numbers' }, make('thead', {}, make('tr', {}, ...titles)), make('tbody', {}, ...rows))));
+  const rows = shown.map((key) => make('tr', {}, make('th', { class: 'text', scope: 'row' }, make('bdi', {}, cut(keys[key].text, 24)), ' (' + keys[key].at[0] + ')'), ...panels.map(({ pattern }) => weightCell(pattern.weights[query * keys.length + key]))));
+  const scored = queries[query].at.some((at) => state.data.prompts[state.prompt].scored.includes(at)) ? ', whose prediction is scored' : '';
+  const title = make('h3', {}, 'From “', make('bdi', {}, cut(queries[query].text, 30)), '” (' + whereOf(queries[query]) + scored + ')' + (last >= 12 ? ': the 12 largest in any of them' : ''));
+  const table = make('table', { class: 'numbers' }, make('thead', {}, make('tr', {}, ...titles)), make('tbody', {}, ...rows));
+  return make('div', {}, title, make('div', { class: 'scroll' }, table), withTools(table, 'prompt-' + state.prompt + '-row-' + query));
 }
 
 function weightCell(weight) {

@@ -96,14 +96,14 @@ function drawMatrix(canvas, { weights, queries, keys, causal }, most, marked) {
 // As much as the longest label needs, but not more than a quarter of the picture.
 function labelRoom(pen, tokens, width) {
   pen.font = '13px system-ui, sans-serif';
-  const longest = tokens.reduce((most, token) => Math.max(most, pen.measureText(cut(token, 14)).width), 0);
+  const longest = tokens.reduce((most, { text }) => Math.max(most, pen.measureText(cut(text, 14)).width), 0);
   return Math.min(longest + 12, width * 0.25);
 }
 
 function drawLabels(pen, queries, keys, { left, top, cell }) {
   const step = Math.max(1, Math.ceil(11 / cell));
   const font = Math.max(9, Math.min(13, cell * 0.72));
-  const label = (token, room) => cut(token, Math.max(4, Math.floor((room - 8) / (font * 0.56))));
+  const label = ({ text }, room) => cut(text, Math.max(4, Math.floor((room - 8) / (font * 0.56))));
   pen.fillStyle = color('soft');
   pen.font = font + 'px system-ui, sans-serif';
   pen.textBaseline = 'middle';

@@ -1,76 +1,30 @@
 // One head on one prompt: the layer's heads as thumbnails, the picked one in CircuitsVis, its numbers beside it.
 
-const QUICK = 160; // tokens that CircuitsVis draws in about a second
+const QUICK = 100; // tokens that CircuitsVis draws in about a second
 
 function mountHead(place, state) {
   const parts = {
     title: make('h3', { id: 'picked', tabindex: -1 }),
+    note: make('p', { class: 'note' }),
     thumbs: make('div', { class: 'thumbs', role: 'group', 'aria-label': 'Heads of this layer' }),
     picture: make('div', { class: 'circuitsvis' }),
     facts: make('div', { 'aria-live': 'polite' }),
   };
-  place.append(headControls(state), parts.title, parts.thumbs, make('div', { class: 'pair' }, parts.picture, parts.facts));
+  place.append(parts.title, parts.note, parts.thumbs, make('div', { class: 'pair' }, parts.picture, parts.facts));
   let latest = 0;
   const draw = async () => {
     const mine = ++latest;
     const matrices = await state.matrices();
     if (mine !== latest) return;
+    const pattern = matrices && matrices.of(state.head);
     parts.title.textContent = named(state.head) + ' on prompt ' + state.prompt;
+    parts.note.textContent = viewNote(state);
     drawThumbs(parts.thumbs, state, matrices);
-    drawPattern(parts.picture, state, matrices && matrices.of(state.head));
-    parts.facts.replaceChildren(...headFacts(state, matrices && matrices.of(state.head)));
+    await drawPattern(parts.picture, state, pattern);
+    if (mine === latest) parts.facts.replaceChildren(...headFacts(state, pattern));
   };
-  for (const event of ['head', 'prompt', 'colors']) state.on(event, draw);
+  for (const event of ['head', 'prompt', 'view', 'metric', 'colors']) state.on(event, draw);
   draw();
-}
-
-function headControls(state) {
-  const { layers, prompts } = state.data.offered, { stacks, heads } = state.data;
-  const controls = make('div', { class: 'controls' });
-  const fill = () => {
-    const here = layers || state.stack(state.head[2]).layers;
-    const choices = [
-      ['Stack', layers ? [] : stacks.map(({ name }) => [name, name]), 2],
-      ['Layer', here.map((value) => [value, 'Layer ' + value]), 0],
-      ['Head', heads.map((value) => [value, 'Head ' + value]), 1],
-    ].filter(([, options]) => options.length > 1);
-    controls.replaceChildren(...choices.map(([name, options, at]) => {
-      const { box, label } = select(name, options, (value) => state.open(moved(state, at, at === 2 ? value : Number(value)), null, false));
-      box.value = state.head[at];
-      return label;
-    }), ...(prompts.length > 1 ? [prompt.label] : []));
-  };
-  const prompt = promptSelect(state);
-  state.on('head', () => {
-    const name = controls.contains(document.activeElement) && document.activeElement.dataset.name;
-    fill();
-    if (name) controls.querySelector('[data-name="' + name + '"]').focus();
-  });
-  fill();
-  return controls;
-}
-
-// The picked head with another stack, layer or number; a stack that has fewer layers gives its last.
-function moved(state, at, value) {
-  const head = [...state.head];
-  head[at] = value;
-  head[0] = Math.min(head[0], Math.max(...state.stack(head[2]).layers));
-  return head;
-}
-
-function promptSelect(state) {
-  const options = state.data.offered.prompts.map((index) => [index, index + ': ' + cut(state.data.prompts[index].tokens.join(''), 90)]);
-  const prompt = select('Prompt', options, (value) => state.setPrompt(Number(value)));
-  const sync = () => { prompt.box.value = state.prompt; };
-  state.on('prompt', sync);
-  sync();
-  return prompt;
-}
-
-function select(name, options, changed) {
-  const box = make('select', { 'data-name': name, onchange: (event) => changed(event.target.value) });
-  for (const [value, text] of options) box.append(make('option', { value }, text));
-  return { box, label: make('label', {}, name, box) };
 }
 
 function drawThumbs(place, state, matrices) {
@@ -89,23 +43,34 @@ function paintPixels(canvas, { weights, queries, keys }) {
   canvas.width = keys.length;
   canvas.height = queries.length;
   const pen = canvas.getContext('2d'), image = pen.createImageData(keys.length, queries.length);
+  const [red, green, blue] = color('accent').match(/\w\w/g).map((part) => parseInt(part, 16));
   weights.forEach((weight, index) => {
-    image.data.set([29, 92, 150, Math.round(255 * Math.sqrt(weight))], index * 4);
+    image.data.set([red, green, blue, Math.round(255 * Math.sqrt(weight))], index * 4);
   });
   pen.putImageData(image, 0, 0);
 }
 
 // CircuitsVis writes the same tokens on both sides; what reads another text is drawn by us.
-function drawPattern(place, state, pattern) {
-  place.replaceChildren();
-  if (!pattern) {
-    place.append(make('p', {}, 'This page does not hold the pattern of ' + named(state.head) + ' on prompt ' + state.prompt + '. ' + state.leftOut));
-    return;
-  }
-  if (pattern.stack === 'cross') return drawLarge(place, state, pattern);
-  const draw = () => showInCircuitsVis(place, state, pattern);
-  if (pattern.queries.length <= QUICK) return draw();
-  place.append(make('button', { type: 'button', class: 'plain', onclick: draw }, 'Draw all ' + pattern.queries.length + ' tokens in CircuitsVis (takes some seconds)'));
+async function drawPattern(place, state, pattern) {
+  if (!pattern) return place.replaceChildren(make('p', {}, notHeld(state)));
+  const square = pattern.stack !== 'cross' && ['all', 'AA', 'BB'].includes(state.view.part);
+  if (square && hasCircuitsVis() && pattern.queries.length <= QUICK) return showInCircuitsVis(place, state, pattern);
+  drawLarge(place, state, pattern);
+  if (square && hasCircuitsVis()) place.append(make('button', { type: 'button', class: 'plain', onclick: () => showInCircuitsVis(place, state, pattern) }, 'Draw all ' + pattern.queries.length + ' tokens in CircuitsVis (takes some seconds)'));
+}
+
+function hasCircuitsVis() {
+  return typeof CircuitsVis !== 'undefined' || document.getElementById('circuitsvis') !== null;
+}
+
+// The library stands packed in the page; the page's policy knows its hash, and nothing else would run.
+async function loadCircuitsVis() {
+  const packed = document.getElementById('circuitsvis');
+  if (!packed) return;
+  packed.remove();
+  const script = make('script', {}, new TextDecoder().decode(await unpack(JSON.parse(packed.textContent))));
+  document.head.append(script);
+  script.remove();
 }
 
 // A pattern as one large matrix; the mouse and the arrow keys read its weights.
@@ -117,7 +82,7 @@ function drawLarge(place, state, pattern) {
   const read = (query, key) => {
     at = [Math.min(queries.length - 1, Math.max(0, query)), Math.min(keys.length - 1, Math.max(0, key))];
     drawMatrix(canvas, pattern, most, at);
-    readout.textContent = 'from “' + cut(queries[at[0]], 24) + '” (' + at[0] + ') to “' + cut(keys[at[1]], 24) + '” (' + at[1] + '): ' + pattern.weights[at[0] * keys.length + at[1]].toFixed(3);
+    readout.textContent = fromTo(pattern, at) + pattern.weights[at[0] * keys.length + at[1]].toFixed(3);
   };
   canvas.addEventListener('pointermove', (event) => { const cell = cellAt(canvas, event, pattern); if (cell) read(...cell); });
   canvas.addEventListener('keydown', (event) => {
@@ -126,23 +91,30 @@ function drawLarge(place, state, pattern) {
     event.preventDefault();
     read(at[0] + by[0], at[1] + by[1]);
   });
-  place.append(canvas, readout);
+  place.replaceChildren(canvas, readout);
   drawMatrix(canvas, pattern, most, null);
 }
 
-function showInCircuitsVis(place, state, { weights, queries, causal }) {
-  const tokens = queries.map((token) => cut(token, 18)), size = tokens.length;
+async function showInCircuitsVis(place, state, { weights, queries, causal }) {
+  await (state.library ||= loadCircuitsVis());
+  const tokens = queries.map(({ text }) => cut(text, 18)), size = tokens.length;
   const attention = tokens.map((_, query) => Array.from(weights.subarray(query * size, (query + 1) * size), (weight) => Number(weight.toFixed(3))));
   const holder = make('div', { id: 'pattern' });
-  holder.setAttribute('role', 'img');
-  holder.setAttribute('aria-label', 'Attention pattern of ' + named(state.head) + '; its numbers are in the table beside it');
+  const label = 'Attention pattern of ' + named(state.head) + '; its numbers are in the table beside it';
+  const name = () => { for (const canvas of holder.querySelectorAll('canvas:not([aria-label])')) canvas.setAttribute('aria-label', label); };
+  new MutationObserver(name).observe(holder, { childList: true, subtree: true });
   place.replaceChildren(holder);
   CircuitsVis.render('pattern', CircuitsVis.AttentionPattern, { tokens, attention, maskUpperTri: causal, positiveColor: '#1d5c96', minValue: -1, maxValue: 1 });
 }
 
+function fromTo({ queries, keys }, [query, key]) {
+  const said = (unit) => '“' + cut(unit.text, 24) + '” (' + unit.at[0] + ')';
+  return 'from ' + said(queries[query]) + ' to ' + said(keys[key]) + ': ';
+}
+
 function headFacts(state, pattern) {
-  const facts = [effectTable(state), promptText(state)];
-  if (pattern) facts.push(weightTable(pattern));
+  const facts = [effectTable(state), whereItMatters(state), promptText(state)];
+  if (pattern) facts.push(weightTable(state, pattern));
   return facts.filter(Boolean);
 }
 
@@ -170,6 +142,19 @@ function effectCells(state, metric) {
   ];
 }
 
+// The prompts on which the head's effect is largest and smallest, each a way to get there.
+function whereItMatters(state) {
+  const { prompts } = state.data;
+  if (!state.data.metrics.length || prompts.length < 2) return null;
+  const metric = state.metric(), effects = state.effectsOf(metric, state.head);
+  const order = Array.from(prompts.keys()).filter((prompt) => Number.isFinite(effects[prompt])).sort((a, b) => Math.abs(effects[b]) - Math.abs(effects[a]));
+  if (!order.length) return null;
+  const link = (prompt) => make('li', {}, make('button', { type: 'button', class: 'link', 'aria-label': 'show prompt ' + prompt, onclick: () => state.setPrompt(prompt) }, String(prompt)), ' ' + signed(effects[prompt]) + ' ', make('bdi', { class: 'soft' }, cut(textOf(prompts[prompt]), 48)));
+  const n = Math.min(3, Math.floor(order.length / 2));
+  const list = (title, some) => make('div', {}, make('h3', {}, title), make('ul', { class: 'bare' }, ...some.map(link)));
+  return make('div', { class: 'most-least' }, list('It matters most to ' + metric.name + ' on prompt', order.slice(0, n)), list('and least on', order.slice(-n).reverse()));
+}
+
 function promptText(state) {
   const prompt = state.data.prompts[state.prompt];
   const line = make('p', { class: 'tokens' });
@@ -178,7 +163,7 @@ function promptText(state) {
     line.append(make('bdi', { class: scored ? 'scored' : null, title: 'position ' + index + (scored ? ', scored' : '') }, token));
   });
   const box = make('div', { style: 'margin-top:16px' }, make('h3', {}, 'Prompt ' + state.prompt));
-  if (prompt.source) box.append(make('p', { class: 'tokens' }, 'reads: ', ...prompt.source.map((token) => make('bdi', {}, token))), 'writes:');
+  if (prompt.source) box.append(make('p', { class: 'tokens' }, 'reads: ', ...prompt.source.tokens.map((token) => make('bdi', {}, token))), 'writes:');
   box.append(line);
   const note = make('p', { class: 'note' });
   if (prompt.answer) note.append('Right answer: “', make('bdi', {}, cut(prompt.answer, 60)), '”. ');
@@ -188,13 +173,14 @@ function promptText(state) {
   return box;
 }
 
-function weightTable({ weights, queries, keys, causal }) {
+function weightTable(state, { weights, queries, keys, causal }) {
   const details = make('details', {}, make('summary', {}, 'The weights as a table'));
   details.addEventListener('toggle', () => {
     if (!details.open || details.children.length > 1) return;
-    const head = make('tr', {}, make('th', { class: 'text' }, 'query \\ key'), ...keys.map((token) => make('th', { scope: 'col' }, cut(token, 12))));
-    const rows = queries.map((token, query) => make('tr', {}, make('th', { class: 'text', scope: 'row' }, cut(token, 20)), ...keys.map((_, key) => make('td', {}, causal && key > query ? '' : weights[query * keys.length + key].toFixed(3)))));
-    details.append(make('div', { class: 'tall', tabindex: 0 }, make('table', { class: 'numbers' }, make('thead', {}, head), make('tbody', {}, ...rows))));
+    const head = make('tr', {}, make('th', { class: 'text' }, 'query \\ key'), ...keys.map(({ text }) => make('th', { scope: 'col' }, cut(text, 12))));
+    const rows = queries.map(({ text }, query) => make('tr', {}, make('th', { class: 'text', scope: 'row' }, cut(text, 20)), ...keys.map((_, key) => make('td', {}, causal && key > query ? '' : weights[query * keys.length + key].toFixed(3)))));
+    const table = make('table', { class: 'numbers' }, make('thead', {}, head), make('tbody', {}, ...rows));
+    details.append(withTools(table, named(state.head) + '-prompt-' + state.prompt), make('div', { class: 'tall', tabindex: 0, role: 'region', 'aria-label': 'Weights of ' + named(state.head) }, table));
   });
   return details;
 }

@@ -3,17 +3,19 @@
 function mountMap(place, state) {
   const narrow = window.matchMedia('(max-width: 820px)');
   const readout = make('p', { class: 'readout', 'aria-live': 'polite' });
-  const holder = make('div', { class: 'scroll' });
+  const holder = make('div', { class: 'scroll maps' });
   const legend = make('div', { class: 'legend' });
-  place.append(metricSwitch(state), legend, holder, readout);
+  const scores = scoresOf(state);
+  let score = scores[0];
+  const controls = make('div', { class: 'controls' }, ...metricSwitch(state), legend);
+  if (scores.length > 1) controls.insertBefore(radios('Show', scores.map((each) => [each, each.name]), score, (each) => { score = each; draw(); mark(); }), legend);
+  place.append(controls, holder, readout);
   const draw = () => {
-    const metric = state.metric();
-    const beside = metric.beside.flatMap(({ means }) => Object.values(means).flat());
-    const most = [...metric.means, ...beside].reduce((most, mean) => (Math.abs(mean) > most ? Math.abs(mean) : most), 0);
-    const tables = state.data.stacks.map((stack) => mapTable(state, stack, metric, most, narrow.matches, readout));
-    holder.replaceChildren(...tables);
+    const shown = score.of(state.metric());
+    const most = Math.max(largest(shown.means), ...shown.beside.map(({ means }) => largest(Object.values(means).flat())));
+    holder.replaceChildren(...state.data.stacks.map((stack) => mapTable(state, stack, shown, most, narrow.matches, readout)));
     rove(holder, named(state.head));
-    legend.replaceChildren(...legendOf(metric, most), ...(metric.tested ? [make('span', {}, make('b', { class: 'sure' }), 'max-T p < ' + state.data.level)] : []));
+    legend.replaceChildren(...legendOf(shown, most), ...(shown.tested ? [make('span', {}, make('b', { class: 'sure' }), 'max-T p < ' + state.data.level)] : []));
     readout.textContent = 'Hover or move with the arrow keys to read a head; click or press Enter to open it.';
   };
   const mark = () => {
@@ -29,6 +31,7 @@ function mountMap(place, state) {
 }
 
 function metricSwitch(state) {
+  if (state.data.metrics.length < 2) return [];
   const set = make('fieldset', {}, make('legend', {}, 'Metric'));
   state.data.metrics.forEach((metric, index) => {
     const input = make('input', { type: 'radio', name: 'metric', value: index, onchange: () => state.setMetric(index) });
@@ -36,7 +39,7 @@ function metricSwitch(state) {
     state.on('metric', () => { input.checked = index === state.metricIndex; });
     set.append(make('label', {}, input, make('span', {}, metric.name)));
   });
-  return make('div', { class: 'controls' }, set);
+  return [set];
 }
 
 // A stack's heads, and beside them what its whole layers and their MLPs do, on the same scale of colours.
@@ -44,12 +47,12 @@ function mapTable(state, stack, metric, most, tall, readout) {
   const { layers, name } = stack, { heads } = state.data;
   const lines = [
     ...heads.map((head) => ({ label: 'H' + head, cell: (layer) => headButton(state, metric, most, [layer, head, name], readout) })),
-    ...metric.beside.map((each) => ({ label: each.short, apart: true, cell: (layer) => layerCell(metric, most, each, stack, layer, readout) })),
+    ...metric.beside.filter(({ means }) => means[name]).map((each) => ({ label: each.short, apart: true, cell: (layer) => layerCell(metric, most, each, stack, layer, readout) })),
   ];
   const [across, down] = tall ? [lines, layers] : [layers, lines];
   const title = (one) => (one.label === undefined ? 'L' + one : one.label);
   const cellOf = (row, column) => (tall ? column.cell(row) : row.cell(column));
-  const what = 'Effect of each head ' + (name ? 'of the ' + name + ' stack ' : '') + 'on ' + metric.name + ': ' + (tall ? 'layers down, heads across' : 'heads down, layers across');
+  const what = 'Each head' + (name ? ' of the ' + name + ' stack' : '') + ', ' + metric.score + ': ' + (tall ? 'layers down, heads across' : 'heads down, layers across');
   const table = make('table', { class: 'map' + (across.length < 14 && !tall ? ' few' : ''), role: 'grid', 'aria-label': what });
   if (name) table.append(make('caption', {}, name));
   table.append(make('thead', {}, make('tr', {}, make('td'), ...across.map((one) => make('th', { scope: 'col' }, title(one))))));
@@ -63,11 +66,12 @@ function mapTable(state, stack, metric, most, tall, readout) {
 }
 
 function headButton(state, metric, most, head, readout) {
-  const mean = state.meanOf(metric, head);
-  const known = Number.isFinite(mean);
-  const says = named(head) + (known ? ' ' + verdict(metric, mean) + ': mean effect ' + withUnit(mean, metric) + claimText(state, metric, head) : ': not ablated');
+  const mean = metric.means[state.place(head)];
+  const known = Number.isFinite(mean), sure = metric.tested && state.claimOf(metric, head).sure;
+  const word = metric.role ? '' : ' ' + verdict(metric, mean);
+  const says = named(head) + (known ? word + ': ' + metric.score + ' ' + withUnit(mean, metric) + (metric.tested ? claimText(state, metric, head) : '') : ': not ablated');
   const button = make('button', {
-    type: 'button', class: (known ? verdict(metric, mean) : 'unknown') + (state.claimOf(metric, head).sure ? ' sure' : ''), 'aria-label': says, 'data-head': named(head), tabindex: -1,
+    type: 'button', class: (known ? verdict(metric, mean) : 'unknown') + (sure ? ' sure' : ''), 'aria-label': says, 'data-head': named(head), tabindex: -1,
     onclick: () => state.open(head), onpointerenter: () => { readout.textContent = says; }, onfocus: () => { readout.textContent = says; },
   });
   if (known) button.style.setProperty('--share', most ? Math.abs(mean) / most : 0);

@@ -1,5 +1,7 @@
-// The patterns of the prompt that is shown. A pattern is { weights, queries, keys, causal }: the weights row by row, a
-// token for each row and for each column, and whether no row looks ahead.
+// The patterns of the prompt that is shown, as they are looked at: by token or by word, with special tokens or without.
+//
+// A pattern is { weights, queries, keys, causal, stack, limited }: the weights row by row, what stands at each row and
+// column, and whether no row looks ahead. What stands there is { text, at, special, second }: `at` are its positions.
 
 function patternsOf(state) {
   const { data } = state, slots = new Map(), unpacked = {};
@@ -9,8 +11,9 @@ function patternsOf(state) {
     if (!packed) return null;
     const arrays = await (unpacked[state.prompt] ||= unpackAll(packed));
     const make = (array, index, stack) => {
-      const [queries, keys] = sidesOf(prompt, stack.name);
-      return { weights: matrixAt(array, index, queries.length, keys.length, stack.causal), queries, keys, causal: stack.causal, stack: stack.name };
+      const [rows, columns] = sidesOf(prompt, stack.name);
+      const weights = matrixAt(array, index, rows.tokens.length, columns.tokens.length, stack.causal);
+      return seen({ weights, rows, columns, causal: stack.causal, stack: stack.name }, state);
     };
     const whole = state.stack(data.stacks.length > 1 ? 'cross' : '');
     return {
@@ -27,7 +30,34 @@ async function unpackAll(packed) {
   return arrays;
 }
 
-// The tokens along the rows and along the columns: an encoder reads the source, cross attention reads it for the target.
+// The texts along the rows and along the columns: an encoder reads the source, cross attention reads it for the target.
 function sidesOf(prompt, stack) {
-  return [stack === 'encoder' ? prompt.source : prompt.tokens, stack === 'encoder' || stack === 'cross' ? prompt.source : prompt.tokens];
+  return [stack === 'encoder' ? prompt.source : prompt, stack === 'encoder' || stack === 'cross' ? prompt.source : prompt];
+}
+
+// What is looked at of a text: its tokens or its words, the special ones left out if that is asked.
+function units(side, { level, special, part }, whose) {
+  const all = level === 'word' ? side.words.map((text) => ({ text, at: [] })) : side.tokens.map((text, at) => ({ text, at: [at] }));
+  if (level === 'word') side.word.forEach((number, at) => all[number].at.push(at));
+  for (const unit of all) {
+    unit.special = unit.at.every((at) => side.special.includes(at));
+    unit.second = unit.at.some((at) => side.second.includes(at));
+  }
+  const wanted = part === 'all' || whose === null ? null : part[whose] === 'B';
+  return all.filter((unit) => (special || !unit.special) && (wanted === null || unit.second === wanted));
+}
+
+// Summed over the keys of a word and averaged over its queries, so that rows still sum to 1. Without special tokens what
+// is left of a row is made to sum to 1 again; of two sentences only the part asked for is shown, as it is.
+function seen({ weights, rows, columns, causal, stack }, { view }) {
+  if (view.level === 'token' && view.special && view.part === 'all') return { weights, queries: units(rows, view, null), keys: units(columns, view, null), causal, stack };
+  const queries = units(rows, view, stack ? null : 0), keys = units(columns, view, stack ? null : 1), width = columns.tokens.length;
+  const whole = view.special ? null : units(columns, { ...view, part: 'all' }, null);
+  const merged = new Float32Array(queries.length * keys.length);
+  const between = (query, key) => query.at.reduce((sum, q) => sum + key.at.reduce((inner, k) => inner + weights[q * width + k], 0), 0) / query.at.length;
+  queries.forEach((query, row) => {
+    const total = whole ? whole.reduce((sum, key) => sum + between(query, key), 0) : 1;
+    keys.forEach((key, column) => { merged[row * keys.length + column] = total > 0 ? between(query, key) / total : 0; });
+  });
+  return { weights: merged, queries, keys, causal: causal && view.part === 'all', stack };
 }

@@ -17,11 +17,21 @@ from harness.views.figures.effects import effect_map, strongest
 from harness.views.figures.looking import compare
 from harness.views.figures.methods import agreement
 from harness.views.figures.positions import by_position
+from harness.views.figures.together import pairs, pruning, sets
 
 if TYPE_CHECKING:
     from harness.results import Run
 
 __all__ = ["LOOKS", "Look", "Picture", "as_picture", "pictures", "write_figures"]
+
+
+#: What other sweeps leave: the variable, the section, what it shows, and who draws it for a metric.
+_OTHERS = (
+    ("position_effect", "positions", "Effect of ablating heads at one position", by_position),
+    ("set_effect", "sets", "Effect of ablating sets of heads", sets),
+    ("cumulative_effect", "pruning", "Effect of ablating one head after another", pruning),
+    ("pair_effect", "pairs", "Effect of ablating heads in pairs", pairs),
+)
 
 
 def pictures(run: "Run", look: Look = LOOKS["screen"]) -> list[Picture]:
@@ -37,16 +47,19 @@ def write_figures(run: "Run", folder: str | Path, look: Look = LOOKS["screen"]) 
 def _drawn(run: "Run", look: Look) -> Iterator[tuple[str, str, str, Figure]]:
     """Name of the file, section of the report, what it shows, and the figure."""
     for metric in by_lead(run):
-        name = "".join(letter if letter.isalnum() else "_" for letter in metric)
+        name = _plain(metric)
         yield f"effect_{name}", "map", f"Effect of each head on {metric}", effect_map(run, metric, look)
         yield f"strongest_{name}", "strongest", f"Strongest heads by {metric}", strongest(run, metric, look)
-    if "position_effect" in run.data:
-        for metric in map(str, run.data["metric"].values):
-            name = "".join(letter if letter.isalnum() else "_" for letter in metric)
-            label = f"Effect on {metric} of ablating heads at one position"
-            yield f"positions_{name}", "positions", label, by_position(run, metric, asked_prompts(run)[0], look)
+    for variable, part, label, draw in _OTHERS:
+        for metric in map(str, run.data["metric"].values) if variable in run.data else ():
+            yield f"{part}_{_plain(metric)}", part, f"{label}, {metric}", draw(run, metric, look)
     if "pattern" in run.data:
         label = "Rollout, mean pattern, top head"
         yield "rollout", "rollout", label, compare(run, asked_prompts(run)[0], look)
     if len(run.methods):
         yield "methods", "methods", "Attribution methods against measured causes", agreement(run, look)
+
+
+def _plain(metric: str) -> str:
+    """A metric as part of a file's name."""
+    return "".join(letter if letter.isalnum() else "_" for letter in metric)

@@ -12,6 +12,7 @@ import matplotlib as mpl
 from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from harness.findings.reading import sense, units
@@ -79,13 +80,11 @@ def as_picture(name: str, part: str, label: str, figure: Figure, look: Look) -> 
     with style("", look):
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
-        return Picture(name, part, label, *(_bytes(figure, kind, look) for kind in ("svg", "png")))
-
-
-def _bytes(figure: Figure, kind: str, look: Look) -> bytes:
-    held = io.BytesIO()
-    figure.savefig(held, format=kind, dpi=look.dpi, metadata={"Date": None} if kind == "svg" else None)
-    return held.getvalue()
+        vector, pixels = io.BytesIO(), io.BytesIO()
+        FigureCanvasSVG(figure).print_svg(vector, metadata={"Date": None})
+        figure.dpi = look.dpi
+        FigureCanvasAgg(figure).print_png(pixels)
+    return Picture(name, part, label, vector.getvalue(), pixels.getvalue())
 
 
 def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:

@@ -58,9 +58,10 @@ def _map(run: "Run", metric: str, stack: str) -> xr.DataArray:
     """Mean effects [row, layer] of one stack: a row for each head, then one for the layer and one for its MLP."""
     names = [name for name in ("effect", *_BESIDE) if name in run.data]
     means = [run.data[name].sel(metric=metric).mean("prompt") for name in names]
-    mine = [mean.sel(stack=stack) if stack else mean for mean in means]
-    rows = [np.atleast_2d(mean.transpose(..., "layer").values) for mean in mine]
-    labels = [str(row) for row in mine[0]["head"].values] + [_BESIDE[name] for name in names[1:]]
+    mine = {name: mean.sel(stack=stack) if stack else mean for name, mean in zip(names, means, strict=True)}
+    mine = {name: mean for name, mean in mine.items() if name == "effect" or mean.notnull().any()}
+    rows = [np.atleast_2d(mean.transpose(..., "layer").values) for mean in mine.values()]
+    labels = [str(row) for row in run.data["head"].values] + [_BESIDE[name] for name in mine if name != "effect"]
     whole = xr.DataArray(np.concatenate(rows), dims=("row", "layer"), coords={"row": labels})
     whole = whole.isel(layer=slice(layers_of(run)[stack]))
     return whole if sense(run, metric) else abs(whole)
@@ -82,7 +83,13 @@ def _draw_map(axes: Axes, run: "Run", metric: str, values: xr.DataArray, most: f
         axes.plot([layer - 0.42, layer + 0.42], [row + 0.42, row - 0.42], color="#222222", linewidth=0.7)
     sure = _sure(run, metric, stack)
     if sure:
-        axes.scatter(*zip(*sure, strict=True), s=1.2 * look.letters, color="black", edgecolors="white", linewidths=0.8)
+        axes.scatter(
+            *zip(*sure, strict=True),
+            s=(1.2 if look.titles else 0.5) * look.letters,
+            color="black",
+            edgecolors="white",
+            linewidths=0.08 * look.small,
+        )
     return image
 
 

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from harness.findings.reading import by_head, sense, tokens_of
+from harness.views.choose import asked_prompts
 from harness.views.figures.base import Look, map_of, measured, panels, style
 from harness.views.text import short, visible
 
@@ -27,9 +28,9 @@ def strongest_anywhere(run: "Run", metric: str, n: int = 12) -> dict[str, Float[
     return {names[at]: by_name[at] for at in np.argsort(-size, kind="stable")[:n] if size[at] > 0}
 
 
-def by_position(run: "Run", metric: str, prompt: int, look: Look) -> Figure:
+def by_position(run: "Run", metric: str, look: Look) -> Figure:
     """The strongest heads down, the prompt's tokens across."""
-    strongest = strongest_anywhere(run, metric)
+    strongest, prompt = strongest_anywhere(run, metric), asked_prompts(run)[0]
     tokens = [visible(token) for token in tokens_of(run, prompt)[0]]
     values = np.array([effect[prompt, : len(tokens)] for effect in strongest.values()])
     most = float(np.nanmax(np.abs(values), initial=1e-12))

@@ -1,0 +1,94 @@
+// What is looked at: one bar of controls for all pictures of a prompt.
+
+function mountControls(place, state) {
+  const { layers, prompts, heads: numbers } = state.data.offered, { stacks } = state.data;
+  const picks = make('div', { class: 'controls' });
+  const prompt = promptSelect(state), view = viewControls(state);
+  const fill = () => {
+    if (!stacks.length) return;
+    const here = layers || state.stack(state.head[2]).layers;
+    const choices = [
+      ['Stack', layers ? [] : stacks.map(({ name }) => [name, name]), 2],
+      ['Layer', here.map((value) => [value, 'Layer ' + value]), 0],
+      ['Head', (numbers || state.data.heads).map((value) => [value, 'Head ' + value]), 1],
+    ].filter(([, options]) => options.length > 1);
+    picks.replaceChildren(...(prompts.length > 1 ? [prompt.label] : []), ...choices.map(([name, options, at]) => {
+      const { box, label } = select(name, options, (value) => state.open(moved(state, at, at === 2 ? value : Number(value)), null, false));
+      box.value = state.head[at];
+      return label;
+    }), ...view);
+  };
+  state.on('head', () => {
+    const name = picks.contains(document.activeElement) && document.activeElement.dataset.name;
+    fill();
+    if (name) picks.querySelector('[data-name="' + name + '"]').focus();
+  });
+  fill();
+  place.append(picks);
+}
+
+// The picked head with another stack, layer or number; a stack that has fewer layers gives its last.
+function moved(state, at, value) {
+  const head = [...state.head];
+  head[at] = value;
+  head[0] = Math.min(head[0], Math.max(...state.stack(head[2]).layers));
+  return head;
+}
+
+function promptSelect(state) {
+  const options = state.data.offered.prompts.map((index) => [index, index + ': ' + cut(textOf(state.data.prompts[index]), 90)]);
+  const prompt = select('Prompt', options, (value) => state.setPrompt(Number(value)));
+  const sync = () => { prompt.box.value = state.prompt; };
+  state.on('prompt', sync);
+  sync();
+  return prompt;
+}
+
+// A prompt as a reader would write it.
+function textOf({ words, source }) {
+  return source ? source.words.join(' ') + ' → ' + words.join(' ') : words.join(' ');
+}
+
+// Tokens or words, special tokens or not, one sentence's view of another: each offered where some prompt has them.
+function viewControls(state) {
+  const sides = state.data.prompts.flatMap((prompt) => (prompt.source ? [prompt, prompt.source] : [prompt]));
+  const made = [];
+  if (sides.some((side) => side.words.length < side.tokens.length)) {
+    made.push(radios('By', [['token', 'tokens'], ['word', 'words']], state.view.level, (level) => state.setView({ level })));
+  }
+  if (sides.some((side) => side.special.length)) {
+    made.push(radios('Special tokens', [[true, 'shown'], [false, 'hidden']], state.view.special, (special) => state.setView({ special })));
+  }
+  if (sides.some((side) => side.second.length)) {
+    const parts = ['all', 'AA', 'AB', 'BA', 'BB'].map((part) => [part, part === 'all' ? 'both sentences' : part[0] + ' looks at ' + part[1]]);
+    made.push(select('Sentences', parts, (part) => state.setView({ part })).label);
+  }
+  return made;
+}
+
+// What is done to the weights before they are shown, in words; nothing where nothing is done.
+function viewNote(state) {
+  const { level, special, part } = state.view, said = [];
+  if (level === 'word') said.push('Words: weights are summed over the tokens looked at and averaged over those that look.');
+  if (!special) said.push('Special tokens are hidden, and what is left of each row is made to sum to 1 again.');
+  if (part !== 'all') said.push('Only what sentence ' + part[0] + ' sees of sentence ' + part[1] + ': rows do not sum to 1.');
+  return said.join(' ');
+}
+
+function select(name, options, changed) {
+  const box = make('select', { 'data-name': name, onchange: (event) => changed(event.target.value) });
+  for (const [value, text] of options) box.append(make('option', { value }, text));
+  return { box, label: make('label', {}, name, box) };
+}
+
+let groups = 0;
+function radios(name, options, chosen, changed) {
+  const group = 'group' + groups++;
+  const set = make('fieldset', { 'data-name': name }, make('legend', {}, name));
+  options.forEach(([value, text], index) => {
+    const input = make('input', { type: 'radio', name: group, value: index, onchange: () => changed(value) });
+    input.checked = value === chosen;
+    set.append(make('label', {}, input, make('span', {}, text)));
+  });
+  return set;
+}

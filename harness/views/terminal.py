@@ -1,0 +1,59 @@
+"""A run as a few lines of text, and the bar that is seen while it is made."""
+
+from typing import TYPE_CHECKING
+
+from harness.findings.reading import Claim, by_lead, claims, estimate, level_of, tested, top_heads, unit, verdict
+from harness.findings.telling import signed
+from harness.hooks import Head
+from harness.views.text import visible
+
+if TYPE_CHECKING:
+    from harness.results import Run
+
+_BAR = 28
+
+
+def strongest(run: "Run", n: int = 5) -> str:
+    """A small table: for each metric the n heads with the largest mean effects, with their intervals. Empty where no
+    single heads were ablated."""
+    return "\n".join(line for metric in by_lead(run) for line in _of_metric(run, metric, n))
+
+
+def _of_metric(run: "Run", metric: str, n: int) -> list[str]:
+    heads = top_heads(run, metric, n)
+    rows = [_row(run, metric, head) for head in heads]
+    if not rows:
+        return []
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    measured = f"{visible(metric)}{f',{unit(run, metric)}' if unit(run, metric) else ''}"
+    return [f"strongest heads by {measured}:", *(f"  {line}" for line in table)]
+
+
+def _row(run: "Run", metric: str, head: Head) -> list[str]:
+    about, claim = estimate(run, metric, head), claims(run, metric).get(head, Claim())
+    doubt = " (may be chance)" if tested(run, metric) and not claim.p_adjusted < level_of(run) else ""
+    spread = f"[{signed(about.low)}, {signed(about.high)}]" if about.low == about.low else ""
+    return [str(head), signed(about.mean), spread, verdict(run, metric, about.mean) + doubt]
+
+
+def bar(stage: str, done: int, total: int, seconds: float, before: int, width: int) -> str:
+    """One line shorter than ``width``: how far a stage is, its rate over these seconds, and the time left.
+
+    ``before`` are the units that were done when the seconds began: a resumed run's.
+    """
+    share = done / total if total else 1.0
+    full = round(_BAR * share)
+    text = f"{stage:<10} {'█' * full}{'░' * (_BAR - full)} {done}/{total}"
+    if done > before and seconds > 0:
+        rate = (done - before) / seconds
+        text += f"  {rate:.1f}/s" if rate >= 1 else f"  {1 / rate:.1f} s each"
+        text += f"  {_clock((total - done) / rate)} left" if done < total else f"  {_clock(seconds)}"
+    return text[: max(1, width - 1)]
+
+
+def _clock(seconds: float) -> str:
+    """``0:07``, ``12:30``, ``1:02:03``."""
+    whole = round(seconds)
+    minutes, hours = whole // 60 % 60, whole // 3600
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
