@@ -470,7 +470,8 @@ def test_views_of_parts_a_run_lacks(tmp_path):
 
 def test_show_options(run):
     asked = replace(run, spec={**run.spec, "show": {"prompts": [1], "heads": ["L2H0"]}})
-    assert data_of(report(asked))["start"] == {"prompt": 1, "head": [2, 0, ""], "metric": None}
+    start = data_of(report(asked))["start"]
+    assert start == {"prompt": 1, "head": [2, 0, ""], "metric": None, "level": "token"}
     wrong = replace(run, spec={**run.spec, "show": {"prompts": [9]}})
     with pytest.raises(RequestError, match=r"^show\.prompts=9: the run has prompts 0-2$"):
         asked_prompts(wrong)

@@ -62,7 +62,7 @@ def in_words(run: "Run") -> str:
 
 def _shape(run: "Run") -> str:
     """Layers and heads, of an encoder-decoder by stack."""
-    sizes, model = run.data.sizes, run.manifest.get("model", {})
+    sizes, model = run.data.sizes, (run.manifest.get("model") or {})
     if not model.get("n_encoder_layers"):
         return f"{sizes['layer']} layers × {sizes['head']} heads"
     return (

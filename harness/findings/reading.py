@@ -104,7 +104,7 @@ def layers_of(run: "Run") -> dict[str, int]:
     n = run.data.sizes.get("layer", 0)
     if "source_length" not in run.data:
         return {"": n} if n else {}
-    model = run.manifest.get("model", {})
+    model = run.manifest.get("model") or {}
     known = {"encoder": model.get("n_encoder_layers", n), "decoder": model.get("n_layers", n)}
     return {stack: min(n, known.get(stack, known["decoder"])) for stack in STACKS} if n else {}
 

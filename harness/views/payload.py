@@ -66,8 +66,13 @@ def payload(
         "patterns": {str(index): _matrices(run, kept, index, patterns, causal) for index in kept.prompts},
         "sources": {str(index): _sources(run, index) for index in kept.prompts} if _SCORED & set(run.data) else {},
         "leftOut": kept.left_out,
-        "start": {"prompt": prompt, "head": list(head) if head else None, "metric": metric},
+        "start": {"prompt": prompt, "head": list(head) if head else None, "metric": metric, "level": _level(run)},
     }
+
+
+def _level(run: "Run") -> str:
+    """Whether the page opens by token or by word."""
+    return (run.spec.get("show") or {}).get("level", "token")
 
 
 def _stack(kept: Kept, name: str, n_layers: int, causal: bool) -> dict:
