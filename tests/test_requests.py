@@ -1,0 +1,604 @@
+"""Requests that are wrong, over all runners and groups: each is one line that names key, value and remedy, and code 2.
+
+The tables of `tests/test_contract.py` and `tests/test_prompt_files.py` hold others.
+"""
+
+import functools
+import json
+import shlex
+import shutil
+import socket
+import time
+
+import pytest
+import torch
+
+import harness
+from harness.models.random import byte_tokenizer
+
+R = ("study", "model=random", "prompts.n=2")
+ABLATE = ("ablate_heads", *R[1:])
+CACHE = ("cache_attention", *R[1:])
+INLINE = ("prompts=inline", "prompts.text=['When Mary went']")
+LLAMA = ("study", "model=random", *INLINE)
+T5 = ("study", "model=random", "model.shape=t5", *INLINE)
+WRITES = (*T5, "prompts.target=['to the store']")
+LABELS = ("study", "model=random", "model.shape=bert_classifier", *INLINE)
+MASKED = ("study", "model=random", "model.shape=bert", *INLINE)
+PLANTED = ("study", "model=planted", "prompts=induction", "prompts.n=2", "prompts.length=18")
+
+# --- what a model can be asked ----------------------------------------------------------------------------------
+
+KINDS = [
+    (T5, "prompts='When Mary went': prompt 0 has no token to predict: say what should be written: prompts.target=…"),
+    ((*T5[:3], "prompts=ioi"), "prompts=ioi: it scores next tokens, and random is an encoder-decoder; give prompts=in"),
+    ((*T5[:3], "prompts=induction"), "prompts=induction: it scores next tokens, and random is an encoder-decoder"),
+    (
+        (*T5[:3], "prompts=prose"),
+        "prompts='Leek and barley soup (serves 4)\\n- 3 leek…': prompt 0 has no token to pred",
+    ),
+    ((*T5, "prompts.target=['']"), "prompts.target='': a prompt must have at least one token of text"),
+    ((*T5, "prompts.target=[a,b]"), "prompts.target=['a', 'b']: give one for each of the 1 texts"),
+    ((*T5, "prompts.target=[null]"), "prompts.target.0=None: input should be a valid string"),
+    ((*T5, "prompts.generate=3", "prompts.answer=[' Mary']"), "prompts.generate=3: an answer is scored in place of w"),
+    ((*WRITES, "heads=[L0H0]"), "heads=L0H0: of which stack? Write encoder.L0H0 or decoder.L0H0 or cross.L0H0"),
+    (
+        (*WRITES, "heads=[crss.L0H0]"),
+        "heads=crss.L0H0: a head is written encoder.L5H1, its layer encoder.L5, its stack",
+    ),
+    (
+        (*WRITES, "heads=[cross.L2H0]"),
+        "heads=cross.L2H0: cross.L2H0 is outside the cross stack of random: it has layer",
+    ),
+    ((*WRITES, "sweep.kind=set", "sweep.sets={a: [cross], b: [L0]}"), "sweep.sets.b=L0: of which stack? Write encoder"),
+    ((*WRITES, "cache.also=[z]", "cache.heads=[L0]"), "cache.heads=L0: of which stack? Write encoder.L0 or decoder.L0"),
+    ((*WRITES, "show.heads=[L0H0]"), "show.heads=L0H0: of which stack?"),
+    (
+        (*WRITES, "ablation.positions=last"),
+        "ablation.positions=last: positions are those of what is written; leave the",
+    ),
+    ((*WRITES, "ablation.positions=[7]", "heads=[decoder]"), "ablation.positions=[7]: position 7 is outside prompt 0"),
+    (
+        (*WRITES, "ablation=patch"),
+        "ablation=patch: prompt 0 of inline has no counterfactual; give each prompt one of its",
+    ),
+    (
+        (*WRITES, "ablation=mean", "ablation.reference=ioi"),
+        "ablation.reference=ioi: random cannot read these (prompts=",
+    ),
+    (
+        (*WRITES, "metrics=[embedding]"),
+        "metrics=embedding: it needs a model that gives one vector per text; possible here",
+    ),
+    (
+        (*WRITES, "metrics=[logit_diff]"),
+        "metrics=logit_diff: it needs prompts with answer, and inline has none; possible ",
+    ),
+    (
+        (*LABELS, "prompts.answer=[negativ]"),
+        "prompts.answer='negativ': random has no such label; did you mean 'negative'?",
+    ),
+    (
+        (*LABELS, "prompts.answer=[positive]", "prompts.distractor=[x]"),
+        "prompts.distractor='x': random has no such lab",
+    ),
+    (
+        (*LABELS, "metrics=[logit_diff]"),
+        "metrics=logit_diff: it needs prompts with distractor, and inline has none; possib",
+    ),
+    (
+        (*LABELS, "metrics=[embedding]"),
+        "metrics=embedding: it needs a model that gives one vector per text; possible here:",
+    ),
+    ((*LABELS, "prompts.generate=2"), "prompts.generate=2: random is a classifier: it does not continue a text"),
+    ((*LABELS, "prompts.target=[a]"), "prompts.target='a': random is a classifier and writes no target"),
+    ((*LABELS, "heads=[encoder.L0H0]"), "heads=encoder.L0H0: random has only one stack: leave out encoder"),
+    (LABELS[:3], "prompts=ioi: it scores next tokens, and random is a classifier; give prompts=inline or file"),
+    (MASKED[:3], "prompts=ioi: it scores next tokens, and random is an encoder; give prompts=inline or file"),
+    (
+        (*MASKED, "prompts.answer=[' Mary']"),
+        "prompts.text='When Mary went': write [MASK] once, where the answer should",
+    ),
+    (
+        (*MASKED, "prompts.text=['a [MASK] and a [MASK]']", "prompts.answer=[' Mary']"),
+        "prompts.text='a [MASK] and a [MASK]': write [MASK] once, where the answer should stand",
+    ),
+    ((*MASKED, "prompts.text=['[MASK]']"), "prompts.text='[MASK]': a prompt must have at least one token of text"),
+    ((*MASKED, "prompts.generate=3"), "prompts.generate=3: random is an encoder: it does not continue a text"),
+    ((*MASKED, "prompts.pair=['']"), "prompts.pair='': a second text must not be empty: write one, or leave out pair"),
+    ((*MASKED, "metrics=[label]"), "metrics=label: it needs a classifier; possible here: loss, kl, accuracy, prob"),
+    (
+        (*LLAMA, "prompts.pair=['a store']"),
+        "prompts.pair='a store': random is a decoder and reads one text: write both",
+    ),
+    ((*LLAMA, "prompts.target=[a]"), "prompts.target='a': random is a decoder and writes no target"),
+    ((*LLAMA, "metrics=[label]"), "metrics=label: it needs a classifier; possible here: loss, kl, accuracy, prob"),
+    ((*R, "heads=[cross]"), "heads=cross: random has only one stack: leave out cross"),
+    (
+        (*R, "heads=[all,L0]"),
+        "heads=all: a head is written L5H1 (layer 5, head 1), its whole layer L5, all heads are all,",
+    ),
+    ((*R, "model.variant=soft"), "model.variant=soft: there is no such key; known: name, dtype"),
+    (
+        PLANTED[:2],
+        "prompts='Since Grace and Dan had to wait at the a…': planted has no tokens for these words; prompts=in",
+    ),
+    (
+        (*PLANTED[:2], *INLINE),
+        "prompts.text='When Mary went': planted has no tokens for these words; prompts=induction dra",
+    ),
+    (
+        (*PLANTED[:2], "prompts=prose"),
+        "prompts.length=null: passage en02 has 134 tokens, planted takes 80: give a leng",
+    ),
+    (
+        (*PLANTED, "model.variant=shrap"),
+        "model.variant=shrap: did you mean 'sharp'? known: sharp, soft, redundant, harm",
+    ),
+    ((*PLANTED, "prompts.length=40"), "prompts.length=40: this makes 81 tokens, planted takes 80"),
+    ((*PLANTED, "ablation=patch"), "ablation=patch: prompt 0 of induction has no counterfactual; give each prompt one"),
+    (
+        (*PLANTED, "ablation=mean", "ablation.reference=ioi"),
+        "ablation.reference=ioi: planted cannot read these (prompts=",
+    ),
+]
+
+# --- what is done to it, kept and claimed -----------------------------------------------------------------------
+
+KEYS = [
+    ((*ABLATE, "sweep.kind=[single,layr]"), "sweep.kind.1=layr: did you mean 'layer'? known: single, layer, mlp, set"),
+    ((*ABLATE, "sweep.kind=[]"), "sweep.kind=[]: name at least one"),
+    ((*ABLATE, "sweep.kind=null"), "sweep.kind=None: give a list, such as sweep.kind=[…]"),
+    (
+        (*ABLATE, "sweep.kind=[single,set]"),
+        "sweep.sets={}: name at least one set, such as sweep.sets={early: [L0H1, L1",
+    ),
+    (
+        (*ABLATE, "sweep.kind=set", "sweep.sets={a: []}"),
+        "sweep.sets.a=[]: name at least one head, or say sweep.sets.a=all",
+    ),
+    ((*ABLATE, "sweep.kind=set", "sweep.sets={a: [x]}"), "sweep.sets.a=x: a head is written L5H1 (layer 5, head 1)"),
+    (
+        (*ABLATE, "sweep.kind=set", "sweep.sets=a"),
+        "sweep.sets=a: give names and what they stand for, such as sweep.sets={a",
+    ),
+    ((*ABLATE, "sweep.kind=set", "sweep.sets={a: null}"), "sweep.sets.a=None: give a list, such as sweep.sets.a=[…]"),
+    (
+        (*ABLATE, "sweep.sets=[L0]"),
+        "sweep.sets=[L0]: this cannot stand there (Error merging override ++sweep.sets=[L0])",
+    ),
+    (
+        (*ABLATE, "sweep.kind=[single,layer]", "ablation.positions=each"),
+        "ablation.positions=each: sweep.kind=layer takes",
+    ),
+    ((*ABLATE, "sweep.memory=inf"), "sweep.memory=inf: input should be a finite number"),
+    ((*ABLATE, "sweep.metod=fast"), "sweep.metod=fast: there is no such key; known: kind"),
+    (
+        (*ABLATE, "ablation=resample", "ablation.draws=0"),
+        "ablation.draws=0: input should be greater than or equal to 1",
+    ),
+    (
+        (*ABLATE, "ablation=resample", *INLINE, "~prompts.n"),
+        "ablation=resample: a donor comes from another cluster, and",
+    ),
+    (
+        (*ABLATE, "ablation=mean", "ablation.reference=inline"),
+        "ablation.reference=inline: known: self, ioi, induction, p",
+    ),
+    (
+        (*ABLATE, "ablation=mean", "ablation.draws=2"),
+        "ablation.draws=2: there is no such key; known: name, positions, refe",
+    ),
+    (
+        (*ABLATE, "ablation.positions=[]"),
+        "ablation.positions=[]: known: all, last, target, each, or a list of positions",
+    ),
+    (
+        (*ABLATE, "ablation.positions=[1,last]"),
+        "ablation.positions=[1, 'last']: known: all, last, target, each, or a li",
+    ),
+    (
+        (*ABLATE, "ablation.positions=[-99]"),
+        "ablation.positions=[-99]: position -99 is outside prompt 0 ('Since Sarah a",
+    ),
+    ((*CACHE, "cache.also=[pattern]"), "cache.also.0=pattern: known: z, q, k, v, scores, resid"),
+    ((*CACHE, "cache.heads=[L0]"), "cache.heads=['L0']: patterns are kept of all heads; say cache.also=[z]"),
+    ((*CACHE, "cache.also=[z]", "cache.heads=[L9H9]"), "cache.heads=L9H9: L9H9 is outside random: it has layers 0-2"),
+    ((*CACHE, "cache.also=[z]", "cache.heads=[]"), "cache.heads=[]: name at least one head, or say cache.heads=all"),
+    (
+        (*CACHE, "cache.also.z=1"),
+        "cache.also.z=1: this cannot stand there (invalid literal for int() with base 10: 'z'); --c",
+    ),
+    ((*CACHE, "cache.dtype=bfloat16"), "cache.dtype=bfloat16: did you mean 'float16'? known: float32, float16"),
+    ((*R, "show.prompts=[2]"), "show.prompts=2: the run has prompts 0-1"),
+    ((*R, "show.prompts=2"), "show.prompts=2: give a list, such as show.prompts=[…]"),
+    ((*R, "show.heads=[L9H9]"), "show.heads=L9H9: L9H9 is outside random: it has layers 0-2"),
+    ((*R, "stats.confidence=95"), "stats.confidence=95: input should be less than 1"),
+    (
+        (*R, "stats.min_effect=5%"),
+        "stats.min_effect=5%: input should be a valid number, unable to parse string as a numbe",
+    ),
+    ((*R, "stats.resamples=10"), "stats.resamples=10: level 0.05 needs more than 20"),
+    ((*R, "stats.resamples=10000000000"), "stats.resamples=10000000000: input should be less than or equal to 1000000"),
+    ((*R, "attribution.rollout.start_layer=3"), "attribution.rollout.start_layer=3: the model has layers 0-2"),
+    ((*R, "attribution.rollout.head_fusion=avg"), "attribution.rollout.head_fusion=avg: known: mean, max, min"),
+    ((*R, "metrics=[auto,label]"), "metrics=auto: known: loss, logit_diff, kl, accuracy, prob, label, embedding"),
+    ((*R, "metrics={a: 1}"), "metrics={'a': 1}: give a list, such as metrics=[…]"),
+    ((*R, "seed=abc"), "seed=abc: input should be a valid integer"),
+    ((*R, "seed=1,2"), "seed=1,2: this cannot stand there (Ambiguous value for argument"),
+    ((*R, "heads=${nope}"), "heads=${…}: Interpolation key 'nope' not found: write a value"),
+    ((*R, "sotre=x"), "sotre=x: there is no such key; did you mean 'store'? known: model"),
+    ((*R, "dry_run=maybe"), "dry_run=maybe: say true or false"),
+    ((*R, "execute=ray"), "execute=ray: known: local"),
+    ((*R, "run="), "run=: this is empty: say which, or leave the key out"),
+    ((*R, "resume="), "resume=: this is empty: say which, or leave the key out"),
+    (("study", "model=[random,gpt2]"), "model=['random', 'gpt2']: known: bert"),
+    (("study", "++model=nope"), "model=nope: known: bert"),
+    (("study", "--nope"), "--nope=: unrecognized arguments: --nope; a key is written without dashes: heads=[L5H1]"),
+    (("study", "--cfg", "nope"), "--cfg=: argument --cfg/-c: invalid choice: 'nope' (choose from"),
+    (("study", "prompts=prose", "prompts.length=7"), "prompts.length=7: input should be greater than or equal to 8"),
+    (("study", "prompts=prose", "prompts.language=fr"), "prompts.language=fr: known: en, ja"),
+    (
+        ("study", "model=random", "prompts=prose", "prompts.n=999"),
+        "prompts.n=999: there are 46 passages in this language",
+    ),
+    (
+        ("study", "prompts.path=~/x"),
+        "prompts.path=~/x: write key=value, and quote a value that has spaces, commas or signs",
+    ),
+]
+
+# --- models -----------------------------------------------------------------------------------------------------
+
+SOURCES = [
+    (("study", "model=path", "model.path="), "model.path=: this is empty"),
+    (("study", "model=random", "model.device=gpu"), "model.device=gpu: this machine has cpu"),
+    (("study", "model=random", "model.bos=maybe"), "model.bos=maybe: known: auto, always, never"),
+    (("study", "model=random", "model.tolerance=nan"), "model.tolerance=nan: input should be"),
+    (("study", "model=random", "model.source=web"), "model.source=web: known: wheel, hub, path, gguf, random, planted"),
+    (
+        ("study", "model=hub", "model.id=a/b", "model.trust_remote_code=maybe"),
+        "model.trust_remote_code=maybe: say true",
+    ),
+    (("study", "model=hub", "model.id='a b'"), "model.id=a b: this is not a repository name (Repo id must use"),
+    (("study", "model=smollm2", "model.sha256=abc"), "model.sha256=abc: string should match pattern"),
+    (("study", "model=gguf", "model.path={here}"), "model.path={here}: there is no such file"),
+    (
+        ("study", "model=gguf", "model.path={here}/short.gguf"),
+        "model.path={here}/short.gguf: this GGUF file cannot be re",
+    ),
+    (
+        ("study", "model=gguf", "model.path={here}/zeros.gguf"),
+        "model.path={here}/zeros.gguf: this GGUF file cannot be re",
+    ),
+    (
+        ("study", "model=path", "model.path={here}"),
+        "model.path={here}: this folder has no config.json: give one that sav",
+    ),
+]
+
+# --- files ------------------------------------------------------------------------------------------------------
+
+FILES = {
+    "short.gguf": b"GGUF",
+    "zeros.gguf": b"GGUF\x03\0\0\0" + bytes(100),
+    "empty.txt": b"",
+    "gap.txt": b"one a\n\ntwo b\n",
+    "utf16.txt": "the store".encode("utf-16"),
+    "latin.txt": b"one a\ncaf\xe9",
+    "one.txt": b"the store",
+    "long.txt": b"store " * 300,
+    "half.jsonl": b'{"text": "the store"}\n{"text": "the st',
+    "list.jsonl": b'["the store"]',
+    "mixed.jsonl": b'{"text": "a b"}\n{"text": "a c", "answer": " Mary"}',
+    "number.jsonl": b'{"text": 3}',
+    "twin.jsonl": b'{"text": "the store", "twin": "the store store"}',
+    "blank.jsonl": b'{"text": "the store", "target": " \\n"}',
+    "ragged.csv": b"text,answer\na store, Mary\nthe store\n",
+    "quote.csv": b'text\n"a store\n',
+    "header.csv": b"txt\na store\n",
+    "rows.csv": b"text,answer\na store, Mary\n",
+    "gone.csv": b"text,topic\na store,x\na store,\n",
+    "split.csv": b"text,answer\na store, Bartholomew\n",
+    "labels.csv": b"text,label\na store,positive\na drink,postive\n",
+    "masks.csv": b"text,answer\nthe [MASK], Mary\nthe store, John\n",
+    "lie.parquet": b"PAR1, or so it says",
+    "rows.xlsx": b"x",
+}
+
+
+def of(name, *more, shape="llama"):
+    """A study of the prompts of a file."""
+    return ("study", "model=random", f"model.shape={shape}", "prompts=file", f"prompts.path={{here}}/{name}", *more)
+
+
+PROMPTS = [
+    (of("no.txt"), "prompts.path={here}/no.txt: there is no such file or folder"),
+    (of("..", "prompts.path="), "prompts.path=: this is empty"),
+    (
+        of(""),
+        "prompts.path={here}: this folder has no dataset_info.json: give one that datasets' save_to_disk wrote, or ",
+    ),
+    (of("empty.txt"), "prompts.path={here}/empty.txt: this file is empty: it must have at least one prompt"),
+    (of("gap.txt"), "prompts.path={here}/gap.txt: line 2 is empty: give one prompt per line"),
+    (of("utf16.txt"), "prompts.path={here}/utf16.txt: line 1, byte 1 (0xff) is not UTF-8: save the file as UTF-8"),
+    (of("latin.txt"), "prompts.path={here}/latin.txt: line 2, byte 4 (0xe9) is not UTF-8"),
+    (of("long.txt"), "prompts.path={here}/long.txt: line 1, 'store store store st…': this prompt has"),
+    (of("half.jsonl"), "prompts.path={here}/half.jsonl: line 2 is not JSON (Unterminated string"),
+    (of("list.jsonl"), 'prompts.path={here}/list.jsonl: line 1 is a list, not an object such as {"text": "…"}'),
+    (
+        of("mixed.jsonl", "prompts.answer=answer"),
+        "prompts.answer=answer: {here}/mixed.jsonl: 1 of 2 rows has none (line",
+    ),
+    (of("number.jsonl"), "prompts.path={here}/number.jsonl: line 1 has a number, not a text, in 'text'"),
+    (
+        of("twin.jsonl", "prompts.counterfactual=twin"),
+        "prompts.path={here}/twin.jsonl: line 1: the text has 5 tokens and",
+    ),
+    (
+        of("blank.jsonl", "prompts.target=target", shape="t5"),
+        "prompts.path={here}/blank.jsonl: line 1 has only white sp",
+    ),
+    (of("one.txt", "prompts.target=target", shape="t5"), "prompts.target=target: {here}/one.txt has no such column"),
+    (
+        of("ragged.csv"),
+        "prompts.path={here}/ragged.csv: line 3 has 1 cells, the first line 2: quote texts that hold comma",
+    ),
+    (of("quote.csv"), "prompts.path={here}/quote.csv: the record that begins on line 2 cannot be read"),
+    (of("header.csv"), "prompts.column=text: {here}/header.csv has no such column; did you mean 'txt'?"),
+    (
+        of("rows.csv", "prompts.answer=anwser"),
+        "prompts.answer=anwser: {here}/rows.csv has no such column; did you mean 'a",
+    ),
+    (
+        of("rows.csv", "prompts.tags=[topic]"),
+        "prompts.tags=topic: {here}/rows.csv has no such column; known: text, answer",
+    ),
+    (of("rows.csv", "prompts.distractor=answer"), "prompts.distractor=answer: a distractor needs an answer"),
+    (
+        of("rows.csv", "prompts.answer=answer", "metrics=[logit_diff]"),
+        "metrics=logit_diff: it needs prompts with distrac",
+    ),
+    (
+        of("gone.csv", "prompts.tags=[topic]"),
+        "prompts.tags=topic: {here}/gone.csv: 1 of 2 rows has none (line 3): give one",
+    ),
+    (
+        of("split.csv", "prompts.answer=answer"),
+        "prompts.path={here}/split.csv: line 2, ' Bartholomew': this must be one",
+    ),
+    (
+        of("labels.csv", "prompts.answer=label", shape="bert_classifier"),
+        "prompts.path={here}/labels.csv: line 3, 'postive': random has no such label; did you mean 'positive'?",
+    ),
+    (
+        of("masks.csv", "prompts.answer=answer", shape="bert"),
+        "prompts.path={here}/masks.csv: line 3, 'the store': write [MASK] once, where the answer should stand",
+    ),
+    (of("lie.parquet"), "prompts.path={here}/lie.parquet: this is not a whole parquet file ("),
+    (of("rows.xlsx"), "prompts.path={here}/rows.xlsx: prompts are read from .txt, .jsonl, .csv, .parquet and folders"),
+    (of("one.txt", "prompts.n=2"), "prompts.n=2: {here}/one.txt has 1 rows"),
+    (of("one.txt", "ablation=patch"), "ablation=patch: prompt 0 of file has no counterfactual; give each prompt one"),
+    (of("one.txt", "prompts.generate=300"), "prompts.generate=300: this makes 305 tokens, random takes 256"),
+    (
+        ("study", *R[1:], "store={here}/one.txt"),
+        "store={here}/one.txt/study: part of this path is a file; choose anoth",
+    ),
+    (
+        ("study", *R[1:], "run={here}"),
+        "run={here}: this directory is not empty; continue it with resume=DIR, or name an",
+    ),
+    (
+        ("study", *R[1:], "run={here}/one.txt"),
+        "run={here}/one.txt: a file stands in the way; choose another with run=DIR",
+    ),
+    (("study", "resume={here}"), "resume={here}: there is no run here: it has no spec.yaml"),
+    (("study", "resume={here}/one.txt"), "resume={here}/one.txt: there is no"),
+    (("render",), "run=???: say which: run=…"),
+    (("render", "run={here}"), "run={here}: this directory holds no run: it has no manifest.json"),
+    (("render", "run={here}/one.txt"), "run={here}/one.txt: there is no such directory"),
+    (("render", "run={here}", "model=random"), "model=random: there is no such key; known: run, show"),
+    (("render", "run={here}", "show=[3]"), "show=[3]: this cannot stand there"),
+    (("render", "run={here}", "show.level=wrd"), "show.level=wrd: known: token"),
+]
+
+
+@pytest.fixture(scope="module")
+def loaded_once():
+    """`load_model`, which builds each model that some request asks for only once."""
+    return functools.cache(harness.load_model)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, loaded_once):
+    """A folder of wrong files; nothing outside it is read or kept, and models are shared by all requests."""
+    monkeypatch.setattr("harness.study.request.load_model", loaded_once)
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "here"
+    folder.mkdir()
+    for name, content in FILES.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def refused(command, request):
+    """The one line with which a request is refused."""
+    runner, *arguments = request
+    code, out, err = command(runner, *arguments, store=runner != "render" and "store=" not in " ".join(arguments))
+    assert (code, out) == (2, ""), err
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    return err.strip()
+
+
+def tree(folder):
+    return sorted((path, path.read_bytes() if path.is_file() else b"") for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("request_", "says"),
+    [*KINDS, *KEYS, *SOURCES, *PROMPTS],
+    ids=[" ".join(case) for case, _ in [*KINDS, *KEYS, *SOURCES, *PROMPTS]],
+)
+def test_a_wrong_request_is_one_line_that_names_key_value_and_remedy(command, tmp_path, here, request_, says):
+    before = tree(here)
+    err = refused(command, [part.replace("{here}", str(here)) for part in request_])
+    assert err.startswith(says.replace("{here}", str(here)))
+    assert tree(here) == before
+    assert not (tmp_path / "results").exists()
+
+
+# --- what is made for the case ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pickled(tmp_path):
+    """A folder whose weights are only there as a pickle, with a space and a quotation mark in its name, and the model
+    itself; its output weights are not those of its input, so that they can be lost."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    folder, tokenizer = tmp_path / "an old model's", byte_tokenizer("old")
+    tokenizer.save_pretrained(folder)
+    shape = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64, "vocab_size": len(tokenizer)}
+    model = GPT2LMHeadModel(GPT2Config(**shape, tie_word_embeddings=False, bos_token_id=0, eos_token_id=0)).eval()
+    model.save_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    return folder, model
+
+
+def test_the_command_in_the_refusal_of_a_pickle_converts_it(pickled, capsys):
+    folder, model = pickled
+    with pytest.raises(harness.RequestError) as refusal:
+        harness.load_model("path", path=folder)
+    said = str(refusal.value)
+    assert said.startswith(f"model.path={folder}: pytorch_model.bin is a pickle, which can run code, and is not read: ")
+    words = shlex.split(said[said.index("python -c") : said.index(", then say")])
+    assert words[:2] == ["python", "-c"]
+    exec(words[2], {})
+    path = shlex.split(said.partition("then say ")[2])[1].removeprefix("model.path=")
+    converted = harness.load_model("path", path=path)
+    ids = torch.tensor([converted.tokenizer("Mary gave a drink")["input_ids"]])
+    with torch.no_grad():
+        assert (converted.bridge(ids) - model(ids).logits).abs().max() < 1e-5
+
+
+def test_a_hub_model_that_has_only_pickles_is_refused_with_the_command(monkeypatch, pickled, command):
+    import huggingface_hub
+
+    folder, _ = pickled
+    (folder / "pytorch_model.bin").unlink()  # which is not fetched
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(folder))
+    err = refused(command, ("study", "model=hub", "model.id=some/old-model"))
+    assert err.startswith("model.id=some/old-model: it has no .safetensors file: perhaps its weights are a pickle")
+    assert "t.GPT2LMHeadModel.from_pretrained(old, use_safetensors=False)" in err
+    assert err.endswith("then say model=path model.path=old-model-safe")
+
+
+def test_a_hub_model_without_a_network_is_refused_at_once(monkeypatch, command):
+    def no_network(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    started = time.monotonic()
+    err = refused(command, ("study", "model=hub", "model.id=nobody/no-such-model", "model.revision=v2"))
+    assert time.monotonic() - started < 20
+    assert err.startswith("model.id=nobody/no-such-model: it is not cached and the hub does not answer; where there")
+    assert err.endswith("run: hf download nobody/no-such-model --revision v2")
+
+
+@pytest.mark.parametrize(
+    ("head", "settings", "says"),
+    [
+        (
+            "BertForTokenClassification",
+            {},
+            "its head ['BertForTokenClassification'] is not known: save it with a masked",
+        ),
+        (
+            "BertLMHeadModel",
+            {"is_decoder": True},
+            "its head ['BertLMHeadModel'] is not known: save it with a masked-LM",
+        ),
+        ("BertForSequenceClassification", {"num_labels": 1}, "it gives no distribution over labels (a regression, or "),
+        (
+            "BertForSequenceClassification",
+            {"num_labels": 3, "problem_type": "multi_label_classification"},
+            "it gives no distribution over labels (a regression, or many labels at once): save it without its head",
+        ),
+        ("BertForMaskedLM", {}, "{path} has no tokenizer: save it there too"),
+    ],
+)
+def test_an_encoder_that_cannot_be_studied(command, tmp_path, head, settings, says):
+    import transformers
+
+    sizes = {"vocab_size": 99, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    made = getattr(transformers, head)(transformers.BertConfig(**sizes, **settings))
+    made.save_pretrained(tmp_path / "saved")
+    err = refused(command, ("study", "model=path", f"model.path={tmp_path / 'saved'}"))
+    assert err.startswith("model=path: " + says.replace("{path}", str(tmp_path / "saved")))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("config.json", "{not", "cannot be loaded (It looks like the config file"),
+        (
+            "config.json",
+            {"model_type": "nope"},
+            "cannot be loaded (The checkpoint you are trying to load has model type",
+        ),
+        ("config.json", {"model_type": "bart"}, "bart is not among the families that can be studied: decoders, bert"),
+        ("config.json", {"n_layer": "x"}, "cannot be loaded (Validation error for field 'n_layer': TypeError"),
+        (
+            "config.json",
+            {"n_layer": 2},
+            "its file lacks 12 of the model's weights, such as transformer.h.1.attn.c_attn",
+        ),
+        ("config.json", {"n_head": 0}, "cannot be loaded (integer division or modulo by zero"),
+        ("config.json", {"n_embd": 32}, "weights are of another shape than its config says: "),
+        ("tokenizer.json", "{", "cannot be loaded (Expecting property name"),
+        ("tokenizer.json", "{}", "cannot be loaded ("),
+    ],
+)
+def test_a_folder_that_is_not_whole(command, pickled, tmp_path, name, content, says):
+    folder, model = pickled
+    whole = folder.rename(tmp_path / "whole")
+    (whole / "pytorch_model.bin").unlink()
+    model.save_pretrained(whole)
+    text = json.dumps(json.loads((whole / name).read_text()) | content) if isinstance(content, dict) else content
+    (whole / name).write_text(text)
+    err = refused(command, ("study", "model=path", f"model.path={whole}"))
+    assert err.startswith("model=path: ")
+    assert says in err
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A small run."""
+    from harness import config, study
+
+    asked = {"model": {"name": "random", "source": "random"}, "prompts": {"name": "ioi", "n": 2}, "heads": ["L0H0"]}
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    return study.run("ablate_heads", config.parse(config.RunSpec, asked), study.Place(run=str(folder)), lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("runner", "arguments", "says"),
+    [
+        ("render", "run={run} show.heads=[L9H9]", "show.heads=L9H9: L9H9 is outside random: it has layers 0-2"),
+        ("render", "run={run} show.heads=[x]", "show.heads=x: a head is written L5H1"),
+        ("render", "run={run} show.prompts=[7]", "show.prompts=7: the run has prompts 0-1"),
+        ("render", "run={run} shw.heads=[L0]", "shw={'heads': ['L0']}: there is no such key; did you mean 'show'?"),
+        ("ablate_heads", "resume={run}", "resume={run}: this run is complete; draw it again with experiments.render"),
+        ("ablate_heads", "resume={run} model=random prompts.n=3", "resume={run}: this run was started with another"),
+        ("ablate_heads", "resume={run} run={run}", "run={run}: resume goes on in its own directory; leave out run or"),
+        ("study", "run={run} model=random", "run={run}: this directory is not empty; continue it with resume=DIR, or"),
+    ],
+)
+def test_a_wrong_request_leaves_a_finished_run_as_it_was(command, finished, tmp_path, runner, arguments, says):
+    run = shutil.copytree(finished, tmp_path / "run")
+    before = tree(run)
+    err = refused(command, (runner, *arguments.replace("{run}", str(run)).split()))
+    assert err.startswith(says.replace("{run}", str(run)))
+    assert tree(run) == before
