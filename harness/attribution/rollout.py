@@ -9,7 +9,8 @@ from jaxtyping import Float
 from harness.attribution.raw import Pattern, as_pattern
 from harness.config import RequestError
 
-_FUSIONS = {"mean": np.mean, "max": np.max, "min": np.min}
+#: How a layer's heads become one matrix.
+FUSIONS = {"mean": np.mean, "max": np.max, "min": np.min}
 
 
 def rollout(
@@ -40,24 +41,38 @@ def rollout(
     """
     values = as_pattern(pattern)
     _check(residual, head_fusion, start_layer, discard_ratio, n_layers=len(values))
-    identity = np.eye(values.shape[-1])
-    rolled = identity
-    for layer in values[start_layer:]:
-        fused = _normalise_rows(_discard(_FUSIONS[head_fusion](layer, axis=0), discard_ratio))
-        rolled = (residual * identity + (1 - residual) * fused) @ rolled
+    fused = [normalise_rows(_discard(FUSIONS[head_fusion](one, axis=0), discard_ratio)) for one in values[start_layer:]]
+    return roll(with_residual(np.stack(fused), residual))
+
+
+def roll(steps: Float[np.ndarray, "layer query key"]) -> Float[np.ndarray, "query key"]:
+    """The product of the layers' matrices, the last layer's on the left: shares of the input in the last output."""
+    rolled = np.eye(steps.shape[-1])
+    for step in steps:
+        rolled = step @ rolled
     return rolled
+
+
+def with_residual(fused: Float[np.ndarray, "layer query key"], residual: float) -> Float[np.ndarray, "layer query key"]:
+    """Each layer's matrix mixed with the identity, of which the residual stream is this share."""
+    return residual * np.eye(fused.shape[-1]) + (1 - residual) * fused
 
 
 def _check(residual: float, head_fusion: str, start_layer: int, discard_ratio: float, n_layers: int) -> None:
     key = "attribution.rollout"
-    if not 0 <= residual <= 1:
-        raise RequestError(f"{key}.residual", residual, "choose a share from 0 to 1")
-    if head_fusion not in _FUSIONS:
-        raise RequestError(f"{key}.head_fusion", head_fusion, f"choose one of {', '.join(_FUSIONS)}")
+    check_mixing(residual, head_fusion)
     if not 0 <= start_layer < n_layers:
         raise RequestError(f"{key}.start_layer", start_layer, f"the model has layers 0-{n_layers - 1}")
     if not 0 <= discard_ratio < 1:
         raise RequestError(f"{key}.discard_ratio", discard_ratio, "choose a share from 0 up to, not including, 1")
+
+
+def check_mixing(residual: float, head_fusion: str = "mean") -> None:
+    """Refuse a share or a fusion that there is not; rollout, flow and their kin ask the same."""
+    if not 0 <= residual <= 1:
+        raise RequestError("attribution.rollout.residual", residual, "choose a share from 0 to 1")
+    if head_fusion not in FUSIONS:
+        raise RequestError("attribution.rollout.head_fusion", head_fusion, f"choose one of {', '.join(FUSIONS)}")
 
 
 def _discard(fused: Float[np.ndarray, "query key"], ratio: float) -> Float[np.ndarray, "query key"]:
@@ -72,8 +87,8 @@ def _discard(fused: Float[np.ndarray, "query key"], ratio: float) -> Float[np.nd
     return kept
 
 
-def _normalise_rows(fused: Float[np.ndarray, "query key"]) -> Float[np.ndarray, "query key"]:
+def normalise_rows(fused: Float[np.ndarray, "*layer query key"]) -> Float[np.ndarray, "*layer query key"]:
     """Rows that sum to 1; a row with nothing in it (padding) becomes the identity's."""
-    total = fused.sum(axis=1, keepdims=True)
+    total = fused.sum(axis=-1, keepdims=True)
     empty = total == 0
-    return np.where(empty, np.eye(len(fused)), fused / np.where(empty, 1, total))
+    return np.where(empty, np.eye(fused.shape[-1]), fused / np.where(empty, 1, total))
