@@ -247,3 +247,26 @@ def distance_bias(bridge: Any, site: Site, n_queries: int, n_keys: int) -> Any:
     """What T5 adds to the scores of a stack, [1, head, query, key], by distance; its first layer knows it for all."""
     first = bridge.get_submodule(_ATTENTION[site.stack].format(0)).original_component
     return first.compute_bias(n_queries, n_keys)
+
+
+def embeddings(bridge: Any) -> dict[str, Any]:
+    """The torch modules that turn token ids into vectors, by the stack that reads them: ``encoder`` for the source of
+    an encoder-decoder, ``""`` for the tokens that every model has."""
+    if hasattr(bridge, "encoder_blocks"):
+        whole = bridge.original_model
+        return {"encoder": whole.encoder.get_input_embeddings(), "": whole.decoder.get_input_embeddings()}
+    return {"": bridge.embed.original_component}
+
+
+def stream_hooks(site: Site, post_norm: bool) -> tuple[str, str]:
+    """The hook points that see the residual stream before an attention and after what it writes is added to it (in a
+    post-norm model before it is normalised)."""
+    block = _block(site)
+    if site.stack == "cross":
+        return f"{block}.ln2.hook_in", f"{block}.ln3.hook_in"
+    return f"{block}.hook_in", f"{block}.ln1.hook_in" if post_norm else f"{block}.ln2.hook_in"
+
+
+def post_norm(bridge: Any, site: Site) -> Any:
+    """The torch module of the norm that a post-norm layer (BERT's) puts after its attention."""
+    return bridge.get_submodule(f"{_block(site)}.ln1").original_component

@@ -62,7 +62,9 @@ class Shape:
 @dataclass(frozen=True)
 class Inputs:
     """What a model is run on: right-padded token ids with a mask [row, position]; `segment`, which sentence of a pair
-    a token belongs to, for models that know the difference; and the source text of an encoder-decoder.
+    a token belongs to, for models that know the difference; and the source text of an encoder-decoder. Instead of the
+    mask an encoder, and the written side of an encoder-decoder, takes one that is added to the scores of every layer,
+    [row, 1, query, key].
 
     `past` holds keys and values of positions before these (the mask counts them too), or takes those of these.
     """
@@ -122,7 +124,8 @@ class Model:
                 return self.bridge(given.token_id, attention_mask=given.mask, use_cache=False, **past)
             case "encoder_decoder":
                 source, mask = given.source_id, given.source_mask
-                return self.bridge(source, attention_mask=mask, decoder_input=given.token_id, use_cache=False)
+                own = {"decoder_attention_mask": given.mask} if given.mask.ndim == 4 else {}
+                return self.bridge(source, attention_mask=mask, decoder_input=given.token_id, use_cache=False, **own)
         segments = {} if given.segment is None else {"token_type_ids": given.segment}
         return self.bridge(given.token_id, attention_mask=given.mask, **segments)
 

@@ -1,0 +1,29 @@
+"""Patterns and values of a question's rows, by attention."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from harness.attention.capture import activations
+from harness.attribution.question import Question
+from harness.hooks import Site
+
+Stacked = dict[Site, Float[np.ndarray, "row head position key"]]
+
+
+def run_order(sites: Iterable[Site]) -> list[Site]:
+    """Attentions in the order in which they run: the encoder's layers, then self and cross attention in turn."""
+    return sorted(sites, key=lambda site: (site.stack != "encoder", site.layer, site.stack == "cross"))
+
+
+def by_attention(question: Question, kinds: tuple[Literal["pattern", "v"], ...]) -> tuple[Stacked, ...]:
+    """For each kind, by attention in run order: `pattern` [row, head, query, key] and `v` [row, kv_head, key, d_head].
+
+    In double precision: what is summed over many layers should not add rounding of its own.
+    """
+    kept = activations(question.model, question.rows, kinds, "float64")
+    prefix = {"encoder": "encoder_", "cross": "cross_"}
+    order = run_order(question.model.shape.sites)
+    return tuple({site: kept[prefix.get(site.stack, "") + kind][:, site.layer] for site in order} for kind in kinds)

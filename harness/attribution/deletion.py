@@ -1,0 +1,59 @@
+"""A token is taken out, and what follows it moves up: what does the prediction lose?"""
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+
+from harness.attribution.parts import Parts, chunks, members
+from harness.attribution.question import Question, clean_values, ends, values
+from harness.models import Inputs
+
+
+@torch.no_grad()
+def delete(question: Question, parts: Parts) -> Float[np.ndarray, "part target"]:
+    """By how much the explained number grows without each part's tokens, those after them moving up by as many places.
+
+    So this is not the part's doing alone: later tokens stand at other positions. Where the token goes at which a
+    causal model predicts, it predicts from the one before. NaN where nothing is left to read or to predict from.
+    """
+    gone = members(question, parts)
+    lost = np.full((len(parts), question.n_targets), np.nan)
+    position = np.stack([_moved(question, each) for each in gone])
+    whole = question.nodes.source
+    left = np.stack([(~gone[:, :whole]).sum(1), (~gone[:, whole:]).sum(1)], axis=1)
+    possible = (left[:, 1] > 0) & ((left[:, 0] > 0) | (whole == 0)) & (position >= 0).any(axis=1)
+    for size in np.unique(left[possible], axis=0):
+        alike = np.flatnonzero(possible & (left == size).all(axis=1))
+        for some in chunks(question, len(alike)):
+            which = alike[some]
+            given = _without(question, gone[which])
+            end = ends(question, given, position[which].clip(0))
+            lost[which] = values(question, end).double().cpu().numpy().reshape(-1, question.n_targets)
+    return np.where(position >= 0, lost, np.nan) - clean_values(question)
+
+
+def _moved(question: Question, gone: Bool[np.ndarray, " node"]) -> Int[np.ndarray, " target"]:
+    """Where each target is read when these are gone; −1 if nowhere."""
+    kept = ~gone[question.nodes.source :]
+    before = np.cumsum(kept) - 1  # the last kept token up to each position, in its new place
+    if question.model.kind == "embedding":
+        return np.zeros(question.n_targets, dtype=int)
+    at = before[question.position]
+    return at if question.causal else np.where(kept[question.position], at, -1)
+
+
+def _without(question: Question, gone: Bool[np.ndarray, "part node"]) -> Inputs:
+    """The rows without these tokens, as many in each part."""
+    given, n_source = question.clean.given, question.nodes.source
+    rows = len(given.token_id)
+
+    def kept(each: torch.Tensor | None, missing: np.ndarray) -> torch.Tensor | None:
+        if each is None:
+            return None
+        there = torch.as_tensor(~missing, device=each.device).repeat_interleave(rows, 0)
+        return each.repeat(len(missing), 1)[there].reshape(len(there), -1)
+
+    own, read = gone[:, n_source:], gone[:, :n_source]
+    parts = {"source_id": read, "source_mask": read}
+    fields = {name: kept(each, parts.get(name, own)) for name, each in vars(given).items()}
+    return Inputs(**fields)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,150 @@
+"""How the explained number would change with the embeddings, and with the attention weights.
+
+A gradient is taken at the output of the embedding module, before positions are added; with each target in a row of its
+own one backward pass serves all. What is explained is the loss; for a model that gives one vector per text, whose
+distance to itself has no slope, it is minus the vector's length along its clean direction.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from harness import hooks
+from harness.attribution.activations import run_order
+from harness.attribution.question import Question, ends, values
+from harness.hooks import Site
+from harness.models import Inputs, Model
+
+#: Vectors [row, position, d_model] in place of embeddings, by stack as in `hooks.embeddings`.
+Embedded = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """What is explained, one number per row, and its gradient at the embeddings and at each attention's z."""
+
+    explained: Float[Tensor, " row"]
+    at_embedding: Embedded
+    at_z: dict[Site, Float[Tensor, "row position head d_head"]]
+
+
+def target_rows(question: Question) -> Inputs:
+    """One row for each target."""
+    row = question.clean.targets.row
+    return Inputs(**{name: None if each is None else each[row] for name, each in vars(question.clean.given).items()})
+
+
+@torch.no_grad()
+def embedded(model: Model, given: Inputs) -> Embedded:
+    """What the embedding modules give for these rows."""
+    ids = {"": given.token_id, "encoder": given.source_id}
+    found = {stack: module(ids[stack]) for stack, module in hooks.embeddings(model.bridge).items()}
+    return {stack: vectors.clone() for stack, vectors in found.items()}
+
+
+def slopes(question: Question, given: Inputs, start: Mapping[str, Tensor], with_z: bool = False) -> Slopes:
+    """The gradients at these embeddings of rows that are copies of `target_rows`, each explaining its own target."""
+    leaves = {stack: vectors.detach().requires_grad_(True) for stack, vectors in start.items()}
+    zs: dict[Site, Tensor] = {}
+    sites = run_order(question.model.shape.sites) if with_z else []
+    with torch.enable_grad():
+        with _starting_at(question.model, leaves), _keeping_z(question.model, sites, zs):
+            end = _own_ends(question, given)
+        explained = _objective(question, end)
+    at = [*leaves.values(), *zs.values()]
+    found = torch.autograd.grad(explained.sum(), at)
+    n_heads = question.model.shape.n_heads
+    by_site = dict(zip(zs, found[len(leaves) :], strict=True))
+    return Slopes(
+        explained.detach(),
+        dict(zip(leaves, found, strict=False)),
+        {site: each.unflatten(2, (n_heads, -1)) for site, each in by_site.items()},
+    )
+
+
+def _own_ends(question: Question, given: Inputs) -> Float[Tensor, "row d_model"]:
+    """The end of the residual stream at each row's own target."""
+    position = np.resize(question.position, len(given.token_id))
+    return ends(question, given, position[:, None], row=np.zeros(1, dtype=int))
+
+
+def _objective(question: Question, end: Float[Tensor, "row d_model"]) -> Float[Tensor, " row"]:
+    if question.model.kind != "embedding":
+        return values(question, end)
+    clean = question.clean.end
+    return -(end @ (clean / clean.norm(dim=-1, keepdim=True)).T)[:, 0]
+
+
+@contextmanager
+def _starting_at(model: Model, leaves: Mapping[str, Tensor]) -> Iterator[None]:
+    """Inside, the embeddings are these."""
+
+    def giving(stack: str) -> Any:
+        return lambda _, args, out: leaves[stack]
+
+    modules = hooks.embeddings(model.bridge)
+    handles = [module.register_forward_hook(giving(stack)) for stack, module in modules.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _keeping_z(model: Model, sites: list[Site], kept: dict[Site, Tensor]) -> Iterator[None]:
+    """Keep what W_O receives, as it is in the graph of the gradient."""
+
+    def keep(site: Site) -> Any:
+        return lambda _, args: kept.__setitem__(site, args[0])
+
+    handles = [hooks.output_projection(model.bridge, site).register_forward_pre_hook(keep(site)) for site in sites]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def by_node(question: Question, by_stack: Mapping[str, Tensor]) -> Float[Tensor, "row node d_model"]:
+    """Source and own tokens side by side."""
+    return torch.cat([by_stack["encoder"], by_stack[""]], dim=1) if question.nodes.source else by_stack[""]
+
+
+# --- the methods ------------------------------------------------------------------------------------------------
+
+
+def gradient_norm(found: Slopes, question: Question) -> Float[np.ndarray, "target node"]:
+    """The L2 norm of the loss's gradient at each embedding: how much it could change, whichever way (Li et al. 2016,
+    arXiv:1506.01066; so read in PromptRobust, Zhu et al. 2023, arXiv:2306.04528)."""
+    return by_node(question, found.at_embedding).double().norm(dim=-1).cpu().numpy()
+
+
+def gradient_times_input(
+    found: Slopes, start: Mapping[str, Tensor], question: Question
+) -> Float[np.ndarray, "target node"]:
+    """Minus gradient · embedding: what taking the embedding to zero would cost if the loss were linear (Shrikumar et
+    al. 2016, arXiv:1605.01713). Positive: the token helped."""
+    slope, vector = by_node(question, found.at_embedding).double(), by_node(question, start).double()
+    return -(slope * vector).sum(-1).cpu().numpy()
+
+
+def weight_gradients(
+    found: Slopes, value: Mapping[Site, Float[np.ndarray, "row kv_head key d_head"]], question: Question
+) -> dict[Site, Float[np.ndarray, "target head query key"]]:
+    """The slope of what is explained (larger: better explained, so of minus the loss) by each attention weight.
+
+    Since z_i = Σ_j A_ij v_j, it is ⟨∂/∂z_i, v_j⟩, whatever the model makes its weights of.
+    """
+    n_heads = question.model.shape.n_heads
+    made = {}
+    for site, slope in found.at_z.items():
+        by_head = value[site][question.row].repeat(n_heads // value[site].shape[1], axis=1)
+        made[site] = -np.einsum("rqhd,rhkd->rhqk", slope.double().cpu().numpy(), by_head, optimize=True)
+    return made

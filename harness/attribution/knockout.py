@@ -1,0 +1,146 @@
+"""Nobody else may read a token: what does the prediction lose?
+
+Attention knockout (Geva et al. 2023, arXiv:2304.14767): before the softmax the scores of the token are set to minus
+infinity, so that the others' weights take its share. A token may still read itself, and what it computes stays; only
+nobody hears of it.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from harness import hooks
+from harness.ablation import Check, Intervention, InterventionFailed
+from harness.attribution.activations import by_attention
+from harness.attribution.parts import Parts, chunks, members, of_rows
+from harness.attribution.question import Question, clean_values, ends, repeated, values
+from harness.hooks import Head, Site
+from harness.models import Inputs
+from harness.sweep import engine
+
+
+@torch.no_grad()
+def knock_out(question: Question, parts: Parts) -> Float[np.ndarray, "part target"]:
+    """By how much the explained number grows when, in all layers and heads, no token outside a part may read it.
+
+    Tokens of the part may read each other. What a causal model predicts *at* a token does not change when that token
+    is knocked out.
+    """
+    inside, found = members(question, parts), []
+    for some in chunks(question, len(parts)):
+        given = repeated(question.clean.given, some.stop - some.start)
+        source, own = of_rows(question, inside[some])
+        where = np.tile(question.position, (some.stop - some.start, 1))
+        if question.model.kind == "decoder":
+            with _unread(question, own):
+                end = ends(question, given, where)
+        else:
+            end = ends(question, _masked(question, given, source, own), where)
+        found.append(values(question, end).double().cpu().numpy().reshape(-1, question.n_targets))
+    return np.concatenate(found) - clean_values(question)
+
+
+def _blocked(own: Tensor) -> Tensor:
+    """Which keys a query may not read, [row, query, key]: those of the part it is not in."""
+    return own[:, None, :] & ~own[:, :, None]
+
+
+@contextmanager
+def _unread(question: Question, own: Tensor) -> Iterator[None]:
+    """A decoder's scores, edited in all layers and verified in the patterns. (Its mask differs from layer to layer
+    where there are sliding windows, and its pattern is computed from the scores; both are otherwise in other kinds.)"""
+    blocked, sites, fired = _blocked(own)[:, None], question.model.shape.sites, []
+
+    def edit(scores: Tensor, hook: Any) -> Tensor:
+        return scores.masked_fill(blocked, torch.finfo(scores.dtype).min)
+
+    def verify(pattern: Tensor, hook: Any) -> None:
+        if (pattern * blocked).any():
+            raise InterventionFailed(f"{hook.name}: a token that was knocked out is still read")
+        fired.append(hook.name)
+
+    edits = [(hooks.hook_name("scores", site), edit) for site in sites]
+    looks = [(hooks.hook_name("pattern", site), verify) for site in sites]
+    with question.model.bridge.hooks(fwd_hooks=edits + looks):
+        yield
+    if len(fired) < len(sites):
+        raise InterventionFailed(f"{len(sites) - len(fired)} attentions of {question.model.name} ran unedited")
+
+
+def _masked(question: Question, given: Inputs, source: Tensor, own: Tensor) -> Inputs:
+    """An encoder's rows, or both sides of an encoder-decoder's, with masks under which a part is read by nobody else.
+
+    Of a source it does not matter whether a token reads itself: when nobody reads it, nothing of it arrives.
+    """
+    dtype = getattr(torch, question.model.spec.dtype)
+    blocked = _blocked(own)
+    if question.causal:
+        blocked = blocked | torch.ones_like(blocked).triu(1)
+    added = torch.zeros(blocked.shape, dtype=dtype, device=blocked.device)
+    mask = added.masked_fill(blocked, torch.finfo(dtype).min)[:, None]
+    if given.source_mask is None:
+        return replace(given, mask=mask)
+    return replace(given, mask=mask, source_mask=given.source_mask.masked_fill(source, 0))
+
+
+# --- one head, or the heads of one attention ----------------------------------------------------------------------
+
+
+@torch.no_grad()
+def knock_out_in(
+    question: Question, todo: Sequence[tuple[Sequence[int], Sequence[Head]]]
+) -> Float[np.ndarray, "pair target"]:
+    """By how much the explained number grows when in some heads of one attention, and in no others, no token outside a
+    part may read it: for each pair of a part and heads.
+
+    What such a head writes is known from the clean run: its weights without the part's, made to sum to 1 again, times
+    the values. A query that has nothing else to read (its other weights vanish in the model's precision) reads nothing.
+    Blocks before the head do not run again.
+    """
+    interventions = list(_rewritten(question, todo))
+    order = sorted(range(len(todo)), key=lambda at: interventions[at].first_block(question.model.shape))
+    found = np.empty((len(todo), question.n_targets))
+    check = Check()
+    for some in chunks(question, len(todo)):
+        chosen = order[some]
+        end = engine.run_ablated(question.model, question.clean, [interventions[at] for at in chosen], check)
+        found[chosen] = values(question, end).double().cpu().numpy().reshape(-1, question.n_targets)
+    return found - clean_values(question)
+
+
+def _rewritten(question: Question, todo: Sequence[tuple[Sequence[int], Sequence[Head]]]) -> Iterator[Intervention]:
+    """Each pair as an intervention that puts the recomputed z in place."""
+    pattern, value = by_attention(question, ("pattern", "v"))
+    for part, heads in todo:
+        site = heads[0].site
+        inside = members(question, [part])[0]
+        z = without(pattern[site], value[site], *_sides(question, site, inside))
+        made = torch.as_tensor(z, device=question.model.device)
+        yield Intervention(tuple(heads), lambda clean, head, made=made: made[:, :, head.head].to(clean))
+
+
+def _sides(question: Question, site: Site, inside: Bool[np.ndarray, " node"]) -> tuple[np.ndarray, np.ndarray]:
+    """Which queries and which keys of an attention are in the part."""
+    source, own = inside[: question.nodes.source], inside[question.nodes.source :]
+    queries = source if site.stack == "encoder" else own
+    return queries if site.stack != "cross" else np.zeros_like(own), source if site.stack == "cross" else queries
+
+
+def without(
+    pattern: Float[np.ndarray, "row head query key"],
+    value: Float[np.ndarray, "row kv_head key d_head"],
+    queries: Bool[np.ndarray, " query"],
+    keys: Bool[np.ndarray, " key"],
+) -> Float[np.ndarray, "row query head d_head"]:
+    """z of all heads when queries outside a part may not read its keys."""
+    kept = np.where(keys[None, :] & ~queries[:, None], 0, pattern)
+    total = kept.sum(axis=-1, keepdims=True)
+    weights = kept / np.where(total > 0, total, 1)
+    by_head = value.repeat(pattern.shape[1] // value.shape[1], axis=1)
+    return np.einsum("rhqk,rhkd->rqhd", weights, by_head)

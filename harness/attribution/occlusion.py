@@ -1,0 +1,86 @@
+"""A token's place is taken by something that says nothing: what does the prediction lose?
+
+Zeiler & Fergus 2014 (arXiv:1311.2901) for pictures; Li, Monroe & Jurafsky 2016 (arXiv:1612.08220) for words.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from harness import hooks
+from harness.attribution.parts import Parts, chunks, members, of_rows
+from harness.attribution.question import Question, clean_values, ends, repeated, values
+from harness.models import Inputs, Model
+
+#: What takes a token's place: another token at each node, or in place of its embedding a vector for each stack.
+Fill = Int[np.ndarray, " node"] | dict[str, Tensor]
+
+
+@torch.no_grad()
+def occlude(question: Question, parts: Parts, fill: Fill) -> Float[np.ndarray, "part target"]:
+    """By how much the explained number grows when each part's tokens are replaced, all others staying where they are.
+
+    Positive: the part helped. A token that is replaced by itself changes nothing.
+    """
+    inside, found = members(question, parts), []
+    for some in chunks(question, len(parts)):
+        source, own = of_rows(question, inside[some])
+        given = repeated(question.clean.given, some.stop - some.start)
+        where = np.tile(question.position, (some.stop - some.start, 1))
+        with ExitStack() as stack:
+            if isinstance(fill, dict):
+                stack.enter_context(_embedded(question.model, {"encoder": source, "": own}, fill))
+            else:
+                given = _replaced(given, source, own, torch.as_tensor(fill, device=source.device))
+            end = ends(question, given, where)
+        found.append(values(question, end).double().cpu().numpy().reshape(-1, question.n_targets))
+    return np.concatenate(found) - clean_values(question)
+
+
+def _replaced(given: Inputs, source: Tensor, own: Tensor, fill: Tensor) -> Inputs:
+    """The rows with other tokens at these places."""
+    n_source = source.shape[1]
+    changed: dict[str, Tensor] = {"token_id": torch.where(own, fill[n_source:], given.token_id)}
+    if given.source_id is not None:
+        changed["source_id"] = torch.where(source, fill[:n_source], given.source_id)
+    return replace(given, **changed)
+
+
+@contextmanager
+def _embedded(model: Model, places: dict[str, Tensor], fill: dict[str, Tensor]) -> Iterator[None]:
+    """Inside, the embeddings at these places are these vectors."""
+
+    def put(stack: str) -> Any:
+        return lambda _, args, out: torch.where(places[stack][..., None], fill[stack].to(out), out)
+
+    modules = hooks.embeddings(model.bridge)
+    handles = [module.register_forward_hook(put(stack)) for stack, module in modules.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def mean_embedding(model: Model) -> dict[str, Tensor]:
+    """The mean over the vocabulary of what each embedding gives, by stack: a token that is none in particular."""
+    ids = torch.arange(model.shape.d_vocab, device=model.device)
+    modules = hooks.embeddings(model.bridge)
+    return {stack: module(ids[: module.num_embeddings]).float().mean(0) for stack, module in modules.items()}
+
+
+def same_token(question: Question, token_id: int) -> Fill:
+    """One token (unk or mask) in every place."""
+    return np.full(len(question.nodes), token_id)
+
+
+def drawn_tokens(question: Question, ordinary: Int[np.ndarray, " token"], seed: list[int]) -> Fill:
+    """Another token in each place, drawn from those that are `ordinary` (with repetition: as often as they occur)."""
+    return np.random.default_rng(seed).choice(ordinary, size=len(question.nodes))

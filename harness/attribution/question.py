@@ -1,0 +1,154 @@
+"""One prompt and the predictions in it that are to be explained.
+
+A prompt is run alone, so nothing is padded; the rows that go through the model together are changed copies of it. All
+methods and causes speak of its *nodes*, the tokens of the source (if there is one) and then its own, and of the same
+number for each target: the loss at it (nats), or for a model that gives one vector per text, how far the vector moves.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from harness import hooks
+from harness.ablation import asked
+from harness.attribution.nodes import Nodes
+from harness.metrics import metric
+from harness.models import Inputs, Model
+from harness.prompts import Prompts
+from harness.sweep import engine
+from harness.sweep.blocks import Stop, first_of, forward_until_stop
+
+#: Tokens that go through a block together; more are not faster on a CPU (see `harness.sweep.stage`).
+CHUNK_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Question:
+    """One prompt, the rows that the model is asked for it, and their clean run.
+
+    A masked-LM is asked one row for each target, which is masked in it; all others one row in all.
+    """
+
+    model: Model
+    prompt: Prompts
+    rows: Prompts
+    clean: engine.Clean
+
+    @property
+    def nodes(self) -> Nodes:
+        source = 0 if self.prompt.source is None else int(self.prompt.source.length[0])
+        return Nodes(source, int(self.prompt.length[0]))
+
+    @property
+    def row(self) -> Int[np.ndarray, " target"]:
+        """In which of the rows each target is."""
+        return self.clean.targets.row.cpu().numpy()
+
+    @property
+    def position(self) -> Int[np.ndarray, " target"]:
+        """Where in its row each target is; 0 for the vector of a text."""
+        return self.clean.targets.position.cpu().numpy()
+
+    @property
+    def n_targets(self) -> int:
+        return len(self.clean.targets)
+
+    @property
+    def metric(self) -> str:
+        """What is explained."""
+        return "embedding" if self.model.kind == "embedding" else "loss"
+
+    @property
+    def causal(self) -> bool:
+        """Whether a target sees only what was written before it."""
+        return self.model.kind in ("decoder", "encoder_decoder")
+
+    @property
+    def visible(self) -> Bool[np.ndarray, "target node"]:
+        """Which tokens a target can have drawn on: those after it are left out where it cannot see them."""
+        seen = np.ones((self.n_targets, len(self.nodes)), dtype=bool)
+        if self.causal:
+            seen[:, self.nodes.source :] = np.arange(self.nodes.written) <= self.position[:, None]
+        return seen
+
+    @property
+    def own(self) -> Int[np.ndarray, " target"]:
+        """The node at which each target is predicted; −1 for the vector of a text, which is of all of them."""
+        if self.model.kind == "embedding":
+            return np.full(self.n_targets, -1)
+        return self.nodes.source + self.position
+
+    def at_once(self) -> int:
+        """How many copies of the rows go through the model together."""
+        return max(1, CHUNK_TOKENS // (len(self.rows) * len(self.nodes)))
+
+
+def asking(model: Model, prompt: Prompts) -> Question:
+    """The question that one prompt (a batch of one) asks, its clean run included."""
+    rows, _ = asked(model, prompt)
+    kind = "embedding" if model.kind == "embedding" else "loss"
+    return Question(model, prompt, rows, engine.run_clean(model, prompt, [kind]))
+
+
+def thinned(prompts: Prompts, at_most: int) -> Prompts:
+    """The same prompts with at most so many scored positions each: evenly spread, the last among them."""
+    correct = prompts.correct.copy()
+    for row in correct:
+        scored = np.flatnonzero(row >= 0)
+        if len(scored) > at_most:
+            chosen = scored[np.rint(np.linspace(-1, len(scored) - 1, at_most + 1)[1:]).astype(int)]
+            row[np.setdiff1d(scored, chosen)] = -1
+    return replace(prompts, correct=correct)
+
+
+def ends(
+    question: Question,
+    given: Inputs,
+    position: Int[np.ndarray, "copy target"],
+    row: Int[np.ndarray, " target"] | None = None,
+) -> Float[Tensor, "read d_model"]:
+    """What is read of the residual stream's end for copies of the question's rows, copy by copy, target by target.
+
+    `position` says where each target is in each copy, `row` in which of a copy's rows (if not where it is in the
+    question). Gradients flow if they are on.
+    """
+    seen: list[Tensor] = []
+
+    def leave(_: Any, args: tuple, output: Any) -> None:
+        seen.append(first_of(output))
+        raise Stop
+
+    last = hooks.blocks(question.model.bridge)[-1]
+    forward_until_stop(question.model, given, [last.register_forward_hook(leave)])
+    hidden = seen[0].unflatten(0, (len(position), -1))
+    if question.model.kind == "embedding":
+        return hidden.mean(2).flatten(0, 1)
+    copy = torch.arange(len(position), device=hidden.device)[:, None]
+    at = torch.as_tensor(position, device=hidden.device)
+    which = torch.as_tensor(question.row if row is None else row, device=hidden.device)
+    return hidden[copy, which, at].flatten(0, 1)
+
+
+def values(question: Question, end: Float[Tensor, "read d_model"]) -> Float[Tensor, " read"]:
+    """The number that is explained, one for each end that was read: `loss` or `embedding` (cosine distance)."""
+    found = []
+    for at, logits in engine.logits_of(question.model, question.clean, end):
+        which = torch.arange(at.start, at.stop, device=end.device) % question.n_targets
+        clean = None if question.clean.logits is None else question.clean.logits[which]
+        found.append(metric(question.metric).compute(question.clean.targets.read(which, logits, clean)))
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def clean_values(question: Question) -> Float[np.ndarray, " target"]:
+    """The number that is explained, as it is."""
+    return values(question, question.clean.end).double().cpu().numpy()
+
+
+def repeated(given: Inputs, copies: int) -> Inputs:
+    """The rows that many times, one copy after the other."""
+    return Inputs(**{name: None if each is None else each.repeat(copies, 1) for name, each in vars(given).items()})
