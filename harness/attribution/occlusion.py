@@ -82,5 +82,8 @@ def same_token(question: Question, token_id: int) -> Fill:
 
 
 def drawn_tokens(question: Question, ordinary: Int[np.ndarray, " token"], seed: list[int]) -> Fill:
-    """Another token in each place, drawn from those that are `ordinary` (with repetition: as often as they occur)."""
-    return np.random.default_rng(seed).choice(ordinary, size=len(question.nodes))
+    """Another token in each place, drawn from those that are `ordinary` (as often as they occur there)."""
+    rng, prompt = np.random.default_rng(seed), question.prompt
+    source = [] if prompt.source is None else prompt.source.token_id[0].tolist()
+    there = [*source, *prompt.token_id[0].tolist()]
+    return np.array([rng.choice(ordinary[ordinary != own]) for own in there])

@@ -11,6 +11,8 @@ from harness.config.ablation import PatchAblation as PatchAblation
 from harness.config.ablation import Positions as Positions
 from harness.config.ablation import ResampleAblation as ResampleAblation
 from harness.config.ablation import ZeroAblation as ZeroAblation
+from harness.config.attribution import AttributionSpec as AttributionSpec
+from harness.config.attribution import RolloutSpec as RolloutSpec
 from harness.config.crossing import conf_dir as conf_dir
 from harness.config.crossing import model_names as model_names
 from harness.config.crossing import named_model as named_model
@@ -34,13 +36,11 @@ from harness.config.prompts import PromptSpec as PromptSpec
 from harness.config.prompts import ProsePrompts as ProsePrompts
 from harness.config.published import Published as Published
 from harness.config.run import NOT_IN_HASH as NOT_IN_HASH
-from harness.config.run import AttributionSpec as AttributionSpec
 from harness.config.run import CacheSpec as CacheSpec
 from harness.config.run import ExecuteSpec as ExecuteSpec
 from harness.config.run import Place as Place
 from harness.config.run import RenderSpec as RenderSpec
 from harness.config.run import ReproduceSpec as ReproduceSpec
-from harness.config.run import RolloutSpec as RolloutSpec
 from harness.config.run import RunSpec as RunSpec
 from harness.config.run import ShowSpec as ShowSpec
 from harness.config.run import StatsSpec as StatsSpec

@@ -11,11 +11,12 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from harness.config.ablation import AblationSpec, ZeroAblation
+from harness.config.attribution import AttributionSpec
 from harness.config.errors import RequestError, near
 from harness.config.models import ModelSpec
 from harness.config.prompts import PromptSpec
 from harness.config.published import Published
-from harness.config.types import Fraction, Names, OpenFraction, PathText, Seed, spec
+from harness.config.types import Names, OpenFraction, PathText, Seed, spec
 
 
 def _listed(value: Any) -> Any:
@@ -132,23 +133,6 @@ class CacheSpec:
     def __post_init__(self) -> None:
         if self.heads != ("all",) and not self.also:
             raise RequestError("cache.heads", list(self.heads), "patterns are kept of all heads; say cache.also=[z]")
-
-
-@spec
-class RolloutSpec:
-    """The options of attention rollout; see `harness.attribution.rollout`."""
-
-    residual: Fraction = 0.5
-    head_fusion: Literal["mean", "max", "min"] = "mean"
-    start_layer: Annotated[int, Field(ge=0)] = 0
-    discard_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.0
-
-
-@spec
-class AttributionSpec:
-    """The options of the attribution methods."""
-
-    rollout: RolloutSpec = Field(default_factory=RolloutSpec)
 
 
 @spec

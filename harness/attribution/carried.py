@@ -1,0 +1,163 @@
+"""What each attention carries from token to token, taken apart in a real model: values through W_O, and the residual
+stream before and after."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from harness import hooks
+from harness.attribution.activations import Stacked, run_order
+from harness.attribution.alti import contributions
+from harness.attribution.norms import terms
+from harness.attribution.question import Question
+from harness.config import RequestError
+from harness.hooks import Site
+from harness.sweep.norms import FrozenNorm
+
+#: How far the terms may be from the residual stream, as a share of its largest entry.
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The residual stream around one attention, and W_O's bias."""
+
+    before: Float[Tensor, "row query d_model"]
+    after: Float[Tensor, "row query d_model"]
+    bias: Float[Tensor, " d_model"]
+
+
+@torch.no_grad()
+def through_output(
+    question: Question, site: Site, value: Float[np.ndarray, "row kv_head key d_head"]
+) -> Float[np.ndarray, "row key head d_model"]:
+    """f_h(x_j): each value through its head's part of W_O, without the bias.
+
+    The module is asked for the answer to one head at a time, so how a family writes its weights does not matter.
+    """
+    projection, n_heads = hooks.output_projection(question.model.bridge, site), question.model.shape.n_heads
+    by_head = np.moveaxis(value.repeat(n_heads // value.shape[1], axis=1), 1, 2)
+    given = torch.as_tensor(by_head, device=question.model.device).to(projection.weight)
+    alone = torch.zeros(*given.shape[:2], n_heads, n_heads, given.shape[-1]).to(given)
+    alone[..., range(n_heads), range(n_heads), :] = given
+    written = projection(alone.flatten(-2).flatten(0, 2)) - _bias(projection, given)
+    return written.unflatten(0, given.shape[:3]).double().cpu().numpy()
+
+
+def _bias(projection: Any, like: Tensor) -> Float[Tensor, " d_model"]:
+    return projection(like.new_zeros(1, like.shape[-1] * like.shape[-2]))[0]
+
+
+@torch.no_grad()
+def streams(question: Question) -> dict[Site, Stream]:
+    """The residual stream around each attention of the question's rows."""
+    model, sites = question.model, run_order(question.model.shape.sites)
+    names = {site: hooks.stream_hooks(site, _is_post_norm(question)) for site in sites}
+    kept: dict[str, Tensor] = {}
+    watches = [
+        (name, lambda tensor, hook, name=name: kept.__setitem__(name, tensor.clone()))
+        for name in dict.fromkeys(name for pair in names.values() for name in pair)
+    ]
+    try:
+        with model.bridge.hooks(fwd_hooks=watches):
+            model.forward(question.clean.given)
+    except ValueError as error:
+        raise _refused(question, str(error)) from error
+    if silent := [name for name, _ in watches if name not in kept]:
+        raise _refused(question, f"{silent[0]} does not run")
+    width = (model.shape.n_heads, model.shape.d_head)
+    projections = {site: hooks.output_projection(model.bridge, site) for site in sites}
+    return {
+        site: Stream(kept[before], kept[after], _bias(projections[site], kept[before].new_zeros(width)))
+        for site, (before, after) in names.items()
+    }
+
+
+def _is_post_norm(question: Question) -> bool:
+    """Encoders that are hooked (BERT and its kin) normalise after adding; all others before."""
+    return question.model.kind not in ("decoder", "encoder_decoder")
+
+
+def norms_of(
+    pattern: Stacked, carried: Mapping[Site, Float[np.ndarray, "row key head d_model"]]
+) -> dict[Site, Float[np.ndarray, "row query key"]]:
+    """Value-weighted norms of every attention (see `harness.attribution.norms`)."""
+    made = {}
+    for site, weights in pattern.items():
+        each = [np.linalg.norm(terms(*pair), axis=-1) for pair in zip(weights, carried[site], strict=True)]
+        made[site] = np.stack(each)
+    return made
+
+
+def alti_of(
+    question: Question, pattern: Stacked, carried: Mapping[Site, Float[np.ndarray, "row key head d_model"]]
+) -> dict[Site, Float[np.ndarray, "row query item"]]:
+    """ALTI's contributions in every attention; of a cross attention the last item is the residual.
+
+    Pre-norm: T_ij = Σ_h A_ij f_h(x_j), and x_i beside T_ii; they sum to the residual stream after the attention, its
+    bias apart. Post-norm: the same through the layer's norm, with its scale held still (equation 8 of the paper).
+    Raises `RequestError` for a model in which they do not (parallel attention, or a norm of what is written).
+    """
+    found = {}
+    for site, stream in streams(question).items():
+        rows = [
+            _contributions(question, site, stream, row, pattern[site][row], carried[site][row])
+            for row in range(len(question.rows))
+        ]
+        found[site] = np.stack(rows)
+    return found
+
+
+def _contributions(
+    question: Question,
+    site: Site,
+    stream: Stream,
+    row: int,
+    pattern: Float[np.ndarray, "head query key"],
+    carried: Float[np.ndarray, "key head d_model"],
+) -> Float[np.ndarray, "query item"]:
+    items = items_of(site, terms(pattern, carried), stream.before[row].double().cpu().numpy())
+    whole, bias = (each.double().cpu().numpy() for each in (stream.after[row], stream.bias))
+    off = np.abs(items.sum(1) + bias - whole).max()
+    if not off <= TOLERANCE * max(1.0, np.abs(whole).max()):
+        raise _refused(question, f"at {site} they are off by {off:.2g}")
+    if _is_post_norm(question):
+        items, whole = _normalised(question, site, items, whole)
+    return contributions(items, whole)
+
+
+def items_of(
+    site: Site, added: Float[np.ndarray, "query key d_model"], before: Float[np.ndarray, "query d_model"]
+) -> Float[np.ndarray, "query item d_model"]:
+    """The vectors that sum to what comes out: what each key adds, and the residual, beside the query's own or (across
+    to other tokens) as an item of its own."""
+    if site.stack == "cross":
+        return np.concatenate([added, before[:, None]], axis=1)
+    here = np.arange(len(before))
+    items = added.copy()
+    items[here, here] += before
+    return items
+
+
+@torch.no_grad()
+def _normalised(
+    question: Question, site: Site, items: np.ndarray, whole: np.ndarray
+) -> tuple[Float[np.ndarray, "query item d_model"], Float[np.ndarray, "query d_model"]]:
+    """The same vectors behind the layer's norm, which is linear once its scale is held still."""
+    norm = hooks.post_norm(question.model.bridge, site)
+    clean = torch.as_tensor(whole, device=question.model.device).to(norm.weight)[:, None]
+    frozen = FrozenNorm(norm, clean)
+    shift = frozen(torch.zeros_like(clean))
+    linear = frozen(torch.as_tensor(items, device=clean.device).to(clean)) - shift
+    return linear.double().cpu().numpy(), frozen(clean)[:, 0].double().cpu().numpy()
+
+
+def _refused(question: Question, reason: str) -> RequestError:
+    name = question.model.name
+    remedy = f"the terms of {name}'s attention do not sum to its residual stream ({reason}); leave out alti"
+    return RequestError("attribution.methods", "alti", remedy)

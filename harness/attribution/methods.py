@@ -1,0 +1,177 @@
+"""The attribution methods by name, each from the evidence of one question to scores [target, node].
+
+To add one: write a function of an `Evidence`, with its paper, and name it in `METHODS`. Larger means that more of the
+prediction is said to come from the token; `gradient_input` and `integrated_gradients` have signs (positive: it helped).
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+
+import numpy as np
+from jaxtyping import Float
+
+from harness.attribution.chance import random_scores
+from harness.attribution.evidence import Evidence, Scores
+from harness.attribution.flow import flow
+from harness.attribution.gradient_rollout import gradient_weighted
+from harness.attribution.gradients import gradient_norm, gradient_times_input
+from harness.attribution.rollout import normalise_rows, roll, rollout
+from harness.attribution.uniform import uniform_normalised
+from harness.attribution.weighted import effect_weighted
+from harness.config import RequestError, near
+from harness.hooks import Head
+from harness.models import Model
+
+Method = Callable[[Evidence], Scores]
+
+
+def attention_mean(evidence: Evidence) -> Scores:
+    """Attention weights, averaged over all layers and heads."""
+    writing = list(evidence.writing())
+    return evidence.from_rows(lambda row: evidence.pattern[row, writing].mean(axis=(0, 1)))
+
+
+def attention_last(evidence: Evidence) -> Scores:
+    """Attention weights of the last layer (of an encoder-decoder: on both texts), averaged over heads."""
+    last = evidence.sites[-1].layer
+    writing = [at for at in evidence.writing() if evidence.sites[at].layer == last]
+    return evidence.from_rows(lambda row: evidence.pattern[row, writing].mean(axis=(0, 1)))
+
+
+def rolled_out(evidence: Evidence) -> Scores:
+    """Attention rollout with the request's options."""
+    options = asdict(evidence.spec.rollout)
+    return evidence.from_rows(lambda row: rollout(evidence.pattern[row], **options))
+
+
+def rollout_plain(evidence: Evidence) -> Scores:
+    """Attention rollout as if there were no residual stream."""
+    return evidence.from_rows(lambda row: rollout(evidence.pattern[row], residual=0.0))
+
+
+def rollout_uniform(evidence: Evidence) -> Scores:
+    """Rollout, divided by that of even attention."""
+    residual = evidence.spec.rollout.residual
+    return evidence.from_rows(lambda row: uniform_normalised(evidence.pattern[row], residual))
+
+
+def rollout_effect(evidence: Evidence) -> Scores:
+    """Rollout in which heads count by what ablating them costs this very prediction."""
+    rows, residual = evidence.question.row.tolist(), evidence.spec.rollout.residual
+    made = [
+        effect_weighted(evidence.pattern[row], helps, residual) for row, helps in zip(rows, evidence.helps, strict=True)
+    ]
+    return np.stack([evidence.read(matrix, target) for target, matrix in enumerate(made)])
+
+
+def rollout_gradient(evidence: Evidence) -> Scores:
+    """Rollout in which weights count by the gradient of this very prediction (Chefer et al. 2021)."""
+    made = [
+        gradient_weighted(evidence.pattern[row], slope)
+        for row, slope in zip(evidence.question.row.tolist(), evidence.weight_gradient, strict=True)
+    ]
+    return np.stack([evidence.read(matrix, target) for target, matrix in enumerate(made)])
+
+
+def flowing(evidence: Evidence) -> Scores:
+    """Attention flow with the residual and the fusion of the request's rollout."""
+    question, asked = evidence.question, evidence.spec.rollout
+    found = []
+    for row, own in zip(question.row.tolist(), question.own.tolist(), strict=True):
+        queries = [own] if own >= 0 else None
+        found.append(flow(evidence.pattern[row], asked.residual, asked.head_fusion, queries).mean(axis=0))
+    return np.stack(found)
+
+
+def value_norms(evidence: Evidence) -> Scores:
+    """Value-weighted norms, each layer's made shares of 1, averaged over layers."""
+    writing = list(evidence.writing())
+    return evidence.from_rows(lambda row: normalise_rows(evidence.norms[row, writing]).mean(axis=0))
+
+
+def alti(evidence: Evidence) -> Scores:
+    """ALTI's contributions, rolled out over the layers."""
+    return evidence.from_rows(lambda row: roll(evidence.alti[row]))
+
+
+def gradient(evidence: Evidence) -> Scores:
+    """L2 norm of the gradient at the embeddings."""
+    return gradient_norm(evidence.slopes, evidence.question)
+
+
+def gradient_input(evidence: Evidence) -> Scores:
+    """Gradient times embedding."""
+    return gradient_times_input(evidence.slopes, evidence.embedded, evidence.question)
+
+
+def integrated_gradients(evidence: Evidence) -> Scores:
+    """Integrated gradients from the mean embedding."""
+    return evidence.integrated.scores
+
+
+def at_random(evidence: Evidence) -> Scores:
+    """A random order."""
+    targets = range(evidence.question.n_targets)
+    return np.stack([random_scores(len(evidence.nodes), [*evidence.seed, target]) for target in targets])
+
+
+METHODS: dict[str, Method] = {
+    "attention_mean": attention_mean,
+    "attention_last": attention_last,
+    "rollout": rolled_out,
+    "rollout_plain": rollout_plain,
+    "rollout_uniform": rollout_uniform,
+    "rollout_effect": rollout_effect,
+    "rollout_gradient": rollout_gradient,
+    "flow": flowing,
+    "norms": value_norms,
+    "alti": alti,
+    "gradient": gradient,
+    "gradient_input": gradient_input,
+    "integrated_gradients": integrated_gradients,
+    "random": at_random,
+}
+
+
+def attention_of(heads: list[Head], evidence: Evidence) -> Scores:
+    """Attention weights of one head, or averaged over those of a layer."""
+    at, which = evidence.sites.index(heads[0].site), [head.head for head in heads]
+    return evidence.from_rows(lambda row: evidence.pattern[row, at, which].mean(axis=0))
+
+
+def choose_methods(asked: tuple[str, ...], model: Model) -> dict[str, Method]:
+    """The methods that a request names; ``all`` is all of `METHODS` that the model allows.
+
+    Raises `RequestError` for a name that is none, and for heads that the model does not have.
+    """
+    names = tuple(METHODS) if asked == ("all",) else tuple(dict.fromkeys(asked))
+    if not names:
+        raise RequestError("attribution.methods", "[]", near("", tuple(METHODS)))
+    return {name: METHODS.get(name) or _of_heads(name, model) for name in names}
+
+
+def _of_heads(name: str, model: Model) -> Method:
+    """``attention_L5H1``, ``attention_L5``, in an encoder-decoder ``attention_cross.L5H1``."""
+    where = name.removeprefix("attention_")
+    if where == name or not re.search(r"L\d+", where):
+        raise RequestError("attribution.methods", name, near(name, (*METHODS, "attention_L5", "attention_L5H1", "all")))
+    heads = heads_named(where, model, "attribution.methods", name)
+    if heads[0].stack == "encoder":
+        raise RequestError("attribution.methods", name, "what is written does not look into the encoder's heads")
+    return partial(attention_of, heads)
+
+
+def heads_named(where: str, model: Model, key: str, name: str) -> list[Head]:
+    """The heads of one attention, ``L5H1`` or ``L5``; a `RequestError` with this key and name for what is none."""
+    try:
+        return list(model.heads([where]))
+    except RequestError as error:
+        raise RequestError(key, name, error.remedy) from None
+
+
+def scored(evidence: Evidence, methods: dict[str, Method]) -> Float[np.ndarray, "method target node"]:
+    """The methods' scores, NaN for tokens that a target cannot have drawn on."""
+    made = np.stack([method(evidence) for method in methods.values()])
+    return np.where(evidence.question.visible, made, np.nan)
