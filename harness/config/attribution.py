@@ -44,7 +44,7 @@ class AttributionSpec:
 
     rollout: RolloutSpec = Field(default_factory=RolloutSpec)
     methods: Names = ("attention_mean", "rollout")
-    causes: Names = ("auto",)
+    causes: Names = ("knockout",)
     special: Policies = ("keep", "drop")
     targets: PositiveInt = 4
     fractions: Fractions = ()

@@ -1,0 +1,64 @@
+"""Tokens are taken away in the order that a method gives: does the prediction fall as the method says it should?
+
+DeYoung et al. 2020, "ERASER" (arXiv:1911.03429), section 4: comprehensiveness and sufficiency; Petsiuk et al. 2018,
+"RISE" (arXiv:1806.07421), section 4.2: deletion and insertion curves.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from harness.attribution.occlusion import Fill, occlude
+from harness.attribution.question import Question
+
+CURVES = ("deletion", "insertion")
+Tokens = frozenset[int]
+
+
+def taken_away(
+    scores: Float[np.ndarray, " node"], counts: Bool[np.ndarray, " node"], fractions: Sequence[float]
+) -> list[list[Tokens]]:
+    """For each curve and fraction, the tokens that go.
+
+    ``deletion`` takes away the strongest share, ``insertion`` all but the strongest. A share is rounded up to whole
+    tokens, and tokens that tie go in the order of the text.
+    """
+    eligible = np.flatnonzero(counts)
+    order = eligible[np.argsort(-scores[eligible], kind="stable")].tolist()
+    ends = [math.ceil(fraction * len(order) - 1e-9) for fraction in fractions]
+    return [[frozenset(order[:end]) for end in ends], [frozenset(order[end:]) for end in ends]]
+
+
+def erased(
+    question: Question,
+    scores: Float[np.ndarray, "method target node"],
+    counts: Bool[np.ndarray, "policy target node"],
+    fractions: Sequence[float],
+    fill: Fill,
+) -> tuple[Float[np.ndarray, "method policy curve target fraction"], Float[np.ndarray, "policy target"]]:
+    """By how much the explained number grows with those tokens taken away, and with all that count taken away.
+
+    What many methods agree to take away is run once.
+    """
+    n_methods, n_policies = len(scores), len(counts)
+    grown = np.empty((n_methods, n_policies, len(CURVES), question.n_targets, len(fractions)))
+    without_all = np.empty((n_policies, question.n_targets))
+    for target in range(question.n_targets):
+        wanted = [[taken_away(each[target], policy[target], fractions) for policy in counts] for each in scores]
+        everything = [frozenset(np.flatnonzero(policy[target]).tolist()) for policy in counts]
+        sets = {tokens for method in wanted for policy in method for curve in policy for tokens in curve}
+        known = _effects(question, target, {*sets, *everything}, fill)
+        grown[..., target, :] = [
+            [[[known[tokens] for tokens in curve] for curve in policy] for policy in method] for method in wanted
+        ]
+        without_all[:, target] = [known[tokens] for tokens in everything]
+    return grown, without_all
+
+
+def _effects(question: Question, target: int, sets: set[Tokens], fill: Fill) -> dict[Tokens, float]:
+    """The effect of taking each set away."""
+    order = sorted(sets, key=lambda tokens: (len(tokens), sorted(tokens)))
+    found = occlude(question, [sorted(tokens) for tokens in order], fill)[:, target]
+    return dict(zip(order, found.tolist(), strict=True))

@@ -1,0 +1,213 @@
+"""The stage that attributes: methods, causes and curves of each prompt, and what comes out as labelled arrays."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from harness.attribution.causes import Cause, Taking, caused, choose_causes, fill_of, lead_occlusion
+from harness.attribution.evidence import Evidence
+from harness.attribution.methods import Method, choose_methods, scored
+from harness.attribution.occlusion import mean_embedding
+from harness.attribution.question import Question, asking, clean_values, thinned
+from harness.attribution.weighted import negative_share
+from harness.config import AttributionSpec, RequestError
+from harness.faithfulness.erasure import CURVES, erased
+from harness.faithfulness.policies import counted
+from harness.models import Model
+from harness.prompts import Prompts, batches
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class AttributionStage:
+    """The stage that explains predictions: one unit is a batch of prompts, each taken by itself.
+
+    Raises `RequestError` for methods, causes or heads that the model does not allow.
+    """
+
+    model: Model
+    prompts: Prompts
+    spec: AttributionSpec
+    name: str = "attribution"
+
+    def __post_init__(self) -> None:
+        if not (self.methods and self.causes):
+            raise RequestError("attribution.methods", "[]", "name at least one method and one cause")
+
+    @cached_property
+    def methods(self) -> dict[str, Method]:
+        """What is asked for; of ``all``, what this model allows."""
+        chosen = choose_methods(self.spec.methods, self.model)
+        if "alti" in chosen and not self._allows_alti():
+            del chosen["alti"]
+        return chosen
+
+    @cached_property
+    def causes(self) -> dict[str, Cause]:
+        return choose_causes(self.spec.causes, self.model)
+
+    def _allows_alti(self) -> bool:
+        """Whether the first prompt's terms sum to its residual stream; refused if it was asked for by name."""
+        try:
+            self.methods_of(self._question(0), 0, {"alti": choose_methods(("alti",), self.model)["alti"]})
+        except RequestError:
+            if self.spec.methods != ("all",):
+                raise
+            return False
+        return True
+
+    @cached_property
+    def explained(self) -> Prompts:
+        """The prompts, with as many scored positions as are explained."""
+        return thinned(self.prompts, self.spec.targets)
+
+    @cached_property
+    def _taking(self) -> Taking:
+        prompts = self.prompts
+        ordinary = prompts.token_id[(prompts.token_id >= 0) & ~prompts.special]
+        if prompts.source is not None:
+            read = prompts.source
+            ordinary = np.append(ordinary, read.token_id[(read.token_id >= 0) & ~read.special])
+        return Taking(mean_embedding(self.model), ordinary)
+
+    @property
+    def n_targets(self) -> int:
+        """How many predictions are explained of the prompt that has most."""
+        return 1 if self.model.kind == "embedding" else int(self.explained.target.sum(axis=1).max())
+
+    @property
+    def _sides(self) -> tuple[int, int]:
+        """How long the longest source and the longest prompt are."""
+        source = 0 if self.prompts.source is None else self.prompts.source.token_id.shape[1]
+        return source, self.prompts.token_id.shape[1]
+
+    def plan(self) -> dict[str, Any]:
+        return {
+            "batches": batches(self.prompts),
+            "methods": list(self.methods),
+            "causes": list(self.causes),
+            "policies": list(self.spec.special),
+            "fractions": list(self.spec.fractions),
+            "taken_away_by": lead_occlusion(self.causes),
+            "targets": self.n_targets,
+            "seed": self.spec.seed,
+        }
+
+    def _question(self, number: int) -> Question:
+        return asking(self.model, self.explained.take([number]))
+
+    def methods_of(self, question: Question, number: int, methods: Mapping[str, Method]) -> tuple[Evidence, np.ndarray]:
+        """The evidence of one prompt, and the scores [method, target, node] that methods make of it."""
+        evidence = Evidence(question, self.spec, self._taking.baseline, (self.spec.seed, number))
+        return evidence, scored(evidence, dict(methods))
+
+    def compute(self, plan: Mapping[str, Any], unit: int) -> Arrays:
+        """One batch: every array with the prompt first, padded with NaN to the longest prompt of all."""
+        made = [self._one(number) for number in plan["batches"][unit]]
+        return {name: np.stack([each[name] for each in made]) for name in made[0]}
+
+    def _one(self, number: int) -> Arrays:
+        """All that is known of one prompt."""
+        question = self._question(number)
+        evidence, scores = self.methods_of(question, number, self.methods)
+        taking = replace(self._taking, seed=(self.spec.seed, number))
+        counts = counted(question, self.spec.special)
+        found = {
+            "attribution": self._padded(scores, question),
+            "cause": self._padded(caused(question, self.causes, taking), question),
+            "counted": self._padded(counts.astype(float), question),
+            "clean": self._by_target(clean_values(question)),
+            "explained": self._by_target(question.position.astype(float)),
+        }
+        if "integrated_gradients" in self.methods:
+            found["completeness_error"] = self._by_target(evidence.integrated.error)
+        if "rollout_effect" in self.methods:
+            found["negative_share"] = self._by_target(np.array([negative_share(each) for each in evidence.helps]))
+        if self.spec.fractions:
+            fill = fill_of(lead_occlusion(self.causes), question, taking)
+            grown, everything = erased(question, scores, counts, self.spec.fractions, fill)
+            found["erased"] = np.moveaxis(self._by_target(np.moveaxis(grown, -2, -1)), -1, -2)
+            found["erased_all"] = self._by_target(everything)
+        return found
+
+    def _by_target(self, values: np.ndarray) -> np.ndarray:
+        """[…, target], padded with NaN to the prompt that has most targets."""
+        missing = self.n_targets - values.shape[-1]
+        return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)], constant_values=np.nan)
+
+    def _padded(self, values: np.ndarray, question: Question) -> np.ndarray:
+        """[…, target, node], padded with NaN: the source's tokens, then the prompt's own."""
+        sides = (slice(0, question.nodes.source), slice(question.nodes.source, None))
+        by_side = [
+            np.pad(each, [(0, 0)] * (each.ndim - 1) + [(0, size - each.shape[-1])], constant_values=np.nan)
+            for each, size in zip((values[..., side] for side in sides), self._sides, strict=True)
+        ]
+        return np.moveaxis(self._by_target(np.moveaxis(np.concatenate(by_side, -1), -2, -1)), -1, -2)
+
+    def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
+        """All units as labelled arrays; those over tokens once for each prompt's own and once for its source."""
+        order = [number for batch in plan["batches"] for number in batch]
+        whole = {name: np.concatenate([unit[name] for unit in units])[np.argsort(order)] for name in units[0]}
+        n_source, note = self._sides[0], self._note(plan)
+        found: dict[str, Any] = {}
+        for name, axis in (("attribution", "method"), ("cause", "cause_kind"), ("counted", "policy")):
+            dims = ("prompt", axis, "target_position")
+            values = whole[name].astype(np.float32) if axis != "policy" else whole[name] == 1
+            if n_source:
+                found[f"source_{name}"] = ((*dims, "source_position"), values[..., :n_source], note[axis])
+            found[name] = ((*dims, "position"), values[..., n_source:], note[axis])
+        explained = whole["explained"]
+        found["explained"] = (_TARGET, np.where(np.isnan(explained), -1, explained).astype(int), note["explained"])
+        found["explained_value"] = (_TARGET, whole["clean"], note["explained_value"])
+        for name in ("completeness_error", "negative_share"):
+            if name in whole:
+                found[name] = (_TARGET, whole[name], note[name])
+        if "erased" in whole:
+            found["erased"] = (_ERASED, whole["erased"].astype(np.float32), note["erased"])
+            found["erased_all"] = (("prompt", "policy", "target_position"), whole["erased_all"], note["erased"])
+        coords = {"method": plan["methods"], "cause_kind": plan["causes"], "policy": plan["policies"]}
+        if "erased" in whole:
+            coords |= {"curve": list(CURVES), "fraction": plan["fractions"]}
+        return xr.Dataset(found, coords)
+
+    def _note(self, plan: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """What each array is, in words: what was explained, in which unit, with which choices."""
+        vector = self.model.kind == "embedding"
+        unit = "cosine distance of the text's vector to the clean one" if vector else "loss, nats"
+        slope = "the vector's length along its clean direction" if vector else "log-probability of the right token"
+        rolled = self.spec.rollout
+        return {
+            "method": {
+                "units": "as each method gives; larger: more of the prediction is said to come from the token",
+                "method": f"rollout: {rolled}; gradients of the {slope}, at the embeddings; integrated gradients from "
+                f"the mean embedding in {self.spec.steps} steps; flow rounded to 1e-6",
+            },
+            "cause_kind": {
+                "units": unit,
+                "method": "how much it grows when the token is taken away (positive: the token helped); delete moves "
+                "later tokens up by one place",
+            },
+            "policy": {
+                "units": "which tokens count",
+                "method": "keep: all that the target could draw on; drop: without special tokens, the first token and "
+                "the one at which the target is predicted",
+            },
+            "explained": {"units": "position at which the target is predicted; -1: none"},
+            "explained_value": {"units": unit},
+            "completeness_error": {"units": f"{slope}: how far the scores' sum is from what they share out"},
+            "negative_share": {"units": "share of all head effects that hurts, which rollout_effect leaves out"},
+            "erased": {
+                "units": unit,
+                "method": f"how much it grows when tokens are taken away ({plan['taken_away_by']}): deletion, the "
+                "strongest share; insertion, all but the strongest share",
+            },
+        }
+
+
+_TARGET = ("prompt", "target_position")
+_ERASED = ("prompt", "method", "policy", "curve", "target_position", "fraction")

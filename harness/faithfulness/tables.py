@@ -1,0 +1,134 @@
+"""Arrays to ``methods.csv``, one row per method, cause, policy and statistic; and what methods differ by."""
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Bool, Float, Shaped
+
+from harness import stats
+from harness.config import AttributionSpec, StatsSpec
+from harness.faithfulness.measures import AGREEMENT, BETTER, agreement, curves, shares
+
+COLUMNS = ("method", "cause", "policy", "statistic", "mean", "ci_low", "ci_high", "q_value")
+PAIR_COLUMNS = ("method", "against", "cause", "policy", "statistic", "difference", "ci_low", "ci_high", "p_adjusted")
+
+
+class Group(NamedTuple):
+    """One statistic of all methods, prompt by prompt."""
+
+    cause: str
+    policy: str
+    statistic: str
+    values: Float[np.ndarray, "prompt method"]
+
+
+def groups(data: xr.Dataset, spec: AttributionSpec) -> Iterator[Group]:
+    """Every statistic that the arrays allow; curves belong to no cause in particular."""
+    agreeing = agreement(data, spec.top)
+    for cause in data["cause_kind"].values:
+        for policy in data["policy"].values:
+            for statistic in AGREEMENT:
+                chosen = agreeing.sel(statistic=statistic, policy=policy, cause_kind=cause)
+                yield Group(str(cause), str(policy), statistic, chosen.values)
+    if "erased" in data:
+        drawn = curves(data)
+        for policy in data["policy"].values:
+            for statistic in drawn["statistic"].values:
+                yield Group("", str(policy), str(statistic), drawn.sel(statistic=statistic, policy=policy).values)
+
+
+def methods_table(data: xr.Dataset, spec: AttributionSpec, asked: StatsSpec) -> pd.DataFrame:
+    """``methods.csv``: means over prompts with cluster bootstrap intervals; empty where no prompt has a number.
+
+    `q_value` is of the paired difference to the random order (where that is among the methods), sign flips of whole
+    clusters, Benjamini–Hochberg over the methods of one cause, policy and statistic. The rows ``first_share`` and
+    ``own_share`` say how much of each method (and, with no method named, of each cause) lies on the first token and on
+    the one at which the target is predicted.
+    """
+    methods, clusters = [str(name) for name in data["method"].values], data["cluster"].values
+    parts = []
+    for group in groups(data, spec):
+        made = _intervals(group.values, clusters, asked)
+        made["q_value"] = _against_chance(group.values, methods, clusters, asked)
+        parts.append(made.assign(method=methods, cause=group.cause, policy=group.policy, statistic=group.statistic))
+    shared = shares(data)
+    n = len(methods)
+    for statistic in shared["statistic"].values:
+        made = _intervals(shared.sel(statistic=statistic).values, clusters, asked)
+        which = [str(name) for name in shared["which"].values]
+        names = {"method": [*which[:n], *[""] * (len(which) - n)], "cause": [*[""] * n, *which[n:]]}
+        parts.append(made.assign(**names, policy="keep", statistic=str(statistic), q_value=np.nan))
+    return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
+
+
+def pairs_table(data: xr.Dataset, spec: AttributionSpec, asked: StatsSpec) -> pd.DataFrame:
+    """Paired differences between methods, one row for each two, cause, policy and statistic.
+
+    `difference` is the first's number less the second's on the same prompts, `p_adjusted` corrected over all pairs of
+    one cause, policy and statistic by max-T (`harness.stats`). Random orders are left out: `methods_table` has them.
+    """
+    methods, clusters = [str(name) for name in data["method"].values], data["cluster"].values
+    two = [(a, b) for a, b in combinations(range(len(methods)), 2) if "random" not in (methods[a], methods[b])]
+    if not two:
+        return pd.DataFrame(columns=np.array(PAIR_COLUMNS))
+    first, second = (np.array(side) for side in zip(*two, strict=True))
+    parts = []
+    for group in groups(data, spec):
+        made = _intervals(group.values[:, first] - group.values[:, second], clusters, asked)
+        names = {"method": [methods[at] for at in first], "against": [methods[at] for at in second]}
+        made = made.assign(**names, cause=group.cause, policy=group.policy, statistic=group.statistic)
+        parts.append(made.rename(columns={"mean": "difference"}))
+    return pd.concat(parts, ignore_index=True)[list(PAIR_COLUMNS)]
+
+
+def _against_chance(
+    values: Float[np.ndarray, "prompt method"],
+    methods: list[str],
+    clusters: Shaped[np.ndarray, " prompt"],
+    asked: StatsSpec,
+) -> Float[np.ndarray, " method"]:
+    if "random" not in methods:
+        return np.full(len(methods), np.nan)
+    floor = methods.index("random")
+    rest = [at for at in range(len(methods)) if at != floor]
+    found = np.full(len(methods), np.nan)
+    if rest:
+        found[rest] = _intervals(values[:, rest] - values[:, [floor]], clusters, asked)["q_value"]
+    return found
+
+
+def _intervals(
+    values: Float[np.ndarray, "prompt column"], clusters: Shaped[np.ndarray, " prompt"], asked: StatsSpec
+) -> pd.DataFrame:
+    """Mean, interval, q and max-T p of each column; what is known on the same prompts is corrected together."""
+    names = ["mean", "ci_low", "ci_high", "q_value", "p_adjusted"]
+    found = pd.DataFrame(np.nan, index=range(values.shape[1]), columns=names)
+    for known, columns in _alike(np.isfinite(values)):
+        if not known.any():
+            continue
+        table = stats.summarize(
+            xr.DataArray(values[np.ix_(known, columns)], dims=("prompt", "column")),
+            clusters=clusters[known],
+            confidence=asked.confidence,
+            level=asked.level,
+            resamples=asked.resamples,
+            seed=asked.seed,
+        )
+        found.loc[columns, names] = table[["effect_mean", *names[1:]]].to_numpy()
+    return found
+
+
+def _alike(known: Bool[np.ndarray, "prompt column"]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Columns by the prompts on which they are known."""
+    patterns, which = np.unique(known, axis=1, return_inverse=True)
+    return ((patterns[:, at], np.flatnonzero(which == at)) for at in range(patterns.shape[1]))
+
+
+def best(table: pd.DataFrame, statistic: str, policy: str, cause: str = "") -> pd.DataFrame:
+    """The rows of one statistic, the best method first."""
+    rows = table[(table["statistic"] == statistic) & (table["policy"] == policy) & (table["cause"] == cause)]
+    return rows.sort_values("mean", ascending=not BETTER[statistic], na_position="last", ignore_index=True)
