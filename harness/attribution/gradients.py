@@ -36,8 +36,8 @@ class Slopes:
 
 def target_rows(question: Question) -> Inputs:
     """One row for each target."""
-    row = question.clean.targets.row
-    return Inputs(**{name: None if each is None else each[row] for name, each in vars(question.clean.given).items()})
+    given = {name: each for name, each in vars(question.clean.given).items() if each is not None}
+    return Inputs(**{name: each[question.clean.targets.row] for name, each in given.items()})
 
 
 @torch.no_grad()

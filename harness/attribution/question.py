@@ -151,4 +151,4 @@ def clean_values(question: Question) -> Float[np.ndarray, " target"]:
 
 def repeated(given: Inputs, copies: int) -> Inputs:
     """The rows that many times, one copy after the other."""
-    return Inputs(**{name: None if each is None else each.repeat(copies, 1) for name, each in vars(given).items()})
+    return Inputs(**{name: each.repeat(copies, 1) for name, each in vars(given).items() if each is not None})

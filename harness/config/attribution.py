@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from harness.config.types import Count, Fraction, Names, PositiveInt, spec
+from harness.config.types import Fraction, Names, PositiveInt, Seed, spec
 
 Policy = Literal["keep", "drop"]
 
@@ -50,4 +50,4 @@ class AttributionSpec:
     fractions: Fractions = ()
     top: PositiveInt = 3
     steps: PositiveInt = 32
-    seed: Count = 0
+    seed: Seed = 0

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -62,7 +62,7 @@ def methods_table(data: xr.Dataset, spec: AttributionSpec, asked: StatsSpec) -> 
         which = [str(name) for name in shared["which"].values]
         names = {"method": [*which[:n], *[""] * (len(which) - n)], "cause": [*[""] * n, *which[n:]]}
         parts.append(made.assign(**names, policy="keep", statistic=str(statistic), q_value=np.nan))
-    return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
+    return pd.concat(parts, ignore_index=True).reindex(columns=list(COLUMNS))
 
 
 def pairs_table(data: xr.Dataset, spec: AttributionSpec, asked: StatsSpec) -> pd.DataFrame:
@@ -82,7 +82,7 @@ def pairs_table(data: xr.Dataset, spec: AttributionSpec, asked: StatsSpec) -> pd
         names = {"method": [methods[at] for at in first], "against": [methods[at] for at in second]}
         made = made.assign(**names, cause=group.cause, policy=group.policy, statistic=group.statistic)
         parts.append(made.rename(columns={"mean": "difference"}))
-    return pd.concat(parts, ignore_index=True)[list(PAIR_COLUMNS)]
+    return pd.concat(parts, ignore_index=True).reindex(columns=list(PAIR_COLUMNS))
 
 
 def _against_chance(
@@ -128,7 +128,9 @@ def _alike(known: Bool[np.ndarray, "prompt column"]) -> Iterator[tuple[np.ndarra
     return ((patterns[:, at], np.flatnonzero(which == at)) for at in range(patterns.shape[1]))
 
 
-def best(table: pd.DataFrame, statistic: str, policy: str, cause: str = "") -> pd.DataFrame:
-    """The rows of one statistic, the best method first."""
-    rows = table[(table["statistic"] == statistic) & (table["policy"] == policy) & (table["cause"] == cause)]
-    return rows.sort_values("mean", ascending=not BETTER[statistic], na_position="last", ignore_index=True)
+def ranked(table: pd.DataFrame, statistic: str, policy: str, cause: str = "") -> list[dict[str, Any]]:
+    """The rows of one statistic that say something, the best method first."""
+    asked = {"statistic": statistic, "policy": policy, "cause": cause}
+    rows = [row for row in table.to_dict("records") if all(row[name] == value for name, value in asked.items())]
+    known = [{str(name): value for name, value in row.items()} for row in rows if np.isfinite(row["mean"])]
+    return sorted(known, key=lambda row: row["mean"], reverse=BETTER[statistic])

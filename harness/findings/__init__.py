@@ -1,7 +1,8 @@
 """A saved run to sentences. Each carries the number it states and how sure it is; none is fixed text.
 
 `reading` reads arrays and table, `telling` writes numbers; `effects`, `direct` and `looking` make the sentences about
-heads, what they write straight to the metric, what they look at, and `published` holds others' values against them.
+heads, what they write straight to the metric, and what they look at, `methods` those about attribution methods, and
+`published` holds others' values against them.
 """
 
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from harness.findings import effects
 from harness.findings.direct import direct_parts
 from harness.findings.looking import agreement
+from harness.findings.methods import compared
 from harness.findings.published import published
 from harness.findings.reading import ablated_heads, by_lead
 from harness.findings.sentence import Finding as Finding
@@ -24,7 +26,7 @@ def findings(run: "Run") -> list[Finding]:
     each = [part(run, metric) for part in (effects.helpers, effects.hurters, effects.counts) for metric in metrics]
     each += [found for metric in metrics for found in direct_parts(run, metric)]
     each += [effects.clean(run, metric) for metric in metrics]
-    rest = (*published(run), *effects.rankings(run), *agreement(run), *effects.caution(run))
+    rest = (*published(run), *effects.rankings(run), *agreement(run), *compared(run), *effects.caution(run))
     return [found for found in (*each, *rest) if found is not None]
 
 

@@ -4,7 +4,7 @@
 the numbers, `tables` turns arrays into ``heads.csv``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,20 @@ import yaml
 from harness.config import RequestError
 from harness.results.manifest import read_manifest
 from harness.results.store import digests, read_data
-from harness.results.tables import read_heads
+from harness.results.tables import read_heads, read_methods
 
 
 @dataclass(frozen=True)
 class Run:
-    """A saved run: its spec and manifest, its labelled arrays (read from disk when they are used), its heads."""
+    """A saved run: its spec and manifest, its labelled arrays (read from disk when they are used), its heads,
+    and (where methods were held against causes) its methods."""
 
     path: Path
     spec: dict[str, Any]
     manifest: dict[str, Any]
     data: xr.Dataset
     heads: pd.DataFrame
+    methods: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def __repr__(self) -> str:
         model, prompts = self.spec.get("model", {}).get("name"), self.spec.get("prompts", {}).get("name")
@@ -56,7 +58,7 @@ def open_run(path: str | Path, incomplete: bool = False) -> Run:
     for name in manifest["files"] or {}:
         if not (folder / name).exists():
             raise RequestError("run", path, f"this run is damaged: its {name} is missing")
-    return Run(folder, spec, manifest, data, read_heads(folder))
+    return Run(folder, spec, manifest, data, read_heads(folder), read_methods(folder))
 
 
 def verify(path: str | Path) -> None:

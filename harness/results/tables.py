@@ -11,6 +11,7 @@ import xarray as xr
 
 from harness import stats
 from harness.config import RequestError, StatsSpec
+from harness.faithfulness.tables import COLUMNS as METHODS_COLUMNS
 from harness.metrics import meaning
 from harness.results.store import write_text
 
@@ -36,6 +37,9 @@ HEADS_COLUMNS = (
     "effect_error",
     "roles",
 )
+
+#: Of ``methods.csv``: what is empty there is no number; an empty name is no name.
+_NUMBERS = ("mean", "ci_low", "ci_high", "q_value")
 
 
 def heads_table(data: xr.Dataset, asked: StatsSpec) -> pd.DataFrame:
@@ -92,4 +96,22 @@ def read_heads(run: Path) -> pd.DataFrame:
         raise RequestError("run", run, f"its heads.csv cannot be read ({type(error).__name__})") from None
     if list(table.columns) not in (_columns(False), _columns(True)):
         raise RequestError("run", run, "its heads.csv is damaged: the columns are not those of a table of heads")
+    return table
+
+
+def write_methods(run: Path, table: pd.DataFrame) -> None:
+    """``methods.csv``, whole or not at all."""
+    write_text(run / "methods.csv", table.to_csv(index=False))
+
+
+def read_methods(run: Path) -> pd.DataFrame:
+    """``methods.csv``; empty where no method was held against a cause. Raises `RequestError` if it is damaged."""
+    if not (run / "methods.csv").is_file():
+        return pd.DataFrame(columns=np.array(METHODS_COLUMNS))
+    try:
+        table = pd.read_csv(run / "methods.csv", keep_default_na=False, na_values={name: [""] for name in _NUMBERS})
+    except (OSError, ValueError) as error:
+        raise RequestError("run", run, f"its methods.csv cannot be read ({type(error).__name__})") from None
+    if tuple(table.columns) != METHODS_COLUMNS:
+        raise RequestError("run", run, "its methods.csv is damaged: the columns are not those of a table of methods")
     return table

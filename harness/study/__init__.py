@@ -13,10 +13,11 @@ import numpy as np
 import xarray as xr
 import yaml
 
-from harness import attribution
+from harness import attribution, faithfulness
 from harness.config import Place as Place
 from harness.config import RunSpec
 from harness.execute import Progress, run_stage
+from harness.faithfulness.heads import with_top_head
 from harness.results import manifest, open_run, store, tables
 from harness.results.store import StageFolder
 from harness.study.folder import check_resume, check_same, new_folder, plain
@@ -82,9 +83,13 @@ def _write_results(work: Work, folder: Path, progress: Progress) -> None:
     work.checks = checks_of(data)
     if work.has_rollout:
         data["rollout"] = _rollout(data["pattern"], work.spec)
+    if "attribution" in data:
+        data = _with_agreement(data, work.spec)
     store.write_data(folder, data)
     if "effect" in data:
         tables.write_heads(folder, tables.heads_table(data, work.spec.stats))
+    if "attribution" in data:
+        _write_methods(data, work.spec, folder)
     write_manifest(work, folder, "running")
     draw(open_run(folder, incomplete=True))
 
@@ -94,3 +99,16 @@ def _rollout(pattern: xr.DataArray, spec: RunSpec) -> xr.DataArray:
     rolled = np.stack([attribution.rollout(one.values, **options) for one in pattern])
     note = {"units": "share of attention", "method": f"attention rollout {options}"}
     return xr.DataArray(rolled.astype(np.float32), dims=("prompt", "query", "key"), attrs=note)
+
+
+def _with_agreement(data: xr.Dataset, spec: RunSpec) -> xr.Dataset:
+    """The arrays with the head that matters most beside the methods, and each method's agreement with each cause."""
+    wider = with_top_head(data)
+    return wider.assign(agreement=faithfulness.agreement(wider, spec.attribution.top))
+
+
+def _write_methods(data: xr.Dataset, spec: RunSpec, folder: Path) -> None:
+    """What is claimed of the methods, and of each two of them."""
+    asked = (data, spec.attribution, spec.stats)
+    tables.write_methods(folder, faithfulness.methods_table(*asked))
+    store.write_text(folder / "method_pairs.csv", faithfulness.pairs_table(*asked).to_csv(index=False))

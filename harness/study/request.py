@@ -11,15 +11,17 @@ from harness import ablation, attribution, config, stats, sweep
 from harness.attention import CacheStage
 from harness.config import RequestError, RunSpec
 from harness.execute import Chain, Stage
+from harness.faithfulness.stage import AttributionStage
 from harness.metrics import METRICS, choose
 from harness.models import Model, load_model
 from harness.prompts import Prompts, load_prompts
 
 #: Which parts each runner has.
 PARTS = {
-    "study": ("patterns", "sweep", "rollout"),
+    "study": ("patterns", "sweep", "rollout", "attribution"),
     "cache_attention": ("patterns", "rollout"),
     "ablate_heads": ("sweep",),
+    "compare_attributions": ("patterns", "rollout", "attribution"),
 }
 
 
@@ -60,6 +62,8 @@ def prepare(runner: str, spec: RunSpec) -> Work:
         stages.append(CacheStage.of(model, prompts, spec.cache))
     if "sweep" in parts:
         stages += _sweeps(spec, model, prompts)
+    if "attribution" in parts:
+        stages.append(AttributionStage(model, prompts, spec.attribution))
     work = Work(runner, spec, model, prompts, stages)
     _check_end(parts, work)
     return work

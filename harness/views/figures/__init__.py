@@ -15,6 +15,7 @@ from harness.views.choose import asked_prompts
 from harness.views.figures.base import LOOKS, Look, Picture, as_picture
 from harness.views.figures.effects import effect_map, strongest
 from harness.views.figures.looking import compare
+from harness.views.figures.methods import agreement
 from harness.views.figures.positions import by_position
 
 if TYPE_CHECKING:
@@ -47,3 +48,5 @@ def _drawn(run: "Run", look: Look) -> Iterator[tuple[str, str, str, Figure]]:
     if "pattern" in run.data:
         label = "Rollout, mean pattern, top head"
         yield "rollout", "rollout", label, compare(run, asked_prompts(run)[0], look)
+    if len(run.methods):
+        yield "methods", "methods", "Attribution methods against measured causes", agreement(run, look)

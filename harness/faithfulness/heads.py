@@ -1,0 +1,63 @@
+"""What the head that matters most looks at, as one more method: it too is a guess at where a prediction came from."""
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from harness.hooks import Head
+
+_PATTERN = {"": "pattern", "decoder": "pattern", "cross": "cross_pattern"}
+
+
+def with_top_head(data: xr.Dataset) -> xr.Dataset:
+    """The arrays with one more method, ``attention_L5H1``: the weights of the head with the largest mean effect among
+    those that look from the tokens that are scored. As they are where there are no effects or no patterns.
+
+    The effect is on `loss` where it was measured, else on the first metric. A masked-LM's weights are those on the text
+    as it is, nothing masked.
+    """
+    head = top_head(data)
+    if head is None or f"attention_{head}" in data["method"].values:
+        return data
+    own, source = looked_at(data, head)
+    name = f"attention_{head}"
+    wider = data.reindex({"method": [*data["method"].values, name]})
+    for variable, values in (("attribution", own), ("source_attribution", source)):
+        if variable in wider:
+            wider[variable].loc[{"method": name}] = np.where(_seen(data, variable), values, np.nan)
+            wider[variable].attrs = data[variable].attrs
+    return wider
+
+
+def _seen(data: xr.Dataset, variable: str) -> np.ndarray:
+    """What a target could draw on, [prompt, target_position, position]."""
+    return np.isfinite(data[variable].isel(method=0).values)
+
+
+def top_head(data: xr.Dataset) -> Head | None:
+    """The head with the largest mean effect, of the encoder's none."""
+    if not {"effect", "pattern", "attribution"} <= set(data):
+        return None
+    metrics = [str(name) for name in data["metric"].values]
+    mean = abs(data["effect"].sel(metric="loss" if "loss" in metrics else metrics[0]).mean("prompt"))
+    if "stack" in mean.dims:
+        mean = mean.sel(stack=[name for name in mean["stack"].values if name != "encoder"])
+    if not np.isfinite(mean).any():
+        return None
+    where = {str(name): mean[name].values[at] for name, at in mean.argmax(...).items()}
+    return Head(int(where["layer"]), int(where["head"]), str(where.get("stack", "")))
+
+
+def looked_at(
+    data: xr.Dataset, head: Head
+) -> tuple[Float[np.ndarray, "prompt target position"], Float[np.ndarray, "prompt target source_position"] | float]:
+    """The head's weights from the position of each target, on the prompt's own tokens and on its source's; those of a
+    text's vector are the mean over its tokens."""
+    pattern = data[_PATTERN[head.stack]].sel(layer=head.layer, head=head.head).values.astype(np.float32)
+    if "cosine" in data["explained_value"].attrs["units"]:
+        rows = (pattern.sum(1) / data["length"].values[:, None])[:, None]
+    else:
+        rows = np.take_along_axis(pattern, data["explained"].values.clip(0)[:, :, None], axis=1)
+    if head.stack == "cross":
+        return np.zeros((*rows.shape[:2], data.sizes["position"]), np.float32), rows
+    return rows, 0.0

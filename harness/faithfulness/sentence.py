@@ -1,0 +1,56 @@
+"""The comparison in a sentence: which method comes nearest to the cause, how near, and what a random order reaches."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from harness.faithfulness.tables import ranked
+
+_CAUSE = {
+    "occlude_mask": "putting a mask token in a token’s place",
+    "occlude_unk": "putting the unknown token in a token’s place",
+    "occlude_mean": "putting the mean embedding in a token’s place",
+    "occlude_token": "putting another token in a token’s place",
+    "delete": "deleting a token",
+    "knockout": "letting nobody else read a token",
+}
+_POLICY = {
+    "keep": "over all tokens that could be drawn on",
+    "drop": "over tokens that are neither special, nor first, nor where the prediction is made",
+}
+_NAMES = {"rollout": "attention rollout", "attention_mean": "mean attention", "random": "a random order"}
+
+
+class Answer(NamedTuple):
+    """A sentence, the number it states and its interval."""
+
+    text: str
+    value: float
+    low: float
+    high: float
+
+
+def nearest(table: pd.DataFrame, cause: str, policy: str, confidence: float, level: float) -> Answer | None:
+    """What ``methods.csv`` says of one cause; nothing where no method was compared with it."""
+    rows = ranked(table, "spearman", policy, cause)
+    methods = [row for row in rows if row["method"] != "random"]
+    if not methods:
+        return None
+    first, interval = methods[0], f"{100 * confidence:g} % interval "
+    text = f"Measured by {_CAUSE.get(cause, cause)}, the order of what a prediction came from is told best by "
+    text += f"{first['method']} (Spearman {_number(first, interval)}), {_POLICY[policy]}"
+    shown = [row for row in rows if row["method"] in _NAMES and row is not first]
+    if shown:
+        text += "; " + ", ".join(f"{_NAMES[row['method']]} {_number(row)}" for row in shown)
+    tested = [row["q_value"] for row in methods if np.isfinite(row["q_value"])]
+    if tested:
+        beyond = sum(q < level for q in tested)
+        text += f". {beyond} of {len(tested)} methods differ from a random order (q < {level:g})"
+    return Answer(text + ".", float(first["mean"]), float(first["ci_low"]), float(first["ci_high"]))
+
+
+def _number(row: dict[str, Any], interval: str = "") -> str:
+    known = np.isfinite([row["ci_low"], row["ci_high"]]).all()
+    spread = f" ({interval}{row['ci_low']:.2f} to {row['ci_high']:.2f})" if known else ""
+    return f"{row['mean']:.2f}{spread}".replace("-", "−")
