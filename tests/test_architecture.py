@@ -20,6 +20,7 @@ ORDER = (
     "ablation",
     "sweep",
     "attribution",
+    "faithfulness",
     "results",
     "findings",
     "views",
