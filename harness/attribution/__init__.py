@@ -8,6 +8,7 @@ and a random order as the floor (`chance`); `nodes` makes one graph of an encode
 from harness.attribution.alti import contributions as contributions
 from harness.attribution.chance import random_scores as random_scores
 from harness.attribution.flow import flow as flow
+from harness.attribution.flow import pooled_flow as pooled_flow
 from harness.attribution.gradient_rollout import gradient_weighted as gradient_weighted
 from harness.attribution.nodes import Nodes as Nodes
 from harness.attribution.nodes import joint as joint

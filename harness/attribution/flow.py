@@ -22,7 +22,10 @@ ROUNDING = 1e-6
 
 
 def flow(
-    pattern: Pattern, residual: float = 0.5, head_fusion: str = "mean", queries: Sequence[int] | None = None
+    pattern: Pattern,
+    residual: float = 0.5,
+    head_fusion: str = "mean",
+    queries: Sequence[int] | None = None,
 ) -> Float[np.ndarray, "query key"]:
     """Maximum flow from each query of the last layer to each key of the input, [layer, head, query, key] -> [query,
     key], a number between 0 and 1; rows need not sum to 1, since flows to two keys may use the same pipe.
@@ -32,19 +35,32 @@ def flow(
 
     Raises `RequestError` and ValueError as `rollout` does.
     """
+    steps = _steps(pattern, residual, head_fusion)
+    rows = range(steps.shape[-1]) if queries is None else queries
+    return np.stack([_from(steps, query) for query in rows])
+
+
+def pooled_flow(pattern: Pattern, residual: float = 0.5, head_fusion: str = "mean") -> Float[np.ndarray, " key"]:
+    """Maximum flow to each key from the mean over all positions of the last layer (what a text's vector is made of):
+    from one more node, which has a pipe of 1 / positions to each. Otherwise as `flow`."""
+    steps = _steps(pattern, residual, head_fusion)
+    even = np.full((1, *steps.shape[1:]), 1 / steps.shape[-1])
+    return _from(np.concatenate([steps, even]), 0)
+
+
+def _steps(pattern: Pattern, residual: float, head_fusion: str) -> Float[np.ndarray, "layer query key"]:
+    check_mixing(residual, head_fusion)
+    return with_residual(normalise_rows(FUSIONS[head_fusion](as_pattern(pattern), axis=1)), residual)
+
+
+def _from(steps: Float[np.ndarray, "layer query key"], query: int) -> Float[np.ndarray, " key"]:
+    """The flow from one position of the last layer to each of the input."""
     from scipy.sparse.csgraph import maximum_flow
 
-    values = as_pattern(pattern)
-    check_mixing(residual, head_fusion)
-    steps = with_residual(normalise_rows(FUSIONS[head_fusion](values, axis=1)), residual)
     n_layers, n = steps.shape[:2]
-    pipes = _pipes(steps)
-    rows = range(n) if queries is None else queries
-    reached = _reached(steps)
-    found = np.zeros((len(rows), n))
-    for row, query in enumerate(rows):
-        for key in np.nonzero(reached[query])[0]:
-            found[row, key] = maximum_flow(pipes, n_layers * n + query, int(key), method="dinic").flow_value
+    pipes, found = _pipes(steps), np.zeros(n)
+    for key in np.nonzero(_reached(steps)[query])[0]:
+        found[key] = maximum_flow(pipes, n_layers * n + query, int(key), method="dinic").flow_value
     return found * ROUNDING
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from harness.attribution.chance import random_scores
 from harness.attribution.evidence import Evidence, Scores
-from harness.attribution.flow import flow
+from harness.attribution.flow import flow, pooled_flow
 from harness.attribution.gradient_rollout import gradient_weighted
 from harness.attribution.gradients import gradient_norm, gradient_times_input
 from harness.attribution.rollout import normalise_rows, roll, rollout
@@ -80,8 +80,8 @@ def flowing(evidence: Evidence) -> Scores:
     question, asked = evidence.question, evidence.spec.rollout
     found = []
     for row, own in zip(question.row.tolist(), question.own.tolist(), strict=True):
-        queries = [own] if own >= 0 else None
-        found.append(flow(evidence.pattern[row], asked.residual, asked.head_fusion, queries).mean(axis=0))
+        mixed = (evidence.pattern[row], asked.residual, asked.head_fusion)
+        found.append(flow(*mixed, [own])[0] if own >= 0 else pooled_flow(*mixed))
     return np.stack(found)
 
 
