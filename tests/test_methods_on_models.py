@@ -1,0 +1,372 @@
+"""Each attribution method on real SmolLM2 and MiniLM activations, against numpy on what plain Hugging Face gives."""
+
+from dataclasses import dataclass, replace
+
+import networkx
+import numpy as np
+import pytest
+import torch
+
+import harness
+from harness.attribution import gradients, integrated
+from harness.attribution.evidence import Evidence
+from harness.attribution.methods import METHODS, choose_methods, scored
+from harness.attribution.occlusion import mean_embedding
+from harness.attribution.question import asking, clean_values, thinned
+from harness.config import AttributionSpec, RequestError, RolloutSpec
+from harness.models import sources
+
+pytestmark = pytest.mark.xdist_group("smollm2")
+STEPS = 6
+SPEC = AttributionSpec(steps=STEPS, rollout=RolloutSpec(head_fusion="max"))
+
+
+@dataclass
+class Plain:
+    """One text through a plain Hugging Face model: all in numpy, one row, [layer, head, query, key] and the like."""
+
+    twin: torch.nn.Module
+    ids: torch.Tensor
+    pattern: np.ndarray
+    hidden: np.ndarray
+    right: int = -1
+
+    def loss(self, vectors):
+        """What is explained: the loss of the next token, or minus the vector's length along its clean direction."""
+        if self.right >= 0:
+            return -self.twin(inputs_embeds=vectors).logits[:, -1].log_softmax(-1)[:, self.right]
+        clean = torch.as_tensor(self.hidden[-1]).float().mean(0)
+        return -self.twin(inputs_embeds=vectors).last_hidden_state.mean(1) @ (clean / clean.norm())
+
+    @property
+    def embedded(self):
+        return self.twin.get_input_embeddings()(self.ids).detach()
+
+    def slope(self, vectors):
+        leaf = vectors.clone().requires_grad_(True)
+        return torch.autograd.grad(self.loss(leaf).sum(), leaf)[0].double().numpy()[0]
+
+    def read(self, matrix):
+        """The row of what is explained."""
+        return matrix[-1] if self.right >= 0 else matrix.mean(0)
+
+
+def plainly(twin, ids, right=-1):
+    given = torch.as_tensor(ids)[None]
+    with torch.no_grad():
+        out = twin(given, output_attentions=True, output_hidden_states=True)
+    pattern = np.stack([layer[0].double().numpy() for layer in out.attentions])
+    return Plain(twin, given, pattern, np.stack([h[0].double().numpy() for h in out.hidden_states]), right)
+
+
+@pytest.fixture(scope="module")
+def smol(smollm2):
+    from transformers import AutoModelForCausalLM
+
+    twin = AutoModelForCausalLM.from_pretrained(sources.local_folder(smollm2.spec), attn_implementation="eager").eval()
+    twin.requires_grad_(False)
+    prompts = harness.load_prompts("ioi", smollm2, n=1)
+    question = asking(smollm2, prompts)
+    right = int(prompts.correct[0, prompts.length[0] - 1])
+    return Evidence(question, SPEC, mean_embedding(smollm2)), plainly(twin, prompts.token_id[0], right)
+
+
+@pytest.fixture(scope="module")
+def mini():
+    from transformers import AutoModel
+
+    model = harness.load_model("minilm")
+    twin = AutoModel.from_pretrained(sources.local_folder(model.spec), attn_implementation="eager").eval()
+    twin.requires_grad_(False)
+    prompts = harness.load_prompts("inline", model, text=["The dog chased the cat across the garden."])
+    return Evidence(asking(model, prompts), SPEC, mean_embedding(model)), plainly(twin, prompts.token_id[0])
+
+
+@pytest.fixture(params=["smol", "mini"])
+def both(request):
+    return request.getfixturevalue(request.param)
+
+
+def mixed(pattern, residual=0.5):
+    return residual * np.eye(pattern.shape[-1]) + (1 - residual) * pattern
+
+
+def product(steps):
+    rolled = np.eye(steps.shape[-1])
+    for step in steps:
+        rolled = step @ rolled
+    return rolled
+
+
+def normalised(matrix):
+    return matrix / matrix.sum(-1, keepdims=True)
+
+
+def one(name, evidence):
+    return METHODS[name](evidence)[0]
+
+
+def test_raw_attention(both):
+    evidence, made = both
+    np.testing.assert_allclose(one("attention_mean", evidence), made.read(made.pattern.mean((0, 1))), atol=1e-5)
+    np.testing.assert_allclose(one("attention_last", evidence), made.read(made.pattern[-1].mean(0)), atol=1e-5)
+    chosen = choose_methods(("attention_L3", "attention_L3H2"), evidence.question.model)
+    got = [method(evidence)[0] for method in chosen.values()]
+    want = [made.read(made.pattern[3].mean(0)), made.read(made.pattern[3, 2])]
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_rollout_with_the_options_asked_for(both):
+    evidence, made = both
+    want = made.read(product(mixed(normalised(made.pattern.max(1)))))
+    np.testing.assert_allclose(one("rollout", evidence), want, rtol=1e-3, atol=1e-7)
+    assert one("rollout", evidence).sum() == pytest.approx(1)
+
+
+def test_rollout_without_a_residual_stream(both):
+    evidence, made = both
+    want = made.read(product(made.pattern.mean(1)))
+    np.testing.assert_allclose(one("rollout_plain", evidence), want, rtol=2e-3, atol=1e-7)
+
+
+def test_rollout_against_even_attention(both):
+    evidence, made = both
+    n, layers = made.pattern.shape[-1], len(made.pattern)
+    allowed = np.tril(np.ones((n, n))) if made.right >= 0 else np.ones((n, n))
+    even = product(np.stack([mixed(normalised(allowed))] * layers))
+    want = product(mixed(made.pattern.mean(1))) / np.where(even > 0, even, 1)
+    np.testing.assert_allclose(one("rollout_uniform", evidence), made.read(want), rtol=2e-3, atol=1e-6)
+
+
+def test_rollout_by_effects(both):
+    """The weights are those of the sweep's own zero-ablation."""
+    evidence, made = both
+    question = evidence.question
+    swept = harness.ablate_heads(question.model, question.prompt, metrics=[question.metric])
+    helps = swept.effect.values[0, 0]
+    np.testing.assert_allclose(evidence.helps[0], helps, atol=1e-4)
+    weight = np.clip(helps, 0, None)
+    fused = np.einsum("lh,lhqk->lqk", weight, made.pattern) / weight.sum(1)[:, None, None]
+    np.testing.assert_allclose(one("rollout_effect", evidence), made.read(product(mixed(fused))), rtol=0.02, atol=1e-4)
+
+
+def test_flow(both):
+    """networkx on the same graph, to the tokens with the most and the least."""
+    evidence, made = both
+    steps = mixed(normalised(made.pattern.max(1)))
+    graph = networkx.DiGraph()
+    for layer, query, key in np.argwhere(steps > 1e-6):
+        graph.add_edge((layer + 1, query), (layer, key), capacity=float(steps[layer, query, key]))
+    n, top = steps.shape[-1], (len(steps), steps.shape[-1] - 1)
+    if made.right < 0:
+        top = "pool"
+        for query in range(n):
+            graph.add_edge("pool", (len(steps), query), capacity=1 / n)
+    got = one("flow", evidence)
+    for key in {0, int(got.argmin()), int(got.argsort()[n // 2])}:
+        want = networkx.maximum_flow_value(graph, top, (0, key))
+        assert got[key] == pytest.approx(want, abs=2e-4)
+
+
+def written(made):
+    """From plain weights: x before each attention, what each key adds to each query, and x after it."""
+    smol = made.right >= 0
+    for layer, x in enumerate(made.hidden[:-1]):
+        block = made.twin.model.layers[layer] if smol else made.twin.encoder.layer[layer]
+        own = block.self_attn if smol else block.attention.self
+        v, o = (own.v_proj, own.o_proj) if smol else (own.value, block.attention.output.dense)
+        read = x
+        if smol:
+            gamma, eps = block.input_layernorm.weight.double().numpy(), block.input_layernorm.variance_epsilon
+            read = gamma * x / np.sqrt((x**2).mean(-1, keepdims=True) + eps)
+        values = read @ v.weight.double().numpy().T + (0 if v.bias is None else v.bias.double().numpy())
+        heads, d = made.pattern.shape[1], 64 if smol else 32
+        out = o.weight.double().numpy()
+        share = heads * d // values.shape[1]
+        terms = sum(
+            made.pattern[layer, head][:, :, None]
+            * (values[:, (head // share) * d :][:, :d] @ out[:, head * d :][:, :d].T)[None]
+            for head in range(heads)
+        )
+        bias = 0 if o.bias is None else o.bias.double().numpy()
+        yield x, terms, bias, None if smol else block.attention.output.LayerNorm
+
+
+def test_value_weighted_norms(both):
+    evidence, made = both
+    each = [normalised(np.linalg.norm(terms, axis=-1)) for _, terms, _, _ in written(made)]
+    np.testing.assert_allclose(one("norms", evidence), made.read(np.mean(each, 0)), rtol=1e-3, atol=1e-5)
+
+
+def test_alti(both):
+    """T_ij = Σ_h A_ij W_O^h W_V^g(h) (γ ⊙ x_j / rms x_j) + [i = j] x_i; behind BERT's norm, linear at its own scale."""
+    evidence, made = both
+    steps = []
+    for x, terms, bias, norm in written(made):
+        items = terms + np.eye(len(x))[:, :, None] * x[:, None]
+        whole = items.sum(1) + bias
+        if norm is not None:
+            gamma, beta = norm.weight.detach().double().numpy(), norm.bias.detach().double().numpy()
+            scale = np.sqrt(whole.var(-1) + norm.eps)[:, None]
+            items = gamma * (items - items.mean(-1, keepdims=True)) / scale[:, None]
+            whole = gamma * (whole - whole.mean(-1, keepdims=True)) / scale + beta
+        near = np.abs(whole).sum(-1)[:, None] - np.abs(whole[:, None] - items).sum(-1)
+        steps.append(normalised(np.clip(near, 0, None)))
+    np.testing.assert_allclose(one("alti", evidence), made.read(product(np.stack(steps))), rtol=5e-3, atol=1e-4)
+
+
+def test_gradients(both):
+    evidence, made = both
+    slope, vectors = made.slope(made.embedded), made.embedded.double().numpy()[0]
+    scale = np.linalg.norm(slope, axis=-1)
+    np.testing.assert_allclose(one("gradient", evidence), scale, rtol=5e-3)
+    np.testing.assert_allclose(one("gradient_input", evidence), -(slope * vectors).sum(-1), atol=5e-3 * scale.max())
+
+
+def test_integrated_gradients_point_by_point(both):
+    evidence, made = both
+    x = made.embedded
+    table = made.twin.get_input_embeddings()
+    base = table(torch.arange(table.num_embeddings)).mean(0).detach().expand_as(x)
+    points, weights = np.polynomial.legendre.leggauss(STEPS)
+    way = [made.slope(base + (point + 1) / 2 * (x - base)) for point in points]
+    total = sum(weight / 2 * slope for weight, slope in zip(weights, way, strict=True))
+    want = -(total * (x - base).double().numpy()[0]).sum(-1)
+    got = evidence.integrated
+    np.testing.assert_allclose(got.scores[0], want, rtol=0.02, atol=0.02 * np.abs(want).max())
+    with torch.no_grad():
+        lost = float(made.loss(base) - made.loss(x))
+    assert got.error[0] == pytest.approx(abs(want.sum() - lost), rel=0.05, abs=0.05)
+
+
+def test_gradient_weighted_rollout(both):
+    """The gradients of the plain model's own weights."""
+    evidence, made = both
+    leaf = made.embedded.requires_grad_(True)
+    out = made.twin(inputs_embeds=leaf, output_attentions=True)
+    if made.right >= 0:
+        loss = -out.logits[0, -1].log_softmax(-1)[made.right]
+    else:
+        clean = torch.as_tensor(made.hidden[-1]).float().mean(0)
+        loss = -out.last_hidden_state[0].mean(0) @ (clean / clean.norm())
+    slopes = [-each[0].double().numpy() for each in torch.autograd.grad(loss, out.attentions)]
+    relevance = np.eye(made.pattern.shape[-1])
+    for weights, slope in zip(made.pattern, slopes, strict=True):
+        relevance = relevance + np.clip(weights * slope, 0, None).mean(0) @ relevance
+    np.testing.assert_allclose(one("rollout_gradient", evidence), made.read(relevance), rtol=5e-3, atol=1e-4)
+
+
+# --- identities -------------------------------------------------------------------------------------------------
+
+
+def test_integrated_gradients_are_complete():
+    model = harness.load_model("minilm")
+    question = asking(model, harness.load_prompts("inline", model, text=["The dog chased the cat."]))
+    found = integrated.integrated_gradients(question, mean_embedding(model), 64)
+    assert found.error.max() < 1e-3
+    assert found.scores.sum() > 1
+
+
+@pytest.mark.parametrize("shape", ["gpt2", "llama", "bert", "bert_classifier"])
+def test_integrated_gradients_are_complete_on_every_kind(tiny, shape):
+    model = tiny(shape)
+    given = {"answer": ["neutral"]} if shape == "bert_classifier" else {}
+    prompts = harness.load_prompts("inline", model, text=["When Mary and John went to the store"], **given)
+    question = asking(model, thinned(prompts, 3))
+    found = integrated.integrated_gradients(question, mean_embedding(model), 128)
+    assert found.error.max() < 1e-3
+    assert np.abs(found.scores).max() > 1e-2
+
+
+def linear_model(folder):
+    """A bare BERT of one layer that is linear: LayerNorms so wide that they only centre, even attention, no MLP."""
+    import transformers
+
+    from harness.models.random import byte_tokenizer
+
+    wide, tokenizer = 1e8, byte_tokenizer("linear", like="bert")
+    settings = transformers.BertConfig(
+        vocab_size=len(tokenizer), hidden_size=24, num_hidden_layers=1, num_attention_heads=3, intermediate_size=8,
+        layer_norm_eps=wide**2, architectures=["BertModel"],
+    )  # fmt: skip
+    twin = transformers.BertModel(settings, add_pooling_layer=False).requires_grad_(False)
+    draw = torch.Generator().manual_seed(0)
+    for name, parameter in twin.named_parameters():
+        if "LayerNorm.weight" in name:
+            parameter.fill_(wide)
+        elif any(part in name for part in ("query", "key", "0.output.dense", "LayerNorm.bias")):
+            parameter.zero_()
+        else:
+            parameter.normal_(generator=draw)
+    twin.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return harness.load_model("path", path=str(folder))
+
+
+def test_on_a_linear_one_layer_model_the_gradient_is_the_cause(tmp_path):
+    """Putting zero in a token's place costs exactly gradient × embedding, whichever token."""
+    model = linear_model(tmp_path)
+    question = asking(model, harness.load_prompts("inline", model, text=["Mary went to the store"]))
+    given = gradients.target_rows(question)
+    start = gradients.embedded(model, given)
+    found = gradients.slopes(question, given, start)
+    helped = gradients.gradient_times_input(found, start, question)[0]
+    for node in range(len(question.nodes)):
+        without = start[""].clone()
+        without[:, node] = 0
+        lost = gradients.slopes(question, given, {"": without}).explained - found.explained
+        assert helped[node] == pytest.approx(float(lost), rel=1e-3, abs=1e-3)
+    assert np.abs(helped).max() > 0.1
+    assert integrated.integrated_gradients(question, mean_embedding(model), 1).error[0] < 1e-3
+
+
+# --- every kind of model ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", ["llama", "gemma3", "neox", "bert", "bert_classifier", "t5"])
+def test_every_method_scores_what_a_target_can_see_and_nothing_else(tiny, shape):
+    model = tiny(shape)
+    given = {"t5": {"target": ["a drink to John"]}, "bert_classifier": {"answer": ["neutral"]}}.get(shape, {})
+    prompts = harness.load_prompts("inline", model, text=["When Mary and John went to the store"], **given)
+    evidence = Evidence(asking(model, thinned(prompts, 2)), replace(SPEC, steps=2), mean_embedding(model))
+    methods = dict(METHODS)
+    if shape in ("gemma3", "neox"):
+        with pytest.raises(RequestError, match="attribution.methods=alti: the terms of random's attention do not sum"):
+            methods.pop("alti")(evidence)
+    got = scored(evidence, methods)
+    assert (np.isfinite(got) == evidence.question.visible).all()
+    if shape == "t5":
+        assert (np.abs(got[:, :, : evidence.nodes.source]).sum(-1) > 0).all()
+    for name in ("attention_mean", "rollout", "rollout_plain", "rollout_effect", "norms"):
+        np.testing.assert_allclose(np.nansum(got[list(methods).index(name)], -1), 1, atol=1e-6)
+
+
+def test_the_terms_of_an_attention_sum_to_what_it_writes(tiny):
+    """z through W_O plus its bias is the attention's output, for all heads together and key by key."""
+    from harness.attribution.activations import by_attention
+    from harness.attribution.carried import streams, through_output
+    from harness.attribution.norms import terms
+
+    model = tiny("gpt2")
+    question = asking(model, harness.load_prompts("inline", model, text=["Mary went to the store"]))
+    pattern, value = by_attention(question, ("pattern", "v"))
+    for site, stream in streams(question).items():
+        added = terms(pattern[site][0], through_output(question, site, value[site])[0]).sum(1)
+        want = (stream.after - stream.before)[0].double().numpy() - stream.bias.double().numpy()
+        np.testing.assert_allclose(added, want, atol=1e-5)
+
+
+def test_a_method_that_is_none_is_refused(tiny):
+    with pytest.raises(RequestError, match="attribution.methods=roolout: did you mean 'rollout'"):
+        choose_methods(("roolout",), tiny("llama"))
+    with pytest.raises(RequestError, match="attribution.methods=attention_L7: L7 is outside random: it has layers 0-2"):
+        choose_methods(("attention_L7",), tiny("llama"))
+    with pytest.raises(RequestError, match="what is written does not look into the encoder's heads"):
+        choose_methods(("attention_encoder.L0H1",), tiny("t5"))
+
+
+def test_the_clean_loss_is_what_the_sweep_measures(smol):
+    evidence, _ = smol
+    question = evidence.question
+    swept = harness.ablate_heads(question.model, question.prompt, metrics=["loss"], heads=["L0H0"])
+    assert clean_values(question)[0] == pytest.approx(float(swept.clean[0, 0]), abs=1e-5)
