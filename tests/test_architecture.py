@@ -1,6 +1,8 @@
 """Who may import whom, and that the README's map names every room."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,9 +97,7 @@ def test_a_package_is_known_in_one_place(package, allowed):
     assert {file for file in knowing if file not in allowed and str(Path(file).parent) not in allowed} == set()
 
 
-@pytest.mark.parametrize(
-    "name", ["config", "hooks", "words", "metrics", "stats", "attribution", "results", "views", "findings"]
-)
+@pytest.mark.parametrize("name", ["config", "hooks", "words", "metrics", "stats", "results", "views", "findings"])
 def test_torch_is_not_imported_where_no_model_is(name):
     for path in FILES:
         if room(path) == name:
@@ -105,6 +105,13 @@ def test_torch_is_not_imported_where_no_model_is(name):
                 "torch",
                 "transformers",
             } - torch_in_types(path)
+
+
+@pytest.mark.parametrize("name", ["attribution", "faithfulness", "findings", "views", "results"])
+def test_what_needs_only_arrays_is_had_without_torch(name):
+    """These rooms have files that run models too; what their names give at once does not load torch."""
+    code = f"import sys, harness.{name}; assert 'torch' not in sys.modules, 'torch was loaded'"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def torch_in_types(path):

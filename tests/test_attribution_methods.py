@@ -3,7 +3,7 @@
 import networkx
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import attribution
@@ -22,6 +22,7 @@ def patterns(layers=3, heads=2, size=5, seed=0, causal=True):
 seeds = st.integers(0, 10_000)
 
 
+@settings(deadline=None)
 @given(seeds, st.booleans())
 def test_flow_of_one_layer_is_rollout(seed, causal):
     pattern = patterns(layers=1, seed=seed, causal=causal)
@@ -35,6 +36,7 @@ def test_identity_patterns_give_the_identity():
     np.testing.assert_allclose(attribution.effect_weighted(identity, np.ones((3, 2))), np.eye(4))
 
 
+@settings(deadline=None)
 @given(seeds, st.booleans())
 def test_flow_equals_networkx(seed, causal):
     pattern = patterns(layers=2, size=4, seed=seed, causal=causal)
