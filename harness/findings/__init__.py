@@ -1,7 +1,7 @@
 """A saved run to sentences. Each carries the number it states and how sure it is; none is fixed text.
 
 `reading` reads arrays and table, `telling` writes numbers; `effects`, `direct` and `looking` make the sentences about
-heads, what they write straight to the metric, and what they look at, `methods` those about attribution methods, and
+heads, what they write straight to the metric, what they look at, `methods` those about attribution methods, and
 `published` holds others' values against them.
 """
 

@@ -79,7 +79,7 @@ def _sweeps(spec: RunSpec, model: Model, prompts: Prompts) -> Sequence[Stage | C
 def _check_end(parts: Sequence[str], work: Work) -> None:
     """What the run's end would refuse, asked now: statistics and rollout of next to nothing, and what to show."""
     spec, shown = work.spec, work.spec.show
-    if "sweep" in parts:
+    if {"sweep", "attribution"} & set(parts):
         asked = spec.stats
         stats.summarize(
             np.zeros((1, 1, 1)),
