@@ -42,7 +42,8 @@ def finished(tmp_path_factory):
 
 def test_a_run_leaves_what_the_contract_says(finished):
     there = {path.name for path in finished.iterdir()}
-    assert there == {"spec.yaml", "manifest.json", "stages", "data.zarr", "heads.csv", "report.html", "figures"}
+    tables = {"heads.csv", "methods.csv"}
+    assert there == {"spec.yaml", "manifest.json", "stages", "data.zarr", *tables, "report.html", "figures"}
     assert {path.suffix for path in (finished / "figures").iterdir()} == {".svg", ".png"}
     for stage in ("patterns", "sweep"):
         assert [path.name for path in (finished / "stages" / stage).iterdir()] == ["plan.json"]

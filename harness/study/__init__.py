@@ -89,7 +89,7 @@ def _write_results(work: Work, folder: Path, progress: Progress) -> None:
     if "effect" in data:
         tables.write_heads(folder, tables.heads_table(data, work.spec.stats))
     if "attribution" in data:
-        _write_methods(data, work.spec, folder)
+        _write_methods(data, work, folder)
     write_manifest(work, folder, "running")
     draw(open_run(folder, incomplete=True))
 
@@ -107,8 +107,9 @@ def _with_agreement(data: xr.Dataset, spec: RunSpec) -> xr.Dataset:
     return wider.assign(agreement=faithfulness.agreement(wider, spec.attribution.top))
 
 
-def _write_methods(data: xr.Dataset, spec: RunSpec, folder: Path) -> None:
-    """What is claimed of the methods, and of each two of them."""
-    asked = (data, spec.attribution, spec.stats)
+def _write_methods(data: xr.Dataset, work: Work, folder: Path) -> None:
+    """What is claimed of the methods, and (where they are what is asked) of each two of them."""
+    asked = (data, work.spec.attribution, work.spec.stats)
     tables.write_methods(folder, faithfulness.methods_table(*asked))
-    store.write_text(folder / "method_pairs.csv", faithfulness.pairs_table(*asked).to_csv(index=False))
+    if work.runner == "compare_attributions":
+        store.write_text(folder / "method_pairs.csv", faithfulness.pairs_table(*asked).to_csv(index=False))
