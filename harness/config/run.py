@@ -16,7 +16,7 @@ from harness.config.errors import RequestError, near
 from harness.config.models import ModelSpec
 from harness.config.prompts import PromptSpec
 from harness.config.published import Published
-from harness.config.types import Names, OpenFraction, PathText, Seed, spec
+from harness.config.types import Names, OpenFraction, PathText, PositiveInt, Seed, spec
 
 
 def _listed(value: Any) -> Any:

@@ -86,7 +86,7 @@ class AttributionStage:
         source = 0 if self.prompts.source is None else self.prompts.source.token_id.shape[1]
         return source, self.prompts.token_id.shape[1]
 
-    def plan(self) -> dict[str, Any]:
+    def plan(self, done: xr.Dataset | None = None) -> dict[str, Any]:
         return {
             "batches": batches(self.prompts),
             "methods": list(self.methods),
