@@ -1,8 +1,9 @@
 """ALTI: a token counts by how near what it brought is to what came out.
 
-Ferrando, Gállego & Costa-jussà, "Measuring the Mixing of Contextual Information in the Transformer" (EMNLP 2022),
-equations 9 to 12; for encoder-decoders Ferrando et al., "Towards Opening the Black Box of Neural Machine Translation"
-(EMNLP 2022), where the residual is an item beside the source's tokens.
+Ferrando, Gállego & Costa-jussà, "Measuring the Mixing of Contextual Information in the Transformer" (EMNLP 2022):
+the distance of each term to the whole in L1 norm, what is further than nothing counting as none, rows made to sum to 1
+and multiplied over the layers. For encoder-decoders Ferrando et al., "Towards Opening the Black Box of Neural Machine
+Translation" (EMNLP 2022), where the residual is an item beside the source's tokens.
 """
 
 import numpy as np

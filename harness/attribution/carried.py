@@ -100,7 +100,7 @@ def alti_of(
     """ALTI's contributions in every attention; of a cross attention the last item is the residual.
 
     Pre-norm: T_ij = Σ_h A_ij f_h(x_j), and x_i beside T_ii; they sum to the residual stream after the attention, its
-    bias apart. Post-norm: the same through the layer's norm, with its scale held still (equation 8 of the paper).
+    bias apart. Post-norm: the same through the layer's norm, with its scale held still.
     Raises `RequestError` for a model in which they do not (parallel attention, or a norm of what is written).
     """
     found = {}

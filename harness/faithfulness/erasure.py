@@ -1,7 +1,7 @@
 """Tokens are taken away in the order that a method gives: does the prediction fall as the method says it should?
 
-DeYoung et al. 2020, "ERASER" (arXiv:1911.03429), section 4: comprehensiveness and sufficiency; Petsiuk et al. 2018,
-"RISE" (arXiv:1806.07421), section 4.2: deletion and insertion curves.
+DeYoung et al. 2020, "ERASER" (arXiv:1911.03429): comprehensiveness and sufficiency; Petsiuk et al. 2018, "RISE"
+(arXiv:1806.07421): deletion and insertion curves.
 """
 
 import math
