@@ -197,6 +197,20 @@ class RenderSpec:
 
 
 @spec
+class BenchmarkSpec:
+    """What is timed: a sweep of every `every`-th head by one metric, everywhere or at the last position."""
+
+    model: ModelSpec
+    prompts: PromptSpec
+    metric: Literal["loss", "logit_diff", "prob"] = "loss"
+    positions: Literal["all", "last"] = "all"
+    every: PositiveInt = 1
+    rounds: PositiveInt = 3
+    store: PathText = "results"
+    seed: Seed = 0
+
+
+@spec
 class ReproduceSpec:
     """Which saved run to do again, and where."""
 

@@ -1,0 +1,33 @@
+"""How fast a sweep is beside a loop of whole TransformerLens forwards, in one process, side by side.
+
+python -m experiments.benchmark prompts=ioi metric=logit_diff positions=last
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from experiments._launch import main as launch
+from experiments._launch import tell
+from harness import config
+
+
+def main() -> None:
+    launch("benchmark", timed)
+
+
+def timed(values: dict[str, Any]) -> Path:
+    """The file in which every round stands."""
+    asked = config.parse(config.BenchmarkSpec, values)
+    from harness.benchmark import benchmark
+    from harness.results import store
+
+    found = benchmark(asked, tell)
+    path = Path(asked.store) / "benchmark" / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
+    store.write_text(path, json.dumps(found, indent=1))
+    return path
+
+
+if __name__ == "__main__":
+    main()

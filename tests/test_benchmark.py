@@ -1,0 +1,46 @@
+"""The benchmark's loop is a reference of its own; how long things take is not tested."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import plain
+import pytest
+
+import harness
+from harness import benchmark
+from harness.models import random as random_models
+
+
+@pytest.mark.parametrize("positions", ["all", "last"])
+def test_loop_and_sweep_are_plain_hugging_face(tiny, positions):
+    model = tiny("llama")
+    prompts = harness.load_prompts("ioi", model, n=5)
+    twin = random_models.build("llama", 0)[0].eval()
+    work = benchmark.Work(model, prompts, "logit_diff", model.heads()[::5], positions)
+    loop, sweep = benchmark.lens_loop(work), benchmark.sweep(work)
+    for row in range(5):
+        n = prompts.length[row]
+        token_id, places = prompts.token_id[row, :n], None if positions == "all" else [n - 1]
+        before = plain.logits(twin, token_id)
+        clean = plain.metrics(prompts, row, before, before)["logit_diff"]
+        for at, head in enumerate(work.heads):
+            after = plain.logits(twin, token_id, [head], model.shape.d_head, positions=places)
+            want = plain.metrics(prompts, row, after, before)["logit_diff"] - clean
+            assert (loop[row, at], sweep[row, at]) == pytest.approx((want, want), abs=1e-4)
+
+
+def test_the_command_leaves_every_round(command):
+    code, out, err = command("benchmark", "model=random", "prompts.n=3", "rounds=2", "every=4")
+    found = json.loads(Path(out.splitlines()[-1]).read_text())
+    assert code == 0
+    assert [len(side["seconds"]) for side in found["sides"]] == [2, 2]
+    assert found["sides"][0]["ratio"] == [1.0, 1.0]
+    assert np.isfinite(found["floor_seconds"])
+    assert err.splitlines()[-2].startswith("transformer_lens loop")
+
+
+def test_an_encoder_is_refused(command):
+    code, _, err = command("benchmark", "model=random", "model.shape=bert", "prompts=inline", "prompts.text=[a]")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "the loops are those of a decoder" in err
