@@ -354,7 +354,7 @@ def test_words_and_hidden_special_tokens_and_sentence_pairs(browser, tmp_path):
     browser.wait("document.querySelectorAll('.column.left [role=option]').length === 5")
     browser.hover(".column.left [role=option]:nth-child(4)")
     assert weights_beside(browser, "right") == pytest.approx(merged[4, 1:] / merged[4, 1:].sum(), abs=0.015)
-    assert "Special tokens are hidden" in browser.evaluate("document.querySelector('#head .note').textContent")
+    assert "Special tokens are hidden" in browser.evaluate("document.querySelector('#draw-controls .note').textContent")
     pick(browser, "Sentences", "AB")
     browser.wait("document.querySelectorAll('.column.left [role=option]').length === 2")
     browser.hover(".column.left [role=option]:nth-child(2)")

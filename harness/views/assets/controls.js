@@ -24,7 +24,9 @@ function mountControls(place, state) {
     if (name) picks.querySelector('[data-name="' + name + '"]').focus();
   });
   fill();
-  place.append(picks);
+  const note = make('p', { class: 'note', role: 'status' });
+  state.on('view', () => { note.textContent = viewNote(state); });
+  place.append(picks, note);
 }
 
 // The picked head with another stack, layer or number; a stack that has fewer layers gives its last.

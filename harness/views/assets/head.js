@@ -5,12 +5,11 @@ const QUICK = 100; // tokens that CircuitsVis draws in about a second
 function mountHead(place, state) {
   const parts = {
     title: make('h3', { id: 'picked', tabindex: -1 }),
-    note: make('p', { class: 'note' }),
     thumbs: make('div', { class: 'thumbs', role: 'group', 'aria-label': 'Heads of this layer' }),
     picture: make('div', { class: 'circuitsvis' }),
     facts: make('div', { 'aria-live': 'polite' }),
   };
-  place.append(parts.title, parts.note, parts.thumbs, make('div', { class: 'pair' }, parts.picture, parts.facts));
+  place.append(parts.title, parts.thumbs, make('div', { class: 'pair' }, parts.picture, parts.facts));
   let latest = 0;
   const draw = async () => {
     const mine = ++latest;
@@ -18,7 +17,6 @@ function mountHead(place, state) {
     if (mine !== latest) return;
     const pattern = matrices && matrices.of(state.head);
     parts.title.textContent = named(state.head) + ' on prompt ' + state.prompt;
-    parts.note.textContent = viewNote(state);
     drawThumbs(parts.thumbs, state, matrices);
     await drawPattern(parts.picture, state, pattern);
     if (mine === latest) parts.facts.replaceChildren(...headFacts(state, pattern));
