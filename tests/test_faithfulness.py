@@ -76,6 +76,17 @@ def decoder(tiny):
     return model, prompts, computed(model, prompts, ALL)
 
 
+def test_from_a_notebook_it_is_the_same(decoder):
+    model, prompts, data = decoder
+    got = harness.compare_attributions(model, prompts, ["rollout"], ["delete"], targets=2, special=["drop"])
+    chosen = {"method": ["rollout"]}
+    np.testing.assert_allclose(got.attribution, data.attribution.sel(chosen), atol=1e-6)
+    np.testing.assert_allclose(got.cause, data.cause.sel({"cause_kind": ["delete"]}), atol=1e-5)
+    assert got.agreement.sizes["policy"] == 1
+    with pytest.raises(RequestError, match="^attribution.target=2: there is no such key"):
+        harness.compare_attributions(model, prompts, target=2)
+
+
 def test_arrays_have_the_dimensions_of_the_contract(decoder):
     _, prompts, data = decoder
     assert data.attribution.dims == ("prompt", "method", "target_position", "position")

@@ -1,0 +1,45 @@
+"""Methods and causes of a few prompts, from a notebook."""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+import xarray as xr
+
+from harness import config
+from harness.config import AttributionSpec
+from harness.faithfulness.measures import agreement
+from harness.faithfulness.stage import AttributionStage
+from harness.models import Model
+from harness.prompts import Prompts
+
+
+def compare_attributions(
+    model: Model,
+    prompts: Prompts,
+    methods: str | Iterable[str] = "all",
+    causes: str | Iterable[str] = "auto",
+    **options: Any,
+) -> xr.Dataset:
+    """What each method says the predictions came from, beside what they are measured to have come from.
+
+    Returns `attribution` [prompt, method, target_position, position] and `cause` [prompt, cause_kind, target_position,
+    position] (of an encoder-decoder `source_attribution` and `source_cause` too), `explained` [prompt,
+    target_position] (where each target is predicted; −1: none), `agreement` [statistic, policy, prompt, method,
+    cause_kind], with `fractions` the curves `erased`, and the prompts' own variables. NaN where a target cannot have
+    drawn on a token. `options` are those of `harness.config.AttributionSpec`. The dimension `method` is chosen by
+    ``data.sel({"method": "rollout"})``, since xarray's ``sel(method=…)`` means something else.
+
+    `harness.faithfulness.methods_table` makes claims of it. Raises `RequestError` for what the model does not allow.
+    """
+    asked = {"methods": _listed(methods), "causes": _listed(causes), **options}
+    spec = config.parse(AttributionSpec, {**asdict(AttributionSpec()), **asked}, "attribution.")
+    stage = AttributionStage(model, prompts, spec)
+    plan = stage.plan()
+    units = [stage.compute(plan, unit) for unit in range(len(plan["batches"]))]
+    data = xr.merge([prompts.dataset(), stage.assemble(plan, units)])
+    return data.assign(agreement=agreement(data, spec.top))
+
+
+def _listed(names: str | Iterable[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
