@@ -195,7 +195,9 @@ def _as_setting(text: str, keys: Collection[str], groups: Collection[str]) -> st
     if key in groups and not override.is_delete():
         for choice in _choices(override):
             _check_choice(key, str(choice))
-        return text.lstrip("+")
+        if text[0] == "+":
+            raise RequestError(key, text.partition("=")[2], f"this is chosen without +: {text.lstrip('+')}")
+        return text
     if (config.conf_dir() / key).is_dir() and key not in groups:
         raise RequestError(key, text.partition("=")[2], f"there is no such key; {config.near(key, (*keys, *groups))}")
     return text if text[0] in "+~" else f"++{text}"

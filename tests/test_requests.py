@@ -234,6 +234,7 @@ KEYS = [
     ((*R, "resume="), "resume=: this is empty: say which, or leave the key out"),
     (("study", "model=[random,gpt2]"), "model=['random', 'gpt2']: known: bert"),
     (("study", "++model=nope"), "model=nope: known: bert"),
+    (("study", "+model=random"), "model=random: this is chosen without +: model=random"),
     (("study", "--nope"), "--nope=: unrecognized arguments: --nope; a key is written without dashes: heads=[L5H1]"),
     (("study", "--cfg", "nope"), "--cfg=: argument --cfg/-c: invalid choice: 'nope' (choose from"),
     (("study", "prompts=prose", "prompts.length=7"), "prompts.length=7: input should be greater than or equal to 8"),
