@@ -21,6 +21,7 @@ from harness.hooks import Head
 from harness.models import random as random_models
 from harness.results import manifest
 from harness.sweep import SweepStage
+from harness.sweep.greedy import GreedyStage
 
 TEXTS = ("When Mary and John went to the store", "a drink", "Then the garden, and a flower to the office")
 NAMES = ("loss", "kl", "prob")
@@ -174,6 +175,7 @@ def test_the_size_of_a_chunk_changes_nothing(tiny, chunk):
     prompts = harness.load_prompts("inline", model, text=TEXTS)
     asked = SweepSpec(kind=("cumulative", "pairs"), order=("random",), orders=2, pairs="all")
     for stage in stages_of(model, prompts, asked):
+        assert not isinstance(stage, GreedyStage)
         plan = stage.plan()
         whole = stage.compute(plan, 0)["ablated"]
         np.testing.assert_allclose(stage.compute(plan | {"chunks": [chunk]}, 0)["ablated"], whole, atol=1e-6)

@@ -1,14 +1,16 @@
 """A saved run to sentences. Each carries the number it states and how sure it is; none is fixed text.
 
-`reading` reads arrays and table, `telling` writes numbers; `effects`, `direct` and `looking` make the sentences about
-heads, what they write straight to the metric, what they look at, `methods` those about attribution methods, and
-`published` holds others' values against them.
+`reading` reads arrays and table, `telling` writes numbers, `intervals` makes those that the table does not have;
+`effects`, `direct`, `looking` and `kinds` make the sentences about heads, what they write straight to the metric, what
+they look at and what they do together, `methods` those about attribution methods, and `published` holds others' values
+against them.
 """
 
 from typing import TYPE_CHECKING
 
 from harness.findings import effects
 from harness.findings.direct import direct_parts
+from harness.findings.kinds import together
 from harness.findings.looking import agreement
 from harness.findings.methods import compared
 from harness.findings.published import published
@@ -37,6 +39,7 @@ def findings(run: "Run") -> list[Finding]:
     metrics = by_lead(run)
     each = [part(run, metric) for part in (effects.helpers, effects.hurters, effects.counts) for metric in metrics]
     each += [found for metric in metrics for found in direct_parts(run, metric)]
+    each += together(run)
     each += [effects.clean(run, metric) for metric in metrics]
     rest = (*published(run), *effects.rankings(run), *agreement(run), *compared(run), *effects.caution(run))
     return [found for found in (*each, *rest) if found is not None]

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from harness.findings.reading import Estimate, by_head, claims, effect_of, kind_of, level_of, tested, top_heads, unit
+from harness.findings.intervals import interval
+from harness.findings.reading import by_head, claims, effect_of, level_of, tested, top_heads, unit
 from harness.findings.sentence import Finding
 from harness.findings.telling import signed
 from harness.hooks import Head
-from harness.stats import summarize
 
 if TYPE_CHECKING:
     from harness.results import Run
@@ -34,7 +34,7 @@ def direct_parts(run: "Run", metric: str) -> Iterator[Finding]:
 def _parted(
     run: "Run", metric: str, head: Head, total: Float[np.ndarray, " prompt"], direct: Float[np.ndarray, " prompt"]
 ) -> Finding:
-    rest, straight = _interval(run, total - direct), float(direct.mean())
+    rest, straight = interval(run, total - direct), float(direct.mean())
     text = f"By {metric}, {signed(straight)}{unit(run, metric)} of {head}'s {signed(float(total.mean()))} is direct "
     text += f"(what it writes straight to the output); later layers add {rest.told(signed(rest.mean), '')}"
     if min(-np.sign(straight) * rest.low, -np.sign(straight) * rest.high) > 0:
@@ -51,11 +51,3 @@ def _most_direct(run: "Run", metric: str) -> list[Head]:
 def _told(run: "Run", metric: str, head: Head) -> bool:
     """Whether the head's effect may be spoken of: it is beyond chance, where that was tested."""
     return not tested(run, metric) or claims(run, metric)[head].p_adjusted < level_of(run)
-
-
-def _interval(run: "Run", values: Float[np.ndarray, " prompt"]) -> Estimate:
-    """The mean over prompts with the interval that heads.csv would have for it."""
-    asked = run.spec.get("stats") or {}
-    given = {key: asked[key] for key in ("confidence", "level", "resamples", "seed") if key in asked}
-    row = summarize(values[:, None, None], run.data["cluster"].values, **given).iloc[0]
-    return Estimate(float(values.mean()), float(row["ci_low"]), float(row["ci_high"]), kind_of(run))
