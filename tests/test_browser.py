@@ -367,6 +367,7 @@ def test_tables_are_copied_and_saved(browser, page, run, tmp_path):
     browser.open(page)
     browser.call("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
     browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    browser.wait(INK.replace("{}", ".circuitsvis canvas") + " > 5")  # after which nothing above moves
     browser.click("#numbers .tools button")
     browser.wait("document.querySelector('#numbers .said').textContent === 'copied'")
     copied = browser.evaluate("navigator.clipboard.readText()").splitlines()
