@@ -317,13 +317,15 @@ def test_other_sweeps_have_figures_and_sections(run):
     given = {
         "set_effect": (("metric", "prompt", "set"), np.stack([joint] * 2)),
         "cumulative_effect": (("metric", "prompt", "order", "step"), steps),
+        "cumulative_head": (("order", "step"), np.full((3, 5), "L0H0")),
         "pair_effect": (("metric", "prompt", "pair"), np.stack([joint] * 2)),
         "pair_sum": (("metric", "prompt", "pair"), np.full((2, 3, 3), 0.5)),
         "pair_difference": (("metric", "prompt", "pair"), np.stack([joint - 0.5] * 2)),
     }
     coords = {
         "set": ["movers", "<b>early", "late"],
-        "order": ["effect", "random 0", "random 1"],
+        "order": ["effect", "random 1", "random 2"],
+        "step": [1, 2, 3, 4, 5],
         "head_a": ("pair", [a for a, _ in pairs]),
         "head_b": ("pair", [b for _, b in pairs]),
     }
