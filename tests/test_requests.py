@@ -398,7 +398,7 @@ PROMPTS = [
     (("render",), "run=???: say which: run=…"),
     (("render", "run={here}"), "run={here}: this directory holds no run: it has no manifest.json"),
     (("render", "run={here}/one.txt"), "run={here}/one.txt: there is no such directory"),
-    (("render", "run={here}", "model=random"), "model=random: there is no such key; known: run, show"),
+    (("render", "run={here}", "model=random"), "model=random: there is no such key; known: run"),
     (("render", "run={here}", "show=[3]"), "show=[3]: this cannot stand there"),
     (("render", "run={here}", "show.level=wrd"), "show.level=wrd: known: token"),
 ]

@@ -317,11 +317,15 @@ def test_other_sweeps_have_figures_and_sections(run):
     given = {
         "set_effect": (("metric", "prompt", "set"), np.stack([joint] * 2)),
         "cumulative_effect": (("metric", "prompt", "order", "step"), steps),
+        "cumulative_head": (("order", "step"), np.full((3, 5), "L0H0")),
         "pair_effect": (("metric", "prompt", "pair"), np.stack([joint] * 2)),
+        "pair_sum": (("metric", "prompt", "pair"), np.full((2, 3, 3), 0.5)),
+        "pair_difference": (("metric", "prompt", "pair"), np.stack([joint - 0.5] * 2)),
     }
     coords = {
         "set": ["movers", "<b>early", "late"],
-        "order": ["effect", "random 0", "random 1"],
+        "order": ["effect", "random 1", "random 2"],
+        "step": [1, 2, 3, 4, 5],
         "head_a": ("pair", [a for a, _ in pairs]),
         "head_b": ("pair", [b for _, b in pairs]),
     }
@@ -332,16 +336,28 @@ def test_other_sweeps_have_figures_and_sections(run):
     assert "Ablated: named sets of heads, heads one after another and heads in pairs." in page
     for part in ("sets", "pruning", "pairs"):
         assert f'id="{part}"' in page
-    values, ends = together._beyond_the_sum(replace(run, data=run.data.assign(given).assign_coords(coords)), "loss")
-    alone = run.data["effect"].sel(metric="loss").mean("prompt")
+    values, ends = together._beyond_the_sum(other, "loss")
     assert ends == pairs
-    assert values[2] == pytest.approx(4.0 - float(alone[1, 2]) - float(alone[2, 3]), rel=1e-6)
+    assert values.tolist() == pytest.approx([0.5, 1.5, 3.5])
+
+
+def test_a_matrix_of_pairs_has_its_heads_in_the_order_in_which_they_run(run):
+    ends = [("L10H0", "L2H1"), ("L2H1", "L2H0")]
+    beyond = (("metric", "prompt", "pair"), np.tile([1.0, -2.0], (2, 3, 1)))
+    data = run.data.assign(pair_effect=beyond, pair_difference=beyond)
+    data = data.assign_coords(head_a=("pair", [a for a, _ in ends]), head_b=("pair", [b for _, b in ends]))
+    figure = together.pairs(replace(run, data=data), "loss", figures.LOOKS["screen"])
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["L2H0", "L2H1", "L10H0"]
+    drawn = np.ma.filled(axes.images[0].get_array(), np.nan)
+    np.testing.assert_array_equal(drawn, [[np.nan, -2, np.nan], [-2, np.nan, 1], [np.nan, 1, np.nan]])
 
 
 def test_many_pairs_are_listed(run):
     ends = [(f"L{a}H0", f"L{a}H1") for a in range(30)]
     data = run.data.drop_vars(["effect", "ablated"]).assign(
-        pair_effect=(("metric", "prompt", "pair"), np.tile(np.arange(30.0), (2, 3, 1)))
+        pair_effect=(("metric", "prompt", "pair"), np.tile(np.arange(30.0), (2, 3, 1))),
+        pair_difference=(("metric", "prompt", "pair"), np.tile(np.arange(30.0), (2, 3, 1))),
     )
     coords = {"head_a": ("pair", [a for a, _ in ends]), "head_b": ("pair", [b for _, b in ends])}
     figure = together.pairs(replace(run, data=data.assign_coords(coords)), "loss", figures.LOOKS["screen"])

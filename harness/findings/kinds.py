@@ -154,12 +154,15 @@ def _at_random(drawn: Sequence[int | None], most: int) -> str:
 
 
 def _pairs(run: "Run", metric: str) -> Iterator[Finding]:
-    """The pair that does most beyond its sum, and how many are beyond chance. Differences of distances are not tested:
-    a distance grows with the square of a small change, so that two such changes are more than their sum anyway."""
+    """The pair that does most beyond its sum (of those beyond chance, if there are any), and how many are. Differences
+    of distances are not tested: a distance grows with the square of a small change, so that two such changes are more
+    than their sum anyway."""
     beyond = run.data["pair_difference"].sel(metric=metric).transpose("prompt", "pair")
     distance = meaning_of(run, metric).distance
     table = summary(run, beyond.values.astype(float), distance=distance)
-    at, p_adjusted = int(np.abs(table["effect_mean"].to_numpy()).argmax()), table["p_adjusted"].to_numpy(float)
+    p_adjusted, size = table["p_adjusted"].to_numpy(float), np.abs(table["effect_mean"].to_numpy())
+    known = p_adjusted < level_of(run)
+    at = int(np.where(known, size, -1).argmax() if known.any() else size.argmax())
     about = interval(run, beyond.values[:, at].astype(float))
     joint, alone = (
         float(run.data[name].sel(metric=metric).isel(pair=at).mean()) for name in ("pair_effect", "pair_sum")
@@ -168,9 +171,8 @@ def _pairs(run: "Run", metric: str) -> Iterator[Finding]:
     text = f"By {metric}, {a} and {b} ablated together do {signed(joint)}{unit(run, metric)}, one by one "
     text += f"{signed(alone)} in sum: {about.told(signed(about.mean), unit(run, metric))} beyond it"
     if np.isfinite(p_adjusted[at]):
-        told = p_adjusted[at] < level_of(run)
-        text += f", max-T {chance(p_adjusted[at])}; {_meaning(joint, alone) if told else 'this may be chance'}"
-        sure = int((p_adjusted < level_of(run)).sum())
+        sure = int(known.sum())
+        text += f", max-T {chance(p_adjusted[at])}; {_meaning(joint, alone) if sure else 'this may be chance'}"
         text += f". {sure} of {count(len(table), 'pair')} {'differs' if sure == 1 else 'differ'} from the sum"
         text += f" beyond chance (max-T p < {level_of(run):g})"
     yield Finding(f"{text}.", about.mean, about.low, about.high, "pair_difference")

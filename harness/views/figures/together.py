@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from harness.findings.reading import effect_of, sense, verdict
-from harness.hooks import Head
-from harness.views.figures.base import TONE, Look, map_of, measured, panels, style
+from harness.findings.reading import sense, verdict
+from harness.hooks import STACKS, Head
+from harness.views.figures.base import TONE, Look, map_of, measured, panels, ramp, style
 from harness.views.text import short, visible
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ def sets(run: "Run", metric: str, look: Look, n: int = 20) -> Figure:
             axes.plot([mean - error, mean + error], [row, row], color="black", linewidth=0.9)
         axes.set_yticks(range(len(order)), [short(name, 40) for name in names])
         axes.invert_yaxis()
-        axes.set_xlabel(f"effect on {measured(run, metric)}")
+        kept = "kept" in run.data["set_effect"].attrs.get("together", "")
+        axes.set_xlabel(f"effect{' of keeping only the set' if kept else ''} on {measured(run, metric)}")
     return figure
 
 
@@ -60,10 +61,10 @@ def pruning(run: "Run", metric: str, look: Look) -> Figure:
 
 
 def pairs(run: "Run", metric: str, look: Look) -> Figure:
-    """What two heads do together beyond the sum of what each does alone (where that is known): a matrix of heads, or
-    with many heads a list of the pairs that matter most."""
+    """What two heads do together beyond the sum of what each does alone: a matrix of heads, or with many heads a list
+    of the pairs that matter most."""
     values, ends = _beyond_the_sum(run, metric)
-    heads = sorted({end for pair in ends for end in pair})
+    heads = list(map(str, sorted((Head.parse(end) for end in {end for pair in ends for end in pair}), key=_as_run)))
     if len(heads) > _MATRIX:
         return _listed(run, metric, values, ends, look)
     whole = np.full((len(heads), len(heads)), np.nan)
@@ -74,12 +75,17 @@ def pairs(run: "Run", metric: str, look: Look) -> Figure:
         width = min(look.width, 0.3 * len(heads) + 2.4)
         figure, (axes,) = panels(1, 1, width, width * 0.86)
         axes.set_facecolor("#d9d9d4")
-        low = -most if sense(run, metric) else 0
-        image = axes.imshow(whole if low else np.abs(whole), cmap=map_of(run, metric), vmin=low, vmax=most)
+        colours = map_of(run, metric) if sense(run, metric) else ramp(TONE["hurts"], "#ffffff", TONE["matters"])
+        image = axes.imshow(whole, cmap=colours, vmin=-most, vmax=most, aspect="auto")
         axes.set_xticks(range(len(heads)), heads, rotation=90, fontsize=look.small)
         axes.set_yticks(range(len(heads)), heads, fontsize=look.small)
         figure.colorbar(image, ax=axes, shrink=0.8).set_label(_beyond(run, metric), fontsize=look.small)
     return figure
+
+
+def _as_run(head: Head) -> tuple[int, int, int]:
+    """Heads in the order in which they run."""
+    return (*STACKS, "").index(head.stack), head.layer, head.head
 
 
 def _listed(run: "Run", metric: str, values: np.ndarray, ends: list[tuple[str, str]], look: Look) -> Figure:
@@ -96,22 +102,13 @@ def _listed(run: "Run", metric: str, values: np.ndarray, ends: list[tuple[str, s
 
 def _beyond_the_sum(run: "Run", metric: str) -> tuple[np.ndarray, list[tuple[str, str]]]:
     """For each pair its mean joint effect less the sum of both single effects, and the names of its heads."""
-    joint = run.data["pair_effect"].sel(metric=metric).mean("prompt")
-    ends = [(str(a), str(b)) for a, b in zip(joint["head_a"].values, joint["head_b"].values, strict=True)]
-    return joint.values - _singles(run, metric, ends), ends
-
-
-def _singles(run: "Run", metric: str, ends: list[tuple[str, str]]) -> np.ndarray:
-    """The sum of the single effects of each pair's heads; 0 where single heads were not ablated."""
-    if "effect" not in run.data:
-        return np.zeros(len(ends))
-    alone = {end: effect_of(run, metric, Head.parse(end)).mean() for end in {end for pair in ends for end in pair}}
-    return np.array([alone[a] + alone[b] for a, b in ends])
+    beyond = run.data["pair_difference"].sel(metric=metric).mean("prompt")
+    ends = zip(beyond["head_a"].values, beyond["head_b"].values, strict=True)
+    return beyond.values.astype(float), [(str(a), str(b)) for a, b in ends]
 
 
 def _beyond(run: "Run", metric: str) -> str:
-    what = "effect of both less the sum of each" if "effect" in run.data else "effect of both"
-    return f"{what}, {measured(run, metric)}"
+    return f"effect of both less the sum of each, {measured(run, metric)}"
 
 
 def _tone(run: "Run", metric: str, effect: float) -> str:
