@@ -399,7 +399,7 @@ def test_a_function_that_edits_in_place_still_touches_only_the_asked_positions(t
     prompts = harness.load_prompts("ioi", model, n=2)
     got = harness.ablate_heads(model, prompts, lambda z, head: z.zero_(), NAMES, HEADS, positions="last")
     want = harness.ablate_heads(model, prompts, "zero", NAMES, HEADS, positions="last")
-    np.testing.assert_array_equal(got.effect.values, want.effect.values)
+    np.testing.assert_allclose(got.effect.values, want.effect.values, atol=1e-5)
 
 
 def test_a_function_is_a_metric(tiny):
@@ -429,7 +429,7 @@ def test_a_table_of_heads_can_be_made_of_a_function_too(tiny):
     got = harness.ablate_heads(model, harness.load_prompts("ioi", model, n=4), "zero", ["kl", second_choice], HEADS)
     table = heads_table(got, StatsSpec(resamples=50))
     assert table.groupby("metric").size().to_dict() == {"kl": 3, "second_choice": 3}
-    assert table[table.metric == "kl"].p_value.isna().all()
+    assert table[table.metric == "kl"].p_value.notna().all()  # against random edits
     assert table[table.metric == "second_choice"].p_value.notna().all()
 
 
@@ -562,12 +562,12 @@ REFUSED = [
     (
         TWO,
         {"metrics": [one_number]},
-        "metrics=one_number: a metric gives a tensor [target], here of 10; this gave shape ()",
+        "metrics=one_number: a metric gives a tensor [target], here of 5; this gave shape ()",
     ),
     (
         TWO,
         {"metrics": [not_a_tensor]},
-        "metrics=not_a_tensor: a metric gives a tensor [target], here of 10; this gave f",
+        "metrics=not_a_tensor: a metric gives a tensor [target], here of 5; this gave f",
     ),
 ]
 

@@ -141,7 +141,7 @@ class ShowSpec:
 
     prompts: tuple[int, ...] = ()
     heads: Names = ()
-    level: Literal["token"] = "token"
+    level: Literal["token", "word"] = "token"
 
 
 @spec

@@ -15,6 +15,8 @@ from harness.hooks import Head
 if TYPE_CHECKING:
     from harness.results import Run
 
+_WORTH = 0.1  # a direct effect that is less than this share of the total is nothing to make up for
+
 
 def direct_parts(run: "Run", metric: str) -> Iterator[Finding]:
     """The effects of two heads, the one with the largest effect and the one with the largest direct effect, parted
@@ -37,7 +39,8 @@ def _parted(
     rest, straight = interval(run, total - direct), float(direct.mean())
     text = f"By {metric}, {signed(straight)}{unit(run, metric)} of {head}'s {signed(float(total.mean()))} is direct "
     text += f"(what it writes straight to the output); later layers add {rest.told(signed(rest.mean), '')}"
-    if min(-np.sign(straight) * rest.low, -np.sign(straight) * rest.high) > 0:
+    against = min(-np.sign(straight) * rest.low, -np.sign(straight) * rest.high)
+    if against > 0 and abs(straight) > _WORTH * abs(float(total.mean())):
         text += f": they make up for {min(100, -100 * rest.mean / straight):.0f} % of it (self-repair)"
     return Finding(f"{text}.", straight, rest.low, rest.high, "direct")
 

@@ -51,18 +51,17 @@ class Batch:
             for first in range(0, len(chosen), at_once):
                 chunk = chosen[first : first + at_once]
                 end = engine.run_ablated(self.model, part, [from_there(todo[at], start) for at in chunk], self.check)
-                measured = engine.by_target(self.model, part, end, self.metrics)
-                values[:, :, chunk] = self._by_prompt(part, measured).transpose(0, 2, 1)
+                values[:, :, chunk] = self._by_prompt(part, end, len(chunk)).transpose(0, 2, 1)
         return values
 
-    def _by_prompt(
-        self, part: Clean, measured: Float[Tensor, "metric copy scored"]
-    ) -> Float[np.ndarray, "metric copy prompt"]:
-        """The mean over each prompt's targets; those before the part are as they were."""
-        if part.read is not None:
-            whole = self._unharmed.expand(-1, measured.shape[1], -1).clone()
-            whole[:, :, part.read] = measured
-            measured = whole
+    def _by_prompt(self, part: Clean, end: Tensor, n: int) -> Float[np.ndarray, "metric intervention prompt"]:
+        """The metrics from the ends of the residual stream, the mean over each prompt's targets; those before the part
+        are as they were."""
+        measured = self._unharmed.expand(-1, n, -1).clone()
+        if part.read is None:
+            measured = engine.by_target(self.model, part, end, self.metrics)
+        elif len(part.read):
+            measured[:, :, part.read] = engine.by_target(self.model, part, end, self.metrics)
         return _plain(self.whole.targets.mean_by_prompt(measured))
 
     def spot_check(self, one: Intervention, ablated: Float[np.ndarray, "metric prompt"]) -> None:

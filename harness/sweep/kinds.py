@@ -38,6 +38,8 @@ def stages(
             model, prompts, interventions, metrics, ablation, positions, kind=kind, memory=asked.memory, seed=seed
         )
 
+    if positions == "each" and len(asked.kind) > 1:
+        raise RequestError("ablation.positions", "each", "sweep one kind at each position in turn: sweep.kind=single")
     others: list[Swept] = []
     for kind in asked.kind:
         if kind == "cumulative":
