@@ -154,14 +154,21 @@ def test_only_heads_beyond_chance_are_named_where_heads_were_tested(tmp_path):
     heads = run.heads.assign(p_adjusted=0.3)
     said = texts(replace(run, heads=heads))
     assert said[0].startswith("By logit_diff, no head helps beyond chance; the largest such effect is L1H2's, −")
-    assert said[0].endswith("max-T p 0.3.")
+    assert "max-T p 0.3" in said[0]
     only = heads["p_adjusted"].where((heads["layer"] != 0) | (heads["head"] != 1), 0.01)
     assert "Next" not in texts(replace(run, heads=heads.assign(p_adjusted=only)))[0]
 
 
 def test_few_clusters_are_said(tmp_path):
     run = with_claims(fake_run(tmp_path, n_prompts=6))  # four templates
-    assert texts(run)[-1].startswith("The tests flip signs of whole clusters of prompts, and there are 4: with fewer")
+    assert texts(run)[-1] == (
+        "With 4 clusters of prompts nothing can be significant at the level 0.05: a test that flips the signs of whole "
+        "clusters needs 6."
+    )
+    some = run.heads.assign(n_clusters=8)
+    assert texts(replace(run, heads=some))[-1].startswith(
+        "The tests flip signs of whole clusters of prompts, and there are"
+    )
     many = run.heads.assign(n_clusters=32)
     assert not any("flip signs" in text for text in texts(replace(run, heads=many)))
 
@@ -223,3 +230,19 @@ def test_numbers_are_written_for_readers():
     ]
     assert [chance(p) for p in (0.0001, 0.0123, 1.0)] == ["p < 0.001", "p 0.012", "p 1"]
     assert [signed(v) for v in (0.0, 2.6117, -2.6117)] == ["0", "+2.61", "−2.61"]
+
+
+def test_a_weak_head_is_said_to_need_more_prompts(tmp_path):
+    run = fake_run(tmp_path, n_prompts=6)
+    noise = np.array([3.0, -2.0, 2.0, -2.5, 1.0, -1.0])
+
+    def weak(effect):
+        effect[...] = 0.0
+        effect.loc[{"metric": "logit_diff", "layer": 1, "head": 2}] = noise
+
+    run = with_claims(with_effect(run, weak))
+    data = run.data.assign(cluster=("prompt", [f"template {number}" for number in range(6)]))
+    said = texts(with_claims(replace(run, data=data)))[0]
+    standard_error = noise.std(ddof=1) / np.sqrt(6)
+    needed = 6 * (1.96 * standard_error / noise.mean()) ** 2
+    assert f"about {np.ceil(needed):.0f} such prompts would separate it from zero" in said

@@ -27,7 +27,7 @@ from harness.findings.reading import (
 from harness.findings.sentence import Finding
 from harness.findings.telling import chance, count, listed, number, signed
 from harness.hooks import Head
-from harness.stats import rank_correlation
+from harness.stats import clusters_needed, prompts_to_separate, rank_correlation, reachable
 from harness.stats.summary import SYMMETRY_FROM
 
 if TYPE_CHECKING:
@@ -61,8 +61,18 @@ def _strongest(run: "Run", metric: str, way: int) -> Finding | None:
         return _about_heads(run, metric, word, named)
     about, p = estimate(run, metric, ranked[0]), claimed.get(ranked[0], Claim()).p_adjusted
     text = f"By {metric}, no head {word} beyond {_chance(run, metric)}; the largest such effect is {ranked[0]}'s, "
-    text += f"{about.told(signed(about.mean), unit(run, metric))}, max-T {chance(p)}."
+    text += f"{about.told(signed(about.mean), unit(run, metric))}, max-T {chance(p)}"
+    text += f"{_more_prompts(run, metric, ranked[0])}."
     return Finding(text, about.mean, about.low, about.high, "effect")
+
+
+def _more_prompts(run: "Run", metric: str, head: Head) -> str:
+    """How many prompts of this kind would keep the head's mean away from zero, where that can be told."""
+    effect, clusters = effect_of(run, metric, head), run.data["cluster"].values
+    needed = None if meaning_of(run, metric).distance else prompts_to_separate(effect, clusters)
+    if needed is None or needed <= len(effect):
+        return ""
+    return f"; if that is what it does, about {needed} such prompts would separate it from zero"
 
 
 def _chance(run: "Run", metric: str) -> str:
@@ -145,7 +155,13 @@ def caution(run: "Run") -> Iterator[Finding]:
     flipped = [metric for metric in by_lead(run) if not meaning_of(run, metric).distance]
     told = [claim for metric in flipped for claim in claims(run, metric).values() if np.isfinite(claim.p_adjusted)]
     clusters = int(min((claim.n_clusters for claim in told), default=SYMMETRY_FROM))
-    if clusters < SYMMETRY_FROM:
+    if told and not reachable(clusters, level_of(run)):
+        text = (
+            f"With {count(clusters, 'cluster')} of prompts nothing can be significant at the level {level_of(run):g}: "
+        )
+        text += f"a test that flips the signs of whole clusters needs {clusters_needed(level_of(run))}."
+        yield Finding(text, float(clusters), np.nan, np.nan, "heads.csv")
+    elif clusters < SYMMETRY_FROM:
         text = f"The tests flip signs of whole clusters of prompts, and there {'is' if clusters == 1 else 'are'} "
         text += f"{clusters}: with fewer than {SYMMETRY_FROM} they hold only where effects are about symmetric around "
         text += "zero when a head does nothing; read p-values near the level with doubt."

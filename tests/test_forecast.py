@@ -1,0 +1,51 @@
+"""What a run will cost is said before it begins, and what cannot be held is refused."""
+
+import shutil
+from collections import namedtuple
+
+import pytest
+
+import harness
+from harness import study
+from harness.attention import CacheStage
+from harness.config import RequestError, RunSpec, parse
+
+Usage = namedtuple("Usage", "total used free")
+BERT = {"model": {"name": "random", "source": "random", "shape": "bert"}}
+TEXT = {"prompts": {"name": "inline", "text": ["Mary gave a drink", "the store"]}}
+
+
+def dry(tmp_path, **asked):
+    said = []
+    place = study.Place(store=str(tmp_path / "store"), dry_run=True)
+    run = study.run("study", parse(RunSpec, {**BERT, **TEXT, **asked}), place, lambda *_: None, said.append)
+    assert run is None
+    assert not (tmp_path / "store").exists()
+    return said
+
+
+def test_a_masked_lm_says_its_rows_before_it_starts(tmp_path, tiny):
+    prompts = harness.load_prompts("inline", tiny("bert"), text=TEXT["prompts"]["text"])
+    rows = int(prompts.target.sum())
+    (swept,) = [line for line in dry(tmp_path) if line.startswith("sweep: ")]
+    # the mean share of the blocks that follow a head, 12 heads in 3 layers, and the clean run
+    forwards = rows * (1 + 12 * (1 + 2 / 3 + 1 / 3) / 3)
+    assert f"2 prompts ({rows} rows, each scored token masked in a row of its own) × 12 interventions" in swept
+    assert f"the work of {forwards:.0f} forwards of one row" in swept
+
+
+def test_the_size_of_what_is_kept_is_that_of_the_arrays(tiny):
+    model = tiny("gpt2")
+    prompts = harness.load_prompts("ioi", model, n=4)
+    also = ("z", "q", "k", "v", "scores", "resid")
+    data = harness.cache_attention(model, prompts, "float16", also=also)
+    kept = sum(data[name].nbytes for name in ("pattern", *also))
+    assert CacheStage(model, prompts, "float16", also).n_bytes() == kept
+
+
+def test_a_disk_that_cannot_hold_it_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9 - 1000, 1000))
+    with pytest.raises(RequestError, match=r"cache.also=z: keeping pattern, z takes up to .* MB, and 0.0 MB are free"):
+        dry(tmp_path, cache={"also": ["z"]})
+    with pytest.raises(RequestError, match=r"store=.*: keeping pattern takes up to"):
+        dry(tmp_path)
