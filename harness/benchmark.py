@@ -174,7 +174,7 @@ def _floor(work: Work) -> float:
     Counted are the matrices of the blocks that follow each head, on the tokens that can change, and the unembedding at
     the scored positions; not counted are the products of queries and keys and everything that is no matrix product.
     """
-    shape, plain = work.model.shape, work.model.bridge.original_model
+    shape, plain = work.model.shape, hooks.plain_model(work.model.bridge)
     inside = sum(parameter.numel() for parameter in plain.base_model.parameters() if parameter.ndim == 2)
     embeddings = sum(module.weight.numel() for module in plain.modules() if isinstance(module, torch.nn.Embedding))
     per_block = (inside - embeddings) / shape.n_layers
@@ -190,7 +190,7 @@ def _rate(width: int, device: str) -> float:
     best = 0.0
     for _ in range(8):
         started = time.perf_counter()
-        a @ b
+        torch.mm(a, b)
         if device != "cpu":
             torch.cuda.synchronize()
         best = max(best, 4096 * width * 4 * width / (time.perf_counter() - started))

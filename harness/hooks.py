@@ -199,6 +199,11 @@ def blocks(bridge: Any) -> list[Any]:
     return list(bridge.blocks)
 
 
+def plain_model(bridge: Any) -> Any:
+    """The Hugging Face model inside."""
+    return bridge.original_model
+
+
 def decoder_stack(bridge: Any) -> Any | None:
     """The torch module that runs the decoder's blocks over what the encoder gave, in an encoder-decoder."""
     return bridge.original_model.decoder if hasattr(bridge, "encoder_blocks") else None

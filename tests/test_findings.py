@@ -244,5 +244,5 @@ def test_a_weak_head_is_said_to_need_more_prompts(tmp_path):
     data = run.data.assign(cluster=("prompt", [f"template {number}" for number in range(6)]))
     said = texts(with_claims(replace(run, data=data)))[0]
     standard_error = noise.std(ddof=1) / np.sqrt(6)
-    needed = 6 * (1.96 * standard_error / noise.mean()) ** 2
+    needed = 6 * (1.959964 * standard_error / noise.mean()) ** 2
     assert f"about {np.ceil(needed):.0f} such prompts would separate it from zero" in said

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from harness.results import Run
 
 _NAMED = 3  # heads in one sentence
+_ROUNDING = 1e-7  # a mean effect that is no larger is none
 _RIGHT_ABOVE = {"logit_diff": 0.0, "accuracy": 0.5}
 
 
@@ -49,7 +50,8 @@ def hurters(run: "Run", metric: str) -> Finding | None:
 
 def _strongest(run: "Run", metric: str, way: int) -> Finding | None:
     """The heads with the largest effects of one sign; where heads were tested, only those beyond chance are named."""
-    ranked = [head for head in top_heads(run, metric, len(ablated_heads(run))) if _mean(run, metric, head) * way > 0]
+    heads = top_heads(run, metric, len(ablated_heads(run)))
+    ranked = [head for head in heads if _mean(run, metric, head) * way > _ROUNDING]
     if not ranked:
         return None
     word = verdict(run, metric, float(way))
