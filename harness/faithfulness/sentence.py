@@ -51,10 +51,8 @@ def nearest(
         beyond = sum(q < level for q in tested)
         text += f". {beyond} of {len(tested)} methods differ from a random order (q < {level:g})"
     elif tested:
-        text += (
-            f". Whether that is beyond chance takes at least {clusters_needed(level)} clusters of prompts, here are "
-        )
-        text += str(n_clusters)
+        needed = clusters_needed(level)
+        text += f". Whether that is beyond chance takes at least {needed} clusters of prompts, here are {n_clusters}"
     return Answer(text + ".", float(first["mean"]), float(first["ci_low"]), float(first["ci_high"]))
 
 
