@@ -288,7 +288,7 @@ def table_of(**means):
 
 def test_the_sentence_names_the_nearest_method_and_changes_with_the_data():
     first = table_of(rollout=(-0.2, 0.4), alti=(0.58, 0.01), random=(0.01, np.nan))
-    said = nearest(first, "knockout", "drop", 0.95, 0.05)
+    said = nearest(first, "knockout", "drop", 0.95, 0.05, 8)
     assert said.text == (
         "Measured by letting nobody else read a token, the order of what a prediction came from is told best by alti "
         "(Spearman 0.58 (95 % interval 0.48 to 0.68)), over tokens that are neither special, nor first, nor where the "
@@ -296,9 +296,11 @@ def test_the_sentence_names_the_nearest_method_and_changes_with_the_data():
         "methods differ from a random order (q < 0.05)."
     )
     assert (said.value, said.low) == (0.58, pytest.approx(0.48))
-    other = nearest(table_of(rollout=(0.3, np.nan), alti=(0.1, np.nan)), "knockout", "drop", 0.95, 0.05)
+    other = nearest(table_of(rollout=(0.3, np.nan), alti=(0.1, np.nan)), "knockout", "drop", 0.95, 0.05, 8)
     assert "best by rollout (Spearman 0.30" in other.text
-    assert nearest(table_of(), "knockout", "drop", 0.95, 0.05) is None
+    few = nearest(first, "knockout", "drop", 0.95, 0.05, 4)
+    assert few.text.endswith("Whether that is beyond chance takes at least 6 clusters of prompts, here are 4.")
+    assert nearest(table_of(), "knockout", "drop", 0.95, 0.05, 8) is None
 
 
 # --- runs -----------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from harness.faithfulness.tables import ranked
+from harness.stats import clusters_needed, reachable
 
 _CAUSE = {
     "occlude_mask": "putting a mask token in a token’s place",
@@ -31,7 +32,9 @@ class Answer(NamedTuple):
     high: float
 
 
-def nearest(table: pd.DataFrame, cause: str, policy: str, confidence: float, level: float) -> Answer | None:
+def nearest(
+    table: pd.DataFrame, cause: str, policy: str, confidence: float, level: float, n_clusters: int
+) -> Answer | None:
     """What ``methods.csv`` says of one cause; nothing where no method was compared with it."""
     rows = ranked(table, "spearman", policy, cause)
     methods = [row for row in rows if row["method"] != "random"]
@@ -44,9 +47,12 @@ def nearest(table: pd.DataFrame, cause: str, policy: str, confidence: float, lev
     if shown:
         text += "; " + ", ".join(f"{_NAMES[row['method']]} {_number(row)}" for row in shown)
     tested = [row["q_value"] for row in methods if np.isfinite(row["q_value"])]
-    if tested:
+    if tested and reachable(n_clusters, level):
         beyond = sum(q < level for q in tested)
         text += f". {beyond} of {len(tested)} methods differ from a random order (q < {level:g})"
+    elif tested:
+        needed = clusters_needed(level)
+        text += f". Whether that is beyond chance takes at least {needed} clusters of prompts, here are {n_clusters}"
     return Answer(text + ".", float(first["mean"]), float(first["ci_low"]), float(first["ci_high"]))
 
 

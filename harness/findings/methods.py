@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from harness.faithfulness.sentence import nearest
 from harness.findings.reading import level_of
 from harness.findings.sentence import Finding
@@ -18,6 +20,7 @@ def compared(run: "Run") -> Iterator[Finding]:
     policies = [str(name) for name in run.data["policy"].values]
     confidence = float(run.spec.get("stats", {}).get("confidence", 0.95))
     cause, policy = str(run.data["cause_kind"].values[0]), "drop" if "drop" in policies else policies[0]
-    said = nearest(run.methods, cause, policy, confidence, level_of(run))
+    n_clusters = len(np.unique(run.data["cluster"].values))
+    said = nearest(run.methods, cause, policy, confidence, level_of(run), n_clusters)
     if said is not None:
         yield Finding(*said, "methods.csv")
