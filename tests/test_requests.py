@@ -169,7 +169,7 @@ KEYS = [
     ),
     (
         (*ABLATE, "sweep.kind=[single,layer]", "ablation.positions=each"),
-        "ablation.positions=each: sweep.kind=layer takes",
+        "ablation.positions=each: sweep one kind at each position",
     ),
     ((*ABLATE, "sweep.memory=inf"), "sweep.memory=inf: input should be a finite number"),
     ((*ABLATE, "sweep.metod=fast"), "sweep.metod=fast: there is no such key; known: kind"),
@@ -400,7 +400,7 @@ PROMPTS = [
     (("render", "run={here}/one.txt"), "run={here}/one.txt: there is no such directory"),
     (("render", "run={here}", "model=random"), "model=random: there is no such key; known: run"),
     (("render", "run={here}", "show=[3]"), "show=[3]: this cannot stand there"),
-    (("render", "run={here}", "show.level=wrd"), "show.level=wrd: known: token"),
+    (("render", "run={here}", "show.level=wrd"), "show.level=wrd: did you mean 'word'?"),
 ]
 
 
