@@ -386,6 +386,11 @@ def test_words_are_joined_from_their_pieces_or_read_as_they_stand():
     word = np.array([0, 1, 1, 2])
     assert words_of(["[CLS]", "un", "##quiet", " rug"], word) == ["[CLS]", "unquiet", "rug"]
     assert words_of(["<0xE2>", "a", "b", "c"], word, ["犬", "猫", "", "x"]) == ["犬", "猫", "x"]
+    assert words_of(["[CLS]", "a", "b", "[SEP]"], np.array([0, 1, 1, 2]), ["", "ab", "", ""]) == [
+        "[CLS]",
+        "ab",
+        "[SEP]",
+    ]
     assert words_of(["<b>", "\x00", "", " "], word) == ["<b>", "⟨U+0000⟩", "␣"]
 
 

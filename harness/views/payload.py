@@ -220,12 +220,16 @@ def _side(row: xr.Dataset, of: str) -> dict:
 
 
 def words_of(tokens: Iterable[object], word: np.ndarray, texts: Iterable[object] | None = None) -> list[str]:
-    """Each word as text: as it stands at the word's first token in ``texts``, or else its tokens joined."""
+    """Each word as text: as it stands at the word's first token in ``texts``; where that is empty (a special token is
+    no text) or there are none, its tokens joined."""
     joined = [""] * (int(word.max(initial=-1)) + 1)
-    for piece, number in zip(tokens if texts is None else texts, word, strict=True):
-        inner = texts is None and joined[number]
-        joined[number] += str(piece).removeprefix("##") if inner else str(piece)
-    return [visible(text.strip() or text) for text in joined]
+    for piece, number in zip(tokens, word, strict=True):
+        joined[number] += str(piece).removeprefix("##") if joined[number] else str(piece)
+    whole = [""] * len(joined)
+    for text, number in zip([] if texts is None else texts, word, strict=texts is not None):
+        whole[number] += str(text)
+    shown = [text or pieces for text, pieces in zip(whole, joined, strict=True)]
+    return [visible(text.strip() or text) for text in shown]
 
 
 def _said(row: xr.Dataset, name: str) -> str:
