@@ -77,7 +77,12 @@ class SweepSpec:
     Orders and pairs go by the leading metric, `logit_diff` where there is one and else the first. Where they need the
     effects of single heads and ``single`` is not among the kinds, single heads are swept first.
 
-    `memory` is a ceiling in GB on the activations of one chunk.
+    `method` says how single heads are swept. ``exact``: in the model's own precision. ``fast``: matrix products in
+    bf16, and a random share `verify` of the heads and the `verify_top` strongest again exactly. ``screen``: by a
+    gradient at `steps` points from the clean run towards all heads ablated, and the `verify_top` strongest exactly.
+    `direct` says whether what they write straight to the output is measured too.
+
+    `memory` is a ceiling in GB on the activations of one chunk; by default a quarter of what is free.
     """
 
     kind: Kinds = ("single",)
@@ -88,7 +93,12 @@ class SweepSpec:
     until: Until = 20
     pairs: Pairs = "effect"
     top: Annotated[int, Field(ge=2)] = 10
-    memory: Annotated[float, Field(gt=0)] = 2.0
+    method: Literal["exact", "fast", "screen"] = "exact"
+    verify: Annotated[float, Field(gt=0, le=1)] = 0.05
+    verify_top: PositiveInt = 20
+    steps: PositiveInt = 1
+    direct: bool = True
+    memory: Annotated[float, Field(gt=0)] | None = None
 
     def __post_init__(self) -> None:
         asked, given = {*self.kind}, ",".join(self.kind)
@@ -97,11 +107,18 @@ class SweepSpec:
             if kinds and value and value != field.default and not asked & {*kinds}:
                 say = " or ".join(f"sweep.kind={kind}" for kind in kinds)
                 raise RequestError("sweep.kind", given, f"it does not read sweep.{field.name}, so say {say}")
+        for key, methods in _METHODS_THAT_READ.items():
+            value = getattr(self, key)
+            if value != type(self).__dataclass_fields__[key].default and self.method not in methods:
+                say = " or ".join(f"sweep.method={method}" for method in methods)
+                raise RequestError(f"sweep.{key}", value, f"sweep.method={self.method} does not read it; say {say}")
         if {"set", "keep"} <= asked:
             remedy = "both are set_effect of the same names; make it two runs: -m sweep.kind=set,keep"
             raise RequestError("sweep.kind", given, remedy)
 
 
+#: Keys that only some methods read.
+_METHODS_THAT_READ = {"verify": ("fast",), "verify_top": ("fast", "screen"), "steps": ("screen",)}
 #: Keys that only some kinds of sweep read.
 _READ_BY: dict[str, tuple[Kind, ...]] = {
     "sets": ("set", "keep"),

@@ -2,8 +2,8 @@
 
 `reading` reads arrays and table, `telling` writes numbers, `intervals` makes those that the table does not have;
 `effects`, `direct`, `looking` and `kinds` make the sentences about heads, what they write straight to the metric, what
-they look at and what they do together, `methods` those about attribution methods, and `published` holds others' values
-against them.
+they look at and what they do together, `quick` those about how far fast sweeps and screens can be trusted, `methods`
+those about attribution methods, and `published` holds others' values against them.
 """
 
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from harness.findings.kinds import together
 from harness.findings.looking import agreement
 from harness.findings.methods import compared
 from harness.findings.published import published
+from harness.findings.quick import blind, quick
 from harness.findings.reading import ablated_heads, by_lead, text_of
 from harness.findings.sentence import Finding as Finding
 from harness.findings.telling import count, listed, named
@@ -37,11 +38,19 @@ _OTHERWISE = {
 def findings(run: "Run") -> list[Finding]:
     """What the run shows, the answer first. A run without effects or without patterns says what it can."""
     metrics = by_lead(run)
-    each = [part(run, metric) for part in (effects.helpers, effects.hurters, effects.counts) for metric in metrics]
+    each: list[Finding | None] = [*blind(run)]
+    each += [part(run, metric) for part in (effects.helpers, effects.hurters, effects.counts) for metric in metrics]
     each += [found for metric in metrics for found in direct_parts(run, metric)]
     each += together(run)
     each += [effects.clean(run, metric) for metric in metrics]
-    rest = (*published(run), *effects.rankings(run), *agreement(run), *compared(run), *effects.caution(run))
+    rest = (
+        *quick(run),
+        *published(run),
+        *effects.rankings(run),
+        *agreement(run),
+        *compared(run),
+        *effects.caution(run),
+    )
     return [found for found in (*each, *rest) if found is not None]
 
 

@@ -3,6 +3,7 @@
 An encoder-decoder has a column `stack` before the layer.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -73,12 +74,31 @@ def _of_metric(data: xr.Dataset, name: str, asked: StatsSpec) -> pd.DataFrame:
         seed=asked.seed,
         distance=metric.distance,
         null=data["null_effect"].sel(metric=name) if metric.distance and "null_effect" in data else None,
+        tested=int(data["estimate"].sel(metric=name).notnull().any("prompt").sum()) if "estimate" in data else None,
     )
     if "direct" in data:
-        direct = data["direct"].sel(metric=name).mean("prompt")
-        where = {dim: xr.DataArray(table[dim].to_numpy()) for dim in direct.dims}
-        table["direct_mean"] = direct.sel(where).values
-    return table.assign(metric=name, method=effect.attrs.get("method", "exact"))
+        table["direct_mean"] = _at(data["direct"].sel(metric=name).mean("prompt"), table)
+    return _with_method(table, data, name).assign(metric=name)
+
+
+def _at(values: xr.DataArray, table: pd.DataFrame) -> np.ndarray:
+    """Values [layer, head] of the heads of a table."""
+    return values.sel({dim: xr.DataArray(table[dim].to_numpy()) for dim in values.dims}).values
+
+
+def _with_method(table: pd.DataFrame, data: xr.Dataset, name: str) -> pd.DataFrame:
+    """The table with how each head was measured: how far a fast effect may be off; a screen's estimates, those of heads
+    that it left at that too."""
+    said = data["effect"].attrs
+    if "exact" not in data:
+        return table.assign(method=said.get("method", "exact"))
+    if "estimate" in data:
+        mean = data["estimate"].sel(metric=name).mean("prompt")
+        every = mean.to_series().dropna().rename("estimate").reset_index()
+        table = table.merge(every, on=list(mean.dims), how="outer")
+    exact = _at(data["exact"], table)
+    error = json.loads(said["errors"])[name]["rms"] if "errors" in said else np.nan
+    return table.assign(method=np.where(exact, "exact", said["method"]), effect_error=np.where(exact, 0.0, error))
 
 
 def write_heads(run: Path, table: pd.DataFrame) -> None:

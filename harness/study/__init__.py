@@ -26,6 +26,7 @@ from harness.study.forecast import forecast
 from harness.study.record import checks_of, write_manifest
 from harness.study.request import Work, check_names
 from harness.study.request import prepare as prepare
+from harness.sweep import with_found
 from harness.views.draw import draw
 
 
@@ -78,7 +79,7 @@ def _write_results(work: Work, folder: Path, progress: Progress) -> None:
     data = work.prompts.dataset()
     for stage in work.stages:
         found = run_stage(stage, StageFolder(folder / "stages" / stage.name), progress, data)
-        data = xr.merge([data, found], join="exact", compat="no_conflicts", combine_attrs="drop_conflicts")
+        data = with_found(data, found)
         write_manifest(work, folder, "running")  # a process that is killed leaves the time it has taken so far
     work.checks = checks_of(data)
     if work.has_rollout:

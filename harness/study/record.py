@@ -1,5 +1,6 @@
 """What is known of a run, written into its manifest as it goes on."""
 
+import json
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -15,13 +16,17 @@ from harness.sweep import Swept, alike, tolerance
 
 
 def checks_of(data: xr.Dataset) -> dict[str, Any] | None:
-    """What the arrays say of all units' checks, those of an earlier process too."""
+    """What the arrays say of all units' checks, those of an earlier process too, and of how far a quick look was
+    off."""
     found = [array.attrs for array in data.data_vars.values() if "edits_verified" in array.attrs]
     if not found:
         return None
+    said = data["effect"].attrs if "effect" in data else {}
+    quick = {key: json.loads(said[key]) for key in ("errors", "screen") if key in said}
     return {
         "edits_verified": sum(int(each["edits_verified"]) for each in found),
         "plain_forward_difference": max(float(each["plain_forward_difference"]) for each in found),
+        **({"method": said["method"], "heads_verified": int(said["verified"]), **quick} if quick else {}),
     }
 
 
