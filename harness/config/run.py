@@ -54,6 +54,8 @@ Kinds = Annotated[tuple[Kind, ...], BeforeValidator(_listed), Field(min_length=1
 Orders = Annotated[
     tuple[Literal["effect", "estimate", "random", "greedy"], ...], BeforeValidator(_listed), Field(min_length=1)
 ]
+Method = Literal["exact", "fast", "screen"]
+Methods = Annotated[tuple[Method, ...], BeforeValidator(_listed), Field(min_length=1)]
 Until = Annotated[str | int | float, BeforeValidator(_until)]
 Pairs = Annotated[str | tuple[tuple[str, str], ...], BeforeValidator(_pairs)]
 Also = Annotated[tuple[Literal["z", "q", "k", "v", "scores", "resid"], ...], BeforeValidator(_listed)]
@@ -93,7 +95,7 @@ class SweepSpec:
     until: Until = 20
     pairs: Pairs = "effect"
     top: Annotated[int, Field(ge=2)] = 10
-    method: Literal["exact", "fast", "screen"] = "exact"
+    method: Method = "exact"
     verify: Annotated[float, Field(gt=0, le=1)] = 0.05
     verify_top: PositiveInt = 20
     steps: PositiveInt = 1
@@ -215,12 +217,15 @@ class RenderSpec:
 
 @spec
 class BenchmarkSpec:
-    """What is timed: a sweep of every `every`-th head by one metric, everywhere or at the last position."""
+    """What is timed: a sweep of every `every`-th head by one metric, everywhere or at the last position, by each of
+    `methods`; `memory` as in `SweepSpec`."""
 
     model: ModelSpec
     prompts: PromptSpec
     metric: Literal["loss", "logit_diff", "prob"] = "loss"
     positions: Literal["all", "last"] = "all"
+    methods: Methods = ("exact", "fast", "screen")
+    memory: Annotated[float, Field(gt=0)] | None = None
     every: PositiveInt = 1
     rounds: PositiveInt = 3
     store: PathText = "results"
