@@ -30,6 +30,7 @@ def derivatives(
     model: Model, clean: Clean, edits: Edits, metrics: Sequence[str | Function], opened: float
 ) -> Float[Tensor, "metric prompt site head"]:
     """Each prompt's metrics derived by each head's gate, where the gates of all heads in `edits` are `opened` so far.
+    Of `clean` only its rows and targets are run again, and what distances compare with.
 
     Sites are in the order of `edits`; a head without an edit has no gate, and 0.
     """

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from harness.ablation import Intervention, asked, by_site, positions
+from harness.ablation import Intervention, applied, asked, by_site, positions
 from harness.hooks import Part
 from harness.prompts import batches
 from harness.sweep import engine
@@ -60,23 +60,25 @@ class ScreenStage:
         sweep, numbers = self.sweep, plan["batches"][unit]
         prompts = sweep.prompts.take(numbers)
         (where,) = positions.turns(sweep.positions, asked(sweep.model, prompts)[0])
-        clean = engine.run_clean(sweep.model, prompts, sweep.metrics)
         estimates, ablated = [], []
         for draw in range(sweep.ablation.draws):
             together = Intervention(self._heads, sweep.ablation.prepare(plan, numbers, sweep.sites, draw), where)
-            estimates.append(self._estimate(clean, together))
-            end = engine.run_plainly(sweep.model, clean, together)
-            ablated.append(plain(engine.measure(sweep.model, clean, end, sweep.metrics))[:, 0])
+            with applied(sweep.model, together):
+                ran = engine.run_clean(sweep.model, prompts, sweep.metrics)
+            if ran.logits is not None:  # distances are from the clean run
+                ran.logits = engine.run_clean(sweep.model, prompts, sweep.metrics).logits
+            estimates.append(self._estimate(ran, together))
+            ablated.append(plain(engine.measure(sweep.model, ran, ran.end, sweep.metrics))[:, 0])
         return {"estimate": np.mean(estimates, axis=0), "ablated": np.mean(ablated, axis=0)}
 
     @property
     def _heads(self) -> tuple[Part, ...]:
         return tuple(head for heads in self.sweep.groups.values() for head in heads)
 
-    def _estimate(self, clean: Clean, together: Intervention) -> np.ndarray:
+    def _estimate(self, ran: Clean, together: Intervention) -> np.ndarray:
         """[metric, prompt, group]: the mean derivative along the way."""
         edits, (model, metrics) = by_site(together.edits(slice(None))), (self.sweep.model, self.sweep.metrics)
-        points = [derivatives(model, clean, edits, metrics, step / self.steps) for step in range(self.steps)]
+        points = [derivatives(model, ran, edits, metrics, step / self.steps) for step in range(self.steps)]
         sites = {site: at for at, site in enumerate(edits)}
         by_head = np.array([(sites[head.site], head.head) for head in self._heads]).T
         return plain(torch.stack(points).mean(0))[:, :, *by_head]

@@ -20,7 +20,8 @@ from harness.sweep.groups import Groups
 from harness.sweep.labels import EFFECT, TOGETHER, gathered, labelled
 from harness.sweep.room import free
 
-#: Tokens that go through a block together. More rows are not faster on a CPU, and cost page faults (see LOG.md).
+#: Tokens that go through a block together on a CPU, where more are not faster and cost page faults (see LOG.md). It is
+#: not tuned by the clock: numbers would then depend on how busy the machine is, in their last digits.
 CHUNK_TOKENS = 4096
 #: Activations that live at once for one token of one row, in multiples of d_model and of n_heads × keys.
 _WIDTHS = 24
@@ -111,11 +112,12 @@ class SweepStage:
         return free(self.model.device) * _SHARE_OF_FREE if self.memory is None else self.memory * 1e9
 
     def _chunk(self, batch: list[int]) -> int:
-        """How many interventions go through together for this batch of prompts."""
+        """How many interventions go through together for this batch of prompts; on an accelerator, what fits."""
         length = int(self.prompts.width[batch].max())
         shape = self.model.shape
         bytes_per_token = 4 * _WIDTHS * shape.d_model + 12 * shape.n_heads * length
-        tokens = min(CHUNK_TOKENS, int(self.budget / bytes_per_token))
+        fitting = int(self.budget / bytes_per_token)
+        tokens = min(CHUNK_TOKENS, fitting) if self.model.device == "cpu" else fitting
         return max(1, tokens // (self._rows(batch) * length))
 
     def work(self, plan: Mapping[str, Any]) -> tuple[int, float]:
