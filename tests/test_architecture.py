@@ -23,6 +23,7 @@ ORDER = (
     "sweep",
     "attribution",
     "faithfulness",
+    "roles",
     "results",
     "findings",
     "views",

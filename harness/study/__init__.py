@@ -86,7 +86,7 @@ def _write_results(work: Work, folder: Path, progress: Progress) -> None:
     if "attribution" in data:
         data = _with_agreement(data, work.spec)
     store.write_data(folder, data)
-    if "effect" in data:
+    if {"effect", "role_given"} & set(data):
         tables.write_heads(folder, tables.heads_table(data, work.spec.stats))
     if "attribution" in data:
         _write_methods(data, work, folder)

@@ -15,14 +15,20 @@ from harness.faithfulness.stage import AttributionStage
 from harness.metrics import METRICS, choose
 from harness.models import Model, load_model
 from harness.prompts import Prompts, load_prompts
+from harness.roles.sets import RoleSetsStage
+from harness.roles.stage import RolesStage
+from harness.sweep import SweepStage, Swept
 
 #: Which parts each runner has.
 PARTS = {
-    "study": ("patterns", "sweep", "rollout", "attribution"),
+    "study": ("patterns", "sweep", "rollout", "attribution", "roles"),
     "cache_attention": ("patterns", "rollout"),
     "ablate_heads": ("sweep",),
     "compare_attributions": ("patterns", "rollout", "attribution"),
+    "profile_heads": ("patterns", "rollout", "roles", "role_sets"),
 }
+#: The stages that ablate.
+Ablating = Swept | RoleSetsStage
 
 
 @dataclass
@@ -60,6 +66,10 @@ def prepare(runner: str, spec: RunSpec) -> Work:
     parts, stages = PARTS[runner], list[Stage | Chain]()
     if "patterns" in parts:
         stages.append(CacheStage.of(model, prompts, spec.cache))
+    if "roles" in parts or ("sweep" in parts and sweep.goes_by_roles(spec.sweep)):
+        stages.append(RolesStage(model, prompts, spec.roles, spec.stats))
+    if "role_sets" in parts and spec.roles.sets:
+        stages.append(_role_sets(spec, model, prompts))
     if "sweep" in parts:
         stages += _sweeps(spec, model, prompts)
     if "attribution" in parts:
@@ -76,10 +86,19 @@ def _sweeps(spec: RunSpec, model: Model, prompts: Prompts) -> Sequence[Stage | C
     return sweep.stages(model, prompts, spec.sweep, heads, metrics, made, positions, spec.seed)
 
 
+def _role_sets(spec: RunSpec, model: Model, prompts: Prompts) -> RoleSetsStage:
+    """The stage that ablates the heads of each role together."""
+    made, positions = ablation.build(spec.ablation, model, prompts)
+    metrics, heads = choose(spec.metrics, prompts), sweep.groups(model, list(spec.heads))
+    memory = spec.sweep.memory
+    swept = SweepStage(model, prompts, heads, metrics, made, positions, kind="set", memory=memory, seed=spec.seed)
+    return RoleSetsStage(swept, spec.roles.sets, spec.roles.seed)
+
+
 def _check_end(parts: Sequence[str], work: Work) -> None:
     """What the run's end would refuse, asked now: statistics and rollout of next to nothing, and what to show."""
     spec, shown = work.spec, work.spec.show
-    if {"sweep", "attribution"} & set(parts):
+    if {"sweep", "attribution", "roles"} & set(parts):
         asked = spec.stats
         stats.summarize(
             np.zeros((1, 1, 1)),

@@ -118,7 +118,7 @@ def _sections(run: "Run", drawn: Sequence[Picture], left_out: str) -> list[Secti
         sections += [_head(run, left_out), _head_view(), _model_view(), _compare(run, drawn)]
     if "attribution" in run.data or "cause" in run.data:
         sections.append(_sources())
-    if len(run.heads):
+    if "effect" in run.data:
         sections.append(_numbers(run))
     sections.append(Section("prompts", "The prompts", tables.prompts(run)))
     sections.append(_how(run))
