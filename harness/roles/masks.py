@@ -90,12 +90,12 @@ def weights(mask: Mask, seen: Seen) -> Float[np.ndarray, "query key"] | None:
     return (inside & rows[:, None]).astype(np.float32) / rows.sum() if rows.any() else None
 
 
-def share(pattern: Float[np.ndarray, "*head query key"], mask: Mask, seen: Seen) -> Float[np.ndarray, "*head"]:
+def share(pattern: Float[np.ndarray, "head query key"], mask: Mask, seen: Seen) -> Float[np.ndarray, " head"]:
     """The mean attention of the counted rows on the mask's keys, 0 to 1; NaN where no row counts."""
     factor = weights(mask, seen)
     if factor is None:
-        return np.full(pattern.shape[:-2], np.nan)
-    return np.einsum("...qk,qk->...", pattern, factor)
+        return np.full(len(pattern), np.nan)
+    return pattern.reshape(len(pattern), -1) @ factor.ravel()
 
 
 def by_chance(mask: Mask, seen: Seen, rng: np.random.Generator) -> Mask:

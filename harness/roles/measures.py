@@ -72,7 +72,7 @@ def _shares(pattern: Patterns, seen: Seen, mask: Mask, draws: list[Callable[[], 
         drawn = [weights(*draw()) for draw in draws[start : start + size]]
         some = np.stack([np.zeros_like(factor) if each is None else each for each in drawn])
         null.append(some.reshape(len(some), -1) @ flat.T)
-    return Measured(flat @ factor.ravel(), np.concatenate(null))
+    return Measured(masks.share(pattern, mask, seen), np.concatenate(null))
 
 
 # --- shapes of patterns -----------------------------------------------------------------------------------------
