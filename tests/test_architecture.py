@@ -24,6 +24,7 @@ ORDER = (
     "attribution",
     "faithfulness",
     "roles",
+    "compare",
     "results",
     "findings",
     "views",

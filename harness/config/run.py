@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
-from pydantic_core import PydanticCustomError
+from pydantic_core import ArgsKwargs, PydanticCustomError
 
 from harness.config.ablation import AblationSpec, ZeroAblation
 from harness.config.attribution import AttributionSpec
+from harness.config.crossing import other_model
 from harness.config.errors import RequestError, near
 from harness.config.models import ModelSpec
 from harness.config.prompts import PromptSpec
@@ -154,6 +155,13 @@ class RolesSpec:
 
 
 @spec
+class CompareSpec:
+    """How two models are compared: with patterns as they are, or without special tokens and rows renormalised."""
+
+    special: Literal["keep", "drop"] = "keep"
+
+
+@spec
 class ShowSpec:
     """What the report opens with: prompts by number, heads by name, tokens or words."""
 
@@ -171,7 +179,10 @@ class ExecuteSpec:
 
 @spec
 class RunSpec:
-    """Everything one run asks for. What only decides where it is written is not in here."""
+    """Everything one run asks for. What only decides where it is written is not in here.
+
+    `other` is the model that `model` is compared with (`harness.config.crossing.other_model` says how it is written).
+    """
 
     model: ModelSpec
     prompts: PromptSpec
@@ -187,6 +198,16 @@ class RunSpec:
     show: ShowSpec = Field(default_factory=ShowSpec)
     published: tuple[Published, ...] = ()
     seed: Seed = 0
+    other: ModelSpec | None = None
+    compare: CompareSpec = Field(default_factory=CompareSpec)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_other(cls, values: Any) -> Any:
+        given = values.kwargs if isinstance(values, ArgsKwargs) else values
+        if not isinstance(given, Mapping) or given.get("other") is None:
+            return values
+        return {**given, "other": other_model(given.get("model"), given["other"])}
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

@@ -10,10 +10,12 @@ import pandas as pd
 import xarray as xr
 
 from harness import stats
+from harness.compare.tables import changes_columns
 from harness.config import RequestError, StatsSpec
 from harness.faithfulness.tables import COLUMNS as METHODS_COLUMNS
 from harness.metrics import meaning
 from harness.results.store import write_text
+from harness.roles import roles_joined
 
 HEADS_COLUMNS = (
     "metric",
@@ -40,6 +42,8 @@ HEADS_COLUMNS = (
 
 #: Of ``methods.csv``: what is empty there is no number; an empty name is no name.
 _NUMBERS = ("mean", "ci_low", "ci_high", "q_value")
+#: Of ``changes.csv``, the same.
+_MEASURED = [name for name in changes_columns(False) if not name.startswith(("metric", "roles", "significant"))]
 
 
 def heads_table(data: xr.Dataset, asked: StatsSpec) -> pd.DataFrame:
@@ -49,7 +53,7 @@ def heads_table(data: xr.Dataset, asked: StatsSpec) -> pd.DataFrame:
     its heads are ranked only. Roles are those of `role_given`; a run that looked for roles and ablated no single heads
     has one row for each head, and no metric in it.
     """
-    roles = _roles(data)
+    roles = roles_joined(data["role_given"]) if "role_given" in data else None
     if "effect" in data:
         table = pd.concat([_of_metric(data, str(name), asked) for name in data["metric"].values], ignore_index=True)
         table = table if roles is None else table.merge(roles, how="left")
@@ -57,17 +61,6 @@ def heads_table(data: xr.Dataset, asked: StatsSpec) -> pd.DataFrame:
         assert roles is not None
         table = roles
     return table.reindex(columns=_columns("stack" in table))
-
-
-def _roles(data: xr.Dataset) -> pd.DataFrame | None:
-    """The roles of each head, joined by ``;``, where they were looked for."""
-    if "role_given" not in data:
-        return None
-    given = data["role_given"]
-    flat = given.stack(which=[dim for dim in given.dims if dim != "role"]).transpose("which", "role")
-    names = given["role"].values.astype(object)
-    table = flat.indexes["which"].to_frame(index=False)
-    return table.assign(roles=[";".join(names[row]) for row in flat.values])
 
 
 def _columns(stacks: bool) -> list[str]:
@@ -132,4 +125,23 @@ def read_methods(run: Path) -> pd.DataFrame:
         raise RequestError("run", run, f"its methods.csv cannot be read ({type(error).__name__})") from None
     if tuple(table.columns) != METHODS_COLUMNS:
         raise RequestError("run", run, "its methods.csv is damaged: the columns are not those of a table of methods")
+    return table
+
+
+def write_changes(run: Path, table: pd.DataFrame) -> None:
+    """``changes.csv``, whole or not at all."""
+    write_text(run / "changes.csv", table.to_csv(index=False))
+
+
+def read_changes(run: Path) -> pd.DataFrame:
+    """``changes.csv``; empty where no two models with the same heads were compared. Raises `RequestError` if it is
+    damaged."""
+    if not (run / "changes.csv").is_file():
+        return pd.DataFrame(columns=np.array(changes_columns(False)))
+    try:
+        table = pd.read_csv(run / "changes.csv", keep_default_na=False, na_values={name: [""] for name in _MEASURED})
+    except (OSError, ValueError) as error:
+        raise RequestError("run", run, f"its changes.csv cannot be read ({type(error).__name__})") from None
+    if list(table.columns) not in (changes_columns(False), changes_columns(True)):
+        raise RequestError("run", run, "its changes.csv is damaged: the columns are not those of a table of changes")
     return table
