@@ -8,3 +8,4 @@ that the prompts give. `judged` and `scores` make claims of scores, `repeats` ma
 
 from harness.roles.having import roles_joined as roles_joined
 from harness.roles.names import ROLES as ROLES
+from harness.roles.names import meaning_of as meaning_of
