@@ -23,6 +23,8 @@ ORDER = (
     "sweep",
     "attribution",
     "faithfulness",
+    "roles",
+    "compare",
     "results",
     "findings",
     "views",

@@ -38,10 +38,12 @@ from harness.config.published import Published as Published
 from harness.config.run import NOT_IN_HASH as NOT_IN_HASH
 from harness.config.run import BenchmarkSpec as BenchmarkSpec
 from harness.config.run import CacheSpec as CacheSpec
+from harness.config.run import CompareSpec as CompareSpec
 from harness.config.run import ExecuteSpec as ExecuteSpec
 from harness.config.run import Place as Place
 from harness.config.run import RenderSpec as RenderSpec
 from harness.config.run import ReproduceSpec as ReproduceSpec
+from harness.config.run import RolesSpec as RolesSpec
 from harness.config.run import RunSpec as RunSpec
 from harness.config.run import ShowSpec as ShowSpec
 from harness.config.run import StatsSpec as StatsSpec

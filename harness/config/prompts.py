@@ -61,7 +61,9 @@ class ProsePrompts:
 @spec
 class FilePrompts:
     """The rows of a file; `column` and the keys after it name its columns, which mean what they mean in
-    `InlinePrompts`; `tags` are columns that travel with the results. `n` rows are drawn, or all are taken."""
+    `InlinePrompts`; `tags` are columns that travel with the results. `relations` names a column of syntactic relations,
+    each written ``name(head, dependent)``, such as ``nsubj(barked, dog); det(dog, the#2)`` (the second "the"). `n` rows
+    are drawn, or all are taken."""
 
     name: Literal["file"]
     path: PathText
@@ -72,6 +74,7 @@ class FilePrompts:
     distractor: str | None = None
     cluster: str | None = None
     counterfactual: str | None = None
+    relations: str | None = None
     tags: Names = ()
     n: PositiveInt | None = None
     seed: Seed = 0

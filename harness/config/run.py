@@ -6,17 +6,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
-from pydantic_core import PydanticCustomError
+from pydantic_core import ArgsKwargs, PydanticCustomError
 
 from harness.config.ablation import AblationSpec, ZeroAblation
 from harness.config.attribution import AttributionSpec
+from harness.config.crossing import other_model
 from harness.config.errors import RequestError, near
 from harness.config.models import ModelSpec
 from harness.config.prompts import PromptSpec
 from harness.config.published import Published
-from harness.config.types import Names, OpenFraction, PathText, PositiveInt, Seed, spec
+from harness.config.types import Count, Names, OpenFraction, PathText, PositiveInt, Seed, spec
 
 
 def _listed(value: Any) -> Any:
@@ -46,7 +47,7 @@ def _pairs(value: Any) -> Any:
         isinstance(pair, list | tuple) and [type(name) for name in pair] == [str, str] for pair in listed
     ):
         return tuple(map(tuple, listed))
-    return _worded(value, ("effect", "direct", "all"), "a list of pairs such as [[L0H1,L1H2]]")
+    return _worded(value, ("effect", "direct", "role", "all"), "a list of pairs such as [[L0H1,L1H2]]")
 
 
 Kind = Literal["single", "layer", "mlp", "set", "keep", "cumulative", "pairs"]
@@ -74,7 +75,7 @@ class SweepSpec:
     most, or least.
 
     ``pairs``: two heads together, and what that does beyond the sum of each: among the `top` heads by ``effect`` or
-    ``direct`` effect, ``all`` pairs, or those listed.
+    ``direct`` effect; the `top` heads of each ``role`` among themselves; ``all`` pairs, or those listed.
 
     Orders and pairs go by the leading metric, `logit_diff` where there is one and else the first. Where they need the
     effects of single heads and ``single`` is not among the kinds, single heads are swept first.
@@ -155,6 +156,31 @@ class CacheSpec:
 
 
 @spec
+class RolesSpec:
+    """When a head gets a role, and what its roles are measured on.
+
+    A role is given where the score is beyond `draws` draws of chance with all heads taken together (``stats.level``)
+    and at least `threshold` of the way from chance to 1. Induction, duplicate tokens and copying are measured on `n`
+    texts of `length` random tokens and the same again, all other roles on the prompts. `sets` is how many random sets
+    of as many heads each role's heads are ablated beside (0: none are ablated).
+    """
+
+    threshold: OpenFraction = 0.4
+    draws: PositiveInt = 200
+    n: PositiveInt = 8
+    length: Annotated[int, Field(ge=4)] = 24
+    sets: Count = 20
+    seed: Seed = 0
+
+
+@spec
+class CompareSpec:
+    """How two models are compared: with patterns as they are, or without special tokens and rows renormalised."""
+
+    special: Literal["keep", "drop"] = "keep"
+
+
+@spec
 class ShowSpec:
     """What the report opens with: prompts by number, heads by name, tokens or words."""
 
@@ -172,7 +198,10 @@ class ExecuteSpec:
 
 @spec
 class RunSpec:
-    """Everything one run asks for. What only decides where it is written is not in here."""
+    """Everything one run asks for. What only decides where it is written is not in here.
+
+    `other` is the model that `model` is compared with (`harness.config.crossing.other_model` says how it is written).
+    """
 
     model: ModelSpec
     prompts: PromptSpec
@@ -183,10 +212,21 @@ class RunSpec:
     stats: StatsSpec = Field(default_factory=StatsSpec)
     cache: CacheSpec = Field(default_factory=CacheSpec)
     attribution: AttributionSpec = Field(default_factory=AttributionSpec)
+    roles: RolesSpec = Field(default_factory=RolesSpec)
     execute: ExecuteSpec = Field(default_factory=ExecuteSpec)
     show: ShowSpec = Field(default_factory=ShowSpec)
     published: tuple[Published, ...] = ()
     seed: Seed = 0
+    other: ModelSpec | None = None
+    compare: CompareSpec = Field(default_factory=CompareSpec)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_other(cls, values: Any) -> Any:
+        given = values.kwargs if isinstance(values, ArgsKwargs) else values
+        if not isinstance(given, Mapping) or given.get("other") is None:
+            return values
+        return {**given, "other": other_model(given.get("model"), given["other"])}
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))

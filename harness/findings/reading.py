@@ -1,7 +1,7 @@
 """What a saved run says of its metrics, heads and prompts: the only reader of its arrays and of ``heads.csv``."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import xarray as xr
@@ -160,6 +160,18 @@ def spread(values: Float[np.ndarray, " prompt"]) -> Estimate:
         return Estimate(mean, np.nan, np.nan, "one prompt")
     error = float(values.std(ddof=1) / np.sqrt(len(values)))
     return Estimate(mean, mean - error, mean + error, "standard error")
+
+
+def roles_of(run: "Run", of: Literal["", "other_"] = "") -> dict[Head, list[str]]:
+    """The roles that each head has (of the other model: `of`); empty where none were looked for."""
+    if f"{of}role_given" not in run.data:
+        return {}
+    heads, given = by_head(run.data[f"{of}role_given"])
+    names = list(map(str, run.data["role"].values))
+    return {
+        head: [name for name, has in zip(names, row, strict=True) if has]
+        for head, row in zip(heads, given.T, strict=True)
+    }
 
 
 # --- what heads.csv claims --------------------------------------------------------------------------------------

@@ -17,9 +17,10 @@ from harness.models import Model
 from harness.prompts import readers
 from harness.prompts.prompt import Prompt, from_text, with_answer
 from harness.prompts.readers import Row, Table
+from harness.prompts.relations import Relation, relations
 
 #: The keys that name a column, the text's first.
-COLUMNS = ("column", "pair", "target", "answer", "distractor", "cluster", "counterfactual")
+COLUMNS = ("column", "pair", "target", "answer", "distractor", "cluster", "counterfactual", "relations")
 
 
 def make(spec: FilePrompts, model: Model) -> list[Prompt]:
@@ -86,12 +87,20 @@ def _prompt(spec: FilePrompts, model: Model, row: Row) -> Prompt:
         prompt = from_text(model, row.values[spec.column], cluster, key, pair, target)
         if answer is not None:
             prompt = with_answer(model, prompt, answer, distractor, (key, key))
+        if spec.relations is not None:
+            prompt = replace(prompt, relations=_relations(prompt, row.values[spec.relations]))
     except RequestError as error:
         readers.refuse(spec.path, f"{row.place}, {error.value}: {error.remedy}")
     prompt = replace(prompt, tags={name: str(row.values[name]) for name in spec.tags})
     if spec.counterfactual is None:
         return prompt
     return replace(prompt, counterfactual=_counterfactual(spec, model, row, prompt))
+
+
+def _relations(prompt: Prompt, written: str) -> tuple[Relation, ...]:
+    """The relations between the words of what is read."""
+    read, own = prompt.source or prompt.encoded, prompt.source_words or prompt.words
+    return relations(written, own, read.special)
 
 
 def _counterfactual(spec: FilePrompts, model: Model, row: Row, prompt: Prompt) -> tuple[int, ...]:

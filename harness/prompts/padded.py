@@ -14,6 +14,7 @@ from harness.config import RequestError
 from harness.models import Inputs, Kind, Model
 from harness.models.tokens import Encoded
 from harness.prompts.prompt import Prompt
+from harness.prompts.relations import Relation
 from harness.words import Words
 
 Ids = Int[np.ndarray, "prompt position"]
@@ -53,7 +54,7 @@ class Prompts:
     (−1 where there is none), `counterfactual` [prompt, position] token ids (−1 where there is none).
 
     An encoder-decoder reads `source` and writes the tokens; its counterfactual stands for the source. `tags` travel
-    with the results.
+    with the results; `relations` are those between the words of what is read.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Prompts:
     source: Source | None = None
     tags: tuple[Mapping[str, str], ...] = ()
     words_by: tuple[str, ...] = ()
+    relations: tuple[tuple[Relation, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.text)
@@ -180,6 +182,8 @@ class Prompts:
         for array in (*own, *source, *masked):
             state.update(np.ascontiguousarray(array, dtype=np.int64).tobytes() + str(array.shape).encode())
         state.update("\0".join(self.cluster).encode())
+        if any(self.relations):
+            state.update(str(self.relations).encode())
         return state.hexdigest()
 
 
@@ -212,6 +216,7 @@ def pad(name: str, made: Sequence[Prompt], model: Model) -> Prompts:
         distractor_text=tuple(string(prompt.distractor) for prompt in made),
         source=source,
         tags=tuple(prompt.tags for prompt in made),
+        relations=tuple(prompt.relations for prompt in made),
         words_by=tuple(dict.fromkeys(way for prompt in made for way in _ways(prompt))),
     )
 

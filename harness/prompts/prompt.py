@@ -7,6 +7,7 @@ from harness import config
 from harness.config import RequestError
 from harness.models import Kind, Model
 from harness.models.tokens import Encoded
+from harness.prompts.relations import Relation
 from harness.words import Words
 
 #: What a model is called, by what it gives.
@@ -26,7 +27,8 @@ class Prompt:
     `words` are those of `encoded`, and `correct` maps each scored position to the token that should come next there.
     `answer` and `distractor` are token ids (labels, for a classifier), `counterfactual` the tokens of a prompt of the
     same length in which the answer is not to be had. An encoder-decoder reads `source` and writes `encoded`; its
-    counterfactual is another source. `tags` say what a reader may want to sort by.
+    counterfactual is another source. `tags` say what a reader may want to sort by, `relations` which words of the text
+    (the source, where there is one) belong together.
     """
 
     text: str
@@ -40,6 +42,7 @@ class Prompt:
     source: Encoded | None = None
     source_words: Words | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    relations: tuple[Relation, ...] = ()
 
 
 def from_text(

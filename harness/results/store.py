@@ -186,9 +186,9 @@ def read_data(run: Path) -> xr.Dataset:
 
 
 def digests(run: Path) -> dict[str, str]:
-    """SHA-256 of the tables of heads and methods, if there are such, and of ``data.zarr``: over its files by name."""
+    """SHA-256 of the tables of heads, methods and changes, where they are, and of ``data.zarr``: over its files."""
     found = {}
-    for path in (run / "heads.csv", run / "methods.csv", run / "data.zarr"):
+    for path in (run / "heads.csv", run / "methods.csv", run / "changes.csv", run / "data.zarr"):
         if path.is_file():
             found[path.name] = _file_digest(path)
         elif path.is_dir():

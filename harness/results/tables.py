@@ -11,10 +11,12 @@ import pandas as pd
 import xarray as xr
 
 from harness import stats
+from harness.compare.tables import changes_columns
 from harness.config import RequestError, StatsSpec
 from harness.faithfulness.tables import COLUMNS as METHODS_COLUMNS
 from harness.metrics import meaning
 from harness.results.store import write_text
+from harness.roles import roles_joined
 
 HEADS_COLUMNS = (
     "metric",
@@ -41,16 +43,25 @@ HEADS_COLUMNS = (
 
 #: Of ``methods.csv``: what is empty there is no number; an empty name is no name.
 _NUMBERS = ("mean", "ci_low", "ci_high", "q_value")
+#: Of ``changes.csv``, the same.
+_MEASURED = [name for name in changes_columns(False) if not name.startswith(("metric", "roles", "significant"))]
 
 
 def heads_table(data: xr.Dataset, asked: StatsSpec) -> pd.DataFrame:
     """The table of heads from `effect` [metric, prompt, layer, head] and `clean` [metric, prompt].
 
     `asked.min_effect` is a share of the clean value; a distance, which is 0 when clean, has no such threshold and
-    its heads are ranked only.
+    its heads are ranked only. Roles are those of `role_given`; a run that looked for roles and ablated no single heads
+    has one row for each head, and no metric in it.
     """
-    parts = [_of_metric(data, str(name), asked) for name in data["metric"].values]
-    return pd.concat(parts, ignore_index=True).reindex(columns=_columns("stack" in data["effect"].dims))
+    roles = roles_joined(data["role_given"]) if "role_given" in data else None
+    if "effect" in data:
+        table = pd.concat([_of_metric(data, str(name), asked) for name in data["metric"].values], ignore_index=True)
+        table = table if roles is None else table.merge(roles, how="left")
+    else:
+        assert roles is not None
+        table = roles
+    return table.reindex(columns=_columns("stack" in table))
 
 
 def _columns(stacks: bool) -> list[str]:
@@ -134,4 +145,23 @@ def read_methods(run: Path) -> pd.DataFrame:
         raise RequestError("run", run, f"its methods.csv cannot be read ({type(error).__name__})") from None
     if tuple(table.columns) != METHODS_COLUMNS:
         raise RequestError("run", run, "its methods.csv is damaged: the columns are not those of a table of methods")
+    return table
+
+
+def write_changes(run: Path, table: pd.DataFrame) -> None:
+    """``changes.csv``, whole or not at all."""
+    write_text(run / "changes.csv", table.to_csv(index=False))
+
+
+def read_changes(run: Path) -> pd.DataFrame:
+    """``changes.csv``; empty where no two models with the same heads were compared. Raises `RequestError` if it is
+    damaged."""
+    if not (run / "changes.csv").is_file():
+        return pd.DataFrame(columns=np.array(changes_columns(False)))
+    try:
+        table = pd.read_csv(run / "changes.csv", keep_default_na=False, na_values={name: [""] for name in _MEASURED})
+    except (OSError, ValueError) as error:
+        raise RequestError("run", run, f"its changes.csv cannot be read ({type(error).__name__})") from None
+    if list(table.columns) not in (changes_columns(False), changes_columns(True)):
+        raise RequestError("run", run, "its changes.csv is damaged: the columns are not those of a table of changes")
     return table

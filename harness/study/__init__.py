@@ -14,6 +14,10 @@ import xarray as xr
 import yaml
 
 from harness import attribution, faithfulness
+from harness.compare.changes import with_changes
+from harness.compare.stage import named_apart
+from harness.compare.tables import by_role, changes_table
+from harness.compare.weights import weight_change
 from harness.config import Place as Place
 from harness.config import RunSpec
 from harness.execute import Progress, run_stage
@@ -24,7 +28,7 @@ from harness.study.folder import check_resume, check_same, new_folder, plain
 from harness.study.folder import saved_spec as saved_spec
 from harness.study.forecast import forecast
 from harness.study.record import checks_of, write_manifest
-from harness.study.request import Work, check_names
+from harness.study.request import Other, Work, check_names
 from harness.study.request import prepare as prepare
 from harness.sweep import with_found
 from harness.views.draw import draw
@@ -76,7 +80,7 @@ def _carry_out(work: Work, folder: Path, progress: Progress) -> None:
 
 
 def _write_results(work: Work, folder: Path, progress: Progress) -> None:
-    data = work.prompts.dataset()
+    data = _asked(work)
     for stage in work.stages:
         found = run_stage(stage, StageFolder(folder / "stages" / stage.name), progress, data)
         data = with_found(data, found)
@@ -86,13 +90,36 @@ def _write_results(work: Work, folder: Path, progress: Progress) -> None:
         data["rollout"] = _rollout(data["pattern"], work.spec)
     if "attribution" in data:
         data = _with_agreement(data, work.spec)
+    if work.other is not None:
+        data = _compared(data, work, work.other, folder)
     store.write_data(folder, data)
-    if "effect" in data:
+    if {"effect", "role_given"} & set(data):
         tables.write_heads(folder, tables.heads_table(data, work.spec.stats))
     if "attribution" in data:
         _write_methods(data, work, folder)
     write_manifest(work, folder, "running")
     draw(open_run(folder, incomplete=True))
+
+
+def _asked(work: Work) -> xr.Dataset:
+    """The prompts; where another model reads them in other tokens, those too."""
+    data, other = work.prompts.dataset(), work.other
+    if other is None or other.how.same_tokens:
+        return data
+    return data.merge(named_apart(other.prompts.dataset().drop_dims("tag", errors="ignore"), other.how))
+
+
+def _compared(data: xr.Dataset, work: Work, other: Other, folder: Path) -> xr.Dataset:
+    """The arrays with what changed from one model to the other; ``roles.csv``, and ``changes.csv`` where the two have
+    the same heads."""
+    wider = with_changes(data, work.spec.compare, work.model.kind == "decoder")
+    store.write_text(folder / "roles.csv", by_role(wider).to_csv(index=False))
+    if other.how.same_heads:
+        tables.write_changes(folder, changes_table(wider, work.spec.stats))
+        weights = weight_change(work.model, other.model)
+        note = {"units": "length of the difference over the base's length", "method": "all parameters of a block"}
+        wider["weight_change"] = xr.DataArray(weights, dims="block", attrs=note)
+    return wider
 
 
 def _rollout(pattern: xr.DataArray, spec: RunSpec) -> xr.DataArray:

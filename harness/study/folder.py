@@ -90,5 +90,10 @@ def check_same(work: Work, folder: Path) -> None:
     old = manifest.read_manifest(folder)
     if old["model"]["weights"] != work.model.identity["weights"]:
         raise RequestError("resume", folder, "the model's weights are no longer those of this run; start a new one")
+    its = work.other and work.other.model.identity["weights"]
+    if its and old["model"]["other"]["weights"] != its:
+        raise RequestError(
+            "resume", folder, "the other model's weights are no longer those of this run; start a new one"
+        )
     if old["prompts_sha256"] != work.prompts.sha256:
         raise RequestError("resume", folder, "the prompts are no longer those of this run; start a new one")

@@ -9,9 +9,10 @@ import torch
 
 from harness import ablation
 from harness.attention import CacheStage
+from harness.compare.stage import OtherStage
 from harness.config import Place, RequestError
-from harness.study.request import Work
-from harness.sweep import SweepStage, Swept, alike
+from harness.study.request import Ablating, Work
+from harness.sweep import SweepStage, alike
 
 _TRIAL_ROWS = 8
 #: Units lie beside the arrays until these are written.
@@ -21,11 +22,12 @@ _COPIES = 2
 def forecast(work: Work, place: Place) -> list[str]:
     """One line for each stage. Raises `RequestError` if the disk cannot hold what would be kept."""
     said = []
-    for stage in work.stages:
+    for each in work.stages:
+        stage = each.stage if isinstance(each, OtherStage) else each
         if isinstance(stage, CacheStage):
-            said.append(_kept(stage, place))
-        if isinstance(stage, Swept):
-            said.append(f"{stage.name}: {_swept(alike(stage))}{_unasked(stage.name, work)}")
+            said.append(f"{each.name}: {_kept(stage, place)}")
+        if isinstance(stage, Ablating):
+            said.append(f"{each.name}: {_swept(alike(stage))}{_unasked(stage.name, work)}")
     return said
 
 
@@ -49,7 +51,7 @@ def _kept(stage: CacheStage, place: Place) -> str:
             f"keeping {kinds} takes up to {_gigabytes(size)}, and {_gigabytes(free)} are free in {there}; ask for "
             "fewer prompts or kinds, cache.dtype=float16, or another store=DIR",
         )
-    return f"{stage.name}: {len(stage.prompts)} prompts, up to {_gigabytes(size)} on disk ({kinds})"
+    return f"{len(stage.prompts)} prompts, up to {_gigabytes(size)} on disk ({kinds})"
 
 
 def _room(folder: Path) -> tuple[Path, float]:

@@ -10,9 +10,10 @@ from typing import Any
 import xarray as xr
 
 from harness import config
+from harness.models import Model
 from harness.results import manifest, store
 from harness.study.request import Work
-from harness.sweep import Swept, alike, tolerance
+from harness.sweep import alike, tolerance
 
 
 def checks_of(data: xr.Dataset) -> dict[str, Any] | None:
@@ -32,11 +33,16 @@ def checks_of(data: xr.Dataset) -> dict[str, Any] | None:
 
 def _checks_so_far(work: Work) -> dict[str, Any] | None:
     """What this process has checked."""
-    checks = [alike(stage).check for stage in work.stages if isinstance(stage, Swept)]
+    checks = [alike(stage).check for stage in work.ablating]
     if not checks:
         return None
     off = max((off for check in checks for off in check.spot_checks), default=None)
     return {"edits_verified": sum(check.fired for check in checks), "plain_forward_difference": off}
+
+
+def _identity(model: Model) -> dict[str, Any]:
+    """What a model is: name, source, sizes, weights, tokenizer."""
+    return {"name": model.name, "source": model.spec.source, **asdict(model.shape), **model.identity}
 
 
 def write_manifest(work: Work, folder: Path, status: str, error: str | None = None) -> None:
@@ -56,7 +62,7 @@ def write_manifest(work: Work, folder: Path, status: str, error: str | None = No
             "threads": torch.get_num_threads(),
             "device": model.device,
             "dtype": model.spec.dtype,
-            "model": {"name": model.name, "source": model.spec.source, **asdict(model.shape), **model.identity},
+            "model": _identity(model) | ({"other": _identity(work.other.model)} if work.other else {}),
             "prompts_sha256": work.prompts.sha256,
             "words": "; ".join(work.prompts.words_by),
             "bos_first": int((work.prompts.token_id[:, 0] == model.tokens.bos_id).sum()),

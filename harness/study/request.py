@@ -7,22 +7,39 @@ from typing import Any
 
 import numpy as np
 
-from harness import ablation, attribution, config, stats, sweep
+from harness import ablation, attribution, compare, config, stats, sweep
 from harness.attention import CacheStage
+from harness.compare.stage import OtherStage
 from harness.config import RequestError, RunSpec
 from harness.execute import Chain, Stage
 from harness.faithfulness.stage import AttributionStage
 from harness.metrics import METRICS, choose
 from harness.models import Model, load_model
 from harness.prompts import Prompts, load_prompts
+from harness.roles.sets import RoleSetsStage
+from harness.roles.stage import RolesStage
+from harness.sweep import SweepStage, Swept
 
 #: Which parts each runner has.
 PARTS = {
-    "study": ("patterns", "sweep", "rollout", "attribution"),
+    "study": ("patterns", "sweep", "rollout", "attribution", "roles"),
     "cache_attention": ("patterns", "rollout"),
     "ablate_heads": ("sweep",),
     "compare_attributions": ("patterns", "rollout", "attribution"),
+    "compare_models": ("patterns", "rollout", "sweep", "roles"),
+    "profile_heads": ("patterns", "rollout", "roles", "role_sets"),
 }
+#: The stages that ablate.
+Ablating = Swept | RoleSetsStage
+
+
+@dataclass(frozen=True)
+class Other:
+    """The model that is compared with, its prompts, and how the two are compared."""
+
+    model: Model
+    prompts: Prompts
+    how: compare.Pairing
 
 
 @dataclass
@@ -39,6 +56,13 @@ class Work:
     before: Mapping[str, Any] | None = None
     #: What the sweep's arrays say of its checks, once they are there.
     checks: dict[str, Any] | None = None
+    other: Other | None = None
+
+    @property
+    def ablating(self) -> list[Ablating]:
+        """The stages that ablate, of both models."""
+        stages = [stage.stage if isinstance(stage, OtherStage) else stage for stage in self.stages]
+        return [stage for stage in stages if isinstance(stage, Ablating)]
 
     @property
     def has_rollout(self) -> bool:
@@ -57,16 +81,53 @@ def prepare(runner: str, spec: RunSpec) -> Work:
     """Load what the request names and check the one against the other."""
     model = load_model(spec.model)
     prompts = load_prompts(spec.prompts, model)
+    work = Work(runner, spec, model, prompts, _stages(runner, spec, model, prompts))
+    if runner == "compare_models":
+        _add_other(work)
+    elif spec.other is not None:
+        raise RequestError(
+            "other", spec.other.name, f"{runner} reads one model; two are for experiments.compare_models"
+        )
+    _check_end(PARTS[runner], work)
+    return work
+
+
+def _stages(runner: str, spec: RunSpec, model: Model, prompts: Prompts) -> list[Stage | Chain]:
+    """What the runner does with a model and its prompts."""
     parts, stages = PARTS[runner], list[Stage | Chain]()
     if "patterns" in parts:
         stages.append(CacheStage.of(model, prompts, spec.cache))
+    if "roles" in parts or ("sweep" in parts and sweep.goes_by_roles(spec.sweep)):
+        stages.append(RolesStage(model, prompts, spec.roles, spec.stats))
+    if "role_sets" in parts and spec.roles.sets:
+        stages.append(_role_sets(spec, model, prompts))
     if "sweep" in parts:
         stages += _sweeps(spec, model, prompts)
     if "attribution" in parts:
         stages.append(AttributionStage(model, prompts, spec.attribution))
-    work = Work(runner, spec, model, prompts, stages)
-    _check_end(parts, work)
-    return work
+    return stages
+
+
+def _add_other(work: Work) -> None:
+    """The other model, and what is done with it: the same. Raises `RequestError` where the two cannot be compared."""
+    spec = work.spec
+    if spec.other is None:
+        remedy = "say which model to compare with, other.name=NAME, or what it has else, such as other.dtype=bfloat16"
+        raise RequestError("other", "null", remedy)
+    if spec.sweep.kind != ("single",):
+        raise RequestError("sweep.kind", ",".join(spec.sweep.kind), "two models are compared head by head: say single")
+    if spec.ablation.positions == "each":
+        raise RequestError("ablation.positions", "each", "two models are compared over all positions: say all or last")
+    other = load_model(spec.other)
+    prompts = load_prompts(spec.prompts, other)
+    how = compare.pairing(work.model, other, work.prompts, prompts)
+    compare.check_metrics(choose(spec.metrics, work.prompts), choose(spec.metrics, prompts))
+    if spec.heads != ("all",) and not how.same_heads:
+        raise RequestError(
+            "heads", ",".join(spec.heads), f"{other.name} has other heads; two sizes are compared by role"
+        )
+    work.other = Other(other, prompts, how)
+    work.stages += [OtherStage(stage, how) for stage in _stages(work.runner, spec, other, prompts)]
 
 
 def _sweeps(spec: RunSpec, model: Model, prompts: Prompts) -> Sequence[Stage | Chain]:
@@ -76,10 +137,19 @@ def _sweeps(spec: RunSpec, model: Model, prompts: Prompts) -> Sequence[Stage | C
     return sweep.stages(model, prompts, spec.sweep, heads, metrics, made, positions, spec.seed)
 
 
+def _role_sets(spec: RunSpec, model: Model, prompts: Prompts) -> RoleSetsStage:
+    """The stage that ablates the heads of each role together."""
+    made, positions = ablation.build(spec.ablation, model, prompts)
+    metrics, heads = choose(spec.metrics, prompts), sweep.groups(model, list(spec.heads))
+    memory = spec.sweep.memory
+    swept = SweepStage(model, prompts, heads, metrics, made, positions, kind="set", memory=memory, seed=spec.seed)
+    return RoleSetsStage(swept, spec.roles.sets, spec.roles.seed)
+
+
 def _check_end(parts: Sequence[str], work: Work) -> None:
     """What the run's end would refuse, asked now: statistics and rollout of next to nothing, and what to show."""
     spec, shown = work.spec, work.spec.show
-    if {"sweep", "attribution"} & set(parts):
+    if {"sweep", "attribution", "roles"} & set(parts):
         asked = spec.stats
         stats.summarize(
             np.zeros((1, 1, 1)),

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from harness.findings.reading import by_lead
+from harness.findings.reading import by_lead, roles_of
 from harness.views.choose import asked_prompts
+from harness.views.figures import changes
 from harness.views.figures.base import LOOKS, Look, Picture, as_picture
 from harness.views.figures.effects import effect_map, strongest
 from harness.views.figures.looking import compare
 from harness.views.figures.methods import agreement
 from harness.views.figures.positions import by_position
+from harness.views.figures.roles import roles
 from harness.views.figures.together import pairs, pruning, sets
 
 if TYPE_CHECKING:
@@ -53,11 +55,29 @@ def _drawn(run: "Run", look: Look) -> Iterator[tuple[str, str, str, Figure]]:
     for variable, part, label, draw in _OTHERS:
         for metric in map(str, run.data["metric"].values) if variable in run.data else ():
             yield f"{part}_{_plain(metric)}", part, f"{label}, {metric}", draw(run, metric, look)
+    if "clean_change" in run.data:
+        yield from _changed(run, look)
+    if any(roles_of(run).values()):
+        yield "roles", "roles", "Score of each head for each role", roles(run, look)
     if "pattern" in run.data:
         label = "Rollout, mean pattern, top head"
         yield "rollout", "rollout", label, compare(run, asked_prompts(run)[0], look)
     if len(run.methods):
         yield "methods", "methods", "Attribution methods against measured causes", agreement(run, look)
+
+
+def _changed(run: "Run", look: Look) -> Iterator[tuple[str, str, str, Figure]]:
+    """The figures of two models."""
+    metrics = [str(name) for name in run.data["metric"].values]
+    if "effect_change" in run.data:
+        for metric in metrics:
+            name = f"change_{_plain(metric)}"
+            yield name, "changed", f"Change of each head's effect on {metric}", changes.effects(run, metric, look)
+        yield "pattern_distance", "changed", "How far apart patterns are", changes.distances(run, look)
+        yield "most_changed", "changed", "Patterns of the most changed head", changes.side_by_side(run, look)
+    for metric in metrics:
+        label = f"{metric} of each prompt in both models"
+        yield f"prompts_{_plain(metric)}", "changed", label, changes.by_prompt(run, metric, look)
 
 
 def _plain(metric: str) -> str:
