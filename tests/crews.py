@@ -26,28 +26,36 @@ class Numbers:
         return {"batches": [[number] for number in range(self.n)]}
 
     def compute(self, plan, unit):
-        match self.harm.get(unit):
-            case "kill":
-                os.kill(os.getpid(), signal.SIGKILL)
-            case "once":
-                mark = Path(self.marks) / f"{unit}"
-                if not mark.exists():
-                    mark.touch()
-                    os.kill(os.getpid(), signal.SIGKILL)
-            case "raise":
-                raise ZeroDivisionError("lightning")
-            case "refuse":
-                raise RequestError("heads", "L9H9", "no such head")
-            case "slow":
-                time.sleep(0.5)
-            case "company":  # until another worker has made something
-                for _ in range(1200):
-                    if any(mark.name.split("-")[2] != str(os.getpid()) for mark in Path(self.marks).glob("made-*")):
-                        break
-                    time.sleep(0.05)
+        if unit in self.harm:
+            getattr(self, f"_{self.harm[unit]}")(unit)
         if self.marks:
             (Path(self.marks) / f"made-{unit}-{os.getpid()}-{time.monotonic_ns()}").touch()
         return {"value": np.array(plan["batches"][unit]) ** 2}
+
+    def _kill(self, unit):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def _once(self, unit):
+        mark = Path(self.marks) / f"{unit}"
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _raise(self, unit):
+        raise ZeroDivisionError("lightning")
+
+    def _refuse(self, unit):
+        raise RequestError("heads", "L9H9", "no such head")
+
+    def _slow(self, unit):
+        time.sleep(0.5)
+
+    def _company(self, unit):
+        """Until another worker has made something."""
+        for _ in range(1200):
+            if any(mark.name.split("-")[2] != str(os.getpid()) for mark in Path(self.marks).glob("made-*")):
+                break
+            time.sleep(0.05)
 
     def assemble(self, plan, units):
         return xr.Dataset({"value": ("prompt", np.concatenate([unit["value"] for unit in units]))})

@@ -300,8 +300,8 @@ def test_a_stage_that_goes_by_what_was_lost_is_left_and_the_others_are_done(tmp_
         return run_stage(stage, folder, *rest)
 
     monkeypatch.setattr(study, "run_stage", losing)
+    spec = asked(sweep={"kind": ["single", "pairs", "layer"]})
     with pytest.raises(UnitsLost, match="sweep: unit 1 killed"):
-        spec = asked(sweep={"kind": ["single", "pairs", "layer"]})
         study.run("study", spec, study.Place(run=str(tmp_path / "run")), lambda *_: None)
     assert manifest.read_manifest(tmp_path / "run")["status"] == "failed"
     done = {path.parent.name for path in (tmp_path / "run/stages").glob("*/units")}
