@@ -15,7 +15,7 @@ from harness.config import RequestError
 from harness.hooks import Head
 from harness.models import random as random_models
 from harness.prompts import Prompts
-from harness.sweep import SweepStage, engine, groups, kinds, room
+from harness.sweep import SweepStage, engine, fast, groups, room
 from harness.sweep.precision import bfloat16_products, speedup
 from harness.sweep.screen import ScreenStage
 
@@ -34,7 +34,7 @@ def screened(model, prompts, metrics, steps=1, asked="zero", memory=None):
 @pytest.fixture
 def always_pays(monkeypatch):
     """bf16 on a machine where it pays."""
-    monkeypatch.setattr(kinds, "speedup", lambda model: 9.0)
+    monkeypatch.setattr(fast, "speedup", lambda model: 9.0)
 
 
 # --- estimates --------------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def test_products_are_in_bf16_only_while_they_are_asked_for(tiny, shape):
 
 
 def test_where_bf16_does_not_pay_all_is_exact_and_says_so(tiny, monkeypatch):
-    monkeypatch.setattr(kinds, "speedup", lambda model: 0.8)
+    monkeypatch.setattr(fast, "speedup", lambda model: 0.8)
     prompts = harness.load_prompts("ioi", tiny(), n=3)
     got = harness.ablate_heads(tiny(), prompts, metrics=["loss"], method="fast")
     assert got.effect.attrs["method"] == "exact"

@@ -14,6 +14,7 @@ from harness.config.ablation import AblationSpec, ZeroAblation
 from harness.config.attribution import AttributionSpec
 from harness.config.crossing import other_model
 from harness.config.errors import RequestError, near
+from harness.config.execute import ExecuteSpec, LocalExecute
 from harness.config.models import ModelSpec
 from harness.config.prompts import PromptSpec
 from harness.config.published import Published
@@ -190,13 +191,6 @@ class ShowSpec:
 
 
 @spec
-class ExecuteSpec:
-    """Where units of work run."""
-
-    name: Literal["local"] = "local"
-
-
-@spec
 class RunSpec:
     """Everything one run asks for. What only decides where it is written is not in here.
 
@@ -213,7 +207,7 @@ class RunSpec:
     cache: CacheSpec = Field(default_factory=CacheSpec)
     attribution: AttributionSpec = Field(default_factory=AttributionSpec)
     roles: RolesSpec = Field(default_factory=RolesSpec)
-    execute: ExecuteSpec = Field(default_factory=ExecuteSpec)
+    execute: ExecuteSpec = Field(default_factory=LocalExecute)
     show: ShowSpec = Field(default_factory=ShowSpec)
     published: tuple[Published, ...] = ()
     seed: Seed = 0

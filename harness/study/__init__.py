@@ -5,9 +5,11 @@ directory, `record` writes what is known of the run as it goes on; ``status`` be
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -19,12 +21,12 @@ from harness.compare.stage import named_apart
 from harness.compare.tables import by_role, changes_table
 from harness.compare.weights import weight_change
 from harness.config import Place as Place
-from harness.config import RunSpec
-from harness.execute import Progress, run_stage
+from harness.config import RequestError, RunSpec
+from harness.execute import Chain, Progress, Stage, UnitsLost, crew_of, run_stage
 from harness.faithfulness.heads import with_top_head
 from harness.results import manifest, open_run, store, tables
 from harness.results.store import StageFolder
-from harness.study.folder import check_resume, check_same, new_folder, plain
+from harness.study.folder import check_resume, check_same, differences, new_folder, plain
 from harness.study.folder import saved_spec as saved_spec
 from harness.study.forecast import forecast
 from harness.study.record import checks_of, write_manifest
@@ -33,10 +35,10 @@ from harness.study.request import prepare as prepare
 from harness.sweep import with_found
 from harness.views.draw import draw
 
+Say = Callable[[str], None]
 
-def run(
-    runner: str, spec: RunSpec, place: Place, progress: Progress, say: Callable[[str], None] = lambda _: None
-) -> Path | None:
+
+def run(runner: str, spec: RunSpec, place: Place, progress: Progress, say: Say = lambda _: None) -> Path | None:
     """Run `runner` (see `harness.study.request.PARTS`) and give its directory; `None` if it was to be a dry run.
 
     `say` is told what the run will cost before it begins. Raises `RequestError` before anything is written.
@@ -61,16 +63,16 @@ def run(
             work.before = manifest.read_manifest(folder) if manifest.begun(folder) else None
         else:
             store.check_empty(folder)
-        _carry_out(work, folder, progress)
+        _carry_out(work, folder, progress, say)
     return folder
 
 
-def _carry_out(work: Work, folder: Path, progress: Progress) -> None:
+def _carry_out(work: Work, folder: Path, progress: Progress, say: Say) -> None:
     """From the spec to the status ``complete``, in a directory that is ours."""
     store.write_text(folder / "spec.yaml", yaml.safe_dump(plain(work.spec), sort_keys=False, allow_unicode=True))
     write_manifest(work, folder, "running")
     try:
-        _write_results(work, folder, progress)
+        _write_results(work, folder, _computed(work, folder, progress, say))
     except BaseException as error:
         write_manifest(work, folder, "failed", f"{type(error).__name__}: {error}".splitlines()[0])
         raise
@@ -79,12 +81,43 @@ def _carry_out(work: Work, folder: Path, progress: Progress) -> None:
     write_manifest(work, folder, "complete")
 
 
-def _write_results(work: Work, folder: Path, progress: Progress) -> None:
-    data = _asked(work)
-    for stage in work.stages:
-        found = run_stage(stage, StageFolder(folder / "stages" / stage.name), progress, data)
-        data = with_found(data, found)
-        write_manifest(work, folder, "running")  # a process that is killed leaves the time it has taken so far
+def _computed(work: Work, folder: Path, progress: Progress, say: Say) -> xr.Dataset:
+    """What the prompts are and all stages found. Raises `UnitsLost` once all is done that can be."""
+    data, lost = _asked(work), list[UnitsLost]()
+    build = partial(_built, work.runner, work.spec, _identity(work))
+    with crew_of(work.spec.execute, build, folder.absolute()) as crew:
+        for stage in work.stages:
+            try:
+                found = run_stage(stage, StageFolder(folder / "stages" / stage.name), progress, data, crew, say)
+            except UnitsLost as error:
+                lost.append(error)
+                continue
+            except Exception:
+                if not lost:
+                    raise
+                continue  # it goes by what was lost
+            data = with_found(data, found)
+            write_manifest(work, folder, "running")  # a process that is killed leaves the time it has taken so far
+    if lost:
+        raise lost[0]
+    return data
+
+
+def _built(runner: str, spec: RunSpec, identity: Mapping[str, Any]) -> Sequence[Stage | Chain]:
+    """The stages, with a model of the worker's own, which must be the run's."""
+    work = prepare(runner, spec)
+    if differing := differences(identity, _identity(work)):
+        raise RequestError("execute", spec.execute.name, f"a worker finds another {', '.join(differing)} than this run")
+    return work.stages
+
+
+def _identity(work: Work) -> dict[str, Any]:
+    """What must be the same wherever a unit of this run is computed."""
+    return {"weights": work.model.identity["weights"], "prompts": work.prompts.sha256}
+
+
+def _write_results(work: Work, folder: Path, data: xr.Dataset) -> None:
+    """Arrays, tables and pictures, from what the stages found."""
     work.checks = checks_of(data)
     if work.has_rollout:
         data["rollout"] = _rollout(data["pattern"], work.spec)

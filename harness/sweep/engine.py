@@ -179,12 +179,10 @@ def readouts(model: Model, clean: Clean, end: Resid) -> Iterator[tuple[slice, Re
 
 
 def _checked(name: str, value: Any, n_targets: int) -> Tensor:
-    """What a metric gave, if it is one finite number for each target."""
+    """What a metric gave, if it is one number for each target."""
     if not isinstance(value, Tensor) or value.shape != (n_targets,):
         gave = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise RequestError("metrics", name, f"a metric gives a tensor [target], here of {n_targets}; this gave {gave}")
-    if not torch.isfinite(value).all():
-        raise FloatingPointError(f"{name}: NaN or infinite, from the model's logits")
     return value
 
 

@@ -1,7 +1,6 @@
 """Which stages a request for a sweep means, in an order in which each finds what it goes by."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 from harness.ablation import Ablation
@@ -15,7 +14,6 @@ from harness.sweep.fast import FastStage
 from harness.sweep.greedy import GreedyStage
 from harness.sweep.groups import groups
 from harness.sweep.pairs import Pair, PairsStage
-from harness.sweep.precision import PAYS_FROM, speedup
 from harness.sweep.screen import ScreenStage
 from harness.sweep.stage import SweepStage
 from harness.sweep.verify import VerifyStage
@@ -72,9 +70,6 @@ def _singles(asked: SweepSpec, sweep: SweepStage) -> list[Swept]:
     if sweep.model.spec.dtype != "float32":
         remedy = f"it multiplies in bf16 what is in float32, and model.dtype={sweep.model.spec.dtype}; say exact"
         raise RequestError("sweep.method", "fast", remedy)
-    gained = speedup(sweep.model)
-    if gained < PAYS_FROM:
-        return [replace(sweep, remark=f"bf16 products are only {gained:.1f} times as fast here, so all is exact")]
     return [FastStage(sweep), VerifyStage(sweep, "fast_effect", asked.verify_top, asked.verify)]
 
 

@@ -16,6 +16,7 @@ from harness.models import Model
 from harness.prompts import Prompts, batches
 from harness.sweep.batch import Batch
 from harness.sweep.direct import direct_effects, has_direct
+from harness.sweep.finite import check_finite
 from harness.sweep.groups import Groups
 from harness.sweep.labels import EFFECT, TOGETHER, gathered, labelled
 from harness.sweep.room import free
@@ -49,7 +50,6 @@ class SweepStage:
     kind: str = "single"
     memory: float | None = None
     with_direct: bool = True
-    remark: str = ""
     seed: int = 0
     check: Check = field(default_factory=Check)
 
@@ -144,10 +144,13 @@ class SweepStage:
         prompts = self.prompts.take(numbers)
         turns = positions.turns(self.positions, asked(self.model, prompts)[0])
         batch = Batch(self.model, prompts, self.metrics, self.check, late=self.ablation.positionwise)
+        check_finite(self.model, self.metric_names, numbers, batch.clean)
+        names = [name for name in self.groups for _ in turns]
         size, ablated, direct = plan["chunks"][unit], [], []
         for draw in range(self.ablation.draws):
             todo = self._interventions(self.ablation.prepare(plan, numbers, self.sites, draw), turns)
             ablated.append(batch.ablated(todo, size))
+            check_finite(self.model, self.metric_names, numbers, ablated[-1], names)
             if unit == draw == 0:
                 for at in sorted({0, len(todo) // 2}):
                     batch.spot_check(todo[at], ablated[0][:, :, at])
@@ -223,5 +226,4 @@ class SweepStage:
             "baseline": self.ablation.note(plan),
             "positions": str(plan["positions"]),
             "method": "exact",
-            "remark": self.remark,
         }

@@ -45,7 +45,9 @@ class VerifyStage:
         return self._of(names[:: max(1, len(names) // n)][:n])
 
     def plan(self, done: xr.Dataset | None = None) -> dict[str, Any]:
-        """The heads, frozen. Raises `RequestError` where `done` lacks what they are chosen by."""
+        """The heads, frozen: none where a first look was exact. Raises `RequestError` where there was none."""
+        if done is not None and "effect" in done:
+            return {"batches": []}
         sample = self._sample()
         chosen = {*self._strongest(done), *sample}
         names = [name for name in self.sweep.groups if name in chosen]
@@ -72,6 +74,8 @@ class VerifyStage:
 
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
         """What the sweep gives, with names that begin with ``exact_``, and which heads were `sampled`."""
+        if not units:
+            return xr.Dataset()
         found = self._of(list(plan["groups"])).assemble(plan, units)
         effect = found["effect"].isel(metric=0, prompt=0, drop=True)
         sampled = xr.zeros_like(effect, dtype=bool).drop_attrs()
