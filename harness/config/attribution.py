@@ -38,8 +38,8 @@ class AttributionSpec:
     and ``knockout_L5H1``; ``all`` and ``auto`` are all that the model allows. `special` says whether special tokens,
     the first token and the one at which a target is predicted count: ``keep``, ``drop``, or both side by side.
     `targets` is how many scored positions of each prompt are explained at most, `fractions` which shares of the tokens
-    are taken away for the curves (none: no curves), `top` how many strongest tokens are compared, `steps` how many
-    points integrated gradients use.
+    are taken away for the curves (none: no curves), `top` how many strongest tokens are compared, `steps` at how many
+    points integrated gradients begin (where those are too few, up to 16 times as many).
     """
 
     rollout: RolloutSpec = Field(default_factory=RolloutSpec)
@@ -49,5 +49,5 @@ class AttributionSpec:
     targets: PositiveInt = 4
     fractions: Fractions = ()
     top: PositiveInt = 3
-    steps: PositiveInt = 32
+    steps: PositiveInt = 16
     seed: Seed = 0

@@ -185,7 +185,7 @@ class AttributionStage:
             "method": {
                 "units": "as each method gives; larger: more of the prediction is said to come from the token",
                 "method": f"rollout: {rolled}; gradients of the {slope}, at the embeddings; integrated gradients from "
-                f"the mean embedding in {self.spec.steps} steps; flow rounded to 1e-6",
+                f"the mean embedding, {self.spec.steps} points and more where the way is rough; flow rounded to 1e-6",
             },
             "cause_kind": {
                 "units": unit,
