@@ -12,10 +12,12 @@ from harness.attribution.causes import Cause, Taking, caused, choose_causes, fil
 from harness.attribution.evidence import Evidence
 from harness.attribution.methods import Method, choose_methods, scored
 from harness.attribution.occlusion import mean_embedding
+from harness.attribution.parts import each_token
 from harness.attribution.question import Question, asking, clean_values, thinned
 from harness.attribution.weighted import negative_share
 from harness.config import AttributionSpec, RequestError
 from harness.faithfulness.erasure import CURVES, erased
+from harness.faithfulness.levels import counting, summed, words_of
 from harness.faithfulness.policies import counted
 from harness.models import Model
 from harness.prompts import Prompts, batches
@@ -129,11 +131,20 @@ class AttributionStage:
         if "rollout_effect" in self.methods:
             found["negative_share"] = self._by_target(np.array([negative_share(each) for each in evidence.helps]))
         if self.spec.fractions:
-            fill = fill_of(lead_occlusion(self.causes), question, taking)
-            grown, everything = erased(question, scores, counts, self.spec.fractions, fill)
+            grown, everything = self._erased(question, scores, counts, taking)
             found["erased"] = np.moveaxis(self._by_target(np.moveaxis(grown, -2, -1)), -1, -2)
             found["erased_all"] = self._by_target(everything)
         return found
+
+    def _erased(
+        self, question: Question, scores: np.ndarray, counts: np.ndarray, taking: Taking
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The curves, by token or by whole words."""
+        fill, parts = fill_of(lead_occlusion(self.causes), question, taking), each_token(question)
+        if self.spec.level == "word":
+            parts, seen = words_of(question), np.broadcast_to(question.visible, counts.shape)
+            scores, counts = summed(scores, parts), counting(counts, seen, parts)
+        return erased(question, scores, counts, self.spec.fractions, fill, parts)
 
     def _by_target(self, values: np.ndarray) -> np.ndarray:
         """[…, target], padded with NaN to the prompt that has most targets."""
