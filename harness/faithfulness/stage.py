@@ -10,6 +10,7 @@ import xarray as xr
 
 from harness.attribution.causes import Cause, Taking, caused, choose_causes, fill_of, lead_occlusion
 from harness.attribution.evidence import Evidence
+from harness.attribution.integrated import MOST
 from harness.attribution.methods import Method, choose_methods, scored
 from harness.attribution.occlusion import mean_embedding
 from harness.attribution.parts import each_token
@@ -99,6 +100,21 @@ class AttributionStage:
             "targets": self.n_targets,
             "seed": self.spec.seed,
         }
+
+    def work(self) -> float:
+        """The forwards of one row that this is the work of, at most: methods may agree on what to take away, and a
+        smooth way needs fewer points of integrated gradients (each a forward and a gradient, the work of three)."""
+        shape, spec = self.model.shape, self.spec
+        targets = self.explained.target.sum(axis=1) if self.model.kind != "embedding" else np.ones(len(self.prompts))
+        rows = targets if self.model.kind == "masked_lm" else np.ones(len(targets))
+        source = 0 if self.prompts.source is None else self.prompts.source.length
+        copies = len(self.causes) * (self.prompts.length + source)
+        if "rollout_effect" in self.methods:
+            copies = copies + len(shape.sites) * shape.n_heads / 2  # blocks before the head do not run again
+        curves = len(CURVES) * len(spec.fractions) * len(self.methods) + bool(spec.fractions)
+        copies = copies + targets * len(spec.special) * curves
+        points = MOST * (spec.steps + 1) if "integrated_gradients" in self.methods else 0
+        return float((rows * copies + 3 * targets * points).sum())
 
     def _question(self, number: int) -> Question:
         return asking(self.model, self.explained.take([number]))

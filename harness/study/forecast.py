@@ -10,6 +10,7 @@ import torch
 from harness import ablation
 from harness.attention import CacheStage
 from harness.config import Place, RequestError
+from harness.faithfulness.stage import AttributionStage
 from harness.study.request import Work
 from harness.sweep import SweepStage, Swept, alike
 
@@ -26,6 +27,8 @@ def forecast(work: Work, place: Place) -> list[str]:
             said.append(_kept(stage, place))
         if isinstance(stage, Swept):
             said.append(f"{stage.name}: {_swept(alike(stage))}{_unasked(stage.name, work)}")
+        if isinstance(stage, AttributionStage):
+            said.append(f"{stage.name}: {_attributed(stage)}")
     return said
 
 
@@ -74,7 +77,15 @@ def _swept(stage: SweepStage) -> str:
     )
 
 
-def _seconds_per_row(stage: SweepStage) -> float:
+def _attributed(stage: AttributionStage) -> str:
+    """How many methods and causes, and how long they take at most, by a trial as for a sweep."""
+    forwards = stage.work()
+    asked = f"{len(stage.methods)} methods, {len(stage.causes)} causes"
+    seconds = _duration(forwards * _seconds_per_row(stage))
+    return f"{len(stage.prompts)} prompts × {asked}, at most the work of {forwards:.0f} forwards of one row: {seconds}"
+
+
+def _seconds_per_row(stage: SweepStage | AttributionStage) -> float:
     """By a forward of a few rows of middling length."""
     order = stage.prompts.width.argsort()
     some = stage.prompts.take([int(order[len(order) // 2])])
