@@ -4,12 +4,14 @@ A word has as much as its pieces: a sum keeps the total. It counts if all of its
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float, Int
 
-from harness.attribution.question import Question
+if TYPE_CHECKING:
+    from harness.attribution.question import Question
 
 #: The nodes of each word.
 Words = Sequence[Sequence[int]]
@@ -26,7 +28,7 @@ def nodes_of(word: Int[np.ndarray, " own"], source_word: Int[np.ndarray, " sourc
     ]
 
 
-def words_of(question: Question) -> Words:
+def words_of(question: "Question") -> Words:
     """The words of a question's prompt and of its source."""
     prompt = question.prompt
     return nodes_of(prompt.word[0], None if prompt.source is None else prompt.source.word[0])
