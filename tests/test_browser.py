@@ -466,19 +466,57 @@ def test_the_map_shows_direct_parts_and_roles_too(browser, run, tmp_path):
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_no_serious_fault_of_accessibility(browser, page, width, height, dark):
+    browser.open(page, width, height, dark)
+    browser.wait(INK.replace("{}", ".circuitsvis canvas") + " > 5")
+    assert faults(browser) == []
+
+
+def faults(browser):
+    """What the checker finds serious, with everything unfolded."""
     script = axe_script()
     if script is None:
         say = pytest.fail if REQUIRED else pytest.skip
         say("axe-core could not be had: install npm and let it reach its registry once")
-    browser.open(page, width, height, dark)
-    browser.wait(INK.replace("{}", ".circuitsvis canvas") + " > 5")
     browser.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     browser.evaluate(f"{script}; undefined")
-    faults = browser.evaluate(
+    found = browser.evaluate(
         "axe.run().then((found) => found.violations.map((one) => [one.impact, one.id, one.nodes.length, "
         "one.nodes[0].html + one.nodes[0].failureSummary]))"
     )
-    assert [fault for fault in faults if fault[0] in ("serious", "critical")] == []
+    return [fault for fault in found if fault[0] in ("serious", "critical")]
+
+
+@pytest.mark.parametrize(("width", "height", "dark"), [(1280, 800, False), (390, 844, True)])
+def test_no_serious_fault_where_sources_and_causes_are_shown(browser, tmp_path, width, height, dark):
+    """An encoder-decoder with scores, its three stacks, and a row of causes: what the plain page has not."""
+    run = with_sources(fake_t5(tmp_path))
+    browser.open(views.write_report(run, tmp_path / "report.html"), width, height, dark)
+    browser.wait(INK.replace("{}", "canvas.large") + " > 5")
+    assert faults(browser) == []
+    assert browser.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_a_run_of_layers_alone_shows_them(browser, run, tmp_path):
+    layers = run.data["effect"].sum("head").rename(None)
+    data = run.data.drop_vars(["effect", "pattern"]).assign(layer_effect=layers, mlp_effect=-layers)
+    only = replace(run, data=data, heads=run.heads.iloc[:0])
+    browser.open(views.write_report(only, tmp_path / "report.html"))
+    browser.wait("document.images.length === 2 && [...document.images].every((image) => image.naturalWidth > 300)")
+    assert browser.evaluate("document.querySelector('#layers h2').textContent") == "Effect of ablating each layer"
+    quiet(browser)
+
+
+def with_sources(run):
+    """A cause at two targets, over what was read and what was written."""
+    sizes = {name: run.data.sizes[name] for name in ("prompt", "source_position", "position")}
+    over = ("prompt", "cause_kind", "target_position")
+    of_source = np.tile(np.arange(sizes["source_position"]) * 0.5, (sizes["prompt"], 1, 2, 1))
+    data = run.data.assign(
+        cause=((*over, "position"), np.zeros((sizes["prompt"], 1, 2, sizes["position"]))),
+        source_cause=((*over, "source_position"), of_source),
+        explained=(("prompt", "target_position"), np.tile([1, 3], (sizes["prompt"], 1))),
+    )
+    return replace(run, data=data.assign_coords(cause_kind=["knockout"]))
 
 
 def test_methods_and_causes_are_shaded_text(browser, run, tmp_path):
@@ -512,18 +550,8 @@ def test_methods_and_causes_are_shaded_text(browser, run, tmp_path):
 
 def test_scores_stand_where_they_were_made_and_over_the_source_too(browser, tmp_path):
     """Of an encoder-decoder: predictions at positions 1 and 3 of the text, what was read before what was written."""
-    run = fake_t5(tmp_path)
-    sizes = {name: run.data.sizes[name] for name in ("prompt", "source_position", "position")}
-    over = ("prompt", "cause_kind", "target_position")
-    data = run.data.assign(
-        cause=((*over, "position"), np.zeros((sizes["prompt"], 1, 2, sizes["position"]))),
-        source_cause=(
-            (*over, "source_position"),
-            np.tile(np.arange(sizes["source_position"]) * 0.5, (sizes["prompt"], 1, 2, 1)),
-        ),
-        explained=(("prompt", "target_position"), np.tile([1, 3], (sizes["prompt"], 1))),
-    ).assign_coords(cause_kind=["knockout"])
-    browser.open(views.write_report(replace(run, data=data), tmp_path / "report.html"))
+    run = with_sources(fake_t5(tmp_path))
+    browser.open(views.write_report(run, tmp_path / "report.html"))
     browser.wait("document.querySelectorAll('.source').length === 1")
     choices = browser.evaluate("[...document.querySelectorAll('#draw-sources option')].map((one) => one.value)")
     assert choices == ["1", "3"]

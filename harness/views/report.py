@@ -46,6 +46,11 @@ NEEDS_SCRIPTS = "<noscript><p>This view needs scripts; everything it draws is in
 LOOKING = ("head", "headview", "modelview", "rollout", "sources")
 #: Sections that are their figures: title and what to know.
 PICTURED = {
+    "layers": (
+        "Effect of ablating each layer",
+        "The mean effect of ablating all heads of a layer, or its MLP, and its standard error over prompts. No single "
+        "heads were ablated (sweep.kind=single does). Every value is in data.zarr, layer_effect and mlp_effect.",
+    ),
     "positions": (
         "Where a head is needed",
         "Each head was ablated at one position at a time. Rows are the heads with the largest effect at some position, "

@@ -100,7 +100,7 @@ function rowTable(state, panels, causes, query) {
   const scored = queries[query].at.some((at) => state.data.prompts[state.prompt].scored.includes(at)) ? ', whose prediction is scored' : '';
   const title = make('h3', {}, 'From “', make('bdi', {}, cut(queries[query].text, 30)), '” (' + whereOf(queries[query]) + scored + ')' + (last >= 12 ? ': the 12 largest in any of them' : ''));
   const table = make('table', { class: 'numbers' }, make('thead', {}, make('tr', {}, ...titles)), make('tbody', {}, ...rows));
-  return make('div', {}, title, make('div', { class: 'scroll' }, table), withTools(table, 'prompt-' + state.prompt + '-row-' + query));
+  return make('div', {}, title, make('div', { class: 'scroll', tabindex: 0, role: 'group', 'aria-label': 'Weights of the row, token by token' }, table), withTools(table, 'prompt-' + state.prompt + '-row-' + query));
 }
 
 function causeCell(score, most) {
