@@ -235,7 +235,12 @@ def _of_pictures(part: str, drawn: Sequence[Picture]) -> Section:
     """A section that is its figures, with scripts and without."""
     shown = "".join(f'<img alt="{markup(each.label)}" src="{each.uri}">' for each in drawn if each.part == part)
     title, define = PICTURED[part]
-    return Section(part, title, f'<p class="define">{define}</p><div class="pictures">{shown}</div>')
+    return Section(part, title, f'<p class="define">{define}</p>{_held(shown, title)}')
+
+
+def _held(shown: str, title: str) -> str:
+    """Pictures, in a box that scrolls where they are wider than the window."""
+    return f'<div class="pictures" tabindex="0" role="group" aria-label="{title}, as pictures">{shown}</div>'
 
 
 def _tested(run: "Run") -> bool:

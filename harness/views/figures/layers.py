@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from harness.findings.reading import layers_of
 from harness.views.figures.base import TONE, Look, measured, panels, style
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from harness.results import Run
 
 #: Variable: name, mark and colour.
-SWEPT = {"layer_effect": ("all heads", "o", TONE["helps"]), "mlp_effect": ("MLP", "s", TONE["hurts"])}
+SWEPT = {"layer_effect": ("all heads", "o", TONE["matters"]), "mlp_effect": ("MLP", "s", "#7a7a72")}
 
 
 def by_layer(run: "Run", metric: str, look: Look) -> Figure:
@@ -30,6 +31,7 @@ def by_layer(run: "Run", metric: str, look: Look) -> Figure:
                 error = values.std(axis=0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.zeros(n_layers)
                 if np.isfinite(values).any():
                     axes.errorbar(range(n_layers), values.mean(0), error, marker=mark, color=tone, label=label)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set(xlabel=f"{stack} layer".strip(), ylabel=f"effect on {measured(run, metric)}")
-        every[0].legend(frameon=False, fontsize=look.small)
+        every[0].legend(frameon=False, fontsize=look.small, loc="best")
     return figure
