@@ -164,8 +164,8 @@ def _rollout(pattern: xr.DataArray, spec: RunSpec) -> xr.DataArray:
 
 def _with_agreement(data: xr.Dataset, spec: RunSpec) -> xr.Dataset:
     """The arrays with the head that matters most beside the methods, and each method's agreement with each cause."""
-    wider = with_top_head(data)
-    return wider.assign(agreement=faithfulness.agreement(wider, spec.attribution.top))
+    wider, asked = with_top_head(data), spec.attribution
+    return wider.assign(agreement=faithfulness.agreement(wider, asked.top, asked.level))
 
 
 def _write_methods(data: xr.Dataset, work: Work, folder: Path) -> None:

@@ -11,6 +11,7 @@ from harness import ablation
 from harness.attention import CacheStage
 from harness.compare.stage import OtherStage
 from harness.config import Place, RequestError
+from harness.faithfulness.stage import AttributionStage
 from harness.study.request import Ablating, Work
 from harness.sweep import SweepStage, alike
 
@@ -28,6 +29,8 @@ def forecast(work: Work, place: Place) -> list[str]:
             said.append(f"{each.name}: {_kept(stage, place)}")
         if isinstance(stage, Ablating):
             said.append(f"{each.name}: {_swept(alike(stage))}{_unasked(stage.name, work)}")
+        if isinstance(stage, AttributionStage):
+            said.append(f"{each.name}: {_attributed(stage)}")
     return said
 
 
@@ -76,7 +79,15 @@ def _swept(stage: SweepStage) -> str:
     )
 
 
-def _seconds_per_row(stage: SweepStage) -> float:
+def _attributed(stage: AttributionStage) -> str:
+    """How many methods and causes, and how long they take at most, by a trial as for a sweep."""
+    forwards = stage.work()
+    asked = f"{len(stage.methods)} methods, {len(stage.causes)} causes"
+    seconds = _duration(forwards * _seconds_per_row(stage))
+    return f"{len(stage.prompts)} prompts × {asked}, at most the work of {forwards:.0f} forwards of one row: {seconds}"
+
+
+def _seconds_per_row(stage: SweepStage | AttributionStage) -> float:
     """By a forward of a few rows of middling length."""
     order = stage.prompts.width.argsort()
     some = stage.prompts.take([int(order[len(order) // 2])])

@@ -59,6 +59,11 @@ PICTURED = {
         "distance, 0 alike to 1), the head whose patterns are furthest apart, and each prompt. Every value is in "
         "data.zarr: effect_change, pattern_distance, clean_change.",
     ),
+    "layers": (
+        "Effect of ablating each layer",
+        "The mean effect of ablating all heads of a layer, or its MLP, and its standard error over prompts. No single "
+        "heads were ablated (sweep.kind=single does). Every value is in data.zarr, layer_effect and mlp_effect.",
+    ),
     "positions": (
         "Where a head is needed",
         "Each head was ablated at one position at a time. Rows are the heads with the largest effect at some position, "
@@ -249,7 +254,12 @@ def _of_pictures(part: str, drawn: Sequence[Picture]) -> Section:
     """A section that is its figures, with scripts and without."""
     shown = "".join(f'<img alt="{markup(each.label)}" src="{each.uri}">' for each in drawn if each.part == part)
     title, define = PICTURED[part]
-    return Section(part, title, f'<p class="define">{define}</p><div class="pictures">{shown}</div>')
+    return Section(part, title, f'<p class="define">{define}</p>{_held(shown, title)}')
+
+
+def _held(shown: str, title: str) -> str:
+    """Pictures, in a box that scrolls where they are wider than the window."""
+    return f'<div class="pictures" tabindex="0" role="group" aria-label="{title}, as pictures">{shown}</div>'
 
 
 def _changed(run: "Run", drawn: Sequence[Picture]) -> Section:

@@ -87,7 +87,9 @@ def prompts(run: "Run") -> str:
         for index in range(data.sizes["prompt"])
     )
     head = ["number", "prompt", *extra, *(f"clean {metric}" for metric in metrics)]
-    return scrolled(html_table(head, rows, text=set(range(1, 2 + len(extra))), long={1}, name="prompts"), "The prompts")
+    return scrolled(
+        html_table(head, rows, text=set(range(1, 2 + len(extra))), long={1}, name="prompts"), "Table of the prompts"
+    )
 
 
 def roles(run: "Run") -> str:

@@ -15,6 +15,7 @@ from harness.views.choose import asked_prompts
 from harness.views.figures import changes
 from harness.views.figures.base import LOOKS, Look, Picture, as_picture
 from harness.views.figures.effects import effect_map, strongest
+from harness.views.figures.layers import SWEPT, by_layer
 from harness.views.figures.looking import compare
 from harness.views.figures.methods import agreement
 from harness.views.figures.positions import by_position
@@ -52,6 +53,9 @@ def _drawn(run: "Run", look: Look) -> Iterator[tuple[str, str, str, Figure]]:
         name = _plain(metric)
         yield f"effect_{name}", "map", f"Effect of each head on {metric}", effect_map(run, metric, look)
         yield f"strongest_{name}", "strongest", f"Strongest heads by {metric}", strongest(run, metric, look)
+    if "effect" not in run.data and SWEPT.keys() & {*run.data}:
+        for metric in map(str, run.data["metric"].values):
+            yield f"layers_{_plain(metric)}", "layers", f"Effect of each layer, {metric}", by_layer(run, metric, look)
     for variable, part, label, draw in _OTHERS:
         for metric in map(str, run.data["metric"].values) if variable in run.data else ():
             yield f"{part}_{_plain(metric)}", part, f"{label}, {metric}", draw(run, metric, look)
