@@ -16,6 +16,7 @@ from harness.config.errors import RequestError, near
 from harness.config.models import ModelSpec
 from harness.config.prompts import PromptSpec
 from harness.config.published import Published
+from harness.config.trace import TraceSpec
 from harness.config.types import Names, OpenFraction, PathText, PositiveInt, Seed, spec
 
 
@@ -153,7 +154,10 @@ class ExecuteSpec:
 
 @spec
 class RunSpec:
-    """Everything one run asks for. What only decides where it is written is not in here."""
+    """Everything one run asks for. What only decides where it is written is not in here.
+
+    A `question` is a name of `harness.questions.QUESTIONS`; a study that is asked one does what it needs.
+    """
 
     model: ModelSpec
     prompts: PromptSpec
@@ -164,6 +168,8 @@ class RunSpec:
     stats: StatsSpec = Field(default_factory=StatsSpec)
     cache: CacheSpec = Field(default_factory=CacheSpec)
     attribution: AttributionSpec = Field(default_factory=AttributionSpec)
+    trace: TraceSpec = Field(default_factory=TraceSpec)
+    question: str | None = None
     execute: ExecuteSpec = Field(default_factory=ExecuteSpec)
     show: ShowSpec = Field(default_factory=ShowSpec)
     published: tuple[Published, ...] = ()

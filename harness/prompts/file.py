@@ -17,9 +17,10 @@ from harness.models import Model
 from harness.prompts import readers
 from harness.prompts.prompt import Prompt, from_text, with_answer
 from harness.prompts.readers import Row, Table
+from harness.prompts.tagged import parsed, tagged
 
 #: The keys that name a column, the text's first.
-COLUMNS = ("column", "pair", "target", "answer", "distractor", "cluster", "counterfactual")
+COLUMNS = ("column", "pair", "target", "answer", "distractor", "cluster", "counterfactual", "words")
 
 
 def make(spec: FilePrompts, model: Model) -> list[Prompt]:
@@ -58,6 +59,8 @@ def _check_column(spec: FilePrompts, table: Table, key: str, name: str) -> None:
 
 def _wrong(key: str, value: Any) -> str:
     """What is wrong with one value, if anything."""
+    if key == "words" and isinstance(value, dict):
+        return ""
     if not isinstance(value, str):
         return "" if key in ("cluster", "tags") and type(value) is int else f"{readers.kind(value)}, not a text,"
     if key in ("column", "pair", "target", "counterfactual") and not value.strip():
@@ -86,6 +89,8 @@ def _prompt(spec: FilePrompts, model: Model, row: Row) -> Prompt:
         prompt = from_text(model, row.values[spec.column], cluster, key, pair, target)
         if answer is not None:
             prompt = with_answer(model, prompt, answer, distractor, (key, key))
+        if spec.words is not None:
+            prompt = tagged(prompt, parsed(row.values[spec.words], key), key)
     except RequestError as error:
         readers.refuse(spec.path, f"{row.place}, {error.value}: {error.remedy}")
     prompt = replace(prompt, tags={name: str(row.values[name]) for name in spec.tags})

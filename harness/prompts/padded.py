@@ -53,7 +53,7 @@ class Prompts:
     (−1 where there is none), `counterfactual` [prompt, position] token ids (−1 where there is none).
 
     An encoder-decoder reads `source` and writes the tokens; its counterfactual stands for the source. `tags` travel
-    with the results.
+    with the results. `part` [prompt, position] names the part of the prompt that a token belongs to (``""``: none).
     """
 
     name: str
@@ -71,6 +71,7 @@ class Prompts:
     answer: Int[np.ndarray, " prompt"]
     distractor: Int[np.ndarray, " prompt"]
     counterfactual: Int[np.ndarray, "prompt counterfactual_position"]
+    part: np.ndarray
     answer_text: tuple[str, ...]
     distractor_text: tuple[str, ...]
     source: Source | None = None
@@ -97,6 +98,10 @@ class Prompts:
     @property
     def target(self) -> Bool[np.ndarray, "prompt position"]:
         return self.correct >= 0
+
+    @property
+    def has_parts(self) -> bool:
+        return bool((self.part != "").any())
 
     @property
     def has_answer(self) -> bool:
@@ -163,6 +168,8 @@ class Prompts:
             for name, array in vars(self.source).items():
                 variables[f"source_{name}"] = (("prompt", "source_position"), array)
         variables |= {name: (("prompt",), array) for name, array in rows.items()}
+        if self.has_parts:
+            variables["token_part"] = (("prompt", "position"), self.part)
         variables["word"] = (*variables["word"], {"method": "; ".join(self.words_by)})
         names = list(self.tags[0]) if self.tags else []
         if names:
@@ -180,6 +187,8 @@ class Prompts:
         for array in (*own, *source, *masked):
             state.update(np.ascontiguousarray(array, dtype=np.int64).tobytes() + str(array.shape).encode())
         state.update("\0".join(self.cluster).encode())
+        if self.has_parts:
+            state.update("\0".join(self.part.ravel()).encode())
         return state.hexdigest()
 
 
@@ -208,6 +217,7 @@ def pad(name: str, made: Sequence[Prompt], model: Model) -> Prompts:
         answer=np.array([-1 if prompt.answer is None else prompt.answer for prompt in made]),
         distractor=np.array([-1 if prompt.distractor is None else prompt.distractor for prompt in made]),
         counterfactual=_grid([prompt.counterfactual or () for prompt in made], -1, np.int64, read_to),
+        part=_grid([prompt.part for prompt in made], "", np.dtypes.StringDType(), end),
         answer_text=tuple(string(prompt.answer) for prompt in made),
         distractor_text=tuple(string(prompt.distractor) for prompt in made),
         source=source,

@@ -19,6 +19,10 @@ NOUN: dict[Kind, str] = {
 }
 
 
+#: Parts that are not named by who asks: what follows the parts, what is scored, and what belongs to no part.
+QUESTION, ANSWER, OTHER, SPECIAL = "question", "answer", "other", "special"
+
+
 @dataclass(frozen=True)
 class Prompt:
     """One prompt before padding.
@@ -26,7 +30,8 @@ class Prompt:
     `words` are those of `encoded`, and `correct` maps each scored position to the token that should come next there.
     `answer` and `distractor` are token ids (labels, for a classifier), `counterfactual` the tokens of a prompt of the
     same length in which the answer is not to be had. An encoder-decoder reads `source` and writes `encoded`; its
-    counterfactual is another source. `tags` say what a reader may want to sort by.
+    counterfactual is another source. `tags` say what a reader may want to sort by, `part` which named part of the
+    prompt each token of `encoded` belongs to, if it has any.
     """
 
     text: str
@@ -40,6 +45,7 @@ class Prompt:
     source: Encoded | None = None
     source_words: Words | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    part: tuple[str, ...] = ()
 
 
 def from_text(

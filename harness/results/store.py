@@ -186,9 +186,10 @@ def read_data(run: Path) -> xr.Dataset:
 
 
 def digests(run: Path) -> dict[str, str]:
-    """SHA-256 of the tables of heads and methods, if there are such, and of ``data.zarr``: over its files by name."""
+    """SHA-256 of the tables that are read again, as far as there are such, and of ``data.zarr``: over its files by
+    name."""
     found = {}
-    for path in (run / "heads.csv", run / "methods.csv", run / "data.zarr"):
+    for path in (run / name for name in ("heads.csv", "methods.csv", "parts.csv", "part_heads.csv", "data.zarr")):
         if path.is_file():
             found[path.name] = _file_digest(path)
         elif path.is_dir():

@@ -3,6 +3,7 @@
 An encoder-decoder has a column `stack` before the layer.
 """
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from harness import stats
 from harness.config import RequestError, StatsSpec
 from harness.faithfulness.tables import COLUMNS as METHODS_COLUMNS
 from harness.metrics import meaning
-from harness.results.store import write_text
+from harness.results.store import write_bytes, write_text
+from harness.trace.tables import COLUMNS as PARTS_COLUMNS
+from harness.trace.tables import HEAD_COLUMNS as PART_HEADS_COLUMNS
 
 HEADS_COLUMNS = (
     "metric",
@@ -81,9 +84,16 @@ def _of_metric(data: xr.Dataset, name: str, asked: StatsSpec) -> pd.DataFrame:
     return table.assign(metric=name, method=effect.attrs.get("method", "exact"))
 
 
-def write_heads(run: Path, table: pd.DataFrame) -> None:
-    """``heads.csv``, whole or not at all."""
-    write_text(run / "heads.csv", table.to_csv(index=False))
+#: The tables that a run may have.
+TABLES = ("heads", "methods", "method_pairs", "parts", "part_heads")
+
+
+def write(run: Path, name: str, table: pd.DataFrame) -> None:
+    """A table as ``NAME.csv`` and ``NAME.parquet``, each whole or not at all. The CSV is what is read again."""
+    write_text(run / f"{name}.csv", table.to_csv(index=False))
+    body = io.BytesIO()
+    table.to_parquet(body, index=False)
+    write_bytes(run / f"{name}.parquet", body.getvalue())
 
 
 def read_heads(run: Path) -> pd.DataFrame:
@@ -99,11 +109,6 @@ def read_heads(run: Path) -> pd.DataFrame:
     return table
 
 
-def write_methods(run: Path, table: pd.DataFrame) -> None:
-    """``methods.csv``, whole or not at all."""
-    write_text(run / "methods.csv", table.to_csv(index=False))
-
-
 def read_methods(run: Path) -> pd.DataFrame:
     """``methods.csv``; empty where no method was held against a cause. Raises `RequestError` if it is damaged."""
     if not (run / "methods.csv").is_file():
@@ -114,4 +119,19 @@ def read_methods(run: Path) -> pd.DataFrame:
         raise RequestError("run", run, f"its methods.csv cannot be read ({type(error).__name__})") from None
     if tuple(table.columns) != METHODS_COLUMNS:
         raise RequestError("run", run, "its methods.csv is damaged: the columns are not those of a table of methods")
+    return table
+
+
+def read_parts(run: Path, name: str) -> pd.DataFrame:
+    """``parts.csv`` or ``part_heads.csv``; empty where nothing was traced. Raises `RequestError` if it is damaged."""
+    columns = PARTS_COLUMNS if name == "parts" else PART_HEADS_COLUMNS
+    empty = {each: [""] for each in columns if each not in ("measure", "part", "over")}  # a part may be called "nan"
+    if not (run / f"{name}.csv").is_file():
+        return pd.DataFrame(columns=np.array(columns))
+    try:
+        table = pd.read_csv(run / f"{name}.csv", dtype={"part": str}, keep_default_na=False, na_values=empty)
+    except (OSError, ValueError) as error:
+        raise RequestError("run", run, f"its {name}.csv cannot be read ({type(error).__name__})") from None
+    if tuple(table.columns) != columns:
+        raise RequestError("run", run, f"its {name}.csv is damaged: the columns are not those of a table of parts")
     return table

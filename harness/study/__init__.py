@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 import yaml
 
-from harness import attribution, faithfulness
+from harness import attribution, faithfulness, trace
 from harness.config import Place as Place
 from harness.config import RunSpec
 from harness.execute import Progress, run_stage
@@ -87,9 +87,13 @@ def _write_results(work: Work, folder: Path, progress: Progress) -> None:
         data = _with_agreement(data, work.spec)
     store.write_data(folder, data)
     if "effect" in data:
-        tables.write_heads(folder, tables.heads_table(data, work.spec.stats))
+        tables.write(folder, "heads", tables.heads_table(data, work.spec.stats))
     if "attribution" in data:
         _write_methods(data, work, folder)
+    if "part_cause" in data:
+        tables.write(folder, "parts", trace.parts_table(data, work.spec.stats))
+    if "part_head_cause" in data:
+        tables.write(folder, "part_heads", trace.parts_heads_table(data, work.spec.stats))
     write_manifest(work, folder, "running")
     draw(open_run(folder, incomplete=True))
 
@@ -110,6 +114,6 @@ def _with_agreement(data: xr.Dataset, spec: RunSpec) -> xr.Dataset:
 def _write_methods(data: xr.Dataset, work: Work, folder: Path) -> None:
     """What is claimed of the methods, and (where they are what is asked) of each two of them."""
     asked = (data, work.spec.attribution, work.spec.stats)
-    tables.write_methods(folder, faithfulness.methods_table(*asked))
+    tables.write(folder, "methods", faithfulness.methods_table(*asked))
     if work.runner == "compare_attributions":
-        store.write_text(folder / "method_pairs.csv", faithfulness.pairs_table(*asked).to_csv(index=False))
+        tables.write(folder, "method_pairs", faithfulness.pairs_table(*asked))

@@ -15,6 +15,7 @@ from harness.faithfulness.stage import AttributionStage
 from harness.metrics import METRICS, choose
 from harness.models import Model, load_model
 from harness.prompts import Prompts, load_prompts
+from harness.trace.stage import TraceStage
 
 #: Which parts each runner has.
 PARTS = {
@@ -22,6 +23,7 @@ PARTS = {
     "cache_attention": ("patterns", "rollout"),
     "ablate_heads": ("sweep",),
     "compare_attributions": ("patterns", "rollout", "attribution"),
+    "trace_context": ("trace",),
 }
 
 
@@ -64,6 +66,9 @@ def prepare(runner: str, spec: RunSpec) -> Work:
         stages += _sweeps(spec, model, prompts)
     if "attribution" in parts:
         stages.append(AttributionStage(model, prompts, spec.attribution))
+    if "trace" in parts:
+        heads = model.heads(list(spec.heads))
+        stages.append(TraceStage(model, prompts, spec.trace, heads, spec.attribution.rollout, spec.seed))
     work = Work(runner, spec, model, prompts, stages)
     _check_end(parts, work)
     return work

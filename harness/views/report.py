@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.findings import Finding, effects, findings, in_words
 from harness.findings.reading import by_lead, kind_of, lead_metric, level_of, tested
-from harness.views import tables
+from harness.views import parts, tables
 from harness.views.choose import asked_prompts, choose, first_head
 from harness.views.figures import Picture, pictures
 from harness.views.page import page
@@ -114,6 +114,8 @@ def _sections(run: "Run", drawn: Sequence[Picture], left_out: str) -> list[Secti
     if "effect" in run.data:
         sections += [_map(run, drawn), _strongest(run, drawn)]
     sections += [_of_pictures(part, drawn) for part in PICTURED if any(each.part == part for each in drawn)]
+    if len(run.parts):
+        sections.append(_parts(run, drawn))
     if "pattern" in run.data:
         sections += [_head(run, left_out), _head_view(), _model_view(), _compare(run, drawn)]
     if "attribution" in run.data or "cause" in run.data:
@@ -229,8 +231,14 @@ def _sources() -> Section:
 def _of_pictures(part: str, drawn: Sequence[Picture]) -> Section:
     """A section that is its figures, with scripts and without."""
     shown = "".join(f'<img alt="{markup(each.label)}" src="{each.uri}">' for each in drawn if each.part == part)
-    title, define = PICTURED[part]
+    title, define = (PICTURED | {"parts": ("Parts of the prompt", parts.ABOUT)})[part]
     return Section(part, title, f'<p class="define">{define}</p><div class="pictures">{shown}</div>')
+
+
+def _parts(run: "Run", drawn: Sequence[Picture]) -> Section:
+    """The parts of a prompt: their figure, with scripts and without, and their tables."""
+    pictured = _of_pictures("parts", drawn)
+    return Section(pictured.anchor, pictured.title, pictured.body + parts.traced(run))
 
 
 def _tested(run: "Run") -> bool:
@@ -276,5 +284,7 @@ def _pictures(drawn: Sequence[Picture], part: str) -> str:
 
 def _title(run: "Run") -> str:
     model, prompts = (str((run.spec.get(key) or {}).get("name", "unnamed")) for key in ("model", "prompts"))
-    what = "effects of ablating attention heads" if "clean" in run.data else "attention patterns"
+    traced_only = "part_cause" in run.data and "pattern" not in run.data
+    what = "which part was used" if traced_only else "attention patterns"
+    what = "effects of ablating attention heads" if "clean" in run.data else what
     return f"{model} on {prompts}: {what}"

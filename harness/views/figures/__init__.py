@@ -16,6 +16,7 @@ from harness.views.figures.base import LOOKS, Look, Picture, as_picture
 from harness.views.figures.effects import effect_map, strongest
 from harness.views.figures.looking import compare
 from harness.views.figures.methods import agreement
+from harness.views.figures.parts import traced
 from harness.views.figures.positions import by_position
 from harness.views.figures.together import pairs, pruning, sets
 
@@ -58,6 +59,8 @@ def _drawn(run: "Run", look: Look) -> Iterator[tuple[str, str, str, Figure]]:
         yield "rollout", "rollout", label, compare(run, asked_prompts(run)[0], look)
     if len(run.methods):
         yield "methods", "methods", "Attribution methods against measured causes", agreement(run, look)
+    if len(run.parts):
+        yield "parts", "parts", "What each part of the prompt gets, and what it costs to lose it", traced(run, look)
 
 
 def _plain(metric: str) -> str:
