@@ -24,6 +24,7 @@ ORDER = (
     "attribution",
     "faithfulness",
     "trace",
+    "roles",
     "results",
     "findings",
     "questions",

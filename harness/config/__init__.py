@@ -44,6 +44,7 @@ from harness.config.run import ExecuteSpec as ExecuteSpec
 from harness.config.run import Place as Place
 from harness.config.run import RenderSpec as RenderSpec
 from harness.config.run import ReproduceSpec as ReproduceSpec
+from harness.config.run import RolesSpec as RolesSpec
 from harness.config.run import RunSpec as RunSpec
 from harness.config.run import ShowSpec as ShowSpec
 from harness.config.run import StatsSpec as StatsSpec

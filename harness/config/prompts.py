@@ -38,7 +38,7 @@ class InlinePrompts:
 
     `words` tags words, ``{emotion: [glad, angry]}``: each tag is a part of the prompt that a prediction is traced to.
     The tags ``punctuation``, ``pronoun`` and ``function`` know their (English) words where the list is empty. Prompts
-    of one `cluster` are variants of each other.
+    of one `cluster` are variants of each other; `relations` are those of each text, as in `FilePrompts`.
     """
 
     name: Literal["inline"]
@@ -48,6 +48,7 @@ class InlinePrompts:
     answer: Names | None = None
     distractor: Names | None = None
     cluster: Names | None = None
+    relations: Names | None = None
     words: Mapping[str, Names] = Field(default_factory=dict)
     generate: Count = 0
 
@@ -68,9 +69,10 @@ class ProsePrompts:
 @spec
 class FilePrompts:
     """The rows of a file; `column` and the keys after it name its columns, which mean what they mean in
-    `InlinePrompts`; `tags` are columns that travel with the results. The column `words` tags words of its row, as an
-    object ``{"emotion": ["glad"]}`` or as text ``emotion: glad, angry; name: Alonzo``. `n` rows are drawn, or all are
-    taken."""
+    `InlinePrompts`; `tags` are columns that travel with the results. `relations` names a column of syntactic relations,
+    each written ``name(head, dependent)``, such as ``nsubj(barked, dog); det(dog, the#2)`` (the second "the"). The
+    column `words` tags words of its row, as an object ``{"emotion": ["glad"]}`` or as text ``emotion: glad, angry;
+    name: Alonzo``. `n` rows are drawn, or all are taken."""
 
     name: Literal["file"]
     path: PathText
@@ -82,6 +84,7 @@ class FilePrompts:
     cluster: str | None = None
     counterfactual: str | None = None
     words: str | None = None
+    relations: str | None = None
     tags: Names = ()
     n: PositiveInt | None = None
     seed: Seed = 0

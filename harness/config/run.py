@@ -17,7 +17,7 @@ from harness.config.models import ModelSpec
 from harness.config.prompts import PromptSpec
 from harness.config.published import Published
 from harness.config.trace import TraceSpec
-from harness.config.types import Names, OpenFraction, PathText, PositiveInt, Seed, spec
+from harness.config.types import Count, Names, OpenFraction, PathText, PositiveInt, Seed, spec
 
 
 def _listed(value: Any) -> Any:
@@ -47,7 +47,7 @@ def _pairs(value: Any) -> Any:
         isinstance(pair, list | tuple) and [type(name) for name in pair] == [str, str] for pair in listed
     ):
         return tuple(map(tuple, listed))
-    return _worded(value, ("effect", "direct", "all"), "a list of pairs such as [[L0H1,L1H2]]")
+    return _worded(value, ("effect", "direct", "role", "all"), "a list of pairs such as [[L0H1,L1H2]]")
 
 
 Kind = Literal["single", "layer", "mlp", "set", "keep", "cumulative", "pairs"]
@@ -73,7 +73,7 @@ class SweepSpec:
     most, or least.
 
     ``pairs``: two heads together, and what that does beyond the sum of each: among the `top` heads by ``effect`` or
-    ``direct`` effect, ``all`` pairs, or those listed.
+    ``direct`` effect; the `top` heads of each ``role`` among themselves; ``all`` pairs, or those listed.
 
     Orders and pairs go by the leading metric, `logit_diff` where there is one and else the first. Where they need the
     effects of single heads and ``single`` is not among the kinds, single heads are swept first.
@@ -137,6 +137,24 @@ class CacheSpec:
 
 
 @spec
+class RolesSpec:
+    """When a head gets a role, and what its roles are measured on.
+
+    A role is given where the score is beyond `draws` draws of chance with all heads taken together (``stats.level``)
+    and at least `threshold` of the way from chance to 1. Induction, duplicate tokens and copying are measured on `n`
+    texts of `length` random tokens and the same again, all other roles on the prompts. `sets` is how many random sets
+    of as many heads each role's heads are ablated beside (0: none are ablated).
+    """
+
+    threshold: OpenFraction = 0.4
+    draws: PositiveInt = 200
+    n: PositiveInt = 8
+    length: Annotated[int, Field(ge=4)] = 24
+    sets: Count = 20
+    seed: Seed = 0
+
+
+@spec
 class ShowSpec:
     """What the report opens with: prompts by number, heads by name, tokens or words."""
 
@@ -170,6 +188,7 @@ class RunSpec:
     attribution: AttributionSpec = Field(default_factory=AttributionSpec)
     trace: TraceSpec = Field(default_factory=TraceSpec)
     question: str | None = None
+    roles: RolesSpec = Field(default_factory=RolesSpec)
     execute: ExecuteSpec = Field(default_factory=ExecuteSpec)
     show: ShowSpec = Field(default_factory=ShowSpec)
     published: tuple[Published, ...] = ()

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.findings.reading import roles_of
 from harness.findings.sentence import Finding
-from harness.findings.telling import number, signed
+from harness.findings.telling import listed, number, signed
 from harness.hooks import Head
 
 if TYPE_CHECKING:
@@ -43,10 +44,9 @@ def _here(run: "Run", said: Mapping[str, Any]) -> float:
 
 def _role(run: "Run", said: Mapping[str, Any]) -> Finding:
     text = f"Published: {said['head']} is a {said['role']} head ({said['source']})"
-    head = Head.parse(said["head"])
-    rows = run.heads[(run.heads["layer"] == head.layer) & (run.heads["head"] == head.head)]
-    roles = [each.split(";") for each in rows["roles"] if isinstance(each, str)]
-    if not roles:
+    here = roles_of(run).get(Head.parse(said["head"]))
+    if here is None:
         return Finding(f"{text}; this run gave no roles.", np.nan, np.nan, np.nan, "published")
-    found = said["role"] in roles[0]
-    return Finding(f"{text}. Here: {'the same' if found else ', '.join(roles[0])}.", found, np.nan, np.nan, "heads.csv")
+    found = said["role"] in here
+    told = "the same" if found else listed(here) if here else "no role"
+    return Finding(f"{text}. Here: {told}.", found, np.nan, np.nan, "role_given")

@@ -162,6 +162,18 @@ def spread(values: Float[np.ndarray, " prompt"]) -> Estimate:
     return Estimate(mean, mean - error, mean + error, "standard error")
 
 
+def roles_of(run: "Run") -> dict[Head, list[str]]:
+    """The roles that each head has; empty where none were looked for."""
+    if "role_given" not in run.data:
+        return {}
+    heads, given = by_head(run.data["role_given"])
+    names = list(map(str, run.data["role"].values))
+    return {
+        head: [name for name, has in zip(names, row, strict=True) if has]
+        for head, row in zip(heads, given.T, strict=True)
+    }
+
+
 # --- what heads.csv claims --------------------------------------------------------------------------------------
 
 

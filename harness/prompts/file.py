@@ -15,12 +15,12 @@ import numpy as np
 from harness.config import FilePrompts, RequestError, near
 from harness.models import Model
 from harness.prompts import readers
-from harness.prompts.prompt import Prompt, from_text, with_answer
+from harness.prompts.prompt import Prompt, from_text, related, with_answer
 from harness.prompts.readers import Row, Table
 from harness.prompts.tagged import parsed, tagged
 
 #: The keys that name a column, the text's first.
-COLUMNS = ("column", "pair", "target", "answer", "distractor", "cluster", "counterfactual", "words")
+COLUMNS = ("column", "pair", "target", "answer", "distractor", "cluster", "counterfactual", "relations", "words")
 
 
 def make(spec: FilePrompts, model: Model) -> list[Prompt]:
@@ -91,6 +91,8 @@ def _prompt(spec: FilePrompts, model: Model, row: Row) -> Prompt:
             prompt = with_answer(model, prompt, answer, distractor, (key, key))
         if spec.words is not None:
             prompt = tagged(prompt, parsed(row.values[spec.words], key), key)
+        if spec.relations is not None:
+            prompt = related(prompt, row.values[spec.relations])
     except RequestError as error:
         readers.refuse(spec.path, f"{row.place}, {error.value}: {error.remedy}")
     prompt = replace(prompt, tags={name: str(row.values[name]) for name in spec.tags})

@@ -2,7 +2,7 @@
 
 from harness.config import InlinePrompts, RequestError
 from harness.models import Model
-from harness.prompts.prompt import Prompt, from_text, with_answer
+from harness.prompts.prompt import Prompt, from_text, related, with_answer
 from harness.prompts.tagged import check_found, tagged
 
 
@@ -11,7 +11,7 @@ def make(spec: InlinePrompts, model: Model) -> list[Prompt]:
     of a classifier; a target is what an encoder-decoder should write."""
     if not spec.text:
         raise RequestError("prompts.text", "[]", "give at least one text")
-    for key in ("pair", "target", "answer", "distractor", "cluster"):
+    for key in ("pair", "target", "answer", "distractor", "cluster", "relations"):
         given = getattr(spec, key)
         if given is not None and len(given) != len(spec.text):
             raise RequestError(f"prompts.{key}", list(given), f"give one for each of the {len(spec.text)} texts")
@@ -28,6 +28,8 @@ def _prompt(spec: InlinePrompts, model: Model, number: int) -> Prompt:
     pair, target = (given[number] if given else None for given in (spec.pair, spec.target))
     cluster = spec.cluster[number] if spec.cluster else f"text {number}"
     prompt = from_text(model, spec.text[number], cluster, pair=pair, target=target)
+    if spec.relations:
+        prompt = related(prompt, spec.relations[number])
     if not spec.answer:
         return prompt
     return with_answer(model, prompt, spec.answer[number], spec.distractor[number] if spec.distractor else None)

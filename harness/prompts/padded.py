@@ -14,6 +14,7 @@ from harness.config import RequestError
 from harness.models import Inputs, Kind, Model
 from harness.models.tokens import Encoded
 from harness.prompts.prompt import Prompt
+from harness.prompts.relations import Relation
 from harness.words import Words
 
 Ids = Int[np.ndarray, "prompt position"]
@@ -53,7 +54,8 @@ class Prompts:
     (−1 where there is none), `counterfactual` [prompt, position] token ids (−1 where there is none).
 
     An encoder-decoder reads `source` and writes the tokens; its counterfactual stands for the source. `tags` travel
-    with the results. `part` [prompt, position] names the part of the prompt that a token belongs to (``""``: none).
+    with the results; `relations` are those between the words of what is read, `part` [prompt, position] names the part
+    of the prompt that a token belongs to (``""``: none).
     """
 
     name: str
@@ -77,6 +79,7 @@ class Prompts:
     source: Source | None = None
     tags: tuple[Mapping[str, str], ...] = ()
     words_by: tuple[str, ...] = ()
+    relations: tuple[tuple[Relation, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.text)
@@ -189,6 +192,8 @@ class Prompts:
         state.update("\0".join(self.cluster).encode())
         if self.has_parts:
             state.update("\0".join(self.part.ravel()).encode())
+        if any(self.relations):
+            state.update(str(self.relations).encode())
         return state.hexdigest()
 
 
@@ -222,6 +227,7 @@ def pad(name: str, made: Sequence[Prompt], model: Model) -> Prompts:
         distractor_text=tuple(string(prompt.distractor) for prompt in made),
         source=source,
         tags=tuple(prompt.tags for prompt in made),
+        relations=tuple(prompt.relations for prompt in made),
         words_by=tuple(dict.fromkeys(way for prompt in made for way in _ways(prompt))),
     )
 

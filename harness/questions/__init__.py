@@ -69,7 +69,6 @@ def known(name: str) -> Question:
     return QUESTIONS[name]
 
 
-def answer(run: "Run") -> Finding | None:
-    """The answer to what the run was asked, if it was asked anything that is known."""
-    asked = run.spec.get("question")
-    return QUESTIONS[asked].answer(run) if asked in QUESTIONS else None
+def asked(run: "Run") -> Question | None:
+    """What the run was asked, if it was asked anything that is known."""
+    return QUESTIONS.get(str(run.spec.get("question")))

@@ -33,11 +33,9 @@ def prune(run: "Run") -> Finding:
     chosen = next((at for at, name in enumerate(names) if not name.startswith("random")), 0)
     drawn = [at for at, name in enumerate(names) if name.startswith("random")]
     about = interval(run, spared[chosen])
-    text = f"In the order {names[chosen]}, {about.told(number(about.mean), '')} heads of the {effect.sizes['step']} that were "
-    text += (
-        f"tried can go before a prompt is worse by {number(bar)}{unit(run, metric)} of {metric} (a tenth of the clean "
-    )
-    text += "value)"
+    text = f"In the order {names[chosen]}, {about.told(number(about.mean), '')} heads of the {effect.sizes['step']} "
+    text += f"that were tried can go before a prompt is worse by {number(bar)}{unit(run, metric)} of {metric} (a tenth "
+    text += "of the clean value)"
     if drawn:
         gain = interval(run, spared[chosen] - spared[drawn].mean(axis=0))
         text += f", in {count(len(drawn), 'random order')} {number(float(spared[drawn].mean()))}: "

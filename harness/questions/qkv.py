@@ -32,8 +32,10 @@ def qkv(run: "Run") -> Finding:
         f"At “{token[-1].strip()}” {head} scores “{token[top].strip()}” {signed(first.score[top])} before the softmax "
     )
     text += f"(the next best {signed(np.sort(first.score)[-2])}): {number(first.weight[top])} of its attention, "
-    text += f"{number(first.written[top])} of what it writes by the norms of weight times value. Over all prompts the first "
-    text += f"token's share changes by {moved.told(signed(moved.mean), '')} from attention to what is written. The "
+    text += f"{number(first.written[top])} of what it writes by the norms of weight times value. Over all prompts the "
+    text += (
+        f"first token's share changes by {moved.told(signed(moved.mean), '')} from attention to what is written. The "
+    )
     text += f"softmax of the scores is the pattern and weights times values are z, to {off:.0e}."
     return Finding(text, moved.mean, moved.low, moved.high, "z")
 

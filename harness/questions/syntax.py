@@ -37,5 +37,6 @@ def syntax(run: "Run") -> Finding:
         for at, each in zip(order, about, strict=True)
     ]
     sure = sum(bool(np.nansum(given[at]) > 0) for at in rows)
-    text = f"Of {len(relations)} relations {sure} have a head that follows them beyond chance and distance: {listed(said)}."
+    text = f"Of {len(relations)} relations {sure} have a head that follows them beyond chance and distance: "
+    text += f"{listed(said)}."
     return Finding(text, about[0].mean, about[0].low, about[0].high, "role_score")

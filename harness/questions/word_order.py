@@ -19,7 +19,7 @@ _SAME = 0.05  # a head that moves no more of its attention than this goes by the
 def word_order(run: "Run") -> Finding:
     """How much of a head's attention moves to another place; prompts of one cluster have the same words."""
     clusters = run.data["cluster"].values.astype(str)
-    groups = [np.flatnonzero(clusters == name) for name in dict.fromkeys(clusters)]
+    groups = [np.flatnonzero(clusters == name).tolist() for name in dict.fromkeys(clusters)]
     if any(len(group) != 2 for group in groups):
         return unanswered("Prompts are compared in twos: give each sentence and its swapped one a prompts.cluster.")
     moved = np.empty((len(clusters), run.data.sizes["layer"], run.data.sizes["head"]))

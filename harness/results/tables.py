@@ -49,10 +49,28 @@ def heads_table(data: xr.Dataset, asked: StatsSpec) -> pd.DataFrame:
     """The table of heads from `effect` [metric, prompt, layer, head] and `clean` [metric, prompt].
 
     `asked.min_effect` is a share of the clean value; a distance, which is 0 when clean, has no such threshold and
-    its heads are ranked only.
+    its heads are ranked only. Roles are those of `role_given`; a run that looked for roles and ablated no single heads
+    has one row for each head, and no metric in it.
     """
-    parts = [_of_metric(data, str(name), asked) for name in data["metric"].values]
-    return pd.concat(parts, ignore_index=True).reindex(columns=_columns("stack" in data["effect"].dims))
+    roles = _roles(data)
+    if "effect" in data:
+        table = pd.concat([_of_metric(data, str(name), asked) for name in data["metric"].values], ignore_index=True)
+        table = table if roles is None else table.merge(roles, how="left")
+    else:
+        assert roles is not None
+        table = roles
+    return table.reindex(columns=_columns("stack" in table))
+
+
+def _roles(data: xr.Dataset) -> pd.DataFrame | None:
+    """The roles of each head, joined by ``;``, where they were looked for."""
+    if "role_given" not in data:
+        return None
+    given = data["role_given"]
+    flat = given.stack(which=[dim for dim in given.dims if dim != "role"]).transpose("which", "role")
+    names = given["role"].values.astype(object)
+    table = flat.indexes["which"].to_frame(index=False)
+    return table.assign(roles=[";".join(names[row]) for row in flat.values])
 
 
 def _columns(stacks: bool) -> list[str]:

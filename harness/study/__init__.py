@@ -37,7 +37,7 @@ def run(
     `say` is told what the run will cost before it begins. Raises `RequestError` before anything is written.
     """
     started = time.time()
-    check_names(spec)
+    check_names(runner, spec)
     if place.resume:
         check_resume(runner, spec, Path(place.resume))
     work = prepare(runner, spec)
@@ -86,7 +86,7 @@ def _write_results(work: Work, folder: Path, progress: Progress) -> None:
     if "attribution" in data:
         data = _with_agreement(data, work.spec)
     store.write_data(folder, data)
-    if "effect" in data:
+    if {"effect", "role_given"} & set(data):
         tables.write(folder, "heads", tables.heads_table(data, work.spec.stats))
     if "attribution" in data:
         _write_methods(data, work, folder)

@@ -10,8 +10,8 @@ import torch
 from harness import ablation
 from harness.attention import CacheStage
 from harness.config import Place, RequestError
-from harness.study.request import Work
-from harness.sweep import SweepStage, Swept, alike
+from harness.study.request import Ablating, Work
+from harness.sweep import SweepStage, alike
 
 _TRIAL_ROWS = 8
 #: Units lie beside the arrays until these are written.
@@ -24,7 +24,7 @@ def forecast(work: Work, place: Place) -> list[str]:
     for stage in work.stages:
         if isinstance(stage, CacheStage):
             said.append(_kept(stage, place))
-        if isinstance(stage, Swept):
+        if isinstance(stage, Ablating):
             said.append(f"{stage.name}: {_swept(alike(stage))}{_unasked(stage.name, work)}")
     return said
 

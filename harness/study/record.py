@@ -10,8 +10,8 @@ import xarray as xr
 
 from harness import config
 from harness.results import manifest, store
-from harness.study.request import Work
-from harness.sweep import Swept, alike, tolerance
+from harness.study.request import Ablating, Work
+from harness.sweep import alike, tolerance
 
 
 def checks_of(data: xr.Dataset) -> dict[str, Any] | None:
@@ -27,7 +27,7 @@ def checks_of(data: xr.Dataset) -> dict[str, Any] | None:
 
 def _checks_so_far(work: Work) -> dict[str, Any] | None:
     """What this process has checked."""
-    checks = [alike(stage).check for stage in work.stages if isinstance(stage, Swept)]
+    checks = [alike(stage).check for stage in work.stages if isinstance(stage, Ablating)]
     if not checks:
         return None
     off = max((off for check in checks for off in check.spot_checks), default=None)

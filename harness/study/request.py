@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness import ablation, attribution, config, stats, sweep
+from harness import ablation, attribution, config, questions, stats, sweep
 from harness.attention import CacheStage
 from harness.config import RequestError, RunSpec
 from harness.execute import Chain, Stage
@@ -15,16 +15,22 @@ from harness.faithfulness.stage import AttributionStage
 from harness.metrics import METRICS, choose
 from harness.models import Model, load_model
 from harness.prompts import Prompts, load_prompts
+from harness.roles.sets import RoleSetsStage
+from harness.roles.stage import RolesStage
+from harness.sweep import SweepStage, Swept
 from harness.trace.stage import TraceStage
 
 #: Which parts each runner has.
 PARTS = {
-    "study": ("patterns", "sweep", "rollout", "attribution"),
+    "study": ("patterns", "sweep", "rollout", "attribution", "roles"),
     "cache_attention": ("patterns", "rollout"),
     "ablate_heads": ("sweep",),
     "compare_attributions": ("patterns", "rollout", "attribution"),
     "trace_context": ("trace",),
+    "profile_heads": ("patterns", "rollout", "roles", "role_sets"),
 }
+#: The stages that ablate.
+Ablating = Swept | RoleSetsStage
 
 
 @dataclass
@@ -45,11 +51,27 @@ class Work:
     @property
     def has_rollout(self) -> bool:
         """Of an encoder-decoder there is none: what its decoder reads comes from the source as well."""
-        return "rollout" in PARTS[self.runner] and self.prompts.source is None
+        return "rollout" in parts_of(self.runner, self.spec) and self.prompts.source is None
 
 
-def check_names(spec: RunSpec) -> None:
-    """What can be found wrong without a model: names of metrics."""
+def parts_of(runner: str, spec: RunSpec) -> tuple[str, ...]:
+    """The parts of a run: the runner's; of a study that is asked a question, what its answer is read from.
+
+    Raises `RequestError` for a question that nobody knows, and one that the runner cannot answer.
+    """
+    if spec.question is None:
+        return PARTS[runner]
+    needs = questions.known(spec.question).needs
+    if runner != "study" and not {*needs} <= {*PARTS[runner]}:
+        lacking = " and ".join(part for part in needs if part not in PARTS[runner])
+        remedy = f"{runner} does not measure what it is answered from ({lacking}); ask it of experiments.study"
+        raise RequestError("question", spec.question, remedy)
+    return needs if runner == "study" else PARTS[runner]
+
+
+def check_names(runner: str, spec: RunSpec) -> None:
+    """What can be found wrong without a model: names of metrics, and the question."""
+    parts_of(runner, spec)
     for name in spec.metrics:
         if name not in (*METRICS, "auto"):
             raise RequestError("metrics", name, config.near(name, (*METRICS, "auto")))
@@ -59,9 +81,13 @@ def prepare(runner: str, spec: RunSpec) -> Work:
     """Load what the request names and check the one against the other."""
     model = load_model(spec.model)
     prompts = load_prompts(spec.prompts, model)
-    parts, stages = PARTS[runner], list[Stage | Chain]()
+    parts, stages = parts_of(runner, spec), list[Stage | Chain]()
     if "patterns" in parts:
         stages.append(CacheStage.of(model, prompts, spec.cache))
+    if "roles" in parts or ("sweep" in parts and sweep.goes_by_roles(spec.sweep)):
+        stages.append(RolesStage(model, prompts, spec.roles, spec.stats))
+    if "role_sets" in parts and spec.roles.sets:
+        stages.append(_role_sets(spec, model, prompts))
     if "sweep" in parts:
         stages += _sweeps(spec, model, prompts)
     if "attribution" in parts:
@@ -81,10 +107,19 @@ def _sweeps(spec: RunSpec, model: Model, prompts: Prompts) -> Sequence[Stage | C
     return sweep.stages(model, prompts, spec.sweep, heads, metrics, made, positions, spec.seed)
 
 
+def _role_sets(spec: RunSpec, model: Model, prompts: Prompts) -> RoleSetsStage:
+    """The stage that ablates the heads of each role together."""
+    made, positions = ablation.build(spec.ablation, model, prompts)
+    metrics, heads = choose(spec.metrics, prompts), sweep.groups(model, list(spec.heads))
+    memory = spec.sweep.memory
+    swept = SweepStage(model, prompts, heads, metrics, made, positions, kind="set", memory=memory, seed=spec.seed)
+    return RoleSetsStage(swept, spec.roles.sets, spec.roles.seed)
+
+
 def _check_end(parts: Sequence[str], work: Work) -> None:
     """What the run's end would refuse, asked now: statistics and rollout of next to nothing, and what to show."""
     spec, shown = work.spec, work.spec.show
-    if {"sweep", "attribution"} & set(parts):
+    if {"sweep", "attribution", "roles"} & set(parts):
         asked = spec.stats
         stats.summarize(
             np.zeros((1, 1, 1)),

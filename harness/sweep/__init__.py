@@ -25,6 +25,7 @@ from harness.sweep.greedy import GreedyStage
 from harness.sweep.groups import groups as groups
 from harness.sweep.kinds import Swept as Swept
 from harness.sweep.kinds import alike as alike
+from harness.sweep.kinds import goes_by_roles as goes_by_roles
 from harness.sweep.kinds import goes_by_singles as goes_by_singles
 from harness.sweep.kinds import stages as stages
 from harness.sweep.stage import SweepStage as SweepStage

@@ -1,7 +1,7 @@
 """Which stages a request for a sweep means, in an order in which each finds what it goes by."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from harness.ablation import Ablation
 from harness.config import RequestError, SweepSpec
@@ -57,7 +57,19 @@ def goes_by_singles(asked: SweepSpec) -> bool:
     return bool(ordered or ("pairs" in asked.kind and asked.pairs in ("effect", "direct")))
 
 
-def alike(stage: Swept) -> SweepStage:
+def goes_by_roles(asked: SweepSpec) -> bool:
+    """Whether pairs are chosen by the roles that heads have."""
+    return "pairs" in asked.kind and asked.pairs == "role"
+
+
+@runtime_checkable
+class Likened(Protocol):
+    """A stage that ablates what it chooses late."""
+
+    def like(self) -> SweepStage: ...
+
+
+def alike(stage: SweepStage | Likened) -> SweepStage:
     """A plain sweep of as much work, with the same checks; known before anything is chosen."""
     return stage if isinstance(stage, SweepStage) else stage.like()
 

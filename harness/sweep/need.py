@@ -1,4 +1,5 @@
-"""Which heads are needed most, by what a sweep of single heads found: what orders and pairs are chosen by."""
+"""Which heads are needed most, by what a sweep of single heads found, and which share a role: what orders and pairs are
+chosen by."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -39,3 +40,17 @@ def ranked(needed: Mapping[Any, float], first: First = "most_needed") -> list[An
     """What is needed most comes first, or least; of equals the one that runs first."""
     way = -1 if first == "most_needed" else 1
     return sorted(needed, key=lambda one: way * needed[one])
+
+
+def by_role(done: xr.Dataset | None, heads: Iterable[Head]) -> dict[str, list[Head]]:
+    """The heads that have each role, the highest score first; roles that none has are left out. Raises `RequestError`
+    where roles were not looked for."""
+    if done is None or "role_given" not in done:
+        raise RequestError("sweep", "roles", "no stage of this run looked for roles")
+    found = {}
+    for role in map(str, done["role"].values):
+        given, score = (done[name].sel(role=role) for name in ("role_given", "role_score"))
+        having = [head for head in heads if bool(given.sel(head.place))]
+        if having:
+            found[role] = sorted(having, key=lambda head: -float(score.sel(head.place)))
+    return found

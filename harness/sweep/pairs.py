@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from harness.config import RequestError
 from harness.hooks import Head
 from harness.metrics import name_of
 from harness.sweep.labels import EFFECT
-from harness.sweep.need import leading_of, means
+from harness.sweep.need import by_role, leading_of, means
 from harness.sweep.stage import SweepStage
 
 Pair = tuple[Head, Head]
@@ -26,8 +27,8 @@ class PairsStage:
     """The stage that ablates two heads together; one unit is a batch of prompts, all pairs and their heads on it.
 
     `sweep` says how; its groups are the heads that may be chosen, one by one. `chosen` is ``all`` pairs of them, or
-    those among the `top` heads with the largest mean ``effect`` or ``direct`` effect (of which an earlier stage must
-    have found the values), or the pairs themselves.
+    those among the `top` heads with the largest mean ``effect`` or ``direct`` effect, those within the `top` heads of
+    each ``role`` (all of which an earlier stage must have found), or the pairs themselves.
     """
 
     sweep: SweepStage
@@ -52,6 +53,8 @@ class PairsStage:
             return list(self.chosen)
         if self.chosen == "all":
             return list(combinations(self._heads, 2))
+        if self.chosen == "role":
+            return _alike(done, self._heads, self.top)
         mean = means(done, self.chosen, self._heads, leading_of(self.sweep.metrics))
         top = sorted(mean, key=lambda head: -abs(mean[head]))[: self.top]
         return list(combinations([head for head in self._heads if head in top], 2))
@@ -93,3 +96,15 @@ class PairsStage:
             "clean": swept["clean"],
         }
         return xr.Dataset(made, {**swept["clean"].coords, "head_a": ("pair", a), "head_b": ("pair", b)})
+
+
+def _alike(done: xr.Dataset | None, heads: Sequence[Head], top: int) -> list[Pair]:
+    """Each two of the heads that score highest for a role and have it, each pair once."""
+    found: dict[Pair, None] = {}
+    for shared in by_role(done, heads).values():
+        found |= dict.fromkeys(combinations([head for head in heads if head in shared[:top]], 2))
+    if not found:
+        raise RequestError(
+            "sweep.pairs", "role", "no two of these heads have a role in common; say effect, or list pairs"
+        )
+    return list(found)

@@ -135,8 +135,8 @@ def _roles(run: "Run") -> list[dict]:
         return []
     places, values = by_head(run.data["role_score"].transpose("role", ...))
     at = [{head: index for index, head in enumerate(places)}[head] for head in all_heads(run)]
-    names = map(str, run.data["role"].values)
-    return [{"name": visible(name), "scores": pack_numbers(row[at])} for name, row in zip(names, values, strict=True)]
+    named = zip(map(str, run.data["role"].values), values, strict=True)
+    return [{"name": visible(name), "scores": pack_numbers(row[at])} for name, row in named if not np.isnan(row).all()]
 
 
 def _beside(run: "Run", name: str, metric: str) -> dict:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.findings import Finding, effects, findings, in_words
 from harness.findings.reading import by_lead, kind_of, lead_metric, level_of, tested
+from harness.questions import asked
 from harness.views import parts, tables
 from harness.views.choose import asked_prompts, choose, first_head
 from harness.views.figures import Picture, pictures
@@ -120,7 +121,7 @@ def _sections(run: "Run", drawn: Sequence[Picture], left_out: str) -> list[Secti
         sections += [_head(run, left_out), _head_view(), _model_view(), _compare(run, drawn)]
     if "attribution" in run.data or "cause" in run.data:
         sections.append(_sources())
-    if len(run.heads):
+    if "effect" in run.data:
         sections.append(_numbers(run))
     sections.append(Section("prompts", "The prompts", tables.prompts(run)))
     sections.append(_how(run))
@@ -142,18 +143,22 @@ def _laid_out(sections: list[Section]) -> str:
 
 def _header(run: "Run") -> str:
     answer, others = _answer(run)
+    question = asked(run)
+    said = "" if question is None else f'<p class="question">{markup(question.asks)}</p>'
     found = "".join(f"<li>{markup(finding.text)}</li>" for finding in answer)
     found = f'<h2 class="skip">What was found</h2><ul class="findings">{found}</ul>' if found else ""
     return (
         '<a class="skip" href="#main">Skip to the figures</a>'
         f'<header><p class="eyebrow">attention-harness</p><h1>{markup(_title(run))}</h1>'
-        f'<p class="lead">{markup(in_words(run))}</p>{found}{_more(others)}</header>'
+        f'<p class="lead">{markup(in_words(run))}</p>{said}{found}{_more(others)}</header>'
     )
 
 
 def _answer(run: "Run") -> tuple[list[Finding], list[Finding]]:
-    """What the leading metric says of the heads, and everything else that was found."""
-    found = findings(run)
+    """What answers the question, or what the leading metric says of the heads; and everything else that was found."""
+    found, question = findings(run), asked(run)
+    if question is not None:
+        return [question.answer(run)], found
     parts = (effects.helpers, effects.hurters, effects.counts) if "effect" in run.data else ()
     first = {told.text for part in parts if (told := part(run, lead_metric(run)))}
     answer = [finding for finding in found if finding.text in first] or found[:3]

@@ -1,0 +1,107 @@
+"""Roles that are a share of attention: which keys each query would look at, by place or by token.
+
+A mask [query, key] marks the keys of a role. The score is the attention on them, averaged over the queries that have
+such a key and another one to choose from; a role that no query of a text can have gives no score.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from harness.roles.seen import Mask, Seen
+
+BAND = 2  # tokens on either side that a diagonal head looks at
+
+Maker = Callable[[Seen], Mask]
+
+# --- by place ---------------------------------------------------------------------------------------------------
+
+
+def previous_token(seen: Seen) -> Mask:
+    return seen.offset == -1
+
+
+def next_token(seen: Seen) -> Mask:
+    return seen.offset == 1
+
+
+def same_token(seen: Seen) -> Mask:
+    """The query's own place (Clark et al. 2019, arXiv:1906.04341, call it the current token)."""
+    return seen.offset == 0
+
+
+def first_token(seen: Seen) -> Mask:
+    """The first of the keys: the sink of decoders (Xiao et al. 2023, arXiv:2309.17453), [CLS] in BERT."""
+    return np.broadcast_to(np.arange(seen.allowed.shape[1]) == 0, seen.allowed.shape)
+
+
+def diagonal(seen: Seen) -> Mask:
+    """A band around the query (Kovaleva et al. 2019, arXiv:1908.08593)."""
+    return np.abs(seen.offset) <= BAND
+
+
+# --- by token ---------------------------------------------------------------------------------------------------
+
+
+def special_token(seen: Seen) -> Mask:
+    """Any special token (Clark et al. 2019, §3.2). If only the first token is one, that is `first_token`'s to say."""
+    if not seen.special[1:].any():
+        return np.zeros(seen.allowed.shape, bool)
+    return np.broadcast_to(seen.special, seen.allowed.shape)
+
+
+def rare_word(seen: Seen) -> Mask:
+    """The rarest ordinary token that may be looked at (Voita et al. 2019, arXiv:1905.09418). Tokenizers number
+    frequent tokens first, so the one with the largest id."""
+    known = np.where(seen.allowed & ~seen.special, seen.token_id, -1)
+    return (known == known.max(axis=1, keepdims=True)) & (known >= 0)
+
+
+def duplicate_token(seen: Seen) -> Mask:
+    """Other places of the query's own token (Wang et al. 2022, arXiv:2211.00593, §3.2)."""
+    return _same(seen) & (seen.offset != 0)
+
+
+def induction(seen: Seen) -> Mask:
+    """The token after another place of the query's own (Olsson et al. 2022, arXiv:2209.11895)."""
+    after = np.zeros(seen.allowed.shape, bool)
+    after[:, 1:] = duplicate_token(seen)[:, :-1]
+    return after
+
+
+def _same(seen: Seen) -> Mask:
+    return (seen.token_id[:, None] == seen.token_id[None, :]) & ~seen.special
+
+
+# --- scores -----------------------------------------------------------------------------------------------------
+
+
+def counted(mask: Mask, seen: Seen) -> tuple[Mask, Bool[np.ndarray, " query"]]:
+    """The allowed part of a mask, and the rows in which it is a choice: some of the allowed keys, not all."""
+    inside = mask & seen.allowed
+    n, of = inside.sum(axis=1), seen.allowed.sum(axis=1)
+    return inside, seen.rows & (n > 0) & (n < of)
+
+
+def weights(mask: Mask, seen: Seen) -> Float[np.ndarray, "query key"] | None:
+    """What the attention is multiplied by to give the score; `None` where no row counts."""
+    inside, rows = counted(mask, seen)
+    return (inside & rows[:, None]).astype(np.float32) / rows.sum() if rows.any() else None
+
+
+def share(pattern: Float[np.ndarray, "head query key"], mask: Mask, seen: Seen) -> Float[np.ndarray, " head"]:
+    """The mean attention of the counted rows on the mask's keys, 0 to 1; NaN where no row counts."""
+    factor = weights(mask, seen)
+    if factor is None:
+        return np.full(len(pattern), np.nan)
+    return pattern.reshape(len(pattern), -1) @ factor.ravel()
+
+
+def by_chance(mask: Mask, seen: Seen, rng: np.random.Generator) -> Mask:
+    """The mask's keys in each row moved on by a random number of places, around the end of the allowed keys (which come
+    first): what a head that looks at all of them alike would have there."""
+    inside, rows = counted(mask, seen)
+    n = np.maximum(seen.allowed.sum(axis=1), 1)
+    came_from = (np.arange(mask.shape[1]) - rng.integers(n)[:, None]) % n[:, None]
+    return np.take_along_axis(inside, came_from, axis=1) & seen.allowed & rows[:, None]

@@ -1,0 +1,145 @@
+"""Every role that is read off a pattern: its score in one text, and what chance gives there.
+
+`MEASURES` says how each is measured. Chance is what the same patterns score when the tokens are shuffled (roles by
+token), when each row's keys are moved at random (roles by place: the uniform pattern over allowed keys), or what
+random patterns score (`broad`).
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from harness.roles import masks
+from harness.roles.masks import Maker, weights
+from harness.roles.seen import Mask, Seen
+
+Patterns = Float[np.ndarray, "head query key"]
+_AT_ONCE = 2**22  # cells of masks that are held at once
+
+
+class Measured(NamedTuple):
+    """The heads' scores in one text, and draws of what chance gives."""
+
+    score: Float[np.ndarray, " head"]
+    null: Float[np.ndarray, "draw head"]
+
+
+class Measure(NamedTuple):
+    """How a role is measured: by what, on which texts (the ``prompts``, or ``repeats`` of random tokens), and whether
+    it is one of self-attention, of cross attention, or of both.
+
+    `least` is the smallest score with which the role is given, whatever chance gives, and `finer` are the roles of
+    which it is only the shadow: a head that has one of these does not have this one.
+    """
+
+    by: Callable[[Patterns, Seen, int, np.random.Generator], Measured | None]
+    on: Literal["prompts", "repeats"] = "prompts"
+    where: tuple[Literal["self", "cross"], ...] = ("self",)
+    least: float = 0.0
+    finer: tuple[str, ...] = ()
+
+
+# --- shares of attention ----------------------------------------------------------------------------------------
+
+
+def _by_place(maker: Maker) -> Callable[[Patterns, Seen, int, np.random.Generator], Measured | None]:
+    """A mask of places, against the same moved at random in each row."""
+    return lambda pattern, seen, draws, rng: _shares(
+        pattern, seen, maker(seen), [lambda: (masks.by_chance(maker(seen), seen, rng), seen)] * draws
+    )
+
+
+def _by_token(maker: Maker) -> Callable[[Patterns, Seen, int, np.random.Generator], Measured | None]:
+    """A mask of tokens, against the same of shuffled tokens."""
+
+    def draw(seen: Seen, rng: np.random.Generator) -> tuple[Mask, Seen]:
+        other = seen.shuffled(rng)
+        return maker(other), other
+
+    return lambda pattern, seen, draws, rng: _shares(pattern, seen, maker(seen), [lambda: draw(seen, rng)] * draws)
+
+
+def _shares(pattern: Patterns, seen: Seen, mask: Mask, draws: list[Callable[[], tuple[Mask, Seen]]]) -> Measured | None:
+    """The attention on a mask, and on those that are drawn; `None` where no row counts."""
+    factor = weights(mask, seen)
+    if factor is None:
+        return None
+    flat, size = pattern.reshape(len(pattern), -1), max(1, _AT_ONCE // factor.size)
+    null = []
+    for start in range(0, len(draws), size):
+        drawn = [weights(*draw()) for draw in draws[start : start + size]]
+        some = np.stack([np.zeros_like(factor) if each is None else each for each in drawn])
+        null.append(some.reshape(len(some), -1) @ flat.T)
+    return Measured(masks.share(pattern, mask, seen), np.concatenate(null))
+
+
+# --- shapes of patterns -----------------------------------------------------------------------------------------
+
+
+def positional(pattern: Patterns, seen: Seen, draws: int, rng: np.random.Generator) -> Measured | None:
+    """In which share of the rows the key looked at most stands at one and the same offset (Voita et al. 2019,
+    arXiv:1905.09418, who ask for 90 %)."""
+    if not seen.rows.any():
+        return None
+    rows, allowed = np.flatnonzero(seen.rows), seen.allowed[seen.rows]
+    most = np.where(allowed, pattern[:, rows], -1).argmax(axis=-1)
+    by_chance = np.stack([np.where(allowed, rng.random(allowed.shape), -1).argmax(axis=-1) for _ in range(draws)])
+    null = np.broadcast_to(_commonest(by_chance - rows)[:, None], (draws, len(pattern)))
+    return Measured(_commonest(most - rows), null)
+
+
+def _commonest(offset: Int[np.ndarray, "one row"]) -> Float[np.ndarray, " one"]:
+    """The share of the offset that is there most often."""
+    return np.array([np.unique(row, return_counts=True)[1].max() for row in offset]) / offset.shape[1]
+
+
+def broad(pattern: Patterns, seen: Seen, draws: int, rng: np.random.Generator) -> Measured | None:
+    """How evenly attention is spread: entropy over that of the uniform pattern. By chance: rows drawn evenly from all
+    that there are (a flat Dirichlet), whose entropy is 0.42 nats short of it."""
+    rows = seen.rows & (seen.allowed.sum(axis=1) > 3)
+    if not rows.any():
+        return None
+    allowed = seen.allowed[rows]
+    drawn = [np.where(allowed, rng.standard_exponential(allowed.shape), 0) for _ in range(draws)]
+    null = np.stack([_evenness(each[None] / each.sum(axis=1, keepdims=True), allowed) for each in drawn])
+    return Measured(_evenness(pattern[:, rows], allowed), np.broadcast_to(null, (draws, len(pattern))))
+
+
+def _evenness(pattern: Patterns, allowed: Mask) -> Float[np.ndarray, " head"]:
+    weight = np.asarray(pattern, dtype=np.float64)
+    entropy = -(weight * np.log(np.where(weight > 0, weight, 1))).sum(axis=-1)
+    return (entropy / np.log(allowed.sum(axis=1))).mean(axis=-1)
+
+
+def alignment(pattern: Patterns, seen: Seen, draws: int, rng: np.random.Generator) -> Measured | None:
+    """Whether what is read of the source moves along with what is written: the correlation of a query's place with
+    the centre of its attention. By chance: the rows in another order."""
+    rows = np.flatnonzero(seen.rows)
+    if len(rows) < 3:
+        return None
+    centre = pattern[:, rows].astype(np.float64) @ np.arange(pattern.shape[-1])
+    centre -= centre.mean(axis=1, keepdims=True)
+    spread = centre.std(axis=1, keepdims=True)
+    unit = np.where(spread > 1e-6, centre / np.maximum(spread, 1e-6), 0) / len(rows)
+    place = (rows - rows.mean()) / rows.std()
+    shuffled = np.stack([rng.permutation(place) for _ in range(draws)])
+    return Measured(unit @ place, shuffled @ unit.T)
+
+
+#: Every role that is read off a pattern, in the order of `harness.roles.names.ROLES`.
+MEASURES = {
+    "previous_token": Measure(_by_place(masks.previous_token)),
+    "next_token": Measure(_by_place(masks.next_token)),
+    "same_token": Measure(_by_place(masks.same_token)),
+    "first_token": Measure(_by_place(masks.first_token), where=("self", "cross")),
+    "special_token": Measure(_by_token(masks.special_token), where=("self", "cross")),
+    "diagonal": Measure(_by_place(masks.diagonal), finer=("previous_token", "next_token", "same_token")),
+    "positional": Measure(positional, least=0.9, finer=("previous_token", "next_token", "same_token")),
+    "broad": Measure(broad, where=("self", "cross")),
+    "rare_word": Measure(_by_token(masks.rare_word), where=("self", "cross")),
+    "induction": Measure(_by_token(masks.induction), on="repeats"),
+    "duplicate_token": Measure(_by_token(masks.duplicate_token), on="repeats"),
+    "alignment": Measure(alignment, where=("cross",)),
+}

@@ -1,0 +1,45 @@
+"""Texts of random tokens and the same again: where only what stood before can tell what comes."""
+
+import numpy as np
+
+from harness.config import RequestError, RolesSpec
+from harness.models import Model
+from harness.prompts import Prompt, Prompts, pad
+from harness.words import Words
+
+
+def repeats(model: Model, spec: RolesSpec) -> Prompts:
+    """`spec.n` texts of `length` random tokens, all different, and the same again, between the special tokens that the
+    model's tokenizer puts around a text (before a decoder's text one BOS, where there is one); an encoder-decoder
+    reads and writes them. Raises `RequestError` where the model takes no so long text.
+    """
+    rng, (before, after) = np.random.default_rng(spec.seed), _frame(model)
+    pool = np.array(sorted(set(range(model.shape.d_vocab)) - model.tokens.special_ids))
+    total = len(before) + 2 * spec.length + len(after)
+    if total > model.shape.n_ctx or spec.length > len(pool):
+        remedy = f"this makes {total} tokens, {model.name} takes {model.shape.n_ctx} and knows {len(pool)}"
+        raise RequestError("roles.length", spec.length, remedy)
+    halves = [rng.choice(pool, spec.length, replace=False).tolist() for _ in range(spec.n)]
+    return pad(
+        "repeats", [_prompt(model, [*before, *half, *half, *after], at) for at, half in enumerate(halves)], model
+    )
+
+
+def _frame(model: Model) -> tuple[list[int], list[int]]:
+    """The special tokens before and after a text."""
+    if model.kind == "decoder":
+        return ([] if model.tokens.bos_id is None else [model.tokens.bos_id]), []
+    framed = model.tokens.encode("a")
+    text = [at for at, special in enumerate(framed.special) if not special]
+    return list(framed.token_id[: text[0]]), list(framed.token_id[text[-1] + 1 :])
+
+
+def _prompt(model: Model, ids: list[int], number: int) -> Prompt:
+    encoded = model.tokens.describe(ids)
+    words = Words(tuple(range(len(ids))), encoded.token, ("every token",))
+    read = Prompt("".join(encoded.token), encoded, words, {0: ids[-1]}, f"repeat {number}")
+    if model.kind != "encoder_decoder" or model.start_id is None:
+        return read
+    written = model.tokens.describe([model.start_id, *ids[:-1]])
+    own = Words(words.index, written.token, words.ways)
+    return Prompt(read.text, written, own, dict(enumerate(ids)), read.cluster, source=encoded, source_words=words)

@@ -1,0 +1,124 @@
+"""From what was measured text by text to what is said of each head: score, interval, chance, p, role or not."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float, Int
+
+from harness.config import RolesSpec, StatsSpec
+from harness.prompts.relations import Relation
+from harness.roles.judged import beyond_chance, far_enough
+from harness.roles.measures import MEASURES
+from harness.roles.names import ROLES, SYNTACTIC
+from harness.roles.syntax import MORE, best_offset, grouped, syntactic
+from harness.stats.bootstrap import interval
+from harness.stats.clusters import group
+
+Grid = Float[np.ndarray, "stack layer head"]
+_FIELDS = ("score", "low", "high", "chance", "p", "given")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """All texts of one kind: their clusters, each text's score, and what chance gives on average over them."""
+
+    cluster: np.ndarray
+    score: Float[np.ndarray, "role text stack layer head"]
+    null: Float[np.ndarray, "role draw stack layer head"]
+    n: Int[np.ndarray, "role stack"]
+
+    @classmethod
+    def of(
+        cls, cluster: Sequence[str], cut: Sequence[Sequence[int]], units: Sequence[Mapping[str, np.ndarray]]
+    ) -> "Texts":
+        """From the units of these batches."""
+        order = [number for batch in cut for number in batch]
+        n = np.sum([unit["n"] for unit in units], axis=0)
+        null = np.sum([unit["null"].astype(np.float64) for unit in units], axis=0)
+        score = np.concatenate([unit["score"] for unit in units], axis=1).astype(np.float64)
+        return cls(np.array(cluster)[order], score, null / np.maximum(n, 1)[:, None, :, None, None], n)
+
+
+@dataclass(frozen=True)
+class Related:
+    """The relations of all prompts, which heads of the stack that reads their words hit them, and whether it is one
+    that sees only what came before."""
+
+    relations: Sequence[Relation]
+    hit: Float[np.ndarray, "relation way layer head"]
+    causal: bool
+
+
+def role_scores(
+    texts: Mapping[str, Texts], related: Related, stacks: Sequence[str], spec: RolesSpec, stats: StatsSpec
+) -> xr.Dataset:
+    """`role_score` and what is known of it, [role, layer, head], in an encoder-decoder with the stack before the layer.
+    NaN (and no role) where a role cannot be had. Of a shadow role only the heads without a finer one are given it."""
+    size = texts["prompts"].score.shape[2:]
+    made = {role: _of_role(role, texts, spec, stats) for role in ROLES}
+    for role, measure in MEASURES.items():
+        for finer in measure.finer:
+            made[role]["given"] &= ~made[finer]["given"]
+    made |= {SYNTACTIC + name: each for name, each in _syntactic(related, size, spec, stats)}
+    dims = ("role", "stack", "layer", "head")
+    coords = {"role": list(made), "stack": list(stacks), "layer": np.arange(size[1]), "head": np.arange(size[2])}
+    whole = {
+        f"role_{name}": xr.DataArray(np.stack([each[name] for each in made.values()]), dims=dims, attrs=_NOTES[name])
+        for name in _FIELDS
+    }
+    found = xr.Dataset(whole, coords)
+    return found if len(stacks) > 1 else found.isel(stack=0, drop=True)
+
+
+def _of_role(role: str, texts: Mapping[str, Texts], spec: RolesSpec, stats: StatsSpec) -> dict[str, np.ndarray]:
+    """Everything that is said of one role, each [stack, layer, head]."""
+    measure, at = MEASURES.get(role), ROLES.index(role)
+    of = texts[measure.on if measure else "repeats"]
+    made, least = _nothing(of.score.shape[2:]), measure.least if measure else 0.0
+    told = np.isfinite(of.score[at]).any(axis=(1, 2, 3))
+    there = np.isfinite(of.score[at][told]).all(axis=0) if told.any() else np.zeros(of.score.shape[2:], bool)
+    if not there.any():
+        return made
+    by_text, null = of.score[at][told][:, there], of.null[at][:, there]
+    score, chance = by_text.mean(axis=0), null.mean(axis=0)
+    grouped_texts = group(of.cluster[told], len(by_text))
+    seed = np.random.SeedSequence([stats.seed, at])
+    spread = interval(grouped_texts.sums(by_text), grouped_texts.size, stats.confidence, stats.resamples, seed)
+    p_adjusted = beyond_chance(score, null)
+    given = far_enough(score, chance, spec.threshold, least) & (p_adjusted < stats.level)
+    for name, values in zip(_FIELDS, (score, spread.low, spread.high, chance, p_adjusted, given), strict=True):
+        made[name][there] = values
+    return made
+
+
+def _nothing(size: tuple[int, ...]) -> dict[str, np.ndarray]:
+    return {name: np.zeros(size, bool) if name == "given" else np.full(size, np.nan) for name in _FIELDS}
+
+
+def _syntactic(related: Related, size: tuple[int, ...], spec: RolesSpec, stats: StatsSpec):
+    """Each relation's name, and what is said of the heads of the stack that reads its words; without intervals."""
+    n_layers = related.hit.shape[2]
+    for name, which in grouped(related.relations).items():
+        made = _nothing(size)
+        fixed = best_offset([related.relations[at] for at in which], related.causal)
+        hit = related.hit[which].reshape(*related.hit[which].shape[:2], -1)
+        found = syntactic(hit, fixed, spec.draws, np.random.default_rng([spec.seed, len(ROLES)]))
+        if found is not None:
+            measured, chance = found
+            p_adjusted = beyond_chance(measured.score, measured.null)
+            given = (measured.score >= chance + MORE) & (p_adjusted < stats.level)
+            for field, values in (("score", measured.score), ("chance", chance), ("p", p_adjusted), ("given", given)):
+                made[field][0, :n_layers] = values.reshape(n_layers, -1)
+        yield name, made
+
+
+_NOTES = {
+    "score": {"units": "share; alignment: correlation", "method": "harness.roles.measures, mean over texts"},
+    "low": {"units": "as role_score", "method": "lower end of its interval over texts"},
+    "high": {"units": "as role_score", "method": "upper end of its interval over texts"},
+    "chance": {"units": "as role_score", "method": "mean over draws of chance; syntactic: the best fixed offset"},
+    "p": {"units": "probability", "method": "max-T over all heads"},
+    "given": {"units": "whether the head has the role"},
+}

@@ -1,0 +1,78 @@
+"""What the heads of a role are worth: ablated together, beside random sets of as many heads."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from harness.hooks import Head
+from harness.sweep import SweepStage
+from harness.sweep.need import by_role
+
+#: How the random sets of a role are called among the interventions.
+_RANDOM = "{} random {}"
+
+
+@dataclass(frozen=True)
+class RoleSetsStage:
+    """The stage that ablates the heads of each role together, and `n` random sets of as many heads of the model; one
+    unit is a batch of prompts. `sweep` says how; its groups are the heads that may be ablated, one by one."""
+
+    sweep: SweepStage
+    n: int
+    seed: int = 0
+    name: str = "role_sets"
+
+    @property
+    def _heads(self) -> list[Head]:
+        return [Head.parse(name) for name in self.sweep.groups]
+
+    def plan(self, done: xr.Dataset | None = None) -> dict[str, Any]:
+        """The sets. A role that all heads have has no random sets to compare with, and is left out."""
+        roles = {role: some for role, some in by_role(done, self._heads).items() if len(some) < len(self._heads)}
+        sets = {role: list(map(str, heads)) for role, heads in roles.items()}
+        rng = np.random.default_rng(self.seed)
+        for role, heads in roles.items():
+            for number in range(self.n):
+                drawn = rng.choice(len(self._heads), len(heads), replace=False)
+                sets[_RANDOM.format(role, number)] = [str(self._heads[at]) for at in sorted(drawn)]
+        plan = self._sweep(sets).plan() if sets else {"batches": []}
+        return {**plan, "roles": list(roles), "sets": sets}
+
+    def _sweep(self, sets: Mapping[str, Sequence[str]]) -> SweepStage:
+        return replace(self.sweep, groups={name: tuple(map(Head.parse, heads)) for name, heads in sets.items()})
+
+    def like(self) -> SweepStage:
+        """A sweep of about as much work, known before any role is: six roles of ten heads."""
+        heads = self._heads
+        chosen = [heads[at :: max(1, len(heads) // 10)] or heads[:1] for at in range(6 * (self.n + 1))]
+        return replace(self.sweep, groups={str(at): tuple(some) for at, some in enumerate(chosen)})
+
+    def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]:
+        return self._sweep(plan["sets"]).compute(plan, unit)
+
+    def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
+        """`role_effect` [metric, prompt, having] of the heads of each role that some have, `random_effect` [metric,
+        prompt, having, draw] of the random sets, and `clean`."""
+        if not plan["roles"]:
+            return xr.Dataset()
+        swept = self._sweep(plan["sets"]).assemble(plan, units)
+        effect, roles = swept["set_effect"], plan["roles"]
+        random = [effect.sel(set=[_RANDOM.format(role, at) for at in range(self.n)]).values for role in roles]
+        plain = {key: value for key, value in effect.attrs.items() if key in swept["clean"].attrs}
+        made = {
+            "role_effect": xr.DataArray(
+                effect.sel(set=roles).values,
+                dims=("metric", "prompt", "having"),
+                attrs={**effect.attrs, "together": "all heads that have the role"},
+            ),
+            "random_effect": xr.DataArray(
+                np.stack(random, axis=2),
+                dims=("metric", "prompt", "having", "draw"),
+                attrs={**plain, "together": "as many heads drawn at random"},
+            ),
+            "clean": swept["clean"],
+        }
+        return xr.Dataset(made, {**swept["clean"].coords, "having": roles})

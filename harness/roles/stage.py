@@ -1,0 +1,125 @@
+"""The stage that scores every head for every role: one unit is a batch of prompts, or of repeated random tokens."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from harness.attention import activations
+from harness.config import RequestError, RolesSpec, StatsSpec
+from harness.models import Model
+from harness.prompts import Prompts, batches
+from harness.roles.copying import copying, has_copying, raised
+from harness.roles.measures import MEASURES, Measured
+from harness.roles.names import ROLES
+from harness.roles.reading import read
+from harness.roles.repeats import repeats
+from harness.roles.scores import Related, Texts, role_scores
+from harness.roles.syntax import WAYS, hits
+from harness.words import merge_pattern
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class RolesStage:
+    """The stage that finds which heads have which roles. Raises `RequestError` for a probe that the model cannot read
+    and for too few draws."""
+
+    model: Model
+    prompts: Prompts
+    spec: RolesSpec
+    stats: StatsSpec
+    name: str = "roles"
+
+    def __post_init__(self) -> None:
+        if (self.spec.draws + 1) * self.stats.level <= 1:
+            least = int(1 / self.stats.level)
+            raise RequestError("roles.draws", self.spec.draws, f"level {self.stats.level} needs at least {least}")
+        assert len(self.repeats)
+
+    @cached_property
+    def repeats(self) -> Prompts:
+        return repeats(self.model, self.spec)
+
+    @property
+    def _stacks(self) -> list[str]:
+        return list(self.model.shape.stacks)
+
+    def plan(self, done: xr.Dataset | None = None) -> dict[str, Any]:
+        own = batches(self.prompts)
+        return {"batches": [*own, *batches(self.repeats)], "own": len(own), "draws": self.spec.draws}
+
+    def compute(self, plan: Mapping[str, Any], unit: int) -> Arrays:
+        """One batch: `score` [role, prompt, stack, layer, head], draws of `null` [role, draw, …] summed over prompts of
+        which there are `n` [role, stack], and (of the prompts) `hit` [relation, way, layer, head]."""
+        on = "prompts" if unit < plan["own"] else "repeats"
+        texts, numbers = self.prompts if on == "prompts" else self.repeats, plan["batches"][unit]
+        batch = texts.take(numbers)
+        found = activations(self.model, batch)
+        shape, size = self.model.shape, (len(self._stacks), self.model.shape.depth, self.model.shape.n_heads)
+        score = np.full((len(ROLES), len(numbers), *size), np.nan, np.float32)
+        null = np.zeros((len(ROLES), plan["draws"], *size), np.float32)
+        n = np.zeros((len(ROLES), len(self._stacks)), int)
+        for role, row, at, measured in self._measured(on, batch, found, numbers):
+            layers = shape.stacks[self._stacks[at]]
+            score[role, row, at, :layers] = measured.score.reshape(layers, -1)
+            null[role, :, at, :layers] += measured.null.reshape(len(measured.null), layers, -1)
+            n[role, at] += 1
+        made = {"score": score, "null": null, "n": n}
+        return made | {"hit": self._hits(batch, found)} if on == "prompts" else made
+
+    def _measured(
+        self, on: str, batch: Prompts, found: Arrays, numbers: Sequence[int]
+    ) -> Iterator[tuple[int, int, int, Measured]]:
+        """Role, row and stack of each score, as numbers, with the heads in the order of layers."""
+        for row, number in enumerate(numbers):
+            for at, stack in enumerate(self._stacks):
+                pattern, seen = read(batch, row, found, stack, self.model)
+                for role, measure in MEASURES.items():
+                    if measure.on == on and ("cross" if seen.another else "self") in measure.where:
+                        measured = measure.by(pattern, seen, self.spec.draws, self._rng(role, number, at))
+                        if measured is not None:
+                            yield ROLES.index(role), row, at, measured
+        if on == "repeats" and has_copying(self.model):
+            position = np.flatnonzero(~batch.special[0])[: self.spec.length]
+            for row, each in enumerate(raised(self.model, batch, position)):
+                rng = self._rng("copying", numbers[row], 0)
+                heads = each.reshape(-1, *each.shape[2:])
+                yield ROLES.index("copying"), row, 0, copying(heads, self.spec.draws, rng)
+
+    def _rng(self, role: str, number: int, stack: int) -> np.random.Generator:
+        return np.random.default_rng([self.spec.seed, ROLES.index(role), number, stack])
+
+    def _hits(self, batch: Prompts, found: Arrays) -> np.ndarray:
+        """Which heads hit which relations, prompt after prompt."""
+        shape, stack = self.model.shape, self._stacks[0]
+        made = [np.empty((0, len(WAYS), shape.stacks[stack], shape.n_heads), np.float32)]
+        for row, relations in enumerate(batch.relations):
+            if relations:
+                pattern, seen = read(batch, row, found, stack, self.model)
+                word = (batch.source or batch).word[row, : len(seen.token_id)]
+                special = np.isin(np.arange(word.max() + 1), word[seen.special])
+                hit = hits(merge_pattern(pattern, word), special, relations, self._causal)
+                made.append(hit.reshape(*hit.shape[:2], *made[0].shape[2:]).astype(np.float32))
+        return np.concatenate(made)
+
+    @property
+    def _causal(self) -> bool:
+        """Whether those that read the words of relations see only what came before."""
+        return self.model.kind == "decoder"
+
+    def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
+        """`role_score`, `role_chance`, `role_p` (max-T over heads) and `role_given` [role, layer, head], with the
+        interval of the score over texts, `role_low` and `role_high`."""
+        cut, own = plan["batches"], plan["own"]
+        texts = {
+            "prompts": Texts.of(self.prompts.cluster, cut[:own], units[:own]),
+            "repeats": Texts.of(self.repeats.cluster, cut[own:], units[own:]),
+        }
+        relations = [each for batch in cut[:own] for number in batch for each in self.prompts.relations[number]]
+        related = Related(relations, np.concatenate([unit["hit"] for unit in units[:own]]), self._causal)
+        return role_scores(texts, related, self._stacks, self.spec, self.stats)
