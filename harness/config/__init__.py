@@ -41,6 +41,7 @@ from harness.config.run import NOT_IN_HASH as NOT_IN_HASH
 from harness.config.run import BenchmarkSpec as BenchmarkSpec
 from harness.config.run import CacheSpec as CacheSpec
 from harness.config.run import ExecuteSpec as ExecuteSpec
+from harness.config.run import ListSpec as ListSpec
 from harness.config.run import Place as Place
 from harness.config.run import RenderSpec as RenderSpec
 from harness.config.run import ReproduceSpec as ReproduceSpec

@@ -236,6 +236,27 @@ class BenchmarkSpec:
 
 
 @spec
+class WhereSpec:
+    """Which runs are meant: by runner, the names of model and prompts, a metric that was asked for, how they ended."""
+
+    runner: str | None = None
+    model: str | None = None
+    prompts: str | None = None
+    metric: str | None = None
+    status: Literal["running", "complete", "failed", "damaged"] | None = None
+
+
+@spec
+class ListSpec:
+    """Which runs of a store to list; and which to delete, by name."""
+
+    store: PathText = "results"
+    where: WhereSpec = Field(default_factory=WhereSpec)
+    delete: Names = ()
+    confirm: bool = False
+
+
+@spec
 class ReproduceSpec:
     """Which saved run to do again, and where."""
 

@@ -1,6 +1,7 @@
 """Prompts of different lengths side by side, and the batches and rows that a model is run on."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -171,6 +172,10 @@ class Prompts:
             for name, array in vars(self.source).items():
                 variables[f"source_{name}"] = (("prompt", "source_position"), array)
         variables |= {name: (("prompt",), array) for name, array in rows.items()}
+        if any(self.relations):
+            told = [json.dumps(each, ensure_ascii=False) for each in self.relations]
+            note = {"units": "[name, word of the head, word of the dependent], JSON"}
+            variables["relations"] = (("prompt",), np.array(told, dtype=np.dtypes.StringDType()), note)
         if self.has_parts:
             variables["token_part"] = (("prompt", "position"), self.part)
         variables["word"] = (*variables["word"], {"method": "; ".join(self.words_by)})

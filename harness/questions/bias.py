@@ -30,11 +30,11 @@ def bias(run: "Run") -> Finding:
     unit = " nats" if "nats" in run.data["traced_value"].attrs["units"] else ""
     others = [f"{tag} {about[tag].shortly()}" for tag in order[1:]]
     text = f"Token for token the prediction goes most by {first} words: when {TAKEN.get(cause, cause)}, it loses "
-    text += f"{most.told(signed(most.mean), unit)} per token; {listed(others)}. Attention gives them "
-    gets = ", ".join(f"{tag} {number(attention_for_length(run, tag))}" for tag in order)
-    return Finding(
-        f"{text}, for their share of the tokens: {gets} times as much.", most.mean, most.low, most.high, "part_cause"
+    text += (
+        f"{most.told(signed(most.mean), unit)} per token; {listed(others)}. For each 1 % of the tokens attention gives "
     )
+    text += listed([f"{tag} {number(attention_for_length(run, tag))} %" for tag in order])
+    return Finding(f"{text}.", most.mean, most.low, most.high, "part_cause")
 
 
 def per_token(run: "Run", tag: str) -> Float[np.ndarray, " prompt"]:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from harness.findings.intervals import interval
 from harness.findings.sentence import Finding
 from harness.findings.telling import number
-from harness.questions.patterns import Pattern, PerHead, extreme, looks_ahead, patterns, unanswered
+from harness.questions.patterns import Pattern, PerHead, extreme, looks_ahead, patterns, resting, unanswered
 from harness.words import without
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ def long_sentence(run: "Run") -> Finding:
     length = run.data["length"].values.astype(float)
     if len(np.unique(length)) < 3:
         return unanswered("Prompts of at least three different lengths are needed to see what grows with the length.")
-    out = _left_out(run)
-    each = [(distance(pattern, skip), _even(pattern, skip)) for pattern, skip in zip(patterns(run), out, strict=True)]
+    texts = zip(patterns(run), resting(run), strict=True)
+    each = [(distance(pattern, rests), _even(pattern, rests)) for pattern, rests in texts]
     reach, even = (np.stack(side) for side in zip(*each, strict=True))
     slope = slopes(reach, length)
     about = interval(run, slope.mean(axis=(1, 2)))
@@ -36,15 +36,6 @@ def long_sentence(run: "Run") -> Finding:
     )
     text += "and special ones are left out."
     return Finding(text, about.mean, about.low, about.high, "pattern")
-
-
-def _left_out(run: "Run") -> list[np.ndarray]:
-    """Special tokens and the first of each prompt, which heads rest on whatever the length."""
-    length = run.data["length"].values
-    rows = [run.data["special"].values[prompt, :end].copy() for prompt, end in enumerate(length)]
-    for row in rows:
-        row[0] = True
-    return rows
 
 
 def distance(pattern: Pattern, left_out: np.ndarray) -> Float[np.ndarray, "layer head"]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from harness.findings.intervals import interval
 from harness.findings.reading import Estimate, pattern_of
@@ -29,6 +29,14 @@ def by_word(run: "Run", prompt: int) -> Pattern:
     """A prompt's patterns merged to words."""
     pattern = pattern_of(run, prompt).transpose("layer", "head", "query", "key").values.astype(float)
     return merge_pattern(pattern, run.data["word"].values[prompt, : pattern.shape[-1]])
+
+
+def resting(run: "Run") -> Iterator[Bool[np.ndarray, " position"]]:
+    """Of each prompt, which tokens heads rest on whatever the text: the first and special ones."""
+    for prompt, end in enumerate(run.data["length"].values):
+        rests = run.data["special"].values[prompt, :end].copy()
+        rests[0] = True
+        yield rests
 
 
 def token_labels(run: "Run", prompt: int) -> list[str]:

@@ -65,7 +65,7 @@ def make_new_folder(path: Path) -> bool:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, key: str = "resume") -> Iterator[None]:
     """Inside, no other process works on this run. The lock of a process that died is no longer held.
 
     The file is removed while it is held, so whoever had opened it before has a file without a name; what decides
@@ -76,7 +76,7 @@ def locked(folder: Path) -> Iterator[None]:
         with writing(folder):
             lock.acquire()
     except Timeout:
-        raise RequestError("resume", folder, "another process is working on this run") from None
+        raise RequestError(key, folder, "another process is working on this run") from None
     try:
         yield
     finally:
