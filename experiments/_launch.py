@@ -255,12 +255,16 @@ def _run(runner: str, values: dict[str, Any]) -> Path | None:
 
 
 def _summarize(folder: Path) -> None:
-    """The strongest heads, on standard error."""
+    """The answer to the question, or the strongest heads, on standard error."""
+    from harness.questions import asked
     from harness.results import open_run
     from harness.views.terminal import strongest
 
-    if table := strongest(open_run(folder)):
-        tell(table)
+    run = open_run(folder)
+    question = asked(run)
+    said = strongest(run) if question is None else f"{question.asks}\n{question.answer(run).text}"
+    if said:
+        tell(said)
 
 
 def _changed_by_hand() -> bool:

@@ -23,10 +23,12 @@ ORDER = (
     "sweep",
     "attribution",
     "faithfulness",
+    "trace",
     "roles",
     "compare",
     "results",
     "findings",
+    "questions",
     "views",
     "execute",
     "study",
@@ -110,7 +112,7 @@ def test_torch_is_not_imported_where_no_model_is(name):
             } - torch_in_types(path)
 
 
-@pytest.mark.parametrize("name", ["attribution", "faithfulness", "findings", "views", "results"])
+@pytest.mark.parametrize("name", ["attribution", "faithfulness", "trace", "findings", "questions", "views", "results"])
 def test_what_needs_only_arrays_is_had_without_torch(name):
     """These rooms have files that run models too; what their names give at once does not load torch."""
     code = f"import sys, harness.{name}; assert 'torch' not in sys.modules, 'torch was loaded'"

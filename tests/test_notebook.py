@@ -23,7 +23,7 @@ def save(folder, **options):
     """A made-up run as the directory that a real one leaves."""
     run = with_claims(fake_run(folder, **options))
     store.write_data(folder, run.data)
-    tables.write_heads(folder, run.heads)
+    tables.write(folder, "heads", run.heads)
     store.write_text(folder / "spec.yaml", yaml.safe_dump(run.spec))
     manifest.write_manifest(folder, {**dict.fromkeys(manifest.KEYS), "status": "complete", "runner": "study"})
     return folder

@@ -1,11 +1,13 @@
 """Patterns and values of a question's rows, by attention."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
+from harness import hooks
 from harness.attention.capture import activations
 from harness.attribution.question import Question
 from harness.hooks import Site
@@ -27,3 +29,19 @@ def by_attention(question: Question, kinds: tuple[Literal["pattern", "v"], ...])
     prefix = {"encoder": "encoder_", "cross": "cross_"}
     order = run_order(question.model.shape.sites)
     return tuple({site: kept[prefix.get(site.stack, "") + kind][:, site.layer] for site in order} for kind in kinds)
+
+
+@torch.no_grad()
+def of_site(
+    question: Question, site: Site
+) -> tuple[Float[np.ndarray, "row head query key"], Float[np.ndarray, "row kv_head key d_head"]]:
+    """`pattern` and `v` of one attention alone, so that those of a long text need no more room than one layer has."""
+    kept: dict[str, np.ndarray] = {}
+
+    def keep(kind: str) -> Any:
+        return lambda tensor, hook: kept.__setitem__(kind, tensor.double().cpu().numpy())
+
+    watches = [(hooks.hook_name(kind, site), keep(kind)) for kind in ("pattern", "v")]
+    with question.model.bridge.hooks(fwd_hooks=watches):
+        question.model.forward(question.clean.given)
+    return kept["pattern"], kept["v"].swapaxes(1, 2)

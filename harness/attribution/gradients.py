@@ -126,6 +126,21 @@ def gradient_norm(found: Slopes, question: Question) -> Float[np.ndarray, "targe
     return by_node(question, found.at_embedding).double().norm(dim=-1).cpu().numpy()
 
 
+def norms_in_turn(question: Question) -> Float[np.ndarray, "target node"]:
+    """As `gradient_norm`, in the memory of a single forward: one backward pass for each target."""
+    leaves = {
+        stack: vectors.requires_grad_(True) for stack, vectors in embedded(question.model, question.clean.given).items()
+    }
+    with torch.enable_grad(), _starting_at(question.model, leaves):
+        explained = _objective(question, ends(question, question.clean.given, question.position[None]))
+    found = []
+    for target, row in enumerate(question.row.tolist()):
+        slope = torch.autograd.grad(explained[target], list(leaves.values()), retain_graph=True)
+        by_stack = dict(zip(leaves, slope, strict=True))
+        found.append(by_node(question, by_stack)[row].double().norm(dim=-1).cpu().numpy())
+    return np.stack(found)
+
+
 def gradient_times_input(
     found: Slopes, start: Mapping[str, Tensor], question: Question
 ) -> Float[np.ndarray, "target node"]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from harness import hooks
 from harness.ablation import Check, Intervention, InterventionFailed
-from harness.attribution.activations import by_attention
+from harness.attribution.activations import of_site
 from harness.attribution.parts import Parts, chunks, members, of_rows
 from harness.attribution.question import Question, clean_values, ends, repeated, values
 from harness.hooks import Head, Site
@@ -116,11 +116,11 @@ def knock_out_in(
 
 def _rewritten(question: Question, todo: Sequence[tuple[Sequence[int], Sequence[Head]]]) -> Iterator[Intervention]:
     """Each pair as an intervention that puts the recomputed z in place."""
-    pattern, value = by_attention(question, ("pattern", "v"))
+    seen = {site: of_site(question, site) for site in dict.fromkeys(heads[0].site for _, heads in todo)}
     for part, heads in todo:
         site = heads[0].site
         inside = members(question, [part])[0]
-        z = without(pattern[site], value[site], *_sides(question, site, inside))
+        z = without(*seen[site], *_sides(question, site, inside))
         made = torch.as_tensor(z, device=question.model.device)
         yield Intervention(tuple(heads), lambda clean, head, made=made: made[:, :, head.head].to(clean))
 

@@ -31,10 +31,12 @@ from harness.config.models import PathModel as PathModel
 from harness.config.models import PlantedModel as PlantedModel
 from harness.config.models import RandomModel as RandomModel
 from harness.config.models import WheelModel as WheelModel
+from harness.config.prompts import Context as Context
 from harness.config.prompts import FilePrompts as FilePrompts
 from harness.config.prompts import InductionPrompts as InductionPrompts
 from harness.config.prompts import InlinePrompts as InlinePrompts
 from harness.config.prompts import IoiPrompts as IoiPrompts
+from harness.config.prompts import PartsPrompts as PartsPrompts
 from harness.config.prompts import PromptSpec as PromptSpec
 from harness.config.prompts import ProsePrompts as ProsePrompts
 from harness.config.published import Published as Published
@@ -42,6 +44,7 @@ from harness.config.run import NOT_IN_HASH as NOT_IN_HASH
 from harness.config.run import BenchmarkSpec as BenchmarkSpec
 from harness.config.run import CacheSpec as CacheSpec
 from harness.config.run import CompareSpec as CompareSpec
+from harness.config.run import ListSpec as ListSpec
 from harness.config.run import Place as Place
 from harness.config.run import RenderSpec as RenderSpec
 from harness.config.run import ReproduceSpec as ReproduceSpec
@@ -51,6 +54,7 @@ from harness.config.run import ShowSpec as ShowSpec
 from harness.config.run import StatsSpec as StatsSpec
 from harness.config.run import SweepSpec as SweepSpec
 from harness.config.run import spec_hash as spec_hash
+from harness.config.trace import TraceSpec as TraceSpec
 from harness.config.types import Bos as Bos
 from harness.config.types import Count as Count
 from harness.config.types import Fraction as Fraction

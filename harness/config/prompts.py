@@ -1,10 +1,11 @@
 """What a model is asked."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from harness.config.types import Count, Names, PathText, PositiveInt, Seed, spec
+from harness.config.types import Count, Names, PathText, PositiveInt, Seed, Text, spec
 
 
 @spec
@@ -34,6 +35,10 @@ class InlinePrompts:
     With an answer (and a distractor) the next token after the text is scored (for a masked-LM the place of its mask
     token, for a classifier the label), otherwise every predicted token. An encoder-decoder reads the text and writes
     `target`, all of which is scored. With `generate` the model goes on greedily with so many tokens, which are scored.
+
+    `words` tags words, ``{emotion: [glad, angry]}``: each tag is a part of the prompt that a prediction is traced to.
+    The tags ``punctuation``, ``pronoun`` and ``function`` know their (English) words where the list is empty. Prompts
+    of one `cluster` are variants of each other; `relations` are those of each text, as in `FilePrompts`.
     """
 
     name: Literal["inline"]
@@ -42,6 +47,9 @@ class InlinePrompts:
     target: Names | None = None
     answer: Names | None = None
     distractor: Names | None = None
+    cluster: Names | None = None
+    relations: Names | None = None
+    words: Mapping[str, Names] = Field(default_factory=dict)
     generate: Count = 0
 
 
@@ -62,8 +70,9 @@ class ProsePrompts:
 class FilePrompts:
     """The rows of a file; `column` and the keys after it name its columns, which mean what they mean in
     `InlinePrompts`; `tags` are columns that travel with the results. `relations` names a column of syntactic relations,
-    each written ``name(head, dependent)``, such as ``nsubj(barked, dog); det(dog, the#2)`` (the second "the"). `n` rows
-    are drawn, or all are taken."""
+    each written ``name(head, dependent)``, such as ``nsubj(barked, dog); det(dog, the#2)`` (the second "the"). The
+    column `words` tags words of its row, as an object ``{"emotion": ["glad"]}`` or as text ``emotion: glad, angry;
+    name: Alonzo``. `n` rows are drawn, or all are taken."""
 
     name: Literal["file"]
     path: PathText
@@ -74,6 +83,7 @@ class FilePrompts:
     distractor: str | None = None
     cluster: str | None = None
     counterfactual: str | None = None
+    words: str | None = None
     relations: str | None = None
     tags: Names = ()
     n: PositiveInt | None = None
@@ -81,6 +91,39 @@ class FilePrompts:
     generate: Count = 0
 
 
+@spec
+class Part:
+    """A named stretch of a context: an instruction, a document."""
+
+    name: Annotated[str, Field(min_length=1)]
+    text: Annotated[Text, Field(min_length=1)]
+
+
+@spec
+class Context:
+    """Parts, the question after them, and its answer; without an answer the model's own is taken. Contexts of one
+    `cluster` are variants of each other."""
+
+    parts: Annotated[tuple[Part, ...], Field(min_length=1)]
+    question: Text
+    answer: Text | None = None
+    cluster: Text | None = None
+
+
+@spec
+class PartsPrompts:
+    """Contexts of named parts, from a JSON or YAML file (one, or a list of them) or written in the request. Parts and
+    question are joined by `between`; the answer is scored. Where none is given the model writes one, up to a line break
+    or `generate` tokens."""
+
+    name: Literal["parts"]
+    path: PathText | None = None
+    contexts: tuple[Context, ...] = ()
+    between: str = "\n\n"
+    generate: PositiveInt = 12
+
+
 PromptSpec = Annotated[
-    IoiPrompts | InductionPrompts | InlinePrompts | ProsePrompts | FilePrompts, Field(discriminator="name")
+    IoiPrompts | InductionPrompts | InlinePrompts | ProsePrompts | FilePrompts | PartsPrompts,
+    Field(discriminator="name"),
 ]

@@ -18,6 +18,7 @@ from harness.config.execute import ExecuteSpec, LocalExecute
 from harness.config.models import ModelSpec
 from harness.config.prompts import PromptSpec
 from harness.config.published import Published
+from harness.config.trace import TraceSpec
 from harness.config.types import Count, Names, OpenFraction, PathText, PositiveInt, Seed, spec
 
 
@@ -195,6 +196,7 @@ class RunSpec:
     """Everything one run asks for. What only decides where it is written is not in here.
 
     `other` is the model that `model` is compared with (`harness.config.crossing.other_model` says how it is written).
+    A `question` is a name of `harness.questions.QUESTIONS`; a study that is asked one does what it needs.
     """
 
     model: ModelSpec
@@ -206,6 +208,8 @@ class RunSpec:
     stats: StatsSpec = Field(default_factory=StatsSpec)
     cache: CacheSpec = Field(default_factory=CacheSpec)
     attribution: AttributionSpec = Field(default_factory=AttributionSpec)
+    trace: TraceSpec = Field(default_factory=TraceSpec)
+    question: str | None = None
     roles: RolesSpec = Field(default_factory=RolesSpec)
     execute: ExecuteSpec = Field(default_factory=LocalExecute)
     show: ShowSpec = Field(default_factory=ShowSpec)
@@ -264,6 +268,27 @@ class BenchmarkSpec:
     rounds: PositiveInt = 3
     store: PathText = "results"
     seed: Seed = 0
+
+
+@spec
+class WhereSpec:
+    """Which runs are meant: by runner, the names of model and prompts, a metric that was asked for, how they ended."""
+
+    runner: str | None = None
+    model: str | None = None
+    prompts: str | None = None
+    metric: str | None = None
+    status: Literal["running", "complete", "failed", "damaged"] | None = None
+
+
+@spec
+class ListSpec:
+    """Which runs of a store to list; and which to delete, by name."""
+
+    store: PathText = "results"
+    where: WhereSpec = Field(default_factory=WhereSpec)
+    delete: Names = ()
+    confirm: bool = False
 
 
 @spec

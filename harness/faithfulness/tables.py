@@ -52,13 +52,13 @@ def methods_table(data: xr.Dataset, spec: AttributionSpec, asked: StatsSpec) -> 
     methods, clusters = [str(name) for name in data["method"].values], data["cluster"].values
     parts = []
     for group in groups(data, spec):
-        made = _intervals(group.values, clusters, asked)
+        made = intervals(group.values, clusters, asked)
         made["q_value"] = _against_chance(group.values, methods, clusters, asked)
         parts.append(made.assign(method=methods, cause=group.cause, policy=group.policy, statistic=group.statistic))
     shared = shares(data)
     n = len(methods)
     for statistic in shared["statistic"].values:
-        made = _intervals(shared.sel(statistic=statistic).values, clusters, asked)
+        made = intervals(shared.sel(statistic=statistic).values, clusters, asked)
         which = [str(name) for name in shared["which"].values]
         names = {"method": [*which[:n], *[""] * (len(which) - n)], "cause": [*[""] * n, *which[n:]]}
         parts.append(made.assign(**names, policy="keep", statistic=str(statistic), q_value=np.nan))
@@ -78,7 +78,7 @@ def pairs_table(data: xr.Dataset, spec: AttributionSpec, asked: StatsSpec) -> pd
     first, second = (np.array(side) for side in zip(*two, strict=True))
     parts = []
     for group in groups(data, spec):
-        made = _intervals(group.values[:, first] - group.values[:, second], clusters, asked)
+        made = intervals(group.values[:, first] - group.values[:, second], clusters, asked)
         names = {"method": [methods[at] for at in first], "against": [methods[at] for at in second]}
         made = made.assign(**names, cause=group.cause, policy=group.policy, statistic=group.statistic)
         parts.append(made.rename(columns={"mean": "difference"}))
@@ -97,11 +97,11 @@ def _against_chance(
     rest = [at for at in range(len(methods)) if at != floor]
     found = np.full(len(methods), np.nan)
     if rest:
-        found[rest] = _intervals(values[:, rest] - values[:, [floor]], clusters, asked)["q_value"]
+        found[rest] = intervals(values[:, rest] - values[:, [floor]], clusters, asked)["q_value"]
     return found
 
 
-def _intervals(
+def intervals(
     values: Float[np.ndarray, "prompt column"], clusters: Shaped[np.ndarray, " prompt"], asked: StatsSpec
 ) -> pd.DataFrame:
     """Mean, interval, q and max-T p of each column; what is known on the same prompts is corrected together."""

@@ -3,8 +3,8 @@
 `reading` reads arrays and table, `telling` writes numbers, `intervals` makes those that the table does not have;
 `effects`, `direct`, `looking` and `kinds` make the sentences about heads, what they write straight to the metric, what
 they look at and what they do together, `quick` those about how far fast sweeps and screens can be trusted, `roles`
-those about which roles heads have, `changes` those about another model, `methods` those about attribution methods, and
-`published` holds others' values against them.
+those about which roles heads have, `changes` those about another model, `methods` those about attribution methods,
+`parts` those about the parts of a prompt, and `published` holds others' values against them.
 """
 
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from harness.findings.direct import direct_parts
 from harness.findings.kinds import together
 from harness.findings.looking import agreement
 from harness.findings.methods import compared
+from harness.findings.parts import traced
 from harness.findings.published import published
 from harness.findings.quick import blind, quick
 from harness.findings.reading import ablated_heads, by_lead, text_of
@@ -45,7 +46,7 @@ def findings(run: "Run") -> list[Finding]:
     each: list[Finding | None] = [*blind(run), *changed(run)]
     each += [part(run, metric) for part in (effects.helpers, effects.hurters, effects.counts) for metric in metrics]
     each += [found for metric in metrics for found in direct_parts(run, metric)]
-    each += together(run)
+    each += [*together(run), *traced(run)]
     each += [effects.clean(run, metric) for metric in metrics]
     rest = (
         *quick(run),
@@ -70,12 +71,22 @@ def in_words(run: "Run") -> str:
     span = f"{length.min()}" if length.min() == length.max() else f"{length.min()} to {length.max()}"
     text += f", {span} token{'s' if length.max() != 1 else ''} each{_example(run)}."
     if "effect" not in run.data:
-        others = [what for name, what in _OTHERWISE.items() if name in run.data]
-        return f"{text} " + (f"Ablated: {listed(others)}." if others else _NOTHING)
+        return f"{text} {_otherwise(run)}"
     metrics, heads = by_lead(run), len(ablated_heads(run))
     text += f" {count(heads, 'head')} {'was' if heads == 1 else 'were'} ablated one at a time "
     text += f"({named(spec.get('ablation'))}-ablation), and {listed(metrics)} "
     return text + f"{'was' if len(metrics) == 1 else 'were'} measured on each prompt."
+
+
+def _otherwise(run: "Run") -> str:
+    """What was done to the prompts where no single heads were ablated."""
+    ablated = [what for name, what in _OTHERWISE.items() if name in run.data]
+    done = [f"Ablated: {listed(ablated)}."] if ablated else []
+    if "part_cause" in run.data:
+        done.append(f"What they predict was traced to {count(run.data.sizes['part'], 'part')}.")
+    if "pattern" in run.data or not done:
+        done += [] if ablated else [_NOTHING]
+    return " ".join(done)
 
 
 def _shape(run: "Run") -> str:

@@ -47,7 +47,7 @@ def load_prompts(prompts: str | Any, model: Model, **overrides: object) -> Promp
 
 
 def _maker(spec: PromptSpec) -> Callable[[Any, Model], list[Prompt]]:
-    from harness.prompts import file, induction, inline, ioi, prose
+    from harness.prompts import file, induction, inline, ioi, parts, prose
 
     makers = {
         config.IoiPrompts: ioi.make,
@@ -55,6 +55,7 @@ def _maker(spec: PromptSpec) -> Callable[[Any, Model], list[Prompt]]:
         config.InlinePrompts: inline.make,
         config.ProsePrompts: prose.make,
         config.FilePrompts: file.make,
+        config.PartsPrompts: parts.make,
     }
     assert set(makers) == set(get_args(get_args(PromptSpec)[0]))
     return makers[type(spec)]

@@ -15,12 +15,12 @@ import numpy as np
 from harness.config import FilePrompts, RequestError, near
 from harness.models import Model
 from harness.prompts import readers
-from harness.prompts.prompt import Prompt, from_text, with_answer
+from harness.prompts.prompt import Prompt, from_text, related, with_answer
 from harness.prompts.readers import Row, Table
-from harness.prompts.relations import Relation, relations
+from harness.prompts.tagged import parsed, tagged
 
 #: The keys that name a column, the text's first.
-COLUMNS = ("column", "pair", "target", "answer", "distractor", "cluster", "counterfactual", "relations")
+COLUMNS = ("column", "pair", "target", "answer", "distractor", "cluster", "counterfactual", "relations", "words")
 
 
 def make(spec: FilePrompts, model: Model) -> list[Prompt]:
@@ -59,6 +59,8 @@ def _check_column(spec: FilePrompts, table: Table, key: str, name: str) -> None:
 
 def _wrong(key: str, value: Any) -> str:
     """What is wrong with one value, if anything."""
+    if key == "words" and isinstance(value, dict):
+        return ""
     if not isinstance(value, str):
         return "" if key in ("cluster", "tags") and type(value) is int else f"{readers.kind(value)}, not a text,"
     if key in ("column", "pair", "target", "counterfactual") and not value.strip():
@@ -87,20 +89,16 @@ def _prompt(spec: FilePrompts, model: Model, row: Row) -> Prompt:
         prompt = from_text(model, row.values[spec.column], cluster, key, pair, target)
         if answer is not None:
             prompt = with_answer(model, prompt, answer, distractor, (key, key))
+        if spec.words is not None:
+            prompt = tagged(prompt, parsed(row.values[spec.words], key), key)
         if spec.relations is not None:
-            prompt = replace(prompt, relations=_relations(prompt, row.values[spec.relations]))
+            prompt = related(prompt, row.values[spec.relations])
     except RequestError as error:
         readers.refuse(spec.path, f"{row.place}, {error.value}: {error.remedy}")
     prompt = replace(prompt, tags={name: str(row.values[name]) for name in spec.tags})
     if spec.counterfactual is None:
         return prompt
     return replace(prompt, counterfactual=_counterfactual(spec, model, row, prompt))
-
-
-def _relations(prompt: Prompt, written: str) -> tuple[Relation, ...]:
-    """The relations between the words of what is read."""
-    read, own = prompt.source or prompt.encoded, prompt.source_words or prompt.words
-    return relations(written, own, read.special)
 
 
 def _counterfactual(spec: FilePrompts, model: Model, row: Row, prompt: Prompt) -> tuple[int, ...]:

@@ -2,7 +2,8 @@
 
 from harness.config import InlinePrompts, RequestError
 from harness.models import Model
-from harness.prompts.prompt import Prompt, from_text, with_answer
+from harness.prompts.prompt import Prompt, from_text, related, with_answer
+from harness.prompts.tagged import check_found, tagged
 
 
 def make(spec: InlinePrompts, model: Model) -> list[Prompt]:
@@ -10,7 +11,7 @@ def make(spec: InlinePrompts, model: Model) -> list[Prompt]:
     of a classifier; a target is what an encoder-decoder should write."""
     if not spec.text:
         raise RequestError("prompts.text", "[]", "give at least one text")
-    for key in ("pair", "target", "answer", "distractor"):
+    for key in ("pair", "target", "answer", "distractor", "cluster", "relations"):
         given = getattr(spec, key)
         if given is not None and len(given) != len(spec.text):
             raise RequestError(f"prompts.{key}", list(given), f"give one for each of the {len(spec.text)} texts")
@@ -18,12 +19,17 @@ def make(spec: InlinePrompts, model: Model) -> list[Prompt]:
         raise RequestError(
             "prompts.distractor", list(spec.distractor), "a distractor needs an answer: prompts.answer=[…]"
         )
-    return [_prompt(spec, model, number) for number in range(len(spec.text))]
+    made = [tagged(_prompt(spec, model, number), spec.words) for number in range(len(spec.text))]
+    check_found(made, spec.words, "prompts.words")
+    return made
 
 
 def _prompt(spec: InlinePrompts, model: Model, number: int) -> Prompt:
     pair, target = (given[number] if given else None for given in (spec.pair, spec.target))
-    prompt = from_text(model, spec.text[number], f"text {number}", pair=pair, target=target)
+    cluster = spec.cluster[number] if spec.cluster else f"text {number}"
+    prompt = from_text(model, spec.text[number], cluster, pair=pair, target=target)
+    if spec.relations:
+        prompt = related(prompt, spec.relations[number])
     if not spec.answer:
         return prompt
     return with_answer(model, prompt, spec.answer[number], spec.distractor[number] if spec.distractor else None)

@@ -1,6 +1,7 @@
 """Prompts of different lengths side by side, and the batches and rows that a model is run on."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -54,7 +55,8 @@ class Prompts:
     (−1 where there is none), `counterfactual` [prompt, position] token ids (−1 where there is none).
 
     An encoder-decoder reads `source` and writes the tokens; its counterfactual stands for the source. `tags` travel
-    with the results; `relations` are those between the words of what is read.
+    with the results; `relations` are those between the words of what is read, `part` [prompt, position] names the part
+    of the prompt that a token belongs to (``""``: none).
     """
 
     name: str
@@ -72,6 +74,7 @@ class Prompts:
     answer: Int[np.ndarray, " prompt"]
     distractor: Int[np.ndarray, " prompt"]
     counterfactual: Int[np.ndarray, "prompt counterfactual_position"]
+    part: np.ndarray
     answer_text: tuple[str, ...]
     distractor_text: tuple[str, ...]
     source: Source | None = None
@@ -99,6 +102,10 @@ class Prompts:
     @property
     def target(self) -> Bool[np.ndarray, "prompt position"]:
         return self.correct >= 0
+
+    @property
+    def has_parts(self) -> bool:
+        return bool((self.part != "").any())
 
     @property
     def has_answer(self) -> bool:
@@ -165,6 +172,12 @@ class Prompts:
             for name, array in vars(self.source).items():
                 variables[f"source_{name}"] = (("prompt", "source_position"), array)
         variables |= {name: (("prompt",), array) for name, array in rows.items()}
+        if any(self.relations):
+            told = [json.dumps(each, ensure_ascii=False) for each in self.relations]
+            note = {"units": "[name, word of the head, word of the dependent], JSON"}
+            variables["relations"] = (("prompt",), np.array(told, dtype=np.dtypes.StringDType()), note)
+        if self.has_parts:
+            variables["token_part"] = (("prompt", "position"), self.part)
         variables["word"] = (*variables["word"], {"method": "; ".join(self.words_by)})
         names = list(self.tags[0]) if self.tags else []
         if names:
@@ -182,6 +195,8 @@ class Prompts:
         for array in (*own, *source, *masked):
             state.update(np.ascontiguousarray(array, dtype=np.int64).tobytes() + str(array.shape).encode())
         state.update("\0".join(self.cluster).encode())
+        if self.has_parts:
+            state.update("\0".join(self.part.ravel()).encode())
         if any(self.relations):
             state.update(str(self.relations).encode())
         return state.hexdigest()
@@ -212,6 +227,7 @@ def pad(name: str, made: Sequence[Prompt], model: Model) -> Prompts:
         answer=np.array([-1 if prompt.answer is None else prompt.answer for prompt in made]),
         distractor=np.array([-1 if prompt.distractor is None else prompt.distractor for prompt in made]),
         counterfactual=_grid([prompt.counterfactual or () for prompt in made], -1, np.int64, read_to),
+        part=_grid([prompt.part for prompt in made], "", np.dtypes.StringDType(), end),
         answer_text=tuple(string(prompt.answer) for prompt in made),
         distractor_text=tuple(string(prompt.distractor) for prompt in made),
         source=source,

@@ -7,7 +7,7 @@ from harness import config
 from harness.config import RequestError
 from harness.models import Kind, Model
 from harness.models.tokens import Encoded
-from harness.prompts.relations import Relation
+from harness.prompts.relations import Relation, relations
 from harness.words import Words
 
 #: What a model is called, by what it gives.
@@ -20,6 +20,10 @@ NOUN: dict[Kind, str] = {
 }
 
 
+#: Parts that are not named by who asks: what follows the parts, what is scored, and what belongs to no part.
+QUESTION, ANSWER, OTHER, SPECIAL = "question", "answer", "other", "special"
+
+
 @dataclass(frozen=True)
 class Prompt:
     """One prompt before padding.
@@ -28,7 +32,8 @@ class Prompt:
     `answer` and `distractor` are token ids (labels, for a classifier), `counterfactual` the tokens of a prompt of the
     same length in which the answer is not to be had. An encoder-decoder reads `source` and writes `encoded`; its
     counterfactual is another source. `tags` say what a reader may want to sort by, `relations` which words of the text
-    (the source, where there is one) belong together.
+    (the source, where there is one) belong together, `part` which named part of the prompt each token of `encoded`
+    belongs to, if it has any.
     """
 
     text: str
@@ -42,6 +47,7 @@ class Prompt:
     source: Encoded | None = None
     source_words: Words | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    part: tuple[str, ...] = ()
     relations: tuple[Relation, ...] = ()
 
 
@@ -97,6 +103,12 @@ def _to_write(model: Model, read: Prompt, target: str | None) -> Prompt:
         words=written.words(model.tokens.segmenter),
         correct=dict(enumerate(to_come.token_id)),
     )
+
+
+def related(prompt: Prompt, written: str) -> Prompt:
+    """The prompt with the relations that a text names between the words of what is read."""
+    read, own = prompt.source or prompt.encoded, prompt.source_words or prompt.words
+    return replace(prompt, relations=relations(written, own, read.special))
 
 
 def with_answer(

@@ -8,18 +8,23 @@ import numpy as np
 from harness.config import RequestError
 from harness.models import Model
 from harness.prompts.padded import Prompts, batches, pad
-from harness.prompts.prompt import NOUN, Prompt
+from harness.prompts.prompt import ANSWER, NOUN, Prompt
 
 
 def generated(model: Model, made: Sequence[Prompt], n: int) -> list[Prompt]:
     """Each prompt continued greedily by `n` tokens, or up to the one that ends a text; these tokens are scored.
+
+    What is asked of named parts is continued up to a line break, and not at all where an answer was given.
 
     In a decoder, a position's attention does not depend on what comes after it: the patterns of the whole text are
     those that the model had while it wrote.
     """
     if model.kind not in ("decoder", "encoder_decoder"):
         raise RequestError("prompts.generate", n, f"{model.name} is {NOUN[model.kind]}: it does not continue a text")
-    for prompt in made:
+    answered = [ANSWER in prompt.part for prompt in made]
+    for prompt, done in zip(made, answered, strict=True):
+        if done:
+            continue
         if prompt.answer is not None:
             remedy = "an answer is scored in place of what the model writes: leave out one of them"
             raise RequestError("prompts.generate", n, remedy)
@@ -27,14 +32,24 @@ def generated(model: Model, made: Sequence[Prompt], n: int) -> list[Prompt]:
         if total > limit:
             raise RequestError("prompts.generate", n, f"this makes {total} tokens, {model.name} takes {limit}")
     unscored = [replace(prompt, correct={}) for prompt in made]
-    growing = [replace(prompt, correct={len(prompt.encoded.token_id) - 1: 0}) for prompt in made]
+    growing = [
+        prompt if done else replace(prompt, correct={len(prompt.encoded.token_id) - 1: 0})
+        for prompt, done in zip(made, answered, strict=True)
+    ]
     new: list[list[int]] = [[] for _ in made]
     for _ in range(n):
-        going = [at for at, tokens in enumerate(new) if not tokens or tokens[-1] != model.tokenizer.eos_token_id]
+        going = [at for at, tokens in enumerate(new) if not answered[at] and not _ended(model, made[at], tokens)]
         for at, token in _next_tokens(model, growing, going):
             new[at].append(token)
             growing[at] = _continued(model, unscored[at], new[at])
     return growing
+
+
+def _ended(model: Model, prompt: Prompt, new: Sequence[int]) -> bool:
+    """Whether the last new token ends the text, or the answer to what is asked of parts."""
+    if not new:
+        return False
+    return new[-1] == model.tokenizer.eos_token_id or (bool(prompt.part) and "\n" in model.tokens.string(new[-1]))
 
 
 def _next_tokens(model: Model, made: Sequence[Prompt], going: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -73,6 +88,7 @@ def _continued(model: Model, prompt: Prompt, new: list[int]) -> Prompt:
         encoded=encoded,
         words=encoded.words(model.tokens.segmenter),
         correct={first + at: token for at, token in enumerate(new)},
+        part=(*prompt.part, *[ANSWER] * len(new)) if prompt.part else (),
     )
 
 

@@ -65,7 +65,7 @@ def make_new_folder(path: Path) -> bool:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, key: str = "resume") -> Iterator[None]:
     """Inside, no other process works on this run. The lock of a process that died is no longer held.
 
     The file is removed while it is held, so whoever had opened it before has a file without a name; what decides
@@ -76,7 +76,7 @@ def locked(folder: Path) -> Iterator[None]:
         with writing(folder):
             lock.acquire()
     except Timeout:
-        raise RequestError("resume", folder, "another process is working on this run") from None
+        raise RequestError(key, folder, "another process is working on this run") from None
     try:
         yield
     finally:
@@ -206,9 +206,11 @@ def read_data(run: Path) -> xr.Dataset:
 
 
 def digests(run: Path) -> dict[str, str]:
-    """SHA-256 of the tables of heads, methods and changes, where they are, and of ``data.zarr``: over its files."""
+    """SHA-256 of the tables that are read again, as far as there are such, and of ``data.zarr``: over its files by
+    name."""
+    tables = ("heads", "methods", "changes", "parts", "part_heads")
     found = {}
-    for path in (run / "heads.csv", run / "methods.csv", run / "changes.csv", run / "data.zarr"):
+    for path in (run / name for name in (*(f"{table}.csv" for table in tables), "data.zarr")):
         if path.is_file():
             found[path.name] = _file_digest(path)
         elif path.is_dir():

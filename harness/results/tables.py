@@ -3,6 +3,7 @@
 An encoder-decoder has a column `stack` before the layer.
 """
 
+import io
 import json
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from harness.compare.tables import changes_columns
 from harness.config import RequestError, StatsSpec
 from harness.faithfulness.tables import COLUMNS as METHODS_COLUMNS
 from harness.metrics import meaning
-from harness.results.store import write_text
+from harness.results.store import write_bytes, write_text
 from harness.roles import roles_joined
+from harness.trace.tables import COLUMNS as PARTS_COLUMNS
+from harness.trace.tables import HEAD_COLUMNS as PART_HEADS_COLUMNS
 
 HEADS_COLUMNS = (
     "metric",
@@ -112,9 +115,16 @@ def _with_method(table: pd.DataFrame, data: xr.Dataset, name: str) -> pd.DataFra
     return table.assign(method=np.where(exact, "exact", said["method"]), effect_error=np.where(exact, 0.0, error))
 
 
-def write_heads(run: Path, table: pd.DataFrame) -> None:
-    """``heads.csv``, whole or not at all."""
-    write_text(run / "heads.csv", table.to_csv(index=False))
+#: The tables that a run may have.
+TABLES = ("heads", "methods", "method_pairs", "changes", "parts", "part_heads")
+
+
+def write(run: Path, name: str, table: pd.DataFrame) -> None:
+    """A table as ``NAME.csv`` and ``NAME.parquet``, each whole or not at all. The CSV is what is read again."""
+    write_text(run / f"{name}.csv", table.to_csv(index=False))
+    body = io.BytesIO()
+    table.to_parquet(body, index=False)
+    write_bytes(run / f"{name}.parquet", body.getvalue())
 
 
 def read_heads(run: Path) -> pd.DataFrame:
@@ -130,11 +140,6 @@ def read_heads(run: Path) -> pd.DataFrame:
     return table
 
 
-def write_methods(run: Path, table: pd.DataFrame) -> None:
-    """``methods.csv``, whole or not at all."""
-    write_text(run / "methods.csv", table.to_csv(index=False))
-
-
 def read_methods(run: Path) -> pd.DataFrame:
     """``methods.csv``; empty where no method was held against a cause. Raises `RequestError` if it is damaged."""
     if not (run / "methods.csv").is_file():
@@ -148,11 +153,6 @@ def read_methods(run: Path) -> pd.DataFrame:
     return table
 
 
-def write_changes(run: Path, table: pd.DataFrame) -> None:
-    """``changes.csv``, whole or not at all."""
-    write_text(run / "changes.csv", table.to_csv(index=False))
-
-
 def read_changes(run: Path) -> pd.DataFrame:
     """``changes.csv``; empty where no two models with the same heads were compared. Raises `RequestError` if it is
     damaged."""
@@ -164,4 +164,19 @@ def read_changes(run: Path) -> pd.DataFrame:
         raise RequestError("run", run, f"its changes.csv cannot be read ({type(error).__name__})") from None
     if list(table.columns) not in (changes_columns(False), changes_columns(True)):
         raise RequestError("run", run, "its changes.csv is damaged: the columns are not those of a table of changes")
+    return table
+
+
+def read_parts(run: Path, name: str) -> pd.DataFrame:
+    """``parts.csv`` or ``part_heads.csv``; empty where nothing was traced. Raises `RequestError` if it is damaged."""
+    columns = PARTS_COLUMNS if name == "parts" else PART_HEADS_COLUMNS
+    empty = {each: [""] for each in columns if each not in ("measure", "part", "over")}  # a part may be called "nan"
+    if not (run / f"{name}.csv").is_file():
+        return pd.DataFrame(columns=np.array(columns))
+    try:
+        table = pd.read_csv(run / f"{name}.csv", dtype={"part": str}, keep_default_na=False, na_values=empty)
+    except (OSError, ValueError) as error:
+        raise RequestError("run", run, f"its {name}.csv cannot be read ({type(error).__name__})") from None
+    if tuple(table.columns) != columns:
+        raise RequestError("run", run, f"its {name}.csv is damaged: the columns are not those of a table of parts")
     return table

@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 import yaml
 
-from harness import attribution, faithfulness
+from harness import attribution, faithfulness, trace
 from harness.compare.changes import with_changes
 from harness.compare.stage import named_apart
 from harness.compare.tables import by_role, changes_table
@@ -44,7 +44,7 @@ def run(runner: str, spec: RunSpec, place: Place, progress: Progress, say: Say =
     `say` is told what the run will cost before it begins. Raises `RequestError` before anything is written.
     """
     started = time.time()
-    check_names(spec)
+    check_names(runner, spec)
     if place.resume:
         check_resume(runner, spec, Path(place.resume))
     work = prepare(runner, spec)
@@ -127,9 +127,13 @@ def _write_results(work: Work, folder: Path, data: xr.Dataset) -> None:
         data = _compared(data, work, work.other, folder)
     store.write_data(folder, data)
     if {"effect", "role_given"} & set(data):
-        tables.write_heads(folder, tables.heads_table(data, work.spec.stats))
+        tables.write(folder, "heads", tables.heads_table(data, work.spec.stats))
     if "attribution" in data:
         _write_methods(data, work, folder)
+    if "part_cause" in data:
+        tables.write(folder, "parts", trace.parts_table(data, work.spec.stats))
+    if "part_head_cause" in data:
+        tables.write(folder, "part_heads", trace.parts_heads_table(data, work.spec.stats))
     write_manifest(work, folder, "running")
     draw(open_run(folder, incomplete=True))
 
@@ -148,7 +152,7 @@ def _compared(data: xr.Dataset, work: Work, other: Other, folder: Path) -> xr.Da
     wider = with_changes(data, work.spec.compare, work.model.kind == "decoder")
     store.write_text(folder / "roles.csv", by_role(wider).to_csv(index=False))
     if other.how.same_heads:
-        tables.write_changes(folder, changes_table(wider, work.spec.stats))
+        tables.write(folder, "changes", changes_table(wider, work.spec.stats))
         weights = weight_change(work.model, other.model)
         note = {"units": "length of the difference over the base's length", "method": "all parameters of a block"}
         wider["weight_change"] = xr.DataArray(weights, dims="block", attrs=note)
@@ -171,6 +175,6 @@ def _with_agreement(data: xr.Dataset, spec: RunSpec) -> xr.Dataset:
 def _write_methods(data: xr.Dataset, work: Work, folder: Path) -> None:
     """What is claimed of the methods, and (where they are what is asked) of each two of them."""
     asked = (data, work.spec.attribution, work.spec.stats)
-    tables.write_methods(folder, faithfulness.methods_table(*asked))
+    tables.write(folder, "methods", faithfulness.methods_table(*asked))
     if work.runner == "compare_attributions":
-        store.write_text(folder / "method_pairs.csv", faithfulness.pairs_table(*asked).to_csv(index=False))
+        tables.write(folder, "method_pairs", faithfulness.pairs_table(*asked))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness import ablation, attribution, compare, config, stats, sweep
+from harness import ablation, attribution, compare, config, questions, stats, sweep
 from harness.attention import CacheStage
 from harness.compare.stage import OtherStage
 from harness.config import RequestError, RunSpec
@@ -19,6 +19,7 @@ from harness.prompts import Prompts, load_prompts
 from harness.roles.sets import RoleSetsStage
 from harness.roles.stage import RolesStage
 from harness.sweep import SweepStage, Swept
+from harness.trace.stage import TraceStage
 
 #: Which parts each runner has.
 PARTS = {
@@ -27,6 +28,7 @@ PARTS = {
     "ablate_heads": ("sweep",),
     "compare_attributions": ("patterns", "rollout", "attribution"),
     "compare_models": ("patterns", "rollout", "sweep", "roles"),
+    "trace_context": ("trace",),
     "profile_heads": ("patterns", "rollout", "roles", "role_sets"),
 }
 #: The stages that ablate.
@@ -67,11 +69,27 @@ class Work:
     @property
     def has_rollout(self) -> bool:
         """Of an encoder-decoder there is none: what its decoder reads comes from the source as well."""
-        return "rollout" in PARTS[self.runner] and self.prompts.source is None
+        return "rollout" in parts_of(self.runner, self.spec) and self.prompts.source is None
 
 
-def check_names(spec: RunSpec) -> None:
-    """What can be found wrong without a model: names of metrics."""
+def parts_of(runner: str, spec: RunSpec) -> tuple[str, ...]:
+    """The parts of a run: the runner's; of a study that is asked a question, what its answer is read from.
+
+    Raises `RequestError` for a question that nobody knows, and one that the runner cannot answer.
+    """
+    if spec.question is None:
+        return PARTS[runner]
+    needs = questions.known(spec.question).needs
+    if runner != "study" and not {*needs} <= {*PARTS[runner]}:
+        lacking = " and ".join(part for part in needs if part not in PARTS[runner])
+        remedy = f"{runner} does not measure what it is answered from ({lacking}); ask it of experiments.study"
+        raise RequestError("question", spec.question, remedy)
+    return needs if runner == "study" else PARTS[runner]
+
+
+def check_names(runner: str, spec: RunSpec) -> None:
+    """What can be found wrong without a model: names of metrics, and the question."""
+    parts_of(runner, spec)
     for name in spec.metrics:
         if name not in (*METRICS, "auto"):
             raise RequestError("metrics", name, config.near(name, (*METRICS, "auto")))
@@ -88,13 +106,13 @@ def prepare(runner: str, spec: RunSpec) -> Work:
         raise RequestError(
             "other", spec.other.name, f"{runner} reads one model; two are for experiments.compare_models"
         )
-    _check_end(PARTS[runner], work)
+    _check_end(parts_of(runner, spec), work)
     return work
 
 
 def _stages(runner: str, spec: RunSpec, model: Model, prompts: Prompts) -> list[Stage | Chain]:
     """What the runner does with a model and its prompts."""
-    parts, stages = PARTS[runner], list[Stage | Chain]()
+    parts, stages = parts_of(runner, spec), list[Stage | Chain]()
     if "patterns" in parts:
         stages.append(CacheStage.of(model, prompts, spec.cache))
     if "roles" in parts or ("sweep" in parts and sweep.goes_by_roles(spec.sweep)):
@@ -105,6 +123,9 @@ def _stages(runner: str, spec: RunSpec, model: Model, prompts: Prompts) -> list[
         stages += _sweeps(spec, model, prompts)
     if "attribution" in parts:
         stages.append(AttributionStage(model, prompts, spec.attribution))
+    if "trace" in parts:
+        heads = model.heads(list(spec.heads))
+        stages.append(TraceStage(model, prompts, spec.trace, heads, spec.attribution.rollout, spec.seed))
     return stages
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from harness.findings import Finding, effects, findings, in_words
 from harness.findings.changes import other_name
 from harness.findings.reading import by_lead, kind_of, lead_metric, level_of, tested
-from harness.views import tables
+from harness.questions import asked
+from harness.views import parts, tables
 from harness.views.choose import asked_prompts, choose, first_head
 from harness.views.figures import Picture, pictures
 from harness.views.page import page
@@ -137,6 +138,8 @@ def _sections(run: "Run", drawn: Sequence[Picture], left_out: str) -> list[Secti
         sections.append(_roles(run, drawn))
     pictured = [part for part in PICTURED if part != "changed" and any(each.part == part for each in drawn)]
     sections += [_of_pictures(part, drawn) for part in pictured]
+    if len(run.parts):
+        sections.append(_parts(run, drawn))
     if "pattern" in run.data:
         sections += [_head(run, left_out), _head_view(), _model_view(), _compare(run, drawn)]
     if "attribution" in run.data or "cause" in run.data:
@@ -163,18 +166,22 @@ def _laid_out(sections: list[Section]) -> str:
 
 def _header(run: "Run") -> str:
     answer, others = _answer(run)
+    question = asked(run)
+    said = "" if question is None else f'<p class="question">{markup(question.asks)}</p>'
     found = "".join(f"<li>{markup(finding.text)}</li>" for finding in answer)
     found = f'<h2 class="skip">What was found</h2><ul class="findings">{found}</ul>' if found else ""
     return (
         '<a class="skip" href="#main">Skip to the figures</a>'
         f'<header><p class="eyebrow">attention-harness</p><h1>{markup(_title(run))}</h1>'
-        f'<p class="lead">{markup(in_words(run))}</p>{found}{_more(others)}</header>'
+        f'<p class="lead">{markup(in_words(run))}</p>{said}{found}{_more(others)}</header>'
     )
 
 
 def _answer(run: "Run") -> tuple[list[Finding], list[Finding]]:
-    """What the leading metric says of the heads, and everything else that was found."""
-    found = findings(run)
+    """What answers the question, or what the leading metric says of the heads; and everything else that was found."""
+    found, question = findings(run), asked(run)
+    if question is not None:
+        return [question.answer(run)], found
     compared = "clean_change" in run.data
     parts = (effects.helpers, effects.hurters, effects.counts) if "effect" in run.data and not compared else ()
     first = {told.text for part in parts if (told := part(run, lead_metric(run)))}
@@ -253,7 +260,7 @@ def _sources() -> Section:
 def _of_pictures(part: str, drawn: Sequence[Picture]) -> Section:
     """A section that is its figures, with scripts and without."""
     shown = "".join(f'<img alt="{markup(each.label)}" src="{each.uri}">' for each in drawn if each.part == part)
-    title, define = PICTURED[part]
+    title, define = (PICTURED | {"parts": ("Parts of the prompt", parts.ABOUT)})[part]
     return Section(part, title, f'<p class="define">{define}</p>{_held(shown, title)}')
 
 
@@ -275,6 +282,12 @@ def _roles(run: "Run", drawn: Sequence[Picture]) -> Section:
     define = f"<p class='define'>{ROLES}</p>"
     body = f'{define}{tables.roles(run)}{choose_on}<div class="pictures">{shown}</div>'
     return Section("roles", "What heads do: their roles", body)
+
+
+def _parts(run: "Run", drawn: Sequence[Picture]) -> Section:
+    """The parts of a prompt: their figure, with scripts and without, and their tables."""
+    pictured = _of_pictures("parts", drawn)
+    return Section(pictured.anchor, pictured.title, pictured.body + parts.traced(run))
 
 
 def _tested(run: "Run") -> bool:
@@ -324,5 +337,7 @@ def _title(run: "Run") -> str:
         return f"{model} and {other_name(run)} on {prompts}: what changed"
     if "effect" not in run.data and "role_score" in run.data:
         return f"{model} on {prompts}: what attention heads do"
-    what = "effects of ablating attention heads" if "clean" in run.data else "attention patterns"
+    traced_only = "part_cause" in run.data and "pattern" not in run.data
+    what = "which part was used" if traced_only else "attention patterns"
+    what = "effects of ablating attention heads" if "clean" in run.data else what
     return f"{model} on {prompts}: {what}"

@@ -18,6 +18,7 @@ from harness.views.figures.effects import effect_map, strongest
 from harness.views.figures.layers import SWEPT, by_layer
 from harness.views.figures.looking import compare
 from harness.views.figures.methods import agreement
+from harness.views.figures.parts import traced
 from harness.views.figures.positions import by_position
 from harness.views.figures.roles import roles
 from harness.views.figures.together import pairs, pruning, sets
@@ -49,6 +50,22 @@ def write_figures(run: "Run", folder: str | Path, look: Look = LOOKS["screen"]) 
 
 def _drawn(run: "Run", look: Look) -> Iterator[tuple[str, str, str, Figure]]:
     """Name of the file, section of the report, what it shows, and the figure."""
+    yield from _ablated(run, look)
+    if "clean_change" in run.data:
+        yield from _changed(run, look)
+    if any(roles_of(run).values()):
+        yield "roles", "roles", "Score of each head for each role", roles(run, look)
+    if "pattern" in run.data:
+        label = "Rollout, mean pattern, top head"
+        yield "rollout", "rollout", label, compare(run, asked_prompts(run)[0], look)
+    if len(run.methods):
+        yield "methods", "methods", "Attribution methods against measured causes", agreement(run, look)
+    if len(run.parts):
+        yield "parts", "parts", "What each part of the prompt gets, and what it costs to lose it", traced(run, look)
+
+
+def _ablated(run: "Run", look: Look) -> Iterator[tuple[str, str, str, Figure]]:
+    """The figures of what was ablated."""
     for metric in by_lead(run):
         name = _plain(metric)
         yield f"effect_{name}", "map", f"Effect of each head on {metric}", effect_map(run, metric, look)
@@ -59,15 +76,6 @@ def _drawn(run: "Run", look: Look) -> Iterator[tuple[str, str, str, Figure]]:
     for variable, part, label, draw in _OTHERS:
         for metric in map(str, run.data["metric"].values) if variable in run.data else ():
             yield f"{part}_{_plain(metric)}", part, f"{label}, {metric}", draw(run, metric, look)
-    if "clean_change" in run.data:
-        yield from _changed(run, look)
-    if any(roles_of(run).values()):
-        yield "roles", "roles", "Score of each head for each role", roles(run, look)
-    if "pattern" in run.data:
-        label = "Rollout, mean pattern, top head"
-        yield "rollout", "rollout", label, compare(run, asked_prompts(run)[0], look)
-    if len(run.methods):
-        yield "methods", "methods", "Attribution methods against measured causes", agreement(run, look)
 
 
 def _changed(run: "Run", look: Look) -> Iterator[tuple[str, str, str, Figure]]:

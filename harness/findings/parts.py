@@ -1,0 +1,107 @@
+"""Which part of its prompt a prediction used, in sentences: what losing a part costs, beside what attention says."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.findings.reading import Estimate, kind_of, level_of
+from harness.findings.sentence import Finding
+from harness.findings.telling import chance, count, listed, number, signed
+from harness.hooks import Head
+
+if TYPE_CHECKING:
+    from harness.results import Run
+
+#: A row of parts.csv or part_heads.csv.
+Row = Mapping[str, Any]
+#: Parts that are not asked about: the question, what it is answered with, what is no part.
+_NOT_ASKED = ("question", "answer", "special", "other")
+_NAMED = 3
+#: What is said of a part without changing it.
+SAID = {
+    "attention": "attention (mean over layers and heads)",
+    "rollout": "rollout",
+    "gradient": "the gradient's norm",
+}
+#: What is done to a part, in words.
+TAKEN = {"delete": "it is removed", "knockout": "nobody may attend to it"}
+
+
+def traced(run: "Run") -> Iterator[Finding]:
+    """The part that was used, what attention says of it, and the heads that carry it."""
+    if "part_cause" not in run.data:
+        return
+    known = asked_about(of_measure(run, lead_cause(run)))
+    if known:
+        yield used(run, known)
+        yield from _disagreement(run, str(known[0]["part"]))
+        yield from _carriers(run)
+
+
+def lead_cause(run: "Run") -> str:
+    """The way of taking parts away by which they are compared: the last that was asked for."""
+    return str(run.data["taken"].values[-1])
+
+
+def of_measure(run: "Run", measure: str) -> list[Row]:
+    """The rows of parts.csv of one measure, the largest first."""
+    rows = [row for row in run.parts.to_dict("records") if row["measure"] == measure]
+    return sorted(rows, key=lambda row: row["rank"])
+
+
+def asked_about(rows: Sequence[Row]) -> list[Row]:
+    """Without the parts that nobody asks about."""
+    return [row for row in rows if row["part"] not in _NOT_ASKED]
+
+
+def about(run: "Run", row: Row) -> Estimate:
+    """A row's mean with its interval, if it has one."""
+    kind = kind_of(run) if np.isfinite(row["ci_low"]) else "one prompt"
+    return Estimate(float(row["mean"]), float(row["ci_low"]), float(row["ci_high"]), kind)
+
+
+def used(run: "Run", known: Sequence[Row]) -> Finding:
+    """The part with the largest cause, and the next ones."""
+    cause, first, most = lead_cause(run), known[0], about(run, known[0])
+    over = f"over {count(int(first['n_prompts']), 'prompt')}" if first["over"] == "prompts" else "over scored tokens"
+    loss = "nats" in run.data["traced_value"].attrs["units"]
+    text = f"Of {count(len(known), 'part')} the prediction used {first['part']} most"
+    if not most.low > 0:
+        text = f"No part is shown to be used; the largest cause is {first['part']}’s"
+    text += f": when {TAKEN.get(cause, cause)}, {'the loss' if loss else 'the distance of the vector'} changes by "
+    text += f"{most.told(signed(most.mean), ' nats per token' if loss else '')}, {over}"
+    others = [f"{row['part']} {about(run, row).shortly()}" for row in known[1 : 1 + _NAMED]]
+    text += f". Next: {listed(others)}" if others else ""
+    return Finding(f"{text}.", most.mean, most.low, most.high, "part_cause")
+
+
+def _disagreement(run: "Run", part: str) -> Iterator[Finding]:
+    """What each guess names first, and whether that is the part that was used."""
+    said, agree = [], []
+    for measure, words in SAID.items():
+        known = asked_about(of_measure(run, measure))
+        if known:
+            agree.append(known[0]["part"] == part)
+            said.append(f"{words} puts {known[0]['part']} first ({number(known[0]['mean'])} of all)")
+    if said:
+        verdict = "all agree" if all(agree) else f"{agree.count(False)} of {len(said)} disagree"
+        text = listed(said)
+        text = f"{text[0].upper()}{text[1:]}: {verdict} with the measured cause, which puts {part} first."
+        yield Finding(text, float(np.mean(agree)), np.nan, np.nan, "parts.csv")
+
+
+def _carriers(run: "Run") -> Iterator[Finding]:
+    """For each part whose heads were looked for, those that carry most of it."""
+    rows = sorted(run.part_heads.to_dict("records"), key=lambda row: row["rank"])
+    for part in dict.fromkeys(map(str, run.part_heads["part"])):
+        mine = [row for row in rows if row["part"] == part and row["mean"] > 0][:_NAMED]
+        if not mine:
+            continue
+        most, names = about(run, mine[0]), [str(Head(int(row["layer"]), int(row["head"]))) for row in mine]
+        text = f"{part} comes most through {names[0]}: when in it alone nobody may attend to {part}, that costs "
+        text += f"{most.told(signed(most.mean), '')}, max-T {chance(mine[0]['p_adjusted'])}"
+        text += "" if mine[0]["p_adjusted"] < level_of(run) else " (it may be chance)"
+        others = [f"{name} {about(run, row).shortly()}" for name, row in zip(names[1:], mine[1:], strict=True)]
+        text += f". Next: {listed(others)}." if others else "."
+        yield Finding(text, most.mean, most.low, most.high, "part_head_cause")

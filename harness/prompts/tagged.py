@@ -1,0 +1,95 @@
+"""Words of a prompt that carry a tag: emotion words, names, pronouns …; each tag is a part of the prompt.
+
+A word is compared as it stands in the text, without white space and punctuation around it, capitals made small. What
+has no tag is ``other``; special tokens are ``special``.
+"""
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.resources import files
+
+import yaml
+
+from harness.config import RequestError
+from harness.prompts.prompt import ANSWER, OTHER, QUESTION, SPECIAL, Prompt
+
+Tags = Mapping[str, Sequence[str]]
+PUNCTUATION = "punctuation"
+
+
+def tagged(prompt: Prompt, tags: Tags, key: str = "prompts.words") -> Prompt:
+    """The prompt with each token's tag; as it is where there are no tags. The first tag that knows a word has it.
+
+    Raises `RequestError` for an empty tag that is not built in, for a tag that is called like what has none, and for
+    phrases: a word is tagged by itself.
+    """
+    if not tags:
+        return prompt
+    known = {tag: _known(tag, listed, key) for tag, listed in tags.items()}
+    text = _whole_words(prompt)
+    labels = [
+        SPECIAL if special else _tag(text[word], known)
+        for word, special in zip(prompt.words.index, prompt.encoded.special, strict=True)
+    ]
+    return replace(prompt, part=tuple(labels))
+
+
+def check_found(made: Sequence[Prompt], tags: Tags, key: str) -> None:
+    """Refuse a tag whose words stand in no prompt; of one that is built in there need be none."""
+    there = {part for prompt in made for part in prompt.part}
+    for tag, listed in tags.items():
+        if listed and tag not in there:
+            raise RequestError(f"{key}.{tag}", list(listed), "none of these words stands in any prompt")
+
+
+def parsed(value: object, key: str) -> dict[str, list[str]]:
+    """Tags as a file has them: an object, or ``emotion: glad, angry; name: Alonzo``."""
+    if isinstance(value, Mapping):
+        given = {str(tag): [words] if isinstance(words, str) else words for tag, words in value.items()}
+    else:
+        pairs = [pair.partition(":") for pair in str(value).split(";") if pair.strip()]
+        given = {tag.strip(): [word.strip() for word in words.split(",") if word.strip()] for tag, _, words in pairs}
+    if not all(isinstance(words, list) and all(isinstance(word, str) for word in words) for words in given.values()):
+        raise RequestError(key, value, "write {tag: [word, …]}, or 'tag: word, word; tag: word'")
+    return {tag: list(words) for tag, words in given.items()}
+
+
+def _known(tag: str, listed: Sequence[str], key: str) -> frozenset[str]:
+    """The words of a tag, as they are compared; of ``punctuation`` none, which is known by its characters."""
+    if tag in (OTHER, SPECIAL, QUESTION, ANSWER):
+        raise RequestError(key, tag, "this is what words without a tag, or an answer, are called; choose another name")
+    phrases = [word for word in listed if len(word.split()) != 1]
+    if phrases:
+        raise RequestError(f"{key}.{tag}", repr(phrases[0]), "a word is tagged by itself: list its words one by one")
+    if listed or tag == PUNCTUATION:
+        return frozenset(map(_bare, listed))
+    built_in = yaml.safe_load(files("harness").joinpath("data/word_tags.yaml").read_text(encoding="utf-8"))
+    if tag not in built_in:
+        remedy = f"list its words; without a list there are {', '.join([PUNCTUATION, *built_in])}"
+        raise RequestError(f"{key}.{tag}", "[]", remedy)
+    return frozenset(built_in[tag])
+
+
+def _tag(word: str, known: Mapping[str, frozenset[str]]) -> str:
+    bare = _bare(word)
+    read = {bare, re.split("['’]", bare)[0]}  # she's: she
+    for tag, words in known.items():
+        if read & words or (tag == PUNCTUATION and not words and word.strip() and not bare):
+            return tag
+    return OTHER
+
+
+def _bare(word: str) -> str:
+    """The word without what stands around it that is neither letter nor number."""
+    inside = re.sub(r"^\W+|\W+$", "", word)
+    return unicodedata.normalize("NFKC", inside).casefold()
+
+
+def _whole_words(prompt: Prompt) -> dict[int, str]:
+    """The text of each word."""
+    found: dict[int, str] = {}
+    for word, text in zip(prompt.words.index, prompt.words.text, strict=True):
+        found[word] = found.get(word, "") + text
+    return found

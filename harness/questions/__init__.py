@@ -1,0 +1,74 @@
+"""Questions that people bring, each answered from a saved run in a sentence with its interval.
+
+One question to a file: a function from the run to a `Finding`. To add one: that file, its line in `QUESTIONS`, and a
+preset in ``conf/experiment`` that says ``question: NAME``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.config import RequestError, near
+from harness.findings import Finding
+from harness.questions.bias import bias
+from harness.questions.induction import induction
+from harness.questions.ioi import ioi
+from harness.questions.layers import layers
+from harness.questions.long_sentence import long_sentence
+from harness.questions.masked_vs_causal import masked_vs_causal
+from harness.questions.mean_vs_head import mean_vs_head
+from harness.questions.prune import prune
+from harness.questions.qkv import qkv
+from harness.questions.rag import rag
+from harness.questions.rollout import rollout
+from harness.questions.sinks import sinks
+from harness.questions.subwords import subwords
+from harness.questions.syntax import syntax
+from harness.questions.word_order import word_order
+
+if TYPE_CHECKING:
+    from harness.results import Run
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked, which parts of a study (`harness.study.request.PARTS`) the answer is read from, and who reads."""
+
+    asks: str
+    needs: tuple[str, ...]
+    answer: Callable[["Run"], Finding]
+
+
+QUESTIONS: dict[str, Question] = {
+    "subwords": Question("How does attention spread over the pieces of a split word?", ("patterns",), subwords),
+    "long_sentence": Question("Which heads reach far as the sentence grows?", ("patterns",), long_sentence),
+    "word_order": Question("Which heads change when words are swapped?", ("patterns",), word_order),
+    "masked_vs_causal": Question("What does it change to see what comes after?", ("patterns",), masked_vs_causal),
+    "mean_vs_head": Question("What does the mean over heads hide?", ("patterns",), mean_vs_head),
+    "rollout": Question(
+        "Does rollout say more about the cause than the mean of attention?",
+        ("patterns", "rollout", "attribution"),
+        rollout,
+    ),
+    "syntax": Question("Which heads follow a syntactic relation?", ("patterns", "roles"), syntax),
+    "qkv": Question("How does a head come from scores to what it writes?", ("patterns",), qkv),
+    "layers": Question("In which layer do words meet?", ("patterns",), layers),
+    "sinks": Question("What is the attention on a sink worth?", ("patterns", "attribution"), sinks),
+    "induction": Question("Do the heads that look induction do it?", ("patterns", "sweep", "roles"), induction),
+    "ioi": Question("Which head moves the name?", ("patterns", "sweep", "rollout"), ioi),
+    "prune": Question("How many heads can go?", ("sweep",), prune),
+    "bias": Question("Which kind of word does the model go by?", ("trace",), bias),
+    "rag": Question("Which document did the answer use?", ("trace",), rag),
+}
+
+
+def known(name: str) -> Question:
+    """The question of this name. Raises `RequestError` if there is none."""
+    if name not in QUESTIONS:
+        raise RequestError("question", name, near(name, tuple(QUESTIONS)))
+    return QUESTIONS[name]
+
+
+def asked(run: "Run") -> Question | None:
+    """What the run was asked, if it was asked anything that is known."""
+    return QUESTIONS.get(str(run.spec.get("question")))

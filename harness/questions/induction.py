@@ -1,0 +1,41 @@
+"""Whether the heads that look like induction are those that repeat what was seen."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.findings.intervals import interval
+from harness.findings.reading import by_head, lead_metric, unit
+from harness.findings.sentence import Finding
+from harness.findings.telling import count, listed, number, signed
+from harness.questions.patterns import unanswered
+
+if TYPE_CHECKING:
+    from harness.results import Run
+
+_NAMED = 4
+
+
+def induction(run: "Run") -> Finding:
+    """The mean effect of ablating a head that has the role, less that of ablating one that has not."""
+    metric = lead_metric(run)
+    heads, given = by_head(run.data["role_given"].sel(role="induction"))
+    where, effect = by_head(run.data["effect"].sel(metric=metric).transpose("prompt", ...))
+    assert heads == where
+    score = by_head(run.data["role_score"].sel(role="induction"))[1]
+    has = np.nan_to_num(given.astype(float)) > 0
+    if not has.any() or has.all():
+        best = heads[int(np.nan_to_num(score, nan=-1.0).argmax())]
+        return unanswered(
+            f"{'Every' if has.all() else 'No'} head looks like induction beyond chance; {best} does most "
+            f"({number(float(np.nanmax(score)))})."
+        )
+    known = np.isfinite(effect).all(axis=0)
+    mine, others = effect[:, has & known].mean(axis=1), effect[:, ~has & known].mean(axis=1)
+    gap = interval(run, (mine - others).astype(float))
+    order = [heads[at] for at in np.argsort(-np.where(has, score, -1)) if has[at]]
+    names = listed([str(head) for head in order[:_NAMED]]) + (" and others" if len(order) > _NAMED else "")
+    text = f"{count(len(order), 'head')} look for what followed the same token before ({names}): ablating one of them "
+    text += f"changes {metric} by {signed(float(mine.mean()))}{unit(run, metric)} on average, one of the others by "
+    text += f"{signed(float(others.mean()))}: {gap.told(signed(gap.mean), unit(run, metric))} apart."
+    return Finding(text, gap.mean, gap.low, gap.high, "effect")

@@ -1,0 +1,43 @@
+"""What it changes to see what comes after: an encoder that was trained on masked words beside a causal decoder."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from harness.findings.sentence import Finding
+from harness.findings.telling import named, number
+from harness.questions.patterns import Pattern, extreme, over_heads, per_head
+
+if TYPE_CHECKING:
+    from harness.results import Run
+
+
+def masked_vs_causal(run: "Run") -> Finding:
+    """Where a model's attention goes: ahead, back, to itself, and how much of it to the first token and special ones.
+    Asked of both models on the same sentences (``-m model=minilm,smollm2``)."""
+    later = per_head(run, ahead)
+    about, most = over_heads(run, later), extreme(later)
+    itself = float(per_head(run, lambda pattern: np.diagonal(pattern, axis1=2, axis2=3).mean(-1)).mean())
+    rest = float(resting(run).mean())
+    text = f"{named(run.spec.get('model'))} looks ahead with {about.told(number(about.mean), '')} of its attention"
+    text += f" ({most[0]} most, {number(most[1])})" if about.mean > 0 else ": it is causal"
+    text += f", back with {number(1 - about.mean - itself)}, at the token itself with {number(itself)}; "
+    text += f"{number(rest)} rests on the first token and special ones."
+    return Finding(text, about.mean, about.low, about.high, "pattern")
+
+
+def ahead(pattern: Pattern) -> Float[np.ndarray, "layer head"]:
+    """The share of attention on later tokens, mean over tokens."""
+    return np.triu(pattern, 1).sum(axis=-1).mean(axis=-1)
+
+
+def resting(run: "Run") -> Float[np.ndarray, " prompt"]:
+    """The share of the other tokens' attention that is on the first token and special ones."""
+    found = []
+    for prompt, end in enumerate(run.data["length"].values):
+        sink = run.data["special"].values[prompt, :end].copy()
+        sink[0] = True
+        pattern = run.data["pattern"].values[prompt][:, :, :end, :end].astype(float)
+        found.append(pattern[:, :, ~sink][..., sink].sum(axis=-1).mean())
+    return np.array(found)

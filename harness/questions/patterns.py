@@ -1,0 +1,72 @@
+"""What the questions about patterns read off a run: patterns, by token or word, and one number per prompt and head."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from harness.findings.intervals import interval
+from harness.findings.reading import Estimate, pattern_of
+from harness.findings.sentence import Finding
+from harness.hooks import Head
+from harness.words import labels, merge_pattern
+
+if TYPE_CHECKING:
+    from harness.results import Run
+
+Pattern = Float[np.ndarray, "layer head query key"]
+PerHead = Float[np.ndarray, "prompt layer head"]
+
+
+def patterns(run: "Run") -> Iterator[Pattern]:
+    """Each prompt's patterns, padding off."""
+    for prompt in range(run.data.sizes["prompt"]):
+        yield pattern_of(run, prompt).transpose("layer", "head", "query", "key").values.astype(float)
+
+
+def by_word(run: "Run", prompt: int) -> Pattern:
+    """A prompt's patterns merged to words."""
+    pattern = pattern_of(run, prompt).transpose("layer", "head", "query", "key").values.astype(float)
+    return merge_pattern(pattern, run.data["word"].values[prompt, : pattern.shape[-1]])
+
+
+def resting(run: "Run") -> Iterator[Bool[np.ndarray, " position"]]:
+    """Of each prompt, which tokens heads rest on whatever the text: the first and special ones."""
+    for prompt, end in enumerate(run.data["length"].values):
+        rests = run.data["special"].values[prompt, :end].copy()
+        rests[0] = True
+        yield rests
+
+
+def token_labels(run: "Run", prompt: int) -> list[str]:
+    """What a prompt's tokens are called."""
+    row, end = run.data.isel(prompt=prompt), int(run.data["length"].values[prompt])
+    return labels(*(row[name].values[:end] for name in ("token", "word", "word_text")))
+
+
+def per_head(run: "Run", measure: Callable[[Pattern], Float[np.ndarray, "layer head"]]) -> PerHead:
+    """A measure of every prompt's patterns."""
+    return np.stack([measure(pattern) for pattern in patterns(run)])
+
+
+def looks_ahead(pattern: Pattern) -> bool:
+    """Whether any token looks at one after it."""
+    return bool(np.triu(pattern, 1).any())
+
+
+def over_heads(run: "Run", values: PerHead) -> Estimate:
+    """The mean over heads and prompts, with its interval over prompts."""
+    return interval(run, values.mean(axis=(1, 2)))
+
+
+def extreme(values: PerHead, largest: bool = True) -> tuple[Head, float]:
+    """The head with the largest (or smallest) mean over prompts, and that mean."""
+    mean = values.mean(axis=0)
+    layer, head = np.unravel_index(mean.argmax() if largest else mean.argmin(), mean.shape)
+    return Head(int(layer), int(head)), float(mean[layer, head])
+
+
+def unanswered(text: str) -> Finding:
+    """What is said where the run has nothing to answer with."""
+    return Finding(text, np.nan, np.nan, np.nan, "question")

@@ -1,0 +1,49 @@
+"""How many heads can go before the prediction suffers."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from harness.findings.intervals import interval
+from harness.findings.reading import lead_metric, meaning_of, unit
+from harness.findings.sentence import Finding
+from harness.findings.telling import count, number
+from harness.questions.patterns import unanswered
+
+if TYPE_CHECKING:
+    from harness.results import Run
+
+_SHARE = 0.1  # of the mean clean value: how much worse a prompt may get
+
+
+def prune(run: "Run") -> Finding:
+    """How many heads can go one after another, the least needed first, before a prompt is worse by a tenth of the mean
+    clean value; beside random orders. A mean over prompts, of which each has its own curve."""
+    if "cumulative_effect" not in run.data:
+        return unanswered(
+            "No heads were ablated one after another: say sweep.kind=cumulative sweep.first=least_needed."
+        )
+    metric = lead_metric(run)
+    effect = run.data["cumulative_effect"].sel(metric=metric).transpose("order", "prompt", "step")
+    worse = effect.values.astype(float) * (-1 if meaning_of(run, metric).higher_is_better else 1)
+    bar = _SHARE * abs(float(run.data["clean"].sel(metric=metric).mean()))
+    spared = can_go(worse, bar)
+    names = [str(name) for name in effect["order"].values]
+    chosen = next((at for at, name in enumerate(names) if not name.startswith("random")), 0)
+    drawn = [at for at, name in enumerate(names) if name.startswith("random")]
+    about = interval(run, spared[chosen])
+    text = f"In the order {names[chosen]}, {about.told(number(about.mean), '')} heads of the {effect.sizes['step']} "
+    text += f"that were tried can go before a prompt is worse by {number(bar)}{unit(run, metric)} of {metric} (a tenth "
+    text += "of the clean value)"
+    if drawn:
+        gain = interval(run, spared[chosen] - spared[drawn].mean(axis=0))
+        text += f", in {count(len(drawn), 'random order')} {number(float(spared[drawn].mean()))}: "
+        text += f"{gain.told(number(gain.mean) if gain.mean >= 0 else f'−{number(-gain.mean)}', '')} more"
+    return Finding(f"{text}.", about.mean, about.low, about.high, "cumulative_effect")
+
+
+def can_go(worse: Float[np.ndarray, "order prompt step"], bar: float) -> Float[np.ndarray, "order prompt"]:
+    """How many heads were gone before a prompt was first worse by more than the bar."""
+    beyond = worse > bar
+    return np.where(beyond.any(axis=-1), beyond.argmax(axis=-1), worse.shape[-1]).astype(float)

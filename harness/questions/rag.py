@@ -1,0 +1,35 @@
+"""Which document an answer used."""
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.findings.parts import asked_about, lead_cause, of_measure, used
+from harness.findings.sentence import Finding
+from harness.findings.telling import count
+from harness.questions.patterns import unanswered
+
+if TYPE_CHECKING:
+    from harness.results import Run
+
+
+def rag(run: "Run") -> Finding:
+    """The part with the largest cause, in how many contexts it is the one, and in how many attention says so too."""
+    known = asked_about(of_measure(run, lead_cause(run)))
+    if not known:
+        return unanswered("The contexts have no parts but the question and the answer.")
+    about, names = used(run, known), [str(row["part"]) for row in known]
+    cause = _first(run, run.data["part_cause"].sel(taken=lead_cause(run), part=names))
+    looked = _first(run, run.data["part_attention"].sel(part=names).mean(["layer", "head"]))
+    name, times = Counter(cause).most_common(1)[0]
+    same = sum(a == b for a, b in zip(cause, looked, strict=True))
+    text = f"{about.text} It is {name} in {times} of {count(len(cause), 'context')}; attention puts the same part "
+    return Finding(f"{text}first in {same}.", about.value, about.low, about.high, about.source)
+
+
+def _first(run: "Run", array) -> list[str]:
+    """The part with the largest mean over scored tokens, prompt by prompt."""
+    mean = array.mean("traced").transpose("prompt", "part").values.astype(float)
+    at = np.where(np.isfinite(mean), mean, -np.inf).argmax(axis=1)
+    return [str(array["part"].values[each]) for each in at]

@@ -1,0 +1,44 @@
+"""What the attention on a sink is worth: the first token, which heads rest on when they have nothing to look for."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.faithfulness import shares
+from harness.findings.intervals import interval
+from harness.findings.sentence import Finding
+from harness.findings.telling import count, number
+from harness.questions.patterns import PerHead, extreme, per_head, unanswered
+
+if TYPE_CHECKING:
+    from harness.results import Run
+
+_SINK = 0.5  # of a head's attention
+
+
+def sinks(run: "Run") -> Finding:
+    """The first token's share of attention, of value-weighted norms, and of all measured causes."""
+    first = shares(run.data).sel(statistic="first_share")
+    asked = {"attention": "attention_mean", "norms": "norms", "cause": str(run.data["cause_kind"].values[0])}
+    lacking = [name for name in asked.values() if name not in first["which"].values]
+    if lacking:
+        return unanswered(f"attribution.methods lacks {', '.join(lacking)}, which a sink is held against.")
+    share = {name: first.sel(which=which).values.astype(float) for name, which in asked.items()}
+    about = {name: interval(run, values) for name, values in share.items()}
+    gap = interval(run, share["attention"] - share["cause"])
+    on_first = resting_heads(run)
+    resting = int((on_first.mean(axis=0) > _SINK).sum())
+    text = (
+        f"The first token gets {about['attention'].told(number(about['attention'].mean), '')} of the attention where "
+    )
+    text += f"something is predicted, {number(about['norms'].mean)} of it weighted by the norms of values, and "
+    text += (
+        f"{about['cause'].told(number(about['cause'].mean), '')} of what taking tokens away does ({asked['cause']}). "
+    )
+    text += f"{resting} of {count(on_first[0].size, 'head')} give it more than half ({extreme(on_first)[0]} most)."
+    return Finding(text, gap.mean, gap.low, gap.high, "attribution")
+
+
+def resting_heads(run: "Run") -> PerHead:
+    """The share of attention on the first token, mean over the tokens after it."""
+    return per_head(run, lambda pattern: np.asarray(pattern[:, :, 1:, 0].mean(axis=-1)))

@@ -1,0 +1,57 @@
+"""Which heads follow a syntactic relation, more often than the best fixed distance would."""
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from harness.findings.intervals import interval
+from harness.findings.reading import by_head
+from harness.findings.sentence import Finding
+from harness.findings.telling import count, number
+from harness.hooks import Head
+from harness.prompts.relations import Relation
+from harness.questions.patterns import by_word, looks_ahead, unanswered
+from harness.roles.syntax import hits
+
+if TYPE_CHECKING:
+    from harness.results import Run
+
+_CALLED = "syntactic_"
+
+
+def syntax(run: "Run") -> Finding:
+    """For each relation the head that hits it most often, with the rate of the best fixed offset beside it."""
+    if "relations" not in run.data:
+        return unanswered("The prompts name no relations between words: give prompts.relations.")
+    names = [str(name) for name in run.data["role"].values if str(name).startswith(_CALLED)]
+    heads, score = by_head(run.data["role_score"].sel(role=names))
+    chance, given = (by_head(run.data[f"role_{name}"].sel(role=names))[1] for name in ("chance", "given"))
+    best = np.nan_to_num(score, nan=-1.0).argmax(axis=1)
+    order = sorted(range(len(names)), key=lambda at: -score[at, best[at]])
+    about = [interval(run, hit_rate(run, names[at].removeprefix(_CALLED), heads[best[at]])) for at in order]
+    said = [
+        f"{names[at].removeprefix(_CALLED)} {heads[best[at]]} {each.told(number(each.mean), '')}, the best fixed "
+        f"distance {number(float(chance[at, best[at]]))}"
+        for at, each in zip(order, about, strict=True)
+    ]
+    sure = sum(bool(np.nansum(given[at]) > 0) for at in order)
+    text = f"Of {count(len(names), 'relation')} {sure} {'has' if sure == 1 else 'have'} a head that follows it beyond "
+    text += f"chance and distance. How often the head that does so most looks at the right word: {'; '.join(said)}."
+    return Finding(text, about[0].mean, about[0].low, about[0].high, "role_score")
+
+
+def hit_rate(run: "Run", name: str, head: Head) -> Float[np.ndarray, " prompt"]:
+    """How often a head hits a relation on each prompt, in the way (to the relation's head, or back) in which it does
+    so more often; 0 on a prompt without it."""
+    found = np.zeros((run.data.sizes["prompt"], 2))
+    for prompt, told in enumerate(run.data["relations"].values):
+        mine = [Relation(*each) for each in json.loads(str(told)) if each[0] == name]
+        if mine:
+            pattern, row = by_word(run, prompt), run.data.isel(prompt=prompt)
+            word = row["word"].values[: int(row["length"])]
+            special = np.isin(np.arange(word.max() + 1), word[row["special"].values[: len(word)]])
+            one = pattern[head.layer, head.head][None]
+            found[prompt] = np.nan_to_num(hits(one, special, mine, not looks_ahead(pattern))[..., 0].mean(axis=0))
+    return found[:, int(found.mean(axis=0).argmax())]

@@ -1,0 +1,54 @@
+"""Attention and rollout by part, summed while the model runs, so that no pattern outlives its layer."""
+
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+
+from harness import hooks
+from harness.attribution.question import Question
+from harness.attribution.rollout import rollout
+from harness.config import RolloutSpec
+
+Attention = Float[np.ndarray, "target layer head part"]
+Rolled = Float[np.ndarray, "target part"]
+
+
+@torch.no_grad()
+def looked(question: Question, inside: Bool[np.ndarray, "part node"], options: RolloutSpec) -> tuple[Attention, Rolled]:
+    """How much of what each target looks at is in each part: by head, and rolled out through all layers.
+
+    Read at the token at which the target is predicted; for the vector of a text, the mean over all tokens.
+    """
+    shape, member = question.model.shape, inside.T.astype(np.float64)
+    attention = np.full((question.n_targets, shape.n_layers, shape.n_heads, len(inside)), np.nan)
+    step: dict[str, Any] = asdict(options) | {"start_layer": 0}
+    rolled = np.tile(np.eye(len(question.nodes)), (len(question.rows), 1, 1))
+
+    def look(layer: int, pattern: Float[np.ndarray, "row head query key"]) -> None:
+        attention[:, layer] = _read(question, pattern) @ member
+        if layer >= options.start_layer:
+            rolled[:] = [rollout(one[None], **step) @ before for one, before in zip(pattern, rolled, strict=True)]
+
+    with ExitStack() as stack:
+        for site in shape.sites:
+            watch = (hooks.hook_name("pattern", site), _at(site.layer, look))
+            stack.enter_context(question.model.bridge.hooks(fwd_hooks=[watch]))
+        question.model.forward(question.clean.given)
+    if np.isnan(attention).any():
+        raise RuntimeError(f"an attention of {question.model.name} did not fire")
+    return attention, _read(question, rolled[:, None])[:, 0] @ member
+
+
+def _at(layer: int, look: Any) -> Any:
+    return lambda pattern, hook: look(layer, pattern.float().cpu().numpy())
+
+
+def _read(question: Question, pattern: Float[np.ndarray, "row head query key"]) -> Float[np.ndarray, "target head key"]:
+    """The rows of a pattern at which the targets are predicted."""
+    if question.model.kind == "embedding":
+        return pattern.mean(axis=2).astype(np.float64)[question.row]
+    return pattern[question.row, :, question.position].astype(np.float64)

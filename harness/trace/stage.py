@@ -1,0 +1,202 @@
+"""The stage that traces predictions to the parts of their prompts; one unit is one prompt."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Bool, Float
+
+from harness.attribution.causes import Taking, choose_causes
+from harness.attribution.gradients import norms_in_turn
+from harness.attribution.knockout import knock_out_in
+from harness.attribution.occlusion import mean_embedding
+from harness.attribution.question import Question, asking, clean_values, thinned
+from harness.config import RequestError, RolloutSpec, TraceSpec
+from harness.hooks import Head
+from harness.models import Model
+from harness.prompts import Prompts
+from harness.prompts.prompt import ANSWER, QUESTION, SPECIAL
+from harness.trace.looking import looked
+
+Arrays = dict[str, np.ndarray]
+#: Parts that nobody asks about: a prediction always uses the question, and its own beginning.
+NOT_ASKED = (QUESTION, ANSWER, SPECIAL)
+
+_CAUSE = ("prompt", "traced", "taken", "part")
+
+
+@dataclass(frozen=True)
+class TraceStage:
+    """The stage that traces predictions. `heads` are those that may be knocked out one at a time.
+
+    Raises `RequestError` for prompts without parts, for a model that reads one text and writes another, and for causes
+    that the model does not allow.
+    """
+
+    model: Model
+    prompts: Prompts
+    spec: TraceSpec
+    heads: tuple[Head, ...]
+    rollout: RolloutSpec = field(default_factory=RolloutSpec)
+    seed: int = 0
+    name: str = "trace"
+
+    def __post_init__(self) -> None:
+        if self.prompts.source is not None:
+            remedy = "it reads one text and writes another, and parts are of one: choose a decoder or an encoder"
+            raise RequestError("model", self.model.name, remedy)
+        if not self.prompts.has_parts:
+            remedy = "they have no parts: say prompts=parts, or tag words with prompts.words={TAG: [word]}"
+            raise RequestError("prompts", self.prompts.name, remedy)
+        if not self._asked_about:
+            raise RequestError("prompts", self.prompts.name, "they have no part but the question and the answer")
+        choose_causes(self.spec.causes, self.model)
+
+    @cached_property
+    def parts(self) -> list[str]:
+        """The names of all parts, in the order in which they first stand in a prompt."""
+        return [name for name in dict.fromkeys(map(str, self.prompts.part.ravel())) if name]
+
+    @property
+    def _asked_about(self) -> list[str]:
+        return [name for name in self.parts if name not in NOT_ASKED]
+
+    @cached_property
+    def explained(self) -> Prompts:
+        return thinned(self.prompts, self.spec.targets)
+
+    @cached_property
+    def _taking(self) -> Taking:
+        ordinary = self.prompts.token_id[(self.prompts.token_id >= 0) & ~self.prompts.special]
+        return Taking(mean_embedding(self.model), ordinary)
+
+    @property
+    def n_targets(self) -> int:
+        return 1 if self.model.kind == "embedding" else int(self.explained.target.sum(axis=1).max())
+
+    def plan(self, done: xr.Dataset | None = None) -> dict[str, Any]:
+        return {
+            "batches": [[number] for number in range(len(self.prompts))],
+            "parts": self.parts,
+            "causes": list(choose_causes(self.spec.causes, self.model)),
+            "heads": list(map(str, self.heads)) if self.spec.heads != "none" else [],
+            "heads_of": self.spec.heads,
+            "targets": self.n_targets,
+            "seed": self.seed,
+        }
+
+    def compute(self, plan: Mapping[str, Any], unit: int) -> Arrays:
+        """One prompt, every array with the prompt first, padded with NaN to the prompt that has most targets."""
+        number = plan["batches"][unit][0]
+        question = asking(self.model, self.explained.take([number]))
+        names = self.prompts.part[number, : len(question.nodes)]
+        inside = np.array([names == part for part in self.parts])
+        attention, rolled = looked(question, inside, self.rollout)
+        cause = self._causes(question, inside, number)
+        there = inside.any(axis=1)
+        found = {
+            "tokens": inside.sum(axis=1)[None].astype(float),
+            "attention": np.where(there, attention, np.nan),
+            "rollout": np.where(there, rolled, np.nan),
+            "cause": cause,
+            "clean": clean_values(question),
+            "position": question.position.astype(float),
+        }
+        if self.spec.gradient:
+            found["gradient"] = np.where(there, norms_in_turn(question) @ inside.T, np.nan)
+        if self.spec.heads != "none":
+            found["head_cause"] = self._by_head(question, inside, cause)
+        return {name: each if name == "tokens" else self._padded(each)[None] for name, each in found.items()}
+
+    def _padded(self, values: np.ndarray) -> np.ndarray:
+        """[target, …], padded with NaN."""
+        missing = self.n_targets - len(values)
+        return np.pad(values, [(0, missing)] + [(0, 0)] * (values.ndim - 1), constant_values=np.nan)
+
+    def _takeable(self, inside: Bool[np.ndarray, "part node"]) -> list[int]:
+        """Which parts can be taken away: those that are there, the answer's own tokens aside."""
+        return [at for at, name in enumerate(self.parts) if inside[at].any() and name != ANSWER]
+
+    def _causes(
+        self, question: Question, inside: Bool[np.ndarray, "part node"], number: int
+    ) -> Float[np.ndarray, "target taken part"]:
+        """By how much the explained number grows without each part, in each way of taking it away."""
+        which = self._takeable(inside)
+        nodes = [np.flatnonzero(inside[at]).tolist() for at in which]
+        taking = replace(self._taking, seed=(self.seed, number))
+        causes = choose_causes(self.spec.causes, self.model)
+        found = np.full((question.n_targets, len(causes), len(self.parts)), np.nan)
+        for kind, cause in enumerate(causes.values()):
+            found[:, kind, which] = cause(question, nodes, taking).T
+        return found
+
+    def _by_head(
+        self,
+        question: Question,
+        inside: Bool[np.ndarray, "part node"],
+        cause: Float[np.ndarray, "target taken part"],
+    ) -> Float[np.ndarray, "target layer head part"]:
+        """By how much it grows when in one head nobody outside a part may attend to it; a layer at a time."""
+        shape = self.model.shape
+        found = np.full((question.n_targets, shape.n_layers, shape.n_heads, len(self.parts)), np.nan)
+        for part in self._carried(inside, cause):
+            nodes = np.flatnonzero(inside[part]).tolist()
+            for layer in range(shape.n_layers):
+                mine = [head for head in self.heads if head.layer == layer]
+                if mine:
+                    grown = knock_out_in(question, [(nodes, [head]) for head in mine])
+                    found[:, layer, [head.head for head in mine], part] = grown.T
+        return found
+
+    def _carried(
+        self, inside: Bool[np.ndarray, "part node"], cause: Float[np.ndarray, "target taken part"]
+    ) -> list[int]:
+        """The parts whose heads are looked for: all that may be asked about, or the one with the largest last cause."""
+        asked = [at for at in self._takeable(inside) if self.parts[at] in self._asked_about]
+        if self.spec.heads == "every" or not asked:
+            return asked
+        return [asked[int(np.nan_to_num(cause[:, -1].mean(axis=0)[asked], nan=-np.inf).argmax())]]
+
+    def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
+        """All units as labelled arrays."""
+        whole = {name: np.concatenate([unit[name] for unit in units]) for name in units[0]}
+        loss = "cosine distance of the text's vector to the clean one" if self._vector else "loss, nats"
+        grown = f"{loss}: how much it grows (positive: the part helped)"
+        notes: dict[str, tuple[tuple[str, ...], str, str]] = {
+            "tokens": (("prompt", "part"), "tokens", ""),
+            "attention": (
+                ("prompt", "traced", "layer", "head", "part"),
+                "share of a head's attention",
+                "from the token at which a target is predicted (of a vector: from all tokens) to the part's tokens",
+            ),
+            "rollout": (("prompt", "traced", "part"), "share of attention", f"attention rollout {self.rollout}"),
+            "gradient": (
+                ("prompt", "traced", "part"),
+                "L2 norm per unit of embedding",
+                "norms of the gradient at the part's embeddings, summed over its tokens",
+            ),
+            "cause": (_CAUSE, grown, "the whole part taken away; delete moves later tokens up"),
+            "head_cause": (
+                ("prompt", "traced", "layer", "head", "part"),
+                grown,
+                "in one head nobody outside the part may attend to it",
+            ),
+        }
+        found: dict[str, Any] = {
+            f"part_{name}": (dims, whole[name].astype(np.float32), {"units": units_, "method": method})
+            for name, (dims, units_, method) in notes.items()
+            if name in whole
+        }
+        position = whole["position"]
+        found["traced_position"] = (("prompt", "traced"), np.where(np.isnan(position), -1, position).astype(int))
+        found["traced_value"] = (("prompt", "traced"), whole["clean"], {"units": loss})
+        shape = self.model.shape
+        coords = {"part": plan["parts"], "taken": plan["causes"]}
+        return xr.Dataset(found, coords | {"layer": np.arange(shape.n_layers), "head": np.arange(shape.n_heads)})
+
+    @property
+    def _vector(self) -> bool:
+        return self.model.kind == "embedding"
