@@ -42,7 +42,7 @@ def changes_columns(stacks: bool) -> list[str]:
 
 def changes_table(data: xr.Dataset, asked: StatsSpec) -> pd.DataFrame:
     """How far each head's patterns are apart (mean over prompts, interval, standard deviation over prompts), and by
-    each metric what changed of its effect, tested over all heads as effects are; empty for heads that were not ablated."""
+    each metric what changed of its effect, tested over all heads as effects are; empty for heads that have none."""
     distances = _distances(data, asked)
     parts = [_of_metric(data, str(name), asked).merge(distances, how="outer") for name in data["metric"].values]
     table = pd.concat(parts, ignore_index=True)
