@@ -128,7 +128,7 @@ def _sections(run: "Run", drawn: Sequence[Picture], left_out: str) -> list[Secti
         sections.append(_changed(run, drawn))
     if "effect" in run.data:
         sections += [_map(run, drawn), _strongest(run, drawn)]
-    if "role_score" in run.data:
+    if "role_given" in run.data:
         sections.append(_roles(run, drawn))
     pictured = [part for part in PICTURED if part != "changed" and any(each.part == part for each in drawn)]
     sections += [_of_pictures(part, drawn) for part in pictured]
@@ -312,7 +312,7 @@ def _title(run: "Run") -> str:
     model, prompts = (str((run.spec.get(key) or {}).get("name", "unnamed")) for key in ("model", "prompts"))
     if "clean_change" in run.data:
         return f"{model} and {other_name(run)} on {prompts}: what changed"
-    if "effect" not in run.data and "role_score" in run.data:
+    if "effect" not in run.data and "role_given" in run.data:
         return f"{model} on {prompts}: what attention heads do"
     what = "effects of ablating attention heads" if "clean" in run.data else "attention patterns"
     return f"{model} on {prompts}: {what}"
