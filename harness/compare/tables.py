@@ -42,10 +42,11 @@ def changes_columns(stacks: bool) -> list[str]:
 
 def changes_table(data: xr.Dataset, asked: StatsSpec) -> pd.DataFrame:
     """How far each head's patterns are apart (mean over prompts, interval, standard deviation over prompts), and by
-    each metric what changed of its effect, tested over all heads as effects are."""
+    each metric what changed of its effect, tested over all heads as effects are; empty for heads that have none."""
     distances = _distances(data, asked)
-    parts = [_of_metric(data, str(name), asked) for name in data["metric"].values]
-    table = pd.concat(parts, ignore_index=True).merge(distances, how="left")
+    parts = [_of_metric(data, str(name), asked).merge(distances, how="outer") for name in data["metric"].values]
+    table = pd.concat(parts, ignore_index=True)
+    table["metric"] = np.repeat([str(name) for name in data["metric"].values], [len(part) for part in parts])
     for name, of in (("roles_base", ""), ("roles_other", "other_")):
         table = table.merge(roles_joined(data[f"{of}role_given"]).rename(columns={"roles": name}), how="left")
     return table.reindex(columns=changes_columns("stack" in table))

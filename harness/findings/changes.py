@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from harness.results import Run
 
 _NAMED = 5
+_SCORES = ("role_score", "other_role_score")
 _TOLD = ("weights", "sha256")  # of a model's spec, what is said otherwise
 
 
@@ -70,7 +71,7 @@ def rows_of(run: "Run", metric: str) -> list[tuple[Head, Mapping[str, Any]]]:
 
 
 def _effects(run: "Run", metric: str) -> Finding:
-    rows = rows_of(run, metric)
+    rows = [(head, row) for head, row in rows_of(run, metric) if np.isfinite(row["change_mean"])]
     head, row = max(rows, key=lambda each: abs(each[1]["change_mean"]))
     if row["change_mean"] == 0:
         text = f"By {metric}, every head's effect is exactly the same."
@@ -108,16 +109,22 @@ def _gained(run: "Run") -> Finding:
     moved = {head: each for head, each in moved.items() if any(each)}
     if not moved:
         return Finding("No head has other roles than before.", 0.0, np.nan, np.nan, "other_role_given")
-    told = [_moved(head, *each) for head, each in list(moved.items())[:_NAMED]]
+    told = [_moved(run, head, *each) for head, each in list(moved.items())[:_NAMED]]
     more = f", and {len(moved) - _NAMED} more" if len(moved) > _NAMED else ""
     text = f"{count(len(moved), 'head')} {'has' if len(moved) == 1 else 'have'} other roles: {'; '.join(told)}{more}."
     return Finding(text, float(len(moved)), np.nan, np.nan, "other_role_given")
 
 
-def _moved(head: Head, gained: set[str], lost: set[str]) -> str:
-    parts = [f"{head} now is {listed(sorted(gained))}"] if gained else []
-    parts += [f"{'' if gained else f'{head} '}no longer is {listed(sorted(lost))}"] if lost else []
+def _moved(run: "Run", head: Head, gained: set[str], lost: set[str]) -> str:
+    parts = [f"{head} now is {_scored(run, head, gained)}"] if gained else []
+    parts += [f"{'' if gained else f'{head} '}no longer is {_scored(run, head, lost)}"] if lost else []
     return " and ".join(parts)
+
+
+def _scored(run: "Run", head: Head, roles: set[str]) -> str:
+    """The roles with the head's score in both models."""
+    scores = [[float(run.data[name].sel(role=role, **head.place)) for name in _SCORES] for role in sorted(roles)]
+    return listed([f"{role} ({_score(a)} → {_score(b)})" for role, (a, b) in zip(sorted(roles), scores, strict=True)])
 
 
 def _weights(run: "Run") -> Iterator[Finding]:

@@ -134,7 +134,7 @@ def _sections(run: "Run", drawn: Sequence[Picture], left_out: str) -> list[Secti
         sections.append(_changed(run, drawn))
     if "effect" in run.data:
         sections += [_map(run, drawn), _strongest(run, drawn)]
-    if "role_score" in run.data:
+    if "role_given" in run.data:
         sections.append(_roles(run, drawn))
     pictured = [part for part in PICTURED if part != "changed" and any(each.part == part for each in drawn)]
     sections += [_of_pictures(part, drawn) for part in pictured]
@@ -335,7 +335,7 @@ def _title(run: "Run") -> str:
     model, prompts = (str((run.spec.get(key) or {}).get("name", "unnamed")) for key in ("model", "prompts"))
     if "clean_change" in run.data:
         return f"{model} and {other_name(run)} on {prompts}: what changed"
-    if "effect" not in run.data and "role_score" in run.data:
+    if "effect" not in run.data and "role_given" in run.data:
         return f"{model} on {prompts}: what attention heads do"
     traced_only = "part_cause" in run.data and "pattern" not in run.data
     what = "which part was used" if traced_only else "attention patterns"

@@ -103,9 +103,24 @@ def roles(run: "Run") -> str:
         said = [float(run.data[f"role_{name}"].sel(role=role, **most.place)) for name in ("score", "chance", "p")]
         mine = having.get(role, [])
         named = ", ".join(map(str, mine[:_HEADS_NAMED])) + (" …" if len(mine) > _HEADS_NAMED else "")
-        rows.append([role, meaning_of(role), len(mine), named, str(most), *said])
+        rows.append([role, meaning_of(role), len(mine), named, str(most), *said, *_worth(run, role)])
     head = ["role", "a head with it", "heads", "which, highest score first", "highest", "score", "by chance", "max-T p"]
+    if "role_effect" in run.data:
+        head += [f"{lead_metric(run)}, all ablated", "as many at random (median)"]
     return scrolled(html_table(head, rows, text={0, 1, 3, 4}, long={3}, name="roles"), "Roles of heads")
+
+
+def _worth(run: "Run", role: str) -> list[float]:
+    """The mean effect of ablating all heads of a role, and the median of as many heads drawn at random."""
+    if "role_effect" not in run.data:
+        return []
+    if role not in run.data["having"].values:
+        return [np.nan, np.nan]
+    effect, random = (
+        run.data[name].sel(metric=lead_metric(run), having=role).mean("prompt")
+        for name in ("role_effect", "random_effect")
+    )
+    return [float(effect), float(random.median())]
 
 
 def changes(run: "Run") -> str:

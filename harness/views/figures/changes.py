@@ -70,7 +70,9 @@ def by_prompt(run: "Run", metric: str, look: Look) -> Figure:
 def most_changed(run: "Run") -> Head:
     """The head whose patterns are furthest apart; of equal patterns, the one whose effect changed most."""
     rows = rows_of(run, lead_metric(run))
-    return max(rows, key=lambda each: (np.nan_to_num(each[1]["distance_mean"]), abs(each[1]["change_mean"])))[0]
+    return max(rows, key=lambda each: np.nan_to_num([each[1]["distance_mean"], abs(each[1]["change_mean"])]).tolist())[
+        0
+    ]
 
 
 def side_by_side(run: "Run", look: Look) -> Figure:
