@@ -46,7 +46,7 @@ def distance(pattern: Pattern, left_out: np.ndarray) -> Float[np.ndarray, "layer
     return (far * real).sum(axis=-1) / np.maximum(real.sum(axis=-1), 1)
 
 
-def _even(pattern: Pattern, left_out: np.ndarray) -> Float[np.ndarray, "layer head"]:
+def _even(pattern: Pattern, left_out: np.ndarray) -> Float[np.ndarray, "1 1"]:
     """The same for even attention to all that may be looked at."""
     allowed = np.ones(pattern.shape[-2:]) if looks_ahead(pattern) else np.tri(pattern.shape[-1])
     return distance((allowed / allowed.sum(axis=-1, keepdims=True))[None, None], left_out)

@@ -1,0 +1,216 @@
+"""Every preset that asks a question runs and answers it in a sentence with an interval, which follows the data."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+from fakes import fake_run
+
+import harness
+from harness import config, questions
+from harness.config import RequestError, StatsSpec
+from harness.questions import QUESTIONS
+from harness.questions.bias import attention_for_length, per_token
+from harness.questions.layers import beyond_distance
+from harness.questions.long_sentence import distance, slopes
+from harness.questions.mean_vs_head import of_nobody, other_top
+from harness.questions.prune import can_go
+from harness.questions.word_order import place_change
+from harness.trace import parts_table
+
+#: What a preset needs on a model of three layers with four heads.
+TINY = {
+    "layers": ("model.shape=bert",),
+    "syntax": ("model.shape=bert", "roles.draws=40", "roles.n=2", "roles.length=6"),
+    "qkv": ("cache.heads=[L1H2]", "show.heads=[L1H2]"),
+    "qkv_ja": ("cache.heads=[L1H2]", "show.heads=[L1H2]"),
+    "induction": ("prompts.n=4", "prompts.length=8", "roles.draws=40", "roles.n=2", "roles.length=6"),
+    "ioi": ("prompts.n=4",),
+    "prune": ("prompts.n=3", "sweep.until=3", "sweep.orders=2"),
+    "rag": ("heads=[L1]", "trace.targets=2"),
+    "bias": ("trace.targets=2",),
+    "rollout": ("attribution.targets=1",),
+    "rollout_ja": ("attribution.targets=1",),
+    "sinks": ("attribution.targets=1",),
+}
+PRESETS = sorted(
+    path.stem
+    for path in (config.conf_dir() / "experiment").glob("*.yaml")
+    if not path.stem.startswith("reproduce_") and path.stem != "planted"
+)
+
+
+def asked_of(preset):
+    """The question of a preset, which one in Japanese takes from the English one."""
+    values = yaml.safe_load((config.conf_dir() / "experiment" / f"{preset}.yaml").read_text(encoding="utf-8"))
+    return values.get("question") or asked_of(preset.removesuffix("_ja"))
+
+
+def test_every_question_has_a_preset_of_its_name_and_every_preset_a_question():
+    assert {asked_of(preset) for preset in PRESETS} == set(QUESTIONS)
+    assert set(QUESTIONS) <= set(PRESETS)
+    assert {"subwords_ja", "word_order_ja", "rollout_ja", "qkv_ja"} <= set(PRESETS)
+
+
+def otherwise(run):
+    """The run with other data: all layers but the first look less far back, effects and scores are bent."""
+    data = run.data.load().copy(deep=True)
+    for name in ("pattern", "other_pattern"):
+        if name in data:
+            bent = data[name].values * np.linspace(1, 3, data[name].shape[-1])
+            total = bent.sum(-1, keepdims=True)
+            data[name].values[:, 1:] = (bent / np.where(total > 0, total, 1))[:, 1:]
+    for name in ("effect", "cumulative_effect", "part_cause", "agreement", "role_score", "attribution"):
+        if name in data:
+            values = data[name].values
+            data[name].values[:] = np.where(
+                np.isfinite(values), values * np.linspace(0.3, 0.9, values.shape[-1]), values
+            )
+    spec = parse_stats(run)
+    parts = parts_table(data, spec) if "part_cause" in data else run.parts
+    return replace(run, data=data, parts=parts)
+
+
+def parse_stats(run):
+    return config.parse(StatsSpec, run.spec["stats"])
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_runs_on_a_tiny_model_and_answers_its_question(command, preset):
+    code, out, err = command(
+        "study", f"experiment={preset}", "model=random", "stats.resamples=300", *TINY.get(preset, ())
+    )
+    assert code == 0, err
+    run = harness.open_run(out.splitlines()[-1])
+    question = questions.asked(run)
+    found = question.answer(run)
+    assert question is QUESTIONS[asked_of(preset)]
+    assert f"{question.asks}\n{found.text}" in err
+    assert "\n" not in found.text
+    assert "nan" not in found.text
+    if found.source != "question":
+        assert f"{found.value:.3f}" != "nan"
+        assert found.low <= found.value <= found.high
+        assert "interval" in found.text
+    page = (run.path / "report.html").read_text(encoding="utf-8")
+    assert question.asks in page
+    other = question.answer(otherwise(run))
+    assert other.text != found.text
+    assert "nan" not in other.text
+
+
+def test_a_study_that_is_asked_does_what_the_answer_needs_and_no_more(command):
+    _, out, _ = command("study", "experiment=mean_vs_head", "model=random", "stats.resamples=300")
+    run = harness.open_run(out.splitlines()[-1])
+    assert "pattern" in run.data
+    assert not {"effect", "attribution", "part_cause", "rollout"} & set(run.data)
+
+
+def test_a_question_that_a_runner_cannot_answer(command):
+    code, _, err = command("cache_attention", "experiment=ioi", "model=random")
+    assert code == 2
+    assert err.startswith("question=ioi: cache_attention does not measure what it is answered from (sweep)")
+    code, _, err = command("study", "question=ioo", "model=random")
+    assert (code, err.partition("?")[0]) == (2, "question=ioo: did you mean 'ioi'")
+    with pytest.raises(RequestError, match="question=x: known: subwords"):
+        questions.known("x")
+
+
+# --- numbers by hand --------------------------------------------------------------------------------------------
+
+
+def even(n):
+    return np.broadcast_to(np.tri(n) / np.tri(n).sum(-1, keepdims=True), (1, 2, n, n)).copy()
+
+
+def test_even_attention_gives_every_piece_its_share(tmp_path):
+    run = fake_run(tmp_path, lengths=[8, 8], n_prompts=2)
+    word = np.array([0, 1, 1, 2, 3, 3, 3, 4])
+    pattern = np.broadcast_to(np.tri(8) / np.tri(8).sum(-1, keepdims=True), run.data["pattern"].shape)
+    data = run.data.assign(
+        word=(("prompt", "position"), np.stack([word, word])), pattern=(run.data["pattern"].dims, pattern.copy())
+    )
+    found = questions.QUESTIONS["subwords"].answer(replace(run, data=data))
+    assert found.value == pytest.approx(0, abs=1e-12)
+    assert "4 words" in found.text
+    pattern = pattern.copy()
+    pattern[..., 3:, 2] += pattern[..., 3:, 1]  # all that the first piece of the first word had
+    pattern[..., 3:, 1] = 0
+    data["pattern"] = (run.data["pattern"].dims, pattern)
+    found = questions.QUESTIONS["subwords"].answer(replace(run, data=data))
+    assert found.value == pytest.approx((1 - 1 / 2 + 0) / 2)
+
+
+def test_the_distance_is_how_far_away_what_is_looked_at_stands():
+    pattern = np.zeros((1, 1, 4, 4))
+    pattern[0, 0, [0, 1, 2, 3], [0, 0, 1, 1]] = 1
+    nothing = np.zeros(4, bool)
+    assert distance(pattern, nothing)[0, 0] == pytest.approx((0 + 1 + 1 + 2) / 4)
+    first = np.array([True, False, False, False])
+    assert distance(pattern, first)[0, 0] == pytest.approx((1 + 2) / 2)  # the second token looks at the first alone
+
+
+def test_slopes_average_to_the_least_squares_slope():
+    rng = np.random.default_rng(0)
+    length, values = rng.integers(5, 60, 12).astype(float), rng.normal(size=(12, 2, 3))
+    fitted = np.polyfit(length, values.reshape(12, -1), 1)[0].reshape(2, 3)
+    np.testing.assert_allclose(slopes(values, length).mean(axis=0), fitted, rtol=1e-9)
+
+
+def test_a_head_that_goes_by_the_place_does_not_change():
+    one, other = np.zeros((1, 2, 3, 3)), np.zeros((1, 2, 3, 3))
+    one[:, :, [0, 1, 2], [0, 0, 1]] = other[:, 0, [0, 1, 2], [0, 0, 1]] = 1
+    other[:, 1, [0, 1, 2], [0, 1, 1]] = 1
+    np.testing.assert_allclose(place_change(one, other), [[0, 0.5]])
+
+
+def test_where_words_meet_beyond_their_distance():
+    pattern = np.zeros((1, 2, 4, 4))
+    pattern[0, :, [1, 2, 3], [0, 1, 2]] = 0.9  # the word before, always
+    pattern[0, 1, 2, 1] = 0.9
+    pattern[0, 1, [1, 3], [0, 2]] = 0.1  # only from the third to the second
+    np.testing.assert_allclose(beyond_distance(pattern, 2, 1), [[0, 0.8]], atol=1e-12)
+
+
+def test_what_the_mean_over_heads_hides():
+    rows = np.array([[[0.9, 0.1, 0.0]], [[0.0, 0.45, 0.55]]])[None]
+    np.testing.assert_allclose(other_top(rows), [[0, 1]])  # the mean is 0.45, 0.275, 0.275
+    assert of_nobody(rows) == 0
+    assert of_nobody(np.array([[[0.6, 0.4, 0]], [[0, 0.4, 0.6]]])[None]) == 1
+
+
+def test_how_many_heads_can_go():
+    worse = np.array([[[0.0, 0.1, 0.4, 0.2], [0.0, 0.0, 0.0, 0.0]]])
+    np.testing.assert_array_equal(can_go(worse, 0.3), [[2, 4]])
+
+
+def test_a_kind_of_word_counts_by_its_tokens(tmp_path):
+    import xarray as xr
+
+    data = xr.Dataset(
+        {
+            "part_cause": (("prompt", "traced", "taken", "part"), np.array([[[[6.0, 1.0]]], [[[2.0, np.nan]]]])),
+            "part_tokens": (("prompt", "part"), np.array([[3.0, 1.0], [2.0, 0.0]])),
+            "part_attention": (
+                ("prompt", "traced", "layer", "head", "part"),
+                np.array([[0.5, 0.5], [1.0, np.nan]]).reshape(2, 1, 1, 1, 2),
+            ),
+        },
+        {"part": ["a", "b"], "taken": ["knockout"]},
+    )
+    run = replace(fake_run(tmp_path), data=data)
+    np.testing.assert_allclose(per_token(run, "a"), [2, 1])
+    assert np.isnan(per_token(run, "b")[1])
+    assert attention_for_length(run, "a") == pytest.approx((0.5 / 0.75 + 1) / 2)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_answers_on_the_embedded_models(command, preset):
+    code, out, err = command("study", f"experiment={preset}")
+    assert code == 0, err
+    run = harness.open_run(out.splitlines()[-1])
+    found = questions.asked(run).answer(run)
+    assert found.low <= found.value <= found.high
+    assert run.manifest["model"]["name"] in ("smollm2", "minilm")
