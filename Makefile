@@ -1,12 +1,13 @@
 # make run   the main job on the embedded default model; the last line names the run directory
 # make test  every test
+# make soak  what is too slow for every change: real models, hundreds of sweeps
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= study
 ARGS ?=
 
-.PHONY: run test check clean
+.PHONY: run test soak check clean
 
 run: $(VENV)/core
 	$(BIN)/python -m experiments.$(RUN) $(ARGS)
@@ -14,6 +15,9 @@ run: $(VENV)/core
 # Two workers with one thread each: tests that share two cores with themselves are slower than tests that do not.
 test: $(VENV)/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+soak: $(VENV)/test
+	$(BIN)/python -m pytest -m soak $(ARGS)
 
 check: $(VENV)/test
 	$(BIN)/ruff check .
