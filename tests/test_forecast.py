@@ -6,7 +6,7 @@ from collections import namedtuple
 import pytest
 
 import harness
-from harness import study
+from harness import hooks, study
 from harness.attention import CacheStage
 from harness.config import RequestError, RunSpec, parse
 
@@ -32,6 +32,8 @@ def test_a_masked_lm_says_its_rows_before_it_starts(tmp_path, tiny):
     forwards = rows * (1 + 12 * (1 + 2 / 3 + 1 / 3) / 3)
     assert f"2 prompts ({rows} rows, each scored token masked in a row of its own) × 12 interventions" in swept
     assert f"the work of {forwards:.0f} forwards of one row" in swept
+    weights = sum(each.numel() for each in hooks.plain_model(tiny("bert").bridge).parameters()) * 4
+    assert swept.endswith(f"; units of work: 1; memory for each worker: up to {(weights + 2e9) / 1e9:.1f} GB")
 
 
 def test_the_size_of_what_is_kept_is_that_of_the_arrays(tiny):

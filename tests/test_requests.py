@@ -236,6 +236,7 @@ KEYS = [
     ((*R, "execute=ray", "execute.cpus=0"), "execute.cpus=0: input should be greater than or equal to 1"),
     ((*R, "execute=ray", "execute.adress=auto"), "execute.adress=auto: there is no such key; did you mean 'address'?"),
     ((*R, "execute=3"), "execute=3: known: local, ray"),
+    ((*R, "run=s3://bucket/run"), "run=s3://bucket/run: object stores are not written to: name a folder, one that all"),
     ((*R, "run="), "run=: this is empty: say which, or leave the key out"),
     ((*R, "resume="), "resume=: this is empty: say which, or leave the key out"),
     (("study", "model=[random,gpt2]"), "model=['random', 'gpt2']: known: bert"),

@@ -70,8 +70,15 @@ def _swept(stage: SweepStage) -> str:
     masked = ", each scored token masked in a row of its own" if stage.model.kind == "masked_lm" else ""
     return (
         f"{len(stage.prompts)} prompts ({rows} rows{masked}) × {len(plan['groups'])} interventions, the "
-        f"work of {rows * (1 + sweeps):.0f} forwards of one row: about {_duration(seconds)}"
+        f"work of {rows * (1 + sweeps):.0f} forwards of one row: about {_duration(seconds)}; "
+        f"units of work: {len(plan['batches'])}; memory for each worker: up to {_gigabytes(_memory(stage))}"
     )
+
+
+def _memory(stage: SweepStage) -> float:
+    """Bytes of the weights, and of the activations of one chunk at most."""
+    weights = sum(each.numel() * each.element_size() for each in stage.model.bridge.parameters())
+    return weights + stage.memory * 1e9
 
 
 def _seconds_per_row(stage: SweepStage) -> float:
