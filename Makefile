@@ -1,6 +1,6 @@
 # make run   the main job on the embedded default model; the last line names the run directory
 # make test  every test
-# make soak  what is too slow for every change: every preset on the embedded models
+# make soak  what is too slow for every change: real models, every preset, hundreds of sweeps
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

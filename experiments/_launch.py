@@ -10,6 +10,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
@@ -247,7 +248,8 @@ def _run(runner: str, values: dict[str, Any]) -> Path | None:
     from harness import study
 
     if where.resume and not _changed_by_hand():
-        asked = study.saved_spec(Path(where.resume))
+        saved = study.saved_spec(Path(where.resume))
+        asked = replace(saved, execute=asked.execute) if _named("execute") else saved
     folder = study.run(runner, asked, where, progress(), tell)
     if folder is not None:
         _summarize(folder)
@@ -268,9 +270,15 @@ def _summarize(folder: Path) -> None:
 
 
 def _changed_by_hand() -> bool:
-    """Whether the command line asks for anything beside the directory to resume."""
+    """Whether the command line asks for anything beside the directory to resume and where to do it."""
     _, overrides = _split(sys.argv[1:])
-    return any(not text.lstrip("+").startswith(("resume=", "store=", "dry_run=")) for text in overrides)
+    aside = ("resume=", "store=", "dry_run=", "execute=", "execute.")
+    return any(not text.lstrip("+").startswith(aside) for text in overrides)
+
+
+def _named(group: str) -> bool:
+    """Whether the command line says something of this group."""
+    return any(text.lstrip("+").startswith((f"{group}=", f"{group}.")) for text in _split(sys.argv[1:])[1])
 
 
 def tell(line: str) -> None:

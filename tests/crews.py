@@ -11,6 +11,8 @@ import xarray as xr
 
 from harness.config import RequestError
 from harness.execute.spread import Ended
+from harness.execute.stage import make_unit
+from harness.sweep.labels import gathered
 
 
 class Numbers:
@@ -128,3 +130,39 @@ class Simulated:
 
     def stop(self):
         pass
+
+
+class Many:
+    """A stage of as many prompts and heads as a sweep may have, in units of 8 prompts, without a model."""
+
+    name = "many"
+
+    def __init__(self, n_prompts, n_heads):
+        self.n_prompts, self.n_heads = n_prompts, n_heads
+
+    def plan(self, done=None):
+        return {"batches": [list(range(at, at + 8)) for at in range(0, self.n_prompts, 8)]}
+
+    def value(self, prompt, head):
+        return (prompt * 31 + head * 17) % 1009 / 1009
+
+    def compute(self, plan, unit):
+        prompts = np.array(plan["batches"][unit])[:, None]
+        ablated = self.value(prompts, np.arange(self.n_heads))[None]
+        return {"clean": np.zeros((1, 8)), "ablated": ablated[..., None]}
+
+    def assemble(self, plan, units):
+        ablated = gathered(plan["batches"], [unit["ablated"] for unit in units])
+        return xr.Dataset({"effect": (("metric", "prompt", "head"), ablated[..., 0])})
+
+
+class Writing(Simulated):
+    """Workers that write their units, at once."""
+
+    def __init__(self, stage, folder):
+        super().__init__([1.0] * len(stage.plan()["batches"]), [0.0] * 8)
+        self.stage, self.folder = stage, folder
+
+    def give(self, worker, stage, unit):
+        super().give(worker, stage, unit)
+        make_unit(self.stage, self.folder, self.folder.plan(), unit)

@@ -257,3 +257,24 @@ def test_an_interrupted_run_is_code_130_and_can_go_on(tmp_path, number):
     assert read_manifest(tmp_path / "run")["status"] == "failed"
     assert run_command("experiments.ablate_heads", f"resume={tmp_path / 'run'}").returncode == 0
     assert harness.open_run(tmp_path / "run").data.sizes["prompt"] == 60
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_by_workers_is_code_130_and_can_go_on_by_others(tmp_path, number):
+    base = [sys.executable, "-m", "experiments.ablate_heads"]
+    process = subprocess.Popen(
+        [*base, "model=random", "prompts.n=200", "execute.workers=2", f"run={tmp_path / 'run'}"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listening,
+    )  # fmt: skip
+    for line in process.stderr:
+        if line.startswith("sweep 2/"):
+            break
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert "interrupted" in err.splitlines()[-1]
+    assert read_manifest(tmp_path / "run")["status"] == "failed"
+    again = run_command("experiments.ablate_heads", f"resume={tmp_path / 'run'}", "execute.workers=1")
+    assert again.returncode == 0, again.stderr
+    run = harness.open_run(tmp_path / "run")
+    assert (run.data.sizes["prompt"], run.spec["execute"]["workers"]) == (200, 1)

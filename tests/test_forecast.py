@@ -7,7 +7,7 @@ from collections import namedtuple
 import pytest
 
 import harness
-from harness import study
+from harness import hooks, study
 from harness.attention import CacheStage
 from harness.config import AttributionSpec, RequestError, RunSpec, parse
 from harness.faithfulness.stage import AttributionStage
@@ -34,6 +34,8 @@ def test_a_masked_lm_says_its_rows_before_it_starts(tmp_path, tiny):
     forwards = rows * (1 + 12 * (1 + 2 / 3 + 1 / 3) / 3)
     assert f"2 prompts ({rows} rows, each scored token masked in a row of its own) × 12 interventions" in swept
     assert f"the work of {forwards:.0f} forwards of one row" in swept
+    weights = sum(each.numel() for each in hooks.plain_model(tiny("bert").bridge).parameters()) * 4
+    assert swept.endswith(f"; units of work: 1; memory for each worker: up to {(weights + 2e9) / 1e9:.1f} GB")
 
 
 def test_methods_and_causes_are_counted(tmp_path, tiny, monkeypatch):

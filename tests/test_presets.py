@@ -54,3 +54,19 @@ def test_a_preset_beats_the_defaults():
 def test_every_runner_has_a_config_and_every_config_a_runner():
     scripts = {path.stem for path in Path(CONF.parent / "experiments").glob("[a-z]*.py")}
     assert scripts == {path.stem for path in CONF.glob("*.yaml")} - {"run"}
+
+
+@pytest.mark.parametrize(
+    ("launcher", "plugin", "target"),
+    [
+        ("slurm", "hydra_plugins.hydra_submitit_launcher", "SlurmLauncher"),
+        ("processes", "hydra_plugins.hydra_joblib_launcher", "JoblibLauncher"),
+        ("cluster", "hydra_plugins.hydra_ray_launcher", "RayLauncher"),
+    ],
+)
+def test_a_launcher_preset_is_its_plugins(launcher, plugin, target):
+    pytest.importorskip(plugin)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+        chosen = compose("study", overrides=[f"hydra/launcher={launcher}"], return_hydra_config=True).hydra.launcher
+    assert chosen._target_.endswith(target)

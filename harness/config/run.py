@@ -240,6 +240,10 @@ class Place:
     def __post_init__(self) -> None:
         if self.run and self.resume:
             raise RequestError("run", self.run, "resume goes on in its own directory; leave out run or resume")
+        for key in ("store", "run", "resume"):
+            if "://" in (getattr(self, key) or ""):
+                remedy = "object stores are not written to: name a folder, one that all workers share"
+                raise RequestError(key, getattr(self, key), remedy)
 
 
 @spec

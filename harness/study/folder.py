@@ -31,7 +31,10 @@ def plain(spec: RunSpec) -> dict[str, Any]:
 def saved_spec(folder: Path, key: str = "resume") -> RunSpec:
     """The spec that a run directory was made from."""
     try:
-        return config.parse(RunSpec, yaml.safe_load((folder / "spec.yaml").read_text(encoding="utf-8")))
+        values = yaml.safe_load((folder / "spec.yaml").read_text(encoding="utf-8"))
+        if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+            raise ValueError("it holds no settings")
+        return config.parse(RunSpec, values)
     except (FileNotFoundError, NotADirectoryError):
         raise RequestError(key, folder, "there is no run here: it has no spec.yaml") from None
     except (OSError, ValueError, yaml.YAMLError) as error:

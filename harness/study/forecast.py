@@ -75,7 +75,8 @@ def _swept(stage: SweepStage) -> str:
     masked = ", each scored token masked in a row of its own" if stage.model.kind == "masked_lm" else ""
     return (
         f"{len(stage.prompts)} prompts ({rows} rows{masked}) × {len(plan['groups'])} interventions, the "
-        f"work of {rows * (1 + sweeps):.0f} forwards of one row: about {_duration(seconds)}"
+        f"work of {rows * (1 + sweeps):.0f} forwards of one row: about {_duration(seconds)}; "
+        f"units of work: {len(plan['batches'])}; memory for each worker: up to {_gigabytes(_memory(stage))}"
     )
 
 
@@ -85,6 +86,12 @@ def _attributed(stage: AttributionStage) -> str:
     asked = f"{len(stage.methods)} methods, {len(stage.causes)} causes"
     seconds = _duration(forwards * _seconds_per_row(stage))
     return f"{len(stage.prompts)} prompts × {asked}, at most the work of {forwards:.0f} forwards of one row: {seconds}"
+
+
+def _memory(stage: SweepStage) -> float:
+    """Bytes of the weights, and of the activations of one chunk at most."""
+    weights = sum(each.numel() * each.element_size() for each in stage.model.bridge.parameters())
+    return weights + stage.chunk_bytes()
 
 
 def _seconds_per_row(stage: SweepStage | AttributionStage) -> float:

@@ -111,14 +111,21 @@ class SweepStage:
         """Bytes that the activations of one chunk may take."""
         return free(self.model.device) * _SHARE_OF_FREE if self.memory is None else self.memory * 1e9
 
+    def _bytes_per_token(self, length: int) -> int:
+        return 4 * _WIDTHS * self.model.shape.d_model + 12 * self.model.shape.n_heads * length
+
     def _chunk(self, batch: list[int]) -> int:
         """How many interventions go through together for this batch of prompts; on an accelerator, what fits."""
         length = int(self.prompts.width[batch].max())
-        shape = self.model.shape
-        bytes_per_token = 4 * _WIDTHS * shape.d_model + 12 * shape.n_heads * length
-        fitting = int(self.budget / bytes_per_token)
+        fitting = int(self.budget / self._bytes_per_token(length))
         tokens = min(CHUNK_TOKENS, fitting) if self.model.device == "cpu" else fitting
         return max(1, tokens // (self._rows(batch) * length))
+
+    def chunk_bytes(self) -> float:
+        """What the activations of the largest chunk take."""
+        sizes = ((self._rows(batch) * int(self.prompts.width[batch].max()), batch) for batch in batches(self.prompts))
+        per_token = self._bytes_per_token(int(self.prompts.width.max()))
+        return max(min(self._chunk(batch), len(self.groups)) * tokens * per_token for tokens, batch in sizes)
 
     def work(self, plan: Mapping[str, Any]) -> tuple[int, float]:
         """How many rows the model is run on without an intervention, and how many whole forwards of those rows the
