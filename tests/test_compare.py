@@ -200,6 +200,7 @@ def test_other_tokens_are_compared_on_words(tmp_path):
         (None, {}, "other=null: say which model to compare with, other.name=NAME"),
         ({**RANDOM, "shape": "bert"}, {}, "other=random: random is a decoder and this is an encoder"),
         ({**RANDOM}, {"sweep": {"kind": ["layer"]}}, "sweep.kind=layer: two models are compared head by head"),
+        ({**RANDOM}, {"sweep": {"method": "screen"}}, "sweep.method=screen: two models are compared by exact effects"),
         ({"name": "nobody"}, {}, "other.name=nobody: known: bert"),
     ],
 )

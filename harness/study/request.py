@@ -137,6 +137,8 @@ def _add_other(work: Work) -> None:
         raise RequestError("other", "null", remedy)
     if spec.sweep.kind != ("single",):
         raise RequestError("sweep.kind", ",".join(spec.sweep.kind), "two models are compared head by head: say single")
+    if spec.sweep.method != "exact":
+        raise RequestError("sweep.method", spec.sweep.method, "two models are compared by exact effects: say exact")
     if spec.ablation.positions == "each":
         raise RequestError("ablation.positions", "each", "two models are compared over all positions: say all or last")
     other = load_model(spec.other)
