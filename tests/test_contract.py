@@ -196,7 +196,7 @@ def run_command(*arguments, **options):
 def test_help_explains_its_groups():
     done = run_command("experiments.study", "--help")
     assert done.returncode == 0
-    for word in ("model: ", "prompts: file, induction, inline, ioi, prose", "resume=DIR", "Exit codes"):
+    for word in ("model: ", "prompts: file, induction, inline, ioi, parts, prose", "resume=DIR", "Exit codes"):
         assert word in done.stdout
 
 

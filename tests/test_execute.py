@@ -305,7 +305,7 @@ def test_a_stage_that_goes_by_what_was_lost_is_left_and_the_others_are_done(tmp_
         study.run("study", spec, study.Place(run=str(tmp_path / "run")), lambda *_: None)
     assert manifest.read_manifest(tmp_path / "run")["status"] == "failed"
     done = {path.parent.name for path in (tmp_path / "run/stages").glob("*/units")}
-    assert done == {"patterns", "sweep_layer", "attribution"}
+    assert done == {"patterns", "roles", "sweep_layer", "attribution"}
 
 
 # --- Ray --------------------------------------------------------------------------------------------------------

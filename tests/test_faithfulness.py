@@ -264,21 +264,21 @@ def test_pairs_are_paired(decoder):
 def test_max_t_holds_a_difference_that_is_always_there():
     """12 prompts, one method one tenth above the other on each: found; noise without a difference: not."""
     rng = np.random.default_rng(0)
-    from harness.faithfulness.tables import _intervals
+    from harness.faithfulness.tables import intervals
 
     same = rng.normal(0, 0.1, (12, 3))
     values = np.column_stack([0.1 + rng.normal(0, 0.02, 12), same])
-    table = _intervals(values, np.arange(12), StatsSpec())
+    table = intervals(values, np.arange(12), StatsSpec())
     assert table["p_adjusted"][0] < 0.01
     assert (table["p_adjusted"][1:] > 0.05).all()
     np.testing.assert_allclose(table["mean"], values.mean(0))
 
 
 def test_columns_known_on_other_prompts_are_told_apart():
-    from harness.faithfulness.tables import _intervals
+    from harness.faithfulness.tables import intervals
 
     values = np.array([[1.0, np.nan, np.nan], [3.0, 5.0, np.nan], [5.0, 7.0, np.nan]])
-    table = _intervals(values, np.arange(3), QUICK)
+    table = intervals(values, np.arange(3), QUICK)
     np.testing.assert_allclose(table["mean"], [3, 6, np.nan])
 
 
