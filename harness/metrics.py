@@ -261,9 +261,19 @@ class Targets:
         """The readout of the targets `which` [n] from their logits [n, vocab] and their clean logits."""
         return Readout(logits, clean, self.correct[which], self.answer[which], self.distractor[which])
 
-    def mean_by_prompt(self, value: Float[Tensor, "*rows target"]) -> Float[Tensor, "*rows prompt"]:
-        """The mean over each prompt's targets."""
+    @property
+    def _count(self) -> Int[Tensor, " prompt"]:
+        """How many targets each prompt has."""
         import torch
 
+        return torch.bincount(self.prompt, minlength=self.n_prompts)
+
+    @property
+    def share(self) -> Float[Tensor, " target"]:
+        """What each target counts in its prompt's mean."""
+        return 1 / self._count[self.prompt]
+
+    def mean_by_prompt(self, value: Float[Tensor, "*rows target"]) -> Float[Tensor, "*rows prompt"]:
+        """The mean over each prompt's targets."""
         total = value.new_zeros((*value.shape[:-1], self.n_prompts)).index_add_(-1, self.prompt, value)
-        return total / torch.bincount(self.prompt, minlength=self.n_prompts)
+        return total / self._count

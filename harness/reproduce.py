@@ -18,7 +18,17 @@ from harness.results import manifest, open_run, store, tables
 #: The columns of ``heads.csv`` that are in the metric's unit.
 VALUES = ("effect_mean", "ci_low", "ci_high", "direct_mean")
 #: What a manifest says of how a run went, not of what decided its numbers.
-_OF_ITS_TIME = {"status", "hash", "started", "wall_seconds", "peak_memory_gb", "files", "error", "intervention_check"}
+_OF_ITS_TIME = {
+    "status",
+    "hash",
+    "started",
+    "wall_seconds",
+    "peak_memory_gb",
+    "files",
+    "error",
+    "intervention_check",
+    "code",
+}
 
 
 @dataclass(frozen=True)

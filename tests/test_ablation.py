@@ -594,5 +594,5 @@ def test_nan_from_a_function_is_an_error(tiny):
         return read.logits[:, 0] * float("nan")
 
     prompts = harness.load_prompts("ioi", tiny(), n=1)
-    with pytest.raises(FloatingPointError, match="undefined: NaN or infinite"):
+    with pytest.raises(RequestError, match="the clean undefined on prompt 0 is nan"):
         harness.ablate_heads(tiny(), prompts, metrics=[undefined])

@@ -25,6 +25,7 @@ ORDER = (
     "faithfulness",
     "trace",
     "roles",
+    "compare",
     "results",
     "findings",
     "questions",

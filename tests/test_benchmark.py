@@ -8,17 +8,17 @@ import plain
 import pytest
 
 import harness
-from harness import benchmark
+from harness.benchmark import sides
 from harness.models import random as random_models
 
 
 @pytest.mark.parametrize("positions", ["all", "last"])
-def test_loop_and_sweep_are_plain_hugging_face(tiny, positions):
+def test_loops_and_sweep_are_plain_hugging_face(tiny, positions):
     model = tiny("llama")
     prompts = harness.load_prompts("ioi", model, n=5)
     twin = random_models.build("llama", 0)[0].eval()
-    work = benchmark.Work(model, prompts, "logit_diff", model.heads()[::5], positions)
-    loop, sweep = benchmark.lens_loop(work), benchmark.sweep(work)
+    work = sides.Work(model, prompts, "logit_diff", model.heads()[::5], positions)
+    found = [sides.lens_loop(work), sides.plain_loop(work), sides.sweep(work)]
     for row in range(5):
         n = prompts.length[row]
         token_id, places = prompts.token_id[row, :n], None if positions == "all" else [n - 1]
@@ -27,17 +27,25 @@ def test_loop_and_sweep_are_plain_hugging_face(tiny, positions):
         for at, head in enumerate(work.heads):
             after = plain.logits(twin, token_id, [head], model.shape.d_head, positions=places)
             want = plain.metrics(prompts, row, after, before)["logit_diff"] - clean
-            assert (loop[row, at], sweep[row, at]) == pytest.approx((want, want), abs=1e-4)
+            assert [side[row, at] for side in found] == pytest.approx([want] * 3, abs=1e-4)
 
 
 def test_the_command_leaves_every_round(command):
     code, out, err = command("benchmark", "model=random", "prompts.n=3", "rounds=2", "every=4")
     found = json.loads(Path(out.splitlines()[-1]).read_text())
     assert code == 0
-    assert [len(side["seconds"]) for side in found["sides"]] == [2, 2]
+    assert [len(side["seconds"]) for side in found["sides"]] == [2] * 5
     assert found["sides"][0]["ratio"] == [1.0, 1.0]
     assert np.isfinite(found["floor_seconds"])
-    assert err.splitlines()[-2].startswith("transformer_lens loop")
+    assert [side["name"] for side in found["sides"]] == [
+        "TransformerLens loop", "Hugging Face loop", "sweep, exact", "sweep, fast", "sweep, screen",
+    ]  # fmt: skip
+    exact, screen = found["sides"][2], found["sides"][4]
+    assert exact["largest_error"] < 1e-4
+    assert exact["rank_correlation"] == pytest.approx(1)
+    assert abs(screen["rank_correlation"]) <= 1
+    assert all(side["gb"] >= 0 for side in found["sides"])
+    assert err.splitlines()[-5].startswith("TransformerLens loop")
 
 
 def test_an_encoder_is_refused(command):

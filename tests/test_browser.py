@@ -18,6 +18,7 @@ from fakes import fake_run, fake_t5, with_claims
 from test_views import HOSTILE
 
 from harness import views
+from harness.views import notebook
 from harness.views.glyphs import MissingGlyphs
 from harness.words import merge_pattern
 
@@ -244,6 +245,66 @@ def test_views_draw_inside_their_sandboxes_one_after_the_other(browser, run, tmp
     quiet(browser)
 
 
+class Shell:
+    """A notebook's kernel that runs one cell after another."""
+
+    kernel, execution_count = True, 1
+
+    def __init__(self):
+        self.cell = "first"
+
+    def get_parent(self):
+        return {"metadata": {"cellId": self.cell}}
+
+
+def outputs(monkeypatch, run, cells):
+    """What these cells of one notebook show, a view each."""
+    shell = Shell()
+    monkeypatch.setattr(notebook, "_shell", lambda: shell)
+    monkeypatch.setattr(notebook, "_held_by", {})
+    made = []
+    for cell in cells:
+        shell.cell = cell
+        made.append(views.attention(run, prompt=len(made))._repr_html_())
+    return made
+
+
+def as_page(path, shown):
+    path.write_text(f"<!doctype html><html data-ready=1><meta charset=utf-8><body>{''.join(shown)}", encoding="utf-8")
+    return path
+
+
+def test_many_views_of_a_notebook_have_one_copy_of_the_script(browser, run, tmp_path, monkeypatch):
+    """Each in its own sandbox; a cell that is run again hands the script out again."""
+    first, second, again = outputs(monkeypatch, run, ["first", "second", "first"])
+    packed = notebook.library()[40:400]
+    assert [packed in each for each in (first, second, again)] == [True, False, True]
+    assert len(second) < 0.3 * len(first)
+    browser.open(as_page(tmp_path / "notebook.html", [second, first]))
+    for number, prompt in ((0, 1), (1, 0)):
+        with browser.frame(number):
+            browser.wait(f"document.getElementById('picked')?.textContent === 'L1H2 on prompt {prompt}'")
+            browser.wait(INK.replace("{}", ".circuitsvis canvas") + " > 5")
+            assert browser.evaluate("window.origin") == "null"
+    quiet(browser)
+
+
+def test_a_view_whose_script_is_gone_says_where_it_was(browser, run, tmp_path, monkeypatch):
+    browser.open(as_page(tmp_path / "notebook.html", outputs(monkeypatch, run, ["first", "second"])[1:]))
+    with browser.frame(0):
+        browser.wait("document.body.textContent.includes('waits for its script, which stands once in the notebook')")
+
+
+def test_scripts_that_are_not_ours_do_not_run_in_a_view(browser, run, tmp_path, monkeypatch):
+    """A notebook's page that answers with another script: the frame's policy refuses it."""
+    second = outputs(monkeypatch, run, ["first", "second"])[1]
+    forged = f"<script>window.attentionHarness = {{'{notebook._key()}': {{code: 'window.pwned = 1', circuitsvis: ''}}}}"
+    browser.open(as_page(tmp_path / "notebook.html", [forged, "</script>", second]))
+    with browser.frame(0):
+        browser.wait("document.querySelectorAll('script').length > 2")
+        assert browser.evaluate("window.pwned === undefined")
+
+
 def test_a_run_too_large_says_what_it_left_out(browser, tmp_path, monkeypatch):
     run = fake_run(tmp_path, n_prompts=3)
     monkeypatch.setattr("harness.views.choose.BUDGET", 250)
@@ -405,19 +466,57 @@ def test_the_map_shows_direct_parts_and_roles_too(browser, run, tmp_path):
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_no_serious_fault_of_accessibility(browser, page, width, height, dark):
+    browser.open(page, width, height, dark)
+    browser.wait(INK.replace("{}", ".circuitsvis canvas") + " > 5")
+    assert faults(browser) == []
+
+
+def faults(browser):
+    """What the checker finds serious, with everything unfolded."""
     script = axe_script()
     if script is None:
         say = pytest.fail if REQUIRED else pytest.skip
         say("axe-core could not be had: install npm and let it reach its registry once")
-    browser.open(page, width, height, dark)
-    browser.wait(INK.replace("{}", ".circuitsvis canvas") + " > 5")
     browser.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     browser.evaluate(f"{script}; undefined")
-    faults = browser.evaluate(
+    found = browser.evaluate(
         "axe.run().then((found) => found.violations.map((one) => [one.impact, one.id, one.nodes.length, "
         "one.nodes[0].html + one.nodes[0].failureSummary]))"
     )
-    assert [fault for fault in faults if fault[0] in ("serious", "critical")] == []
+    return [fault for fault in found if fault[0] in ("serious", "critical")]
+
+
+@pytest.mark.parametrize(("width", "height", "dark"), [(1280, 800, False), (390, 844, True)])
+def test_no_serious_fault_where_sources_and_causes_are_shown(browser, tmp_path, width, height, dark):
+    """An encoder-decoder with scores, its three stacks, and a row of causes: what the plain page has not."""
+    run = with_sources(fake_t5(tmp_path))
+    browser.open(views.write_report(run, tmp_path / "report.html"), width, height, dark)
+    browser.wait(INK.replace("{}", "canvas.large") + " > 5")
+    assert faults(browser) == []
+    assert browser.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_a_run_of_layers_alone_shows_them(browser, run, tmp_path):
+    layers = run.data["effect"].sum("head").rename(None)
+    data = run.data.drop_vars(["effect", "pattern"]).assign(layer_effect=layers, mlp_effect=-layers)
+    only = replace(run, data=data, heads=run.heads.iloc[:0])
+    browser.open(views.write_report(only, tmp_path / "report.html"))
+    browser.wait("document.images.length === 2 && [...document.images].every((image) => image.naturalWidth > 300)")
+    assert browser.evaluate("document.querySelector('#layers h2').textContent") == "Effect of ablating each layer"
+    quiet(browser)
+
+
+def with_sources(run):
+    """A cause at two targets, over what was read and what was written."""
+    sizes = {name: run.data.sizes[name] for name in ("prompt", "source_position", "position")}
+    over = ("prompt", "cause_kind", "target_position")
+    of_source = np.tile(np.arange(sizes["source_position"]) * 0.5, (sizes["prompt"], 1, 2, 1))
+    data = run.data.assign(
+        cause=((*over, "position"), np.zeros((sizes["prompt"], 1, 2, sizes["position"]))),
+        source_cause=((*over, "source_position"), of_source),
+        explained=(("prompt", "target_position"), np.tile([1, 3], (sizes["prompt"], 1))),
+    )
+    return replace(run, data=data.assign_coords(cause_kind=["knockout"]))
 
 
 def test_methods_and_causes_are_shaded_text(browser, run, tmp_path):
@@ -439,4 +538,33 @@ def test_methods_and_causes_are_shaded_text(browser, run, tmp_path):
     browser.wait(f"{shares.format(1)}[3] === 1")
     assert browser.evaluate(shares.format(0)) == pytest.approx([*(np.arange(7) / 6), 0])
     assert browser.evaluate("document.querySelectorAll('.source .against').length") == 1
+    row = browser.evaluate(
+        "[...document.querySelectorAll('#draw-compare tr')].map(({ cells }) => "
+        "[cells[0], cells[cells.length - 1]].map((cell) => cell.textContent.trim()))"
+    )
+    assert row[0] == ["to token", "occlusion (cause)"]  # beside rollout, mean pattern and heads
+    said = {int(name.rsplit("(")[1][:-1]): number for name, number in row[1:]}
+    assert said == {key: "0" if key == 0 else f"+{key}.00" if key < 7 else "" for key in said}
+    quiet(browser)
+
+
+def test_scores_stand_where_they_were_made_and_over_the_source_too(browser, tmp_path):
+    """Of an encoder-decoder: predictions at positions 1 and 3 of the text, what was read before what was written."""
+    run = with_sources(fake_t5(tmp_path))
+    browser.open(views.write_report(run, tmp_path / "report.html"))
+    browser.wait("document.querySelectorAll('.source').length === 1")
+    choices = browser.evaluate("[...document.querySelectorAll('#draw-sources option')].map((one) => one.value)")
+    assert choices == ["1", "3"]
+    shares = browser.evaluate(
+        "[...document.querySelectorAll('.source .tokens')].map((line) => [...line.children].map(({ title }) => title))"
+    )
+    length, source = int(run.data["length"][0]), int(run.data["source_length"][0])
+    assert [len(line) for line in shares] == [source, length]
+    assert shares[0][3] == "1.50"
+    browser.evaluate("document.querySelectorAll('.three canvas')[0].focus()")
+    for _ in range(length):
+        browser.press("ArrowUp")
+    browser.press("ArrowDown")
+    titles = "[...document.querySelectorAll('#draw-compare th[scope=col]')].map((one) => one.textContent)"
+    assert browser.evaluate(titles)[-1] == "knockout (cause)"
     quiet(browser)

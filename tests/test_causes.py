@@ -113,19 +113,24 @@ def test_a_token_drawn_for_another_is_another(asked):
     assert (fill != np.append([] if source is None else source, question.prompt.token_id[0])).all()
 
 
-@pytest.mark.parametrize("shape", ["gpt2", "llama", "gemma3", "bert"])
-def test_the_mean_embedding_in_its_place(tiny, shape):
-    question, twin = of_kind(tiny, shape)
+def test_the_mean_embedding_in_its_place(asked):
+    question, twin = asked
     table = twin.get_input_embeddings()
     mean = table(torch.arange(table.num_embeddings)).mean(0)
 
     @torch.no_grad()
     def by_hand(target, node):
-        _, own = texts(question, target)
-        vectors = table(torch.as_tensor(own)[None]).clone()
-        vectors[0, node] = mean
+        source, own = texts(question, target)
+        vectors = {"source": None if source is None else table(torch.as_tensor(source)[None]).clone()}
+        vectors["own"] = table(torch.as_tensor(own)[None]).clone()
+        where, at = split(question, node)
+        vectors[where][0, at] = mean
         right = int(question.rows.correct[question.row[target], question.position[target]])
-        logits = twin(inputs_embeds=vectors).logits[0, question.position[target]]
+        written = {"inputs_embeds": vectors["own"]}
+        if source is not None:
+            written = {"inputs_embeds": vectors["source"], "decoder_inputs_embeds": vectors["own"]}
+        logits = twin(**written).logits[0]
+        logits = logits if logits.ndim == 1 else logits[question.position[target]]
         return -float(logits.double().log_softmax(-1)[right])
 
     got = occlusion.occlude(question, each_token(question), occlusion.mean_embedding(question.model))
@@ -184,6 +189,33 @@ def test_nobody_else_may_read_it(tiny, shape):
 
     got = knockout.knock_out(question, each_token(question))
     close(got, each(question, by_hand) - clean_values(question)[:, None], question)
+
+
+@pytest.mark.parametrize("shape", ["mistral", "gemma3"])
+def test_nobody_else_may_read_it_through_its_window(tiny, shape):
+    """The plain model with the token blocked on top of the mask that each of its layers is given."""
+    question, twin = of_kind(tiny, shape)
+    attentions = [module for name, module in twin.named_modules() if name.endswith("self_attn")]
+    seen = []
+
+    def by_hand(target, node):
+        def put(_, args, given):
+            seen.append(given["attention_mask"])
+            blocked = masks(question, [node])[1] + given["attention_mask"]
+            return args, {**given, "attention_mask": blocked.clamp(min=LOWEST)}
+
+        handles = [each.register_forward_pre_hook(put, with_kwargs=True) for each in attentions]
+        try:
+            return losses(question, twin, texts(question, target)[1], target)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    got = knockout.knock_out(question, each_token(question))
+    close(got, each(question, by_hand) - clean_values(question)[:, None], question)
+    windows = {int((mask[0, 0, -1] == 0).sum()) for mask in seen}
+    assert 5 in windows  # the window was there, in all layers of Mistral and in two of Gemma's
+    assert len(windows) == (2 if shape == "gemma3" else 1)
 
 
 def test_sliding_windows_stay_when_a_token_is_knocked_out(tiny):
@@ -303,6 +335,8 @@ def test_causes_of_a_sentences_vector_are_cosine_distances():
     deleted = deletion.delete(question, parts)[:, 0]
     hidden = knockout.knock_out(question, parts)[:, 0]
     masked = occlusion.occlude(question, parts, occlusion.same_token(question, minilm.tokens.mask_id))[:, 0]
+    meant = occlusion.occlude(question, parts, occlusion.mean_embedding(minilm))[:, 0]
+    table = twin.get_input_embeddings()
     for node in range(len(own)):
         assert deleted[node] == pytest.approx(distance(plain.logits(twin, np.delete(own, node))), abs=1e-5)
         changed = own.copy()
@@ -310,6 +344,11 @@ def test_causes_of_a_sentences_vector_are_cosine_distances():
         assert masked[node] == pytest.approx(distance(plain.logits(twin, changed)), abs=1e-5)
         unread = plain.logits(twin, own, attention_mask=masks(question, [node])[1])
         assert hidden[node] == pytest.approx(distance(unread), abs=1e-5)
+        vectors = table(torch.as_tensor(own)[None]).clone()
+        vectors[0, node] = table.weight.mean(0)
+        with torch.no_grad():
+            said_nothing = twin(inputs_embeds=vectors).last_hidden_state[0]
+        assert meant[node] == pytest.approx(distance(said_nothing), abs=1e-5)
     assert hidden.max() > 0.01
 
 

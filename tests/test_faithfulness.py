@@ -1,6 +1,7 @@
 """Methods against causes: rankings by hand, curves by plain forwards, tables, and a whole run of the runner."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,8 @@ from scipy import stats as scipy_stats
 
 import harness
 from harness import faithfulness
+from harness.attribution.occlusion import mean_embedding, occlude
+from harness.attribution.parts import each_token
 from harness.attribution.question import asking
 from harness.config import AttributionSpec, RequestError, StatsSpec
 from harness.faithfulness import erasure
@@ -134,7 +137,7 @@ def test_curves_equal_plain_forwards_with_the_tokens_replaced(tiny):
     scores, counts = rng.normal(size=(2, 1, n)), np.ones((1, 1, n), dtype=bool)
     counts[0, 0, 0] = False
     fill, fractions = rng.integers(60, 90, size=n), (0.3, 0.6)
-    grown, everything = erasure.erased(question, scores, counts, fractions, fill)
+    grown, everything = erasure.erased(question, scores, counts, fractions, fill, each_token(question))
 
     def loss(gone):
         ids = prompts.token_id[0].copy()
@@ -182,6 +185,44 @@ def test_agreement_is_of_the_tokens_that_count(decoder):
             b = data.cause.sel(cause_kind="knockout").values[prompt, target, chosen]
             each.append([scipy_stats.spearmanr(a, b).statistic, scipy_stats.kendalltau(a, b).statistic])
         np.testing.assert_allclose(found.isel(prompt=prompt, statistic=slice(0, 2)), np.mean(each, 0), atol=1e-6)
+
+
+def test_by_word_the_sums_of_words_are_compared(decoder):
+    """Each word's sum over its tokens, by hand; the word of the token that predicts does not count under drop."""
+    *_, data = decoder
+    chosen = {"method": "gradient", "cause_kind": "knockout", "policy": "drop", "statistic": "spearman"}
+    found = faithfulness.agreement(data, 3, "word").sel(chosen)
+    for prompt in range(2):
+        each, word = [], data.word.values[prompt]
+        for target in range(2):
+            own = word[int(data.explained[prompt, target])]
+            pair = [
+                [values[prompt, target, word == number].sum() for number in range(1, own)]
+                for values in (
+                    data.attribution.sel({"method": "gradient"}).values,
+                    data.cause.sel(cause_kind="knockout").values,
+                )
+            ]
+            each.append(scipy_stats.spearmanr(*pair).statistic if own > 2 else np.nan)
+        np.testing.assert_allclose(found[prompt], np.nanmean(each), atol=1e-6)
+    assert abs(found - faithfulness.agreement(data, 3).sel(chosen)).max() > 0.01
+
+
+def test_by_word_whole_words_are_taken_away(tiny):
+    """Of the words that count the stronger half goes, each with all of its tokens."""
+    model = tiny("gpt2")
+    prompts = harness.load_prompts("inline", model, text=TEXTS[:1], answer=[" Mary"])
+    spec = replace(
+        ALL, methods=("random",), causes=("occlude_mean",), fractions=(0.5,), level="word", special=("keep",)
+    )
+    data = computed(model, prompts, spec)
+    question, word = asking(model, prompts), prompts.word[0]
+    sums = np.bincount(word, weights=data.attribution.values[0, 0, 0].astype(float))
+    strong = np.argsort(-sums, kind="stable")[: math.ceil(len(sums) / 2)]
+    assert len(sums) < len(word)
+    parts = [np.flatnonzero(np.isin(word, strong)).tolist(), np.flatnonzero(~np.isin(word, strong)).tolist()]
+    want = occlude(question, parts, mean_embedding(model))[:, 0]
+    np.testing.assert_allclose(data.erased.values.ravel(), want, atol=1e-4)
 
 
 def test_a_method_that_is_the_cause_agrees_with_it_fully(decoder):

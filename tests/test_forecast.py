@@ -1,5 +1,6 @@
 """What a run will cost is said before it begins, and what cannot be held is refused."""
 
+import re
 import shutil
 from collections import namedtuple
 
@@ -8,7 +9,8 @@ import pytest
 import harness
 from harness import study
 from harness.attention import CacheStage
-from harness.config import RequestError, RunSpec, parse
+from harness.config import AttributionSpec, RequestError, RunSpec, parse
+from harness.faithfulness.stage import AttributionStage
 
 Usage = namedtuple("Usage", "total used free")
 BERT = {"model": {"name": "random", "source": "random", "shape": "bert"}}
@@ -32,6 +34,27 @@ def test_a_masked_lm_says_its_rows_before_it_starts(tmp_path, tiny):
     forwards = rows * (1 + 12 * (1 + 2 / 3 + 1 / 3) / 3)
     assert f"2 prompts ({rows} rows, each scored token masked in a row of its own) × 12 interventions" in swept
     assert f"the work of {forwards:.0f} forwards of one row" in swept
+
+
+def test_methods_and_causes_are_counted(tmp_path, tiny, monkeypatch):
+    """By hand: each token once under the cause; the heads' mean share of blocks; and, counted as they run, no more."""
+    asked = {"methods": ["rollout", "rollout_effect"], "causes": ["delete"], "fractions": [0.5], "targets": 1}
+    model = tiny("gpt2")
+    prompts = harness.load_prompts("inline", model, text=TEXT["prompts"]["text"], answer=[" Mary"] * 2)
+    stage = AttributionStage(model, prompts, parse(AttributionSpec, asked))
+    by_hand = sum(n + model.shape.n_layers * model.shape.n_heads / 2 + 2 * (2 * 2 + 1) for n in prompts.length)
+    assert stage.work() == by_hand
+    rows, forward = [], type(model).forward
+    monkeypatch.setattr(
+        type(model), "forward", lambda self, given: rows.append(len(given.token_id)) or forward(self, given)
+    )
+    for unit in range(len((plan := stage.plan())["batches"])):
+        stage.compute(plan, unit)
+    assert 0.4 * by_hand < sum(rows) < by_hand + 10
+    (said,) = [line for line in dry(tmp_path) if line.startswith("attribution: ")]
+    assert re.fullmatch(
+        r"attribution: 2 prompts × 2 methods, 1 causes, at most the work of \d+ forwards of one row: .+", said
+    )
 
 
 def test_the_size_of_what_is_kept_is_that_of_the_arrays(tiny):

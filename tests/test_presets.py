@@ -11,7 +11,7 @@ from harness import config
 from harness.config import RunSpec, parse
 
 CONF = config.conf_dir()
-RUNNERS = ("study", "cache_attention", "ablate_heads", "compare_attributions", "profile_heads")
+RUNNERS = ("study", "cache_attention", "ablate_heads", "compare_attributions", "profile_heads", "compare_models")
 GIVEN = {
     "model/hub": ["++model.id=a/b"],
     "model/path": ["++model.path=x"],

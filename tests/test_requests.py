@@ -229,7 +229,7 @@ KEYS = [
     ((*R, "heads=${nope}"), "heads=${…}: Interpolation key 'nope' not found: write a value"),
     ((*R, "sotre=x"), "sotre=x: there is no such key; did you mean 'store'? known: model"),
     ((*R, "dry_run=maybe"), "dry_run=maybe: say true or false"),
-    ((*R, "execute=ray"), "execute=ray: known: local"),
+    ((*R, "execute=rey"), "execute=rey: did you mean 'ray'? known: local, ray"),
     ((*R, "run="), "run=: this is empty: say which, or leave the key out"),
     ((*R, "resume="), "resume=: this is empty: say which, or leave the key out"),
     (("study", "model=[random,gpt2]"), "model=['random', 'gpt2']: known: bert"),

@@ -1,6 +1,5 @@
 """The run directory: whole or not there, opened without torch, resumed to the same values."""
 
-import json
 import multiprocessing
 import os
 import random
@@ -119,7 +118,7 @@ def copied(run, place):
     [
         (lambda run: (run / "manifest.json").unlink(), "it has no manifest.json"),
         (lambda run: (run / "manifest.json").write_text("{"), "its manifest.json is damaged"),
-        (lambda run: (run / "manifest.json").write_text('{"status": "complete"}'), "keys are missing or unknown"),
+        (lambda run: write_manifest(run, {"status": "complete"}), "keys are missing or unknown"),
         (lambda run: (run / "spec.yaml").write_text("a: ["), "its spec.yaml cannot be read"),
         (lambda run: (run / "spec.yaml").write_text("3"), "its spec.yaml holds no settings"),
         (lambda run: (run / "data.zarr").rename(run / "gone"), "its data.zarr cannot be read"),
@@ -154,8 +153,12 @@ def test_what_opens_but_was_changed_is_found_by_its_digest(finished, tmp_path, d
 
 
 def set_status(run, status):
-    values = json.loads((run / "manifest.json").read_text())
-    (run / "manifest.json").write_text(json.dumps(values | {"status": status}))
+    write_manifest(run, manifest.read_manifest(run) | {"status": status})
+
+
+def write_manifest(run, values):
+    """As a run writes it, whatever the values."""
+    (run / "manifest.json").write_text(store.sealed(values))
 
 
 def test_a_run_that_is_not_there_is_refused(tmp_path):
@@ -280,9 +283,9 @@ def test_a_resume_with_another_spec_is_refused(finished, tmp_path, changes, says
 def test_a_resume_may_show_something_else_and_use_other_memory(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "draw", lambda run: None)
     run = copied(finished, tmp_path / "run")
-    old = json.loads((run / "manifest.json").read_text())
+    old = manifest.read_manifest(run)
     old |= {"status": "failed", "started": "2026-01-01T00:00:00+00:00", "wall_seconds": 1000.0}
-    (run / "manifest.json").write_text(json.dumps(old))
+    write_manifest(run, old)
     changed = asked(show={"prompts": [1]}, sweep={"memory": 1.0})
     study.run("study", changed, study.Place(resume=str(run)), lambda *_: None)
     again = harness.open_run(run)
@@ -305,9 +308,9 @@ def test_a_run_that_is_worked_on_is_not_resumed(finished, tmp_path):
 
 def test_a_resume_with_other_weights_is_refused(finished, tmp_path, monkeypatch):
     run = copied(finished, tmp_path / "run")
-    values = json.loads((run / "manifest.json").read_text())
+    values = manifest.read_manifest(run)
     values["model"]["weights"] = {"model.safetensors": "0"}
-    (run / "manifest.json").write_text(json.dumps(values | {"status": "failed"}))
+    write_manifest(run, values | {"status": "failed"})
     with pytest.raises(RequestError, match="weights are no longer those of this run"):
         study.run("study", asked(), study.Place(resume=str(run)), lambda *_: None)
 

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 import harness
-from harness.config import RequestError, RolesSpec, StatsSpec
+from harness import study
+from harness.config import Place, RequestError, RolesSpec, RunSpec, StatsSpec, parse
+from harness.findings import findings
 from harness.hooks import Head
 from harness.models import sources
+from harness.models.planted import build
 from harness.prompts.relations import Relation, relations
 from harness.roles import ROLES, masks
 from harness.roles.copying import copying, raised
@@ -371,3 +374,95 @@ def test_what_cannot_be_asked(tiny):
         RolesStage(model, prompts, RolesSpec(length=200), STATS)
     with pytest.raises(RequestError, match=r"roles.draws=10: level 0.05 needs at least 20"):
         RolesStage(model, prompts, RolesSpec(draws=10), STATS)
+
+
+# --- runs -------------------------------------------------------------------------------------------------------
+
+PLANTED = {"name": "planted", "source": "planted", "variant": "redundant"}
+REPEATED = {"name": "induction", "n": 4, "length": 18}
+TRUTH = build(0, "redundant").truth
+QUICK = {"stats": {"resamples": 200}, "roles": {"n": 4, "draws": 100, "sets": 30}, "metrics": ["loss"]}
+
+
+def ran(runner, folder, **asked):
+    spec = parse(RunSpec, {"model": PLANTED, "prompts": REPEATED, **QUICK, **asked})
+    study.run(runner, spec, Place(run=str(folder)), lambda *_: None)
+    return harness.open_run(folder)
+
+
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory):
+    return ran("profile_heads", tmp_path_factory.mktemp("profile") / "run")
+
+
+def test_a_profile_has_a_row_of_roles_for_every_head(profile):
+    expected = {head: "induction;copying" for head in TRUTH["induction"]}
+    expected |= {head: "previous_token" for head in TRUTH["previous_token"]}
+    found = {
+        Head(layer, head): roles
+        for layer, head, roles in profile.heads[["layer", "head", "roles"]].itertuples(index=False)
+        if isinstance(roles, str)
+    }
+    assert found == expected
+    assert len(profile.heads) == 12
+    assert profile.data["role_score"].dims == ("role", "layer", "head")
+
+
+def test_the_heads_of_a_role_are_ablated_together_beside_random_sets(profile):
+    model = harness.load_model("planted", variant="redundant")
+    prompts = harness.load_prompts("induction", model, n=4, length=18)
+    sets = {role: TRUTH[role] for role in ("previous_token", "induction")}
+    alone = harness.ablate_heads(model, prompts, metrics=["loss"], kind="set", sets=sets)
+    for role in sets:
+        effect = profile.data["role_effect"].sel(metric="loss", having=role)
+        np.testing.assert_allclose(effect, alone["set_effect"].sel(metric="loss", set=role), atol=1e-6)
+    random = profile.data["random_effect"].sel(metric="loss", having="induction").mean("prompt")
+    assert random.sizes["draw"] == 30
+    assert (
+        random.values <= float(profile.data["role_effect"].sel(metric="loss", having="induction").mean()) + 1e-6
+    ).all()
+    told = [found.text for found in findings(profile)]
+    assert any(each.startswith("Role induction (looks at the token after") and "2 of 12 heads" in each for each in told)
+    (worth,) = [each for each in told if each.startswith("By loss, ablating all 2 induction heads together")]
+    assert "30 random sets of 2 heads" in worth
+
+
+def test_the_report_of_a_profile_shows_the_roles(profile):
+    page = (profile.path / "report.html").read_text(encoding="utf-8")
+    assert "What heads do: their roles" in page
+    assert "planted on induction: what attention heads do" in page
+    assert (profile.path / "figures" / "roles.svg").is_file()
+
+
+def test_pairs_are_chosen_by_role(tmp_path):
+    run = ran("ablate_heads", tmp_path / "run", sweep={"kind": ["pairs"], "pairs": "role", "top": 2})
+    pairs = set(zip(run.data["head_a"].values.tolist(), run.data["head_b"].values.tolist(), strict=True))
+    induction = tuple(map(str, TRUTH["induction"]))
+    previous = set(map(str, TRUTH["previous_token"]))
+    assert induction in pairs
+    assert len(pairs) == 2, "two of the three previous-token heads, and the induction heads once, though they copy too"
+    assert all({*pair} <= previous for pair in pairs - {induction})
+    assert "effect" not in run.data
+    beyond = run.data["pair_difference"].sel(metric="loss").mean("prompt").values
+    assert beyond.max() > 3
+
+
+def test_pairs_by_role_need_two_heads_of_one_role(tmp_path):
+    sharp = {**PLANTED, "variant": "sharp"}
+    with pytest.raises(RequestError, match="sweep.pairs=role: no two of these heads have a role in common"):
+        ran("ablate_heads", tmp_path / "run", model=sharp, sweep={"kind": ["pairs"], "pairs": "role"})
+
+
+def test_published_roles_are_held_against_those_that_were_found(tmp_path):
+    (previous, *_), (induction, _) = (TRUTH[role] for role in ("previous_token", "induction"))
+    said = [
+        {"source": "x", "what": "role", "head": str(previous), "role": "previous_token"},
+        {"source": "y", "what": "role", "head": str(induction), "role": "previous_token"},
+    ]
+    run = ran("profile_heads", tmp_path / "run", published=said, roles={**QUICK["roles"], "sets": 0})
+    told = [found.text for found in findings(run) if found.text.startswith("Published")]
+    assert told == [
+        f"Published: {previous} is a previous_token head (x). Here: the same.",
+        f"Published: {induction} is a previous_token head (y). Here: induction and copying.",
+    ]
+    assert "role_effect" not in run.data

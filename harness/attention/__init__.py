@@ -12,6 +12,7 @@ from harness.attention.capture import activations as activations
 from harness.config import CacheSpec
 from harness.hooks import Head
 from harness.models import Model
+from harness.models.checks import not_finite
 from harness.prompts import Prompts, batches
 
 _UNITS = {
@@ -64,8 +65,14 @@ class CacheStage:
 
     def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]:
         """One batch's activations."""
-        batch = self.prompts.take(plan["batches"][unit])
-        return activations(self.model, batch, ("pattern", *self.also), plan["dtype"], self.heads)
+        numbers = plan["batches"][unit]
+        found = activations(self.model, self.prompts.take(numbers), ("pattern", *self.also), plan["dtype"], self.heads)
+        for each in (each for each in self._variables if each.kind == "pattern"):
+            pattern = found[each.name][:, : self.model.shape.stacks[each.stack]]
+            for row, layer, head, *rest in np.argwhere(~np.isfinite(pattern)):
+                what = f"what {Head(layer, head, each.stack)} looks at"
+                raise not_finite(self.model, numbers[row], what, pattern[(row, layer, head, *rest)])
+        return found
 
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
         """All units as labelled arrays, padded."""

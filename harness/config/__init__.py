@@ -20,6 +20,9 @@ from harness.config.crossing import parse as parse
 from harness.config.errors import RequestError as RequestError
 from harness.config.errors import near as near
 from harness.config.errors import quoted as quoted
+from harness.config.execute import ExecuteSpec as ExecuteSpec
+from harness.config.execute import LocalExecute as LocalExecute
+from harness.config.execute import RayExecute as RayExecute
 from harness.config.models import GgufModel as GgufModel
 from harness.config.models import HubModel as HubModel
 from harness.config.models import ModelBase as ModelBase
@@ -40,7 +43,7 @@ from harness.config.published import Published as Published
 from harness.config.run import NOT_IN_HASH as NOT_IN_HASH
 from harness.config.run import BenchmarkSpec as BenchmarkSpec
 from harness.config.run import CacheSpec as CacheSpec
-from harness.config.run import ExecuteSpec as ExecuteSpec
+from harness.config.run import CompareSpec as CompareSpec
 from harness.config.run import ListSpec as ListSpec
 from harness.config.run import Place as Place
 from harness.config.run import RenderSpec as RenderSpec

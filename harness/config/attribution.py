@@ -36,18 +36,21 @@ class AttributionSpec:
     `methods` are names of `harness.attribution.methods.METHODS`, or the attention of one layer or head such as
     ``attention_L5`` and ``attention_L5H1``; `causes` those of `harness.attribution.causes.CAUSES`, or ``knockout_L5``
     and ``knockout_L5H1``; ``all`` and ``auto`` are all that the model allows. `special` says whether special tokens,
-    the first token and the one at which a target is predicted count: ``keep``, ``drop``, or both side by side.
-    `targets` is how many scored positions of each prompt are explained at most, `fractions` which shares of the tokens
-    are taken away for the curves (none: no curves), `top` how many strongest tokens are compared, `steps` how many
-    points integrated gradients use.
+    the first token and the one at which a target is predicted count: ``keep``, ``drop``, or both side by side. `level`
+    says whether methods and causes are compared, and text is taken away for the curves, by ``token`` or by ``word``
+    (which has the sum of its tokens). `targets` is how many scored positions of each prompt are explained at most,
+    `fractions` which shares of the tokens are taken away for the curves (none: no curves), `top` how many strongest
+    tokens are compared, `steps` at how many points integrated gradients begin (where those are too few, up to 16 times
+    as many).
     """
 
     rollout: RolloutSpec = Field(default_factory=RolloutSpec)
     methods: Names = ("attention_mean", "rollout")
     causes: Names = ("knockout",)
     special: Policies = ("keep", "drop")
+    level: Literal["token", "word"] = "token"
     targets: PositiveInt = 4
     fractions: Fractions = ()
     top: PositiveInt = 3
-    steps: PositiveInt = 32
+    steps: PositiveInt = 16
     seed: Seed = 0

@@ -56,10 +56,26 @@ def model_names() -> tuple[str, ...]:
 
 def named_model(name: str, **overrides: object) -> Any:
     """The spec of a model that ``conf/model`` names, with keywords in place of its values."""
+    return parse(ModelSpec, {**_named(name, "model"), **overrides}, "model.")
+
+
+def other_model(model: Any, other: Any) -> Any:
+    """The values of the model to compare with. `other` is a name of ``conf/model``, or keys of which ``name`` may be
+    one; without it they take the place of those of `model` (``other.dtype=bfloat16``). With a ``source`` they are all.
+    """
+    keys = {"name": other} if isinstance(other, str) else other
+    if not isinstance(keys, Mapping) or "source" in keys:
+        return keys
+    if "name" not in keys:
+        return {**model, **keys} if isinstance(model, Mapping) else keys
+    return {**_said(_named(str(keys["name"]), "other.name")), **keys}
+
+
+def _named(name: str, key: str) -> dict[str, Any]:
+    """The values of a file in ``conf/model``."""
     if name not in model_names():
-        raise RequestError("model", name, near(name, model_names()))
-    values = yaml.safe_load((conf_dir() / "model" / f"{name}.yaml").read_text(encoding="utf-8"))
-    return parse(ModelSpec, {**values, **overrides}, "model.")
+        raise RequestError(key, name, near(name, model_names()))
+    return yaml.safe_load((conf_dir() / "model" / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def _first_mistake(error: ValidationError, kind: Any, prefix: str, values: Any) -> RequestError:

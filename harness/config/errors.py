@@ -14,6 +14,10 @@ class RequestError(ValueError):
         self.key, self.value, self.remedy = key, value, remedy
         super().__init__(" ".join(f"{key}={value}: {remedy}".split()))
 
+    def __reduce__(self) -> tuple[type["RequestError"], tuple[str, str, str]]:
+        """As it travels from a worker."""
+        return type(self), (self.key, str(self.value), self.remedy)
+
 
 def quoted(text: str, at_most: int = 40) -> str:
     """A text between quotation marks, as Python writes it; a long one is cut, and says so."""

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
-from pydantic_core import PydanticCustomError
+from pydantic_core import ArgsKwargs, PydanticCustomError
 
 from harness.config.ablation import AblationSpec, ZeroAblation
 from harness.config.attribution import AttributionSpec
+from harness.config.crossing import other_model
 from harness.config.errors import RequestError, near
+from harness.config.execute import ExecuteSpec, LocalExecute
 from harness.config.models import ModelSpec
 from harness.config.prompts import PromptSpec
 from harness.config.published import Published
@@ -55,6 +57,8 @@ Kinds = Annotated[tuple[Kind, ...], BeforeValidator(_listed), Field(min_length=1
 Orders = Annotated[
     tuple[Literal["effect", "estimate", "random", "greedy"], ...], BeforeValidator(_listed), Field(min_length=1)
 ]
+Method = Literal["exact", "fast", "screen"]
+Methods = Annotated[tuple[Method, ...], BeforeValidator(_listed), Field(min_length=1)]
 Until = Annotated[str | int | float, BeforeValidator(_until)]
 Pairs = Annotated[str | tuple[tuple[str, str], ...], BeforeValidator(_pairs)]
 Also = Annotated[tuple[Literal["z", "q", "k", "v", "scores", "resid"], ...], BeforeValidator(_listed)]
@@ -78,7 +82,12 @@ class SweepSpec:
     Orders and pairs go by the leading metric, `logit_diff` where there is one and else the first. Where they need the
     effects of single heads and ``single`` is not among the kinds, single heads are swept first.
 
-    `memory` is a ceiling in GB on the activations of one chunk.
+    `method` says how single heads are swept. ``exact``: in the model's own precision. ``fast``: matrix products in
+    bf16, and a random share `verify` of the heads and the `verify_top` strongest again exactly. ``screen``: by a
+    gradient at `steps` points from the clean run towards all heads ablated, and the `verify_top` strongest exactly.
+    `direct` says whether what they write straight to the output is measured too.
+
+    `memory` is a ceiling in GB on the activations of one chunk; by default a quarter of what is free.
     """
 
     kind: Kinds = ("single",)
@@ -89,7 +98,12 @@ class SweepSpec:
     until: Until = 20
     pairs: Pairs = "effect"
     top: Annotated[int, Field(ge=2)] = 10
-    memory: Annotated[float, Field(gt=0)] = 2.0
+    method: Method = "exact"
+    verify: Annotated[float, Field(gt=0, le=1)] = 0.05
+    verify_top: PositiveInt = 20
+    steps: PositiveInt = 1
+    direct: bool = True
+    memory: Annotated[float, Field(gt=0)] | None = None
 
     def __post_init__(self) -> None:
         asked, given = {*self.kind}, ",".join(self.kind)
@@ -98,11 +112,18 @@ class SweepSpec:
             if kinds and value and value != field.default and not asked & {*kinds}:
                 say = " or ".join(f"sweep.kind={kind}" for kind in kinds)
                 raise RequestError("sweep.kind", given, f"it does not read sweep.{field.name}, so say {say}")
+        for key, methods in _METHODS_THAT_READ.items():
+            value = getattr(self, key)
+            if value != type(self).__dataclass_fields__[key].default and self.method not in methods:
+                say = " or ".join(f"sweep.method={method}" for method in methods)
+                raise RequestError(f"sweep.{key}", value, f"sweep.method={self.method} does not read it; say {say}")
         if {"set", "keep"} <= asked:
             remedy = "both are set_effect of the same names; make it two runs: -m sweep.kind=set,keep"
             raise RequestError("sweep.kind", given, remedy)
 
 
+#: Keys that only some methods read.
+_METHODS_THAT_READ = {"verify": ("fast",), "verify_top": ("fast", "screen"), "steps": ("screen",)}
 #: Keys that only some kinds of sweep read.
 _READ_BY: dict[str, tuple[Kind, ...]] = {
     "sets": ("set", "keep"),
@@ -155,6 +176,13 @@ class RolesSpec:
 
 
 @spec
+class CompareSpec:
+    """How two models are compared: with patterns as they are, or without special tokens and rows renormalised."""
+
+    special: Literal["keep", "drop"] = "keep"
+
+
+@spec
 class ShowSpec:
     """What the report opens with: prompts by number, heads by name, tokens or words."""
 
@@ -164,16 +192,10 @@ class ShowSpec:
 
 
 @spec
-class ExecuteSpec:
-    """Where units of work run."""
-
-    name: Literal["local"] = "local"
-
-
-@spec
 class RunSpec:
     """Everything one run asks for. What only decides where it is written is not in here.
 
+    `other` is the model that `model` is compared with (`harness.config.crossing.other_model` says how it is written).
     A `question` is a name of `harness.questions.QUESTIONS`; a study that is asked one does what it needs.
     """
 
@@ -189,10 +211,20 @@ class RunSpec:
     trace: TraceSpec = Field(default_factory=TraceSpec)
     question: str | None = None
     roles: RolesSpec = Field(default_factory=RolesSpec)
-    execute: ExecuteSpec = Field(default_factory=ExecuteSpec)
+    execute: ExecuteSpec = Field(default_factory=LocalExecute)
     show: ShowSpec = Field(default_factory=ShowSpec)
     published: tuple[Published, ...] = ()
     seed: Seed = 0
+    other: ModelSpec | None = None
+    compare: CompareSpec = Field(default_factory=CompareSpec)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_other(cls, values: Any) -> Any:
+        given = values.kwargs if isinstance(values, ArgsKwargs) else values
+        if not isinstance(given, Mapping) or given.get("other") is None:
+            return values
+        return {**given, "other": other_model(given.get("model"), given["other"])}
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -223,12 +255,15 @@ class RenderSpec:
 
 @spec
 class BenchmarkSpec:
-    """What is timed: a sweep of every `every`-th head by one metric, everywhere or at the last position."""
+    """What is timed: a sweep of every `every`-th head by one metric, everywhere or at the last position, by each of
+    `methods`; `memory` as in `SweepSpec`."""
 
     model: ModelSpec
     prompts: PromptSpec
     metric: Literal["loss", "logit_diff", "prob"] = "loss"
     positions: Literal["all", "last"] = "all"
+    methods: Methods = ("exact", "fast", "screen")
+    memory: Annotated[float, Field(gt=0)] | None = None
     every: PositiveInt = 1
     rounds: PositiveInt = 3
     store: PathText = "results"

@@ -1,8 +1,9 @@
 """Attribution methods held against measured causes.
 
 `stage` explains each prompt by every method and cause and takes tokens away in each method's order (`erasure`), over
-the tokens that count (`policies`); `measures` makes one number per prompt of it with the rankings of `agreement`,
-`tables` makes claims of those, `sentence` says the answer, and `heads` sets a head's attention beside the methods.
+the tokens that count (`policies`), by token or by word (`levels`); `measures` makes one number per prompt of it with
+the rankings of `agreement`, `tables` makes claims of those, `sentence` says the answer, and `heads` sets a head's
+attention beside the methods.
 """
 
 from harness.faithfulness.agreement import kendall as kendall

@@ -38,7 +38,7 @@ def compare_attributions(
     plan = stage.plan()
     units = [stage.compute(plan, unit) for unit in range(len(plan["batches"]))]
     data = xr.merge([prompts.dataset(), stage.assemble(plan, units)])
-    return data.assign(agreement=agreement(data, spec.top))
+    return data.assign(agreement=agreement(data, spec.top, spec.level))
 
 
 def _listed(names: str | Iterable[str]) -> list[str]:

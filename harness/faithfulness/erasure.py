@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from harness.attribution.occlusion import Fill, occlude
+from harness.attribution.parts import Parts
 from harness.attribution.question import Question
 
 CURVES = ("deletion", "insertion")
@@ -33,12 +34,14 @@ def taken_away(
 
 def erased(
     question: Question,
-    scores: Float[np.ndarray, "method target node"],
-    counts: Bool[np.ndarray, "policy target node"],
+    scores: Float[np.ndarray, "method target part"],
+    counts: Bool[np.ndarray, "policy target part"],
     fractions: Sequence[float],
     fill: Fill,
+    parts: Parts,
 ) -> tuple[Float[np.ndarray, "method policy curve target fraction"], Float[np.ndarray, "policy target"]]:
-    """By how much the explained number grows with those tokens taken away, and with all that count taken away.
+    """By how much the explained number grows with those tokens (or whole words: the nodes of each of the `parts`) taken
+    away, and with all that count taken away.
 
     What many methods agree to take away is run once.
     """
@@ -49,7 +52,7 @@ def erased(
         wanted = [[taken_away(each[target], policy[target], fractions) for policy in counts] for each in scores]
         everything = [frozenset(np.flatnonzero(policy[target]).tolist()) for policy in counts]
         sets = {tokens for method in wanted for policy in method for curve in policy for tokens in curve}
-        known = _effects(question, target, {*sets, *everything}, fill)
+        known = _effects(question, target, {*sets, *everything}, fill, parts)
         grown[..., target, :] = [
             [[[known[tokens] for tokens in curve] for curve in policy] for policy in method] for method in wanted
         ]
@@ -57,8 +60,8 @@ def erased(
     return grown, without_all
 
 
-def _effects(question: Question, target: int, sets: set[Tokens], fill: Fill) -> dict[Tokens, float]:
-    """The effect of taking each set away."""
+def _effects(question: Question, target: int, sets: set[Tokens], fill: Fill, parts: Parts) -> dict[Tokens, float]:
+    """The effect of taking each set of parts away."""
     order = sorted(sets, key=lambda tokens: (len(tokens), sorted(tokens)))
-    found = occlude(question, [sorted(tokens) for tokens in order], fill)[:, target]
+    found = occlude(question, [[node for at in each for node in parts[at]] for each in order], fill)[:, target]
     return dict(zip(order, found.tolist(), strict=True))

@@ -11,6 +11,7 @@ import xarray as xr
 from jaxtyping import Bool, Float
 
 from harness.faithfulness.agreement import kendall, overlap, spearman
+from harness.faithfulness.levels import by_word
 
 #: Whether more is better; `share` statistics are neither.
 BETTER: dict[str, bool] = {
@@ -33,9 +34,12 @@ def with_source(data: xr.Dataset, name: str) -> np.ndarray:
     return np.concatenate([data[source].values, own], axis=-1) if source in data else own
 
 
-def agreement(data: xr.Dataset, top: int) -> xr.DataArray:
-    """[statistic, policy, prompt, method, cause_kind]: agreement of scores and effects over the tokens that count."""
+def agreement(data: xr.Dataset, top: int, level: str = "token") -> xr.DataArray:
+    """[statistic, policy, prompt, method, cause_kind]: agreement of scores and effects over the tokens that count, or
+    with `level` ``word`` over words, of which each has the sum of its tokens'."""
     scores, effects, counts = (with_source(data, name) for name in ("attribution", "cause", "counted"))
+    if level == "word":
+        (scores, effects), counts = by_word(data, (scores, effects), counts)
     statistics: dict[str, Callable[..., float]] = {
         "spearman": spearman,
         "kendall": kendall,
@@ -51,7 +55,7 @@ def agreement(data: xr.Dataset, top: int) -> xr.DataArray:
     note = {
         "units": "spearman and kendall −1 to 1, overlap 0 to 1",
         "method": f"Spearman of average ranks; Kendall's tau-b; overlap of the top {top}, ties sharing "
-        "the places left; scores and effects with their signs; mean over targets",
+        f"the places left; scores and effects with their signs, of each {level}; mean over targets",
     }
     dims = ("statistic", "policy", "prompt", "method", "cause_kind")
     coords = {name: data[name].values for name in ("policy", "method", "cause_kind")}

@@ -17,8 +17,8 @@ _CAUSE = {
     "knockout": "letting nobody else read a token",
 }
 _POLICY = {
-    "keep": "over all tokens that could be drawn on",
-    "drop": "over tokens that are neither special, nor first, nor where the prediction is made",
+    "keep": "over all {}s that could be drawn on",
+    "drop": "over {}s that are neither special, nor first, nor where the prediction is made",
 }
 _NAMES = {"rollout": "attention rollout", "attention_mean": "mean attention", "random": "a random order"}
 
@@ -33,16 +33,16 @@ class Answer(NamedTuple):
 
 
 def nearest(
-    table: pd.DataFrame, cause: str, policy: str, confidence: float, level: float, n_clusters: int
+    table: pd.DataFrame, cause: str, policy: str, confidence: float, level: float, n_clusters: int, by: str = "token"
 ) -> Answer | None:
-    """What ``methods.csv`` says of one cause; nothing where no method was compared with it."""
+    """What ``methods.csv`` says of one cause, `by` token or word; nothing where no method was compared with it."""
     rows = ranked(table, "spearman", policy, cause)
     methods = [row for row in rows if row["method"] != "random"]
     if not methods:
         return None
     first, interval = methods[0], f"{100 * confidence:g} % interval "
     text = f"Measured by {_CAUSE.get(cause, cause)}, the order of what a prediction came from is told best by "
-    text += f"{first['method']} (Spearman {_number(first, interval)}), {_POLICY[policy]}"
+    text += f"{first['method']} (Spearman {_number(first, interval)}), {_POLICY[policy].format(by)}"
     shown = [row for row in rows if row["method"] in _NAMES and row is not first]
     if shown:
         text += "; " + ", ".join(f"{_NAMES[row['method']]} {_number(row)}" for row in shown)

@@ -10,12 +10,15 @@ import xarray as xr
 
 from harness.attribution.causes import Cause, Taking, caused, choose_causes, fill_of, lead_occlusion
 from harness.attribution.evidence import Evidence
+from harness.attribution.integrated import MOST
 from harness.attribution.methods import Method, choose_methods, scored
 from harness.attribution.occlusion import mean_embedding
+from harness.attribution.parts import each_token
 from harness.attribution.question import Question, asking, clean_values, thinned
 from harness.attribution.weighted import negative_share
 from harness.config import AttributionSpec, RequestError
 from harness.faithfulness.erasure import CURVES, erased
+from harness.faithfulness.levels import counting, summed, words_of
 from harness.faithfulness.policies import counted
 from harness.models import Model
 from harness.prompts import Prompts, batches
@@ -98,6 +101,21 @@ class AttributionStage:
             "seed": self.spec.seed,
         }
 
+    def work(self) -> float:
+        """The forwards of one row that this is the work of, at most: methods may agree on what to take away, and a
+        smooth way needs fewer points of integrated gradients (each a forward and a gradient, the work of three)."""
+        shape, spec = self.model.shape, self.spec
+        targets = self.explained.target.sum(axis=1) if self.model.kind != "embedding" else np.ones(len(self.prompts))
+        rows = targets if self.model.kind == "masked_lm" else np.ones(len(targets))
+        source = 0 if self.prompts.source is None else self.prompts.source.length
+        copies = len(self.causes) * (self.prompts.length + source)
+        if "rollout_effect" in self.methods:
+            copies = copies + len(shape.sites) * shape.n_heads / 2  # blocks before the head do not run again
+        curves = len(CURVES) * len(spec.fractions) * len(self.methods) + bool(spec.fractions)
+        copies = copies + targets * len(spec.special) * curves
+        points = MOST * (spec.steps + 1) if "integrated_gradients" in self.methods else 0
+        return float((rows * copies + 3 * targets * points).sum())
+
     def _question(self, number: int) -> Question:
         return asking(self.model, self.explained.take([number]))
 
@@ -129,11 +147,20 @@ class AttributionStage:
         if "rollout_effect" in self.methods:
             found["negative_share"] = self._by_target(np.array([negative_share(each) for each in evidence.helps]))
         if self.spec.fractions:
-            fill = fill_of(lead_occlusion(self.causes), question, taking)
-            grown, everything = erased(question, scores, counts, self.spec.fractions, fill)
+            grown, everything = self._erased(question, scores, counts, taking)
             found["erased"] = np.moveaxis(self._by_target(np.moveaxis(grown, -2, -1)), -1, -2)
             found["erased_all"] = self._by_target(everything)
         return found
+
+    def _erased(
+        self, question: Question, scores: np.ndarray, counts: np.ndarray, taking: Taking
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The curves, by token or by whole words."""
+        fill, parts = fill_of(lead_occlusion(self.causes), question, taking), each_token(question)
+        if self.spec.level == "word":
+            parts, seen = words_of(question), np.broadcast_to(question.visible, counts.shape)
+            scores, counts = summed(scores, parts), counting(counts, seen, parts)
+        return erased(question, scores, counts, self.spec.fractions, fill, parts)
 
     def _by_target(self, values: np.ndarray) -> np.ndarray:
         """[…, target], padded with NaN to the prompt that has most targets."""
@@ -185,7 +212,7 @@ class AttributionStage:
             "method": {
                 "units": "as each method gives; larger: more of the prediction is said to come from the token",
                 "method": f"rollout: {rolled}; gradients of the {slope}, at the embeddings; integrated gradients from "
-                f"the mean embedding in {self.spec.steps} steps; flow rounded to 1e-6",
+                f"the mean embedding, {self.spec.steps} points and more where the way is rough; flow rounded to 1e-6",
             },
             "cause_kind": {
                 "units": unit,

@@ -28,7 +28,7 @@ class Group(NamedTuple):
 
 def groups(data: xr.Dataset, spec: AttributionSpec) -> Iterator[Group]:
     """Every statistic that the arrays allow; curves belong to no cause in particular."""
-    agreeing = agreement(data, spec.top)
+    agreeing = agreement(data, spec.top, spec.level)
     for cause in data["cause_kind"].values:
         for policy in data["policy"].values:
             for statistic in AGREEMENT:

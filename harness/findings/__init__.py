@@ -2,20 +2,24 @@
 
 `reading` reads arrays and table, `telling` writes numbers, `intervals` makes those that the table does not have;
 `effects`, `direct`, `looking` and `kinds` make the sentences about heads, what they write straight to the metric, what
-they look at and what they do together, `methods` those about attribution methods, `parts` those about the parts of a
-prompt, and `published` holds others' values against them.
+they look at and what they do together, `quick` those about how far fast sweeps and screens can be trusted, `roles`
+those about which roles heads have, `changes` those about another model, `methods` those about attribution methods,
+`parts` those about the parts of a prompt, and `published` holds others' values against them.
 """
 
 from typing import TYPE_CHECKING
 
 from harness.findings import effects
+from harness.findings.changes import changed, other_name
 from harness.findings.direct import direct_parts
 from harness.findings.kinds import together
 from harness.findings.looking import agreement
 from harness.findings.methods import compared
 from harness.findings.parts import traced
 from harness.findings.published import published
+from harness.findings.quick import blind, quick
 from harness.findings.reading import ablated_heads, by_lead, text_of
+from harness.findings.roles import roles
 from harness.findings.sentence import Finding as Finding
 from harness.findings.telling import count, listed, named
 
@@ -32,17 +36,27 @@ _OTHERWISE = {
     "position_effect": "each head at one position at a time",
     "cumulative_effect": "heads one after another",
     "pair_effect": "heads in pairs",
+    "role_effect": "the heads of each role together",
 }
 
 
 def findings(run: "Run") -> list[Finding]:
     """What the run shows, the answer first. A run without effects or without patterns says what it can."""
     metrics = by_lead(run)
-    each = [part(run, metric) for part in (effects.helpers, effects.hurters, effects.counts) for metric in metrics]
+    each: list[Finding | None] = [*blind(run), *changed(run)]
+    each += [part(run, metric) for part in (effects.helpers, effects.hurters, effects.counts) for metric in metrics]
     each += [found for metric in metrics for found in direct_parts(run, metric)]
     each += [*together(run), *traced(run)]
     each += [effects.clean(run, metric) for metric in metrics]
-    rest = (*published(run), *effects.rankings(run), *agreement(run), *compared(run), *effects.caution(run))
+    rest = (
+        *quick(run),
+        *published(run),
+        *roles(run),
+        *effects.rankings(run),
+        *agreement(run),
+        *compared(run),
+        *effects.caution(run),
+    )
     return [found for found in (*each, *rest) if found is not None]
 
 
@@ -51,7 +65,8 @@ def in_words(run: "Run") -> str:
     spec, sizes = run.spec, run.data.sizes
     prompts, model = named(spec.get("prompts")), named(spec.get("model"))
     shape = f" ({_shape(run)})" if {"layer", "head"} <= set(sizes) else ""
-    text = f"{model}{shape} read {count(sizes['prompt'], 'prompt')} of the set {prompts}"
+    both = f" and {other_name(run)} each" if "clean_change" in run.data else ""
+    text = f"{model}{shape}{both} read {count(sizes['prompt'], 'prompt')} of the set {prompts}"
     length = run.data["length"].values
     span = f"{length.min()}" if length.min() == length.max() else f"{length.min()} to {length.max()}"
     text += f", {span} token{'s' if length.max() != 1 else ''} each{_example(run)}."

@@ -21,6 +21,7 @@ def compared(run: "Run") -> Iterator[Finding]:
     confidence = float(run.spec.get("stats", {}).get("confidence", 0.95))
     cause, policy = str(run.data["cause_kind"].values[0]), "drop" if "drop" in policies else policies[0]
     n_clusters = len(np.unique(run.data["cluster"].values))
-    said = nearest(run.methods, cause, policy, confidence, level_of(run), n_clusters)
+    by = str(run.spec.get("attribution", {}).get("level", "token"))
+    said = nearest(run.methods, cause, policy, confidence, level_of(run), n_clusters, by)
     if said is not None:
         yield Finding(*said, "methods.csv")

@@ -1,7 +1,7 @@
 """What a saved run says of its metrics, heads and prompts: the only reader of its arrays and of ``heads.csv``."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import xarray as xr
@@ -162,11 +162,11 @@ def spread(values: Float[np.ndarray, " prompt"]) -> Estimate:
     return Estimate(mean, mean - error, mean + error, "standard error")
 
 
-def roles_of(run: "Run") -> dict[Head, list[str]]:
-    """The roles that each head has; empty where none were looked for."""
-    if "role_given" not in run.data:
+def roles_of(run: "Run", of: Literal["", "other_"] = "") -> dict[Head, list[str]]:
+    """The roles that each head has (of the other model: `of`); empty where none were looked for."""
+    if f"{of}role_given" not in run.data:
         return {}
-    heads, given = by_head(run.data["role_given"])
+    heads, given = by_head(run.data[f"{of}role_given"])
     names = list(map(str, run.data["role"].values))
     return {
         head: [name for name, has in zip(names, row, strict=True) if has]

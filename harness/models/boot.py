@@ -63,6 +63,15 @@ def boot(spec: ModelSpec) -> Model:
     return replace(model, identity=identity)
 
 
+def plain_model(spec: ModelSpec) -> Any:
+    """The Hugging Face model alone, which TransformerLens never sees."""
+    import torch
+
+    with _quiet(), torch.no_grad():
+        plain = _loaded(spec).plain
+    return plain.to(device=_checked_device(spec.device), dtype=getattr(torch, spec.dtype)).eval().requires_grad_(False)
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A plain Hugging Face model and its tokenizer, what it gives at its end, what identifies its weights, and which

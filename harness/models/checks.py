@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness import hooks
+from harness.config import RequestError
 from harness.models import Inputs, Kind, Model
 from harness.models.tokens import Tokens
 
@@ -115,3 +116,10 @@ def _sizes(model: Model, given: Inputs, kind: hooks.Kind, site: hooks.Site) -> l
         of["source_position"] = given.source_mask.shape[1]
     of |= {axis: of[position] for axis, position in hooks.POSITIONS.items() if position in of}
     return [of[axis] for axis in hooks.axes(kind, site.stack)]
+
+
+def not_finite(model: Model, prompt: int, what: str, value: Any) -> RequestError:
+    """What to say of a number that is none: it is named, never averaged away."""
+    half = model.spec.dtype != "float32"
+    remedy = "say model.dtype=float32" if half else "leave that prompt or head out, or look at the weights"
+    return RequestError("model", model.name, f"{what} on prompt {prompt} is {value}; {remedy}")

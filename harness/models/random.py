@@ -1,7 +1,8 @@
 """Random weights in real architectures, built from a config: no download, every family, a byte-level tokenizer.
 
-The shapes are tiny and serve the tests. The tokenizer knows the words of the built-in prompt sets as single tokens and
-falls back to bytes, so any text can be encoded; ``bert_japanese`` has a real Japanese one, see `japanese`.
+Most shapes are tiny and serve the tests; two have the size of models in use and serve the benchmark. The tokenizer
+knows the words of the built-in prompt sets as single tokens and falls back to bytes, so any text can be encoded;
+``bert_japanese`` has a real Japanese one, see `japanese`.
 """
 
 from typing import Any
@@ -48,6 +49,23 @@ _TINY: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
+#: GPT-2 small, and Llama 3.2 with a billion weights.
+_IN_USE: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2-small": ("GPT2Config", {"vocab_size": 50257}),
+    "llama-1b": (
+        "LlamaConfig",
+        {
+            "vocab_size": 128256,
+            "hidden_size": 2048,
+            "num_hidden_layers": 16,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "intermediate_size": 8192,
+            "max_position_embeddings": 4096,
+            "tie_word_embeddings": True,
+        },
+    ),
+}
 _SHARED = {
     "hidden_size": 48,
     "num_hidden_layers": 3,
@@ -55,7 +73,7 @@ _SHARED = {
     "intermediate_size": 96,
     "max_position_embeddings": 256,
 }
-SHAPES = tuple(_TINY)
+SHAPES = (*_TINY, *_IN_USE)
 
 
 def build(shape: str, seed: int) -> tuple[Any, Any, Kind]:
@@ -63,7 +81,7 @@ def build(shape: str, seed: int) -> tuple[Any, Any, Kind]:
     import torch
     import transformers
 
-    if shape not in _TINY:
+    if shape not in SHAPES:
         raise RequestError("model.shape", shape, near(shape, SHAPES))
     tokenizer = _tokenizer(shape)
     settings = _config(shape, tokenizer)
@@ -72,7 +90,8 @@ def build(shape: str, seed: int) -> tuple[Any, Any, Kind]:
     try:
         torch.manual_seed(seed)
         model = getattr(transformers, kinds.LOADER[kind]).from_config(settings, attn_implementation="eager")
-        _spread(model)
+        if shape in _TINY:
+            _spread(model)
     finally:
         torch.set_rng_state(state)
     return model, tokenizer, kind
@@ -86,11 +105,11 @@ def _tokenizer(shape: str) -> Any:
 def _config(shape: str, tokenizer: Any) -> Any:
     import transformers
 
-    name, own = _TINY[shape]
-    shared = {} if shape in ("gpt2", "t5") else _SHARED
+    name, own = (_TINY | _IN_USE)[shape]
+    shared = _SHARED if shape in _TINY and shape not in ("gpt2", "t5") else {}
     special = {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     starts = {"decoder_start_token_id": tokenizer.pad_token_id} if shape == "t5" else {}
-    return getattr(transformers, name)(vocab_size=len(tokenizer), **shared, **own, **special, **starts)
+    return getattr(transformers, name)(**{"vocab_size": len(tokenizer), **shared, **own, **special, **starts})
 
 
 def _spread(model: Any) -> None:

@@ -16,7 +16,7 @@ import yaml
 from harness.config import RequestError
 from harness.results.manifest import read_manifest
 from harness.results.store import digests, read_data
-from harness.results.tables import read_heads, read_methods, read_parts
+from harness.results.tables import read_changes, read_heads, read_methods, read_parts
 
 _SHOWN = ("metric", "stack", "layer", "head", "effect_mean", "ci_low", "ci_high", "p_adjusted", "important")
 
@@ -24,7 +24,8 @@ _SHOWN = ("metric", "stack", "layer", "head", "effect_mean", "ci_low", "ci_high"
 @dataclass(frozen=True)
 class Run:
     """A saved run: its spec and manifest, its labelled arrays (read from disk when they are used), its heads,
-    (where methods were held against causes) its methods, and (where it was traced) its parts and who carries them."""
+    where methods were held against causes its methods, where two models were compared the changes, and where it was
+    traced its parts and who carries them."""
 
     path: Path
     spec: dict[str, Any]
@@ -32,6 +33,7 @@ class Run:
     data: xr.Dataset
     heads: pd.DataFrame
     methods: pd.DataFrame = field(default_factory=pd.DataFrame)
+    changes: pd.DataFrame = field(default_factory=pd.DataFrame)
     parts: pd.DataFrame = field(default_factory=pd.DataFrame)
     part_heads: pd.DataFrame = field(default_factory=pd.DataFrame)
 
@@ -85,8 +87,9 @@ def open_run(path: str | Path, incomplete: bool = False) -> Run:
     for name in manifest["files"] or {}:
         if not (folder / name).exists():
             raise RequestError("run", path, f"this run is damaged: its {name} is missing")
+    tables = (read_heads(folder), read_methods(folder), read_changes(folder))
     parts = (read_parts(folder, name) for name in ("parts", "part_heads"))
-    return Run(folder, spec, manifest, data, read_heads(folder), read_methods(folder), *parts)
+    return Run(folder, spec, manifest, data, *tables, *parts)
 
 
 def verify(path: str | Path) -> None:

@@ -1,6 +1,6 @@
 """The manifest: everything that decides a number of a run, and how the run ended. Strict: no key is optional."""
 
-import json
+import hashlib
 import platform
 import resource
 import subprocess
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import RequestError
-from harness.results.store import write_text
+from harness.results.store import sealed, unsealed, write_text
 
 PACKAGES = (
     "torch",
@@ -32,6 +32,7 @@ KEYS = (
     "started",
     "commit",
     "dirty",
+    "code",
     "packages",
     "python",
     "platform",
@@ -56,7 +57,7 @@ def write_manifest(run: Path, values: Mapping[str, Any]) -> None:
     """``manifest.json``, if it has every key and no other."""
     if set(values) != set(KEYS) or values["status"] not in STATUSES:
         raise ValueError(f"not a manifest: {sorted(set(values) ^ set(KEYS))}, status {values.get('status')}")
-    write_text(run / "manifest.json", json.dumps({key: values[key] for key in KEYS}, indent=1, ensure_ascii=False))
+    write_text(run / "manifest.json", sealed({key: values[key] for key in KEYS}))
 
 
 def begun(run: Path) -> bool:
@@ -67,12 +68,13 @@ def begun(run: Path) -> bool:
 def read_manifest(run: Path) -> dict[str, Any]:
     """``manifest.json``. Raises `RequestError` if it is missing, damaged or not whole."""
     try:
-        values = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+        values = unsealed((run / "manifest.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RequestError("run", run, "this directory holds no run: it has no manifest.json") from None
     except (OSError, ValueError):
-        raise RequestError("run", run, "its manifest.json is damaged") from None
-    if not isinstance(values, dict) or set(values) != set(KEYS) or values["status"] not in STATUSES:
+        remedy = "its manifest.json is damaged; one that was not complete goes on without it: remove it, and resume=DIR"
+        raise RequestError("run", run, remedy) from None
+    if set(values) != set(KEYS) or values["status"] not in STATUSES:
         raise RequestError("run", run, "its manifest.json is damaged: keys are missing or unknown")
     return values
 
@@ -83,10 +85,19 @@ def environment() -> dict[str, Any]:
     return {
         "commit": commit,
         "dirty": None if changes is None else bool(changes),
+        "code": code_digest(),
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
     }
+
+
+def code_digest() -> str:
+    """The SHA-256 of this package's own Python files."""
+    home = Path(__file__).resolve().parents[1]
+    files = sorted((path.relative_to(home).as_posix(), path) for path in home.rglob("*.py"))
+    content = b"".join(name.encode() + b"\0" + path.read_bytes() for name, path in files)
+    return hashlib.sha256(content).hexdigest()
 
 
 def peak_memory_gb() -> float:

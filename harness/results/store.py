@@ -108,6 +108,23 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def sealed(values: Mapping[str, Any]) -> str:
+    """JSON that carries the SHA-256 of what it says."""
+    return json.dumps({**values, "checksum": _digest_of(values)}, indent=1, ensure_ascii=False)
+
+
+def unsealed(text: str) -> dict[str, Any]:
+    """What `sealed` was given. Raises `ValueError` where that is no longer what it says."""
+    values = json.loads(text)
+    if not isinstance(values, dict) or values.pop("checksum", None) != _digest_of(values):
+        raise ValueError("it does not have its checksum")
+    return values
+
+
+def _digest_of(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
 # --- stages -----------------------------------------------------------------------------------------------------
 
 
@@ -120,7 +137,7 @@ class StageFolder:
     def plan(self) -> dict[str, Any] | None:
         """The frozen plan, if one was written."""
         try:
-            return json.loads((self.path / "plan.json").read_text(encoding="utf-8"))
+            return unsealed((self.path / "plan.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError):
@@ -128,9 +145,9 @@ class StageFolder:
 
     def freeze(self, plan: Mapping[str, Any]) -> dict[str, Any]:
         """Write the plan, once, and give it as it will be read again."""
-        text = json.dumps(plan, indent=1)
+        text = sealed(plan)
         write_text(self.path / "plan.json", text)
-        return json.loads(text)
+        return unsealed(text)
 
     def _unit(self, number: int) -> Path:
         return self.path / "units" / f"{number:05d}.unit"
@@ -166,9 +183,12 @@ def write_data(run: Path, data: xr.Dataset) -> None:
     final, building = run / "data.zarr", run / ".data.zarr.part"
     shutil.rmtree(building, ignore_errors=True)
     with writing(run), _zarr_warnings():
-        data.to_zarr(building, mode="w", zarr_format=2, consolidated=True, encoding=_encoding(data))
-        shutil.rmtree(final, ignore_errors=True)
-        building.rename(final)
+        try:
+            data.to_zarr(building, mode="w", zarr_format=2, consolidated=True, encoding=_encoding(data))
+            shutil.rmtree(final, ignore_errors=True)
+            building.rename(final)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
 
 
 def read_data(run: Path) -> xr.Dataset:
@@ -188,8 +208,9 @@ def read_data(run: Path) -> xr.Dataset:
 def digests(run: Path) -> dict[str, str]:
     """SHA-256 of the tables that are read again, as far as there are such, and of ``data.zarr``: over its files by
     name."""
+    tables = ("heads", "methods", "changes", "parts", "part_heads")
     found = {}
-    for path in (run / name for name in ("heads.csv", "methods.csv", "parts.csv", "part_heads.csv", "data.zarr")):
+    for path in (run / name for name in (*(f"{table}.csv" for table in tables), "data.zarr")):
         if path.is_file():
             found[path.name] = _file_digest(path)
         elif path.is_dir():

@@ -4,6 +4,7 @@ An encoder-decoder has a column `stack` before the layer.
 """
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ import pandas as pd
 import xarray as xr
 
 from harness import stats
+from harness.compare.tables import changes_columns
 from harness.config import RequestError, StatsSpec
 from harness.faithfulness.tables import COLUMNS as METHODS_COLUMNS
 from harness.metrics import meaning
 from harness.results.store import write_bytes, write_text
+from harness.roles import roles_joined
 from harness.trace.tables import COLUMNS as PARTS_COLUMNS
 from harness.trace.tables import HEAD_COLUMNS as PART_HEADS_COLUMNS
 
@@ -43,6 +46,8 @@ HEADS_COLUMNS = (
 
 #: Of ``methods.csv``: what is empty there is no number; an empty name is no name.
 _NUMBERS = ("mean", "ci_low", "ci_high", "q_value")
+#: Of ``changes.csv``, the same.
+_MEASURED = [name for name in changes_columns(False) if not name.startswith(("metric", "roles", "significant"))]
 
 
 def heads_table(data: xr.Dataset, asked: StatsSpec) -> pd.DataFrame:
@@ -52,7 +57,7 @@ def heads_table(data: xr.Dataset, asked: StatsSpec) -> pd.DataFrame:
     its heads are ranked only. Roles are those of `role_given`; a run that looked for roles and ablated no single heads
     has one row for each head, and no metric in it.
     """
-    roles = _roles(data)
+    roles = roles_joined(data["role_given"]) if "role_given" in data else None
     if "effect" in data:
         table = pd.concat([_of_metric(data, str(name), asked) for name in data["metric"].values], ignore_index=True)
         table = table if roles is None else table.merge(roles, how="left")
@@ -60,17 +65,6 @@ def heads_table(data: xr.Dataset, asked: StatsSpec) -> pd.DataFrame:
         assert roles is not None
         table = roles
     return table.reindex(columns=_columns("stack" in table))
-
-
-def _roles(data: xr.Dataset) -> pd.DataFrame | None:
-    """The roles of each head, joined by ``;``, where they were looked for."""
-    if "role_given" not in data:
-        return None
-    given = data["role_given"]
-    flat = given.stack(which=[dim for dim in given.dims if dim != "role"]).transpose("which", "role")
-    names = given["role"].values.astype(object)
-    table = flat.indexes["which"].to_frame(index=False)
-    return table.assign(roles=[";".join(names[row]) for row in flat.values])
 
 
 def _columns(stacks: bool) -> list[str]:
@@ -94,16 +88,35 @@ def _of_metric(data: xr.Dataset, name: str, asked: StatsSpec) -> pd.DataFrame:
         seed=asked.seed,
         distance=metric.distance,
         null=data["null_effect"].sel(metric=name) if metric.distance and "null_effect" in data else None,
+        tested=int(data["estimate"].sel(metric=name).notnull().any("prompt").sum()) if "estimate" in data else None,
     )
     if "direct" in data:
-        direct = data["direct"].sel(metric=name).mean("prompt")
-        where = {dim: xr.DataArray(table[dim].to_numpy()) for dim in direct.dims}
-        table["direct_mean"] = direct.sel(where).values
-    return table.assign(metric=name, method=effect.attrs.get("method", "exact"))
+        table["direct_mean"] = _at(data["direct"].sel(metric=name).mean("prompt"), table)
+    return _with_method(table, data, name).assign(metric=name)
+
+
+def _at(values: xr.DataArray, table: pd.DataFrame) -> np.ndarray:
+    """Values [layer, head] of the heads of a table."""
+    return values.sel({dim: xr.DataArray(table[dim].to_numpy()) for dim in values.dims}).values
+
+
+def _with_method(table: pd.DataFrame, data: xr.Dataset, name: str) -> pd.DataFrame:
+    """The table with how each head was measured: how far a fast effect may be off; a screen's estimates, those of heads
+    that it left at that too."""
+    said = data["effect"].attrs
+    if "exact" not in data:
+        return table.assign(method=said.get("method", "exact"))
+    if "estimate" in data:
+        mean = data["estimate"].sel(metric=name).mean("prompt")
+        every = mean.to_series().dropna().rename("estimate").reset_index()
+        table = table.merge(every, on=list(mean.dims), how="outer")
+    exact = _at(data["exact"], table)
+    error = json.loads(said["errors"])[name]["rms"] if "errors" in said else np.nan
+    return table.assign(method=np.where(exact, "exact", said["method"]), effect_error=np.where(exact, 0.0, error))
 
 
 #: The tables that a run may have.
-TABLES = ("heads", "methods", "method_pairs", "parts", "part_heads")
+TABLES = ("heads", "methods", "method_pairs", "changes", "parts", "part_heads")
 
 
 def write(run: Path, name: str, table: pd.DataFrame) -> None:
@@ -137,6 +150,20 @@ def read_methods(run: Path) -> pd.DataFrame:
         raise RequestError("run", run, f"its methods.csv cannot be read ({type(error).__name__})") from None
     if tuple(table.columns) != METHODS_COLUMNS:
         raise RequestError("run", run, "its methods.csv is damaged: the columns are not those of a table of methods")
+    return table
+
+
+def read_changes(run: Path) -> pd.DataFrame:
+    """``changes.csv``; empty where no two models with the same heads were compared. Raises `RequestError` if it is
+    damaged."""
+    if not (run / "changes.csv").is_file():
+        return pd.DataFrame(columns=np.array(changes_columns(False)))
+    try:
+        table = pd.read_csv(run / "changes.csv", keep_default_na=False, na_values={name: [""] for name in _MEASURED})
+    except (OSError, ValueError) as error:
+        raise RequestError("run", run, f"its changes.csv cannot be read ({type(error).__name__})") from None
+    if list(table.columns) not in (changes_columns(False), changes_columns(True)):
+        raise RequestError("run", run, "its changes.csv is damaged: the columns are not those of a table of changes")
     return table
 
 

@@ -5,33 +5,40 @@ directory, `record` writes what is known of the run as it goes on; ``status`` be
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 import yaml
 
 from harness import attribution, faithfulness, trace
+from harness.compare.changes import with_changes
+from harness.compare.stage import named_apart
+from harness.compare.tables import by_role, changes_table
+from harness.compare.weights import weight_change
 from harness.config import Place as Place
-from harness.config import RunSpec
-from harness.execute import Progress, run_stage
+from harness.config import RequestError, RunSpec
+from harness.execute import Chain, Progress, Stage, UnitsLost, crew_of, run_stage
 from harness.faithfulness.heads import with_top_head
 from harness.results import manifest, open_run, store, tables
 from harness.results.store import StageFolder
-from harness.study.folder import check_resume, check_same, new_folder, plain
+from harness.study.folder import check_resume, check_same, differences, new_folder, plain
 from harness.study.folder import saved_spec as saved_spec
 from harness.study.forecast import forecast
 from harness.study.record import checks_of, write_manifest
-from harness.study.request import Work, check_names
+from harness.study.request import Other, Work, check_names
 from harness.study.request import prepare as prepare
+from harness.sweep import with_found
 from harness.views.draw import draw
 
+Say = Callable[[str], None]
 
-def run(
-    runner: str, spec: RunSpec, place: Place, progress: Progress, say: Callable[[str], None] = lambda _: None
-) -> Path | None:
+
+def run(runner: str, spec: RunSpec, place: Place, progress: Progress, say: Say = lambda _: None) -> Path | None:
     """Run `runner` (see `harness.study.request.PARTS`) and give its directory; `None` if it was to be a dry run.
 
     `say` is told what the run will cost before it begins. Raises `RequestError` before anything is written.
@@ -56,16 +63,16 @@ def run(
             work.before = manifest.read_manifest(folder) if manifest.begun(folder) else None
         else:
             store.check_empty(folder)
-        _carry_out(work, folder, progress)
+        _carry_out(work, folder, progress, say)
     return folder
 
 
-def _carry_out(work: Work, folder: Path, progress: Progress) -> None:
+def _carry_out(work: Work, folder: Path, progress: Progress, say: Say) -> None:
     """From the spec to the status ``complete``, in a directory that is ours."""
     store.write_text(folder / "spec.yaml", yaml.safe_dump(plain(work.spec), sort_keys=False, allow_unicode=True))
     write_manifest(work, folder, "running")
     try:
-        _write_results(work, folder, progress)
+        _write_results(work, folder, _computed(work, folder, progress, say))
     except BaseException as error:
         write_manifest(work, folder, "failed", f"{type(error).__name__}: {error}".splitlines()[0])
         raise
@@ -74,17 +81,50 @@ def _carry_out(work: Work, folder: Path, progress: Progress) -> None:
     write_manifest(work, folder, "complete")
 
 
-def _write_results(work: Work, folder: Path, progress: Progress) -> None:
-    data = work.prompts.dataset()
-    for stage in work.stages:
-        found = run_stage(stage, StageFolder(folder / "stages" / stage.name), progress, data)
-        data = xr.merge([data, found], join="exact", compat="no_conflicts", combine_attrs="drop_conflicts")
-        write_manifest(work, folder, "running")  # a process that is killed leaves the time it has taken so far
+def _computed(work: Work, folder: Path, progress: Progress, say: Say) -> xr.Dataset:
+    """What the prompts are and all stages found. Raises `UnitsLost` once all is done that can be."""
+    data, lost = _asked(work), list[UnitsLost]()
+    build = partial(_built, work.runner, work.spec, _identity(work))
+    with crew_of(work.spec.execute, build, folder.absolute()) as crew:
+        for stage in work.stages:
+            try:
+                found = run_stage(stage, StageFolder(folder / "stages" / stage.name), progress, data, crew, say)
+            except UnitsLost as error:
+                lost.append(error)
+                continue
+            except Exception:
+                if not lost:
+                    raise
+                continue  # it goes by what was lost
+            data = with_found(data, found)
+            write_manifest(work, folder, "running")  # a process that is killed leaves the time it has taken so far
+    if lost:
+        raise lost[0]
+    return data
+
+
+def _built(runner: str, spec: RunSpec, identity: Mapping[str, Any]) -> Sequence[Stage | Chain]:
+    """The stages, with a model of the worker's own, which must be the run's."""
+    work = prepare(runner, spec)
+    if differing := differences(identity, _identity(work)):
+        raise RequestError("execute", spec.execute.name, f"a worker finds another {', '.join(differing)} than this run")
+    return work.stages
+
+
+def _identity(work: Work) -> dict[str, Any]:
+    """What must be the same wherever a unit of this run is computed."""
+    return {"weights": work.model.identity["weights"], "prompts": work.prompts.sha256}
+
+
+def _write_results(work: Work, folder: Path, data: xr.Dataset) -> None:
+    """Arrays, tables and pictures, from what the stages found."""
     work.checks = checks_of(data)
     if work.has_rollout:
         data["rollout"] = _rollout(data["pattern"], work.spec)
     if "attribution" in data:
         data = _with_agreement(data, work.spec)
+    if work.other is not None:
+        data = _compared(data, work, work.other, folder)
     store.write_data(folder, data)
     if {"effect", "role_given"} & set(data):
         tables.write(folder, "heads", tables.heads_table(data, work.spec.stats))
@@ -98,6 +138,27 @@ def _write_results(work: Work, folder: Path, progress: Progress) -> None:
     draw(open_run(folder, incomplete=True))
 
 
+def _asked(work: Work) -> xr.Dataset:
+    """The prompts; where another model reads them in other tokens, those too."""
+    data, other = work.prompts.dataset(), work.other
+    if other is None or other.how.same_tokens:
+        return data
+    return data.merge(named_apart(other.prompts.dataset().drop_dims("tag", errors="ignore"), other.how))
+
+
+def _compared(data: xr.Dataset, work: Work, other: Other, folder: Path) -> xr.Dataset:
+    """The arrays with what changed from one model to the other; ``roles.csv``, and ``changes.csv`` where the two have
+    the same heads."""
+    wider = with_changes(data, work.spec.compare, work.model.kind == "decoder")
+    store.write_text(folder / "roles.csv", by_role(wider).to_csv(index=False))
+    if other.how.same_heads:
+        tables.write(folder, "changes", changes_table(wider, work.spec.stats))
+        weights = weight_change(work.model, other.model)
+        note = {"units": "length of the difference over the base's length", "method": "all parameters of a block"}
+        wider["weight_change"] = xr.DataArray(weights, dims="block", attrs=note)
+    return wider
+
+
 def _rollout(pattern: xr.DataArray, spec: RunSpec) -> xr.DataArray:
     options = asdict(spec.attribution.rollout)
     rolled = np.stack([attribution.rollout(one.values, **options) for one in pattern])
@@ -107,8 +168,8 @@ def _rollout(pattern: xr.DataArray, spec: RunSpec) -> xr.DataArray:
 
 def _with_agreement(data: xr.Dataset, spec: RunSpec) -> xr.Dataset:
     """The arrays with the head that matters most beside the methods, and each method's agreement with each cause."""
-    wider = with_top_head(data)
-    return wider.assign(agreement=faithfulness.agreement(wider, spec.attribution.top))
+    wider, asked = with_top_head(data), spec.attribution
+    return wider.assign(agreement=faithfulness.agreement(wider, asked.top, asked.level))
 
 
 def _write_methods(data: xr.Dataset, work: Work, folder: Path) -> None:

@@ -13,6 +13,9 @@ from harness.config import Place, RequestError, RunSpec
 from harness.results import manifest, store
 from harness.study.request import Work
 
+#: What of the environment computes the numbers.
+_CODE = ("code", "packages", "python")
+
 
 def plain(spec: RunSpec) -> dict[str, Any]:
     """The spec as YAML holds it."""
@@ -62,6 +65,8 @@ def check_resume(runner: str, spec: RunSpec, folder: Path) -> None:
         raise RequestError("resume", folder, "this run is complete; draw it again with experiments.render run=DIR")
     if record["runner"] != runner:
         raise RequestError("resume", folder, f"this is a run of {record['runner']}, not of {runner}")
+    if record["hash"] != config.spec_hash(runner, spec):
+        raise RequestError("resume", folder, "its spec.yaml is not what the run was started with; start a new one")
 
 
 def _decisive(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,11 +89,30 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 
 
 def check_same(work: Work, folder: Path) -> None:
-    """A resumed run goes on with the weights and prompts it was begun with."""
+    """A resumed run goes on with the weights and prompts, the code and the packages it was begun with."""
     if not manifest.begun(folder):
         return
     old = manifest.read_manifest(folder)
     if old["model"]["weights"] != work.model.identity["weights"]:
         raise RequestError("resume", folder, "the model's weights are no longer those of this run; start a new one")
+    its = work.other and work.other.model.identity["weights"]
+    if its and old["model"]["other"]["weights"] != its:
+        raise RequestError(
+            "resume", folder, "the other model's weights are no longer those of this run; start a new one"
+        )
     if old["prompts_sha256"] != work.prompts.sha256:
         raise RequestError("resume", folder, "the prompts are no longer those of this run; start a new one")
+    now = manifest.environment()
+    before = {key: old[key] for key in _CODE}
+    if differing := differences(before, {key: now[key] for key in _CODE}):
+        said = ", ".join(f"{key} ({_at(before, key)} → {_at(now, key)})" for key in differing)
+        raise RequestError(
+            "resume", folder, f"this run was begun with other code: {said}; go back to it, or start anew"
+        )
+
+
+def _at(values: Mapping[str, Any], key: str) -> str:
+    """The value of a dotted key, cut short."""
+    for part in key.split(".", 1):
+        values = values.get(part) if isinstance(values, Mapping) else None  # pyright: ignore[reportAssignmentType]
+    return str(values)[:12]

@@ -9,7 +9,9 @@ import torch
 
 from harness import ablation
 from harness.attention import CacheStage
+from harness.compare.stage import OtherStage
 from harness.config import Place, RequestError
+from harness.faithfulness.stage import AttributionStage
 from harness.study.request import Ablating, Work
 from harness.sweep import SweepStage, alike
 
@@ -21,11 +23,14 @@ _COPIES = 2
 def forecast(work: Work, place: Place) -> list[str]:
     """One line for each stage. Raises `RequestError` if the disk cannot hold what would be kept."""
     said = []
-    for stage in work.stages:
+    for each in work.stages:
+        stage = each.stage if isinstance(each, OtherStage) else each
         if isinstance(stage, CacheStage):
-            said.append(_kept(stage, place))
+            said.append(f"{each.name}: {_kept(stage, place)}")
         if isinstance(stage, Ablating):
-            said.append(f"{stage.name}: {_swept(alike(stage))}{_unasked(stage.name, work)}")
+            said.append(f"{each.name}: {_swept(alike(stage))}{_unasked(stage.name, work)}")
+        if isinstance(stage, AttributionStage):
+            said.append(f"{each.name}: {_attributed(stage)}")
     return said
 
 
@@ -49,7 +54,7 @@ def _kept(stage: CacheStage, place: Place) -> str:
             f"keeping {kinds} takes up to {_gigabytes(size)}, and {_gigabytes(free)} are free in {there}; ask for "
             "fewer prompts or kinds, cache.dtype=float16, or another store=DIR",
         )
-    return f"{stage.name}: {len(stage.prompts)} prompts, up to {_gigabytes(size)} on disk ({kinds})"
+    return f"{len(stage.prompts)} prompts, up to {_gigabytes(size)} on disk ({kinds})"
 
 
 def _room(folder: Path) -> tuple[Path, float]:
@@ -74,7 +79,15 @@ def _swept(stage: SweepStage) -> str:
     )
 
 
-def _seconds_per_row(stage: SweepStage) -> float:
+def _attributed(stage: AttributionStage) -> str:
+    """How many methods and causes, and how long they take at most, by a trial as for a sweep."""
+    forwards = stage.work()
+    asked = f"{len(stage.methods)} methods, {len(stage.causes)} causes"
+    seconds = _duration(forwards * _seconds_per_row(stage))
+    return f"{len(stage.prompts)} prompts × {asked}, at most the work of {forwards:.0f} forwards of one row: {seconds}"
+
+
+def _seconds_per_row(stage: SweepStage | AttributionStage) -> float:
     """By a forward of a few rows of middling length."""
     order = stage.prompts.width.argsort()
     some = stage.prompts.take([int(order[len(order) // 2])])

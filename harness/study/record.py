@@ -1,5 +1,6 @@
 """What is known of a run, written into its manifest as it goes on."""
 
+import json
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -9,29 +10,39 @@ from typing import Any
 import xarray as xr
 
 from harness import config
+from harness.models import Model
 from harness.results import manifest, store
-from harness.study.request import Ablating, Work
+from harness.study.request import Work
 from harness.sweep import alike, tolerance
 
 
 def checks_of(data: xr.Dataset) -> dict[str, Any] | None:
-    """What the arrays say of all units' checks, those of an earlier process too."""
+    """What the arrays say of all units' checks, those of an earlier process too, and of how far a quick look was
+    off."""
     found = [array.attrs for array in data.data_vars.values() if "edits_verified" in array.attrs]
     if not found:
         return None
+    said = data["effect"].attrs if "effect" in data else {}
+    quick = {key: json.loads(said[key]) for key in ("errors", "screen") if key in said}
     return {
         "edits_verified": sum(int(each["edits_verified"]) for each in found),
         "plain_forward_difference": max(float(each["plain_forward_difference"]) for each in found),
+        **({"method": said["method"], "heads_verified": int(said["verified"]), **quick} if quick else {}),
     }
 
 
 def _checks_so_far(work: Work) -> dict[str, Any] | None:
     """What this process has checked."""
-    checks = [alike(stage).check for stage in work.stages if isinstance(stage, Ablating)]
+    checks = [alike(stage).check for stage in work.ablating]
     if not checks:
         return None
     off = max((off for check in checks for off in check.spot_checks), default=None)
     return {"edits_verified": sum(check.fired for check in checks), "plain_forward_difference": off}
+
+
+def _identity(model: Model) -> dict[str, Any]:
+    """What a model is: name, source, sizes, weights, tokenizer."""
+    return {"name": model.name, "source": model.spec.source, **asdict(model.shape), **model.identity}
 
 
 def write_manifest(work: Work, folder: Path, status: str, error: str | None = None) -> None:
@@ -51,7 +62,7 @@ def write_manifest(work: Work, folder: Path, status: str, error: str | None = No
             "threads": torch.get_num_threads(),
             "device": model.device,
             "dtype": model.spec.dtype,
-            "model": {"name": model.name, "source": model.spec.source, **asdict(model.shape), **model.identity},
+            "model": _identity(model) | ({"other": _identity(work.other.model)} if work.other else {}),
             "prompts_sha256": work.prompts.sha256,
             "words": "; ".join(work.prompts.words_by),
             "bos_first": int((work.prompts.token_id[:, 0] == model.tokens.bos_id).sum()),

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from harness import ablation, attribution, config, questions, stats, sweep
+from harness import ablation, attribution, compare, config, questions, stats, sweep
 from harness.attention import CacheStage
+from harness.compare.stage import OtherStage
 from harness.config import RequestError, RunSpec
 from harness.execute import Chain, Stage
 from harness.faithfulness.stage import AttributionStage
@@ -26,11 +27,21 @@ PARTS = {
     "cache_attention": ("patterns", "rollout"),
     "ablate_heads": ("sweep",),
     "compare_attributions": ("patterns", "rollout", "attribution"),
+    "compare_models": ("patterns", "rollout", "sweep", "roles"),
     "trace_context": ("trace",),
     "profile_heads": ("patterns", "rollout", "roles", "role_sets"),
 }
 #: The stages that ablate.
 Ablating = Swept | RoleSetsStage
+
+
+@dataclass(frozen=True)
+class Other:
+    """The model that is compared with, its prompts, and how the two are compared."""
+
+    model: Model
+    prompts: Prompts
+    how: compare.Pairing
 
 
 @dataclass
@@ -47,6 +58,13 @@ class Work:
     before: Mapping[str, Any] | None = None
     #: What the sweep's arrays say of its checks, once they are there.
     checks: dict[str, Any] | None = None
+    other: Other | None = None
+
+    @property
+    def ablating(self) -> list[Ablating]:
+        """The stages that ablate, of both models."""
+        stages = [stage.stage if isinstance(stage, OtherStage) else stage for stage in self.stages]
+        return [stage for stage in stages if isinstance(stage, Ablating)]
 
     @property
     def has_rollout(self) -> bool:
@@ -81,6 +99,19 @@ def prepare(runner: str, spec: RunSpec) -> Work:
     """Load what the request names and check the one against the other."""
     model = load_model(spec.model)
     prompts = load_prompts(spec.prompts, model)
+    work = Work(runner, spec, model, prompts, _stages(runner, spec, model, prompts))
+    if runner == "compare_models":
+        _add_other(work)
+    elif spec.other is not None:
+        raise RequestError(
+            "other", spec.other.name, f"{runner} reads one model; two are for experiments.compare_models"
+        )
+    _check_end(parts_of(runner, spec), work)
+    return work
+
+
+def _stages(runner: str, spec: RunSpec, model: Model, prompts: Prompts) -> list[Stage | Chain]:
+    """What the runner does with a model and its prompts."""
     parts, stages = parts_of(runner, spec), list[Stage | Chain]()
     if "patterns" in parts:
         stages.append(CacheStage.of(model, prompts, spec.cache))
@@ -95,9 +126,29 @@ def prepare(runner: str, spec: RunSpec) -> Work:
     if "trace" in parts:
         heads = model.heads(list(spec.heads))
         stages.append(TraceStage(model, prompts, spec.trace, heads, spec.attribution.rollout, spec.seed))
-    work = Work(runner, spec, model, prompts, stages)
-    _check_end(parts, work)
-    return work
+    return stages
+
+
+def _add_other(work: Work) -> None:
+    """The other model, and what is done with it: the same. Raises `RequestError` where the two cannot be compared."""
+    spec = work.spec
+    if spec.other is None:
+        remedy = "say which model to compare with, other.name=NAME, or what it has else, such as other.dtype=bfloat16"
+        raise RequestError("other", "null", remedy)
+    if spec.sweep.kind != ("single",):
+        raise RequestError("sweep.kind", ",".join(spec.sweep.kind), "two models are compared head by head: say single")
+    if spec.ablation.positions == "each":
+        raise RequestError("ablation.positions", "each", "two models are compared over all positions: say all or last")
+    other = load_model(spec.other)
+    prompts = load_prompts(spec.prompts, other)
+    how = compare.pairing(work.model, other, work.prompts, prompts)
+    compare.check_metrics(choose(spec.metrics, work.prompts), choose(spec.metrics, prompts))
+    if spec.heads != ("all",) and not how.same_heads:
+        raise RequestError(
+            "heads", ",".join(spec.heads), f"{other.name} has other heads; two sizes are compared by role"
+        )
+    work.other = Other(other, prompts, how)
+    work.stages += [OtherStage(stage, how) for stage in _stages(work.runner, spec, other, prompts)]
 
 
 def _sweeps(spec: RunSpec, model: Model, prompts: Prompts) -> Sequence[Stage | Chain]:

@@ -4,7 +4,8 @@
 plumbing, and `prefix` for those at late positions), `batch` measures them on some prompts, `direct` reads what a head
 writes straight to the metric (`norms` holds the norms still), `stage` cuts the work into units, `labels` labels what
 comes out. `cumulative` (with `greedy`) and `pairs` choose what they ablate together by what single heads did (`need`);
-`kinds` says which stages a request means.
+`fast` (in bf16: `precision`) and `screen` (by a `gradient`) look at all heads quickly, and `verify` at some of them
+again. `kinds` says which stages a request means.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,7 @@ import xarray as xr
 from harness import ablation as ablations
 from harness import config
 from harness.ablation import Asked
-from harness.config import RequestError, SweepSpec
+from harness.config import SweepSpec
 from harness.hooks import Head
 from harness.metrics import Function, choose
 from harness.models import Model
@@ -29,6 +30,7 @@ from harness.sweep.kinds import goes_by_roles as goes_by_roles
 from harness.sweep.kinds import goes_by_singles as goes_by_singles
 from harness.sweep.kinds import stages as stages
 from harness.sweep.stage import SweepStage as SweepStage
+from harness.sweep.verify import with_found as with_found
 
 
 def ablate_heads(
@@ -57,21 +59,20 @@ def ablate_heads(
     ``positions="each"`` it has `position_effect` [metric, prompt, layer, head, position] instead, NaN in padding.
     Single heads of a model with pre-norm blocks also have `direct`, like `effect`: what the head writes straight to
     the metric (`harness.sweep.direct`); distances have `null_effect` [draw, …], what random edits of the same size
-    did. `sweep` are the other keys of `harness.config.SweepSpec`: ``order``, ``orders``, ``first`` and ``until`` of
-    ``kind="cumulative"``, ``pairs`` and ``top`` of ``kind="pairs"``.
+    did. With ``method="fast"`` there is `fast_effect` beside `effect`, with ``"screen"`` `estimate` (and `effect` of
+    the heads that were measured); `exact` [layer, head] says which heads were measured exactly. `sweep` are the other
+    keys of `harness.config.SweepSpec`: ``order``, ``orders``, ``first`` and ``until`` of ``kind="cumulative"``,
+    ``pairs`` and ``top`` of ``kind="pairs"``, ``verify``, ``verify_top`` and ``steps`` of the methods.
     effect = metric(ablated) − metric(clean) on the same prompt. Raises `RequestError` for what cannot be asked and
     `InterventionFailed` if an ablation did not reach W_O as intended.
     """
-    if method != "exact":
-        raise RequestError("method", method, "known: exact")
     made, where = ablations.build(ablation, model, prompts)
     if positions is not None:
         where = ablations.asked_positions(positions)
-    asked = config.parse(SweepSpec, _plain({"kind": kind, "sets": sets or {}, **sweep}), "sweep.")
+    asked = config.parse(SweepSpec, _plain({"kind": kind, "sets": sets or {}, "method": method, **sweep}), "sweep.")
     done = prompts.dataset()
     for stage in stages(model, prompts, asked, heads, choose(metrics, prompts), made, where):
-        found = _in_memory(stage, done)
-        done = xr.merge([done, found], join="exact", compat="no_conflicts", combine_attrs="drop_conflicts")
+        done = with_found(done, _in_memory(stage, done))
     return done
 
 

@@ -1,6 +1,6 @@
 """A batch of prompts, run clean once, on which any number of interventions is measured."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -10,7 +10,7 @@ from harness.ablation import Check, Intervention, InterventionFailed
 from harness.metrics import Function
 from harness.models import Model
 from harness.prompts import Prompts
-from harness.sweep import engine
+from harness.sweep import engine, room
 from harness.sweep.engine import Clean
 from harness.sweep.prefix import Suffixes, first_place, from_there
 
@@ -37,7 +37,7 @@ class Batch:
     @property
     def clean(self) -> Float[np.ndarray, "metric prompt"]:
         """The metrics without an intervention."""
-        return _plain(self.whole.targets.mean_by_prompt(self._unharmed))[:, 0]
+        return plain(self.whole.targets.mean_by_prompt(self._unharmed))[:, 0]
 
     def ablated(self, todo: Sequence[Intervention], size: int) -> Float[np.ndarray, "metric prompt intervention"]:
         """The metrics under each intervention, `size` of them in one forward, more where the rows are shorter."""
@@ -48,11 +48,26 @@ class Batch:
             at_once = min(_MOST, size * width // (width - start))
             chosen = [at for at, begins in enumerate(starts) if begins == start]
             chosen.sort(key=lambda at: todo[at].first_block(self.model.shape))
-            for first in range(0, len(chosen), at_once):
-                chunk = chosen[first : first + at_once]
-                end = engine.run_ablated(self.model, part, [from_there(todo[at], start) for at in chunk], self.check)
-                values[:, :, chunk] = self._by_prompt(part, end, len(chunk)).transpose(0, 2, 1)
+            for chunk, measured in self._in_chunks(part, [from_there(todo[at], start) for at in chosen], at_once):
+                values[:, :, chosen[chunk]] = measured
         return values
+
+    def _in_chunks(self, part: Clean, todo: Sequence[Intervention], at_once: int) -> Iterator[tuple[slice, np.ndarray]]:
+        """The metrics of some interventions after others; where memory runs out, of half as many from there on."""
+        first = 0
+        while first < len(todo):
+            chunk = todo[first : first + at_once]
+            try:
+                end = engine.run_ablated(self.model, part, chunk, self.check)
+                measured = self._by_prompt(part, end, len(chunk)).transpose(0, 2, 1)
+            except (MemoryError, RuntimeError) as error:
+                if len(chunk) == 1 or not room.ran_out(error):
+                    raise
+                self.check.pending.clear()
+                at_once = len(chunk) // 2
+                continue
+            yield slice(first, first + len(chunk)), measured
+            first += len(chunk)
 
     def _by_prompt(self, part: Clean, end: Tensor, n: int) -> Float[np.ndarray, "metric intervention prompt"]:
         """The metrics from the ends of the residual stream, the mean over each prompt's targets; those before the part
@@ -62,13 +77,12 @@ class Batch:
             measured = engine.by_target(self.model, part, end, self.metrics)
         elif len(part.read):
             measured[:, :, part.read] = engine.by_target(self.model, part, end, self.metrics)
-        return _plain(self.whole.targets.mean_by_prompt(measured))
+        return plain(self.whole.targets.mean_by_prompt(measured))
 
     def spot_check(self, one: Intervention, ablated: Float[np.ndarray, "metric prompt"]) -> None:
         """The intervention again the plain way, by a whole hooked forward, which must agree."""
         end = engine.run_plainly(self.model, self.whole, one)
-        plain = _plain(engine.measure(self.model, self.whole, end, self.metrics))[:, 0]
-        off = float(np.abs(plain - ablated).max())
+        off = float(np.abs(plain(engine.measure(self.model, self.whole, end, self.metrics))[:, 0] - ablated).max())
         if not off <= engine.tolerance(self.model):
             raise InterventionFailed(
                 f"{' '.join(map(str, one.heads))}: the sweep is off a plain hooked forward by {off:.3g}; "
@@ -77,5 +91,6 @@ class Batch:
         self.check.spot_checks.append(off)
 
 
-def _plain(values: Tensor) -> np.ndarray:
+def plain(values: Tensor) -> np.ndarray:
+    """As numbers of this machine's memory, in double precision."""
     return values.double().cpu().numpy()

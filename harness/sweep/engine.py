@@ -21,7 +21,7 @@ from torch import Tensor
 from harness import ablation, hooks
 from harness.ablation import Check, Intervention, asked
 from harness.config import RequestError
-from harness.metrics import Function, Targets, metric, name_of
+from harness.metrics import Function, Readout, Targets, metric, name_of
 from harness.models import Inputs, Model
 from harness.prompts import Prompts
 from harness.sweep.blocks import (
@@ -131,14 +131,19 @@ def run_ablated(model: Model, clean: Clean, chunk: Sequence[Intervention], check
 @torch.no_grad()
 def run_plainly(model: Model, clean: Clean, one: Intervention) -> Resid:
     """The same for one intervention by a whole forward with nothing passed over: the reference."""
+    with ablation.applied(model, one):
+        return end_of(model, clean)
+
+
+def end_of(model: Model, clean: Clean) -> Resid:
+    """The end of the residual stream at the targets after a whole forward of the same rows, whatever hooks do to it."""
     end: list[Tensor] = []
 
     def leave(_: Any, args: tuple, output: Any) -> None:
         end.append(_end(model, clean, first_of(output)[None]))
         raise Stop
 
-    with ablation.applied(model, one):
-        forward_until_stop(model, clean.given, [hooks.blocks(model.bridge)[-1].register_forward_hook(leave)])
+    forward_until_stop(model, clean.given, [hooks.blocks(model.bridge)[-1].register_forward_hook(leave)])
     return end[0]
 
 
@@ -147,7 +152,6 @@ def tolerance(model: Model) -> float:
     return max(1e-3, 16 * torch.finfo(getattr(torch, model.spec.dtype)).eps)
 
 
-@torch.no_grad()
 def measure(
     model: Model, clean: Clean, end: Resid, metrics: Sequence[str | Function]
 ) -> Float[Tensor, "metric row prompt"]:
@@ -155,29 +159,30 @@ def measure(
     return clean.targets.mean_by_prompt(by_target(model, clean, end, metrics))
 
 
-@torch.no_grad()
 def by_target(
     model: Model, clean: Clean, end: Resid, metrics: Sequence[str | Function]
 ) -> Float[Tensor, "metric copy scored"]:
     """The metrics at each target, from the end of the residual stream [row × target, d_model]."""
     n_targets = len(clean.targets)
     values = end.new_empty((len(metrics), len(end)), dtype=torch.float32)
-    for at, logits in logits_of(model, clean, end):
-        which = torch.arange(at.start, at.stop, device=end.device) % n_targets
-        against = None if clean.logits is None else clean.logits[which]
-        read = clean.targets.read(which, logits, against)
+    for at, read in readouts(model, clean, end):
         for number, one in enumerate(metrics):
-            values[number, at] = _checked(name_of(one), metric(one).compute(read), len(logits))
+            values[number, at] = _checked(name_of(one), metric(one).compute(read), at.stop - at.start)
     return values.unflatten(1, (-1, n_targets))
 
 
+def readouts(model: Model, clean: Clean, end: Resid) -> Iterator[tuple[slice, Readout]]:
+    """What metrics read of ends of the residual stream [row × target, d_model], some rows at a time."""
+    for at, logits in logits_of(model, clean, end):
+        which = torch.arange(at.start, at.stop, device=end.device) % len(clean.targets)
+        yield at, clean.targets.read(which, logits, None if clean.logits is None else clean.logits[which])
+
+
 def _checked(name: str, value: Any, n_targets: int) -> Tensor:
-    """What a metric gave, if it is one finite number for each target."""
+    """What a metric gave, if it is one number for each target."""
     if not isinstance(value, Tensor) or value.shape != (n_targets,):
         gave = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise RequestError("metrics", name, f"a metric gives a tensor [target], here of {n_targets}; this gave {gave}")
-    if not torch.isfinite(value).all():
-        raise FloatingPointError(f"{name}: NaN or infinite, from the model's logits")
     return value
 
 

@@ -10,13 +10,16 @@ from harness.models import Model
 from harness.prompts import Prompts
 from harness.sweep.cumulative import CumulativeStage
 from harness.sweep.direct import has_direct
+from harness.sweep.fast import FastStage
 from harness.sweep.greedy import GreedyStage
 from harness.sweep.groups import groups
 from harness.sweep.pairs import Pair, PairsStage
+from harness.sweep.screen import ScreenStage
 from harness.sweep.stage import SweepStage
+from harness.sweep.verify import VerifyStage
 
 #: The stages that ablate.
-Swept = SweepStage | CumulativeStage | GreedyStage | PairsStage
+Swept = SweepStage | FastStage | ScreenStage | VerifyStage | CumulativeStage | GreedyStage | PairsStage
 
 
 def stages(
@@ -34,9 +37,8 @@ def stages(
 
     def sweep(kind: str) -> SweepStage:
         interventions = groups(model, heads, kind, asked.sets)
-        return SweepStage(
-            model, prompts, interventions, metrics, ablation, positions, kind=kind, memory=asked.memory, seed=seed
-        )
+        how = {"kind": kind, "memory": asked.memory, "with_direct": asked.direct, "seed": seed}
+        return SweepStage(model, prompts, interventions, metrics, ablation, positions, **how)
 
     if positions == "each" and len(asked.kind) > 1:
         raise RequestError("ablation.positions", "each", "sweep one kind at each position in turn: sweep.kind=single")
@@ -48,7 +50,27 @@ def stages(
             others.append(_pairs(asked, sweep(kind)))
         elif kind != "single":
             others.append(sweep(kind))
-    return [sweep("single"), *others] if "single" in asked.kind or goes_by_singles(asked) else others
+    if "single" in asked.kind or goes_by_singles(asked):
+        return [*_singles(asked, sweep("single")), *others]
+    if asked.method != "exact":
+        remedy = f"it is for single heads; say sweep.kind=[single,{','.join(asked.kind)}], or sweep.method=exact"
+        raise RequestError("sweep.method", asked.method, remedy)
+    return others
+
+
+def _singles(asked: SweepSpec, sweep: SweepStage) -> list[Swept]:
+    """The stages that say what single heads do: exactly; or all at a quick look and some again."""
+    if asked.method != "exact" and sweep.positions == "each":
+        remedy = "at each position in turn all is exact; say sweep.method=exact, or other ablation.positions"
+        raise RequestError("sweep.method", asked.method, remedy)
+    if asked.method == "screen":
+        return [ScreenStage(sweep, asked.steps), VerifyStage(sweep, "estimate", asked.verify_top)]
+    if asked.method == "exact":
+        return [sweep]
+    if sweep.model.spec.dtype != "float32":
+        remedy = f"it multiplies in bf16 what is in float32, and model.dtype={sweep.model.spec.dtype}; say exact"
+        raise RequestError("sweep.method", "fast", remedy)
+    return [FastStage(sweep), VerifyStage(sweep, "fast_effect", asked.verify_top, asked.verify)]
 
 
 def goes_by_singles(asked: SweepSpec) -> bool:
@@ -75,8 +97,14 @@ def alike(stage: SweepStage | Likened) -> SweepStage:
 
 
 def _cumulative(asked: SweepSpec, sweep: SweepStage) -> list[Swept]:
-    if "estimate" in asked.order:
-        raise RequestError("sweep.order", "estimate", "this run makes no estimates; say effect, greedy or random")
+    if "estimate" in asked.order and asked.method != "screen":
+        raise RequestError(
+            "sweep.order", "estimate", "only sweep.method=screen makes estimates; say effect, greedy or random"
+        )
+    if "effect" in asked.order and asked.method == "screen":
+        raise RequestError(
+            "sweep.order", "effect", "a screen measures few heads' effects; say estimate, greedy or random"
+        )
     n = len(sweep.groups)
     steps = {"all": n}[asked.until] if isinstance(asked.until, str) else asked.until
     n_steps = min(n, steps if isinstance(steps, int) else max(1, round(steps * n)))

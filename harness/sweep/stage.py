@@ -16,13 +16,18 @@ from harness.models import Model
 from harness.prompts import Prompts, batches
 from harness.sweep.batch import Batch
 from harness.sweep.direct import direct_effects, has_direct
+from harness.sweep.finite import check_finite
 from harness.sweep.groups import Groups
 from harness.sweep.labels import EFFECT, TOGETHER, gathered, labelled
+from harness.sweep.room import free
 
-#: Tokens that go through a block together. More rows are not faster on a CPU, and cost page faults (see LOG.md).
+#: Tokens that go through a block together on a CPU, where more are not faster and cost page faults (see LOG.md). It is
+#: not tuned by the clock: numbers would then depend on how busy the machine is, in their last digits.
 CHUNK_TOKENS = 4096
 #: Activations that live at once for one token of one row, in multiples of d_model and of n_heads × keys.
 _WIDTHS = 24
+#: Of the memory that is free, what a chunk may take where nobody said.
+_SHARE_OF_FREE = 0.25
 #: Random edits of the same norm that each distance is held against.
 _NULL_DRAWS = 1
 
@@ -43,7 +48,8 @@ class SweepStage:
     ablation: Ablation = ZERO
     positions: str | tuple[int, ...] = "all"
     kind: str = "single"
-    memory: float = 2.0
+    memory: float | None = None
+    with_direct: bool = True
     seed: int = 0
     check: Check = field(default_factory=Check)
 
@@ -66,13 +72,15 @@ class SweepStage:
         return [part for parts in self.groups.values() for part in parts]
 
     @property
-    def _sites(self) -> list[Site]:
+    def sites(self) -> list[Site]:
+        """Where z is replaced."""
         return list(dict.fromkeys(part.site for part in self._parts))
 
     @property
     def _has_direct(self) -> bool:
         """Whether what the heads write straight to the metric is measured beside what ablating them does."""
-        return self.kind == "single" and self.positions != "each" and has_direct(self.model, self._parts)
+        asked = self.with_direct and self.kind == "single" and self.positions != "each"
+        return asked and has_direct(self.model, self._parts)
 
     @property
     def _has_null(self) -> bool:
@@ -98,12 +106,18 @@ class SweepStage:
         """The rows that the model is run on for these prompts."""
         return int(self.prompts.target[batch].sum()) if self.model.kind == "masked_lm" else len(batch)
 
+    @property
+    def budget(self) -> float:
+        """Bytes that the activations of one chunk may take."""
+        return free(self.model.device) * _SHARE_OF_FREE if self.memory is None else self.memory * 1e9
+
     def _chunk(self, batch: list[int]) -> int:
-        """How many interventions go through together for this batch of prompts."""
+        """How many interventions go through together for this batch of prompts; on an accelerator, what fits."""
         length = int(self.prompts.width[batch].max())
         shape = self.model.shape
         bytes_per_token = 4 * _WIDTHS * shape.d_model + 12 * shape.n_heads * length
-        tokens = min(CHUNK_TOKENS, int(self.memory * 1e9 / bytes_per_token))
+        fitting = int(self.budget / bytes_per_token)
+        tokens = min(CHUNK_TOKENS, fitting) if self.model.device == "cpu" else fitting
         return max(1, tokens // (self._rows(batch) * length))
 
     def work(self, plan: Mapping[str, Any]) -> tuple[int, float]:
@@ -130,10 +144,13 @@ class SweepStage:
         prompts = self.prompts.take(numbers)
         turns = positions.turns(self.positions, asked(self.model, prompts)[0])
         batch = Batch(self.model, prompts, self.metrics, self.check, late=self.ablation.positionwise)
+        check_finite(self.model, self.metric_names, numbers, batch.clean)
+        names = [name for name in self.groups for _ in turns]
         size, ablated, direct = plan["chunks"][unit], [], []
         for draw in range(self.ablation.draws):
-            todo = self._interventions(self.ablation.prepare(plan, numbers, self._sites, draw), turns)
+            todo = self._interventions(self.ablation.prepare(plan, numbers, self.sites, draw), turns)
             ablated.append(batch.ablated(todo, size))
+            check_finite(self.model, self.metric_names, numbers, ablated[-1], names)
             if unit == draw == 0:
                 for at in sorted({0, len(todo) // 2}):
                     batch.spot_check(todo[at], ablated[0][:, :, at])
@@ -158,7 +175,7 @@ class SweepStage:
         """Random edits of the same norm, draw by draw."""
         null = MatchedNull(self.ablation, self.model, self.prompts, plan["null"]["seed"])
         for draw in range(plan["null"]["draws"]):
-            yield self._interventions(null.prepare(plan, numbers, self._sites, draw), turns)
+            yield self._interventions(null.prepare(plan, numbers, self.sites, draw), turns)
 
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
         """All units as labelled arrays: `clean`, and by head (with `ablated`), layer, MLP or set the effect; or,
@@ -170,16 +187,16 @@ class SweepStage:
         found: dict[str, xr.DataArray] = {}
         if self.positions == "each":
             real = np.arange(ablated.shape[-1]) < self.prompts.length[:, None]
-            found["position_effect"] = self._labelled(np.where(real[None, :, None], effect, np.nan))
+            found["position_effect"] = self.laid_out(np.where(real[None, :, None], effect, np.nan))
         else:
-            found[EFFECT[self.kind]] = self._labelled(effect[..., 0])
+            found[EFFECT[self.kind]] = self.laid_out(effect[..., 0])
         if self.kind == "single" and self.positions != "each":
-            found["ablated"] = self._labelled(ablated[..., 0])
+            found["ablated"] = self.laid_out(ablated[..., 0])
         if plan["direct"]:
-            found["direct"] = self._labelled(gathered(cut, [unit["direct"] for unit in units]))
+            found["direct"] = self.laid_out(gathered(cut, [unit["direct"] for unit in units]))
         if plan["null"]:
             found["null_effect"] = self._null(plan, units)
-        attributes = self._attributes(plan)
+        attributes = self.attributes(plan)
         for array in found.values():
             array.attrs = attributes
         off = float(np.concatenate([unit["off"] for unit in units]).max(initial=0))
@@ -188,18 +205,19 @@ class SweepStage:
         found["clean"] = xr.DataArray(clean, dims=("metric", "prompt"), attrs=attributes)
         return xr.Dataset(found, coords={"metric": self.metric_names})
 
-    def _labelled(self, values: np.ndarray) -> xr.DataArray:
+    def laid_out(self, values: np.ndarray) -> xr.DataArray:
         return labelled(values, self.kind, self.groups, self.model.shape)
 
     def _null(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.DataArray:
         """What random edits did to the distances, by draw and head; NaN for other metrics."""
         draws = range(plan["null"]["draws"])
         by_draw = [gathered(plan["batches"], [unit["null"][draw] for unit in units]) for draw in draws]
-        by_head = xr.concat([self._labelled(values) for values in by_draw], dim="draw")
+        by_head = xr.concat([self.laid_out(values) for values in by_draw], dim="draw")
         distance = xr.DataArray([metric(one).distance for one in self.metrics], dims="metric")
         return by_head.where(distance)
 
-    def _attributes(self, plan: Mapping[str, Any]) -> dict[str, Any]:
+    def attributes(self, plan: Mapping[str, Any]) -> dict[str, Any]:
+        """What the arrays of a plan say of themselves."""
         return {
             "units": str({name_of(one): metric(one).units for one in self.metrics}),
             "metrics": described(self.metrics),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from harness.config import RequestError
 from harness.findings.reading import all_heads, lead_metric, top_heads
 from harness.hooks import Head
+from harness.views import notebook
 from harness.views.choose import (
     Kept,
     checked_head,
@@ -131,4 +132,5 @@ def _view(
     body = (
         f"<header><h1>{markup(title)}</h1></header><main>{places}</main><noscript>This view needs scripts.</noscript>"
     )
-    return View(page(title, body, data, circuitsvis="head" in parts, kind="view"))
+    made = (title, body, data, "head" in parts, "view")
+    return View(page(*made), asking=page(*made, asking=notebook.asking()))

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,15 +21,20 @@ _SCRIPTS = (
 
 @dataclass(frozen=True)
 class View:
-    """A page that shows itself in a notebook, offline and apart from everything else there."""
+    """A page that shows itself in a notebook, offline and apart from everything else there.
+
+    `html` has all it needs; `asking` is the same page without its scripts, for which it asks the notebook (see
+    `harness.views.notebook`). A page that draws nothing asks for nothing.
+    """
 
     html: str = field(repr=False)
     height: int = 860
+    asking: str = field(default="", repr=False)
 
     def _repr_html_(self) -> str:
-        inside = html.escape(self.html, quote=True)
-        style = f"width:100%;height:{self.height}px;border:0;color-scheme:light dark"
-        return f'<iframe sandbox="allow-scripts" title="attention-harness" style="{style}" srcdoc="{inside}"></iframe>'
+        from harness.views.notebook import shown
+
+        return shown(self)
 
     def save(self, path: str | Path) -> Path:
         """Write the page to a file; returns its path."""
@@ -47,11 +51,13 @@ def page(
     kind: str = "report",
     scripts: Sequence[str] = _SCRIPTS,
     style: str = "",
+    asking: str = "",
 ) -> str:
     """The page's HTML. ``body`` is markup made here; ``data`` holds user text and goes in as escaped JSON. A page that
-    draws nothing has no ``scripts``; ``style`` comes after what all pages share."""
-    code = "(() => {\n'use strict';\n" + "\n".join(asset(f"{name}.js") for name in scripts) + "\n})();"
-    run = ([code] if scripts else []) + ([bundle()] if circuitsvis else [])
+    draws nothing has no ``scripts``; ``style`` comes after what all pages share. With ``asking`` that script stands in
+    place of all others, and the page's policy lets run what it is to bring."""
+    code = asking or code_of(scripts)
+    run = ([code] if scripts else []) + ([bundle()] if circuitsvis else []) + ([code_of(scripts)] if asking else [])
     return Template(asset("page.html")).substitute(
         policy=_policy(run),
         title=markup(title),
@@ -59,9 +65,14 @@ def page(
         body=body,
         kind=kind,
         data=json_block(data),
-        circuitsvis=_library() if circuitsvis else "",
+        circuitsvis=_library() if circuitsvis and not asking else "",
         code=f"<script>{code}</script>" if scripts else "",
     )
+
+
+def code_of(scripts: Sequence[str] = _SCRIPTS) -> str:
+    """The scripts of a page as one."""
+    return "(() => {\n'use strict';\n" + "\n".join(asset(f"{name}.js") for name in scripts) + "\n})();"
 
 
 @cache
@@ -73,7 +84,13 @@ def asset(name: str) -> str:
 @cache
 def _library() -> str:
     """CircuitsVis, packed to a third of its size; the page unpacks and runs it when it is first needed."""
-    return f'<script type="application/json" id="circuitsvis">{json_block(pack_text(bundle()))}</script>'
+    return f'<script type="application/json" id="circuitsvis">{library()}</script>'
+
+
+@cache
+def library() -> str:
+    """CircuitsVis as packed text, JSON."""
+    return json_block(pack_text(bundle()))
 
 
 def _policy(scripts: list[str]) -> str:

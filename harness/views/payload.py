@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 STRONGEST = 12
 #: What says where a prediction came from, and the dimension along which there are several.
-_SCORED = {"attribution", "cause"}
+_SCORED = {"attribution": "method", "cause": "cause_kind"}
 #: What stands beside the map of heads, a number for each layer.
 _BESIDE = {"layer_effect": "all heads of the layer", "mlp_effect": "its MLP"}
 
@@ -64,7 +64,7 @@ def payload(
         "interval": kind_of(run),
         "prompts": [_prompt(run, index) for index in range(n_prompts)],
         "patterns": {str(index): _matrices(run, kept, index, patterns, causal) for index in kept.prompts},
-        "sources": {str(index): _sources(run, index) for index in kept.prompts} if _SCORED & set(run.data) else {},
+        "sources": {str(index): _sources(run, index) for index in kept.prompts} if {*_SCORED} & set(run.data) else {},
         "leftOut": kept.left_out,
         "start": {"prompt": prompt, "head": list(head) if head else None, "metric": metric, "level": _level(run)},
     }
@@ -172,23 +172,32 @@ def _interval(run: "Run", metric: str, head: Head) -> dict:
 
 
 def _sources(run: "Run", prompt: int) -> dict:
-    """Scores [method or cause, target, position] of one prompt; targets are those that were scored."""
-    length = int(run.data["length"].values[prompt])
-    names, parts, n_methods = [], [], 0
-    for name, dim in (("attribution", "method"), ("cause", "cause_kind")):
-        if name in run.data:
-            array = run.data[name].isel(prompt=prompt, position=slice(length))
-            parts.append(array.transpose(dim, "target_position", "position").values)
-            names += [visible(each) for each in map(str, run.data[dim].values)]
-            n_methods += len(parts[-1]) if name == "attribution" else 0
-    whole = np.concatenate(parts)
-    there = np.flatnonzero(np.isfinite(whole).any(axis=(0, 2)))
-    return {
+    """Scores [method or cause, target, position] of one prompt, and of an encoder-decoder […, source_position];
+    `targets` are the positions at which the predictions are made; a text's vector is of the `whole` text."""
+    own = _over_tokens(run, prompt, "")
+    there = np.flatnonzero(np.isfinite(own).any(axis=(0, 2)))
+    made_at = run.data["explained"].values[prompt] if "explained" in run.data else np.arange(own.shape[1])
+    names = [visible(str(each)) for name, dim in _SCORED.items() if name in run.data for each in run.data[dim].values]
+    found = {
         "names": names,
-        "methods": n_methods,
-        "targets": [int(at) for at in there],
-        "scores": pack_numbers(whole[:, there]),
+        "methods": run.data.sizes.get("method", 0) if "attribution" in run.data else 0,
+        "targets": [int(at) for at in made_at[there]],
+        "whole": "explained_value" in run.data and "cosine" in run.data["explained_value"].attrs.get("units", ""),
+        "scores": pack_numbers(own[:, there]),
     }
+    if "source_length" not in run.data:
+        return found
+    return found | {"source": pack_numbers(_over_tokens(run, prompt, "source_")[:, there])}
+
+
+def _over_tokens(run: "Run", prompt: int, of: str) -> Float[np.ndarray, "one target position"]:
+    """What methods and causes say of the tokens of a prompt, or of its source."""
+    length, position = int(run.data[f"{of}length"].values[prompt]), f"{of}position"
+    arrays = [(run.data[of + name], dim) for name, dim in _SCORED.items() if of + name in run.data]
+    chosen = [array.isel({"prompt": prompt, position: slice(length)}) for array, _ in arrays]
+    dims = [dim for _, dim in arrays]
+    parts = [each.transpose(dim, "target_position", position).values for each, dim in zip(chosen, dims, strict=True)]
+    return np.concatenate(parts).astype(float)
 
 
 def _prompt(run: "Run", prompt: int) -> dict:

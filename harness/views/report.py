@@ -1,11 +1,12 @@
 """The report: one HTML file about one run, the answer first."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.findings import Finding, effects, findings, in_words
+from harness.findings.changes import other_name
 from harness.findings.reading import by_lead, kind_of, lead_metric, level_of, tested
 from harness.questions import asked
 from harness.views import parts, tables
@@ -42,11 +43,28 @@ DIRECT = (
     "<b>Direct</b> is the part of an effect that the head writes straight to the output, with the final norm as it "
     "was; <b>later layers</b> is the rest, what the layers above do about the ablation."
 )
+ROLES = (
+    "A head has a <b>role</b> where its score (a share of attention, or of tokens, 0 to 1) is beyond what chance gives "
+    "with all heads taken together (max-T), and at least roles.threshold of the way from chance to 1. <b>By "
+    "chance</b>: tokens shuffled, or keys drawn from all that may be looked at. A head may have several roles, or "
+    "none. On the maps a dot marks a head that has the role."
+)
 NEEDS_SCRIPTS = "<noscript><p>This view needs scripts; everything it draws is in data.zarr.</p></noscript>"
 #: Sections that show one prompt, in their order.
 LOOKING = ("head", "headview", "modelview", "rollout", "sources")
 #: Sections that are their figures: title and what to know.
 PICTURED = {
+    "changed": (
+        "What changed from one model to the other",
+        "Other model less base: the change of each head’s effect, how far apart its patterns are (Jensen–Shannon "
+        "distance, 0 alike to 1), the head whose patterns are furthest apart, and each prompt. Every value is in "
+        "data.zarr: effect_change, pattern_distance, clean_change.",
+    ),
+    "layers": (
+        "Effect of ablating each layer",
+        "The mean effect of ablating all heads of a layer, or its MLP, and its standard error over prompts. No single "
+        "heads were ablated (sweep.kind=single does). Every value is in data.zarr, layer_effect and mlp_effect.",
+    ),
     "positions": (
         "Where a head is needed",
         "Each head was ablated at one position at a time. Rows are the heads with the largest effect at some position, "
@@ -112,9 +130,14 @@ def report(run: "Run", drawn: Sequence[Picture] | None = None) -> str:
 
 def _sections(run: "Run", drawn: Sequence[Picture], left_out: str) -> list[Section]:
     sections = []
+    if "clean_change" in run.data:
+        sections.append(_changed(run, drawn))
     if "effect" in run.data:
         sections += [_map(run, drawn), _strongest(run, drawn)]
-    sections += [_of_pictures(part, drawn) for part in PICTURED if any(each.part == part for each in drawn)]
+    if "role_given" in run.data:
+        sections.append(_roles(run, drawn))
+    pictured = [part for part in PICTURED if part != "changed" and any(each.part == part for each in drawn)]
+    sections += [_of_pictures(part, drawn) for part in pictured]
     if len(run.parts):
         sections.append(_parts(run, drawn))
     if "pattern" in run.data:
@@ -159,9 +182,10 @@ def _answer(run: "Run") -> tuple[list[Finding], list[Finding]]:
     found, question = findings(run), asked(run)
     if question is not None:
         return [question.answer(run)], found
-    parts = (effects.helpers, effects.hurters, effects.counts) if "effect" in run.data else ()
+    compared = "clean_change" in run.data
+    parts = (effects.helpers, effects.hurters, effects.counts) if "effect" in run.data and not compared else ()
     first = {told.text for part in parts if (told := part(run, lead_metric(run)))}
-    answer = [finding for finding in found if finding.text in first] or found[:3]
+    answer = [finding for finding in found if finding.text in first] or found[: 6 if compared else 3]
     return answer, [finding for finding in found if finding not in answer]
 
 
@@ -237,7 +261,27 @@ def _of_pictures(part: str, drawn: Sequence[Picture]) -> Section:
     """A section that is its figures, with scripts and without."""
     shown = "".join(f'<img alt="{markup(each.label)}" src="{each.uri}">' for each in drawn if each.part == part)
     title, define = (PICTURED | {"parts": ("Parts of the prompt", parts.ABOUT)})[part]
-    return Section(part, title, f'<p class="define">{define}</p><div class="pictures">{shown}</div>')
+    return Section(part, title, f'<p class="define">{define}</p>{_held(shown, title)}')
+
+
+def _held(shown: str, title: str) -> str:
+    """Pictures, in a box that scrolls where they are wider than the window."""
+    return f'<div class="pictures" tabindex="0" role="group" aria-label="{title}, as pictures">{shown}</div>'
+
+
+def _changed(run: "Run", drawn: Sequence[Picture]) -> Section:
+    """The figures, and the table of what changed; or, of models with other numbers of heads, of their roles."""
+    section = _of_pictures("changed", drawn)
+    return replace(section, body=section.body + (tables.changes(run) if len(run.changes) else tables.both_roles(run)))
+
+
+def _roles(run: "Run", drawn: Sequence[Picture]) -> Section:
+    """Who has which role; where no effects are mapped, with a map to choose a role on."""
+    choose_on = "" if "effect" in run.data else _drawn("map")
+    shown = "".join(f'<img alt="{markup(each.label)}" src="{each.uri}">' for each in drawn if each.part == "roles")
+    define = f"<p class='define'>{ROLES}</p>"
+    body = f'{define}{tables.roles(run)}{choose_on}<div class="pictures">{shown}</div>'
+    return Section("roles", "What heads do: their roles", body)
 
 
 def _parts(run: "Run", drawn: Sequence[Picture]) -> Section:
@@ -289,6 +333,10 @@ def _pictures(drawn: Sequence[Picture], part: str) -> str:
 
 def _title(run: "Run") -> str:
     model, prompts = (str((run.spec.get(key) or {}).get("name", "unnamed")) for key in ("model", "prompts"))
+    if "clean_change" in run.data:
+        return f"{model} and {other_name(run)} on {prompts}: what changed"
+    if "effect" not in run.data and "role_given" in run.data:
+        return f"{model} on {prompts}: what attention heads do"
     traced_only = "part_cause" in run.data and "pattern" not in run.data
     what = "which part was used" if traced_only else "attention patterns"
     what = "effects of ablating attention heads" if "clean" in run.data else what

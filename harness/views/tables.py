@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from harness.findings.reading import by_lead, text_of
+from harness.compare.tables import by_role
+from harness.findings.reading import by_head, by_lead, lead_metric, text_of
+from harness.findings.roles import heads_by_role
 from harness.hooks import Head
+from harness.roles import meaning_of
 from harness.views.text import markup
 
 if TYPE_CHECKING:
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 _ROWS = 3000
 _SAME = ("n_prompts", "n_clusters", "method")  # told once where they are the same in every row
 _DIGITS = 4
+_HEADS_NAMED = 12  # of one role
 
 
 _NONE: frozenset[int] = frozenset()
@@ -83,7 +87,60 @@ def prompts(run: "Run") -> str:
         for index in range(data.sizes["prompt"])
     )
     head = ["number", "prompt", *extra, *(f"clean {metric}" for metric in metrics)]
-    return scrolled(html_table(head, rows, text=set(range(1, 2 + len(extra))), long={1}, name="prompts"), "The prompts")
+    return scrolled(
+        html_table(head, rows, text=set(range(1, 2 + len(extra))), long={1}, name="prompts"), "Table of the prompts"
+    )
+
+
+def roles(run: "Run") -> str:
+    """Each role that was looked for: what it is, who has it, and the largest score beside what chance gives it."""
+    having, rows = heads_by_role(run), []
+    for role in map(str, run.data["role"].values):
+        heads, score = by_head(run.data["role_score"].sel(role=role))
+        if np.isnan(score).all():
+            continue
+        most = heads[int(np.nan_to_num(score, nan=-2).argmax())]
+        said = [float(run.data[f"role_{name}"].sel(role=role, **most.place)) for name in ("score", "chance", "p")]
+        mine = having.get(role, [])
+        named = ", ".join(map(str, mine[:_HEADS_NAMED])) + (" …" if len(mine) > _HEADS_NAMED else "")
+        rows.append([role, meaning_of(role), len(mine), named, str(most), *said, *_worth(run, role)])
+    head = ["role", "a head with it", "heads", "which, highest score first", "highest", "score", "by chance", "max-T p"]
+    if "role_effect" in run.data:
+        head += [f"{lead_metric(run)}, all ablated", "as many at random (median)"]
+    return scrolled(html_table(head, rows, text={0, 1, 3, 4}, long={3}, name="roles"), "Roles of heads")
+
+
+def _worth(run: "Run", role: str) -> list[float]:
+    """The mean effect of ablating all heads of a role, and the median of as many heads drawn at random."""
+    if "role_effect" not in run.data:
+        return []
+    if role not in run.data["having"].values:
+        return [np.nan, np.nan]
+    effect, random = (
+        run.data[name].sel(metric=lead_metric(run), having=role).mean("prompt")
+        for name in ("role_effect", "random_effect")
+    )
+    return [float(effect), float(random.median())]
+
+
+def changes(run: "Run") -> str:
+    """changes.csv by the leading metric, the largest changes of effect first."""
+    mine = run.changes.assign(mine=run.changes["metric"] == lead_metric(run)).query("mine").drop(columns="mine")
+    table = mine.sort_values("rank", kind="stable").head(_ROWS)
+    columns = [name for name in table.columns if name not in ("metric", "stack", "layer", "head")]
+    stacks = table["stack"] if "stack" in table else [""] * len(table)
+    names = [str(Head(*place)) for place in zip(table["layer"], table["head"], stacks, strict=True)]
+    rows = ([name, *cells] for name, cells in zip(names, table[columns].itertuples(index=False), strict=True))
+    words = {i + 1 for i, name in enumerate(columns) if name.startswith("roles") or name == "significant"}
+    note = f'<p class="note">By {markup(lead_metric(run))}; other metrics are in changes.csv.</p>'
+    return scrolled(html_table(["head", *columns], rows, text={0, *words}, name="changes"), "What changed") + note
+
+
+def both_roles(run: "Run") -> str:
+    """Roles in both models, of which heads have no counterpart."""
+    table = by_role(run.data)
+    rows = table.itertuples(index=False)
+    return scrolled(html_table(list(table.columns), rows, text={0}, name="roles_of_both"), "Roles in both models")
 
 
 def settings(values: Mapping, name: str) -> str:

@@ -41,6 +41,7 @@ function makeState(data, arrays) {
     },
   };
   state.matrices = patternsOf(state);
+  state.sources = sourcesOf(state);
   return state;
 }
 

@@ -5,18 +5,19 @@ function mountCompare(place, state) {
   const grid = make('div', { class: 'three' });
   const below = make('div');
   place.append(grid, readout, below);
-  let panels = [], cursor = [0, 0], latest = 0;
+  let panels = [], told = null, cursor = [0, 0], latest = 0;
   const paint = () => panels.forEach((panel) => drawMatrix(panel.canvas, panel.pattern, panel.most, cursor));
   const move = (query, key, said) => {
     const { queries, keys } = panels[0].pattern;
     cursor = [Math.min(queries.length - 1, Math.max(0, query)), Math.min(keys.length - 1, Math.max(0, key))];
     paint();
     if (said) readout.textContent = cursorText(state, panels, cursor);
-    below.replaceChildren(rowTable(state, panels, cursor[0]));
+    below.replaceChildren(rowTable(state, panels, causesAt(state, panels, told, cursor[0]), cursor[0]));
   };
   const draw = async () => {
-    const mine = ++latest, matrices = await state.matrices();
+    const mine = ++latest, matrices = await state.matrices(), scores = await state.sources();
     if (mine !== latest) return;
+    told = scores;
     if (!matrices) {
       grid.replaceChildren(make('p', {}, notHeld(state)));
       panels = [];
@@ -80,16 +81,32 @@ function strongestKey({ weights, keys }, query) {
   return best;
 }
 
-function rowTable(state, panels, query) {
+// What the causes say of the prediction made at a query (or of the whole text's vector), one column for each: { name, score: key => number }.
+function causesAt(state, panels, told, query) {
+  const { queries, keys } = panels[0].pattern, of = panels[0].pattern.stack === 'cross' ? 'source' : 'scores';
+  const target = told && (told.whole ? told.targets[0] : told.targets.find((at) => queries[query].at.includes(at)));
+  if (!told || target === undefined) return [];
+  return told.names.map((name, row) => ({ name: name + ' (cause)', row })).filter(({ row }) => told.isCause(row))
+    .map(({ name, row }) => ({ name, score: (key) => told.score(row, target, keys[key], of) }));
+}
+
+function rowTable(state, panels, causes, query) {
   const { queries, keys, causal } = panels[0].pattern, last = causal ? query : keys.length - 1;
-  const most = (key) => Math.max(...panels.map(({ pattern }) => pattern.weights[query * keys.length + key]));
+  const largestCause = causes.map(({ score }) => largest(keys.map((_, key) => score(key)).filter(Number.isFinite)) || 1);
+  const most = (key) => Math.max(...panels.map(({ pattern }) => pattern.weights[query * keys.length + key]), ...causes.map(({ score }, at) => (Math.abs(score(key)) || 0) / largestCause[at]));
   const shown = Array.from({ length: last + 1 }, (_, key) => key).sort((a, b) => most(b) - most(a)).slice(0, 12);
-  const titles = [make('th', { scope: 'col', class: 'text' }, 'to token'), ...panels.map((panel) => make('th', { scope: 'col' }, panel.name.split(',')[0]))];
-  const rows = shown.map((key) => make('tr', {}, make('th', { class: 'text', scope: 'row' }, make('bdi', {}, cut(keys[key].text, 24)), ' (' + keys[key].at[0] + ')'), ...panels.map(({ pattern }) => weightCell(pattern.weights[query * keys.length + key]))));
+  const titles = [make('th', { scope: 'col', class: 'text' }, 'to token'), ...panels.map((panel) => make('th', { scope: 'col' }, panel.name.split(',')[0])), ...causes.map(({ name }) => make('th', { scope: 'col' }, name))];
+  const rows = shown.map((key) => make('tr', {}, make('th', { class: 'text', scope: 'row' }, make('bdi', {}, cut(keys[key].text, 24)), ' (' + keys[key].at[0] + ')'), ...panels.map(({ pattern }) => weightCell(pattern.weights[query * keys.length + key])), ...causes.map(({ score }, at) => causeCell(score(key), largestCause[at]))));
   const scored = queries[query].at.some((at) => state.data.prompts[state.prompt].scored.includes(at)) ? ', whose prediction is scored' : '';
   const title = make('h3', {}, 'From “', make('bdi', {}, cut(queries[query].text, 30)), '” (' + whereOf(queries[query]) + scored + ')' + (last >= 12 ? ': the 12 largest in any of them' : ''));
   const table = make('table', { class: 'numbers' }, make('thead', {}, make('tr', {}, ...titles)), make('tbody', {}, ...rows));
-  return make('div', {}, title, make('div', { class: 'scroll' }, table), withTools(table, 'prompt-' + state.prompt + '-row-' + query));
+  return make('div', {}, title, make('div', { class: 'scroll', tabindex: 0, role: 'group', 'aria-label': 'Weights of the row, token by token' }, table), withTools(table, 'prompt-' + state.prompt + '-row-' + query));
+}
+
+function causeCell(score, most) {
+  const bar = make('span', { class: 'bar' + (score < 0 ? ' against' : ''), 'aria-hidden': 'true' });
+  bar.style.width = Math.round((Math.abs(score) / most || 0) * 70) + 'px';
+  return make('td', {}, make('span', { class: 'track' }, bar), ' ' + (Number.isFinite(score) ? signed(score) : ''));
 }
 
 function weightCell(weight) {

@@ -123,7 +123,7 @@ function effectTable(state) {
   const shown = names.map((_, index) => index).filter((index) => cells.some((row) => row[index]));
   const rows = cells.map((row) => make('tr', {}, ...shown.map((index) => make(index ? 'td' : 'th', index ? {} : { class: 'text', scope: 'row' }, row[index]))));
   const titles = shown.map((index) => make('th', { scope: 'col', class: index ? '' : 'text' }, names[index]));
-  return make('div', { class: 'scroll' }, make('table', { class: 'numbers', id: 'effects-of-head' }, make('thead', {}, make('tr', {}, ...titles)), make('tbody', {}, ...rows)));
+  return make('div', { class: 'scroll', tabindex: 0, role: 'group', 'aria-label': 'Effects of this head' }, make('table', { class: 'numbers', id: 'effects-of-head' }, make('thead', {}, make('tr', {}, ...titles)), make('tbody', {}, ...rows)));
 }
 
 // The metric, its effect here and on average, the word for that, and what is claimed of the average.

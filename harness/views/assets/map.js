@@ -1,5 +1,8 @@
 // Layers × heads, coloured by effect; a button for each head. Arrow keys move, Enter opens.
 
+// With more scores than this, what is shown is chosen from a list.
+const FEW_SCORES = 4;
+
 function mountMap(place, state) {
   const narrow = window.matchMedia('(max-width: 820px)');
   const readout = make('p', { class: 'readout', 'aria-live': 'polite' });
@@ -8,7 +11,9 @@ function mountMap(place, state) {
   const scores = scoresOf(state);
   let score = scores[0];
   const controls = make('div', { class: 'controls' }, ...metricSwitch(state), legend);
-  if (scores.length > 1) controls.insertBefore(radios('Show', scores.map((each) => [each, each.name]), score, (each) => { score = each; draw(); mark(); }), legend);
+  const show = (each) => { score = each; draw(); mark(); };
+  if (scores.length > FEW_SCORES) controls.insertBefore(select('Show', scores.map((each, at) => [at, each.name]), (at) => show(scores[at])).label, legend);
+  else if (scores.length > 1) controls.insertBefore(radios('Show', scores.map((each) => [each, each.name]), score, show), legend);
   place.append(controls, holder, readout);
   const draw = () => {
     const shown = score.of(state.metric());
@@ -69,7 +74,7 @@ function headButton(state, metric, most, head, readout) {
   const mean = metric.means[state.place(head)];
   const known = Number.isFinite(mean), sure = metric.tested && state.claimOf(metric, head).sure;
   const word = metric.role ? '' : ' ' + verdict(metric, mean);
-  const says = named(head) + (known ? word + ': ' + metric.score + ' ' + withUnit(mean, metric) + (metric.tested ? claimText(state, metric, head) : '') : ': not ablated');
+  const says = named(head) + (known ? word + ': ' + metric.score + ' ' + withUnit(mean, metric) + (metric.tested ? claimText(state, metric, head) : '') : metric.role ? ': no score as ' + metric.name : ': not ablated');
   const button = make('button', {
     type: 'button', class: (known ? verdict(metric, mean) : 'unknown') + (sure ? ' sure' : ''), 'aria-label': says, 'data-head': named(head), tabindex: -1,
     onclick: () => state.open(head), onpointerenter: () => { readout.textContent = says; }, onfocus: () => { readout.textContent = says; },

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from harness.findings.reading import by_lead
+from harness.findings.reading import by_lead, roles_of
 from harness.views.choose import asked_prompts
+from harness.views.figures import changes
 from harness.views.figures.base import LOOKS, Look, Picture, as_picture
 from harness.views.figures.effects import effect_map, strongest
+from harness.views.figures.layers import SWEPT, by_layer
 from harness.views.figures.looking import compare
 from harness.views.figures.methods import agreement
 from harness.views.figures.parts import traced
 from harness.views.figures.positions import by_position
+from harness.views.figures.roles import roles
 from harness.views.figures.together import pairs, pruning, sets
 
 if TYPE_CHECKING:
@@ -47,13 +50,11 @@ def write_figures(run: "Run", folder: str | Path, look: Look = LOOKS["screen"]) 
 
 def _drawn(run: "Run", look: Look) -> Iterator[tuple[str, str, str, Figure]]:
     """Name of the file, section of the report, what it shows, and the figure."""
-    for metric in by_lead(run):
-        name = _plain(metric)
-        yield f"effect_{name}", "map", f"Effect of each head on {metric}", effect_map(run, metric, look)
-        yield f"strongest_{name}", "strongest", f"Strongest heads by {metric}", strongest(run, metric, look)
-    for variable, part, label, draw in _OTHERS:
-        for metric in map(str, run.data["metric"].values) if variable in run.data else ():
-            yield f"{part}_{_plain(metric)}", part, f"{label}, {metric}", draw(run, metric, look)
+    yield from _ablated(run, look)
+    if "clean_change" in run.data:
+        yield from _changed(run, look)
+    if any(roles_of(run).values()):
+        yield "roles", "roles", "Score of each head for each role", roles(run, look)
     if "pattern" in run.data:
         label = "Rollout, mean pattern, top head"
         yield "rollout", "rollout", label, compare(run, asked_prompts(run)[0], look)
@@ -61,6 +62,34 @@ def _drawn(run: "Run", look: Look) -> Iterator[tuple[str, str, str, Figure]]:
         yield "methods", "methods", "Attribution methods against measured causes", agreement(run, look)
     if len(run.parts):
         yield "parts", "parts", "What each part of the prompt gets, and what it costs to lose it", traced(run, look)
+
+
+def _ablated(run: "Run", look: Look) -> Iterator[tuple[str, str, str, Figure]]:
+    """The figures of what was ablated."""
+    for metric in by_lead(run):
+        name = _plain(metric)
+        yield f"effect_{name}", "map", f"Effect of each head on {metric}", effect_map(run, metric, look)
+        yield f"strongest_{name}", "strongest", f"Strongest heads by {metric}", strongest(run, metric, look)
+    if "effect" not in run.data and SWEPT.keys() & {*run.data}:
+        for metric in map(str, run.data["metric"].values):
+            yield f"layers_{_plain(metric)}", "layers", f"Effect of each layer, {metric}", by_layer(run, metric, look)
+    for variable, part, label, draw in _OTHERS:
+        for metric in map(str, run.data["metric"].values) if variable in run.data else ():
+            yield f"{part}_{_plain(metric)}", part, f"{label}, {metric}", draw(run, metric, look)
+
+
+def _changed(run: "Run", look: Look) -> Iterator[tuple[str, str, str, Figure]]:
+    """The figures of two models."""
+    metrics = [str(name) for name in run.data["metric"].values]
+    if "effect_change" in run.data:
+        for metric in metrics:
+            name = f"change_{_plain(metric)}"
+            yield name, "changed", f"Change of each head's effect on {metric}", changes.effects(run, metric, look)
+        yield "pattern_distance", "changed", "How far apart patterns are", changes.distances(run, look)
+        yield "most_changed", "changed", "Patterns of the most changed head", changes.side_by_side(run, look)
+    for metric in metrics:
+        label = f"{metric} of each prompt in both models"
+        yield f"prompts_{_plain(metric)}", "changed", label, changes.by_prompt(run, metric, look)
 
 
 def _plain(metric: str) -> str:

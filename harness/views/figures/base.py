@@ -78,7 +78,8 @@ class Picture:
 def as_picture(name: str, part: str, label: str, figure: Figure, look: Look) -> Picture:
     """The figure's bytes. What stands where is found once, for both."""
     with style("", look):
-        figure.draw_without_rendering()
+        if layout := figure.get_layout_engine():
+            layout.execute(figure)
         figure.set_layout_engine("none")
         vector, pixels = io.BytesIO(), io.BytesIO()
         FigureCanvasSVG(figure).print_svg(vector, metadata={"Date": None})

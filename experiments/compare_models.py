@@ -1,0 +1,16 @@
+"""Two models on the same prompts: which heads look elsewhere, do something else, or changed their roles.
+
+python -m experiments.compare_models model=smollm2 other.dtype=bfloat16
+python -m experiments.compare_models model=path model.path=/models/base other.path=/models/tuned
+python -m experiments.compare_models model=pythia other.name=gpt2 prompts=prose
+"""
+
+from experiments._launch import launch
+
+
+def main() -> None:
+    launch("compare_models")
+
+
+if __name__ == "__main__":
+    main()

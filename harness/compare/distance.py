@@ -1,0 +1,26 @@
+"""How far apart two patterns are: the Jensen–Shannon distance of their rows."""
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+Pattern = Float[np.ndarray, "*head query key"]
+
+
+def pattern_distance(first: Pattern, second: Pattern, causal: bool = True) -> Float[np.ndarray, "*head"]:
+    """The mean over rows of the Jensen–Shannon distance (the square root of the divergence to base 2; Endres and
+    Schindelin 2003): 0 for equal patterns, 1 where no key is looked at by both. A decoder's first row has one key
+    and does not count; NaN where no row is left."""
+    rows = slice(1, None) if causal else slice(None)
+    if first[..., rows, :].shape[-2] == 0:
+        return np.full(first.shape[:-2], np.nan)
+    p, q = (np.asarray(each[..., rows, :], dtype=np.float64) for each in (first, second))
+    middle = (p + q) / 2
+    divergence = (_information(p, middle) + _information(q, middle)) / 2
+    return np.asarray(np.sqrt(np.maximum(divergence, 0)).mean(axis=-1))
+
+
+def _information(p: Pattern, middle: Pattern) -> Float[np.ndarray, "*head query"]:
+    """The divergence of each row from the middle, in bits."""
+    there: Bool[np.ndarray, "*head query key"] = p > 0
+    ratio = np.divide(p, middle, out=np.ones_like(p), where=there)
+    return (p * np.log2(ratio)).sum(axis=-1)

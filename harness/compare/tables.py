@@ -1,0 +1,102 @@
+"""``changes.csv``: one row per metric and head, what changed from one model to the other; and roles side by side."""
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from harness import stats
+from harness.config import StatsSpec
+from harness.metrics import meaning
+from harness.roles import roles_joined
+
+PLACE = ("stack", "layer", "head")
+CHANGES_COLUMNS = (
+    "metric",
+    "layer",
+    "head",
+    "distance_mean",
+    "distance_low",
+    "distance_high",
+    "distance_sd",
+    "distance_rank",
+    "effect_base",
+    "effect_other",
+    "change_mean",
+    "ci_low",
+    "ci_high",
+    "p_value",
+    "q_value",
+    "p_adjusted",
+    "significant",
+    "rank",
+    "roles_base",
+    "roles_other",
+)
+
+
+def changes_columns(stacks: bool) -> list[str]:
+    """The columns, with the stack before the layer where there are stacks."""
+    first, *rest = CHANGES_COLUMNS
+    return [first, *["stack"] * stacks, *rest]
+
+
+def changes_table(data: xr.Dataset, asked: StatsSpec) -> pd.DataFrame:
+    """How far each head's patterns are apart (mean over prompts, interval, standard deviation over prompts), and by
+    each metric what changed of its effect, tested over all heads as effects are; empty for heads that have none."""
+    distances = _distances(data, asked)
+    parts = [_of_metric(data, str(name), asked).merge(distances, how="outer") for name in data["metric"].values]
+    table = pd.concat(parts, ignore_index=True)
+    table["metric"] = np.repeat([str(name) for name in data["metric"].values], [len(part) for part in parts])
+    for name, of in (("roles_base", ""), ("roles_other", "other_")):
+        table = table.merge(roles_joined(data[f"{of}role_given"]).rename(columns={"roles": name}), how="left")
+    return table.reindex(columns=changes_columns("stack" in table))
+
+
+def _of_metric(data: xr.Dataset, name: str, asked: StatsSpec) -> pd.DataFrame:
+    """A distance's change has a sign: it is tested as any other."""
+    change = data["effect_change"].sel(metric=name)
+    table = stats.summarize(
+        change,
+        clusters=data["cluster"].values,
+        higher_is_better=bool(meaning(name, data["clean"].attrs).higher_is_better),
+        confidence=asked.confidence,
+        level=asked.level,
+        resamples=asked.resamples,
+        seed=asked.seed,
+    ).rename(columns={"effect_mean": "change_mean"})
+    at = {dim: xr.DataArray(table[dim].to_numpy()) for dim in PLACE if dim in table}
+    for column, of in (("effect_base", "effect"), ("effect_other", "other_effect")):
+        table[column] = data[of].sel(metric=name).mean("prompt").sel(at).values
+    return table.assign(metric=name)
+
+
+def _distances(data: xr.Dataset, asked: StatsSpec) -> pd.DataFrame:
+    distance = data["pattern_distance"]
+    table = stats.summarize(
+        distance,
+        clusters=data["cluster"].values,
+        confidence=asked.confidence,
+        resamples=asked.resamples,
+        seed=asked.seed,
+        distance=True,
+    )
+    at = {dim: xr.DataArray(table[dim].to_numpy()) for dim in PLACE if dim in table}
+    table["distance_sd"] = distance.std("prompt", ddof=1).sel(at).values if distance.sizes["prompt"] > 1 else np.nan
+    names = {"effect_mean": "mean", "ci_low": "low", "ci_high": "high", "rank": "rank"}
+    table = table.rename(columns={name: f"distance_{new}" for name, new in names.items()})
+    kept = [name for name in table.columns if name in PLACE or name.startswith("distance_")]
+    return table.reindex(columns=kept)
+
+
+def by_role(data: xr.Dataset) -> pd.DataFrame:
+    """Each role in both models: how many heads have it, and the largest score; roles that neither has are left out."""
+    rows = []
+    for role in map(str, data["role"].values):
+        row: dict[str, object] = {"role": role}
+        for side, of in (("base", ""), ("other", "other_")):
+            score, given = (data[f"{of}role_{name}"].sel(role=role) for name in ("score", "given"))
+            row |= {f"heads_{side}": int(given.sum()), f"of_{side}": int(score.notnull().sum())}
+            row[f"score_{side}"] = float(score.max())
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    return table.query("heads_base > 0 or heads_other > 0").reset_index(drop=True)

@@ -1,0 +1,136 @@
+"""Workers that are processes of this machine.
+
+They are forked from a server that has imported the libraries and nothing else (a process that has run a model must not
+be forked), so the second costs no import. A worker leaves when this process is gone.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from harness.execute.spread import Ended
+from harness.execute.worker import STILLBORN, Build, NoWorkers, Worker, portable
+
+#: What takes the time; not this package, of which the server might find another copy.
+_PRELOADED = ["torch", "transformers", "transformer_lens.model_bridge", "xarray", "matplotlib.figure"]
+
+
+@dataclass
+class _Hand:
+    """A worker seen from here."""
+
+    process: Any
+    line: Connection
+    place: int
+    ready: bool = False
+    busy: bool = False
+
+
+class Processes:
+    """`n` workers at most, each with its share of the threads, and a GPU of its own where there are any."""
+
+    def __init__(self, build: Build, run: Path, n: int, threads: int, gpus: int = 0):
+        self._asked = (build, run, max(1, threads // n))
+        self._n, self._gpus = n, gpus
+        self._hands, self._next, self._stillborn = dict[int, _Hand](), 0, 0
+        methods = multiprocessing.get_all_start_methods()
+        self._context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+        if "forkserver" in methods:
+            self._context.set_forkserver_preload(_PRELOADED)
+
+    @property
+    def size(self) -> int:
+        return self._n
+
+    def hire(self, units: int) -> None:
+        while len(self._hands) < min(self._n, units):
+            here, there = multiprocessing.Pipe()
+            taken = {hand.place for hand in self._hands.values()}
+            place = next(place for place in range(self._n) if place not in taken)
+            gpu = place % self._gpus if self._gpus else None
+            process = self._context.Process(target=_serve, args=(there, gpu, *self._asked), daemon=True)
+            process.start()
+            there.close()
+            self._hands[self._next] = _Hand(process, here, place)
+            self._next += 1
+
+    def free(self) -> int | None:
+        return next((name for name, hand in self._hands.items() if hand.ready and not hand.busy), None)
+
+    def give(self, worker: int, stage: str, unit: int) -> None:
+        hand = self._hands[worker]
+        hand.busy = True
+        with suppress(OSError):  # it may have died, which `wait` will find
+            hand.line.send((stage, unit))
+
+    def wait(self) -> list[Ended]:
+        lines = {hand.line: name for name, hand in self._hands.items()}
+        ended = [self._heard(lines[line]) for line in wait(list(lines)) if isinstance(line, Connection)]
+        return [each for each in ended if each is not None]
+
+    def _heard(self, name: int) -> Ended | None:
+        """What a worker has to say; nothing more, if it has died."""
+        hand = self._hands[name]
+        try:
+            seconds, error = hand.line.recv()
+        except (EOFError, OSError):
+            return self._buried(name)
+        if not hand.ready:
+            if error is not None:
+                raise error
+            hand.ready, self._stillborn = True, 0
+            return None
+        hand.busy = False
+        return Ended(name, seconds, error)
+
+    def _buried(self, name: int) -> Ended | None:
+        hand = self._hands.pop(name)
+        hand.line.close()
+        hand.process.join()
+        if hand.busy:
+            return Ended(name, died=True)
+        self._stillborn += not hand.ready
+        if self._stillborn == STILLBORN:
+            raise NoWorkers(STILLBORN)
+        return None
+
+    def stop(self) -> None:
+        for hand in self._hands.values():
+            hand.process.kill()
+        for hand in self._hands.values():
+            hand.process.join()
+            hand.line.close()
+        self._hands.clear()
+
+
+def _serve(line: Connection, gpu: int | None, build: Build, run: Path, threads: int) -> None:
+    """A worker's life: say when it is ready, then a unit for each that is asked, until nobody asks."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who asked is told, and ends it
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_leave_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+    try:
+        worker = Worker(build, run, threads)
+    except Exception as error:
+        line.send((0, portable(error)))
+        return
+    line.send((0, None))
+    while True:
+        try:
+            stage, unit = line.recv()
+        except EOFError:
+            return
+        line.send(worker.do(stage, unit))
+
+
+def _leave_with(parent: Any) -> None:
+    """End this process when that one has ended, however it did."""
+    wait([parent.sentinel])
+    os._exit(1)

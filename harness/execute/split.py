@@ -1,0 +1,98 @@
+"""Units of few prompts cut along the model: a batch of prompts times a block of the interventions.
+
+The cuts lie where one forward ends and the next begins, so every intervention goes through the model in the company it
+would have had, and the values are the same to the bit. What is done twice is the clean forward of the batch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from harness.execute.stage import Arrays, Chain, Stage
+from harness.sweep import SweepStage
+
+#: Units for each worker, so that one who is done early finds another.
+_EACH = 2
+#: The axis of the interventions in a unit's arrays.
+_AXIS = {"ablated": 2, "direct": 2, "null": 3}
+
+
+@dataclass(frozen=True)
+class SplitStage:
+    """A sweep whose units are blocks of one batch's interventions; ``plan["parts"]`` says which batch, and which of
+    its interventions (by place, in the order of the blocks where they begin)."""
+
+    sweep: SweepStage
+    n_workers: int = 1
+
+    @property
+    def name(self) -> str:
+        return self.sweep.name
+
+    def plan(self, done: xr.Dataset | None = None) -> dict[str, Any]:
+        """The sweep's own plan, with its batches once for each part. The heaviest parts are last."""
+        plan = self.sweep.plan(done)
+        each = ceil(_EACH * self.n_workers / len(plan["batches"]))
+        parts = [
+            (unit, places)
+            for unit in range(len(plan["batches"]))
+            for places in reversed(self._blocks(plan["chunks"][unit], each))
+        ]
+        batches = [plan["batches"][unit] for unit, _ in parts]
+        return {**plan, "batches": batches, "whole": plan["batches"], "parts": parts}
+
+    def _blocks(self, chunk: int, n: int) -> list[list[int]]:
+        """At most `n` blocks of whole chunks of interventions."""
+        shape = self.sweep.model.shape
+        first = [min(shape.block(part.site) for part in parts) for parts in self.sweep.groups.values()]
+        order = np.argsort(first, kind="stable").tolist()
+        chunks = [order[start : start + chunk] for start in range(0, len(order), chunk)]
+        return [
+            [place for each in block for place in chunks[each]]
+            for block in np.array_split(np.arange(len(chunks)), min(n, len(chunks)))
+        ]
+
+    def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]:
+        batch, places = plan["parts"][unit]
+        names = list(self.sweep.groups)
+        part = replace(self.sweep, groups={names[place]: self.sweep.groups[names[place]] for place in places})
+        return part.compute(self._whole(plan), batch)
+
+    def assemble(self, plan: Mapping[str, Any], units: Sequence[Arrays]) -> xr.Dataset:
+        """The sweep's own arrays, of its own units."""
+        whole = self._whole(plan)
+        joined = [self._joined(plan, units, batch) for batch in range(len(whole["batches"]))]
+        return self.sweep.assemble(whole, joined)
+
+    def _whole(self, plan: Mapping[str, Any]) -> dict[str, Any]:
+        return {**{key: plan[key] for key in plan if key not in ("whole", "parts")}, "batches": plan["whole"]}
+
+    def _joined(self, plan: Mapping[str, Any], units: Sequence[Arrays], batch: int) -> dict[str, np.ndarray]:
+        """One batch's unit from its parts."""
+        mine = [(places, unit) for (of, places), unit in zip(plan["parts"], units, strict=True) if of == batch]
+        places = np.argsort(np.concatenate([places for places, _ in mine]))
+        parts = [unit for _, unit in mine]
+        joined = {
+            "clean": parts[0]["clean"],
+            "fired": np.array(sum(int(part["fired"]) for part in parts)),
+            "off": np.concatenate([part["off"] for part in parts]),
+        }
+        for name in parts[0].keys() - joined.keys():
+            joined[name] = np.concatenate([part[name] for part in parts], axis=_AXIS[name]).take(places, _AXIS[name])
+        return joined
+
+
+def divided(stage: Stage | Chain, n_workers: int) -> Stage | Chain:
+    """The stage with units enough for so many workers, where it can be cut."""
+    if not isinstance(stage, SweepStage) or stage.positions != "all" or n_workers == 1:
+        return stage
+    return SplitStage(stage, n_workers) if len(stage.plan()["batches"]) < _EACH * n_workers else stage
+
+
+def as_planned(stage: Stage | Chain, plan: Mapping[str, Any]) -> Stage | Chain:
+    """The stage as the plan has cut it, whoever cut it."""
+    return SplitStage(stage) if "parts" in plan and isinstance(stage, SweepStage) else stage

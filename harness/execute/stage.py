@@ -1,0 +1,52 @@
+"""What is computed: stages with a plan, units, and a way to assemble them.
+
+A stage is anything with a name, a plan, units to compute and a way to assemble them; the plan is frozen before the
+first unit, and a unit that is there with its checksum is not computed again. A plan may choose by what stages before it
+found; since these are whole before it is frozen, a run that is resumed chooses the same.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import xarray as xr
+
+from harness.results.store import StageFolder
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Planned(Protocol):
+    """What all stages share. ``plan()["batches"]`` has one entry per unit; `done` is what earlier stages assembled,
+    which a plan may choose by."""
+
+    @property
+    def name(self) -> str: ...
+
+    def plan(self, done: xr.Dataset | None = None) -> dict[str, Any]: ...
+
+    def assemble(self, plan: Mapping[str, Any], units: Sequence[Arrays]) -> xr.Dataset: ...
+
+
+@runtime_checkable
+class Stage(Planned, Protocol):
+    """One part of a run, its units independent of each other."""
+
+    def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]: ...
+
+
+@runtime_checkable
+class Chain(Planned, Protocol):
+    """One part of a run whose units build on each other: each is made from those before it, in order."""
+
+    def follow(self, plan: Mapping[str, Any], before: Sequence[Arrays]) -> dict[str, np.ndarray]: ...
+
+
+def make_unit(stage: Stage | Chain, folder: StageFolder, plan: Mapping[str, Any], unit: int) -> None:
+    """Compute one unit and write it to the store, where those before it are, if it follows them."""
+    if isinstance(stage, Chain):
+        before = [folder.read(number) for number in range(unit)]
+        made = stage.follow(plan, [each for each in before if each is not None])
+    else:
+        made = stage.compute(plan, unit)
+    folder.write(unit, made)

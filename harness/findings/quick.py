@@ -1,0 +1,64 @@
+"""How far a quick look at all heads (in bf16, or by a gradient) can be trusted, in sentences."""
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.findings.reading import ablated_heads, unit
+from harness.findings.sentence import Finding
+from harness.findings.telling import count, number
+
+if TYPE_CHECKING:
+    from harness.results import Run
+
+
+def blind(run: "Run") -> Iterator[Finding]:
+    """What a reader must know before all else: a screen that saw nothing, or a method that was not taken."""
+    said = _said(run)
+    if said.get("remark"):
+        yield Finding(f"sweep.method=fast was asked for: {said['remark']}.", np.nan, np.nan, np.nan, "effect")
+    for metric, known in json.loads(said.get("screen", "{}")).items():
+        if known["blind"]:
+            total, together, of = known["estimates"], known["together"], unit(run, metric)
+            text = f"By {metric}, the screen is blind here: the estimates of all heads, signs aside, add up to "
+            text += (
+                f"{number(total)}{of}, and ablating all of them together changes it by {number(together)}{of}. What "
+            )
+            text += "it picked says nothing of the others; say sweep.method=exact."
+            yield Finding(text, total, np.nan, np.nan, "estimate")
+
+
+def quick(run: "Run") -> Iterator[Finding]:
+    """What was measured again exactly, and how far the rest was off."""
+    said = _said(run)
+    for metric, known in json.loads(said.get("screen", "{}")).items():
+        if not known["blind"]:
+            yield _screened(run, metric, known["rank_correlation"], said["verified"])
+    for metric, known in json.loads(said.get("errors", "{}")).items():
+        yield _fast(run, metric, known, said)
+
+
+def _said(run: "Run") -> dict[str, Any]:
+    return run.data["effect"].attrs if "effect" in run.data else {}
+
+
+def _screened(run: "Run", metric: str, rho: float, verified: str) -> Finding:
+    n = int(run.data["estimate"].sel(metric=metric).notnull().any("prompt").sum())
+    text = f"By {metric}, {count(n, 'head')} were screened by a gradient and the {verified} that looked strongest were "
+    text += f"ablated{_ranked(rho, 'estimate and effect rank these')}. Of the others there is only an estimate."
+    return Finding(text, rho, np.nan, np.nan, "estimate")
+
+
+def _fast(run: "Run", metric: str, known: dict[str, Any], said: dict[str, Any]) -> Finding:
+    of, n = unit(run, metric), count(len(ablated_heads(run)), "head")
+    text = f"By {metric}, {n} were swept in bf16 and {said['verified']} again exactly. "
+    text += f"Over the {said['sampled']} of these that were drawn at random bf16 is off by {number(known['rms'])}{of} "
+    text += f"(root mean square of mean effects; at most {number(known['largest'])})"
+    text += f"{_ranked(known['rank_correlation'], 'both rank all that were measured twice')}."
+    return Finding(text, known["rms"], np.nan, np.nan, "fast_effect")
+
+
+def _ranked(rho: float, who: str) -> str:
+    return f"; {who} with a Spearman correlation of {rho:.2f}" if np.isfinite(rho) else ""

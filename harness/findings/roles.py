@@ -1,0 +1,74 @@
+"""What heads do, in sentences: the heads of each role, and what ablating them together costs."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.findings.intervals import interval
+from harness.findings.reading import by_head, kind_of, lead_metric, roles_of, unit
+from harness.findings.sentence import Finding
+from harness.findings.telling import chance, count, listed, number, signed
+from harness.hooks import Head
+from harness.roles import meaning_of
+
+if TYPE_CHECKING:
+    from harness.results import Run
+
+_NAMED = 4  # heads in one sentence
+
+
+def roles(run: "Run") -> Iterator[Finding]:
+    """One sentence for each role that some head has, with what its heads are worth where that was measured."""
+    if "role_given" not in run.data:
+        return
+    having = heads_by_role(run)
+    for role, heads in having.items():
+        yield _of_role(run, role, heads)
+        if role in run.data.get("having", ()):
+            yield _worth(run, role, heads)
+    if not having:
+        n = len(run.data["role"])
+        yield Finding(f"No head has one of {count(n, 'role')} beyond chance.", 0.0, np.nan, np.nan, "role_given")
+
+
+def heads_by_role(run: "Run") -> dict[str, list[Head]]:
+    """The heads that have each role, the highest score first; roles that none has are left out."""
+    found = {}
+    for role in map(str, run.data["role"].values):
+        heads, score = by_head(run.data["role_score"].sel(role=role))
+        having = [head for head, names in roles_of(run).items() if role in names]
+        if having:
+            found[role] = sorted(having, key=lambda head: -score[heads.index(head)])
+    return found
+
+
+def _of_role(run: "Run", role: str, heads: list[Head]) -> Finding:
+    first, row = heads[0], run.data.sel(role=role)
+    score, low, high, by_chance, p = (
+        float(row[f"role_{name}"].sel(first.place)) for name in ("score", "low", "high", "chance", "p")
+    )
+    n = int(row["role_score"].notnull().sum())
+    others = f"; then {listed([str(head) for head in heads[1:_NAMED]])}" if len(heads) > 1 else ""
+    more = " and others" if len(heads) > _NAMED else ""
+    sure = f" ({kind_of(run)} {number(low)} to {number(high)})" if np.isfinite([low, high]).all() else ""
+    text = (
+        f"Role {role} ({meaning_of(role)}): {len(heads)} of {count(n, 'head')}. {first} scores {number(score)}{sure}, "
+    )
+    text += f"by chance {number(by_chance)}, max-T {chance(p)}{others}{more}."
+    return Finding(text, score, low, high, "role_score")
+
+
+def _worth(run: "Run", role: str, heads: list[Head]) -> Finding:
+    """Its heads ablated together, beside random sets of as many heads, by the leading metric."""
+    metric = lead_metric(run)
+    effect = run.data["role_effect"].sel(metric=metric, having=role).values.astype(float)
+    random = run.data["random_effect"].sel(metric=metric, having=role).mean("prompt").values.astype(float)
+    about, n = interval(run, effect), len(random)
+    p = (1 + int((np.abs(random) >= abs(about.mean)).sum())) / (1 + n)
+    what = f"the {role} head" if len(heads) == 1 else f"all {len(heads)} {role} heads together"
+    text = f"By {metric}, ablating {what} changes the mean by "
+    text += f"{about.told(signed(about.mean), unit(run, metric))}; {count(n, 'random set')} of "
+    text += f"{count(len(heads), 'head')} change it by {signed(float(np.median(random)))} (median; "
+    text += f"{signed(float(random.min()))} to {signed(float(random.max()))}), {chance(p)}."
+    return Finding(text, about.mean, about.low, about.high, "role_effect")

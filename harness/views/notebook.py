@@ -1,0 +1,59 @@
+"""Views in a notebook: each in a frame of its own that can reach nothing, the scripts once for all of them.
+
+The first view that a kernel shows hands the scripts (CircuitsVis is half a megabyte) to the notebook's page; every
+frame asks that page for them by message, and runs only what its own policy names by hash. Where outputs are kept apart
+from each other (Colab), and outside notebooks, each view has its own copy.
+"""
+
+import hashlib
+import html
+import json
+import sys
+from functools import cache
+from typing import Any
+
+from harness.views.page import View, asset, code_of, library
+from harness.views.text import json_block
+
+#: The cell of this kernel whose output holds the scripts, by their key: shown again, it hands them out again.
+_held_by: dict[str, object] = {}
+
+
+def shown(view: View) -> str:
+    """The markup that a notebook shows."""
+    shell = _shell()
+    if shell is None or not view.asking:
+        return _frame(view.html, view.height)
+    cell = shell.get_parent().get("metadata", {}).get("cellId", shell.execution_count)
+    given = f"kits[{json.dumps(_key())}] = {_scripts()};" if _held_by.setdefault(_key(), cell) == cell else ""
+    return _frame(view.asking, view.height) + f"<script>{asset('share.js').replace('/* given */', given)}</script>"
+
+
+def asking() -> str:
+    """The script of a page that asks the notebook for its scripts."""
+    return asset("ask.js").replace("$key", _key())
+
+
+def _frame(page: str, height: int) -> str:
+    inside = html.escape(page, quote=True)
+    style = f"width:100%;height:{height}px;border:0;color-scheme:light dark"
+    return f'<iframe sandbox="allow-scripts" title="attention-harness" style="{style}" srcdoc="{inside}"></iframe>'
+
+
+def _shell() -> Any:
+    """The notebook's kernel, if its outputs share a page."""
+    if "google.colab" in sys.modules or "IPython" not in sys.modules:
+        return None
+    shell = sys.modules["IPython"].get_ipython()
+    return shell if hasattr(shell, "kernel") else None
+
+
+@cache
+def _scripts() -> str:
+    return json_block({"code": code_of(), "circuitsvis": library()})
+
+
+@cache
+def _key() -> str:
+    """Other versions of the scripts are other keys: one notebook may hold outputs of several."""
+    return hashlib.sha256(_scripts().encode()).hexdigest()[:12]

@@ -1,0 +1,406 @@
+"""Units spread over workers: the same values, whoever computes them and whoever dies over them."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import crews
+import numpy as np
+import pytest
+import xarray as xr
+from crews import Numbers, Simulated, Sums
+
+import harness
+from harness import study
+from harness.config import RayExecute, RequestError, RunSpec, parse
+from harness.execute import UnitsLost, run_stage
+from harness.execute.cluster import Cluster as RayWorkers
+from harness.execute.processes import Processes
+from harness.execute.split import SplitStage, as_planned, divided
+from harness.execute.spread import Ended, spread
+from harness.execute.worker import NoWorkers, WorkerFailed, portable
+from harness.results import manifest
+from harness.results.store import StageFolder
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.xdist_group("execute")
+
+
+def asked(**changes):
+    values = {"model": {"name": "random", "source": "random"}, "prompts": {"name": "ioi", "n": 12}, **changes}
+    return parse(RunSpec, values)
+
+
+def same(run, other):
+    """Bit for bit, and with the same notes."""
+    one, two = harness.open_run(run).data, harness.open_run(other).data
+    assert set(one) == set(two)
+    for name, array in one.items():
+        np.testing.assert_array_equal(array.values, two[name].values)
+        assert array.attrs == two[name].attrs
+
+
+# --- who gets which unit ----------------------------------------------------------------------------------------
+
+
+def spreading(crew, n):
+    made, said = [], []
+    spread(crew, "numbers", range(n), made.append, said.append)
+    return made, said
+
+
+def test_every_unit_is_given_once_and_the_last_first():
+    crew = Simulated([1.0] * 7, [0, 0])
+    made, said = spreading(crew, 7)
+    assert [unit for _, unit in crew.given] == [6, 5, 4, 3, 2, 1, 0]
+    assert made == [1.0] * 7
+    assert said == []
+    assert crew.now == 4
+
+
+def test_a_worker_that_dies_takes_no_unit_with_it():
+    crew = Simulated([1.0] * 6, [0, 0, 0], dies={1: 1.5})
+    made, said = spreading(crew, 6)
+    given = [unit for _, unit in crew.given]
+    assert sorted(set(given)) == list(range(6))
+    assert len(given) == 7
+    assert len(made) == 6
+    assert said == [f"numbers: a worker died in unit {given[4]}; another does it again"]
+
+
+def test_workers_that_join_later_are_used():
+    crew = Simulated([1.0] * 10, [0, 3.0])
+    spreading(crew, 10)
+    assert {worker for worker, _ in crew.given} == {0, 1}
+    assert crew.now == 7  # three alone, then seven by two
+
+
+class Dying(Simulated):
+    """A worker that dies of unit 2, and is replaced."""
+
+    def wait(self):
+        ended = super().wait()
+        if self.given and self.given[-1][1] == 2 and ended:
+            return [Ended(ended[0].worker, died=True)]
+        return ended
+
+
+def test_a_unit_that_kills_twice_is_left_and_named():
+    crew, made, said = Dying([1.0] * 5, [0]), [], []
+    with pytest.raises(UnitsLost, match="^numbers: unit 2 killed its worker twice and is not done; all others are$"):
+        spread(crew, "numbers", range(5), made.append, said.append)
+    assert [unit for _, unit in crew.given] == [4, 3, 2, 1, 0, 2]
+    assert len(made) == 4
+    assert said[-1] == "numbers: a worker died in unit 2; it is left aside"
+
+
+def test_an_error_of_a_unit_ends_it_at_once():
+    class Failing(Simulated):
+        def wait(self):
+            return [Ended(each.worker, 0, ZeroDivisionError("lightning")) for each in super().wait()]
+
+    with pytest.raises(ZeroDivisionError, match="lightning"):
+        spreading(Failing([1.0] * 5, [0]), 5)
+
+
+# --- cut along the model ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "ablation", "metrics"),
+    [
+        ("llama", {"name": "zero"}, ["loss", "kl"]),
+        ("gpt2", {"name": "resample", "draws": 2}, ["logit_diff", "kl"]),
+        ("neox", {"name": "mean"}, ["kl"]),
+    ],
+)
+def test_a_split_sweep_gives_the_same_bits(tmp_path, shape, ablation, metrics):
+    spec = asked(model={"name": "random", "source": "random", "shape": shape}, ablation=ablation, metrics=metrics)
+    (stage,) = study.prepare("ablate_heads", spec).stages
+    stage = type(stage)(**{**vars(stage), "memory": 0.002})  # small chunks: many places to cut
+    whole = run_stage(stage, StageFolder(tmp_path / "whole"), lambda *_: None)
+    cut = SplitStage(stage, 5)
+    plan = cut.plan()
+    assert len(plan["batches"]) >= 8
+    assert sorted(place for batch, places in plan["parts"] for place in places if batch == 0) == list(range(12))
+    parts = run_stage(cut, StageFolder(tmp_path / "parts"), lambda *_: None)
+    xr.testing.assert_identical(without_checks(parts), without_checks(whole))
+    assert parts.effect.attrs["edits_verified"] >= whole.effect.attrs["edits_verified"]
+
+
+def without_checks(data):
+    """The arrays, without how often they were checked."""
+    data = data.copy()
+    for array in data.values():
+        for name in ("edits_verified", "plain_forward_difference"):
+            array.attrs.pop(name, None)
+    return data
+
+
+def test_only_few_prompts_are_split():
+    (stage,) = study.prepare("ablate_heads", asked()).stages
+    assert divided(stage, 1) is stage
+    assert isinstance(divided(stage, 2), SplitStage)
+    (many,) = study.prepare("ablate_heads", asked(prompts={"name": "ioi", "n": 64})).stages
+    assert divided(many, 2) is many
+    plan = divided(stage, 2).plan()
+    assert isinstance(as_planned(stage, plan), SplitStage)  # also where nobody would cut it now
+    assert as_planned(stage, stage.plan()) is stage
+
+
+# --- processes --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def crew_of(tmp_path):
+    """Processes that build what is given; stopped at the end."""
+    made = []
+
+    def hire(build, n=2):
+        made.append(Processes(build, tmp_path, n, threads=n))
+        return made[-1]
+
+    yield hire
+    for crew in made:
+        crew.stop()
+
+
+def carried_out(stage, tmp_path, crew):
+    said = []
+    folder = StageFolder(tmp_path / "stages" / stage.name)
+    return run_stage(stage, folder, lambda *_: None, None, crew, said.append), said
+
+
+def test_processes_compute_what_this_process_would(tmp_path, crew_of):
+    crew = crew_of(partial(crews.numbers, 9, {}, str(tmp_path)))
+    data, _ = carried_out(Numbers(9), tmp_path, crew)
+    assert data.value.values.tolist() == [number**2 for number in range(9)]
+    by = {mark.name.split("-")[2] for mark in tmp_path.glob("made-*")}
+    assert str(os.getpid()) not in by
+    chain, _ = carried_out(Sums(5), tmp_path, crew)
+    assert chain.value.values.tolist() == [1, 2, 4, 8, 16]
+
+
+def test_a_unit_whose_worker_died_is_done_again(tmp_path, crew_of):
+    harm = dict.fromkeys((1, 4, 6), "once")
+    crew = crew_of(partial(crews.numbers, 9, harm, str(tmp_path)))
+    data, said = carried_out(Numbers(9), tmp_path, crew)
+    assert data.value.values.tolist() == [number**2 for number in range(9)]
+    assert sorted(said) == [f"numbers: a worker died in unit {unit}; another does it again" for unit in (1, 4, 6)]
+    assert len(list(tmp_path.glob("made-*"))) == 9  # none is made twice
+
+
+def test_a_unit_that_kills_its_workers_is_named_and_the_others_are_done(tmp_path, crew_of):
+    crew = crew_of(partial(crews.numbers, 6, {3: "kill"}, str(tmp_path)))
+    with pytest.raises(UnitsLost, match="unit 3 killed its worker twice"):
+        carried_out(Numbers(6), tmp_path, crew)
+    folder = StageFolder(tmp_path / "stages/numbers")
+    assert [number for number in range(6) if folder.read(number) is None] == [3]
+
+
+def test_what_a_unit_raises_comes_home(tmp_path, crew_of):
+    with pytest.raises(WorkerFailed, match="numbers, unit 5: ZeroDivisionError: lightning"):
+        carried_out(Numbers(6), tmp_path, crew_of(partial(crews.numbers, 6, {5: "raise"}, None)))
+    with pytest.raises(RequestError, match="heads=L9H9: no such head"):
+        carried_out(Numbers(6), tmp_path, crew_of(partial(crews.numbers, 6, {2: "refuse"}, None)))
+
+
+def test_workers_that_cannot_begin(tmp_path, crew_of):
+    with pytest.raises(RequestError, match="model=x: there is none"):
+        carried_out(Numbers(6), tmp_path, crew_of(crews.unbuildable))
+    with pytest.raises(NoWorkers, match="3 workers died one after the other while they loaded the model"):
+        carried_out(Numbers(6), tmp_path, crew_of(crews.stillborn))
+
+
+ORPHANS = """
+import os, signal, sys
+from functools import partial
+from pathlib import Path
+import crews
+from harness.execute.processes import Processes
+
+place = Path(sys.argv[1])
+crew = Processes(partial(crews.numbers, 4, {}, None), place, 2, 2)
+crew.hire(2)
+while len([hand for hand in crew._hands.values() if hand.ready]) < 2:
+    crew.wait()
+print(*(hand.process.pid for hand in crew._hands.values()), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_leave_with_whoever_asked_them(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))}
+    command = [sys.executable, "-c", ORPHANS, str(tmp_path)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    workers = [Path("/proc") / pid for pid in done.stdout.split()]
+    assert len(workers) == 2
+    ends = time.monotonic() + 30
+    while any(worker.exists() for worker in workers) and time.monotonic() < ends:
+        time.sleep(0.05)
+    assert not any(worker.exists() for worker in workers)
+
+
+def test_an_error_travels():
+    import pickle
+
+    error = pickle.loads(pickle.dumps(portable(RequestError("a", 3, "b"))))
+    assert (str(error), error.key, error.value, error.remedy) == ("a=3: b", "a", "3", "b")
+    assert str(pickle.loads(pickle.dumps(portable(KeyError("x"), "here: ")))) == "here: KeyError: 'x'"
+
+
+# --- whole runs -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A study in one process."""
+    where = tmp_path_factory.mktemp("alone")
+    return study.run("study", asked(sweep={"kind": ["single", "pairs"]}), study.Place(str(where)), lambda *_: None)
+
+
+def test_a_study_by_two_processes_one_of_which_is_killed_has_the_same_bits(tmp_path, alone, monkeypatch):
+    monkeypatch.setattr(study, "draw", lambda run: None)
+    hands, said = {}, []
+    hire = Processes.hire
+
+    def watched(self, units):
+        hire(self, units)
+        hands.update(self._hands)
+
+    def kill_one(stage, there, total):
+        if (stage, there) == ("sweep", 1):
+            os.kill(next(hand for hand in hands.values() if hand.process.is_alive()).process.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(Processes, "hire", watched)
+    spec = asked(sweep={"kind": ["single", "pairs"]}, execute={"name": "local", "workers": 2})
+    run = study.run("study", spec, study.Place(str(tmp_path)), kill_one, said.append)
+    same(run, alone)
+    assert len(hands) == 3
+    assert manifest.read_manifest(run)["status"] == "complete"
+
+
+def test_a_worker_that_finds_another_model_is_refused(tmp_path):
+    work = study.prepare("study", asked())
+    identity = {**study._identity(work), "prompts": "0"}
+    with pytest.raises(RequestError, match="execute=local: a worker finds another prompts than this run"):
+        study._built("study", asked(), identity)
+
+
+def test_a_stage_that_goes_by_what_was_lost_is_left_and_the_others_are_done(tmp_path, monkeypatch):
+    def losing(stage, folder, *rest):
+        if stage.name == "sweep":
+            raise UnitsLost("sweep", [1])
+        return run_stage(stage, folder, *rest)
+
+    monkeypatch.setattr(study, "run_stage", losing)
+    spec = asked(sweep={"kind": ["single", "pairs", "layer"]})
+    with pytest.raises(UnitsLost, match="sweep: unit 1 killed"):
+        study.run("study", spec, study.Place(run=str(tmp_path / "run")), lambda *_: None)
+    assert manifest.read_manifest(tmp_path / "run")["status"] == "failed"
+    done = {path.parent.name for path in (tmp_path / "run/stages").glob("*/units")}
+    assert done == {"patterns", "sweep_layer", "attribution"}
+
+
+# --- Ray --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two nodes of one processor, on this machine."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+    ray.init(address=made.address, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": paths}})
+    made.add_node(num_cpus=1)
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+@pytest.fixture
+def ray_crew(tmp_path, cluster):
+    """Workers of the cluster that build what is given; stopped at the end."""
+    made = []
+
+    def hire(build):
+        made.append(RayWorkers(build, tmp_path, RayExecute(name="ray")))
+        return made[-1]
+
+    yield hire
+    for crew in made:
+        crew.stop()
+
+
+def test_ray_loses_and_gains_nodes_and_no_unit(tmp_path, cluster, ray_crew):
+    crew = ray_crew(partial(crews.numbers, 20, dict.fromkeys(range(20), "slow") | {17: "company"}, str(tmp_path)))
+    assert crew.size == 1
+    joined, progress = [], []
+
+    def come_and_go(stage, there, total):
+        progress.append(there)
+        if there == 2:
+            joined.append(cluster.add_node(num_cpus=1))
+        if there == 10:
+            cluster.remove_node(joined[0], allow_graceful=False)
+
+    said = []
+    folder = StageFolder(tmp_path / "stages/numbers")
+    data = run_stage(Numbers(20), folder, come_and_go, None, crew, said.append)
+    assert data.value.values.tolist() == [number**2 for number in range(20)]
+    assert progress == list(range(21))
+    by = {mark.name.split("-")[2] for mark in tmp_path.glob("made-*")}
+    assert len(by) == 2
+    assert [line.split(" in ")[0] for line in said] == ["numbers: a worker died"]
+
+
+def test_a_unit_that_kills_its_ray_workers_is_named(tmp_path, ray_crew):
+    crew = ray_crew(partial(crews.numbers, 4, {2: "kill", 1: "once"}, str(tmp_path)))
+    with pytest.raises(UnitsLost, match="unit 2 killed its worker twice"):
+        carried_out(Numbers(4), tmp_path, crew)
+    folder = StageFolder(tmp_path / "stages/numbers")
+    assert [number for number in range(4) if folder.read(number) is None] == [2]
+
+
+def test_what_a_unit_raises_comes_home_from_ray(tmp_path, ray_crew):
+    with pytest.raises(RequestError, match="heads=L9H9: no such head"):
+        carried_out(Numbers(3), tmp_path, ray_crew(partial(crews.numbers, 3, {2: "refuse"}, None)))
+
+
+def test_what_keeps_a_ray_worker_from_beginning_comes_home(tmp_path, ray_crew):
+    with pytest.raises(RequestError, match="model=x: there is none"):
+        carried_out(Numbers(3), tmp_path, ray_crew(crews.unbuildable))
+
+
+def test_a_study_over_ray_has_the_same_bits(tmp_path, cluster, alone, monkeypatch):
+    monkeypatch.setattr(study, "draw", lambda run: None)
+    spec = asked(sweep={"kind": ["single", "pairs"]}, execute={"name": "ray"})
+    same(study.run("study", spec, study.Place(str(tmp_path)), lambda *_: None), alone)
+
+
+def test_a_cluster_that_does_not_answer(tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+
+    def nobody(**_):
+        raise ConnectionError("Could not find any running Ray instance. Please …")
+
+    monkeypatch.setattr(ray, "init", nobody)
+    says = "execute.address=auto: no cluster answers there (Could not find any running Ray instance)"
+    with pytest.raises(RequestError, match=re.escape(says)):
+        RayWorkers(crews.numbers, tmp_path, RayExecute(name="ray", address="auto"))
+
+
+def test_ray_that_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(RequestError, match="execute=ray: Ray is not installed: pip install 'attention-harness.ray.'"):
+        RayWorkers(crews.numbers, tmp_path, RayExecute(name="ray"))

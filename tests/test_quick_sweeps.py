@@ -1,0 +1,253 @@
+"""Quick looks at all heads, and what is measured again: gradients against finite differences and integrals, fast
+sweeps against exact ones."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import plain
+import pytest
+import torch
+
+import harness
+from harness import ablation, hooks
+from harness.config import RequestError
+from harness.hooks import Head
+from harness.models import random as random_models
+from harness.prompts import Prompts
+from harness.sweep import SweepStage, engine, fast, groups, room
+from harness.sweep.precision import bfloat16_products, speedup
+from harness.sweep.screen import ScreenStage
+
+TEXTS = ("When Mary and John went to the store", "a drink", "Then the garden, and a flower to the office")
+
+
+def screened(model, prompts, metrics, steps=1, asked="zero", memory=None):
+    """The dataset of a screen alone."""
+    made, where = ablation.build(asked, model, prompts)
+    sweep = SweepStage(model, prompts, groups(model), metrics, made, where, memory=memory)
+    stage = ScreenStage(sweep, steps)
+    plan = stage.plan()
+    return stage.assemble(plan, [stage.compute(plan, unit) for unit in range(len(plan["batches"]))])
+
+
+@pytest.fixture
+def always_pays(monkeypatch):
+    """bf16 on a machine where it pays."""
+    monkeypatch.setattr(fast, "speedup", lambda model: 9.0)
+
+
+# --- estimates --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("positions", ["all", "last"])
+def test_an_estimate_is_the_derivative_by_finite_differences(family, positions):
+    """Of a plain Hugging Face model in double precision, the head's z scaled by 1 ± ε."""
+    prompts, step = harness.load_prompts("ioi", family, n=3), 1e-3
+    names = ("loss", "logit_diff", "prob")
+    got = screened(family, prompts, names, asked={"name": "zero", "positions": positions}).estimate
+    twin = random_models.build(family.spec.shape, family.spec.seed)[0].eval().double()
+    for row in range(3):
+        token_id = prompts.token_id[row, : prompts.length[row]]
+        z, before = plain.z(twin, token_id, family.shape.d_head), plain.logits(twin, token_id)
+        places = None if positions == "all" else [len(token_id) - 1]
+        for head in family.heads()[::3]:
+            ends = [
+                plain.metrics(
+                    prompts, row, plain.logits(twin, token_id, [head], family.shape.d_head, scale * z, places), before
+                )
+                for scale in (1 - step, 1 + step)
+            ]
+            want = [(ends[0][name] - ends[1][name]) / (2 * step) for name in names]
+            found = got.isel(prompt=row).sel(layer=head.layer, head=head.head).values
+            np.testing.assert_allclose(found, want, atol=5e-4, rtol=2e-3)
+
+
+@pytest.mark.parametrize("shape", ["llama", "gpt2", "bert", "t5", "bert_classifier"])
+@pytest.mark.parametrize("asked", ["zero", "mean"])
+def test_estimates_along_the_way_add_up_to_what_all_heads_do(tiny, shape, asked):
+    """The sum over the points is off the integral by about as much as there are fewer points; twice as many, and the
+    rest is taken away (Richardson)."""
+    model = tiny(shape)
+    given = {"target": [" a garden and a store"] * 3} if shape == "t5" else {}
+    prompts = harness.load_prompts("inline", model, text=TEXTS, **given)
+    some, more = (screened(model, prompts, ("loss",), steps=steps, asked=asked) for steps in (40, 80))
+    clean = harness.ablate_heads(model, prompts, metrics=["loss"], heads=[str(model.heads()[0])]).clean
+    together = (some.all_ablated - clean).values[0]
+    assert np.abs(together).max() > 0.02
+    heads = set(some.estimate.dims) - {"metric", "prompt"}
+    added = (2 * more.estimate - some.estimate).sum(heads).values[0]
+    np.testing.assert_allclose(added, together, atol=0.05 * np.abs(together).max())
+
+
+def test_rows_that_do_not_fit_go_one_after_another(tiny):
+    prompts = harness.load_prompts("ioi", tiny("llama"), n=5)
+    whole, cut = (screened(tiny("llama"), prompts, ("loss",), memory=memory) for memory in (None, 1e-5))
+    np.testing.assert_allclose(cut.estimate.values, whole.estimate.values, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_screen_finds_what_is_planted_and_says_where_it_is_blind(seed):
+    for variant in ("soft", "sharp"):
+        model = harness.load_model("planted", seed=seed, variant=variant)
+        prompts = harness.load_prompts("induction", model, n=4, seed=seed)
+        effects = harness.ablate_heads(model, prompts, metrics=["loss"], method="screen", verify_top=2)
+        said = json.loads(effects.effect.attrs["screen"])["loss"]
+        assert said["blind"] == (variant == "sharp")
+        if variant == "soft":
+            found = {Head(*map(int, place)) for place in np.argwhere(effects.exact.values)}
+            assert found == {head for heads in model.truth.values() for head in heads}
+
+
+def test_what_was_not_measured_stays_an_estimate(tiny):
+    model = tiny("llama")
+    prompts = harness.load_prompts("ioi", model, n=4)
+    names = ["loss", "logit_diff"]
+    got = harness.ablate_heads(model, prompts, metrics=names, method="screen", verify_top=3)
+    exact = harness.ablate_heads(model, prompts, metrics=names)
+    assert int(got.exact.sum()) == 3
+    np.testing.assert_allclose(got.effect.values, exact.effect.where(got.exact).values, atol=1e-5)
+    assert got.estimate.notnull().all()
+    means = got.estimate.mean("prompt")
+    strongest = {tuple(np.unravel_index(abs(means.sel(metric=name).values).argmax(), (2, 4))) for name in names}
+    assert all(got.exact.values[place] for place in strongest)
+
+
+# --- bf16 -------------------------------------------------------------------------------------------------------
+
+
+def test_a_fast_sweep_says_how_far_it_is_off(family, always_pays):
+    prompts = harness.load_prompts("ioi", family, n=4)
+    names = ["loss", "logit_diff", "kl"]
+    got = harness.ablate_heads(family, prompts, metrics=names, method="fast", verify_top=1, verify=0.1)
+    exact = harness.ablate_heads(family, prompts, metrics=names)
+    known = got.exact.values
+    assert known.sum() in (8, 9) if known.size > 8 else known.all()
+    np.testing.assert_allclose(got.effect.values[..., known], exact.effect.values[..., known], atol=1e-5)
+    assert 0 < np.abs((got.fast_effect - exact.effect).values).max() < 0.2
+    np.testing.assert_allclose(got.clean.values, exact.clean.values, atol=1e-6)
+    np.testing.assert_allclose((got.ablated - got.clean).values, got.effect.values, atol=1e-6)
+    said = json.loads(got.effect.attrs["errors"])
+    off = (got.fast_effect - exact.effect).mean("prompt").values[:, known]
+    for number, name in enumerate(names):
+        assert said[name]["largest"] <= np.abs(off[number]).max() + 1e-6
+        if int(got.effect.attrs["sampled"]) == known.sum():
+            assert said[name]["rms"] == pytest.approx(np.sqrt((off[number] ** 2).mean()), rel=1e-2, abs=1e-6)
+
+
+@pytest.mark.parametrize("shape", ["gpt2", "llama", "bert", "t5"])
+def test_products_are_in_bf16_only_while_they_are_asked_for(tiny, shape):
+    model = tiny(shape)
+    given = {"target": [" a garden"]} if shape == "t5" else {}
+    rows, _ = ablation.asked(model, harness.load_prompts("inline", model, text=TEXTS[:1], **given))
+    inputs = rows.inputs("cpu")
+    with torch.no_grad():
+        before = model.forward(inputs)
+        with bfloat16_products(model):
+            during = model.forward(inputs)
+        after = model.forward(inputs)
+    assert torch.equal(before, after)
+    assert 1e-4 < (before - during).abs().max() < 0.2
+    assert not any(
+        "forward" in vars(module)
+        for module in hooks.plain_model(model.bridge).modules()
+        if "Linear" in type(module).__name__
+    )
+
+
+def test_where_bf16_does_not_pay_all_is_exact_and_says_so(tiny, monkeypatch):
+    monkeypatch.setattr(fast, "speedup", lambda model: 0.8)
+    prompts = harness.load_prompts("ioi", tiny(), n=3)
+    got = harness.ablate_heads(tiny(), prompts, metrics=["loss"], method="fast")
+    assert got.effect.attrs["method"] == "exact"
+    assert got.effect.attrs["remark"] == "bf16 products are only 0.8 times as fast here, so all is exact"
+    np.testing.assert_array_equal(got.effect, harness.ablate_heads(tiny(), prompts, metrics=["loss"]).effect)
+
+
+def test_the_speedup_of_bf16_is_a_ratio(tiny):
+    assert 0 < speedup(tiny()) < 1000
+
+
+# --- memory -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")])
+def test_a_chunk_that_runs_out_of_memory_is_halved_and_redone(tiny, monkeypatch, error):
+    prompts = harness.load_prompts("ioi", tiny(), n=3)
+    whole, sizes, run = harness.ablate_heads(tiny(), prompts, metrics=["loss"]), [], engine.run_ablated
+
+    def small(model, clean, chunk, check):
+        sizes.append(len(chunk))
+        if len(chunk) > 2:
+            raise error
+        return run(model, clean, chunk, check)
+
+    monkeypatch.setattr(engine, "run_ablated", small)
+    cut = harness.ablate_heads(tiny(), prompts, metrics=["loss"])
+    np.testing.assert_allclose(cut.effect.values, whole.effect.values, atol=1e-5)
+    assert sizes[0] > 2
+    assert sizes[-1] <= 2
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory():
+    assert not room.ran_out(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert room.free("cpu") > 1e6
+
+
+# --- requests ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"method": "quick"}, "sweep.method=quick: known: exact, fast, screen"),
+        ({"method": "screen", "kind": "layer"}, "it is for single heads; say sweep.kind=[single,layer]"),
+        ({"method": "screen", "positions": "each"}, "at each position in turn all is exact"),
+        ({"verify_top": 3}, "sweep.method=exact does not read it; say sweep.method=fast or sweep.method=screen"),
+        ({"method": "fast", "steps": 3}, "sweep.method=fast does not read it; say sweep.method=screen"),
+        ({"method": "screen", "kind": "cumulative"}, "a screen measures few heads' effects; say estimate"),
+        ({"kind": "cumulative", "order": "estimate"}, "only sweep.method=screen makes estimates"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(tiny, asked, said):
+    prompts: Prompts = harness.load_prompts("ioi", tiny(), n=3)
+    with pytest.raises(RequestError, match=".") as refused:
+        harness.ablate_heads(tiny(), prompts, metrics=["loss"], **asked)
+    assert said in str(refused.value)
+
+
+def test_bf16_is_for_models_in_fp32(tiny):
+    model = harness.load_model("random", dtype="bfloat16")
+    with pytest.raises(RequestError, match="it multiplies in bf16 what is in float32"):
+        harness.ablate_heads(model, harness.load_prompts("ioi", model, n=2), metrics=["loss"], method="fast")
+
+
+# --- runs -------------------------------------------------------------------------------------------------------
+
+
+def test_heads_csv_says_how_each_head_was_measured(command, always_pays):
+    for method, other in (("fast", "effect_error"), ("screen", "estimate")):
+        code, out, _ = command(
+            "ablate_heads", "model=random", "prompts.n=4", f"sweep.method={method}", "sweep.verify_top=2"
+        )
+        assert code == 0
+        run = harness.open_run(out.splitlines()[-1])
+        table = run.heads[run.heads.metric == "loss"]
+        assert len(table) == run.data.exact.size
+        assert table[other].notna().all()
+        exact = table[table.method == "exact"]
+        assert len(exact) == int(run.data.exact.sum())
+        assert exact.effect_mean.notna().all()
+        if method == "screen":
+            rest = table[table.method == "screen"]
+            assert rest.effect_mean.isna().all()
+            assert pd.isna(rest["rank"]).all()
+
+
+def test_an_order_by_estimate(tiny):
+    prompts = harness.load_prompts("ioi", tiny(), n=3)
+    asked = {"kind": ["single", "cumulative"], "order": "estimate", "until": 3, "method": "screen", "verify_top": 2}
+    found = harness.ablate_heads(tiny(), prompts, metrics=["loss"], **asked)
+    mean = found.estimate.sel(metric="loss").mean("prompt")
+    want = [str(Head(*np.unravel_index(at, mean.shape))) for at in np.argsort(-mean.values, axis=None)[:3]]
+    assert found.cumulative_head.values[0].tolist() == want
