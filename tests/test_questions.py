@@ -185,6 +185,33 @@ def test_how_many_heads_can_go():
     np.testing.assert_array_equal(can_go(worse, 0.3), [[2, 4]])
 
 
+def pruned(tmp_path, worse):
+    """A run of three prompts and an order beside two random ones, that loses so much [order, prompt, step]."""
+    import xarray as xr
+
+    run, dims = fake_run(tmp_path, n_prompts=3, metrics=("loss",)), ("metric", "order", "prompt", "step")
+    run.data["clean"].values[:] = 1.0
+    effect = xr.DataArray(worse[None], dims=dims, attrs={"first": "least_needed"})
+    coords = {"order": ["effect", "random 1", "random 2"]}
+    return replace(run, data=run.data.assign(cumulative_effect=effect).assign_coords(coords))
+
+
+def test_heads_that_a_prompt_bears_to_the_end_make_a_floor(tmp_path):
+    worse = np.full((3, 3, 4), 0.5)
+    worse[0] = [[0, 0, 0.5, 0], [0, 0, 0, 0.5], [-1, 0.09, 0, 0.2]]
+    ask = questions.QUESTIONS["prune"].answer
+    found = ask(pruned(tmp_path, worse))
+    assert found.value == pytest.approx((2 + 3 + 3) / 3)
+    assert found.text.startswith("The least needed first (by effect), 2.67")
+    assert "; 0 of 3 prompts bear all of them. In 2 random orders it is 0: 2.67" in found.text
+    assert found.text.endswith("The order was chosen by these same prompts; others may bear fewer.")
+    worse[0, 0] = -0.1
+    found = ask(pruned(tmp_path, worse))
+    assert found.value == pytest.approx((4 + 3 + 3) / 3)
+    assert "at least 3.33" in found.text
+    assert "; 1 of 3 prompts bear all of them." in found.text
+
+
 def test_a_kind_of_word_counts_by_its_tokens(tmp_path):
     import xarray as xr
 
