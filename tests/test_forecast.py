@@ -9,11 +9,13 @@ import pytest
 import harness
 from harness import hooks, study
 from harness.attention import CacheStage
-from harness.config import AttributionSpec, RequestError, RunSpec, parse
+from harness.config import AttributionSpec, RequestError, RunSpec, TraceSpec, parse
 from harness.faithfulness.stage import AttributionStage
+from harness.trace.stage import TraceStage
 
 Usage = namedtuple("Usage", "total used free")
 BERT = {"model": {"name": "random", "source": "random", "shape": "bert"}}
+TAGS = {"name": ["Mary", "John"], "punctuation": []}
 TEXT = {"prompts": {"name": "inline", "text": ["Mary gave a drink", "the store"]}}
 
 
@@ -35,7 +37,9 @@ def test_a_masked_lm_says_its_rows_before_it_starts(tmp_path, tiny):
     assert f"2 prompts ({rows} rows, each scored token masked in a row of its own) × 12 interventions" in swept
     assert f"the work of {forwards:.0f} forwards of one row" in swept
     weights = sum(each.numel() for each in hooks.plain_model(tiny("bert").bridge).parameters()) * 4
-    assert swept.endswith(f"; units of work: 1; memory for each worker: up to {(weights + 2e9) / 1e9:.1f} GB")
+    width = int(prompts.width.max())
+    chunk = min(12, 4096 // (rows * width)) * rows * width * (4 * 24 * 48 + 12 * 4 * width)
+    assert swept.endswith(f"; units of work: 1; memory for each worker: up to {(weights + chunk) / 1e6:.1f} MB")
 
 
 def test_methods_and_causes_are_counted(tmp_path, tiny, monkeypatch):
@@ -57,6 +61,37 @@ def test_methods_and_causes_are_counted(tmp_path, tiny, monkeypatch):
     assert re.fullmatch(
         r"attribution: 2 prompts × 2 methods, 1 causes, at most the work of \d+ forwards of one row: .+", said
     )
+
+
+@pytest.mark.parametrize(("heads", "gradient"), [("none", False), ("used", False), ("every", False), ("none", True)])
+def test_what_tracing_takes_is_counted_block_by_block(tiny, heads, gradient):
+    """Rows that go through blocks, and back, as they run; the forecast counts at most the parts that there are."""
+    model = tiny("gpt2")
+    prompts = harness.load_prompts("inline", model, text=["Mary saw John, and Mary ran."], words=TAGS)
+    spec = parse(TraceSpec, {"heads": heads, "gradient": gradient, "targets": 3})
+    stage, ran = TraceStage(model, prompts, spec, tuple(model.heads(["all"]))), []
+    outputs = [
+        hooks.output_projection(model.bridge, site) for site in model.shape.sites
+    ]  # not where a block is skipped
+    handles = [each.register_forward_pre_hook(lambda _, given: ran.append(len(given[0]))) for each in outputs]
+    handles += [
+        each.register_full_backward_pre_hook(lambda _, slope: ran.append(2 * len(slope[0]))) for each in outputs
+    ]
+    try:
+        stage.compute(stage.plan(), 0)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert sum(ran) / model.shape.n_layers == pytest.approx(stage.work(), rel=0.15)
+
+
+def test_tracing_says_what_it_takes(tmp_path):
+    place, said = study.Place(store=str(tmp_path / "store"), dry_run=True), []
+    asked = {"prompts": {"name": "inline", "text": ["Mary saw John."], "words": TAGS}, "trace": {"heads": "none"}}
+    study.run("trace_context", parse(RunSpec, {**BERT, **asked}), place, lambda *_: None, said.append)
+    (line,) = said
+    said_of = r"trace: 1 prompts × \d parts, 2 causes, no heads, at most the work of \d+ forwards of one row: \d+ s"
+    assert re.fullmatch(said_of, line)
 
 
 def test_the_size_of_what_is_kept_is_that_of_the_arrays(tiny):

@@ -1,6 +1,5 @@
 """The runs in a store: listed, filtered, and deleted only by name and when confirmed."""
 
-import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 import harness
 from harness import study
 from harness.config import ListSpec, RunSpec, named_model, parse
+from harness.results.manifest import read_manifest, write_manifest
 from harness.results.runs import described, runs
 
 
@@ -26,8 +26,7 @@ def made(tmp_path_factory):
         spec = parse(RunSpec, {"model": model, "prompts": {"name": "ioi", "n": 2}, **asked})
         study.run(runner, spec, study.Place(store=str(root)), lambda *_: None)
     failed = next(path for path in root.glob("ablate_heads/*") if harness.open_run(path).spec["metrics"] == ["kl"])
-    manifest = json.loads((failed / "manifest.json").read_text(encoding="utf-8"))
-    (failed / "manifest.json").write_text(json.dumps({**manifest, "status": "failed"}), encoding="utf-8")
+    write_manifest(failed, {**read_manifest(failed), "status": "failed"})
     (root / "mine").mkdir()
     (root / "mine" / "spec.yaml").write_text("model: {", encoding="utf-8")
     return root
@@ -116,13 +115,24 @@ def test_a_store_that_is_not_there(command, tmp_path):
     assert (code, err.strip()) == (2, f"store={tmp_path / 'none'}: there is no such directory")
 
 
-def test_every_table_is_there_as_parquet_too(command):
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (("compare_attributions", "attribution.fractions=[]"), {"methods", "method_pairs"}),
+        (
+            ("compare_models", "other.seed=1", "roles.draws=40", "roles.n=2", "roles.length=6"),
+            {"heads", "roles", "changes"},
+        ),
+    ],
+)
+def test_every_table_is_there_as_parquet_too(command, asked, expected):
     import pandas as pd
 
-    _, out, _ = command("compare_attributions", "model=random", "prompts.n=2", "attribution.fractions=[]")
+    code, out, err = command(*asked, "model=random", "prompts.n=2", "stats.resamples=300")
+    assert code == 0, err
     run = Path(out.splitlines()[-1])
-    tables = sorted(path.stem for path in run.glob("*.csv"))
-    assert {"methods", "method_pairs"} <= set(tables)
+    tables = {path.stem for path in run.glob("*.csv")}
+    assert tables == {path.stem for path in run.glob("*.parquet")} == expected
     for name in tables:
         written, read = pd.read_csv(run / f"{name}.csv"), pd.read_parquet(run / f"{name}.parquet")
         assert list(written.columns) == list(read.columns)

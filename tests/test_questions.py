@@ -10,6 +10,7 @@ from fakes import fake_run
 import harness
 from harness import config, questions
 from harness.config import RequestError, StatsSpec
+from harness.findings.telling import signed
 from harness.questions import QUESTIONS
 from harness.questions.bias import attention_for_length, per_token
 from harness.questions.layers import beyond_distance
@@ -183,6 +184,55 @@ def test_what_the_mean_over_heads_hides():
 def test_how_many_heads_can_go():
     worse = np.array([[[0.0, 0.1, 0.4, 0.2], [0.0, 0.0, 0.0, 0.0]]])
     np.testing.assert_array_equal(can_go(worse, 0.3), [[2, 4]])
+
+
+def pruned(tmp_path, worse):
+    """A run of three prompts and an order beside two random ones, that loses so much [order, prompt, step]."""
+    import xarray as xr
+
+    run, dims = fake_run(tmp_path, n_prompts=3, metrics=("loss",)), ("metric", "order", "prompt", "step")
+    run.data["clean"].values[:] = 1.0
+    effect = xr.DataArray(worse[None], dims=dims, attrs={"first": "least_needed"})
+    coords = {"order": ["effect", "random 1", "random 2"]}
+    return replace(run, data=run.data.assign(cumulative_effect=effect).assign_coords(coords))
+
+
+def test_heads_that_a_prompt_bears_to_the_end_make_a_floor(tmp_path):
+    worse = np.full((3, 3, 4), 0.5)
+    worse[0] = [[0, 0, 0.5, 0], [0, 0, 0, 0.5], [-1, 0.09, 0, 0.2]]
+    ask = questions.QUESTIONS["prune"].answer
+    found = ask(pruned(tmp_path, worse))
+    assert found.value == pytest.approx((2 + 3 + 3) / 3)
+    assert found.text.startswith("The least needed first (by effect), 2.67")
+    assert "; 0 of 3 prompts bear all of them. In 2 random orders it is 0: 2.67" in found.text
+    assert found.text.endswith("The order was chosen by these same prompts; others may bear fewer.")
+    worse[0, 0] = -0.1
+    found = ask(pruned(tmp_path, worse))
+    assert found.value == pytest.approx((4 + 3 + 3) / 3)
+    assert "at least 3.33" in found.text
+    assert "; 1 of 3 prompts bear all of them." in found.text
+
+
+def test_the_head_that_looks_at_the_name_is_told_beside_the_one_that_matters(tmp_path):
+    run = fake_run(tmp_path, n_prompts=2, lengths=[8, 8])
+    pattern = np.zeros_like(run.data["pattern"].values)
+    pattern[..., 0] = 1  # all rest on the first token …
+    pattern[:, 2, 0, 7, [0, 1]] = [0.25, 0.75]  # … but this head, which looks at Mary,
+    pattern[:, 1, 2, 7, [0, 3]] = [0.5, 0.5]  # and the one with the largest effect, at John
+    names = {name: ("prompt", [said, said]) for name, said in (("answer", " Mary"), ("distractor", " John"))}
+    data = run.data.assign(pattern=(run.data["pattern"].dims, pattern), **names)
+    effect = data["effect"].sel(metric="logit_diff", layer=2, head=0).mean().item()
+    text = questions.QUESTIONS["ioi"].answer(replace(run, data=data)).text
+    assert text.startswith("L1H2: without it logit_diff changes by ")
+    assert "the right name with 0 of its attention, at the wrong one with 0.500 (difference −0.500" in text
+    assert f"L2H0 looks at the right name most (0.750): without it logit_diff changes by {signed(effect)}" in text
+    pattern[:, 1, 2, 7, [0, 1, 3]] = [0, 0.8, 0.2]
+    text = (
+        questions.QUESTIONS["ioi"]
+        .answer(replace(run, data=data.assign(pattern=(run.data["pattern"].dims, pattern))))
+        .text
+    )
+    assert text.endswith("No head looks at the right name more (0.800).")
 
 
 def test_a_kind_of_word_counts_by_its_tokens(tmp_path):

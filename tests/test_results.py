@@ -41,7 +41,7 @@ def finished(tmp_path_factory):
 
 def test_a_run_leaves_what_the_contract_says(finished):
     there = {path.name for path in finished.iterdir()}
-    tables = {"heads.csv", "methods.csv"}
+    tables = {f"{name}.{kind}" for name in ("heads", "methods") for kind in ("csv", "parquet")}
     assert there == {"spec.yaml", "manifest.json", "stages", "data.zarr", *tables, "report.html", "figures"}
     assert {path.suffix for path in (finished / "figures").iterdir()} == {".svg", ".png"}
     for stage in ("patterns", "sweep"):

@@ -1,5 +1,7 @@
 """SmolLM2 itself, end to end: what `facts` measured about it, and plain Hugging Face forwards beside it."""
 
+import json
+
 import numpy as np
 import plain
 import pytest
@@ -7,6 +9,7 @@ import pytest
 import harness
 from harness import study
 from harness.config import RunSpec, parse
+from harness.findings.parts import traced
 from harness.hooks import Head
 
 pytestmark = pytest.mark.xdist_group("smollm2")
@@ -116,3 +119,65 @@ def test_previous_token_and_induction_heads_found_in_patterns_carry_the_repetiti
     got = harness.ablate_heads(smollm2, prompts, metrics=["loss"], kind="set", sets=sets)
     assert float(got.clean.mean()) < 5
     assert float(got.set_effect.mean()) >= 5
+
+
+# --- an answer traced to its document -----------------------------------------------------------------------------
+
+ASKED = {"name": "instruction", "text": "Answer the question from the notes."}
+#: Facts that nobody can know; in each context one note holds the answer and two are about something else.
+INVENTED = [
+    {
+        "parts": [
+            ASKED,
+            {"name": "bakery", "text": "Note 1: The bakery on the square sells poppy rolls before sunrise."},
+            {"name": "keeper", "text": "Note 2: The lighthouse keeper of Harrowmere is a man called Bastonel."},
+            {"name": "goats", "text": "Note 3: The goats of the upper farm were shorn early this year."},
+        ],
+        "question": "Question: What is the lighthouse keeper of Harrowmere called?\nAnswer:",
+        "answer": "Bastonel",
+    },
+    {
+        "parts": [
+            ASKED,
+            {"name": "keeper", "text": "Note 1: The clock tower of Dunvarrick was built by the mason Ettelhart."},
+            {"name": "bakery", "text": "Note 2: Tickets for the tram can be bought from the driver."},
+            {"name": "goats", "text": "Note 3: It rained for nine days before the fair."},
+        ],
+        "question": "Question: Which mason built the clock tower of Dunvarrick?\nAnswer:",
+        "answer": "Ettelhart",
+    },
+]
+
+
+def test_the_document_that_an_answer_used_is_named_and_others_cost_little(command, twin, tmp_path):
+    """The note called keeper holds the answer of both; what removing a note costs is that of plain forwards."""
+    path = tmp_path / "contexts.json"
+    path.write_text(json.dumps(INVENTED), encoding="utf-8")
+    asked = ("prompts=parts", f"prompts.path={path}", "trace.heads=none", "trace.gradient=false")
+    code, out, err = command("trace_context", *asked)
+    assert code == 0, err
+    run = harness.open_run(out.splitlines()[-1])
+    first = next(iter(traced(run)))
+    assert first.text.startswith("Of 4 parts the prediction used keeper most"), first.text
+    cause = run.data.part_cause
+    used, others = cause.sel(part="keeper"), cause.sel(part=["bakery", "goats"])
+    assert (used.mean("traced") > 2).all()  # nats for each token of the answer
+    assert (abs(others.mean("traced")) < 0.2 * used.mean("traced")).all()
+    # What is left is on the first token, where the model also weighs how to begin; those after it are only copied.
+    assert float(abs(others[:, 1:]).max()) < 0.05
+    assert float(used[:, 1:].min()) > 2
+    for row in range(len(INVENTED)):
+        data = run.data.isel(prompt=row)
+        for part in ("keeper", "bakery"):
+            want = removed(twin, data, part)
+            np.testing.assert_allclose(data.part_cause.sel(taken="delete", part=part).dropna("traced"), want, atol=1e-3)
+
+
+def removed(twin, data, part):
+    """By how much the loss at each token of the answer grows in a plain forward without the part's tokens."""
+    n = int(data.length)
+    ids, mine = data.token_id.values[:n], data.token_part.values[:n].astype(str) == part
+    at = data.traced_position.values[data.traced_position.values >= 0]
+    whole, rest = (plain.logits(twin, some).double().log_softmax(-1) for some in (ids, ids[~mine]))
+    moved = np.cumsum(~mine) - 1
+    return [float(whole[p, ids[p + 1]] - rest[moved[p], ids[p + 1]]) for p in at]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import harness
+from harness import hooks
 from harness.attention.capture import activations
 from harness.attribution import rollout
 from harness.attribution.evidence import Evidence
@@ -30,6 +31,7 @@ CONTEXT = {
     "question": "Where did Mary go?",
     "answer": "the store",
 }
+PART_ARRAYS = ("part_attention", "part_rollout", "part_cause", "part_head_cause")
 WORDS = {"name": ["Mary", "John"], "function": [], "punctuation": []}
 
 
@@ -308,6 +310,34 @@ def test_an_encoder_decoder_is_refused(tiny):
     prompts = harness.load_prompts("inline", tiny("t5"), text=["Mary"], target=["John"], words={"name": ["John"]})
     with pytest.raises(RequestError, match="model=random: it reads one text and writes another"):
         trace(tiny("t5"), prompts)
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_of_a_long_text_no_pattern_outlives_its_layer(tiny, gradient):
+    """Patterns alive whenever one more is made: none, except on the way to a gradient, which needs all."""
+    from torch.multiprocessing.reductions import StorageWeakRef
+
+    model, alive, seen = tiny("llama"), [], []
+    long = {**CONTEXT, "parts": [{**part, "text": part["text"] * 11} for part in CONTEXT["parts"]]}
+    prompts = parts_prompts(model, long)
+    n, points = int(prompts.length[0]), [hooks.hook_name("pattern", site) for site in model.shape.sites]
+    assert n > 190
+
+    def look(module, args, pattern):
+        assert pattern.shape[-2:] == (n, n) or pattern.shape[-1] < n
+        alive.append(sum(not each.expired() for each in seen))
+        seen.append(StorageWeakRef(pattern.untyped_storage()))
+
+    handles = [model.bridge.hook_dict[name].register_forward_hook(look) for name in points]
+    try:
+        data = trace(model, prompts, gradient=gradient, targets=2)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert len(seen) > 10 * len(points)
+    assert max(alive) == (len(points) - 1 if gradient else 0)
+    assert not {"query", "key", "position"} & {dim for name in PART_ARRAYS for dim in data[name].dims}
+    assert sum(data[name].nbytes for name in PART_ARRAYS) < 4 * n * n  # less than one pattern of one head
 
 
 # --- what is claimed --------------------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ class TraceSpec:
     `causes` are names of `harness.attribution.causes.CAUSES`, of a whole part at once: by default the part is removed,
     and nobody may attend to it. `heads` says for which parts the heads that carry it are looked for, one knocked out at
     a time: the one that was ``used`` most by the last of the causes, ``every`` part, or ``none``. `gradient` takes one
-    backward pass for each of the scored tokens, of which at most `targets` are traced.
+    backward pass for each of the scored tokens, of which at most `targets` are traced, and the memory of all layers'
+    patterns; without it a long context takes that of one layer's.
     """
 
     causes: Names = ("delete", "knockout")

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from harness.findings.intervals import interval
 from harness.findings.reading import lead_metric, meaning_of, unit
 from harness.findings.sentence import Finding
-from harness.findings.telling import count, number
+from harness.findings.telling import count, number, signed
 from harness.questions.patterns import unanswered
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ _SHARE = 0.1  # of the mean clean value: how much worse a prompt may get
 
 def prune(run: "Run") -> Finding:
     """How many heads can go one after another, the least needed first, before a prompt is worse by a tenth of the mean
-    clean value; beside random orders. A mean over prompts, of which each has its own curve."""
+    clean value; beside random orders. A mean over prompts, of which each has its own curve, and a floor where a prompt
+    bears all heads that were tried."""
     if "cumulative_effect" not in run.data:
         return unanswered(
             "No heads were ablated one after another: say sweep.kind=cumulative sweep.first=least_needed."
@@ -32,15 +33,19 @@ def prune(run: "Run") -> Finding:
     names = [str(name) for name in effect["order"].values]
     chosen = next((at for at, name in enumerate(names) if not name.startswith("random")), 0)
     drawn = [at for at, name in enumerate(names) if name.startswith("random")]
-    about = interval(run, spared[chosen])
-    text = f"In the order {names[chosen]}, {about.told(number(about.mean), '')} heads of the {effect.sizes['step']} "
-    text += f"that were tried can go before a prompt is worse by {number(bar)}{unit(run, metric)} of {metric} (a tenth "
-    text += "of the clean value)"
+    about, n = interval(run, spared[chosen]), effect.sizes["step"]
+    all_of_them = int((spared[chosen] == n).sum())
+    first, floor = str(effect.attrs["first"]).replace("_", " "), "at least " if all_of_them else ""
+    text = f"The {first} first (by {names[chosen]}), {floor}"
+    text += f"{about.told(number(about.mean), '')} heads of the {n} that were tried can go before a prompt is worse by "
+    text += f"{number(bar)}{unit(run, metric)} of {metric} (a tenth of the clean value); {all_of_them} of "
+    text += f"{count(len(spared[chosen]), 'prompt')} bear all of them"
     if drawn:
         gain = interval(run, spared[chosen] - spared[drawn].mean(axis=0))
-        text += f", in {count(len(drawn), 'random order')} {number(float(spared[drawn].mean()))}: "
-        text += f"{gain.told(number(gain.mean) if gain.mean >= 0 else f'−{number(-gain.mean)}', '')} more"
-    return Finding(f"{text}.", about.mean, about.low, about.high, "cumulative_effect")
+        text += f". In {count(len(drawn), 'random order')} it is {number(float(spared[drawn].mean()))}: "
+        text += f"{gain.told(number(gain.mean) if gain.mean >= 0 else signed(gain.mean), '')} more"
+    text += "." if chosen in drawn else ". The order was chosen by these same prompts; others may bear fewer."
+    return Finding(text, about.mean, about.low, about.high, "cumulative_effect")
 
 
 def can_go(worse: Float[np.ndarray, "order prompt step"], bar: float) -> Float[np.ndarray, "order prompt"]:

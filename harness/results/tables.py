@@ -6,6 +6,7 @@ An encoder-decoder has a column `stack` before the layer.
 import io
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -116,10 +117,10 @@ def _with_method(table: pd.DataFrame, data: xr.Dataset, name: str) -> pd.DataFra
 
 
 #: The tables that a run may have.
-TABLES = ("heads", "methods", "method_pairs", "changes", "parts", "part_heads")
+Table = Literal["heads", "methods", "method_pairs", "roles", "changes", "parts", "part_heads"]
 
 
-def write(run: Path, name: str, table: pd.DataFrame) -> None:
+def write(run: Path, name: Table, table: pd.DataFrame) -> None:
     """A table as ``NAME.csv`` and ``NAME.parquet``, each whole or not at all. The CSV is what is read again."""
     write_text(run / f"{name}.csv", table.to_csv(index=False))
     body = io.BytesIO()

@@ -150,7 +150,7 @@ def _compared(data: xr.Dataset, work: Work, other: Other, folder: Path) -> xr.Da
     """The arrays with what changed from one model to the other; ``roles.csv``, and ``changes.csv`` where the two have
     the same heads."""
     wider = with_changes(data, work.spec.compare, work.model.kind == "decoder")
-    store.write_text(folder / "roles.csv", by_role(wider).to_csv(index=False))
+    tables.write(folder, "roles", by_role(wider))
     if other.how.same_heads:
         tables.write(folder, "changes", changes_table(wider, work.spec.stats))
         weights = weight_change(work.model, other.model)

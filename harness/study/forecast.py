@@ -14,6 +14,7 @@ from harness.config import Place, RequestError
 from harness.faithfulness.stage import AttributionStage
 from harness.study.request import Ablating, Work
 from harness.sweep import SweepStage, alike
+from harness.trace.stage import TraceStage
 
 _TRIAL_ROWS = 8
 #: Units lie beside the arrays until these are written.
@@ -31,6 +32,8 @@ def forecast(work: Work, place: Place) -> list[str]:
             said.append(f"{each.name}: {_swept(alike(stage))}{_unasked(stage.name, work)}")
         if isinstance(stage, AttributionStage):
             said.append(f"{each.name}: {_attributed(stage)}")
+        if isinstance(stage, TraceStage):
+            said.append(f"{each.name}: {_traced(stage)}")
     return said
 
 
@@ -82,8 +85,17 @@ def _swept(stage: SweepStage) -> str:
 
 def _attributed(stage: AttributionStage) -> str:
     """How many methods and causes, and how long they take at most, by a trial as for a sweep."""
+    return _at_most(stage, f"{len(stage.methods)} methods, {len(stage.causes)} causes")
+
+
+def _traced(stage: TraceStage) -> str:
+    """How many parts are taken away, in how many ways, and for how many heads one by one."""
+    heads = "no heads" if stage.spec.heads == "none" else f"{len(stage.heads)} heads ({stage.spec.heads})"
+    return _at_most(stage, f"{len(stage.parts)} parts, {len(stage.spec.causes)} causes, {heads}")
+
+
+def _at_most(stage: AttributionStage | TraceStage, asked: str) -> str:
     forwards = stage.work()
-    asked = f"{len(stage.methods)} methods, {len(stage.causes)} causes"
     seconds = _duration(forwards * _seconds_per_row(stage))
     return f"{len(stage.prompts)} prompts × {asked}, at most the work of {forwards:.0f} forwards of one row: {seconds}"
 
@@ -94,7 +106,7 @@ def _memory(stage: SweepStage) -> float:
     return weights + stage.chunk_bytes()
 
 
-def _seconds_per_row(stage: SweepStage | AttributionStage) -> float:
+def _seconds_per_row(stage: SweepStage | AttributionStage | TraceStage) -> float:
     """By a forward of a few rows of middling length."""
     order = stage.prompts.width.argsort()
     some = stage.prompts.take([int(order[len(order) // 2])])

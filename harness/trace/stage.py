@@ -88,6 +88,21 @@ class TraceStage:
             "seed": self.seed,
         }
 
+    def work(self) -> float:
+        """The forwards of one row that this is the work of, at most: a gradient is one forward, and for each target a
+        way back, which costs two; blocks before a head do not run again, but its own weights are read anew."""
+        shape, spec = self.model.shape, self.spec
+        targets = self.explained.target.sum(axis=1) if self.model.kind != "embedding" else np.ones(len(self.prompts))
+        rows = targets if self.model.kind == "masked_lm" else np.ones(len(targets))
+        there = np.array([[name in row for name in self.parts] for row in self.prompts.part], dtype=int)
+        taken = there @ [name != ANSWER for name in self.parts]
+        carried = {"none": 0, "used": 1, "every": there @ [name not in NOT_ASKED for name in self.parts]}[spec.heads]
+        layers = {head.layer for head in self.heads}
+        by_head = len(layers) + sum(1 - head.layer / shape.n_layers for head in self.heads)
+        gradients = spec.gradient * (1 + 2 * targets)
+        causes = len(choose_causes(spec.causes, self.model)) * taken
+        return float((rows * (2 + causes + carried * by_head + gradients)).sum())
+
     def compute(self, plan: Mapping[str, Any], unit: int) -> Arrays:
         """One prompt, every array with the prompt first, padded with NaN to the prompt that has most targets."""
         number = plan["batches"][unit][0]
