@@ -12,8 +12,7 @@ import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from itertools import zip_longest
-from pathlib import Path
-from typing import Any, NoReturn, get_type_hints
+from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -27,6 +26,9 @@ from omegaconf.errors import OmegaConfBaseException
 from harness import config
 from harness.config import RequestError
 
+if TYPE_CHECKING:
+    from harness.results.objects import Folder
+
 NAMES_CONFIG = {"--config-name", "-cn"}
 NAMES_FOLDER = {"--config-path", "-cp", "--config-dir", "-cd"}
 MULTIRUN = {"--multirun", "-m"}
@@ -37,7 +39,7 @@ NOT_COMPOSED = {
     *MULTIRUN, *NAMES_FOLDER,
 }  # fmt: skip
 
-Act = Callable[[dict[str, Any]], Path | None]
+Act = Callable[[dict[str, Any]], object]
 
 
 def launch(runner: str) -> NoReturn:
@@ -237,7 +239,7 @@ def _one_line(error: Exception) -> str:
 PLACE = ("store", "run", "resume", "dry_run")
 
 
-def _run(runner: str, values: dict[str, Any]) -> Path | None:
+def _run(runner: str, values: dict[str, Any]) -> "Folder | None":
     known = (*get_type_hints(config.RunSpec), *PLACE)
     for key in values:
         if key not in known:
@@ -246,9 +248,10 @@ def _run(runner: str, values: dict[str, Any]) -> Path | None:
     asked = config.parse(config.RunSpec, values)
 
     from harness import study
+    from harness.results.objects import folder_at
 
     if where.resume and not _changed_by_hand():
-        saved = study.saved_spec(Path(where.resume))
+        saved = study.saved_spec(folder_at(where.resume))
         asked = replace(saved, execute=asked.execute) if _named("execute") else saved
     folder = study.run(runner, asked, where, progress(), tell)
     if folder is not None:
@@ -256,7 +259,7 @@ def _run(runner: str, values: dict[str, Any]) -> Path | None:
     return folder
 
 
-def _summarize(folder: Path) -> None:
+def _summarize(folder: "Folder") -> None:
     """The answer to the question, or the strongest heads, on standard error."""
     from harness.questions import asked
     from harness.results import open_run

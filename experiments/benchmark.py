@@ -5,26 +5,29 @@ python -m experiments.benchmark prompts=ioi metric=logit_diff positions=last
 
 import json
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments._launch import main as launch
 from experiments._launch import tell
 from harness import config
+
+if TYPE_CHECKING:
+    from harness.results.objects import Folder
 
 
 def main() -> None:
     launch("benchmark", timed)
 
 
-def timed(values: dict[str, Any]) -> Path:
+def timed(values: dict[str, Any]) -> "Folder":
     """The file in which every round stands."""
     asked = config.parse(config.BenchmarkSpec, values)
     from harness.benchmark import benchmark
     from harness.results import store
+    from harness.results.objects import folder_at
 
     found = benchmark(asked, tell)
-    path = Path(asked.store) / "benchmark" / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
+    path = folder_at(asked.store) / "benchmark" / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
     store.write_text(path, json.dumps(found, indent=1))
     return path
 

@@ -5,18 +5,20 @@ python -m experiments.render run=results/study/20260101-120000-0123abcd views=sa
 python -m experiments.render run=results/study/20260101-120000-0123abcd figures=paper
 """
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments._launch import main as launch
 from harness import config
+
+if TYPE_CHECKING:
+    from harness.results.objects import Folder
 
 
 def main() -> None:
     launch("render", render)
 
 
-def render(values: dict[str, Any]) -> Path:
+def render(values: dict[str, Any]) -> "Folder":
     """The views of the run that are asked for, into its directory, which is given back."""
     asked = config.parse(config.RenderSpec, values)
     from harness.results import open_run, verify

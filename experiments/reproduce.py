@@ -4,12 +4,14 @@ python -m experiments.reproduce run=results/reference/planted
 """
 
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments._launch import main as launch
 from experiments._launch import progress, tell
 from harness import config
+
+if TYPE_CHECKING:
+    from harness.results.objects import Folder
 
 SHOWN = 20  # moved values on the terminal; all are in reproduction.json
 
@@ -18,7 +20,7 @@ def main() -> None:
     launch("reproduce", again)
 
 
-def again(values: dict[str, Any]) -> Path:
+def again(values: dict[str, Any]) -> "Folder":
     """The directory of the new run; leaves with exit code 1 if it is not what the saved one was."""
     asked = config.parse(config.ReproduceSpec, values)
     from harness.reproduce import reproduce

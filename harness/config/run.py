@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Annotated, Any, Literal
@@ -227,10 +228,23 @@ class RunSpec:
         return {**given, "other": other_model(given.get("model"), given["other"])}
 
 
+def check_place(key: str, place: str) -> None:
+    """Refuse an address that is no object store's, and one that carries a password, which is not repeated."""
+    scheme, there, rest = place.partition("://")
+    if not there:
+        return
+    if "@" in rest or "?" in rest:
+        remedy = "an address says where, not who: keys are set in the environment (AWS_ACCESS_KEY_ID …)"
+        raise RequestError(key, f"{scheme}://…", remedy)
+    if scheme != "s3" or not re.fullmatch(r"[a-z0-9][a-z0-9.-]+(/[^/]+)*/?", rest):
+        raise RequestError(key, place, "name a folder, or an object store as s3://BUCKET/PREFIX")
+
+
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Place:
-    """Where a run is written: a directory of its own, or a new one in the store; or the one to resume. A dry run is
-    written nowhere: everything is checked, its cost is forecast, and that is all."""
+    """Where a run is written, on a disk or in an object store (``s3://bucket/prefix``): a directory of its own, or a
+    new one in the store; or the one to resume. A dry run is written nowhere: everything is checked, its cost is
+    forecast, and that is all."""
 
     store: PathText = "results"
     run: PathText | None = None
@@ -241,9 +255,7 @@ class Place:
         if self.run and self.resume:
             raise RequestError("run", self.run, "resume goes on in its own directory; leave out run or resume")
         for key in ("store", "run", "resume"):
-            if "://" in (getattr(self, key) or ""):
-                remedy = "object stores are not written to: name a folder, one that all workers share"
-                raise RequestError(key, getattr(self, key), remedy)
+            check_place(key, getattr(self, key) or "")
 
 
 @spec
@@ -255,6 +267,9 @@ class RenderSpec:
     views: Annotated[tuple[Literal["report", "saliency"], ...], BeforeValidator(_listed)] = ("report",)
     figures: Literal["screen", "paper"] = "screen"
     show: ShowSpec = Field(default_factory=ShowSpec)
+
+    def __post_init__(self) -> None:
+        check_place("run", self.run)
 
 
 @spec
@@ -272,6 +287,9 @@ class BenchmarkSpec:
     rounds: PositiveInt = 3
     store: PathText = "results"
     seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        check_place("store", self.store)
 
 
 @spec
@@ -294,6 +312,11 @@ class ListSpec:
     delete: Names = ()
     confirm: bool = False
 
+    def __post_init__(self) -> None:
+        if "://" in self.store:
+            check_place("store", self.store)
+            raise RequestError("store", self.store, "runs in an object store are not listed: name a folder")
+
 
 @spec
 class ReproduceSpec:
@@ -301,6 +324,9 @@ class ReproduceSpec:
 
     run: PathText
     store: PathText = "results"
+
+    def __post_init__(self) -> None:
+        check_place("run", self.run)
 
 
 #: What decides where, how fast and how a run is shown, but none of its numbers.

@@ -8,7 +8,6 @@ write to the store, so whoever asks for a stage holds no results until all of it
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -22,6 +21,7 @@ from harness.execute.stage import Chain as Chain
 from harness.execute.stage import Stage as Stage
 from harness.execute.stage import make_unit
 from harness.execute.worker import Build as Build
+from harness.results.objects import Folder
 from harness.results.store import StageFolder
 
 #: Called with the stage, the units that are there, and all units.
@@ -34,7 +34,7 @@ _LONG = 20
 
 
 @contextmanager
-def crew_of(asked: ExecuteSpec, build: Build, run: Path) -> Iterator[Crew | None]:
+def crew_of(asked: ExecuteSpec, build: Build, run: Folder) -> Iterator[Crew | None]:
     """The workers that are asked for, while this lasts; none where this process does the work itself."""
     if isinstance(asked, RayExecute):
         from harness.execute.cluster import Cluster

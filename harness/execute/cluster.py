@@ -3,12 +3,12 @@
 import logging
 import os
 import signal
-from pathlib import Path
 from typing import Any
 
 from harness.config import RayExecute, RequestError
 from harness.execute.spread import Ended
 from harness.execute.worker import STILLBORN, Build, NoWorkers, Worker, WorkerFailed, portable
+from harness.results.objects import Folder
 
 #: Seconds after which the cluster is looked at again: a node may have joined.
 _LOOK = 2.0
@@ -18,7 +18,7 @@ class Cluster:
     """One worker for each GPU of the cluster, or where there are none one for every so many processors; `workers` at
     most. Raises `RequestError` where Ray is missing or no cluster answers."""
 
-    def __init__(self, build: Build, run: Path, asked: RayExecute):
+    def __init__(self, build: Build, run: Folder, asked: RayExecute):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             import ray
@@ -88,7 +88,7 @@ class Cluster:
 class _Actor:
     """A worker of the cluster."""
 
-    def begin(self, build: Build, run: Path, threads: int) -> tuple[float, Exception | None]:
+    def begin(self, build: Build, run: Folder, threads: int) -> tuple[float, Exception | None]:
         """Build the model; what kept it from that, if anything did."""
         try:
             self._worker = Worker(build, run, threads)

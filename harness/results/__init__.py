@@ -1,12 +1,12 @@
 """The run directory: what a run leaves, opened again without the model and without torch.
 
-`store` writes units and arrays so that nothing half-done is ever taken for finished, `manifest` says what decided
+`store` writes units and arrays so that nothing half-done is ever taken for finished (`objects` where it lies in an
+object store, `lease` who works on it there), `manifest` says what decided
 the numbers, `tables` turns arrays into ``heads.csv``.
 """
 
 import html
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,6 +15,7 @@ import yaml
 
 from harness.config import RequestError
 from harness.results.manifest import read_manifest
+from harness.results.objects import Folder, folder_at
 from harness.results.store import digests, read_data
 from harness.results.tables import read_changes, read_heads, read_methods, read_parts
 
@@ -27,7 +28,7 @@ class Run:
     where methods were held against causes its methods, where two models were compared the changes, and where it was
     traced its parts and who carries them."""
 
-    path: Path
+    path: Folder
     spec: dict[str, Any]
     manifest: dict[str, Any]
     data: xr.Dataset
@@ -64,13 +65,13 @@ class Run:
         return first.to_html(index=False, escape=True, na_rep="", float_format="{:.3g}".format)
 
 
-def open_run(path: str | Path, incomplete: bool = False) -> Run:
-    """A finished run from its directory.
+def open_run(path: str | Folder, incomplete: bool = False) -> Run:
+    """A finished run from its directory, or from ``s3://bucket/prefix``.
 
     Raises `RequestError` where there is no run, where it is damaged, and where it is not complete, unless
     `incomplete` asks for it all the same.
     """
-    folder = Path(path)
+    folder = folder_at(path)
     if not folder.is_dir():
         raise RequestError("run", path, "there is no such directory")
     manifest = read_manifest(folder)
@@ -92,9 +93,9 @@ def open_run(path: str | Path, incomplete: bool = False) -> Run:
     return Run(folder, spec, manifest, data, *tables, *parts)
 
 
-def verify(path: str | Path) -> None:
+def verify(path: str | Folder) -> None:
     """Raises `RequestError` if the arrays or the table of a complete run are not, byte for byte, what it wrote."""
-    folder = Path(path)
+    folder = folder_at(path)
     record = read_manifest(folder)
     try:
         found = digests(folder)

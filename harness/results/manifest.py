@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import RequestError
+from harness.results.objects import Folder
 from harness.results.store import sealed, unsealed, write_text
 
 PACKAGES = (
@@ -53,19 +54,19 @@ KEYS = (
 )
 
 
-def write_manifest(run: Path, values: Mapping[str, Any]) -> None:
+def write_manifest(run: Folder, values: Mapping[str, Any]) -> None:
     """``manifest.json``, if it has every key and no other."""
     if set(values) != set(KEYS) or values["status"] not in STATUSES:
         raise ValueError(f"not a manifest: {sorted(set(values) ^ set(KEYS))}, status {values.get('status')}")
     write_text(run / "manifest.json", sealed({key: values[key] for key in KEYS}))
 
 
-def begun(run: Path) -> bool:
+def begun(run: Folder) -> bool:
     """Whether the run came as far as to have a manifest."""
     return (run / "manifest.json").is_file()
 
 
-def read_manifest(run: Path) -> dict[str, Any]:
+def read_manifest(run: Folder) -> dict[str, Any]:
     """``manifest.json``. Raises `RequestError` if it is missing, damaged or not whole."""
     try:
         values = unsealed((run / "manifest.json").read_text(encoding="utf-8"))

@@ -1,7 +1,8 @@
 """Files that are whole or not there: units with checksums, plans, text, and the arrays made from them.
 
-Everything is written under a temporary name in the same folder and renamed. A full or read-only disk is the
-request's fault (`RequestError`), not a traceback.
+On a disk everything is written under a temporary name in the same folder and renamed; in an object store (`objects`)
+what is written is there whole or not at all. A full or read-only disk is the request's fault (`RequestError`), not a
+traceback.
 """
 
 import hashlib
@@ -13,7 +14,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,13 +22,15 @@ from filelock import FileLock, Timeout
 
 from harness.config import RequestError
 from harness.models.cache import DISK
+from harness.results.lease import leased
+from harness.results.objects import Folder, ObjectPath
 
-#: Held by the process that works on a run, and gone when it has ended.
+#: Held by the process that works on a run, and gone when it has ended; leases begin with it.
 LOCK = ".lock"
 
 
 @contextmanager
-def writing(path: Path, key: str = "store") -> Iterator[None]:
+def writing(path: Folder, key: str = "store") -> Iterator[None]:
     """Inside, what the disk refuses becomes a `RequestError` that says where and what to do: change `key`."""
     try:
         yield
@@ -38,7 +40,7 @@ def writing(path: Path, key: str = "store") -> Iterator[None]:
         raise RequestError(key, path, f"{DISK[error.errno]}; choose another with {key}=DIR") from error
 
 
-def make_folder(path: Path) -> Path:
+def make_folder(path: Folder) -> Folder:
     """An empty run directory. An existing one that holds something is refused."""
     with writing(path, "run"):
         path.mkdir(parents=True, exist_ok=True)
@@ -46,14 +48,17 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def check_empty(path: Path) -> None:
+def check_empty(path: Folder) -> None:
     """Refuse a directory for a new run that holds something."""
-    if any(entry.name != LOCK for entry in path.iterdir()):
+    if any(not entry.name.startswith(LOCK) for entry in path.iterdir()):
         raise RequestError("run", path, "this directory is not empty; continue it with resume=DIR, or name another")
 
 
-def make_new_folder(path: Path) -> bool:
-    """Make this directory, or say that its name is taken: of two processes that ask for it one gets it."""
+def make_new_folder(path: Folder) -> bool:
+    """Make this directory, or say that its name is taken: of two processes that ask for it one gets it (in an object
+    store, where there are no directories, both may, and the lock is one's)."""
+    if isinstance(path, ObjectPath):
+        return not path.is_dir()
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
     with writing(path):
@@ -65,12 +70,17 @@ def make_new_folder(path: Path) -> bool:
 
 
 @contextmanager
-def locked(folder: Path, key: str = "resume") -> Iterator[None]:
-    """Inside, no other process works on this run. The lock of a process that died is no longer held.
+def locked(folder: Folder, key: str = "resume") -> Iterator[None]:
+    """Inside, no other process works on this run. The lock of a process that died is no longer held; in an object store
+    it is a lease, and held until it runs out.
 
     The file is removed while it is held, so whoever had opened it before has a file without a name; what decides
     whether there is work to do must therefore be read again inside.
     """
+    if isinstance(folder, ObjectPath):
+        with leased(folder, key):
+            yield
+        return
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         with writing(folder):
@@ -85,8 +95,11 @@ def locked(folder: Path, key: str = "resume") -> Iterator[None]:
         lock.release()
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Folder, content: bytes) -> None:
     """The file, whole, under its name; or the old one, or none."""
+    if isinstance(path, ObjectPath):
+        path.write_bytes(content)
+        return
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -97,13 +110,13 @@ def write_bytes(path: Path, content: bytes) -> None:
             part.unlink(missing_ok=True)
 
 
-def remove_parts(folder: Path) -> None:
-    """Remove what a process that died was writing."""
-    for part in folder.rglob(".*.part"):
+def remove_parts(folder: Folder) -> None:
+    """Remove what a process that died was writing; in an object store that is never seen."""
+    for part in () if isinstance(folder, ObjectPath) else folder.rglob(".*.part"):
         shutil.rmtree(part) if part.is_dir() else part.unlink()
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Folder, text: str) -> None:
     """As `write_bytes`, for UTF-8 text."""
     write_bytes(path, text.encode())
 
@@ -132,7 +145,7 @@ def _digest_of(values: Mapping[str, Any]) -> str:
 class StageFolder:
     """``stages/<stage>/``: the frozen plan and the units that are there."""
 
-    path: Path
+    path: Folder
 
     def plan(self) -> dict[str, Any] | None:
         """The frozen plan, if one was written."""
@@ -149,7 +162,7 @@ class StageFolder:
         write_text(self.path / "plan.json", text)
         return unsealed(text)
 
-    def _unit(self, number: int) -> Path:
+    def _unit(self, number: int) -> Folder:
         return self.path / "units" / f"{number:05d}.unit"
 
     def write(self, number: int, arrays: Mapping[str, np.ndarray]) -> None:
@@ -172,40 +185,51 @@ class StageFolder:
 
     def drop_units(self) -> None:
         """Remove the units, once the arrays were built from them."""
-        shutil.rmtree(self.path / "units", ignore_errors=True)
+        _remove(self.path / "units")
 
 
 # --- arrays -----------------------------------------------------------------------------------------------------
 
 
-def write_data(run: Path, data: xr.Dataset) -> None:
-    """``data.zarr``, whole or not at all."""
+def write_data(run: Folder, data: xr.Dataset) -> None:
+    """``data.zarr``, whole or not at all; in an object store it is whole when the run is complete."""
+    if isinstance(run, ObjectPath):
+        _remove(run / "data.zarr")
+        with _zarr_warnings():
+            _to_zarr(data, (run / "data.zarr").zarr(read_only=False))
+        return
     final, building = run / "data.zarr", run / ".data.zarr.part"
     shutil.rmtree(building, ignore_errors=True)
     with writing(run), _zarr_warnings():
         try:
-            data.to_zarr(building, mode="w", zarr_format=2, consolidated=True, encoding=_encoding(data))
+            _to_zarr(data, building)
             shutil.rmtree(final, ignore_errors=True)
             building.rename(final)
         finally:
             shutil.rmtree(building, ignore_errors=True)
 
 
-def read_data(run: Path) -> xr.Dataset:
+def _to_zarr(data: xr.Dataset, where: Any) -> None:
+    data.to_zarr(where, mode="w", zarr_format=2, consolidated=True, encoding=_encoding(data))
+
+
+def read_data(run: Folder) -> xr.Dataset:
     """``data.zarr``, opened lazily. Raises `RequestError` if it is missing or damaged."""
+    where = run / "data.zarr"
     try:
         with _zarr_warnings():
-            data = xr.open_zarr(run / "data.zarr", consolidated=True, chunks=None)
+            arrays = where.zarr(read_only=True) if isinstance(where, ObjectPath) else where
+            data = xr.open_zarr(arrays, consolidated=True, chunks=None)
     except (OSError, ValueError, KeyError) as error:
         raise RequestError("run", run, f"its data.zarr cannot be read ({type(error).__name__})") from None
     # The consolidated metadata still names an array whose directory is gone, and zarr would read it as fill values.
-    lost = [str(name) for name in data.variables if not (run / "data.zarr" / str(name) / ".zarray").is_file()]
+    lost = [str(name) for name in data.variables if not (where / str(name) / ".zarray").is_file()]
     if lost:
         raise RequestError("run", run, f"its data.zarr is damaged: {', '.join(lost)} is missing")
     return data
 
 
-def digests(run: Path) -> dict[str, str]:
+def digests(run: Folder) -> dict[str, str]:
     """SHA-256 of the tables that are read again, as far as there are such, and of ``data.zarr``: over its files by
     name."""
     tables = ("heads", "methods", "changes", "parts", "part_heads")
@@ -214,15 +238,33 @@ def digests(run: Path) -> dict[str, str]:
         if path.is_file():
             found[path.name] = _file_digest(path)
         elif path.is_dir():
-            files = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
-            lines = "".join(f"{_file_digest(file)}  {name}\n" for name, file in files)
+            lines = "".join(f"{digest}  {name}\n" for name, digest in _digests_inside(path))
             found[path.name] = hashlib.sha256(lines.encode()).hexdigest()
     return found
 
 
-def _file_digest(path: Path) -> str:
+def _digests_inside(folder: Folder) -> Iterator[tuple[str, str]]:
+    """The files inside and below, by name from here."""
+    if isinstance(folder, ObjectPath):
+        yield from ((name, hashlib.sha256(content).hexdigest()) for name, content in folder.contents())
+    else:
+        files = sorted((file.relative_to(folder).as_posix(), file) for file in folder.rglob("*") if file.is_file())
+        yield from ((name, _file_digest(file)) for name, file in files)
+
+
+def _file_digest(path: Folder) -> str:
+    if isinstance(path, ObjectPath):
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _remove(folder: Folder) -> None:
+    """It and what is in it, if it is there."""
+    if isinstance(folder, ObjectPath):
+        folder.remove()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _encoding(data: xr.Dataset) -> dict[str, dict[str, Any]]:

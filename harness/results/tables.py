@@ -5,7 +5,6 @@ An encoder-decoder has a column `stack` before the layer.
 
 import io
 import json
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -17,6 +16,7 @@ from harness.compare.tables import changes_columns
 from harness.config import RequestError, StatsSpec
 from harness.faithfulness.tables import COLUMNS as METHODS_COLUMNS
 from harness.metrics import meaning
+from harness.results.objects import Folder
 from harness.results.store import write_bytes, write_text
 from harness.roles import roles_joined
 from harness.trace.tables import COLUMNS as PARTS_COLUMNS
@@ -120,7 +120,7 @@ def _with_method(table: pd.DataFrame, data: xr.Dataset, name: str) -> pd.DataFra
 Table = Literal["heads", "methods", "method_pairs", "roles", "changes", "parts", "part_heads"]
 
 
-def write(run: Path, name: Table, table: pd.DataFrame) -> None:
+def write(run: Folder, name: Table, table: pd.DataFrame) -> None:
     """A table as ``NAME.csv`` and ``NAME.parquet``, each whole or not at all. The CSV is what is read again."""
     write_text(run / f"{name}.csv", table.to_csv(index=False))
     body = io.BytesIO()
@@ -128,12 +128,16 @@ def write(run: Path, name: Table, table: pd.DataFrame) -> None:
     write_bytes(run / f"{name}.parquet", body.getvalue())
 
 
-def read_heads(run: Path) -> pd.DataFrame:
+def _read(path: Folder) -> io.BytesIO:
+    return io.BytesIO(path.read_bytes())
+
+
+def read_heads(run: Folder) -> pd.DataFrame:
     """``heads.csv``; empty where the run ablated no single heads. Raises `RequestError` if it is damaged."""
     if not (run / "heads.csv").is_file():
         return pd.DataFrame(columns=np.array(HEADS_COLUMNS))
     try:
-        table = pd.read_csv(run / "heads.csv")
+        table = pd.read_csv(_read(run / "heads.csv"))
     except (OSError, ValueError) as error:
         raise RequestError("run", run, f"its heads.csv cannot be read ({type(error).__name__})") from None
     if list(table.columns) not in (_columns(False), _columns(True)):
@@ -141,12 +145,14 @@ def read_heads(run: Path) -> pd.DataFrame:
     return table
 
 
-def read_methods(run: Path) -> pd.DataFrame:
+def read_methods(run: Folder) -> pd.DataFrame:
     """``methods.csv``; empty where no method was held against a cause. Raises `RequestError` if it is damaged."""
     if not (run / "methods.csv").is_file():
         return pd.DataFrame(columns=np.array(METHODS_COLUMNS))
     try:
-        table = pd.read_csv(run / "methods.csv", keep_default_na=False, na_values={name: [""] for name in _NUMBERS})
+        table = pd.read_csv(
+            _read(run / "methods.csv"), keep_default_na=False, na_values={name: [""] for name in _NUMBERS}
+        )
     except (OSError, ValueError) as error:
         raise RequestError("run", run, f"its methods.csv cannot be read ({type(error).__name__})") from None
     if tuple(table.columns) != METHODS_COLUMNS:
@@ -154,13 +160,15 @@ def read_methods(run: Path) -> pd.DataFrame:
     return table
 
 
-def read_changes(run: Path) -> pd.DataFrame:
+def read_changes(run: Folder) -> pd.DataFrame:
     """``changes.csv``; empty where no two models with the same heads were compared. Raises `RequestError` if it is
     damaged."""
     if not (run / "changes.csv").is_file():
         return pd.DataFrame(columns=np.array(changes_columns(False)))
     try:
-        table = pd.read_csv(run / "changes.csv", keep_default_na=False, na_values={name: [""] for name in _MEASURED})
+        table = pd.read_csv(
+            _read(run / "changes.csv"), keep_default_na=False, na_values={name: [""] for name in _MEASURED}
+        )
     except (OSError, ValueError) as error:
         raise RequestError("run", run, f"its changes.csv cannot be read ({type(error).__name__})") from None
     if list(table.columns) not in (changes_columns(False), changes_columns(True)):
@@ -168,14 +176,14 @@ def read_changes(run: Path) -> pd.DataFrame:
     return table
 
 
-def read_parts(run: Path, name: str) -> pd.DataFrame:
+def read_parts(run: Folder, name: str) -> pd.DataFrame:
     """``parts.csv`` or ``part_heads.csv``; empty where nothing was traced. Raises `RequestError` if it is damaged."""
     columns = PARTS_COLUMNS if name == "parts" else PART_HEADS_COLUMNS
     empty = {each: [""] for each in columns if each not in ("measure", "part", "over")}  # a part may be called "nan"
     if not (run / f"{name}.csv").is_file():
         return pd.DataFrame(columns=np.array(columns))
     try:
-        table = pd.read_csv(run / f"{name}.csv", dtype={"part": str}, keep_default_na=False, na_values=empty)
+        table = pd.read_csv(_read(run / f"{name}.csv"), dtype={"part": str}, keep_default_na=False, na_values=empty)
     except (OSError, ValueError) as error:
         raise RequestError("run", run, f"its {name}.csv cannot be read ({type(error).__name__})") from None
     if tuple(table.columns) != columns:

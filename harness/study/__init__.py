@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from harness.config import RequestError, RunSpec
 from harness.execute import Chain, Progress, Stage, UnitsLost, crew_of, run_stage
 from harness.faithfulness.heads import with_top_head
 from harness.results import manifest, open_run, store, tables
+from harness.results.objects import Folder, folder_at
 from harness.results.store import StageFolder
 from harness.study.folder import check_resume, check_same, differences, new_folder, plain
 from harness.study.folder import saved_spec as saved_spec
@@ -38,7 +38,7 @@ from harness.views.draw import draw
 Say = Callable[[str], None]
 
 
-def run(runner: str, spec: RunSpec, place: Place, progress: Progress, say: Say = lambda _: None) -> Path | None:
+def run(runner: str, spec: RunSpec, place: Place, progress: Progress, say: Say = lambda _: None) -> Folder | None:
     """Run `runner` (see `harness.study.request.PARTS`) and give its directory; `None` if it was to be a dry run.
 
     `say` is told what the run will cost before it begins. Raises `RequestError` before anything is written.
@@ -46,11 +46,11 @@ def run(runner: str, spec: RunSpec, place: Place, progress: Progress, say: Say =
     started = time.time()
     check_names(runner, spec)
     if place.resume:
-        check_resume(runner, spec, Path(place.resume))
+        check_resume(runner, spec, folder_at(place.resume))
     work = prepare(runner, spec)
     work.started = started
     cost = forecast(work, place)
-    folder = None if place.dry_run else Path(place.resume) if place.resume else new_folder(work, place)
+    folder = None if place.dry_run else folder_at(place.resume) if place.resume else new_folder(work, place)
     for line in cost:
         say(line)
     if folder is None:
@@ -67,7 +67,7 @@ def run(runner: str, spec: RunSpec, place: Place, progress: Progress, say: Say =
     return folder
 
 
-def _carry_out(work: Work, folder: Path, progress: Progress, say: Say) -> None:
+def _carry_out(work: Work, folder: Folder, progress: Progress, say: Say) -> None:
     """From the spec to the status ``complete``, in a directory that is ours."""
     store.write_text(folder / "spec.yaml", yaml.safe_dump(plain(work.spec), sort_keys=False, allow_unicode=True))
     write_manifest(work, folder, "running")
@@ -81,7 +81,7 @@ def _carry_out(work: Work, folder: Path, progress: Progress, say: Say) -> None:
     write_manifest(work, folder, "complete")
 
 
-def _computed(work: Work, folder: Path, progress: Progress, say: Say) -> xr.Dataset:
+def _computed(work: Work, folder: Folder, progress: Progress, say: Say) -> xr.Dataset:
     """What the prompts are and all stages found. Raises `UnitsLost` once all is done that can be."""
     data, lost = _asked(work), list[UnitsLost]()
     build = partial(_built, work.runner, work.spec, _identity(work))
@@ -116,7 +116,7 @@ def _identity(work: Work) -> dict[str, Any]:
     return {"weights": work.model.identity["weights"], "prompts": work.prompts.sha256}
 
 
-def _write_results(work: Work, folder: Path, data: xr.Dataset) -> None:
+def _write_results(work: Work, folder: Folder, data: xr.Dataset) -> None:
     """Arrays, tables and pictures, from what the stages found."""
     work.checks = checks_of(data)
     if work.has_rollout:
@@ -146,7 +146,7 @@ def _asked(work: Work) -> xr.Dataset:
     return data.merge(named_apart(other.prompts.dataset().drop_dims("tag", errors="ignore"), other.how))
 
 
-def _compared(data: xr.Dataset, work: Work, other: Other, folder: Path) -> xr.Dataset:
+def _compared(data: xr.Dataset, work: Work, other: Other, folder: Folder) -> xr.Dataset:
     """The arrays with what changed from one model to the other; ``roles.csv``, and ``changes.csv`` where the two have
     the same heads."""
     wider = with_changes(data, work.spec.compare, work.model.kind == "decoder")
@@ -172,7 +172,7 @@ def _with_agreement(data: xr.Dataset, spec: RunSpec) -> xr.Dataset:
     return wider.assign(agreement=faithfulness.agreement(wider, asked.top, asked.level))
 
 
-def _write_methods(data: xr.Dataset, work: Work, folder: Path) -> None:
+def _write_methods(data: xr.Dataset, work: Work, folder: Folder) -> None:
     """What is claimed of the methods, and (where they are what is asked) of each two of them."""
     asked = (data, work.spec.attribution, work.spec.stats)
     tables.write(folder, "methods", faithfulness.methods_table(*asked))

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -11,6 +10,7 @@ import yaml
 from harness import config
 from harness.config import Place, RequestError, RunSpec
 from harness.results import manifest, store
+from harness.results.objects import Folder, folder_at
 from harness.study.request import Work
 
 #: What of the environment computes the numbers.
@@ -28,7 +28,7 @@ def plain(spec: RunSpec) -> dict[str, Any]:
     return bare(asdict(spec))
 
 
-def saved_spec(folder: Path, key: str = "resume") -> RunSpec:
+def saved_spec(folder: Folder, key: str = "resume") -> RunSpec:
     """The spec that a run directory was made from."""
     try:
         values = yaml.safe_load((folder / "spec.yaml").read_text(encoding="utf-8"))
@@ -41,12 +41,12 @@ def saved_spec(folder: Path, key: str = "resume") -> RunSpec:
         raise RequestError(key, folder, f"its spec.yaml is damaged ({error})") from None
 
 
-def new_folder(work: Work, place: Place) -> Path:
+def new_folder(work: Work, place: Place) -> Folder:
     """``run``, if it is empty, or ``store/runner/date-time-hash``; a second run within a second gets a number."""
     if place.run:
-        return store.make_folder(Path(place.run))
+        return store.make_folder(folder_at(place.run))
     stamp = datetime.fromtimestamp(work.started, UTC).strftime("%Y%m%d-%H%M%S")
-    name = Path(place.store) / work.runner / f"{stamp}-{config.spec_hash(work.runner, work.spec)}"
+    name = folder_at(place.store) / work.runner / f"{stamp}-{config.spec_hash(work.runner, work.spec)}"
     candidate, taken = name, 0
     while not store.make_new_folder(candidate):
         taken += 1
@@ -54,7 +54,7 @@ def new_folder(work: Work, place: Place) -> Path:
     return candidate
 
 
-def check_resume(runner: str, spec: RunSpec, folder: Path) -> None:
+def check_resume(runner: str, spec: RunSpec, folder: Folder) -> None:
     """Refuse to go on with a run that is complete, of another runner, or was asked otherwise."""
     if not folder.is_dir():
         raise RequestError("resume", folder, "there is no such directory")
@@ -91,7 +91,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return found
 
 
-def check_same(work: Work, folder: Path) -> None:
+def check_same(work: Work, folder: Folder) -> None:
     """A resumed run goes on with the weights and prompts, the code and the packages it was begun with."""
     if not manifest.begun(folder):
         return

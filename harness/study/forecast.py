@@ -3,7 +3,6 @@
 import shutil
 import time
 from math import inf
-from pathlib import Path
 
 import torch
 
@@ -12,6 +11,7 @@ from harness.attention import CacheStage
 from harness.compare.stage import OtherStage
 from harness.config import Place, RequestError
 from harness.faithfulness.stage import AttributionStage
+from harness.results.objects import Folder, ObjectPath, folder_at
 from harness.study.request import Ablating, Work
 from harness.sweep import SweepStage, alike
 from harness.trace.stage import TraceStage
@@ -49,7 +49,7 @@ def _unasked(name: str, work: Work) -> str:
 def _kept(stage: CacheStage, place: Place) -> str:
     """How much room the cached arrays take, checked against what is free."""
     size, kinds = _COPIES * stage.n_bytes(), ", ".join(("pattern", *stage.also))
-    there, free = _room(Path(place.resume or place.run or place.store).absolute())
+    there, free = _room(folder_at(place.resume or place.run or place.store).absolute())
     if size > free:
         raise RequestError(
             "cache.also" if stage.also else "store",
@@ -60,8 +60,11 @@ def _kept(stage: CacheStage, place: Place) -> str:
     return f"{len(stage.prompts)} prompts, up to {_gigabytes(size)} on disk ({kinds})"
 
 
-def _room(folder: Path) -> tuple[Path, float]:
-    """The nearest folder that is there, and how much it can hold; a place that cannot be is refused elsewhere."""
+def _room(folder: Folder) -> tuple[Folder, float]:
+    """The nearest folder that is there, and how much it can hold; a place that cannot be is refused elsewhere.
+    An object store holds what is paid for."""
+    if isinstance(folder, ObjectPath):
+        return folder, inf
     try:
         there = next(parent for parent in (folder, *folder.parents) if parent.exists())
         usage = shutil.disk_usage(there)

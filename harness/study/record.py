@@ -4,7 +4,6 @@ import json
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -12,6 +11,7 @@ import xarray as xr
 from harness import config
 from harness.models import Model
 from harness.results import manifest, store
+from harness.results.objects import Folder
 from harness.study.request import Work
 from harness.sweep import alike, tolerance
 
@@ -45,7 +45,7 @@ def _identity(model: Model) -> dict[str, Any]:
     return {"name": model.name, "source": model.spec.source, **asdict(model.shape), **model.identity}
 
 
-def write_manifest(work: Work, folder: Path, status: str, error: str | None = None) -> None:
+def write_manifest(work: Work, folder: Folder, status: str, error: str | None = None) -> None:
     """``manifest.json`` as of now."""
     import torch
 

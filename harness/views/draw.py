@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 
 from harness.config import ShowSpec
 from harness.results import Run
+from harness.results.objects import Folder
 from harness.views.choose import asked_prompts, first_head
 from harness.views.figures import LOOKS, pictures, write_figures
 from harness.views.figures.words import saliency_figure
@@ -13,13 +13,13 @@ from harness.views.report import write_report
 from harness.views.saliency import saliency
 
 
-def draw_views(run: Run, views: Sequence[str], show: ShowSpec) -> list[Path]:
+def draw_views(run: Run, views: Sequence[str], show: ShowSpec) -> list[Folder]:
     """The pages that are asked for, each with its figures: ``report``, ``saliency``."""
     makers = {"report": draw, "saliency": draw_saliency}
     return [makers[view](run, show) for view in views]
 
 
-def draw_saliency(run: Run, show: ShowSpec) -> Path:
+def draw_saliency(run: Run, show: ShowSpec) -> Folder:
     """``saliency.html`` and its figure, of the prompts that `show` names, by the attention of its first head or by the
     run's own attributions; gives the page."""
     prompts, head = list(show.prompts) or None, next(iter(show.heads), None)
@@ -27,7 +27,7 @@ def draw_saliency(run: Run, show: ShowSpec) -> Path:
     return saliency(run, prompts=prompts, head=head).save(run.path / "saliency.html")
 
 
-def draw(run: Run, show: ShowSpec | None = None) -> Path:
+def draw(run: Run, show: ShowSpec | None = None) -> Folder:
     """``figures/`` and ``report.html`` of a saved run; gives the report. `show` says what it opens with."""
     shown = _opening(run, show)
     drawn = pictures(shown)
@@ -36,7 +36,7 @@ def draw(run: Run, show: ShowSpec | None = None) -> Path:
     return write_report(shown, run.path / "report.html", drawn)
 
 
-def draw_for_paper(run: Run, show: ShowSpec | None = None) -> list[Path]:
+def draw_for_paper(run: Run, show: ShowSpec | None = None) -> list[Folder]:
     """``figures/paper/``: the figures as wide as the column of a paper; gives their paths."""
     return write_figures(_opening(run, show), run.path / "figures" / "paper", LOOKS["paper"])
 

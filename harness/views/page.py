@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from string import Template
 
+from harness.results.objects import Folder, folder_at
 from harness.views.circuitsvis import bundle
 from harness.views.pack import pack_text
 from harness.views.text import json_block, markup
@@ -36,9 +36,9 @@ class View:
 
         return shown(self)
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Folder) -> Folder:
         """Write the page to a file; returns its path."""
-        path = Path(path)
+        path = folder_at(path)
         path.write_text(self.html, encoding="utf-8")
         return path
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.findings import Finding, effects, findings, in_words
 from harness.findings.changes import other_name
 from harness.findings.reading import by_lead, kind_of, lead_metric, level_of, tested
 from harness.questions import asked
+from harness.results.objects import Folder, folder_at
 from harness.views import parts, tables
 from harness.views.choose import asked_prompts, choose, first_head
 from harness.views.figures import Picture, pictures
@@ -109,12 +109,12 @@ class Section:
         return f'<section id="{self.anchor}" aria-labelledby="{self.anchor}-title">\n{heading}\n{self.body}\n</section>'
 
 
-def write_report(run: "Run", path: str | Path, drawn: Sequence[Picture] | None = None) -> Path:
+def write_report(run: "Run", path: str | Folder, drawn: Sequence[Picture] | None = None) -> Folder:
     """Write the run's report to ``path`` as one file that opens anywhere, offline; returns the path.
 
     ``drawn`` are the run's figures, if they were drawn before.
     """
-    path = Path(path)
+    path = folder_at(path)
     path.write_text(report(run, drawn), encoding="utf-8")
     return path
 

@@ -5,12 +5,12 @@ in `_drawn`.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
 from harness.findings.reading import by_lead, roles_of
+from harness.results.objects import Folder, folder_at
 from harness.views.choose import asked_prompts
 from harness.views.figures import changes
 from harness.views.figures.base import LOOKS, Look, Picture, as_picture
@@ -43,9 +43,9 @@ def pictures(run: "Run", look: Look = LOOKS["screen"]) -> list[Picture]:
     return [as_picture(name, part, label, figure, look) for name, part, label, figure in _drawn(run, look)]
 
 
-def write_figures(run: "Run", folder: str | Path, look: Look = LOOKS["screen"]) -> list[Path]:
+def write_figures(run: "Run", folder: str | Folder, look: Look = LOOKS["screen"]) -> list[Folder]:
     """Write every figure the run has data for as SVG and PNG into ``folder``; returns the paths."""
-    return [path for picture in pictures(run, look) for path in picture.write(Path(folder))]
+    return [path for picture in pictures(run, look) for path in picture.write(folder_at(folder))]
 
 
 def _drawn(run: "Run", look: Look) -> Iterator[tuple[str, str, str, Figure]]:

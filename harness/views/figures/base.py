@@ -5,7 +5,6 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -16,6 +15,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from harness.findings.reading import sense, units
+from harness.results.objects import Folder
 from harness.views.glyphs import families
 from harness.views.text import visible
 
@@ -61,7 +61,7 @@ class Picture:
     svg: bytes
     png: bytes
 
-    def write(self, folder: Path) -> list[Path]:
+    def write(self, folder: Folder) -> list[Folder]:
         """Both files into the folder, which is made; returns their paths."""
         folder.mkdir(parents=True, exist_ok=True)
         files = {folder / f"{self.name}.svg": self.svg, folder / f"{self.name}.png": self.png}
