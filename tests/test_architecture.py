@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,9 @@ def test_the_readmes_map_names_every_room_and_runner():
         assert f"`{name}" in readme, f"the README's map lacks {name}"
     for path in (ROOT / "experiments").glob("[a-z]*.py"):
         assert f"`{path.stem}`" in readme, f"the README lacks the runner {path.stem}"
+
+
+def test_every_room_is_packaged():
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    rooms = {".".join(path.parent.relative_to(ROOT).parts) for path in FILES if path.name == "__init__.py"}
+    assert {*named} - {"harness.conf"} == rooms
