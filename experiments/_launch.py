@@ -23,7 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness import config
+from harness import config, metrics
 from harness.config import RequestError
 
 if TYPE_CHECKING:
@@ -246,6 +246,7 @@ def _run(runner: str, values: dict[str, Any]) -> "Folder | None":
             raise RequestError(key, values[key], f"there is no such key; {config.near(key, known)}")
     where = config.parse(config.Place, {key: values.pop(key) for key in PLACE if key in values})
     asked = config.parse(config.RunSpec, values)
+    metrics.check_names(asked.metrics)  # before waiting for torch
 
     from harness import study
     from harness.results.objects import folder_at

@@ -22,10 +22,11 @@ def render(values: dict[str, Any]) -> "Folder":
     """The views of the run that are asked for, into its directory, which is given back."""
     asked = config.parse(config.RenderSpec, values)
     from harness.results import open_run, verify
-    from harness.views.draw import draw_for_paper, draw_views
 
     run = open_run(asked.run)
     verify(asked.run)
+    from harness.views.draw import draw_for_paper, draw_views  # not before: what is no run is found without waiting
+
     if asked.figures == "paper":
         draw_for_paper(run, asked.show)
     else:

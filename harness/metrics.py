@@ -199,6 +199,13 @@ def choose(asked: str | Function | Iterable[str | Function], prompts: "Prompts")
     return names
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Refuse a name that no metric has, whatever the model and the prompts."""
+    for name in names:
+        if name not in (*METRICS, "auto"):
+            raise RequestError("metrics", name, near(name, (*METRICS, "auto")))
+
+
 def _lacking(metric: Metric, prompts: "Prompts") -> str:
     """What a metric needs and does not get; empty if nothing."""
     if metric.of not in _GIVES.get(prompts.kind, ("distribution",)):

@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness import study
 from harness.config import Place, RequestError
-from harness.execute import Progress
 from harness.hooks import Head
 from harness.results import manifest, open_run, store, tables
 from harness.results.objects import Folder, folder_at
@@ -62,7 +60,9 @@ class Reproduction:
         return not self.moved
 
 
-def reproduce(saved: str | Folder, where: str, progress: Progress, say: Callable[[str], None]) -> Reproduction:
+def reproduce(
+    saved: str | Folder, where: str, progress: Callable[[str, int, int], None], say: Callable[[str], None]
+) -> Reproduction:
     """Run the spec of a saved run again, into the store `where`, and compare.
 
     A reference without arrays (spec, manifest and ``heads.csv``) is compared by its table. Raises `RequestError` for a
@@ -71,7 +71,10 @@ def reproduce(saved: str | Folder, where: str, progress: Progress, say: Callable
     folder = folder_at(saved)
     if not folder.is_dir():
         raise RequestError("run", saved, "there is no such directory")
-    record, spec = manifest.read_manifest(folder), study.saved_spec(folder, "run")
+    record = manifest.read_manifest(folder)
+    from harness import study  # a directory that is no run is found without waiting for torch
+
+    spec = study.saved_spec(folder, "run")
     if record["status"] != "complete":
         raise RequestError("run", saved, f"this run is {record['status']}, not complete: there is nothing to compare")
     table = tables.read_heads(folder)

@@ -5,10 +5,14 @@ The tables of `tests/test_contract.py` and `tests/test_prompt_files.py` hold oth
 
 import functools
 import json
+import os
 import shlex
 import shutil
 import socket
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -612,3 +616,44 @@ def test_a_wrong_request_leaves_a_finished_run_as_it_was(command, finished, tmp_
     err = refused(command, (runner, *arguments.replace("{run}", str(run)).split()))
     assert err.startswith(says.replace("{run}", str(run)))
     assert tree(run) == before
+
+
+# --- how long it takes to say no --------------------------------------------------------------------------------
+
+#: One of each kind that needs no model to be found wrong.
+AT_ONCE = [
+    "study heads=[L0H0 model=random",
+    "study model=nope",
+    "study sotre=x",
+    "study stats.confidence=95",
+    "study run=gs://bucket/run",
+    "ablate_heads metrics=[los]",
+    "cache_attention cache.dtype=bfloat16",
+    "compare_attributions attribution.special=maybe",
+    "profile_heads roles.threshold=2",
+    "trace_context prompts.n=x",
+    "compare_models other.name=nope",
+    "render run=nowhere",
+    "reproduce run=nowhere",
+    "list where.status=gone",
+    "benchmark rounds=0",
+]
+
+
+@pytest.mark.parametrize("line", AT_ONCE)
+def test_a_fresh_process_says_no_within_two_seconds_of_processor_time(tmp_path, line):
+    """Processor time, of itself and its children: how long that takes to pass goes by who else is at work."""
+    runner, *arguments = line.split()
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(root), "HARNESS_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", f"experiments.{runner}", *arguments]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        out, err = process.stdout.read(), process.stderr.read()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert (process.returncode, out) == (2, ""), err
+    assert err.count("\n") == 1
+    assert used.ru_utime + used.ru_stime < 2
+    assert list(tmp_path.iterdir()) == []

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from harness import ablation, attribution, compare, config, questions, stats, sweep
+from harness import ablation, attribution, compare, metrics, questions, stats, sweep
 from harness.attention import CacheStage
 from harness.compare.stage import OtherStage
 from harness.config import RequestError, RunSpec
 from harness.execute import Chain, Stage
 from harness.faithfulness.stage import AttributionStage
-from harness.metrics import METRICS, choose
+from harness.metrics import choose
 from harness.models import Model, load_model
 from harness.prompts import Prompts, load_prompts
 from harness.roles.sets import RoleSetsStage
@@ -90,9 +90,7 @@ def parts_of(runner: str, spec: RunSpec) -> tuple[str, ...]:
 def check_names(runner: str, spec: RunSpec) -> None:
     """What can be found wrong without a model: names of metrics, and the question."""
     parts_of(runner, spec)
-    for name in spec.metrics:
-        if name not in (*METRICS, "auto"):
-            raise RequestError("metrics", name, config.near(name, (*METRICS, "auto")))
+    metrics.check_names(spec.metrics)
 
 
 def prepare(runner: str, spec: RunSpec) -> Work:
@@ -156,16 +154,16 @@ def _add_other(work: Work) -> None:
 def _sweeps(spec: RunSpec, model: Model, prompts: Prompts) -> Sequence[Stage | Chain]:
     """The stages that ablate."""
     made, positions = ablation.build(spec.ablation, model, prompts)
-    metrics, heads = choose(spec.metrics, prompts), list(spec.heads)
-    return sweep.stages(model, prompts, spec.sweep, heads, metrics, made, positions, spec.seed)
+    measured, heads = choose(spec.metrics, prompts), list(spec.heads)
+    return sweep.stages(model, prompts, spec.sweep, heads, measured, made, positions, spec.seed)
 
 
 def _role_sets(spec: RunSpec, model: Model, prompts: Prompts) -> RoleSetsStage:
     """The stage that ablates the heads of each role together."""
     made, positions = ablation.build(spec.ablation, model, prompts)
-    metrics, heads = choose(spec.metrics, prompts), sweep.groups(model, list(spec.heads))
+    measured, heads = choose(spec.metrics, prompts), sweep.groups(model, list(spec.heads))
     memory = spec.sweep.memory
-    swept = SweepStage(model, prompts, heads, metrics, made, positions, kind="set", memory=memory, seed=spec.seed)
+    swept = SweepStage(model, prompts, heads, measured, made, positions, kind="set", memory=memory, seed=spec.seed)
     return RoleSetsStage(swept, spec.roles.sets, spec.roles.seed)
 
 
