@@ -249,7 +249,8 @@ def test_two_workers_write_straight_to_the_store(bucket, alone):
     spec = asked(execute={"name": "local", "workers": 2})
     run = study.run("ablate_heads", spec, study.Place(bucket), watch, lambda _: None)
     same(run, alone)
-    assert {"stages/sweep/plan.json", "stages/sweep/units/00000.unit"} <= seen[-1]
+    assert "stages/sweep/plan.json" in seen[-1]
+    assert any(name.startswith("stages/sweep/units/") for name in seen[-1])
 
 
 class Stopped(BaseException):

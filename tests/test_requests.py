@@ -176,7 +176,7 @@ KEYS = [
         "ablation.positions=each: sweep one kind at each position",
     ),
     ((*ABLATE, "sweep.memory=inf"), "sweep.memory=inf: input should be a finite number"),
-    ((*ABLATE, "sweep.metod=fast"), "sweep.metod=fast: there is no such key; known: kind"),
+    ((*ABLATE, "sweep.metod=fast"), "sweep.metod=fast: there is no such key; did you mean 'method'? known: kind"),
     (
         (*ABLATE, "ablation=resample", "ablation.draws=0"),
         "ablation.draws=0: input should be greater than or equal to 1",
@@ -517,7 +517,7 @@ def test_a_hub_model_without_a_network_is_refused_at_once(monkeypatch, command):
     started = time.monotonic()
     err = refused(command, ("study", "model=hub", "model.id=nobody/no-such-model", "model.revision=v2"))
     assert time.monotonic() - started < 20
-    assert err.startswith("model.id=nobody/no-such-model: it is not cached and the hub does not answer; where there")
+    assert err.startswith("model.id=nobody/no-such-model: it is not cached and the hub does not answer (")
     assert err.endswith("run: hf download nobody/no-such-model --revision v2")
 
 
