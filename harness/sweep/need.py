@@ -46,7 +46,7 @@ def by_role(done: xr.Dataset | None, heads: Iterable[Head]) -> dict[str, list[He
     """The heads that have each role, the highest score first; roles that none has are left out. Raises `RequestError`
     where roles were not looked for."""
     if done is None or "role_given" not in done:
-        raise RequestError("sweep", "roles", "no stage of this run looked for roles")
+        raise RequestError("sweep.pairs", "role", "nobody has looked for roles here; say effect, or list pairs")
     found = {}
     for role in map(str, done["role"].values):
         given, score = (done[name].sel(role=role) for name in ("role_given", "role_score"))

@@ -190,15 +190,16 @@ class SweepStage:
         cut = plan["batches"]
         clean = gathered(cut, [unit["clean"][..., None] for unit in units])[..., 0]
         ablated = gathered(cut, [unit["ablated"] for unit in units])
-        effect = ablated - clean[:, :, None, None]
+        kept = self.laid_out(ablated[..., 0]) if self.kind == "single" and self.positions != "each" else None
+        effect = np.subtract(ablated, clean[:, :, None, None], out=ablated)  # in place: a large run has room for one
         found: dict[str, xr.DataArray] = {}
         if self.positions == "each":
-            real = np.arange(ablated.shape[-1]) < self.prompts.length[:, None]
+            real = np.arange(effect.shape[-1]) < self.prompts.length[:, None]
             found["position_effect"] = self.laid_out(np.where(real[None, :, None], effect, np.nan))
         else:
             found[EFFECT[self.kind]] = self.laid_out(effect[..., 0])
-        if self.kind == "single" and self.positions != "each":
-            found["ablated"] = self.laid_out(ablated[..., 0])
+        if kept is not None:
+            found["ablated"] = kept
         if plan["direct"]:
             found["direct"] = self.laid_out(gathered(cut, [unit["direct"] for unit in units]))
         if plan["null"]:
