@@ -10,12 +10,11 @@ from functools import partial
 from pathlib import Path
 
 import crews
-import numpy as np
 import pytest
 import xarray as xr
 from crews import Numbers, Simulated, Sums
+from runs import same
 
-import harness
 from harness import study
 from harness.config import RayExecute, RequestError, RunSpec, parse
 from harness.execute import UnitsLost, run_stage
@@ -34,15 +33,6 @@ pytestmark = pytest.mark.xdist_group("execute")
 def asked(**changes):
     values = {"model": {"name": "random", "source": "random"}, "prompts": {"name": "ioi", "n": 12}, **changes}
     return parse(RunSpec, values)
-
-
-def same(run, other):
-    """Bit for bit, and with the same notes."""
-    one, two = harness.open_run(run).data, harness.open_run(other).data
-    assert set(one) == set(two)
-    for name, array in one.items():
-        np.testing.assert_array_equal(array.values, two[name].values)
-        assert array.attrs == two[name].attrs
 
 
 # --- who gets which unit ----------------------------------------------------------------------------------------

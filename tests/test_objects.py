@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from runs import same
 
 import harness
 from harness import study
@@ -57,15 +58,6 @@ def bucket(server, monkeypatch, request):
 def alone(tmp_path_factory):
     """The same sweep on a disk, in one process."""
     return study.run("ablate_heads", asked(), study.Place(str(tmp_path_factory.mktemp("alone"))), lambda *_: None)
-
-
-def same(run, other):
-    """Bit for bit, and with the same notes."""
-    one, two = harness.open_run(run).data, harness.open_run(other).data
-    assert set(one) == set(two)
-    for name, array in one.items():
-        np.testing.assert_array_equal(array.values, two[name].values)
-        assert array.attrs == two[name].attrs
 
 
 def names(folder):
@@ -242,15 +234,14 @@ def test_two_workers_write_straight_to_the_store(bucket, alone):
     seen = []
 
     def watch(stage, there, total):
-        if stage == "sweep" and there:
-            (folder,) = folder_at(f"{bucket}/ablate_heads").iterdir()
-            seen.append({name for name in names(folder) if name.startswith("stages/sweep/")})
+        if stage == "sweep" and there < total:
+            seen.append({name for name in names(folder_at(f"{bucket}/workers")) if name.startswith("stages/sweep/")})
 
     spec = asked(execute={"name": "local", "workers": 2})
-    run = study.run("ablate_heads", spec, study.Place(bucket), watch, lambda _: None)
+    run = study.run("ablate_heads", spec, study.Place(run=f"{bucket}/workers"), watch, lambda _: None)
     same(run, alone)
-    assert "stages/sweep/plan.json" in seen[-1]
-    assert any(name.startswith("stages/sweep/units/") for name in seen[-1])
+    assert "stages/sweep/plan.json" in seen[0]
+    assert all(any(name.startswith("stages/sweep/units/") for name in later) for later in seen[1:])
 
 
 class Stopped(BaseException):
