@@ -56,7 +56,7 @@ def test_with_workers_that_die_and_join_no_unit_is_lost():
 
 
 DRIVER = """
-import resource, sys
+import sys
 import numpy as np
 import torch  # a driver has it, for its plan
 from transformer_lens.model_bridge import TransformerBridge
@@ -64,13 +64,14 @@ sys.path[:0] = [sys.argv[2], sys.argv[2] + "/tests"]
 from pathlib import Path
 from crews import Many, Writing
 from harness.execute import run_stage
+from harness.results.manifest import peak_memory_gb
 from harness.results.store import StageFolder
 
 stage, folder = Many(10_000, 1_000), StageFolder(Path(sys.argv[1]) / "stages/many")
 data = run_stage(stage, folder, lambda *_: None, None, Writing(stage, folder), print)
 assert data.effect.shape == (1, 10_000, 1_000)
 assert float(data.effect[0, 4321, 123]) == stage.value(4321, 123)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(peak_memory_gb())
 """
 
 
@@ -78,4 +79,4 @@ def test_the_driver_of_10000_prompts_and_1000_heads_stays_under_1_gb(tmp_path):
     command = [sys.executable, "-c", DRIVER, str(tmp_path), str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[-1]) < 1000
+    assert 0.4 < float(done.stdout.split()[-1]) < 1

@@ -86,8 +86,6 @@ def _first_mistake(error: ValidationError, kind: Any, prefix: str, values: Any) 
         path = path[:-1]  # one word was made a list of one
     key = prefix + ".".join(path)
     match first["type"]:
-        case "value_error" if isinstance(first["ctx"]["error"], RequestError):
-            return first["ctx"]["error"]
         case "dataclass_type" | "model_attributes_type":
             return RequestError(key, first["input"], f"this is a section: write {key}.KEY=value; {near('', inside)}")
         case "unexpected_keyword_argument":

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 
-class RequestError(ValueError):
-    """The request is wrong: which key, what was given, and what would be right. One line; exit code 2.
+class RequestError(Exception):
+    """The request is wrong: which key, what was given, and what would be right. One line; exit code 2. Not a
+    `ValueError`: what cannot be had must never pass for what is damaged.
 
     Shown as ``key=value: remedy``.
     """

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -54,7 +55,7 @@ class Processes:
             taken = {hand.place for hand in self._hands.values()}
             place = next(place for place in range(self._n) if place not in taken)
             gpu = place % self._gpus if self._gpus else None
-            process = self._context.Process(target=_serve, args=(there, gpu, *self._asked), daemon=True)
+            process = self._context.Process(target=_serve, args=(there, gpu, dict(os.environ), *self._asked), daemon=True)
             process.start()
             there.close()
             self._hands[self._next] = _Hand(process, here, place)
@@ -109,8 +110,13 @@ class Processes:
         self._hands.clear()
 
 
-def _serve(line: Connection, gpu: int | None, build: Build, run: Folder, threads: int) -> None:
-    """A worker's life: say when it is ready, then a unit for each that is asked, until nobody asks."""
+def _serve(
+    line: Connection, gpu: int | None, environment: Mapping[str, str], build: Build, run: Folder, threads: int
+) -> None:
+    """A worker's life: say when it is ready, then a unit for each that is asked, until nobody asks. The server it is
+    forked from has the environment of the first who asked; the keys to a store may have come since."""
+    os.environ.clear()
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who asked is told, and ends it
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_leave_with, args=(multiprocessing.parent_process(),), daemon=True).start()

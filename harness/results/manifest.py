@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,12 @@ def code_digest() -> str:
 
 
 def peak_memory_gb() -> float:
-    """The largest resident size of this process so far, in GB."""
+    """The largest resident size of this process so far, in GB; not that of the process it was forked from, which
+    `getrusage` counts on Linux."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return round(int(line.split()[1]) * 1024 / 1e9, 3)
     unit = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 3)
 
