@@ -8,7 +8,8 @@ slice and everywhere else, bit for bit.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -107,9 +108,13 @@ class Check:
 def editing(model: Model, edits: Mapping[Site, Sequence[Edit]], check: Check) -> Iterator[None]:
     """Replace z by site while the context lasts, and verify at W_O that it was replaced."""
     with ExitStack() as stack:
+        watches = []
         for site, todo in edits.items():
             way = _mlp_edited if site.part == "mlp" else _z_edited
-            stack.enter_context(way(model, site, todo, check))
+            handle, watch = way(model, site, partial(_edited, site=site, edits=todo, check=check), check, len(todo))
+            stack.callback(handle.remove)
+            watches.append(watch)
+        stack.enter_context(model.bridge.hooks(fwd_hooks=watches))  # all at once: each call goes through every module
         yield
     if check.pending:
         raise InterventionFailed(f"{', '.join(map(str, check.pending))}: hook_z fired but W_O never ran")
@@ -131,31 +136,22 @@ def _edited(z: Z, site: Site, edits: Sequence[Edit], check: Check) -> Z:
     return edited
 
 
-@contextmanager
-def _z_edited(model: Model, site: Site, edits: Sequence[Edit], check: Check) -> Iterator[None]:
+#: A torch hook that is set, and a hook point's name with what is to be called there.
+Hooked = tuple[Any, tuple[str, Callable[..., Any]]]
+
+
+def _z_edited(model: Model, site: Site, edited: Callable[[Z], Z], check: Check, n: int) -> Hooked:
     """Edited by TransformerLens, verified below it: by a plain torch hook on the output projection itself."""
     projection = hooks.output_projection(model.bridge, site)
-    handle = projection.register_forward_pre_hook(lambda _, args: check.meet(site, args[0], len(edits)))
-    replace = (hooks.hook_name("z", site), lambda z, hook: _edited(z, site, edits, check))
-    try:
-        with model.bridge.hooks(fwd_hooks=[replace]):
-            yield
-    finally:
-        handle.remove()
+    handle = projection.register_forward_pre_hook(lambda _, args: check.meet(site, args[0], n))
+    return handle, (hooks.hook_name("z", site), lambda z, hook: edited(z))
 
 
-@contextmanager
-def _mlp_edited(model: Model, site: Site, edits: Sequence[Edit], check: Check) -> Iterator[None]:
+def _mlp_edited(model: Model, site: Site, edited: Callable[[Z], Z], check: Check, n: int) -> Hooked:
     """The other way round: edited by a plain torch hook, verified by TransformerLens's hook point after it."""
-    handle = hooks.mlp_output(model.bridge, site).register_forward_hook(
-        lambda _, args, out: _edited(out.unsqueeze(2), site, edits, check).squeeze(2)
-    )
-    look = (hooks.mlp_hook_name(site), lambda out, hook: check.meet(site, out, len(edits)))
-    try:
-        with model.bridge.hooks(fwd_hooks=[look]):
-            yield
-    finally:
-        handle.remove()
+    written = hooks.mlp_output(model.bridge, site)
+    handle = written.register_forward_hook(lambda _, args, out: edited(out.unsqueeze(2)).squeeze(2))
+    return handle, (hooks.mlp_hook_name(site), lambda out, hook: check.meet(site, out, n))
 
 
 @contextmanager

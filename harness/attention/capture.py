@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -19,6 +20,10 @@ Kind = Literal["pattern", "z", "q", "k", "v", "scores", "resid"]
 
 #: The start of a variable's name, by stack: what a model writes, or a stack alone, has none.
 PREFIX = {"": "", "decoder": "", "encoder": "encoder_", "cross": "cross_"}
+
+
+#: A hook point's name, and what is given the tensor that passes it and the point.
+Watch = tuple[str, Callable[..., None]]
 
 
 class Variable(NamedTuple):
@@ -102,8 +107,14 @@ def activations(
         awaited.discard((each, index))
 
     with ExitStack() as stack:
+        watches: list[Watch] = []
         for each, index in list(awaited):
-            _watch(stack, model, each, index, lambda tensor, at=(each, index): keep(*at, tensor))
+            kept = partial(keep, each, index)
+            if each.kind == "resid":
+                stack.callback(_between_blocks(model, each.stack, index, kept).remove)
+            else:
+                watches += _watches(model, each.kind, Site(index, each.stack), kept)
+        stack.enter_context(model.bridge.hooks(fwd_hooks=watches))  # all at once: each call goes through every module
         model.forward(given)
     if awaited:
         each, index = min(awaited)
@@ -116,14 +127,10 @@ def _n_places(model: Model, each: Variable) -> int:
     return model.shape.stacks[each.stack] + (each.kind == "resid")
 
 
-def _watch(stack: ExitStack, model: Model, each: Variable, index: int, keep: Callable[[Tensor], None]) -> None:
-    """See that `keep` is given this activation when the model runs, while the stack lasts."""
-    if each.kind == "resid":
-        stack.callback(_between_blocks(model, each.stack, index, keep).remove)
-        return
-    site = Site(index, each.stack)
-    names, made = [hooks.hook_name(each.kind, site)], _as_it_is
-    if each.kind == "scores":
+def _watches(model: Model, kind: Kind, site: Site, keep: Callable[[Tensor], None]) -> list[Watch]:
+    """What to hook so that `keep` is given this activation when the model runs."""
+    names, made = [hooks.hook_name(kind, site)], _as_it_is
+    if kind == "scores":
         names, made = before_softmax(model, site)
     seen: dict[str, Tensor] = {}
 
@@ -132,8 +139,7 @@ def _watch(stack: ExitStack, model: Model, each: Variable, index: int, keep: Cal
         if len(seen) == len(names):
             keep(made(*(seen.pop(name) for name in names)))
 
-    watches = [(name, lambda tensor, hook, name=name: look(tensor, hook, name)) for name in names]
-    stack.enter_context(model.bridge.hooks(fwd_hooks=watches))
+    return [(name, partial(look, name=name)) for name in names]
 
 
 def _as_it_is(tensor: Tensor) -> Tensor:
