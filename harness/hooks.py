@@ -214,6 +214,21 @@ def output_projection(bridge: Any, site: Site) -> Any:
     return bridge.get_submodule(f"{_ATTENTION[site.stack].format(site.layer)}.o").original_component
 
 
+def is_linear(module: Any) -> bool:
+    """Whether a torch module is a linear layer, or GPT-2's, which has its weight the other way round."""
+    return type(module).__name__ in ("Linear", "Conv1D")
+
+
+def beside_keys_and_values(bridge: Any) -> list[Any]:
+    """The linear torch modules of the last block but those that make keys and values: what they give at one position
+    no other position reads."""
+    inside, shared = dict[Any, None](), set()
+    for module in blocks(bridge)[-1].modules():
+        inside[getattr(module, "original_component", None)] = None
+        shared |= {getattr(getattr(module, kind, None), "original_component", None) for kind in ("k", "v", "qkv")}
+    return [module for module in inside if is_linear(module) and module not in shared]
+
+
 def has_mlp(bridge: Any, site: Site) -> bool:
     """Whether the layer has one MLP (a mixture of experts has many)."""
     try:

@@ -1,7 +1,7 @@
 """Ways to find what ablating each head does to a metric: two loops of whole forwards, and the sweep by each method.
 
-The loops are what a careful notebook does: the prompts that the sweep batches together, a clean forward, then a whole
-forward for each head, logits of every position, and the metric from them.
+The loops are what a careful notebook does: batches of up to 64 prompts and 1,024 padded tokens, for each a clean
+forward, then a whole forward for each head, logits of every position, and the metric from them.
 """
 
 from collections.abc import Callable, Iterator
@@ -125,7 +125,7 @@ def plain_loop(work: Work) -> Effects:
 @torch.no_grad()
 def _looped(work: Work, forward: Forward) -> Effects:
     found = np.empty((len(work.prompts), work.n_heads))
-    for numbers in batches(work.prompts):
+    for numbers in batches(work.prompts, at_most=64, padding=1):
         batch = work.prompts.take(numbers)
         given = batch.inputs(work.model.device)
         targets = Targets.of(batch, np.arange(len(batch)), work.model.device)

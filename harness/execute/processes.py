@@ -55,7 +55,9 @@ class Processes:
             taken = {hand.place for hand in self._hands.values()}
             place = next(place for place in range(self._n) if place not in taken)
             gpu = place % self._gpus if self._gpus else None
-            process = self._context.Process(target=_serve, args=(there, gpu, dict(os.environ), *self._asked), daemon=True)
+            process = self._context.Process(
+                target=_serve, args=(there, gpu, dict(os.environ), *self._asked), daemon=True
+            )
             process.start()
             there.close()
             self._hands[self._next] = _Hand(process, here, place)

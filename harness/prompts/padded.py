@@ -268,17 +268,18 @@ def _grid(rows: Sequence[Sequence[Any]], fill: Any, dtype: Any, end: int = 0) ->
     return np.array([[*row, *[fill] * (end - len(row))] for row in rows], dtype=dtype)
 
 
-def batches(prompts: Prompts, tokens: int = 1024, at_most: int = 8) -> list[list[int]]:
+def batches(prompts: Prompts, tokens: int = 1024, at_most: int = 8, padding: float = 0.03) -> list[list[int]]:
     """The prompts in batches of work: at most so many prompts and (padded) tokens in each, never none.
 
-    Prompts of like length go together, so that little padding is computed. A masked-LM runs a prompt once for each of
-    its scored positions.
+    Prompts of one length go together, and others with them only where that adds no more than a share of `padding` to
+    the tokens that are computed. A masked-LM runs a prompt once for each of its scored positions.
     """
     made: list[list[int]] = []
     rows = prompts.target.sum(axis=1) if prompts.kind == "masked_lm" else np.ones(len(prompts), dtype=int)
     for prompt in np.argsort(prompts.width, kind="stable").tolist():
         wider = [*made[-1], prompt] if made else []
-        if wider and len(wider) <= at_most and rows[wider].sum() * prompts.width[prompt] <= tokens:
+        padded, real = rows[wider].sum() * prompts.width[prompt], (rows * prompts.width)[wider].sum()
+        if wider and len(wider) <= at_most and padded <= min(tokens, (1 + padding) * real):
             made[-1] = wider
         else:
             made.append([prompt])

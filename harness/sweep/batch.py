@@ -21,16 +21,21 @@ _MOST = 1024
 class Batch:
     """The clean run of some prompts, its metrics, and what interventions make of them.
 
-    With `late` a decoder's rows begin at the first position that is changed; then what z becomes at a position may
-    depend on nothing but the position and z there.
+    Where it is `positionwise`, what z becomes at a position depends on nothing but the position and z there. Then a
+    decoder's rows begin at the first position that is changed, and the last block runs where it is read.
     """
 
     def __init__(
-        self, model: Model, prompts: Prompts, metrics: Sequence[str | Function], check: Check, late: bool = False
+        self,
+        model: Model,
+        prompts: Prompts,
+        metrics: Sequence[str | Function],
+        check: Check,
+        positionwise: bool = False,
     ):
         self.model, self.metrics, self.check = model, metrics, check
-        self.late = late and model.kind == "decoder"
-        self.whole = engine.run_clean(model, prompts, metrics)
+        self.late = positionwise and model.kind == "decoder"
+        self.whole = engine.run_clean(model, prompts, metrics, narrow=positionwise)
         self._suffixes = Suffixes(model, self.whole)
         self._unharmed = engine.by_target(model, self.whole, self.whole.end, metrics)
 

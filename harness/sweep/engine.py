@@ -10,7 +10,7 @@ Everything is done by hooks on whole blocks of the model's own forward, so nothi
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,12 +34,10 @@ from harness.sweep.blocks import (
     passed_over,
     with_first,
 )
+from harness.sweep.narrow import in_multiples, read_at_targets
 
 #: Rows of logits that are held at once.
 READ_AT_ONCE = 512
-#: Rows are read in multiples of this, so that a row's logits do not depend on how many others are read with it
-#: (matrix products of one or a few rows take another path, with other rounding).
-READ_MULTIPLE = 16
 
 Resid = Float[Tensor, "target d_model"]
 
@@ -50,7 +48,7 @@ class Clean:
 
     `end` is the residual stream after the last block at the targets, `logits` what the model's head makes of it (only
     when a metric compares with it). Of a part of the rows, from some position on, `read` says which of the whole's
-    targets are in it.
+    targets are in it. Where it is `narrow`, the last block is right at the targets alone.
     """
 
     given: Inputs
@@ -60,6 +58,7 @@ class Clean:
     end: Resid
     logits: Tensor | None = None
     read: Tensor | None = None
+    narrow: bool = False
 
     @property
     def n_rows(self) -> int:
@@ -67,19 +66,20 @@ class Clean:
 
 
 @torch.no_grad()
-def run_clean(model: Model, prompts: Prompts, metrics: Sequence[str | Function]) -> Clean:
-    """The clean forward of a batch of prompts."""
+def run_clean(model: Model, prompts: Prompts, metrics: Sequence[str | Function], narrow: bool = False) -> Clean:
+    """The clean forward of a batch of prompts. It may be `narrow` if what z becomes at a position depends on nothing
+    but the position and z there."""
     rows, owner = asked(model, prompts)
-    clean = clean_run(model, rows.inputs(model.device), Targets.of(rows, owner, model.device))
+    clean = clean_run(model, rows.inputs(model.device), Targets.of(rows, owner, model.device), narrow)
     if any(callable(one) or metric(one).distance for one in metrics):
         clean.logits = torch.cat([logits for _, logits in logits_of(model, clean, clean.end)])
     return clean
 
 
 @torch.no_grad()
-def clean_run(model: Model, given: Inputs, targets: Targets) -> Clean:
+def clean_run(model: Model, given: Inputs, targets: Targets, narrow: bool) -> Clean:
     """The clean forward of some rows, up to their last block."""
-    clean = Clean(given, targets, [], [], torch.empty(0, 0))
+    clean = Clean(given, targets, [], [], torch.empty(0, 0), narrow=narrow)
     blocks = hooks.blocks(model.bridge)
 
     def enter(_: Any, args: tuple, kwargs: dict) -> None:
@@ -93,7 +93,8 @@ def clean_run(model: Model, given: Inputs, targets: Targets) -> Clean:
 
     handles = [block.register_forward_pre_hook(enter, with_kwargs=True) for block in blocks]
     handles += [block.register_forward_hook(leave) for block in blocks]
-    forward_until_stop(model, clean.given, handles)
+    with _last_block(model, clean):
+        forward_until_stop(model, clean.given, handles)
     return clean
 
 
@@ -121,11 +122,17 @@ def run_ablated(model: Model, clean: Clean, chunk: Sequence[Intervention], check
     with ExitStack() as stack:
         stack.enter_context(ablation.editing(model, ablation.by_site(edits), check))
         stack.enter_context(passed_over(blocks[:first], clean.outputs))
+        stack.enter_context(_last_block(model, clean))
         handles = [blocks[at].register_forward_pre_hook(grow(at), with_kwargs=True) for at in range(first, len(blocks))]
         if (decoder := hooks.decoder_stack(model.bridge)) is not None:
             handles.append(decoder.register_forward_pre_hook(masked_along, with_kwargs=True))
         forward_until_stop(model, clean.given, [*handles, blocks[-1].register_forward_hook(leave)])
     return end[0]
+
+
+def _last_block(model: Model, clean: Clean) -> AbstractContextManager[None]:
+    """The last block as this run wants it."""
+    return read_at_targets(model, clean.targets, clean.given.token_id.shape) if clean.narrow else nullcontext()
 
 
 @torch.no_grad()
@@ -191,8 +198,7 @@ def logits_of(model: Model, clean: Clean, end: Resid) -> Iterator[tuple[slice, F
     for start in range(0, len(end), READ_AT_ONCE):
         rows = slice(start, min(start + READ_AT_ONCE, len(end)))
         n = rows.stop - start
-        filled = torch.nn.functional.pad(end[rows], (0, 0, 0, -n % READ_MULTIPLE))
-        yield rows, _through_head(model, clean, filled)[:n]
+        yield rows, _through_head(model, clean, in_multiples(end[rows]))[:n]
 
 
 def _through_head(model: Model, clean: Clean, end: Resid) -> Float[Tensor, "row vocab"]:

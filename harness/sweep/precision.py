@@ -25,7 +25,7 @@ _ROWS, _TRIES = 1024, 5
 @contextmanager
 def bfloat16_products(model: Model) -> Iterator[None]:
     """While this lasts, the model's linear layers multiply in bf16; its weights are not touched."""
-    layers = [module for module in hooks.plain_model(model.bridge).modules() if _is_linear(module)]
+    layers = [module for module in hooks.plain_model(model.bridge).modules() if hooks.is_linear(module)]
     try:
         for layer in layers:
             vars(layer)["forward"] = _in_bfloat16(layer)
@@ -45,11 +45,6 @@ def speedup(model: Model) -> float:
     times = [[_seconds(way, given) for way in ways] for _ in range(_TRIES)]
     plain, rounded = map(min, zip(*times, strict=True))
     return plain / rounded
-
-
-def _is_linear(module: Any) -> bool:
-    """A linear layer, or GPT-2's, which has its weight the other way round."""
-    return isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
 
 
 def _in_bfloat16(layer: Any) -> Callable[[Tensor], Tensor]:

@@ -43,7 +43,9 @@ class Suffixes:
             past = Cache(layers=[_Before(layer, start) for layer in self._past.layers])
             later = Inputs(given.token_id[:, start:], given.mask, past=past)
             logits = None if self.clean.logits is None else self.clean.logits[read]
-            self._made[start] = replace(engine.clean_run(self.model, later, targets), read=read, logits=logits)
+            self._made[start] = replace(
+                engine.clean_run(self.model, later, targets, self.clean.narrow), read=read, logits=logits
+            )
         return self._made[start]
 
 

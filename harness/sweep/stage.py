@@ -150,7 +150,7 @@ class SweepStage:
         before, tried = self.check.fired, len(self.check.spot_checks)
         prompts = self.prompts.take(numbers)
         turns = positions.turns(self.positions, asked(self.model, prompts)[0])
-        batch = Batch(self.model, prompts, self.metrics, self.check, late=self.ablation.positionwise)
+        batch = Batch(self.model, prompts, self.metrics, self.check, positionwise=self.ablation.positionwise)
         check_finite(self.model, self.metric_names, numbers, batch.clean)
         names = [name for name in self.groups for _ in turns]
         size, ablated, direct = plan["chunks"][unit], [], []
