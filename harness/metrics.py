@@ -8,7 +8,7 @@ itself where metrics are asked for.
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -231,7 +231,8 @@ class Targets:
 
     `row` and `position` say where each target is, `prompt` whose number it counts for (a masked-LM is asked one row
     for each of a prompt's targets), `correct`, `answer` and `distractor` which tokens matter there
-    (0 where the prompts have none; no metric that needs them is then allowed).
+    (0 where the prompts have none; no metric that needs them is then allowed). `count` is how many targets each prompt
+    has, those in other batches of its rows too.
     """
 
     row: Int[Tensor, " target"]
@@ -240,7 +241,7 @@ class Targets:
     correct: Int[Tensor, " target"]
     answer: Int[Tensor, " target"]
     distractor: Int[Tensor, " target"]
-    n_prompts: int
+    count: Int[Tensor, " prompt"]
 
     @classmethod
     def of(cls, rows: "Prompts", owner: Int[np.ndarray, " row"], device: Any) -> "Targets":
@@ -259,28 +260,36 @@ class Targets:
             "distractor": rows.distractor[row].clip(0),
         }
         tensors = {name: torch.as_tensor(array, device=device) for name, array in arrays.items()}
-        return cls(**tensors, n_prompts=int(owner.max(initial=-1)) + 1)
+        n_prompts = int(owner.max(initial=-1)) + 1
+        return cls(**tensors, count=torch.bincount(tensors["prompt"], minlength=n_prompts))
 
     def __len__(self) -> int:
         return len(self.prompt)
+
+    @property
+    def n_prompts(self) -> int:
+        return len(self.count)
+
+    def take(self, which: Any) -> "Targets":
+        """Some of the targets; each counts in its prompt's mean as it does among all."""
+        each = ("row", "prompt", "position", "correct", "answer", "distractor")
+        return replace(self, **{name: getattr(self, name)[which] for name in each})
+
+    def of_rows(self, rows: range) -> "Targets":
+        """The targets in some of the rows, which are counted from the first of them."""
+        some = self.take((self.row >= rows.start) & (self.row < rows.stop))
+        return replace(some, row=some.row - rows.start)
 
     def read(self, which: Any, logits: Tensor, clean: Tensor | None) -> Readout:
         """The readout of the targets `which` [n] from their logits [n, vocab] and their clean logits."""
         return Readout(logits, clean, self.correct[which], self.answer[which], self.distractor[which])
 
     @property
-    def _count(self) -> Int[Tensor, " prompt"]:
-        """How many targets each prompt has."""
-        import torch
-
-        return torch.bincount(self.prompt, minlength=self.n_prompts)
-
-    @property
     def share(self) -> Float[Tensor, " target"]:
         """What each target counts in its prompt's mean."""
-        return 1 / self._count[self.prompt]
+        return 1 / self.count[self.prompt]
 
     def mean_by_prompt(self, value: Float[Tensor, "*rows target"]) -> Float[Tensor, "*rows prompt"]:
-        """The mean over each prompt's targets."""
+        """The mean over each prompt's targets; where some of them are elsewhere, what these give to it."""
         total = value.new_zeros((*value.shape[:-1], self.n_prompts)).index_add_(-1, self.prompt, value)
-        return total / self._count
+        return total / self.count

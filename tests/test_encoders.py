@@ -6,10 +6,14 @@ import pytest
 import torch
 
 import harness
+from harness import ablation as ablations
+from harness import hooks
 from harness.config import RequestError
 from harness.models import random as random_models
 from harness.models import sources
 from harness.prompts import masked
+from harness.sweep import SweepStage, groups
+from harness.sweep.screen import ScreenStage
 
 TEXTS = ("When Mary and John went to the store", "a drink to John", "Then the garden, and a flower")
 PAIRS = ("John gave a drink", "the office", "Mary had a letter to the hotel")
@@ -156,3 +160,49 @@ def test_a_metric_that_its_head_cannot_give_is_refused_with_what_it_can(minilm, 
 def test_a_decoder_gives_no_embedding(tiny):
     with pytest.raises(RequestError, match="metrics=embedding: it needs a model that gives one vector per text"):
         harness.ablate_heads(tiny(), harness.load_prompts("ioi", tiny(), n=1), metrics=["embedding"])
+
+
+# --- many rows for one prompt ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ablation", ["zero", "mean", "resample"])
+@pytest.mark.parametrize("positions", ["all", "target", "each", [1]])
+def test_a_prompts_rows_run_in_groups_and_the_numbers_stay(bert, ablation, positions):
+    prompts = harness.load_prompts("inline", bert, text=TEXTS[:2])
+    made, _ = ablations.build(ablation, bert, prompts)
+    where = positions if isinstance(positions, str) else tuple(positions)
+    stage = SweepStage(bert, prompts, groups(bert, ["L0", "L2H1"]), ("loss", "kl"), made, where)
+    plan = stage.plan()
+    for unit in range(len(plan["batches"])):
+        whole = stage.compute(plan, unit)
+        cut = stage.compute(plan | {"rows": [3] * len(plan["rows"])}, unit)
+        assert cut.keys() == whole.keys()
+        for name in whole.keys() - {"off", "fired"}:
+            np.testing.assert_allclose(cut[name], whole[name], atol=1e-5)
+
+
+def test_the_budget_decides_how_many_rows_run_together(bert):
+    text = " ".join(TEXTS * 3)
+    prompts = harness.load_prompts("inline", bert, text=[text])
+    n, seen = int(prompts.target.sum()), []
+    plans = {gb: SweepStage(bert, prompts, groups(bert), ("loss",), memory=gb).plan() for gb in (1.0, 0.001)}
+    assert plans[1.0]["rows"] == [n]
+    assert plans[0.001]["rows"][0] < n / 2
+    handle = hooks.blocks(bert.bridge)[0].register_forward_hook(lambda _, args, out: seen.append(len(args[0])))
+    try:
+        tight = harness.ablate_heads(bert, prompts, metrics=["loss"], heads=["L1H0"], memory=0.001)
+        assert max(seen[:-1]) <= plans[0.001]["rows"][0]  # the last two are whole: spot checks of the first group
+    finally:
+        handle.remove()
+    ample = harness.ablate_heads(bert, prompts, metrics=["loss"], heads=["L1H0"])
+    np.testing.assert_allclose(tight.effect, ample.effect, atol=1e-5)
+
+
+def test_a_screen_of_many_rows_runs_in_groups(bert):
+    prompts = harness.load_prompts("inline", bert, text=TEXTS[:2])
+    stage = ScreenStage(SweepStage(bert, prompts, groups(bert), ("loss", "kl")), steps=2)
+    plan = stage.plan()
+    whole, cut = (stage.compute(plan | {"rows": [rows] * len(plan["rows"])}, 0) for rows in (1000, 4))
+    assert np.abs(whole["estimate"][0]).max() > 1e-3
+    for name in whole:
+        np.testing.assert_allclose(cut[name], whole[name], atol=1e-5)

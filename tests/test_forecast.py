@@ -37,9 +37,10 @@ def test_a_masked_lm_says_its_rows_before_it_starts(tmp_path, tiny):
     assert f"2 prompts ({rows} rows, each scored token masked in a row of its own) × 12 interventions" in swept
     assert f"the work of {forwards:.0f} forwards of one row" in swept
     weights = sum(each.numel() for each in hooks.plain_model(tiny("bert").bridge).parameters()) * 4
-    width = int(prompts.width.max())
-    chunk = min(12, 4096 // (rows * width)) * rows * width * (4 * 24 * 48 + 12 * 4 * width)
-    assert swept.endswith(f"; units of work: 1; memory for each worker: up to {(weights + chunk) / 1e6:.1f} MB")
+    of_each = zip(prompts.target.sum(axis=1).tolist(), prompts.width.tolist(), strict=True)
+    tokens = max(min(12, 4096 // (rows * width)) * rows * width for rows, width in of_each)
+    chunk = tokens * (4 * 24 * 48 + 12 * 4 * int(prompts.width.max()))
+    assert swept.endswith(f"; units of work: 2; memory for each worker: up to {(weights + chunk) / 1e6:.1f} MB")
 
 
 def test_methods_and_causes_are_counted(tmp_path, tiny, monkeypatch):

@@ -47,8 +47,11 @@ def test_kl_to_itself_is_exactly_zero(read):
 
 def test_a_prompt_is_the_mean_of_its_own_targets():
     index = torch.tensor([0, 0, 1])
-    targets = Targets(index, index, index, index, index, index, n_prompts=2)
+    targets = Targets(index, index, index, index, index, index, count=torch.tensor([2, 1]))
     assert targets.mean_by_prompt(torch.tensor([[1.0, 3.0, 10.0]])).tolist() == [[2.0, 10.0]]
+    parts = [targets.take([0, 2]), targets.take([1])]
+    given = [part.mean_by_prompt(value) for part, value in zip(parts, torch.tensor([1.0, 10, 3]).split([2, 1]))]
+    assert sum(given).tolist() == [2.0, 10.0]
 
 
 def test_auto_takes_what_the_prompts_allow(tiny):

@@ -109,6 +109,8 @@ def test_batches_hold_every_prompt_once_and_keep_to_their_size(tiny):
     assert sorted(row for batch in cut for row in batch) == list(range(30))
     assert len(cut) > 30 // 7
     assert all(len(batch) == 1 or len(batch) * prompts.length[batch].max() <= 100 for batch in cut)
+    assert any(len(set(prompts.length[batch])) > 1 for batch in batches(prompts, padding=0.1))
+    assert all(len(set(prompts.length[batch])) == 1 for batch in batches(prompts, padding=0))
 
 
 def test_a_part_is_padded_only_as_far_as_it_needs(tiny):

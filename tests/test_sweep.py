@@ -1,6 +1,7 @@
 """The engine against plain Hugging Face forwards, and what it promises about the model it runs."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import plain
@@ -80,6 +81,44 @@ def test_the_size_of_a_chunk_changes_nothing(tiny, chunk):
     plan = stage.plan()
     whole = stage.compute(plan, 0)["ablated"]
     np.testing.assert_allclose(stage.compute(plan | {"chunks": [chunk]}, 0)["ablated"], whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", ["gpt2", "neox", "llama", "gemma3", "bert", "t5"])
+def test_the_last_block_runs_where_it_is_read_and_the_numbers_stay(tiny, shape, monkeypatch):
+    model = tiny(shape)
+    more = {"target": ["a drink", "the store to"]} if shape == "t5" else {}
+    prompts = harness.load_prompts("inline", model, text=[TEXTS[0], TEXTS[2]], **more)
+    prompts = replace(prompts, correct=np.where(np.arange(prompts.correct.shape[1]) == 1, prompts.correct, -1))
+    assert prompts.target.sum() == 2
+    rows, last = [], hooks.beside_keys_and_values(model.bridge)[-1]
+    handle = last.register_forward_hook(lambda _, args, out: rows.append(out.count_nonzero(dim=-1).bool().sum()))
+    try:
+        narrow = harness.ablate_heads(model, prompts, metrics=["loss", "kl"], ablation="mean", direct=False)
+        seen, rows[:] = sum(map(int, rows)), []
+        monkeypatch.setattr("harness.sweep.narrow._WORTH", 0)
+        whole = harness.ablate_heads(model, prompts, metrics=["loss", "kl"], ablation="mean", direct=False)
+    finally:
+        handle.remove()
+    assert seen < 0.5 * sum(map(int, rows))
+    np.testing.assert_allclose(narrow.effect, whole.effect, atol=1e-6)
+
+
+def test_a_function_that_mixes_positions_reads_the_whole_last_block(tiny):
+    """Each position's z becomes the mean over all: no position may be missing, also in the last block."""
+    model = tiny("llama")
+    prompts, head = harness.load_prompts("ioi", model, n=1), model.heads()[-1]
+
+    def smeared(z, head):
+        return z.mean(dim=1, keepdim=True)
+
+    got = harness.ablate_heads(model, prompts, smeared, ["loss"], [head])
+    twin, token_id = plain_twin(model), prompts.token_id[0]
+    new = plain.z(twin, token_id, model.shape.d_head)
+    new = new.mean(dim=1, keepdim=True).expand_as(new)
+    after = plain.logits(twin, token_id, [head], model.shape.d_head, new)
+    assert float(got.ablated[0, 0, head.layer, head.head]) == pytest.approx(
+        plain.metrics(prompts, 0, after, after)["loss"], abs=1e-5
+    )
 
 
 def test_sets_and_layers_are_ablated_together(family):

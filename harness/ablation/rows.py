@@ -1,5 +1,7 @@
 """The rows that a model is run on for some prompts."""
 
+from itertools import pairwise
+
 import numpy as np
 from jaxtyping import Int
 
@@ -12,3 +14,9 @@ def asked(model: Model, prompts: Prompts) -> tuple[Prompts, Int[np.ndarray, " ro
     if model.kind == "masked_lm":
         return masked(prompts, model.tokens.mask_id)
     return prompts, np.arange(len(prompts))
+
+
+def together(n_rows: int, at_most: int) -> list[range]:
+    """The rows in groups of nearly one size, that run one after the other."""
+    cut = np.linspace(0, n_rows, -(-n_rows // at_most) + 1).astype(int).tolist()
+    return [range(*ends) for ends in pairwise(cut)]

@@ -127,7 +127,7 @@ def _n_places(model: Model, each: Variable) -> int:
     return model.shape.stacks[each.stack] + (each.kind == "resid")
 
 
-def _watches(model: Model, kind: Kind, site: Site, keep: Callable[[Tensor], None]) -> list[Watch]:
+def _watches(model: Model, kind: hooks.Kind, site: Site, keep: Callable[[Tensor], None]) -> list[Watch]:
     """What to hook so that `keep` is given this activation when the model runs."""
     names, made = [hooks.hook_name(kind, site)], _as_it_is
     if kind == "scores":

@@ -85,10 +85,8 @@ class Question:
     def of_target(self, target: int) -> "Question":
         """The same with one of its targets alone."""
         clean, one = self.clean, slice(target, target + 1)
-        parts = {name: each[one] for name, each in vars(clean.targets).items() if isinstance(each, Tensor)}
         logits = None if clean.logits is None else clean.logits[one]
-        alone = replace(clean, targets=replace(clean.targets, **parts), end=clean.end[one], logits=logits)
-        return replace(self, clean=alone)
+        return replace(self, clean=replace(clean, targets=clean.targets.take(one), end=clean.end[one], logits=logits))
 
     def at_once(self) -> int:
         """How many copies of the rows go through the model together."""

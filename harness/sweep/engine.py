@@ -66,11 +66,20 @@ class Clean:
 
 
 @torch.no_grad()
-def run_clean(model: Model, prompts: Prompts, metrics: Sequence[str | Function], narrow: bool = False) -> Clean:
-    """The clean forward of a batch of prompts. It may be `narrow` if what z becomes at a position depends on nothing
-    but the position and z there."""
+def run_clean(
+    model: Model,
+    prompts: Prompts,
+    metrics: Sequence[str | Function],
+    some: range | None = None,
+    narrow: bool = False,
+) -> Clean:
+    """The clean forward of a batch of prompts, or of some of their rows. It may be `narrow` if what z becomes at a
+    position depends on nothing but the position and z there."""
     rows, owner = asked(model, prompts)
-    clean = clean_run(model, rows.inputs(model.device), Targets.of(rows, owner, model.device), narrow)
+    given, targets = rows.inputs(model.device), Targets.of(rows, owner, model.device)
+    if some is not None:
+        given, targets = given.rows(slice(some.start, some.stop)), targets.of_rows(some)
+    clean = clean_run(model, given, targets, narrow)
     if any(callable(one) or metric(one).distance for one in metrics):
         clean.logits = torch.cat([logits for _, logits in logits_of(model, clean, clean.end)])
     return clean

@@ -79,8 +79,8 @@ def _late(baseline: Baseline, start: int) -> Baseline:
 def _from(targets: Targets, start: int) -> tuple[Targets, Tensor]:
     """The targets from a position on, counted from there, and which of all they are."""
     read = (targets.position >= start).nonzero()[:, 0]
-    chosen = {name: getattr(targets, name)[read] for name in ("row", "prompt", "correct", "answer", "distractor")}
-    return Targets(position=targets.position[read] - start, n_prompts=targets.n_prompts, **chosen), read
+    later = targets.take(read)
+    return replace(later, position=later.position - start), read
 
 
 class _Before(DynamicLayer):

@@ -8,12 +8,11 @@ import numpy as np
 import torch
 import xarray as xr
 
-from harness.ablation import Intervention, applied, asked, by_site, positions
+from harness.ablation import Intervention, applied, asked, by_site, positions, together
 from harness.hooks import Part
-from harness.prompts import batches
+from harness.prompts import Prompts, batches
 from harness.sweep import engine
 from harness.sweep.batch import plain
-from harness.sweep.engine import Clean
 from harness.sweep.gradient import derivatives
 from harness.sweep.labels import gathered
 from harness.sweep.stage import SweepStage
@@ -47,7 +46,8 @@ class ScreenStage:
         whole = self.sweep.plan(done)
         cut = batches(self.sweep.prompts, tokens=self._tokens())
         kept = ("groups", "metrics", "ablation", "positions", *self.sweep.ablation.plan())
-        return {"batches": cut, "steps": self.steps, **{key: whole[key] for key in kept}}
+        rows = [max(1, self._tokens() // int(self.sweep.prompts.width[batch].max())) for batch in cut]
+        return {"batches": cut, "rows": rows, "steps": self.steps, **{key: whole[key] for key in kept}}
 
     def _tokens(self) -> int:
         """How many tokens' activations can be kept until the way back."""
@@ -59,29 +59,37 @@ class ScreenStage:
         """One batch: `estimate` [metric, prompt, group], and `ablated` [metric, prompt] with all heads ablated."""
         sweep, numbers = self.sweep, plan["batches"][unit]
         prompts = sweep.prompts.take(numbers)
-        (where,) = positions.turns(sweep.positions, asked(sweep.model, prompts)[0])
-        estimates, ablated = [], []
+        rows = asked(sweep.model, prompts)[0]
+        (where,) = positions.turns(sweep.positions, rows)
+        found: list[dict[str, np.ndarray]] = []
         for draw in range(sweep.ablation.draws):
-            together = Intervention(self._heads, sweep.ablation.prepare(plan, numbers, sweep.sites, draw), where)
-            with applied(sweep.model, together):
-                ran = engine.run_clean(sweep.model, prompts, sweep.metrics)
-            if ran.logits is not None:  # distances are from the clean run
-                ran.logits = engine.run_clean(sweep.model, prompts, sweep.metrics).logits
-            estimates.append(self._estimate(ran, together))
-            ablated.append(plain(engine.measure(sweep.model, ran, ran.end, sweep.metrics))[:, 0])
-        return {"estimate": np.mean(estimates, axis=0), "ablated": np.mean(ablated, axis=0)}
+            all_heads = Intervention(self._heads, sweep.ablation.prepare(plan, numbers, sweep.sites, draw), where)
+            parts = [
+                self._estimate(prompts, some, all_heads.of_rows(some, len(rows)))
+                for some in together(len(rows), plan["rows"][unit])
+            ]
+            found.append({name: np.sum([part[name] for part in parts], axis=0) for name in parts[0]})
+        return {name: np.mean([drawn[name] for drawn in found], axis=0) for name in found[0]}
 
     @property
     def _heads(self) -> tuple[Part, ...]:
         return tuple(head for heads in self.sweep.groups.values() for head in heads)
 
-    def _estimate(self, ran: Clean, together: Intervention) -> np.ndarray:
-        """[metric, prompt, group]: the mean derivative along the way."""
-        edits, (model, metrics) = by_site(together.edits(slice(None))), (self.sweep.model, self.sweep.metrics)
+    def _estimate(self, prompts: Prompts, some: range, all_heads: Intervention) -> dict[str, np.ndarray]:
+        """What some rows give to `estimate`, the mean derivative along the way, and to `ablated`."""
+        model, metrics = self.sweep.model, self.sweep.metrics
+        with applied(model, all_heads):
+            ran = engine.run_clean(model, prompts, metrics, some)
+        if ran.logits is not None:  # distances are from the clean run
+            ran.logits = engine.run_clean(model, prompts, metrics, some).logits
+        edits = by_site(all_heads.edits(slice(None)))
         points = [derivatives(model, ran, edits, metrics, step / self.steps) for step in range(self.steps)]
         sites = {site: at for at, site in enumerate(edits)}
         by_head = np.array([(sites[head.site], head.head) for head in self._heads]).T
-        return plain(torch.stack(points).mean(0))[:, :, *by_head]
+        return {
+            "estimate": plain(torch.stack(points).mean(0))[:, :, *by_head],
+            "ablated": plain(engine.measure(model, ran, ran.end, metrics))[:, 0],
+        }
 
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
         """`estimate` [metric, prompt, layer, head] and `all_ablated` [metric, prompt]."""

@@ -2,20 +2,21 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from harness.ablation import ZERO, Ablation, Check, Intervention, MatchedNull, asked, positions
+from harness.ablation import ZERO, Ablation, Check, Intervention, MatchedNull, asked, positions, together
 from harness.ablation.positions import Places
 from harness.config import RequestError
 from harness.hooks import Part, Site
 from harness.metrics import Function, described, metric, name_of
 from harness.models import Model
 from harness.prompts import Prompts, batches
-from harness.sweep.batch import Batch
-from harness.sweep.direct import direct_effects, has_direct
+from harness.sweep.batch import Batch, Parts
+from harness.sweep.direct import has_direct
 from harness.sweep.finite import check_finite
 from harness.sweep.groups import Groups
 from harness.sweep.labels import EFFECT, TOGETHER, gathered, labelled
@@ -93,6 +94,7 @@ class SweepStage:
         return {
             "batches": cut,
             "chunks": [self._chunk(batch) for batch in cut],
+            "rows": [self._at_once(batch) for batch in cut],
             "groups": {name: [str(part) for part in parts] for name, parts in self.groups.items()},
             "metrics": self.metric_names,
             "ablation": self.ablation.name,
@@ -114,16 +116,26 @@ class SweepStage:
     def _bytes_per_token(self, length: int) -> int:
         return 4 * _WIDTHS * self.model.shape.d_model + 12 * self.model.shape.n_heads * length
 
-    def _chunk(self, batch: list[int]) -> int:
-        """How many interventions go through together for this batch of prompts; on an accelerator, what fits."""
-        length = int(self.prompts.width[batch].max())
+    def _tokens(self, length: int) -> int:
+        """How many tokens go through a block together; on an accelerator, what fits."""
         fitting = int(self.budget / self._bytes_per_token(length))
-        tokens = min(CHUNK_TOKENS, fitting) if self.model.device == "cpu" else fitting
-        return max(1, tokens // (self._rows(batch) * length))
+        return min(CHUNK_TOKENS, fitting) if self.model.device == "cpu" else fitting
+
+    def _at_once(self, batch: list[int]) -> int:
+        """How many rows of this batch of prompts go through together. (A masked-LM may have many for one prompt.)"""
+        length = int(self.prompts.width[batch].max())
+        return max(1, min(self._rows(batch), self._tokens(length) // length))
+
+    def _chunk(self, batch: list[int]) -> int:
+        """How many interventions go through together for them."""
+        length = int(self.prompts.width[batch].max())
+        return max(1, self._tokens(length) // (self._at_once(batch) * length))
 
     def chunk_bytes(self) -> float:
         """What the activations of the largest chunk take."""
-        sizes = ((self._rows(batch) * int(self.prompts.width[batch].max()), batch) for batch in batches(self.prompts))
+        sizes = (
+            (self._at_once(batch) * int(self.prompts.width[batch].max()), batch) for batch in batches(self.prompts)
+        )
         per_token = self._bytes_per_token(int(self.prompts.width.max()))
         return max(min(self._chunk(batch), len(self.groups)) * tokens * per_token for tokens, batch in sizes)
 
@@ -149,29 +161,35 @@ class SweepStage:
         numbers = plan["batches"][unit]
         before, tried = self.check.fired, len(self.check.spot_checks)
         prompts = self.prompts.take(numbers)
-        turns = positions.turns(self.positions, asked(self.model, prompts)[0])
-        batch = Batch(self.model, prompts, self.metrics, self.check, positionwise=self.ablation.positionwise)
-        check_finite(self.model, self.metric_names, numbers, batch.clean)
+        rows = asked(self.model, prompts)[0]
+        turns, size = positions.turns(self.positions, rows), plan["chunks"][unit]
+        parts = Parts(together(len(rows), plan["rows"][unit]), partial(self._batch, prompts, len(rows)))
+        clean = parts.sum(lambda batch: batch.clean)
+        check_finite(self.model, self.metric_names, numbers, clean)
         names = [name for name in self.groups for _ in turns]
-        size, ablated, direct = plan["chunks"][unit], [], []
+        ablated, direct = [], []
         for draw in range(self.ablation.draws):
             todo = self._interventions(self.ablation.prepare(plan, numbers, self.sites, draw), turns)
-            ablated.append(batch.ablated(todo, size))
+            spots = sorted({0, len(todo) // 2}) if unit == draw == 0 else []
+            ablated.append(parts.sum(partial(Batch.ablated, todo=todo, size=size, spots=spots)))
             check_finite(self.model, self.metric_names, numbers, ablated[-1], names)
-            if unit == draw == 0:
-                for at in sorted({0, len(todo) // 2}):
-                    batch.spot_check(todo[at], ablated[0][:, :, at])
             if plan["direct"]:
-                direct.append(direct_effects(self.model, batch.whole, todo, self.metrics, size).double().cpu().numpy())
+                direct.append(parts.sum(partial(Batch.direct, todo=todo, size=size)))
         mean = np.mean(ablated, axis=0)
-        found = {"clean": batch.clean, "ablated": mean.reshape(*mean.shape[:2], len(self.groups), len(turns))}
+        found = {"clean": clean, "ablated": mean.reshape(*mean.shape[:2], len(self.groups), len(turns))}
         if direct:
             found["direct"] = np.mean(direct, axis=0)
         if plan["null"]:
-            nulled = [batch.ablated(todo, size) for todo in self._null_edits(plan, numbers, turns)]
-            found["null"] = np.stack(nulled) - batch.clean[..., None]
+            nulled = [
+                parts.sum(partial(Batch.ablated, todo=todo, size=size))
+                for todo in self._null_edits(plan, numbers, turns)
+            ]
+            found["null"] = np.stack(nulled) - clean[..., None]
         checks = {"fired": np.array(self.check.fired - before), "off": np.array(self.check.spot_checks[tried:])}
         return found | checks
+
+    def _batch(self, prompts: Prompts, n_rows: int, some: range) -> Batch:
+        return Batch(self.model, prompts, self.metrics, self.check, some, n_rows, self.ablation.positionwise)
 
     def _interventions(self, baseline: Any, turns: Sequence[Places | None]) -> list[Intervention]:
         return [Intervention(parts, baseline, where) for parts in self.groups.values() for where in turns]
