@@ -12,6 +12,9 @@ from harness.views.figures.words import saliency_figure
 from harness.views.report import write_report
 from harness.views.saliency import saliency
 
+#: Bytes of arrays that are read into memory before they are drawn.
+_READ_WHOLE = 512 * 2**20
+
 
 def draw_views(run: Run, views: Sequence[str], show: ShowSpec) -> list[Folder]:
     """The pages that are asked for, each with its figures: ``report``, ``saliency``."""
@@ -44,6 +47,8 @@ def draw_for_paper(run: Run, show: ShowSpec | None = None) -> list[Folder]:
 def _opening(run: Run, show: ShowSpec | None) -> Run:
     """The run as it is to be opened; what may not be shown is refused before anything is drawn over."""
     shown = run if show is None else replace(run, spec={**run.spec, "show": asdict(show)})
+    if run.data.nbytes <= _READ_WHOLE:  # hundreds of small reads take longer than a large one
+        shown = replace(shown, data=run.data.load())
     asked_prompts(shown)
     first_head(shown)
     return shown
