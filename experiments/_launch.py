@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness import config, metrics
 from harness.config import RequestError
+from harness.models.peek import check_heads
 
 if TYPE_CHECKING:
     from harness.results.objects import Folder
@@ -246,7 +247,10 @@ def _run(runner: str, values: dict[str, Any]) -> "Folder | None":
             raise RequestError(key, values[key], f"there is no such key; {config.near(key, known)}")
     where = config.parse(config.Place, {key: values.pop(key) for key in PLACE if key in values})
     asked = config.parse(config.RunSpec, values)
-    metrics.check_names(asked.metrics)  # before waiting for torch
+    metrics.check_names(asked.metrics)  # before waiting for torch, as what follows
+    for key, heads in (("heads", asked.heads), ("cache.heads", asked.cache.heads), ("show.heads", asked.show.heads)):
+        if heads:
+            check_heads(asked.model, heads, key)
 
     from harness import study
     from harness.results.objects import folder_at

@@ -50,7 +50,9 @@ def test_a_prompt_is_the_mean_of_its_own_targets():
     targets = Targets(index, index, index, index, index, index, count=torch.tensor([2, 1]))
     assert targets.mean_by_prompt(torch.tensor([[1.0, 3.0, 10.0]])).tolist() == [[2.0, 10.0]]
     parts = [targets.take([0, 2]), targets.take([1])]
-    given = [part.mean_by_prompt(value) for part, value in zip(parts, torch.tensor([1.0, 10, 3]).split([2, 1]))]
+    given = [
+        part.mean_by_prompt(value) for part, value in zip(parts, torch.tensor([1.0, 10, 3]).split([2, 1]), strict=True)
+    ]
     assert sum(given).tolist() == [2.0, 10.0]
 
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import harness
-from harness import hooks
+from harness import config, hooks
 from harness.config import HubModel, RequestError, WheelModel
-from harness.models import Inputs, boot, cache, random, sources
+from harness.models import Inputs, boot, cache, peek, random, sources
 from harness.models.checks import ModelMismatch
 from harness.models.tokens import Tokens
 
@@ -556,3 +556,44 @@ def test_a_token_that_begins_with_a_space_says_so_in_llama_2s_style():
     core.decoder = decoders.Sequence(steps)
     tokens = Tokens(PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>"), "auto")
     assert [tokens.string(at) for at in range(7)] == ["<unk>", "<s>", " ", " Mary", "Mary", "A", "  "]
+
+
+# --- what is known before the weights ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", ["gpt2", "neox", "llama", "gemma3", "bert", "t5"])
+def test_heads_are_checked_against_the_config_as_against_the_model(tiny, tmp_path, shape):
+    model = tiny(shape)
+    hooks.plain_model(model.bridge).config.save_pretrained(tmp_path)
+    spec = replace(config.named_model("path", path=str(tmp_path)), name=model.name)
+    first = next(iter(model.shape.stacks))
+    for asked in (["all"], [str(model.heads()[-1])], [f"{first}.L99" if first else "L99"], ["L0H99"], ["nothing"]):
+        says = []
+        for check in (
+            lambda asked=asked: model.heads(asked),
+            lambda asked=asked: peek.check_heads(spec, asked, "heads"),
+        ):
+            try:
+                check()
+                says.append("")
+            except RequestError as error:
+                says.append(str(error))
+        assert says[0] == says[1]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"num_hidden_layers": "many"}', '{"num_hidden_layers": 2}', None])
+def test_a_config_that_does_not_say_leaves_heads_to_the_model(tmp_path, text):
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    peek.check_heads(config.named_model("path", path=str(tmp_path)), ["L99H99"], "heads")
+
+
+def test_heads_of_the_embedded_model_are_known_once_its_weights_are_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
+    spec = config.named_model("smollm2")
+    peek.check_heads(spec, ["L99"], "heads")  # nothing is there yet
+    folder = sources.cached_wheel(spec)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"num_hidden_layers": 30, "num_attention_heads": 9}')
+    with pytest.raises(RequestError, match="heads=L99: L99 is outside smollm2: it has layers 0-29"):
+        peek.check_heads(spec, ["L99"], "heads")

@@ -637,13 +637,17 @@ AT_ONCE = [
     "reproduce run=nowhere",
     "list where.status=gone",
     "benchmark rounds=0",
+    "ablate_heads model=path model.path={model} heads=[L9H9]",
+    "render run={model}",
 ]
 
 
 @pytest.mark.parametrize("line", AT_ONCE)
-def test_a_fresh_process_says_no_within_two_seconds_of_processor_time(tmp_path, line):
+def test_a_fresh_process_says_no_within_two_seconds_of_processor_time(tmp_path, tmp_path_factory, line):
     """Processor time, of itself and its children: how long that takes to pass goes by who else is at work."""
-    runner, *arguments = line.split()
+    folder = tmp_path_factory.mktemp("model")
+    (folder / "config.json").write_text('{"num_hidden_layers": 3, "num_attention_heads": 4}')
+    runner, *arguments = line.format(model=folder).split()
     root = Path(__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": str(root), "HARNESS_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-m", f"experiments.{runner}", *arguments]

