@@ -276,7 +276,7 @@ class Targets:
         return replace(self, **{name: getattr(self, name)[which] for name in each})
 
     def of_rows(self, rows: range) -> "Targets":
-        """The targets in some of the rows, which are counted from the first of them."""
+        """The targets in some of the rows; the first of these is row 0."""
         some = self.take((self.row >= rows.start) & (self.row < rows.stop))
         return replace(some, row=some.row - rows.start)
 

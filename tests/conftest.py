@@ -26,6 +26,12 @@ def tiny():
     return build
 
 
+@pytest.fixture
+def padded(monkeypatch):
+    """Prompts of all lengths share batches, so that padding is seen; otherwise only those of nearly one length do."""
+    monkeypatch.setattr("harness.prompts.padded.PADDING", 10.0)
+
+
 @pytest.fixture(params=FAMILIES)
 def family(request, tiny):
     """Each decoder family in turn."""

@@ -18,6 +18,8 @@ from harness.models import random as random_models
 from harness.results.store import StageFolder
 from harness.sweep import SweepStage, groups
 
+pytestmark = pytest.mark.usefixtures("padded")
+
 FAMILIES = ("gpt2", "llama", "gemma3")
 BASELINES = (
     {"name": "zero"},

@@ -10,6 +10,8 @@ from harness import ablation
 from harness.models import random as random_models
 from harness.sweep import SweepStage, groups
 
+pytestmark = pytest.mark.usefixtures("padded")
+
 NAMES = ("loss", "logit_diff", "kl")
 
 

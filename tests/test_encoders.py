@@ -15,6 +15,8 @@ from harness.prompts import masked
 from harness.sweep import SweepStage, groups
 from harness.sweep.screen import ScreenStage
 
+pytestmark = pytest.mark.usefixtures("padded")
+
 TEXTS = ("When Mary and John went to the store", "a drink to John", "Then the garden, and a flower")
 PAIRS = ("John gave a drink", "the office", "Mary had a letter to the hotel")
 NAMES = ("loss", "kl", "accuracy", "prob")
@@ -191,7 +193,7 @@ def test_the_budget_decides_how_many_rows_run_together(bert):
     handle = hooks.blocks(bert.bridge)[0].register_forward_hook(lambda _, args, out: seen.append(len(args[0])))
     try:
         tight = harness.ablate_heads(bert, prompts, metrics=["loss"], heads=["L1H0"], memory=0.001)
-        assert max(seen[:-1]) <= plans[0.001]["rows"][0]  # the last two are whole: spot checks of the first group
+        assert max(seen) <= plans[0.001]["rows"][0]
     finally:
         handle.remove()
     ample = harness.ablate_heads(bert, prompts, metrics=["loss"], heads=["L1H0"])

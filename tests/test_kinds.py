@@ -18,6 +18,8 @@ from harness.models import random as random_models
 from harness.models import sources
 from harness.sweep import SweepStage, groups
 
+pytestmark = pytest.mark.usefixtures("padded")
+
 READ = {
     "padded": ("When Mary and John went to the store", "a drink", "Then the garden, and a flower to the office"),
     "aligned": (" Mary gave a drink to John", " John gave a letter to Mary", " Mary went to the store to"),

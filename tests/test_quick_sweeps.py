@@ -19,6 +19,8 @@ from harness.sweep import SweepStage, engine, fast, groups, room
 from harness.sweep.precision import bfloat16_products, speedup
 from harness.sweep.screen import ScreenStage
 
+pytestmark = pytest.mark.usefixtures("padded")
+
 TEXTS = ("When Mary and John went to the store", "a drink", "Then the garden, and a flower to the office")
 
 

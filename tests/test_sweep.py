@@ -17,6 +17,8 @@ from harness.models import Inputs
 from harness.models import random as random_models
 from harness.sweep import SweepStage, engine, groups
 
+pytestmark = pytest.mark.usefixtures("padded")
+
 ALL = ("loss", "logit_diff", "kl", "accuracy", "prob")
 TEXTS = ("When Mary and John went to the store", "a drink", "Then the garden, and a flower to the office")
 
@@ -64,6 +66,13 @@ def test_every_effect_equals_plain_hugging_face_with_many_targets(family):
     got = harness.ablate_heads(family, prompts, metrics=names)
     np.testing.assert_allclose(by_head(got.ablated), ablated, atol=1e-4)
     np.testing.assert_allclose(got.clean.values, clean, atol=1e-4)
+
+
+def test_prompts_of_unequal_lengths_share_a_batch_here(tiny):
+    """Or no test of this file would see padding."""
+    prompts = harness.load_prompts("inline", tiny(), text=TEXTS)
+    (batch,) = SweepStage(tiny(), prompts, groups(tiny()), ("loss",)).plan()["batches"]
+    assert len(set(prompts.length[batch])) == len(TEXTS)
 
 
 def test_one_prompt_alone_gives_what_it_gives_among_others(family):

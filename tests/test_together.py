@@ -23,6 +23,8 @@ from harness.results import manifest
 from harness.sweep import SweepStage
 from harness.sweep.greedy import GreedyStage
 
+pytestmark = pytest.mark.usefixtures("padded")
+
 TEXTS = ("When Mary and John went to the store", "a drink", "Then the garden, and a flower to the office")
 NAMES = ("loss", "kl", "prob")
 

@@ -35,8 +35,16 @@ class Ablation(Protocol):
         """The plan in words, for the arrays' attributes."""
         ...
 
-    def prepare(self, plan: Mapping[str, Any], batch: Sequence[int], sites: Sequence[Site], draw: int) -> Baseline:
-        """What z at these sites becomes, for the rows that the model is run on for these prompts (by number)."""
+    def prepare(
+        self,
+        plan: Mapping[str, Any],
+        batch: Sequence[int],
+        sites: Sequence[Site],
+        draw: int,
+        some: range | None = None,
+    ) -> Baseline:
+        """What z at these sites becomes, for the rows that the model is run on for these prompts (by number), or for
+        `some` of these rows."""
         ...
 
 
@@ -58,7 +66,14 @@ class Fixed:
     def note(self, plan: Mapping[str, Any]) -> str:
         return "z becomes zero" if self.baseline is zeros else f"z becomes {self.name}(z, head)"
 
-    def prepare(self, plan: Mapping[str, Any], batch: Sequence[int], sites: Sequence[Site], draw: int) -> Baseline:
+    def prepare(
+        self,
+        plan: Mapping[str, Any],
+        batch: Sequence[int],
+        sites: Sequence[Site],
+        draw: int,
+        some: range | None = None,
+    ) -> Baseline:
         return self.baseline
 
 

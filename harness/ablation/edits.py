@@ -7,7 +7,7 @@ slice and everywhere else, bit for bit.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -48,20 +48,6 @@ class Intervention:
     def first_block(self, shape: Shape) -> int:
         """No block before this one can change."""
         return min(shape.block(head.site) for head in self.heads)
-
-    def of_rows(self, rows: range, n_rows: int) -> "Intervention":
-        """The same on some of the rows that it is meant for."""
-        if len(rows) == n_rows:
-            return self
-        some = slice(rows.start, rows.stop)
-
-        def replaced(z: Float[Tensor, "some position d_head"], head: Part) -> Float[Tensor, "some position d_head"]:
-            whole = z.new_zeros(n_rows, *z.shape[1:])
-            whole[some] = z
-            return self.baseline(whole, head).expand_as(whole)[some]
-
-        baseline = zeros if self.baseline is zeros else replaced
-        return replace(self, baseline=baseline, positions=self.positions and self.positions[some])
 
     def edits(self, rows: slice) -> Iterator["Edit"]:
         """What it does to these rows."""

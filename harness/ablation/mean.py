@@ -11,11 +11,13 @@ from torch import Tensor
 
 from harness.ablation.capture import Captured, capture
 from harness.ablation.edits import Baseline
-from harness.ablation.rows import asked
+from harness.ablation.rows import asked, together
 from harness.hooks import Part, Site
 from harness.models import Model
 from harness.prompts import Prompts, batches
 
+#: Tokens of the reference set that run together, where a masked-LM has many rows for one text.
+_TOKENS = 4096
 BY_POSITION, FIRST_APART = "position by position", "the first token apart from all others"
 
 
@@ -50,13 +52,20 @@ class Mean:
         over = plan["reference"]
         return f"z becomes its mean over {over['n']} prompts ({over['name']}), {plan['means']}"
 
-    def prepare(self, plan: Mapping[str, Any], batch: Sequence[int], sites: Sequence[Site], draw: int) -> Baseline:
+    def prepare(
+        self,
+        plan: Mapping[str, Any],
+        batch: Sequence[int],
+        sites: Sequence[Site],
+        draw: int,
+        some: range | None = None,
+    ) -> Baseline:
         aligned = plan["means"] == BY_POSITION
         key = (aligned, *sites)
         if key not in self._means:
             self._means[key] = self._mean(aligned, sites)
         means = self._means[key]
-        rows, _ = asked(self.model, self.prompts.take(batch))
+        rows, _ = asked(self.model, self.prompts.take(batch), some)
         slot = torch.as_tensor(self._slot(rows, aligned))[:, None]
 
         def mean(z: Float[Tensor, "row position d_head"], head: Part) -> Float[Tensor, "row position d_head"]:
@@ -75,11 +84,14 @@ class Mean:
         slots = self.reference.token_id.shape[1] if aligned and self.model.kind == "masked_lm" else 1
         sums: dict[Site, _Sums] = {}
         for numbers in batches(self.reference):
-            rows, _ = asked(self.model, self.reference.take(numbers))
-            slot = self._slot(rows, aligned)
-            for site, z in capture(self.model, rows.inputs(self.model.device), sites).items():
-                of = sums.setdefault(site, _Sums.nothing(z, slots, ends[site]))
-                of.add(z, rows.queries(site.stack) >= 0, slot)
+            of_batch = self.reference.take(numbers)
+            n_rows, length = asked(self.model, of_batch)[0].token_id.shape
+            for some in together(n_rows, max(1, _TOKENS // length)):
+                rows, _ = asked(self.model, of_batch, some)
+                slot = self._slot(rows, aligned)
+                for site, z in capture(self.model, rows.inputs(self.model.device), sites).items():
+                    of = sums.setdefault(site, _Sums.nothing(z, slots, ends[site]))
+                    of.add(z, rows.queries(site.stack) >= 0, slot)
         return {site: of.mean() for site, of in sums.items()}
 
 

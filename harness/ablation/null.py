@@ -27,20 +27,30 @@ class MatchedNull:
     prompts: Prompts
     seed: int = 0
 
-    def prepare(self, plan: Mapping[str, Any], batch: Sequence[int], sites: Sequence[Site], draw: int) -> Baseline:
-        """The random edits of one draw, for the rows that the model is run on for these prompts (by number)."""
-        baseline = self.of.prepare(plan, batch, sites, draw % self.of.draws)
+    def prepare(
+        self,
+        plan: Mapping[str, Any],
+        batch: Sequence[int],
+        sites: Sequence[Site],
+        draw: int,
+        some: range | None = None,
+    ) -> Baseline:
+        """The random edits of one draw, for the rows that the model is run on for these prompts (by number), or for
+        `some` of these rows."""
+        baseline = self.of.prepare(plan, batch, sites, draw % self.of.draws, some)
         _, owner = asked(self.model, self.prompts.take(batch))
+        first = np.searchsorted(owner, owner)  # the first row of each row's prompt
+        rows = [(batch[owner[row]], row - int(first[row])) for row in some or range(len(owner))]
 
         def moved(z: Float[Tensor, "row position d_head"], head: Part) -> Float[Tensor, "row position d_head"]:
             far = (baseline(z, head).expand_as(z) - z).float().norm(dim=-1, keepdim=True)
-            noise = torch.cat([self._noise(z, head, number, draw, owner == at) for at, number in enumerate(batch)])
+            noise = torch.stack([self._noise(z, head, prompt, row, draw) for prompt, row in rows])
             return z + (far * noise / noise.norm(dim=-1, keepdim=True)).to(z)
 
         return moved
 
-    def _noise(self, z: Tensor, head: Part, prompt: int, draw: int, rows: np.ndarray) -> Tensor:
-        """Normal numbers [row, position, d_head] that depend on nothing but prompt, head, draw and seed."""
-        who = [self.seed, draw, prompt, *map(ord, str(head))]
-        drawn = np.random.default_rng(who).standard_normal((int(rows.sum()), *z.shape[1:]), dtype=np.float32)
+    def _noise(self, z: Tensor, head: Part, prompt: int, row: int, draw: int) -> Tensor:
+        """Normal numbers [position, d_head] that depend on nothing but prompt, which of its rows, head, draw, seed."""
+        who = [self.seed, draw, prompt, *map(ord, str(head)), *([row] if row else [])]
+        drawn = np.random.default_rng(who).standard_normal(z.shape[1:], dtype=np.float32)
         return torch.as_tensor(drawn, device=z.device)

@@ -44,7 +44,14 @@ class Patch:
     def note(self, plan: Mapping[str, Any]) -> str:
         return "z becomes that of the prompt's counterfactual"
 
-    def prepare(self, plan: Mapping[str, Any], batch: Sequence[int], sites: Sequence[Site], draw: int) -> Baseline:
+    def prepare(
+        self,
+        plan: Mapping[str, Any],
+        batch: Sequence[int],
+        sites: Sequence[Site],
+        draw: int,
+        some: range | None = None,
+    ) -> Baseline:
         swept = self.prompts.take(batch)
-        other, _ = asked(self.model, swept.reading(swept.counterfactual))
+        other, _ = asked(self.model, swept.reading(swept.counterfactual), some)
         return in_place(capture(self.model, other.inputs(self.model.device), sites))

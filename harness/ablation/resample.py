@@ -44,9 +44,16 @@ class Resample:
         other = f", {spread} of {n} of another length, their positions spread evenly" if spread else ""
         return f"z becomes that of a prompt from another cluster, {self.draws} for each, seed {self.seed}{other}"
 
-    def prepare(self, plan: Mapping[str, Any], batch: Sequence[int], sites: Sequence[Site], draw: int) -> Baseline:
+    def prepare(
+        self,
+        plan: Mapping[str, Any],
+        batch: Sequence[int],
+        sites: Sequence[Site],
+        draw: int,
+        some: range | None = None,
+    ) -> Baseline:
         swept = self.prompts.take(batch)
-        rows, owner = asked(self.model, swept)
+        rows, owner = asked(self.model, swept, some)
         donor = self.prompts.take([plan["donors"][draw][number] for number in batch]).take(owner)
         given = _masked_alike(donor, rows, swept.take(owner)).inputs(self.model.device)
         captured = capture(self.model, given, sites)

@@ -78,15 +78,8 @@ class Inputs:
 
     def first(self) -> "Inputs":
         """The first token of the first row."""
-        return self._cut((slice(1), slice(1)))
-
-    def rows(self, some: slice) -> "Inputs":
-        """Some of the rows."""
-        return self._cut((some,))
-
-    def _cut(self, where: tuple[slice, ...]) -> "Inputs":
         given = {name: value for name, value in vars(self).items() if value is not None and name != "past"}
-        return Inputs(**{name: value[where] for name, value in given.items()})
+        return Inputs(**{name: value[:1, :1] for name, value in given.items()})
 
 
 @dataclass(frozen=True)

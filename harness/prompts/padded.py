@@ -19,6 +19,8 @@ from harness.prompts.relations import Relation
 from harness.words import Words
 
 Ids = Int[np.ndarray, "prompt position"]
+#: The share of padding in a batch that is worth computing to have fewer batches.
+PADDING = 0.03
 
 
 @dataclass(frozen=True)
@@ -268,13 +270,15 @@ def _grid(rows: Sequence[Sequence[Any]], fill: Any, dtype: Any, end: int = 0) ->
     return np.array([[*row, *[fill] * (end - len(row))] for row in rows], dtype=dtype)
 
 
-def batches(prompts: Prompts, tokens: int = 1024, at_most: int = 8, padding: float = 0.03) -> list[list[int]]:
+def batches(prompts: Prompts, tokens: int = 1024, at_most: int = 8, padding: float | None = None) -> list[list[int]]:
     """The prompts in batches of work: at most so many prompts and (padded) tokens in each, never none.
 
     Prompts of one length go together, and others with them only where that adds no more than a share of `padding` to
-    the tokens that are computed. A masked-LM runs a prompt once for each of its scored positions.
+    the tokens that are computed (`PADDING` where nobody says). A masked-LM runs a prompt once for each of its scored
+    positions.
     """
     made: list[list[int]] = []
+    padding = PADDING if padding is None else padding
     rows = prompts.target.sum(axis=1) if prompts.kind == "masked_lm" else np.ones(len(prompts), dtype=int)
     for prompt in np.argsort(prompts.width, kind="stable").tolist():
         wider = [*made[-1], prompt] if made else []

@@ -1,9 +1,9 @@
 """A batch of prompts, run clean once, on which any number of interventions is measured."""
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -23,7 +23,7 @@ _MOST = 1024
 class Batch:
     """The clean run of some prompts, its metrics, and what interventions make of them.
 
-    Of `some` of `n_rows` rows, the metrics are what these give to each prompt's mean. Where it is `positionwise`, what
+    Of `some` of the rows, the metrics are what these give to each prompt's mean. Where it is `positionwise`, what
     z becomes at a position depends on nothing but the position and z there. Then a decoder's rows begin at the first
     position that is changed, and the last block runs where it is read.
     """
@@ -35,11 +35,10 @@ class Batch:
         metrics: Sequence[str | Function],
         check: Check,
         some: range,
-        n_rows: int,
         positionwise: bool,
     ):
         self.model, self.metrics, self.check = model, metrics, check
-        self.some, self.n_rows, self.late = some, n_rows, positionwise and model.kind == "decoder"
+        self.late = positionwise and model.kind == "decoder"
         self.whole = engine.run_clean(model, prompts, metrics, some, narrow=positionwise)
         self._suffixes = Suffixes(model, self.whole)
         self._unharmed = engine.by_target(model, self.whole, self.whole.end, metrics)
@@ -49,33 +48,22 @@ class Batch:
         """The metrics without an intervention."""
         return plain(self.whole.targets.mean_by_prompt(self._unharmed))[:, 0]
 
-    def ablated(
-        self, todo: Sequence[Intervention], size: int, spots: Sequence[int] = ()
-    ) -> Float[np.ndarray, "metric prompt intervention"]:
-        """The metrics under each intervention, `size` of them in one forward, more where the rows are shorter; those at
-        `spots` are made again by whole forwards."""
-        mine = self._mine(todo)
-        values = np.empty((len(self.metrics), self.whole.targets.n_prompts, len(mine)))
-        starts = [first_place([one]) if self.late else 0 for one in mine]
+    def ablated(self, todo: Sequence[Intervention], size: int) -> Float[np.ndarray, "metric prompt intervention"]:
+        """The metrics under each intervention, `size` of them in one forward, more where the rows are shorter."""
+        values = np.empty((len(self.metrics), self.whole.targets.n_prompts, len(todo)))
+        starts = [first_place([one]) if self.late else 0 for one in todo]
         for start in sorted(set(starts)):
             part, width = self._suffixes.part(start), self.whole.given.token_id.shape[1]
             at_once = min(_MOST, size * width // (width - start))
             chosen = [at for at, begins in enumerate(starts) if begins == start]
-            chosen.sort(key=lambda at: mine[at].first_block(self.model.shape))
-            for chunk, measured in self._in_chunks(part, [from_there(mine[at], start) for at in chosen], at_once):
+            chosen.sort(key=lambda at: todo[at].first_block(self.model.shape))
+            for chunk, measured in self._in_chunks(part, [from_there(todo[at], start) for at in chosen], at_once):
                 values[:, :, chosen[chunk]] = measured
-        for at in spots:
-            if np.isfinite(values[:, :, at]).all():  # or it is an error of its own
-                self._spot_check(mine[at], values[:, :, at])
         return values
 
     def direct(self, todo: Sequence[Intervention], size: int) -> Float[np.ndarray, "metric prompt intervention"]:
         """What the heads of each intervention write straight to the metrics."""
-        return plain(direct_effects(self.model, self.whole, self._mine(todo), self.metrics, size))
-
-    def _mine(self, todo: Sequence[Intervention]) -> list[Intervention]:
-        """Interventions that are meant for all rows, on those that are here."""
-        return [one.of_rows(self.some, self.n_rows) for one in todo]
+        return plain(direct_effects(self.model, self.whole, todo, self.metrics, size))
 
     def _in_chunks(self, part: Clean, todo: Sequence[Intervention], at_once: int) -> Iterator[tuple[slice, np.ndarray]]:
         """The metrics of some interventions after others; where memory runs out, of half as many from there on."""
@@ -104,27 +92,19 @@ class Batch:
             measured[:, :, part.read] = engine.by_target(self.model, part, end, self.metrics)
         return plain(self.whole.targets.mean_by_prompt(measured))
 
-    def _spot_check(self, one: Intervention, ablated: Float[np.ndarray, "metric prompt"]) -> None:
-        """The intervention again the plain way, by a whole hooked forward, which must agree."""
-        end = engine.run_plainly(self.model, self.whole, one)
-        off = float(np.abs(plain(engine.measure(self.model, self.whole, end, self.metrics))[:, 0] - ablated).max())
-        if not off <= engine.tolerance(self.model):
+    def spot_check(self, one: Intervention, ablated: Float[np.ndarray, "metric prompt"]) -> None:
+        """The intervention again the plain way, by a whole hooked forward, which must agree: the mean over the targets
+        that are here, by prompt."""
+        targets, end = self.whole.targets, engine.run_plainly(self.model, self.whole, one)
+        here = plain(torch.bincount(targets.prompt, minlength=targets.n_prompts) / targets.count)
+        off = np.abs(plain(engine.measure(self.model, self.whole, end, self.metrics))[:, 0] - ablated)
+        largest = float((off[:, here > 0] / here[here > 0]).max())
+        if not largest <= engine.tolerance(self.model):
             raise InterventionFailed(
-                f"{' '.join(map(str, one.heads))}: the sweep is off a plain hooked forward by {off:.3g}; "
+                f"{' '.join(map(str, one.heads))}: the sweep is off a plain hooked forward by {largest:.3g}; "
                 f"{self.model.name} cannot be swept faithfully"
             )
-        self.check.spot_checks.append(off)
-
-
-class Parts:
-    """A batch whose rows run in groups, one after the other; the last that ran is kept."""
-
-    def __init__(self, groups: Sequence[range], batch: Callable[[range], Batch]):
-        self._groups, self._batch = groups, lru_cache(maxsize=1)(batch)
-
-    def sum(self, of: Callable[[Batch], np.ndarray]) -> np.ndarray:
-        """What all groups give together."""
-        return np.sum([of(self._batch(some)) for some in self._groups], axis=0)
+        self.check.spot_checks.append(largest)
 
 
 def plain(values: Tensor) -> np.ndarray:

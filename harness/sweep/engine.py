@@ -75,11 +75,10 @@ def run_clean(
 ) -> Clean:
     """The clean forward of a batch of prompts, or of some of their rows. It may be `narrow` if what z becomes at a
     position depends on nothing but the position and z there."""
-    rows, owner = asked(model, prompts)
-    given, targets = rows.inputs(model.device), Targets.of(rows, owner, model.device)
+    targets = Targets.of(*asked(model, prompts), model.device)
     if some is not None:
-        given, targets = given.rows(slice(some.start, some.stop)), targets.of_rows(some)
-    clean = clean_run(model, given, targets, narrow)
+        targets = targets.of_rows(some)
+    clean = clean_run(model, asked(model, prompts, some)[0].inputs(model.device), targets, narrow)
     if any(callable(one) or metric(one).distance for one in metrics):
         clean.logits = torch.cat([logits for _, logits in logits_of(model, clean, clean.end)])
     return clean

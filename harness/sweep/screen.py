@@ -9,8 +9,9 @@ import torch
 import xarray as xr
 
 from harness.ablation import Intervention, applied, asked, by_site, positions, together
+from harness.ablation.positions import Places
 from harness.hooks import Part
-from harness.prompts import Prompts, batches
+from harness.prompts import batches
 from harness.sweep import engine
 from harness.sweep.batch import plain
 from harness.sweep.gradient import derivatives
@@ -57,17 +58,12 @@ class ScreenStage:
 
     def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]:
         """One batch: `estimate` [metric, prompt, group], and `ablated` [metric, prompt] with all heads ablated."""
-        sweep, numbers = self.sweep, plan["batches"][unit]
-        prompts = sweep.prompts.take(numbers)
-        rows = asked(sweep.model, prompts)[0]
-        (where,) = positions.turns(sweep.positions, rows)
+        rows, _ = asked(self.sweep.model, self.sweep.prompts.take(plan["batches"][unit]))
+        (where,) = positions.turns(self.sweep.positions, rows)
         found: list[dict[str, np.ndarray]] = []
-        for draw in range(sweep.ablation.draws):
-            all_heads = Intervention(self._heads, sweep.ablation.prepare(plan, numbers, sweep.sites, draw), where)
-            parts = [
-                self._estimate(prompts, some, all_heads.of_rows(some, len(rows)))
-                for some in together(len(rows), plan["rows"][unit])
-            ]
+        for draw in range(self.sweep.ablation.draws):
+            groups = together(len(rows), plan["rows"][unit])
+            parts = [self._estimate(plan, unit, draw, some, where and where[some.start : some.stop]) for some in groups]
             found.append({name: np.sum([part[name] for part in parts], axis=0) for name in parts[0]})
         return {name: np.mean([drawn[name] for drawn in found], axis=0) for name in found[0]}
 
@@ -75,9 +71,13 @@ class ScreenStage:
     def _heads(self) -> tuple[Part, ...]:
         return tuple(head for heads in self.sweep.groups.values() for head in heads)
 
-    def _estimate(self, prompts: Prompts, some: range, all_heads: Intervention) -> dict[str, np.ndarray]:
+    def _estimate(
+        self, plan: Mapping[str, Any], unit: int, draw: int, some: range, where: Places | None
+    ) -> dict[str, np.ndarray]:
         """What some rows give to `estimate`, the mean derivative along the way, and to `ablated`."""
-        model, metrics = self.sweep.model, self.sweep.metrics
+        sweep, numbers = self.sweep, plan["batches"][unit]
+        model, metrics, prompts = sweep.model, sweep.metrics, sweep.prompts.take(numbers)
+        all_heads = Intervention(self._heads, sweep.ablation.prepare(plan, numbers, sweep.sites, draw, some), where)
         with applied(model, all_heads):
             ran = engine.run_clean(model, prompts, metrics, some)
         if ran.logits is not None:  # distances are from the clean run

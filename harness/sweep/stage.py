@@ -1,8 +1,7 @@
 """The stage that ablates: work cut into units with a frozen plan, and what came out as labelled arrays."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from harness.hooks import Part, Site
 from harness.metrics import Function, described, metric, name_of
 from harness.models import Model
 from harness.prompts import Prompts, batches
-from harness.sweep.batch import Batch, Parts
+from harness.sweep.batch import Batch
 from harness.sweep.direct import has_direct
 from harness.sweep.finite import check_finite
 from harness.sweep.groups import Groups
@@ -158,49 +157,48 @@ class SweepStage:
         asked for, `direct` [metric, prompt, group] is the mean over draws too, and `null` [draw, metric, prompt,
         group] is what random edits did.
         """
-        numbers = plan["batches"][unit]
         before, tried = self.check.fired, len(self.check.spot_checks)
-        prompts = self.prompts.take(numbers)
-        rows = asked(self.model, prompts)[0]
-        turns, size = positions.turns(self.positions, rows), plan["chunks"][unit]
-        parts = Parts(together(len(rows), plan["rows"][unit]), partial(self._batch, prompts, len(rows)))
-        clean = parts.sum(lambda batch: batch.clean)
-        check_finite(self.model, self.metric_names, numbers, clean)
-        names = [name for name in self.groups for _ in turns]
-        ablated, direct = [], []
+        rows, _ = asked(self.model, self.prompts.take(plan["batches"][unit]))
+        turns = positions.turns(self.positions, rows)
+        parts = [self._measured(plan, unit, some, turns) for some in together(len(rows), plan["rows"][unit])]
+        found = {name: np.sum([part[name] for part in parts], axis=0) for name in parts[0]}
+        shape = (*found["ablated"].shape[:2], len(self.groups), len(turns))
+        checks = {"fired": np.array(self.check.fired - before), "off": np.array(self.check.spot_checks[tried:])}
+        return found | {"ablated": found["ablated"].reshape(shape)} | checks
+
+    def _measured(
+        self, plan: Mapping[str, Any], unit: int, some: range, turns: Sequence[Places | None]
+    ) -> dict[str, np.ndarray]:
+        """What some of a batch's rows give to each of its arrays."""
+        numbers, size = plan["batches"][unit], plan["chunks"][unit]
+        positionwise = self.ablation.positionwise
+        batch = Batch(self.model, self.prompts.take(numbers), self.metrics, self.check, some, positionwise)
+        check_finite(self.model, self.metric_names, numbers, batch.clean)
+        names, ablated, direct = [name for name in self.groups for _ in turns], [], []
         for draw in range(self.ablation.draws):
-            todo = self._interventions(self.ablation.prepare(plan, numbers, self.sites, draw), turns)
-            spots = sorted({0, len(todo) // 2}) if unit == draw == 0 else []
-            ablated.append(parts.sum(partial(Batch.ablated, todo=todo, size=size, spots=spots)))
+            baseline = self.ablation.prepare(plan, numbers, self.sites, draw, some)
+            todo = self._interventions(baseline, turns, some)
+            ablated.append(batch.ablated(todo, size))
             check_finite(self.model, self.metric_names, numbers, ablated[-1], names)
+            if unit == draw == some.start == 0:
+                for at in sorted({0, len(todo) // 2}):
+                    batch.spot_check(todo[at], ablated[0][:, :, at])
             if plan["direct"]:
-                direct.append(parts.sum(partial(Batch.direct, todo=todo, size=size)))
-        mean = np.mean(ablated, axis=0)
-        found = {"clean": clean, "ablated": mean.reshape(*mean.shape[:2], len(self.groups), len(turns))}
+                direct.append(batch.direct(todo, size))
+        found = {"clean": batch.clean, "ablated": np.mean(ablated, axis=0)}
         if direct:
             found["direct"] = np.mean(direct, axis=0)
         if plan["null"]:
-            nulled = [
-                parts.sum(partial(Batch.ablated, todo=todo, size=size))
-                for todo in self._null_edits(plan, numbers, turns)
-            ]
-            found["null"] = np.stack(nulled) - clean[..., None]
-        checks = {"fired": np.array(self.check.fired - before), "off": np.array(self.check.spot_checks[tried:])}
-        return found | checks
+            null = MatchedNull(self.ablation, self.model, self.prompts, plan["null"]["seed"])
+            edits = (null.prepare(plan, numbers, self.sites, draw, some) for draw in range(plan["null"]["draws"]))
+            nulled = [batch.ablated(self._interventions(edit, turns, some), size) for edit in edits]
+            found["null"] = np.stack(nulled) - batch.clean[..., None]
+        return found
 
-    def _batch(self, prompts: Prompts, n_rows: int, some: range) -> Batch:
-        return Batch(self.model, prompts, self.metrics, self.check, some, n_rows, self.ablation.positionwise)
-
-    def _interventions(self, baseline: Any, turns: Sequence[Places | None]) -> list[Intervention]:
-        return [Intervention(parts, baseline, where) for parts in self.groups.values() for where in turns]
-
-    def _null_edits(
-        self, plan: Mapping[str, Any], numbers: Sequence[int], turns: Sequence[Places | None]
-    ) -> Iterator[list[Intervention]]:
-        """Random edits of the same norm, draw by draw."""
-        null = MatchedNull(self.ablation, self.model, self.prompts, plan["null"]["seed"])
-        for draw in range(plan["null"]["draws"]):
-            yield self._interventions(null.prepare(plan, numbers, self.sites, draw), turns)
+    def _interventions(self, baseline: Any, turns: Sequence[Places | None], some: range) -> list[Intervention]:
+        """Each group's, turn after turn, on some of the rows."""
+        of_rows = [where and where[some.start : some.stop] for where in turns]
+        return [Intervention(parts, baseline, where) for parts in self.groups.values() for where in of_rows]
 
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
         """All units as labelled arrays: `clean`, and by head (with `ablated`), layer, MLP or set the effect; or,
