@@ -221,12 +221,13 @@ def is_linear(module: Any) -> bool:
 
 def beside_keys_and_values(bridge: Any) -> list[Any]:
     """The linear torch modules of the last block but those that make keys and values: what they give at one position
-    no other position reads."""
+    no other position reads. None where it is not known which those are."""
     inside, shared = dict[Any, None](), set()
     for module in blocks(bridge)[-1].modules():
         inside[getattr(module, "original_component", None)] = None
         shared |= {getattr(getattr(module, kind, None), "original_component", None) for kind in ("k", "v", "qkv")}
-    return [module for module in inside if is_linear(module) and module not in shared]
+    known = any(module is not None for module in shared)
+    return [module for module in inside if known and is_linear(module) and module not in shared]
 
 
 def has_mlp(bridge: Any, site: Site) -> bool:

@@ -26,10 +26,12 @@ def tiny():
     return build
 
 
-@pytest.fixture
-def padded(monkeypatch):
+@pytest.fixture(scope="module")
+def padded():
     """Prompts of all lengths share batches, so that padding is seen; otherwise only those of nearly one length do."""
-    monkeypatch.setattr("harness.prompts.padded.PADDING", 10.0)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("harness.prompts.padded.PADDING", 10.0)
+        yield
 
 
 @pytest.fixture(params=FAMILIES)

@@ -133,7 +133,7 @@ def without_checks(data):
 
 
 def test_only_few_prompts_are_split():
-    (stage,) = study.prepare("ablate_heads", asked()).stages
+    (stage,) = study.prepare("ablate_heads", asked(prompts={"name": "ioi", "n": 3})).stages
     assert divided(stage, 1) is stage
     assert isinstance(divided(stage, 2), SplitStage)
     (many,) = study.prepare("ablate_heads", asked(prompts={"name": "ioi", "n": 64})).stages

@@ -638,7 +638,6 @@ AT_ONCE = [
     "list where.status=gone",
     "benchmark rounds=0",
     "ablate_heads model=path model.path={model} heads=[L9H9]",
-    "render run={model}",
 ]
 
 

@@ -68,8 +68,9 @@ def test_the_heads_that_help_and_hurt_are_those_that_were_measured(run):
 
 def test_every_intervention_was_verified(run):
     check = run.manifest["intervention_check"]
-    batches = -(-32 // 8)
-    assert check["edits_verified"] == len(HEADS) * batches
+    plan = json.loads((run.path / "stages/sweep/plan.json").read_text())
+    assert sorted(prompt for batch in plan["batches"] for prompt in batch) == list(range(32))
+    assert check["edits_verified"] == len(HEADS) * len(plan["batches"])
     assert check["plain_forward_difference"] < 1e-4
     assert run.manifest["model"]["hf_difference"] < 1e-5
 

@@ -92,6 +92,26 @@ def test_the_size_of_a_chunk_changes_nothing(tiny, chunk):
     np.testing.assert_allclose(stage.compute(plan | {"chunks": [chunk]}, 0)["ablated"], whole, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", ["llama", "bert_classifier", "t5"])
+@pytest.mark.parametrize("positions", ["all", "last"])
+def test_rows_of_several_prompts_run_in_groups_and_the_numbers_stay(tiny, shape, positions):
+    model = tiny(shape)
+    more = {
+        "t5": {"target": ["a drink", "the store to", "Mary"]},
+        "bert_classifier": {"answer": ["neutral", "negative", "neutral"]},
+    }
+    prompts = harness.load_prompts("inline", model, text=TEXTS, **more.get(shape, {}))
+    made, _ = ablation.build("resample", model, prompts)
+    heads = ["decoder", "cross"] if shape == "t5" else "all"
+    stage = SweepStage(model, prompts, groups(model, heads), ("loss", "kl"), made, positions)
+    plan = stage.plan()
+    assert len(plan["batches"]) == 1
+    whole, cut = (stage.compute(plan | {"rows": [rows]}, 0) for rows in (3, 1))
+    assert cut.keys() == whole.keys()
+    for name in whole.keys() - {"off", "fired"}:
+        np.testing.assert_allclose(cut[name], whole[name], atol=1e-5)
+
+
 @pytest.mark.parametrize("shape", ["gpt2", "neox", "llama", "gemma3", "bert", "t5"])
 def test_the_last_block_runs_where_it_is_read_and_the_numbers_stay(tiny, shape, monkeypatch):
     model = tiny(shape)

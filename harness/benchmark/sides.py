@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,7 @@ def plain_loop(work: Work) -> Effects:
 @torch.no_grad()
 def _looped(work: Work, forward: Forward) -> Effects:
     found = np.empty((len(work.prompts), work.n_heads))
-    for numbers in batches(work.prompts, at_most=64, padding=1):
+    for numbers in batches(work.prompts, at_most=64, padding=inf):
         batch = work.prompts.take(numbers)
         given = batch.inputs(work.model.device)
         targets = Targets.of(batch, np.arange(len(batch)), work.model.device)

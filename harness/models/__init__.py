@@ -2,7 +2,8 @@
 
 `sources` finds the weights, `cache` keeps what was converted, `random` and `planted` build models from nothing,
 `tokens` holds the tokenizer's policies, `kinds` says what a model gives at its end, `boot` puts it together, and
-`checks` compares the hooked model with the plain one before anyone uses it.
+`checks` compares the hooked model with the plain one before anyone uses it; `peek` knows how many heads a model has
+before anything is loaded.
 """
 
 from collections.abc import Callable

@@ -1,11 +1,11 @@
 """Heads, alone or together, are ablated; what that does to the metrics is measured.
 
 `groups` says which interventions a request means, `engine` runs many of them in one forward (with `blocks` for the
-plumbing, and `prefix` for those at late positions), `batch` measures them on some prompts, `direct` reads what a head
-writes straight to the metric (`norms` holds the norms still), `stage` cuts the work into units, `labels` labels what
-comes out. `cumulative` (with `greedy`) and `pairs` choose what they ablate together by what single heads did (`need`);
-`fast` (in bf16: `precision`) and `screen` (by a `gradient`) look at all heads quickly, and `verify` at some of them
-again. `kinds` says which stages a request means.
+plumbing, `prefix` for those at late positions, and `narrow` for the last block, which runs where it is read), `batch`
+measures them on some prompts, `direct` reads what a head writes straight to the metric (`norms` holds the norms
+still), `stage` cuts the work into units, `labels` labels what comes out. `cumulative` (with `greedy`) and `pairs`
+choose what they ablate together by what single heads did (`need`); `fast` (in bf16: `precision`) and `screen` (by a
+`gradient`) look at all heads quickly, and `verify` at some of them again. `kinds` says which stages a request means.
 """
 
 from collections.abc import Iterable, Mapping

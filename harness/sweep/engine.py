@@ -6,7 +6,8 @@ over, and at each layer one more copy of the prompts joins for each intervention
 together, each with its own edit of z. After the last block only the scored positions are kept, and the model's own
 head (final norm, unembedding, soft caps) reads them in pieces.
 
-Everything is done by hooks on whole blocks of the model's own forward, so nothing here knows a family.
+Everything is done by hooks on whole blocks of the model's own forward (and, in the last one, on its linear layers), so
+nothing here knows a family.
 """
 
 from collections.abc import Callable, Iterator, Sequence
