@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import harness
 from harness import results, study
@@ -191,6 +192,29 @@ def test_a_disk_that_refuses_is_the_requests_fault(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(RequestError, match="the disk is full; choose another with store=DIR"):
         store.write_text(tmp_path / "a", "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_left_of_arrays_that_found_no_room_though_some_were_written_late(tmp_path, monkeypatch):
+    import errno
+
+    import zarr.storage._local as disk
+
+    put = disk._put
+
+    def full(path, value, **how):
+        if path.name == "0.0":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        if path.name[0].isdigit():
+            time.sleep(0.3)
+        return put(path, value, **how)
+
+    monkeypatch.setattr(disk, "_put", full)
+    data = xr.Dataset({"pattern": (("prompt", "query"), np.ones((8, 4)))})
+    monkeypatch.setattr(store, "_encoding", lambda data: {"pattern": {"chunks": (1, 4)}})
+    with pytest.raises(RequestError, match="the disk is full"):
+        store.write_data(tmp_path, data)
+    time.sleep(0.5)
     assert list(tmp_path.iterdir()) == []
 
 

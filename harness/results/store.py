@@ -5,6 +5,7 @@ what is written is there whole or not at all. A full or read-only disk is the re
 traceback.
 """
 
+import asyncio
 import hashlib
 import io
 import json
@@ -198,6 +199,8 @@ def write_data(run: Folder, data: xr.Dataset) -> None:
         with _zarr_warnings():
             _to_zarr(data, (run / "data.zarr").zarr(read_only=False))
         return
+    from zarr.core.sync import sync
+
     final, building = run / "data.zarr", run / ".data.zarr.part"
     shutil.rmtree(building, ignore_errors=True)
     with writing(run), _zarr_warnings():
@@ -206,7 +209,14 @@ def write_data(run: Folder, data: xr.Dataset) -> None:
             shutil.rmtree(final, ignore_errors=True)
             building.rename(final)
         finally:
+            sync(_others_done())
             shutil.rmtree(building, ignore_errors=True)
+
+
+async def _others_done() -> None:
+    """zarr writes many chunks at once, and when one of them fails the others go on: what they write would be there
+    again after it was removed."""
+    await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
 
 
 def _to_zarr(data: xr.Dataset, where: Any) -> None:
