@@ -106,13 +106,13 @@ def test_the_null_is_as_large_an_edit_in_another_direction(tiny):
     made, _ = ablation.build("mean", model, prompts)
     plan, numbers, head = made.plan(), [2, 0], model.heads(["L1H2"])[0]
     z = torch.randn(2, int(prompts.length[numbers].max()), model.shape.d_head)
-    own = made.prepare(plan, numbers, [head.site], 0)(z, head).expand_as(z) - z
-    null = ablation.MatchedNull(made, model, prompts, seed=1)
-    first, again, other = (null.prepare(plan, numbers, [head.site], draw)(z, head) - z for draw in (0, 0, 1))
+    own = made.prepare(plan, ablation.Share(numbers), [head.site], 0)(z, head).expand_as(z) - z
+    null, share = ablation.MatchedNull(made, model, prompts, seed=1), ablation.Share(numbers)
+    first, again, other = (null.prepare(plan, share, [head.site], draw)(z, head) - z for draw in (0, 0, 1))
     torch.testing.assert_close(first.norm(dim=-1), own.norm(dim=-1), rtol=1e-5, atol=1e-6)
     assert torch.equal(first, again)
     assert abs(float(torch.cosine_similarity(first.flatten(), other.flatten(), dim=0))) < 0.5
-    alone = null.prepare(plan, [0], [head.site], 0)(z[1:], head) - z[1:]
+    alone = null.prepare(plan, ablation.Share([0]), [head.site], 0)(z[1:], head) - z[1:]
     torch.testing.assert_close(alone[:, :3], first[1:, :3])  # whatever else is in the batch
 
 

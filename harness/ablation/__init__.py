@@ -23,5 +23,6 @@ from harness.ablation.null import MatchedNull as MatchedNull
 from harness.ablation.request import Asked as Asked
 from harness.ablation.request import asked_positions as asked_positions
 from harness.ablation.request import build as build
+from harness.ablation.rows import Share as Share
 from harness.ablation.rows import asked as asked
 from harness.ablation.rows import together as together

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from harness.ablation.edits import Baseline, zeros
+from harness.ablation.rows import Share
 from harness.hooks import Site
 
 
@@ -35,16 +36,8 @@ class Ablation(Protocol):
         """The plan in words, for the arrays' attributes."""
         ...
 
-    def prepare(
-        self,
-        plan: Mapping[str, Any],
-        batch: Sequence[int],
-        sites: Sequence[Site],
-        draw: int,
-        some: range | None = None,
-    ) -> Baseline:
-        """What z at these sites becomes, for the rows that the model is run on for these prompts (by number), or for
-        `some` of these rows."""
+    def prepare(self, plan: Mapping[str, Any], share: Share, sites: Sequence[Site], draw: int) -> Baseline:
+        """What z at these sites becomes, for some of the rows that the model is run on."""
         ...
 
 
@@ -66,14 +59,7 @@ class Fixed:
     def note(self, plan: Mapping[str, Any]) -> str:
         return "z becomes zero" if self.baseline is zeros else f"z becomes {self.name}(z, head)"
 
-    def prepare(
-        self,
-        plan: Mapping[str, Any],
-        batch: Sequence[int],
-        sites: Sequence[Site],
-        draw: int,
-        some: range | None = None,
-    ) -> Baseline:
+    def prepare(self, plan: Mapping[str, Any], share: Share, sites: Sequence[Site], draw: int) -> Baseline:
         return self.baseline
 
 

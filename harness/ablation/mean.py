@@ -11,13 +11,11 @@ from torch import Tensor
 
 from harness.ablation.capture import Captured, capture
 from harness.ablation.edits import Baseline
-from harness.ablation.rows import asked, together
+from harness.ablation.rows import CHUNK_TOKENS, Share, asked, together
 from harness.hooks import Part, Site
 from harness.models import Model
 from harness.prompts import Prompts, batches
 
-#: Tokens of the reference set that run together, where a masked-LM has many rows for one text.
-_TOKENS = 4096
 BY_POSITION, FIRST_APART = "position by position", "the first token apart from all others"
 
 
@@ -52,25 +50,18 @@ class Mean:
         over = plan["reference"]
         return f"z becomes its mean over {over['n']} prompts ({over['name']}), {plan['means']}"
 
-    def prepare(
-        self,
-        plan: Mapping[str, Any],
-        batch: Sequence[int],
-        sites: Sequence[Site],
-        draw: int,
-        some: range | None = None,
-    ) -> Baseline:
+    def prepare(self, plan: Mapping[str, Any], share: Share, sites: Sequence[Site], draw: int) -> Baseline:
         aligned = plan["means"] == BY_POSITION
         key = (aligned, *sites)
         if key not in self._means:
             self._means[key] = self._mean(aligned, sites)
         means = self._means[key]
-        rows, _ = asked(self.model, self.prompts.take(batch), some)
+        rows, _ = asked(self.model, self.prompts.take(share.numbers), share.some)
         slot = torch.as_tensor(self._slot(rows, aligned))[:, None]
 
         def mean(z: Float[Tensor, "row position d_head"], head: Part) -> Float[Tensor, "row position d_head"]:
-            of = means[head.site]
-            return of[slot, torch.arange(z.shape[1]).clamp(max=of.shape[1] - 1), head.head].to(z)
+            here = means[head.site]
+            return here[slot, torch.arange(z.shape[1]).clamp(max=here.shape[1] - 1), head.head].to(z)
 
         return mean
 
@@ -86,7 +77,7 @@ class Mean:
         for numbers in batches(self.reference):
             of_batch = self.reference.take(numbers)
             n_rows, length = asked(self.model, of_batch)[0].token_id.shape
-            for some in together(n_rows, max(1, _TOKENS // length)):
+            for some in together(n_rows, max(1, CHUNK_TOKENS // length)):
                 rows, _ = asked(self.model, of_batch, some)
                 slot = self._slot(rows, aligned)
                 for site, z in capture(self.model, rows.inputs(self.model.device), sites).items():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harness.ablation.baselines import Ablation
 from harness.ablation.edits import Baseline
-from harness.ablation.rows import asked
+from harness.ablation.rows import Share, asked
 from harness.hooks import Part, Site
 from harness.models import Model
 from harness.prompts import Prompts
@@ -27,20 +27,12 @@ class MatchedNull:
     prompts: Prompts
     seed: int = 0
 
-    def prepare(
-        self,
-        plan: Mapping[str, Any],
-        batch: Sequence[int],
-        sites: Sequence[Site],
-        draw: int,
-        some: range | None = None,
-    ) -> Baseline:
-        """The random edits of one draw, for the rows that the model is run on for these prompts (by number), or for
-        `some` of these rows."""
-        baseline = self.of.prepare(plan, batch, sites, draw % self.of.draws, some)
-        _, owner = asked(self.model, self.prompts.take(batch))
+    def prepare(self, plan: Mapping[str, Any], share: Share, sites: Sequence[Site], draw: int) -> Baseline:
+        """The random edits of one draw, for some of the rows that the model is run on."""
+        baseline = self.of.prepare(plan, share, sites, draw % self.of.draws)
+        _, owner = asked(self.model, self.prompts.take(share.numbers))
         first = np.searchsorted(owner, owner)  # the first row of each row's prompt
-        rows = [(batch[owner[row]], row - int(first[row])) for row in some or range(len(owner))]
+        rows = [(share.numbers[owner[row]], row - int(first[row])) for row in share.some or range(len(owner))]
 
         def moved(z: Float[Tensor, "row position d_head"], head: Part) -> Float[Tensor, "row position d_head"]:
             far = (baseline(z, head).expand_as(z) - z).float().norm(dim=-1, keepdim=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.ablation.capture import capture, in_place
 from harness.ablation.edits import Baseline
-from harness.ablation.rows import asked
+from harness.ablation.rows import Share, asked
 from harness.config import RequestError
 from harness.hooks import Site
 from harness.models import Model
@@ -44,14 +44,7 @@ class Patch:
     def note(self, plan: Mapping[str, Any]) -> str:
         return "z becomes that of the prompt's counterfactual"
 
-    def prepare(
-        self,
-        plan: Mapping[str, Any],
-        batch: Sequence[int],
-        sites: Sequence[Site],
-        draw: int,
-        some: range | None = None,
-    ) -> Baseline:
-        swept = self.prompts.take(batch)
-        other, _ = asked(self.model, swept.reading(swept.counterfactual), some)
+    def prepare(self, plan: Mapping[str, Any], share: Share, sites: Sequence[Site], draw: int) -> Baseline:
+        swept = self.prompts.take(share.numbers)
+        other, _ = asked(self.model, swept.reading(swept.counterfactual), share.some)
         return in_place(capture(self.model, other.inputs(self.model.device), sites))

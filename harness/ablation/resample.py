@@ -10,7 +10,7 @@ import torch
 from harness.ablation import donors
 from harness.ablation.capture import capture, in_place
 from harness.ablation.edits import Baseline
-from harness.ablation.rows import asked
+from harness.ablation.rows import Share, asked
 from harness.hooks import Site
 from harness.models import Model
 from harness.prompts import Prompts
@@ -44,17 +44,10 @@ class Resample:
         other = f", {spread} of {n} of another length, their positions spread evenly" if spread else ""
         return f"z becomes that of a prompt from another cluster, {self.draws} for each, seed {self.seed}{other}"
 
-    def prepare(
-        self,
-        plan: Mapping[str, Any],
-        batch: Sequence[int],
-        sites: Sequence[Site],
-        draw: int,
-        some: range | None = None,
-    ) -> Baseline:
-        swept = self.prompts.take(batch)
-        rows, owner = asked(self.model, swept, some)
-        donor = self.prompts.take([plan["donors"][draw][number] for number in batch]).take(owner)
+    def prepare(self, plan: Mapping[str, Any], share: Share, sites: Sequence[Site], draw: int) -> Baseline:
+        swept = self.prompts.take(share.numbers)
+        rows, owner = asked(self.model, swept, share.some)
+        donor = self.prompts.take([plan["donors"][draw][number] for number in share.numbers]).take(owner)
         given = _masked_alike(donor, rows, swept.take(owner)).inputs(self.model.device)
         captured = capture(self.model, given, sites)
         row = torch.arange(len(rows))[:, None]

@@ -1,5 +1,7 @@
 """The rows that a model is run on for some prompts."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -7,6 +9,10 @@ from jaxtyping import Int
 
 from harness.models import Model
 from harness.prompts import Prompts, masked
+
+#: Tokens that go through a block together on a CPU, where more are not faster and cost page faults (see LOG.md). It is
+#: not tuned by the clock: numbers would then depend on how busy the machine is, in their last digits.
+CHUNK_TOKENS = 4096
 
 
 def asked(model: Model, prompts: Prompts, some: range | None = None) -> tuple[Prompts, Int[np.ndarray, " row"]]:
@@ -19,6 +25,14 @@ def asked(model: Model, prompts: Prompts, some: range | None = None) -> tuple[Pr
         return rows, owner
     chosen = np.array(some)
     return rows.take(chosen), owner[chosen]
+
+
+@dataclass(frozen=True)
+class Share:
+    """Prompts by number, and which of the rows that the model is run on for them are meant: `some`, or all."""
+
+    numbers: Sequence[int]
+    some: range | None = None
 
 
 def together(n_rows: int, at_most: int) -> list[range]:

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from harness.ablation.rows import CHUNK_TOKENS
 from harness.attribution.gradients import by_node, embedded, slopes, target_rows
-from harness.attribution.question import CHUNK_TOKENS, Question, repeated
+from harness.attribution.question import Question, repeated
 
 #: The way is refined until the errors of its panels sum to this share of what there is to share out, or to this much.
 TOLERANCE, LEAST = 0.03, 1e-3

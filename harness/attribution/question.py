@@ -15,15 +15,13 @@ from torch import Tensor
 
 from harness import hooks
 from harness.ablation import asked
+from harness.ablation.rows import CHUNK_TOKENS
 from harness.attribution.nodes import Nodes
 from harness.metrics import metric
 from harness.models import Inputs, Model
 from harness.prompts import Prompts
 from harness.sweep import engine
 from harness.sweep.blocks import Stop, first_of, forward_until_stop
-
-#: Tokens that go through a block together; more are not faster on a CPU (see `harness.sweep.stage`).
-CHUNK_TOKENS = 4096
 
 
 @dataclass(frozen=True)

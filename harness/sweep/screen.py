@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from harness.ablation import Intervention, applied, asked, by_site, positions, together
+from harness.ablation import Intervention, Share, applied, asked, by_site, positions, together
 from harness.ablation.positions import Places
 from harness.hooks import Part
 from harness.prompts import batches
@@ -77,7 +77,8 @@ class ScreenStage:
         """What some rows give to `estimate`, the mean derivative along the way, and to `ablated`."""
         sweep, numbers = self.sweep, plan["batches"][unit]
         model, metrics, prompts = sweep.model, sweep.metrics, sweep.prompts.take(numbers)
-        all_heads = Intervention(self._heads, sweep.ablation.prepare(plan, numbers, sweep.sites, draw, some), where)
+        baseline = sweep.ablation.prepare(plan, Share(numbers, some), sweep.sites, draw)
+        all_heads = Intervention(self._heads, baseline, where)
         with applied(model, all_heads):
             ran = engine.run_clean(model, prompts, metrics, some)
         if ran.logits is not None:  # distances are from the clean run

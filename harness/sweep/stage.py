@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from harness.ablation import ZERO, Ablation, Check, Intervention, MatchedNull, asked, positions, together
+from harness.ablation import ZERO, Ablation, Check, Intervention, MatchedNull, Share, asked, positions, together
 from harness.ablation.positions import Places
+from harness.ablation.rows import CHUNK_TOKENS
 from harness.config import RequestError
 from harness.hooks import Part, Site
 from harness.metrics import Function, described, metric, name_of
@@ -21,9 +22,6 @@ from harness.sweep.groups import Groups
 from harness.sweep.labels import EFFECT, TOGETHER, gathered, labelled
 from harness.sweep.room import free
 
-#: Tokens that go through a block together on a CPU, where more are not faster and cost page faults (see LOG.md). It is
-#: not tuned by the clock: numbers would then depend on how busy the machine is, in their last digits.
-CHUNK_TOKENS = 4096
 #: Activations that live at once for one token of one row, in multiples of d_model and of n_heads × keys.
 _WIDTHS = 24
 #: Of the memory that is free, what a chunk may take where nobody said.
@@ -171,12 +169,13 @@ class SweepStage:
     ) -> dict[str, np.ndarray]:
         """What some of a batch's rows give to each of its arrays."""
         numbers, size = plan["batches"][unit], plan["chunks"][unit]
+        share = Share(numbers, some)
         positionwise = self.ablation.positionwise
         batch = Batch(self.model, self.prompts.take(numbers), self.metrics, self.check, some, positionwise)
         check_finite(self.model, self.metric_names, numbers, batch.clean)
         names, ablated, direct = [name for name in self.groups for _ in turns], [], []
         for draw in range(self.ablation.draws):
-            baseline = self.ablation.prepare(plan, numbers, self.sites, draw, some)
+            baseline = self.ablation.prepare(plan, share, self.sites, draw)
             todo = self._interventions(baseline, turns, some)
             ablated.append(batch.ablated(todo, size))
             check_finite(self.model, self.metric_names, numbers, ablated[-1], names)
@@ -190,7 +189,7 @@ class SweepStage:
             found["direct"] = np.mean(direct, axis=0)
         if plan["null"]:
             null = MatchedNull(self.ablation, self.model, self.prompts, plan["null"]["seed"])
-            edits = (null.prepare(plan, numbers, self.sites, draw, some) for draw in range(plan["null"]["draws"]))
+            edits = (null.prepare(plan, share, self.sites, draw) for draw in range(plan["null"]["draws"]))
             nulled = [batch.ablated(self._interventions(edit, turns, some), size) for edit in edits]
             found["null"] = np.stack(nulled) - batch.clean[..., None]
         return found
