@@ -1,112 +1,25 @@
 """The report: one HTML file about one run, the answer first."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from harness.findings import Finding, effects, findings, in_words
 from harness.findings.changes import other_name
-from harness.findings.reading import by_lead, kind_of, lead_metric, level_of, tested
+from harness.findings.reading import lead_metric
 from harness.questions import asked
 from harness.results.objects import Folder, folder_at
-from harness.views import parts, tables
 from harness.views.choose import asked_prompts, choose, first_head
 from harness.views.figures import Picture, pictures
 from harness.views.page import page
 from harness.views.payload import payload
+from harness.views.sections import Section, sections
 from harness.views.text import markup
 
 if TYPE_CHECKING:
     from harness.results import Run
 
-EFFECT = (
-    "<b>Effect</b>: the metric with the head ablated minus the metric without, on the same prompt. "
-    "<b>Helps</b>: ablating the head makes the model worse (loss rises, or logit difference, accuracy or probability "
-    "falls); <b>hurts</b>: it makes it better. Distances (kl, embedding) only say that a head matters."
-)
-ROLLOUT = (
-    "<b>Attention rollout</b>: the layers’ head-averaged patterns, mixed with the identity for the residual stream and "
-    "multiplied (Abnar &amp; Zuidema 2020): where information could have come from if attention alone moved it. "
-    "<b>Mean pattern</b>: the plain average over all heads and layers. Weights have no unit; each row sums to 1. "
-    "Each picture has its own scale."
-)
-CROSS = (
-    "<b>Mean pattern</b>: the plain average of the cross attention over all heads and layers: what of the source is "
-    "read while each token is written. Of an encoder-decoder there is no rollout. Weights have no unit; each row sums "
-    "to 1. Each picture has its own scale."
-)
-LAYERS = (
-    "The rows below the heads are what ablating a layer’s whole attention, or its MLP, does, on the same scale of "
-    "colours: a head is to be read against its layer."
-)
-DIRECT = (
-    "<b>Direct</b> is the part of an effect that the head writes straight to the output, with the final norm as it "
-    "was; <b>later layers</b> is the rest, what the layers above do about the ablation."
-)
-ROLES = (
-    "A head has a <b>role</b> where its score (a share of attention, or of tokens, 0 to 1) is beyond what chance gives "
-    "with all heads taken together (max-T), and at least roles.threshold of the way from chance to 1. <b>By "
-    "chance</b>: tokens shuffled, or keys drawn from all that may be looked at. A head may have several roles, or "
-    "none. On the maps a dot marks a head that has the role."
-)
-NEEDS_SCRIPTS = "<noscript><p>This view needs scripts; everything it draws is in data.zarr.</p></noscript>"
 #: Sections that show one prompt, in their order.
 LOOKING = ("head", "headview", "modelview", "rollout", "sources")
-#: Sections that are their figures: title and what to know.
-PICTURED = {
-    "changed": (
-        "What changed from one model to the other",
-        "Other model less base: the change of each head’s effect, how far apart its patterns are (Jensen–Shannon "
-        "distance, 0 alike to 1), the head whose patterns are furthest apart, and each prompt. Every value is in "
-        "data.zarr: effect_change, pattern_distance, clean_change.",
-    ),
-    "layers": (
-        "Effect of ablating each layer",
-        "The mean effect of ablating all heads of a layer, or its MLP, and its standard error over prompts. No single "
-        "heads were ablated (sweep.kind=single does). Every value is in data.zarr, layer_effect and mlp_effect.",
-    ),
-    "positions": (
-        "Where a head is needed",
-        "Each head was ablated at one position at a time. Rows are the heads with the largest effect at some position, "
-        "columns the tokens of one prompt; every value is in data.zarr, position_effect.",
-    ),
-    "sets": (
-        "Heads ablated together",
-        "The effect of ablating all heads of a set at once (or, with sweep.kind=keep, all heads but those of the set): "
-        "a dot for each prompt, the mean and its standard error. Every value is in data.zarr, set_effect.",
-    ),
-    "pruning": (
-        "Pruning curve: one head after another",
-        "Heads are ablated one after another and stay ablated. A band is the spread of random orders. Every value is "
-        "in data.zarr, cumulative_effect.",
-    ),
-    "pairs": (
-        "Heads ablated in pairs",
-        "What ablating two heads together does beyond the sum of what each does alone: with one sign they stand in for "
-        "each other, with the other one needs the other. Every value is in data.zarr, pair_effect.",
-    ),
-    "methods": (
-        "Methods against causes",
-        "How well what each method says agrees with what was measured by changing the tokens.",
-    ),
-}
-PATTERN = (
-    "<b>Pattern</b>: how the head spreads its attention. Each row is a token that looks (query, “destination”), each "
-    "column a token that is looked at (key, “source”); rows sum to 1, and values here are rounded to 0.004."
-)
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the report: its anchor, heading, and markup."""
-
-    anchor: str
-    title: str
-    body: str
-
-    def __str__(self) -> str:
-        heading = f'<h2 id="{self.anchor}-title">{self.title}</h2>'
-        return f'<section id="{self.anchor}" aria-labelledby="{self.anchor}-title">\n{heading}\n{self.body}\n</section>'
 
 
 def write_report(run: "Run", path: str | Folder, drawn: Sequence[Picture] | None = None) -> Folder:
@@ -122,44 +35,21 @@ def write_report(run: "Run", path: str | Folder, drawn: Sequence[Picture] | None
 def report(run: "Run", drawn: Sequence[Picture] | None = None) -> str:
     """The report's HTML."""
     kept, prompt = choose(run), asked_prompts(run)[0]
-    sections = _sections(run, pictures(run) if drawn is None else drawn, kept.left_out)
+    shown = sections(run, pictures(run) if drawn is None else drawn, kept.left_out)
     data = payload(run, kept, prompt=prompt, head=first_head(run))
-    body = f"{_header(run)}\n<main id='main'>\n{_laid_out(sections)}\n</main>\n{_footer(run)}"
+    body = f"{_header(run)}\n<main id='main'>\n{_laid_out(shown)}\n</main>\n{_footer(run)}"
     return page(_title(run), body, data, circuitsvis="pattern" in run.data)
 
 
-def _sections(run: "Run", drawn: Sequence[Picture], left_out: str) -> list[Section]:
-    sections = []
-    if "clean_change" in run.data:
-        sections.append(_changed(run, drawn))
-    if "effect" in run.data:
-        sections += [_map(run, drawn), _strongest(run, drawn)]
-    if "role_given" in run.data:
-        sections.append(_roles(run, drawn))
-    pictured = [part for part in PICTURED if part != "changed" and any(each.part == part for each in drawn)]
-    sections += [_of_pictures(part, drawn) for part in pictured]
-    if len(run.parts):
-        sections.append(_parts(run, drawn))
-    if "pattern" in run.data:
-        sections += [_head(run, left_out), _head_view(), _model_view(), _compare(run, drawn)]
-    if "attribution" in run.data or "cause" in run.data:
-        sections.append(_sources())
-    if "effect" in run.data:
-        sections.append(_numbers(run))
-    sections.append(Section("prompts", "The prompts", tables.prompts(run)))
-    sections.append(_how(run))
-    return sections
-
-
-def _laid_out(sections: list[Section]) -> str:
+def _laid_out(shown: list[Section]) -> str:
     """The sections with the list of them after the first; those that look at one prompt share a bar of controls."""
-    looking = [section for section in sections if section.anchor in LOOKING]
-    links = " ".join(f'<a href="#{section.anchor}">{section.title}</a>' for section in sections)
-    parts = [str(section) for section in sections if section not in looking]
+    looking = [section for section in shown if section.anchor in LOOKING]
+    links = " ".join(f'<a href="#{section.anchor}">{section.title}</a>' for section in shown)
+    parts = [str(section) for section in shown if section not in looking]
     parts.insert(1, f'<nav class="contents" aria-label="Contents">{links}</nav>')
     if looking:
         bar = '<div class="drawn lookbar" id="draw-controls" role="region" aria-label="What is looked at"></div>'
-        before = sum(section not in looking for section in sections[: sections.index(looking[0])])
+        before = sum(section not in looking for section in shown[: shown.index(looking[0])])
         parts.insert(before + 1, f'<div class="looking">{bar}{"".join(map(str, looking))}</div>')
     return "".join(parts)
 
@@ -198,137 +88,11 @@ def _more(others: list[Finding]) -> str:
     )
 
 
-def _map(run: "Run", drawn: Sequence[Picture]) -> Section:
-    level = level_of(run)
-    dot = (
-        f" A <b>dot</b> marks a head that is beyond chance with all tests taken together (max-T p &lt; {level:g}: at "
-        f"most a {100 * level:g} % chance of naming even one head that does nothing)."
-    )
-    dot = dot if _tested(run) else ""
-    whole = f" {LAYERS}" if {"layer_effect", "mlp_effect"} & set(run.data) else ""
-    straight = f" {DIRECT}" if "direct" in run.data else ""
-    define = f"<p class='define'>{EFFECT}{dot}{whole}{straight}</p>"
-    return Section("map", "Effect of ablating each head", f"{_drawn('map')}{_pictures(drawn, 'map')}{define}")
-
-
-def _strongest(run: "Run", drawn: Sequence[Picture]) -> Section:
-    doubt = " Hollow dots: a head that may be chance, its max-T p at the end of the row." if _tested(run) else ""
-    note = (
-        "<p class='define'>One <b>dot</b> is one prompt; the upright line is the mean, the bar through it the interval "
-        "written at the end of the row. The metric is the one chosen above; a dot opens its head and prompt."
-        f"{doubt}</p>"
-    )
-    body = f"{note}{_drawn('strips')}{_pictures(drawn, 'strongest')}"
-    return Section("strongest", "The strongest heads, prompt by prompt", body)
-
-
-def _head(run: "Run", left_out: str) -> Section:
-    note = f"<p class='note'>{markup(left_out)}</p>" if left_out else ""
-    missing = "<noscript><p>Opening a single head needs scripts; its pattern is in data.zarr.</p></noscript>"
-    return Section("head", "One head on one prompt", f"<p class='define'>{PATTERN}</p>{note}{_drawn('head')}{missing}")
-
-
-def _head_view() -> Section:
-    define = (
-        "<p class='define'>The same tokens twice: those that look on the left, those looked at on the right, a line "
-        "for every weight. Heads of the layer can be switched on and off.</p>"
-    )
-    return Section("headview", "Head view: who looks where", f"{define}{_drawn('headview')}{NEEDS_SCRIPTS}")
-
-
-def _model_view() -> Section:
-    return Section("modelview", "Model view: every head on this prompt", f"{_drawn('modelview')}{NEEDS_SCRIPTS}")
-
-
-def _compare(run: "Run", drawn: Sequence[Picture]) -> Section:
-    if "source_length" in run.data:
-        title, define = "What is read of the source: mean pattern and top heads", CROSS
-    else:
-        title, define = "Rollout, mean pattern and the top heads", ROLLOUT
-    return Section("rollout", title, f"<p class='define'>{define}</p>{_drawn('compare')}{_pictures(drawn, 'rollout')}")
-
-
-def _sources() -> Section:
-    define = (
-        "<p class='define'>Each line is one <b>method</b> that says where a prediction came from; those marked "
-        "<b>cause</b> were measured by changing the token. The shade is the share of the line’s largest score, orange "
-        "where a score is negative; a word’s score is the sum of its tokens’.</p>"
-    )
-    return Section("sources", "Where a prediction came from", f"{define}{_drawn('sources')}{NEEDS_SCRIPTS}")
-
-
-def _of_pictures(part: str, drawn: Sequence[Picture]) -> Section:
-    """A section that is its figures, with scripts and without."""
-    shown = "".join(f'<img alt="{markup(each.label)}" src="{each.uri}">' for each in drawn if each.part == part)
-    title, define = (PICTURED | {"parts": ("Parts of the prompt", parts.ABOUT)})[part]
-    return Section(part, title, f'<p class="define">{define}</p>{_held(shown, title)}')
-
-
-def _held(shown: str, title: str) -> str:
-    """Pictures, in a box that scrolls where they are wider than the window."""
-    return f'<div class="pictures" tabindex="0" role="group" aria-label="{title}, as pictures">{shown}</div>'
-
-
-def _changed(run: "Run", drawn: Sequence[Picture]) -> Section:
-    """The figures, and the table of what changed; or, of models with other numbers of heads, of their roles."""
-    section = _of_pictures("changed", drawn)
-    return replace(section, body=section.body + (tables.changes(run) if len(run.changes) else tables.both_roles(run)))
-
-
-def _roles(run: "Run", drawn: Sequence[Picture]) -> Section:
-    """Who has which role; where no effects are mapped, with a map to choose a role on."""
-    choose_on = "" if "effect" in run.data else _drawn("map")
-    shown = "".join(f'<img alt="{markup(each.label)}" src="{each.uri}">' for each in drawn if each.part == "roles")
-    define = f"<p class='define'>{ROLES}</p>"
-    body = f'{define}{tables.roles(run)}{choose_on}<div class="pictures">{shown}</div>'
-    return Section("roles", "What heads do: their roles", body)
-
-
-def _parts(run: "Run", drawn: Sequence[Picture]) -> Section:
-    """The parts of a prompt: their figure, with scripts and without, and their tables."""
-    pictured = _of_pictures("parts", drawn)
-    return Section(pictured.anchor, pictured.title, pictured.body + parts.traced(run))
-
-
-def _tested(run: "Run") -> bool:
-    return any(tested(run, metric) for metric in by_lead(run))
-
-
-def _numbers(run: "Run") -> Section:
-    level, share = level_of(run), run.spec.get("stats", {}).get("min_effect", 0.05)
-    about = (
-        f"<b>ci</b>: {kind_of(run)} from resampling clusters of prompts, for one head at a time. <b>effect_size</b>: "
-        "mean of the clusters over their standard deviation. <b>p_value</b>: the signs of whole clusters flipped, one "
-        "head at a time. <b>q_value</b>: Benjamini–Hochberg, the share of false names to expect among heads with this "
-        f"q or less; <b>significant</b> is q &lt; {level:g}. <b>p_adjusted</b>: max-T, the chance of a test "
-        "result this extreme in any head if none did anything. <b>important</b>: the whole interval beyond "
-        f"±{100 * share:g} % of the clean value, and q or p_adjusted &lt; {level:g}."
-    )
-    define = f"<p class='define'>{about}</p>" if _tested(run) else ""
-    return Section("numbers", "The exact numbers", define + tables.numbers(run))
-
-
-def _how(run: "Run") -> Section:
-    body = (
-        f"<h3>Spec</h3>{tables.settings(run.spec, 'spec')}<h3>Manifest</h3>{tables.settings(run.manifest, 'manifest')}"
-    )
-    return Section("how", "How it was run", body)
-
-
 def _footer(run: "Run") -> str:
     return (
         f"<footer>Made from the run directory {markup(run.path.name)}, which holds every number here: "
         "open it with harness.open_run(DIR). This page loads nothing from the network.</footer>"
     )
-
-
-def _drawn(name: str) -> str:
-    return f'<div class="drawn" id="draw-{name}"></div>'
-
-
-def _pictures(drawn: Sequence[Picture], part: str) -> str:
-    images = "".join(f'<img alt="{markup(each.label)}" src="{each.uri}">' for each in drawn if each.part == part)
-    return f"<noscript>{images}</noscript>"
 
 
 def _title(run: "Run") -> str:
