@@ -1,6 +1,8 @@
-"""How fast a sweep is beside a loop of whole TransformerLens forwards, in one process, side by side.
+"""How fast a sweep is beside a loop of whole TransformerLens forwards, in one process, side by side; or how soon the
+report of a saved run opens.
 
 python -m experiments.benchmark prompts=ioi metric=logit_diff positions=last
+python -m experiments.benchmark page=results/study/…
 """
 
 import json
@@ -22,11 +24,11 @@ def main() -> None:
 def timed(values: dict[str, Any]) -> "Folder":
     """The file in which every round stands."""
     asked = config.parse(config.BenchmarkSpec, values)
-    from harness.benchmark import benchmark
+    from harness.benchmark import benchmark, page
     from harness.results import store
     from harness.results.objects import folder_at
 
-    found = benchmark(asked, tell)
+    found = benchmark(asked, tell) if asked.page is None else page.measured(asked.page, asked.rounds, tell)
     path = folder_at(asked.store) / "benchmark" / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
     store.write_text(path, json.dumps(found, indent=1))
     return path

@@ -48,6 +48,28 @@ def smollm2():
     return harness.load_model("smollm2")
 
 
+@pytest.fixture(scope="session")
+def browser_program():
+    """Chromium or Chrome; without one the tests that need it are skipped, unless HARNESS_REQUIRE_BROWSER=1."""
+    from harness.benchmark.browser import find_browser
+
+    program = find_browser()
+    if program is None:
+        say = pytest.fail if os.environ.get("HARNESS_REQUIRE_BROWSER") == "1" else pytest.skip
+        say("no browser found: install chromium, or set CHROMIUM to its path")
+    return program
+
+
+@pytest.fixture(scope="module")
+def browser(browser_program, tmp_path_factory):
+    """One browser for the tests of a file."""
+    from harness.benchmark.browser import Browser
+
+    browser = Browser(browser_program, tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
 @pytest.fixture
 def command(monkeypatch, capfd, tmp_path):
     """A runner's command line in this process: (exit code, standard output, standard error)."""

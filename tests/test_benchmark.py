@@ -52,3 +52,33 @@ def test_an_encoder_is_refused(command):
     code, _, err = command("benchmark", "model=random", "model.shape=bert", "prompts=inline", "prompts.text=[a]")
     assert (code, len(err.splitlines())) == (2, 1)
     assert "the loops are those of a decoder" in err
+
+
+def saved(command, runner):
+    code, out, _ = command(runner, "model=random", "prompts.n=3")
+    assert code == 0
+    return out.splitlines()[-1]
+
+
+def refused(command, page):
+    code, _, err = command("benchmark", f"page={page}")
+    assert (code, len(err.splitlines())) == (2, 1)
+    return err
+
+
+def test_a_page_is_measured_in_a_browser(browser_program, command, monkeypatch):
+    run = saved(command, "study")
+    code, out, err = command("benchmark", f"page={run}", "rounds=2")
+    found = json.loads(Path(out.splitlines()[-1]).read_text())
+    assert code == 0, err
+    assert len(found["openings"]) == 2
+    assert all(0 < opening["ready"] <= opening["drawn"] and opening["head"] > 0 for opening in found["openings"])
+    assert found["megabytes"] == pytest.approx((Path(run) / "report.html").stat().st_size / 1e6, rel=0.01)
+    assert err.splitlines()[-4].startswith(f"report {found['megabytes']:.1f} MB")
+    monkeypatch.setattr("harness.benchmark.page.find_browser", lambda: None)
+    assert "no browser was found: install chromium" in refused(command, run)
+
+
+def test_a_page_that_cannot_be_measured_is_one_line(command):
+    assert "no patterns or no effects" in refused(command, saved(command, "cache_attention"))
+    assert "there is no such" in refused(command, "nowhere")

@@ -3,7 +3,6 @@
 Skipped when there is no Chromium or Chrome, unless HARNESS_REQUIRE_BROWSER=1.
 """
 
-import os
 import time
 import warnings
 from dataclasses import replace
@@ -13,7 +12,6 @@ import pandas as pd
 import pytest
 import xarray as xr
 from axe import axe_script
-from browser import Browser, find_browser
 from fakes import fake_run, fake_t5, with_claims
 from test_views import HOSTILE
 
@@ -22,22 +20,10 @@ from harness.views import notebook
 from harness.views.glyphs import MissingGlyphs
 from harness.words import merge_pattern
 
-REQUIRED = os.environ.get("HARNESS_REQUIRE_BROWSER") == "1"
 SIZES = [(1280, 800), (390, 844)]
 INK = """(() => { const canvas = document.querySelector('{}'); const seen = new Set(); if (!canvas) return 0;
 const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
 for (let i = 0; i < pixels.length; i += 4) seen.add(pixels.slice(i, i + 4).join()); return seen.size; })()"""
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    program = find_browser()
-    if program is None:
-        say = pytest.fail if REQUIRED else pytest.skip
-        say("no browser found: install chromium, or set CHROMIUM to its path")
-    browser = Browser(program, tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
 
 
 @pytest.fixture(scope="module")

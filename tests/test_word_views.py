@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from browser import Browser, find_browser
 from fakes import fake_run
 from test_views import HOSTILE
 
@@ -369,19 +368,6 @@ def test_a_letter_that_no_font_has_is_named(run):
 
 
 # --- in a browser -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    import os
-
-    program = find_browser()
-    if program is None:
-        say = pytest.fail if os.environ.get("HARNESS_REQUIRE_BROWSER") == "1" else pytest.skip
-        say("no browser found: install chromium, or set CHROMIUM to its path")
-    opened = Browser(program, tmp_path_factory.mktemp("profile"))
-    yield opened
-    opened.close()
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])

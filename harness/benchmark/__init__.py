@@ -1,4 +1,5 @@
-"""How fast a sweep is, beside what it replaces: loops of whole forwards, alternating in one process.
+"""How fast a sweep is, beside what it replaces: loops of whole forwards, alternating in one process; and how soon a
+report opens (`page`, in a `browser`).
 
 `sides` are the ways to sweep, `floor` what none of them can be faster than, `peak` the memory they take. All find the
 same: effects of the same heads on the same prompts. (The sweep verifies every edit at W_O besides, and of `fast` and

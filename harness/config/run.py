@@ -275,7 +275,7 @@ class RenderSpec:
 @spec
 class BenchmarkSpec:
     """What is timed: a sweep of every `every`-th head by one metric, everywhere or at the last position, by each of
-    `methods`; `memory` as in `SweepSpec`."""
+    `methods`; `memory` as in `SweepSpec`. Or `page`, the report of a saved run, as it opens in a browser."""
 
     model: ModelSpec
     prompts: PromptSpec
@@ -285,6 +285,7 @@ class BenchmarkSpec:
     memory: Annotated[float, Field(gt=0)] | None = None
     every: PositiveInt = 1
     rounds: PositiveInt = 3
+    page: PathText | None = None
     store: PathText = "results"
     seed: Seed = 0
 

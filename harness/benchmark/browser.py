@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _SWITCHES = (
@@ -88,7 +89,7 @@ class Browser:
         nodes = _nodes(self.call("DOM.getDocument", depth=-1)["root"])
         return [node["frameId"] for node in nodes if node["nodeName"] == "IFRAME"][number]
 
-    def evaluate(self, code: str) -> object:
+    def evaluate(self, code: str) -> Any:
         """The value of an expression in the page, JSON-like; promises are awaited."""
         reply = self.call("Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in reply:
