@@ -12,9 +12,10 @@ ARGS ?=
 run: $(VENV)/core
 	$(BIN)/python -m experiments.$(RUN) $(ARGS)
 
-# Two workers with one thread each: tests that share two cores with themselves are slower than tests that do not.
+# Two workers with one thread each: tests that share two cores with themselves are slower than tests that do not. A file
+# goes to one worker, so that what its tests share is made once.
 test: $(VENV)/test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 soak: $(VENV)/test
 	$(BIN)/python -m pytest -m soak $(ARGS)

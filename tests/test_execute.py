@@ -27,7 +27,6 @@ from harness.results import manifest
 from harness.results.store import StageFolder
 
 ROOT = Path(__file__).parents[1]
-pytestmark = pytest.mark.xdist_group("execute")
 
 
 def asked(**changes):

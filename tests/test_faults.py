@@ -21,7 +21,6 @@ from harness.results import manifest, store
 from harness.results.store import StageFolder
 
 ROOT = Path(__file__).parents[1]
-pytestmark = pytest.mark.xdist_group("faults")
 
 
 def asked(**changes):

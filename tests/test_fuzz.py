@@ -16,7 +16,6 @@ from harness.prompts import readers
 from harness.results import manifest, store
 from harness.results.store import StageFolder
 
-pytestmark = pytest.mark.xdist_group("fuzz")
 MANY = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: (
     st.lists(inner) | st.dictionaries(st.text(), inner)), max_leaves=8)  # fmt: skip

@@ -18,7 +18,6 @@ from harness.attribution.question import asking, clean_values, thinned
 from harness.config import AttributionSpec, RequestError, RolloutSpec
 from harness.models import sources
 
-pytestmark = pytest.mark.xdist_group("smollm2")
 STEPS = 6
 SPEC = AttributionSpec(steps=STEPS, rollout=RolloutSpec(head_fusion="max"))
 

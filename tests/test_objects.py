@@ -20,7 +20,6 @@ from harness.results.objects import ObjectPath, folder_at
 from harness.results.store import StageFolder
 
 ROOT = Path(__file__).parents[1]
-pytestmark = pytest.mark.xdist_group("objects")
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIATESTKEYOFNOBODY", "AWS_SECRET_ACCESS_KEY": "secretofnobody1234567890"}
 
 

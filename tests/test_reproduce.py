@@ -14,7 +14,6 @@ from harness.models import random as random_models
 from harness.reproduce import reproduce
 from harness.results import manifest
 
-pytestmark = pytest.mark.xdist_group("reproduce")
 REFERENCES = sorted(path.parent.name for path in (Path(__file__).parents[1] / "results/reference").glob("*/spec.yaml"))
 PLANTED = {
     "model": {"name": "planted", "source": "planted", "variant": "soft", "bos": "always"},

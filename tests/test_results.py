@@ -24,7 +24,6 @@ from harness.results.tables import HEADS_COLUMNS
 from harness.sweep import SweepStage
 
 ROOT = Path(__file__).parents[1]
-pytestmark = pytest.mark.xdist_group("results")
 
 
 def asked(**changes):

@@ -12,7 +12,6 @@ from harness.config import RunSpec, parse
 from harness.findings.parts import traced
 from harness.hooks import Head
 
-pytestmark = pytest.mark.xdist_group("smollm2")
 HEADS = ("L23H3", "L20H0", "L29H0")
 
 
