@@ -220,10 +220,11 @@ def is_linear(module: Any) -> bool:
 
 
 def beside_keys_and_values(bridge: Any) -> list[Any]:
-    """The linear torch modules of the last block but those that make keys and values: what they give at one position
-    no other position reads. None where it is not known which those are."""
-    inside, shared = dict[Any, None](), set()
-    for module in blocks(bridge)[-1].modules():
+    """The linear torch modules of the last block's attention and MLP but those that make keys and values: what they
+    give at one position no other position reads. None where it is not known which those are."""
+    last, inside, shared = blocks(bridge)[-1], dict[Any, None](), set()
+    parts = [getattr(last, name) for name in ("attn", "self_attn", "cross_attn", "mlp") if hasattr(last, name)]
+    for module in (module for part in parts for module in part.modules()):
         inside[getattr(module, "original_component", None)] = None
         shared |= {getattr(getattr(module, kind, None), "original_component", None) for kind in ("k", "v", "qkv")}
     known = any(module is not None for module in shared)

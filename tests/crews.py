@@ -73,6 +73,11 @@ class Sums(Numbers):
         return {"value": np.array([1 + sum(int(unit["value"].sum()) for unit in before)])}
 
 
+def keyed():
+    """What a worker says its environment holds."""
+    raise RequestError("key", os.environ.get("HARNESS_TEST_KEY", ""), "this it has")
+
+
 def numbers(*given):
     """What a worker builds."""
     return [Numbers(*given), Sums(5)]

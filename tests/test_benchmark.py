@@ -63,6 +63,7 @@ def saved(command, runner):
 def refused(command, page):
     code, _, err = command("benchmark", f"page={page}")
     assert (code, len(err.splitlines())) == (2, 1)
+    assert err.startswith("page=")
     return err
 
 
@@ -75,10 +76,13 @@ def test_a_page_is_measured_in_a_browser(browser_program, command, monkeypatch):
     assert all(0 < opening["ready"] <= opening["drawn"] and opening["head"] > 0 for opening in found["openings"])
     assert found["megabytes"] == pytest.approx((Path(run) / "report.html").stat().st_size / 1e6, rel=0.01)
     assert err.splitlines()[-4].startswith(f"report {found['megabytes']:.1f} MB")
-    monkeypatch.setattr("harness.benchmark.page.find_browser", lambda: None)
+    monkeypatch.setenv("CHROMIUM", "false")
+    assert "false did not show its report" in refused(command, run)
+    monkeypatch.setenv("CHROMIUM", "nowhere")
     assert "no browser was found: install chromium" in refused(command, run)
 
 
 def test_a_page_that_cannot_be_measured_is_one_line(command):
     assert "no patterns or no effects" in refused(command, saved(command, "cache_attention"))
     assert "there is no such" in refused(command, "nowhere")
+    assert "secret" not in refused(command, "s3://key:secret@bucket/run")

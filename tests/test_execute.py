@@ -199,6 +199,13 @@ def test_what_a_unit_raises_comes_home(tmp_path, crew_of):
         carried_out(Numbers(6), tmp_path, crew_of(partial(crews.numbers, 6, {2: "refuse"}, None)))
 
 
+def test_workers_have_the_environment_of_who_asks(tmp_path, crew_of, monkeypatch):
+    for key in ("first", "second"):
+        monkeypatch.setenv("HARNESS_TEST_KEY", key)
+        with pytest.raises(RequestError, match=f"key={key}: this it has"):
+            carried_out(Numbers(6), tmp_path / key, crew_of(crews.keyed))
+
+
 def test_workers_that_cannot_begin(tmp_path, crew_of):
     with pytest.raises(RequestError, match="model=x: there is none"):
         carried_out(Numbers(6), tmp_path, crew_of(crews.unbuildable))

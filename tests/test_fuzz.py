@@ -99,6 +99,7 @@ def test_any_spec_is_refused_in_one_line(tmp_path_factory, content):
     with pytest.raises(RequestError) as refused:
         study.saved_spec(folder)
     assert len(str(refused.value).splitlines()) == 1
+    assert str(refused.value).startswith(f"resume={folder}: ")
     with pytest.raises(RequestError):
         harness.open_run(folder)
 

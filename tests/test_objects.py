@@ -239,6 +239,7 @@ def test_two_workers_write_straight_to_the_store(bucket, alone):
     spec = asked(execute={"name": "local", "workers": 2})
     run = study.run("ablate_heads", spec, study.Place(run=f"{bucket}/workers"), watch, lambda _: None)
     same(run, alone)
+    assert len(seen) > 1
     assert "stages/sweep/plan.json" in seen[0]
     assert all(any(name.startswith("stages/sweep/units/") for name in later) for later in seen[1:])
 

@@ -43,6 +43,6 @@ class MatchedNull:
 
     def _noise(self, z: Tensor, head: Part, prompt: int, row: int, draw: int) -> Tensor:
         """Normal numbers [position, d_head] that depend on nothing but prompt, which of its rows, head, draw, seed."""
-        who = [self.seed, draw, prompt, *map(ord, str(head)), *([row] if row else [])]
+        who = [self.seed, draw, prompt, *map(ord, str(head)), *([0, row] if row else [])]
         drawn = np.random.default_rng(who).standard_normal(z.shape[1:], dtype=np.float32)
         return torch.as_tensor(drawn, device=z.device)

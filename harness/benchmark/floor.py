@@ -11,16 +11,20 @@ from harness.benchmark.sides import Work
 def floor(work: Work) -> float:
     """Seconds that the multiply-adds of an exact sweep take at the rate of this machine's matrix products.
 
-    Counted are the matrices of the blocks that follow each head, on the tokens that can change, and the unembedding at
-    the scored positions; not counted are the products of queries and keys and everything that is no matrix product.
+    Counted are the matrices of each head's block and those after it, on the tokens that can change, of the last block
+    (but for keys and values) on the scored ones; and the unembedding there. Not counted are the products of queries
+    and keys and everything that is no matrix product.
     """
     shape, plain = work.model.shape, hooks.plain_model(work.model.bridge)
     inside = sum(parameter.numel() for parameter in plain.base_model.parameters() if parameter.ndim == 2)
     embeddings = sum(module.weight.numel() for module in plain.modules() if isinstance(module, torch.nn.Embedding))
     per_block = (inside - embeddings) / shape.n_layers
     changed = work.tokens if work.positions == "all" else len(work.prompts)
-    blocks = sum(shape.n_layers - head.layer for head in work.heads) * changed * per_block
-    read = work.n_heads * int(work.prompts.target.sum()) * shape.d_model * shape.d_vocab
+    scored = int(work.prompts.target.sum())
+    narrow = sum(module.weight.numel() for module in hooks.beside_keys_and_values(work.model.bridge))
+    last = changed * (per_block - narrow) + min(changed, scored) * narrow
+    blocks = sum((shape.n_layers - 1 - head.layer) * changed * per_block + last for head in work.heads)
+    read = work.n_heads * scored * shape.d_model * shape.d_vocab
     return (blocks + read) / _rate(shape.d_model, work.model.device)
 
 

@@ -4,6 +4,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,23 @@ from harness.results import Run, manifest, open_run
 
 #: Every view that is drawn when the page opens has something on it.
 _DRAWN = "document.querySelectorAll('.three canvas').length > 0 && !!document.querySelector('.circuitsvis canvas')"
-_FIRST = ".map button[data-head]"
-_OPENED = f"document.getElementById('picked').textContent.startsWith(document.querySelector('{_FIRST}').dataset.head)"
+#: The first head on the map that is not the open one; what is said of the open one is marked, as it is said anew when
+#: all of another is drawn.
+_OTHER = """(() => {
+  document.querySelector('#draw-head [aria-live]').firstElementChild.dataset.before = true;
+  const open = document.getElementById('picked').textContent.split(' ')[0];
+  return [...document.querySelectorAll('.map button')].map((one) => one.dataset.head).find((head) => head !== open);
+})()"""
+_OPENED = (
+    "document.getElementById('picked').textContent.split(' ')[0] === '{0}'"
+    " && !document.querySelector('#draw-head [aria-live] [data-before]')"
+)
 
 
 @dataclass(frozen=True)
 class Opening:
     """Seconds from the start until the page can be used, until all of it is drawn, and from a click on the map until
-    the head is open."""
+    another head is drawn."""
 
     ready: float
     drawn: float
@@ -32,21 +42,25 @@ class Opening:
 def measured(run: str, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Size of the report, the seconds in which it is written, and each opening, as plain values.
 
-    Raises `RequestError` for a run without patterns and effects of heads, and where there is no browser.
+    Raises `RequestError` for what is no run, or one without patterns and effects of heads, and where no browser shows
+    its report.
     """
-    saved = open_run(run)
+    try:
+        saved = open_run(run)
+    except RequestError as error:
+        raise RequestError("page", run, error.remedy) from None
     if not {"pattern", "effect"} <= set(saved.data):
         raise RequestError("page", run, "this run has no patterns or no effects of heads; give one of study")
     program = find_browser()
     if program is None:
         raise RequestError("page", run, "no browser was found: install chromium, or set CHROMIUM to its path")
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:  # the browser may still write to it
         written, report = _written(saved, Path(scratch))
-        browser = Browser(program, Path(scratch) / "profile")
         try:
-            openings = [_opened(browser, report) for _ in range(rounds)]
-        finally:
-            browser.close()
+            with closing(Browser(program, Path(scratch) / "profile")) as browser:
+                openings = [_opened(browser, report) for _ in range(rounds)]
+        except (OSError, AssertionError) as error:
+            raise RequestError("page", run, f"{program} did not show its report ({error})") from error
         found = {"run": run, "megabytes": report.stat().st_size / 1e6, "written_seconds": written}
     say(f"report {found['megabytes']:.1f} MB, written in {written:.1f} s")
     for name, what in (("ready", "usable after"), ("drawn", "all drawn after"), ("head", "a head opened in")):
@@ -67,7 +81,8 @@ def _opened(browser: Browser, report: Path) -> Opening:
     browser.open(report)
     ready = time.monotonic() - began
     browser.wait(_DRAWN)
-    drawn, began = time.monotonic() - began, time.monotonic()
-    browser.click(_FIRST)
-    browser.wait(_OPENED)
+    drawn, other = time.monotonic() - began, browser.evaluate(_OTHER)
+    began = time.monotonic()
+    browser.click(f'.map button[data-head="{other}"]')
+    browser.wait(_OPENED.format(other))
     return Opening(ready, drawn, time.monotonic() - began)

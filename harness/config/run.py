@@ -290,7 +290,8 @@ class BenchmarkSpec:
     seed: Seed = 0
 
     def __post_init__(self) -> None:
-        check_place("store", self.store)
+        for key in ("store", "page"):
+            check_place(key, getattr(self, key) or "")
 
 
 @spec

@@ -34,10 +34,13 @@ def saved_spec(folder: Folder, key: str = "resume") -> RunSpec:
         values = yaml.safe_load((folder / "spec.yaml").read_text(encoding="utf-8"))
         if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
             raise ValueError("it holds no settings")
-        return config.parse(RunSpec, values)
     except (FileNotFoundError, NotADirectoryError):
         raise RequestError(key, folder, "there is no run here: it has no spec.yaml") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RequestError(key, folder, f"its spec.yaml is damaged ({error})") from None
+    try:
+        return config.parse(RunSpec, values)
+    except RequestError as error:
         raise RequestError(key, folder, f"its spec.yaml is damaged ({error})") from None
 
 

@@ -1,6 +1,5 @@
 """Attention and rollout by part, summed while the model runs, so that no pattern outlives its layer."""
 
-from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
@@ -33,10 +32,8 @@ def looked(question: Question, inside: Bool[np.ndarray, "part node"], options: R
         if layer >= options.start_layer:
             rolled[:] = [rollout(one[None], **step) @ before for one, before in zip(pattern, rolled, strict=True)]
 
-    with ExitStack() as stack:
-        for site in shape.sites:
-            watch = (hooks.hook_name("pattern", site), _at(site.layer, look))
-            stack.enter_context(question.model.bridge.hooks(fwd_hooks=[watch]))
+    watches = [(hooks.hook_name("pattern", site), _at(site.layer, look)) for site in shape.sites]
+    with question.model.bridge.hooks(fwd_hooks=watches):
         question.model.forward(question.clean.given)
     if np.isnan(attention).any():
         raise RuntimeError(f"an attention of {question.model.name} did not fire")
