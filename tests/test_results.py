@@ -359,7 +359,7 @@ def test_killed_at_random_moments_and_resumed_it_gives_the_same_values(tmp_path,
     chance, run, started = random.Random(0), tmp_path / "run", time.monotonic()
     in_a_child(study.Place(run=str(tmp_path / "whole"))).join()
     usual, interrupted = time.monotonic() - started, 0
-    while interrupted < 5:
+    while interrupted < 3:
         there = (run / "spec.yaml").exists()
         child = in_a_child(study.Place(resume=str(run)) if there else study.Place(run=str(run)))
         time.sleep(chance.uniform(0.2, 0.9) * usual)

@@ -98,10 +98,12 @@ def share(pattern: Float[np.ndarray, "head query key"], mask: Mask, seen: Seen) 
     return pattern.reshape(len(pattern), -1) @ factor.ravel()
 
 
-def by_chance(mask: Mask, seen: Seen, rng: np.random.Generator) -> Mask:
-    """The mask's keys in each row moved on by a random number of places, around the end of the allowed keys (which come
-    first): what a head that looks at all of them alike would have there."""
+def by_chance(mask: Mask, seen: Seen, draws: int, rng: np.random.Generator) -> Float[np.ndarray, "draw query key"]:
+    """Weights of masks whose keys are moved on by a random number of places in each row, around the end of the allowed
+    keys (which come first): what a head that looks at all of them alike would have there."""
     inside, rows = counted(mask, seen)
     n = np.maximum(seen.allowed.sum(axis=1), 1)
-    came_from = (np.arange(mask.shape[1]) - rng.integers(n)[:, None]) % n[:, None]
-    return np.take_along_axis(inside, came_from, axis=1) & seen.allowed & rows[:, None]
+    moved = rng.integers(n, size=(draws, len(n)))
+    came_from = (np.arange(mask.shape[1]) - moved[..., None]) % n[:, None]
+    there = np.take_along_axis(np.broadcast_to(inside, came_from.shape), came_from, axis=2)
+    return (there & seen.allowed & rows[:, None]).astype(np.float32) / rows.sum()

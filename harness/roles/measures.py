@@ -46,32 +46,35 @@ class Measure(NamedTuple):
 
 def _by_place(maker: Maker) -> Callable[[Patterns, Seen, int, np.random.Generator], Measured | None]:
     """A mask of places, against the same moved at random in each row."""
-    return lambda pattern, seen, draws, rng: _shares(
-        pattern, seen, maker(seen), [lambda: (masks.by_chance(maker(seen), seen, rng), seen)] * draws
-    )
+
+    def measured(pattern: Patterns, seen: Seen, draws: int, rng: np.random.Generator) -> Measured | None:
+        mask = maker(seen)
+        return _shares(pattern, seen, mask, draws, lambda n: masks.by_chance(mask, seen, n, rng))
+
+    return measured
 
 
 def _by_token(maker: Maker) -> Callable[[Patterns, Seen, int, np.random.Generator], Measured | None]:
     """A mask of tokens, against the same of shuffled tokens."""
 
-    def draw(seen: Seen, rng: np.random.Generator) -> tuple[Mask, Seen]:
-        other = seen.shuffled(rng)
-        return maker(other), other
+    def drawn(seen: Seen, n: int, rng: np.random.Generator) -> Float[np.ndarray, "draw query key"]:
+        others = [seen.shuffled(rng) for _ in range(n)]
+        made = [weights(maker(other), other) for other in others]
+        return np.stack([np.zeros(seen.allowed.shape, np.float32) if each is None else each for each in made])
 
-    return lambda pattern, seen, draws, rng: _shares(pattern, seen, maker(seen), [lambda: draw(seen, rng)] * draws)
+    return lambda pattern, seen, draws, rng: _shares(pattern, seen, maker(seen), draws, lambda n: drawn(seen, n, rng))
 
 
-def _shares(pattern: Patterns, seen: Seen, mask: Mask, draws: list[Callable[[], tuple[Mask, Seen]]]) -> Measured | None:
-    """The attention on a mask, and on those that are drawn; `None` where no row counts."""
+def _shares(
+    pattern: Patterns, seen: Seen, mask: Mask, draws: int, drawn: Callable[[int], Float[np.ndarray, "draw query key"]]
+) -> Measured | None:
+    """The attention on a mask, and under the weights that are `drawn`, some at a time; `None` where no row counts."""
     factor = weights(mask, seen)
     if factor is None:
         return None
     flat, size = pattern.reshape(len(pattern), -1), max(1, _AT_ONCE // factor.size)
-    null = []
-    for start in range(0, len(draws), size):
-        drawn = [weights(*draw()) for draw in draws[start : start + size]]
-        some = np.stack([np.zeros_like(factor) if each is None else each for each in drawn])
-        null.append(some.reshape(len(some), -1) @ flat.T)
+    sizes = [min(size, draws - start) for start in range(0, draws, size)]
+    null = [drawn(n).reshape(n, -1) @ flat.T for n in sizes]
     return Measured(masks.share(pattern, mask, seen), np.concatenate(null))
 
 
