@@ -132,6 +132,19 @@ def test_the_last_block_runs_where_it_is_read_and_the_numbers_stay(tiny, shape, 
     np.testing.assert_allclose(narrow.effect, whole.effect, atol=1e-6)
 
 
+def test_what_else_stands_in_the_last_block_is_left_whole(tiny):
+    """Falcon-H1 has a Mamba beside its attention: its linear layers feed what runs along the text."""
+    bridge = tiny("llama").bridge
+    last, known, mixer = hooks.blocks(bridge)[-1], hooks.beside_keys_and_values(bridge), torch.nn.Module()
+    mixer.in_proj = torch.nn.Module()
+    mixer.in_proj.original_component = torch.nn.Linear(2, 2)
+    last.add_module("mamba", mixer)
+    try:
+        assert hooks.beside_keys_and_values(bridge) == known != []
+    finally:
+        del last._modules["mamba"]
+
+
 def test_a_function_that_mixes_positions_reads_the_whole_last_block(tiny):
     """Each position's z becomes the mean over all: no position may be missing, also in the last block."""
     model = tiny("llama")
