@@ -251,6 +251,8 @@ def _run(runner: str, values: dict[str, Any]) -> "Folder | None":
     for key, heads in (("heads", asked.heads), ("cache.heads", asked.cache.heads), ("show.heads", asked.show.heads)):
         if heads:
             check_heads(asked.model, heads, key)
+    if where.resume:
+        config.check_there("resume", where.resume)
 
     from harness import study
     from harness.results.objects import folder_at

@@ -21,6 +21,7 @@ def main() -> None:
 def render(values: dict[str, Any]) -> "Folder":
     """The views of the run that are asked for, into its directory, which is given back."""
     asked = config.parse(config.RenderSpec, values)
+    config.check_there("run", asked.run)
     from harness.results import open_run, verify
 
     run = open_run(asked.run)

@@ -23,6 +23,7 @@ def main() -> None:
 def again(values: dict[str, Any]) -> "Folder":
     """The directory of the new run; leaves with exit code 1 if it is not what the saved one was."""
     asked = config.parse(config.ReproduceSpec, values)
+    config.check_there("run", asked.run)
     from harness.reproduce import reproduce
 
     result = reproduce(asked.run, asked.store, progress(), tell)

@@ -635,6 +635,7 @@ AT_ONCE = [
     "compare_models other.name=nope",
     "render run=nowhere",
     "reproduce run=nowhere",
+    "study resume=nowhere",
     "list where.status=gone",
     "benchmark rounds=0",
     "ablate_heads model=path model.path={model} heads=[L9H9]",

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
@@ -238,6 +239,12 @@ def check_place(key: str, place: str) -> None:
         raise RequestError(key, f"{scheme}://…", remedy)
     if scheme != "s3" or not re.fullmatch(r"[a-z0-9][a-z0-9.-]+(/[^/]+)*/?", rest):
         raise RequestError(key, place, "name a folder, or an object store as s3://BUCKET/PREFIX")
+
+
+def check_there(key: str, place: str) -> None:
+    """Refuse a folder on a disk that is not there, without waiting for what would read it."""
+    if "://" not in place and not Path(place).is_dir():
+        raise RequestError(key, place, "there is no such directory")
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
