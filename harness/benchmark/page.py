@@ -15,17 +15,20 @@ from harness.config import RequestError
 from harness.results import Run, manifest, open_run
 
 #: Every view that is drawn when the page opens has something on it.
-_DRAWN = "document.querySelectorAll('.three canvas').length > 0 && !!document.querySelector('.circuitsvis canvas')"
+_DRAWN = (
+    "document.querySelectorAll('.three canvas').length > 0 && !!document.querySelector('.circuitsvis canvas')"
+    " && !!document.querySelector('#draw-head .pair > [aria-live]').firstElementChild"
+)
 #: The first head on the map that is not the open one; what is said of the open one is marked, as it is said anew when
 #: all of another is drawn.
 _OTHER = """(() => {
-  document.querySelector('#draw-head [aria-live]').firstElementChild.dataset.before = true;
+  document.querySelector('#draw-head .pair > [aria-live]').firstElementChild.dataset.before = true;
   const open = document.getElementById('picked').textContent.split(' ')[0];
   return [...document.querySelectorAll('.map button')].map((one) => one.dataset.head).find((head) => head !== open);
 })()"""
 _OPENED = (
     "document.getElementById('picked').textContent.split(' ')[0] === '{0}'"
-    " && !document.querySelector('#draw-head [aria-live] [data-before]')"
+    " && !document.querySelector('#draw-head .pair > [aria-live] [data-before]')"
 )
 
 
