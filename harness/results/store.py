@@ -208,8 +208,10 @@ def write_data(run: Folder, data: xr.Dataset) -> None:
             _to_zarr(data, building)
             shutil.rmtree(final, ignore_errors=True)
             building.rename(final)
-        finally:
+        except Exception:  # not an interrupt: who is asked to leave does not wait, and a resume removes what is left
             sync(_others_done())
+            raise
+        finally:
             shutil.rmtree(building, ignore_errors=True)
 
 
