@@ -7,7 +7,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.attribution import layer_pattern, mean_pattern, rollout
+from harness.attribution import effect_weighted, layer_pattern, mean_pattern, rollout
 from harness.config import RequestError
 
 
@@ -144,3 +144,18 @@ def test_means_over_heads_and_layers():
     np.testing.assert_allclose(mean_pattern(pattern), pattern.reshape(6, 5, 5).mean(0))
     np.testing.assert_allclose(layer_pattern(pattern), pattern[2].mean(0))
     np.testing.assert_allclose(layer_pattern(pattern, layer=0), pattern[0].mean(0))
+
+
+def test_rollout_of_a_learnt_sink_loses_its_share():
+    """Two tokens, rows that leave a half and a quarter to the sink: R = ½I + ½A, once and twice."""
+    sinking = np.array([[0.5, 0.0], [0.25, 0.5]])
+    once = np.array([[0.75, 0.0], [0.125, 0.75]])
+    np.testing.assert_allclose(rollout(sinking[None, None]), once)
+    np.testing.assert_allclose(rollout(np.stack([sinking[None]] * 2)), once @ once)
+    weighted = effect_weighted(sinking[None, None], np.ones((1, 1)))
+    np.testing.assert_allclose(weighted, once)
+
+
+def test_rollout_of_rows_rounded_in_half_precision_still_sums_to_one():
+    pattern = causal_patterns().astype(np.float16)
+    np.testing.assert_allclose(rollout(pattern).sum(-1), 1, atol=1e-12)

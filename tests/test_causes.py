@@ -398,3 +398,11 @@ def test_on_the_planted_model_the_cause_names_the_tokens_of_the_circuit(seed):
         others = np.delete(got[:, target], [first, first + 1])
         assert got[[first, first + 1], target].min() > 2
         assert np.abs(others).max() < 0.05
+
+
+def test_without_a_key_a_learnt_sink_keeps_its_place_in_the_softmax():
+    """exp(scores) 1, 1 and 2 for the sink: without the first key the second has 1/3 and the sink 2/3."""
+    pattern, value = np.array([[[[0.25, 0.25], [0.25, 0.25]]]]), np.array([[[[3.0], [6.0]]]])
+    only_first, nobody = np.array([True, False]), np.zeros(2, dtype=bool)
+    np.testing.assert_allclose(knockout.without(pattern, value, nobody, only_first, learnt_sink=True)[0, :, 0, 0], 2)
+    np.testing.assert_allclose(knockout.without(pattern, value, nobody, only_first)[0, :, 0, 0], 6)

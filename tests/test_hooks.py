@@ -1,9 +1,14 @@
 """Names of heads, and what is said of one that the model does not have."""
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 from harness.config import RequestError
-from harness.hooks import Head, parse_heads
+from harness.hooks import Head, Site, parse_heads
+from harness.hooks.frozen_norm import FrozenNorm
+from harness.hooks.softmax import at_softmax
 
 
 def test_a_head_reads_back_as_it_is_written():
@@ -78,3 +83,60 @@ def test_a_head_of_the_wrong_stack_is_refused(name, layers, text):
 def test_no_head_at_all_is_refused():
     with pytest.raises(RequestError, match="name at least one head"):
         parse_heads([], "m", 1, 1)
+
+
+def test_frozen_norm_without_weight_or_epsilon_is_read_from_its_answers():
+    """OLMo's norm keeps neither: γ = 1, and ε = 1e-5 stands in its forward."""
+
+    def norm(x):
+        return torch.nn.functional.layer_norm(x, x.shape[-1:], eps=1e-5)
+
+    torch.manual_seed(0)
+    clean, x = 3e-3 * torch.randn(2, 5, 16), torch.randn(2, 5, 16)  # so small that ε is a tenth of what divides
+    centred = clean - clean.mean(-1, keepdim=True)
+    want = (x - x.mean(-1, keepdim=True)) / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    torch.testing.assert_close(FrozenNorm(norm, clean)(x), want, rtol=1e-4, atol=1e-4)
+
+
+class _Attention(torch.nn.Module):
+    def forward(self, scores):
+        return torch.nn.functional.softmax(scores, dim=-1)
+
+
+class _Layer(torch.nn.Module):
+    """An attention and, after it, a router whose softmax is not to be touched."""
+
+    def __init__(self):
+        super().__init__()
+        self.attn = _Attention()
+
+    def forward(self, scores):
+        return self.attn(scores), torch.softmax(scores, -1)
+
+
+class _Bridge(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = torch.nn.ModuleList([_Layer(), _Layer()])
+        self.cfg = SimpleNamespace(n_heads=2)
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 4, 4), (6, 4, 4)])
+def test_at_softmax_edits_one_attention_and_no_router(shape):
+    bridge, scores = _Bridge(), torch.randn(shape)
+    seen = []
+
+    def edit(given):
+        seen.append(given.shape)
+        return given.masked_fill(torch.arange(4) == 1, -torch.inf)
+
+    with at_softmax(bridge, {Site(1): edit}) as fired:
+        first, second = (layer(scores) for layer in bridge.blocks)
+    assert seen == [(3, 2, 4, 4)]
+    assert fired == {Site(1)}
+    plain = scores.softmax(-1)
+    torch.testing.assert_close(first[0], plain)
+    torch.testing.assert_close(second[1], plain)
+    assert (second[0][..., 1] == 0).all()
+    torch.testing.assert_close(second[0].sum(-1), torch.ones(shape[:-1]))
+    torch.testing.assert_close(bridge.blocks[1](scores)[0], plain)  # and is as it was afterwards

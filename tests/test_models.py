@@ -112,9 +112,21 @@ def test_a_hook_point_of_another_shape_is_an_error(monkeypatch):
         harness.load_model("random", shape="llama")
 
 
+def test_a_plain_model_that_overflows_is_refused_for_its_precision_not_its_hooks(monkeypatch, tmp_path):
+    plain, tokenizer, _ = random.build("llama", 0)
+    with torch.no_grad():
+        plain.model.layers[0].mlp.down_proj.weight.mul_(1e6)
+    plain.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(
+        ModelMismatch, match="the plain model itself gives NaN or infinity in float16: set model.dtype="
+    ):
+        harness.load_model("path", path=str(tmp_path), dtype="float16")
+
+
 def test_a_missing_hook_point_is_an_error(monkeypatch):
     monkeypatch.setattr(hooks, "hook_name", lambda kind, site: f"blocks.{site.layer}.attn.hook_misspelt")
-    with pytest.raises(ModelMismatch, match="offers no hook point blocks.0.attn.hook_misspelt"):
+    with pytest.raises(ModelMismatch, match="has no hook point blocks.0.attn.hook_misspelt"):
         harness.load_model("random", shape="gpt2")
 
 

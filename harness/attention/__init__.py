@@ -9,7 +9,7 @@ import xarray as xr
 
 from harness.attention.capture import Kind, Variable, sizes, variables
 from harness.attention.capture import activations as activations
-from harness.config import CacheSpec
+from harness.config import CacheSpec, RequestError
 from harness.hooks import Head
 from harness.models import Model
 from harness.models.checks import not_finite
@@ -17,7 +17,8 @@ from harness.prompts import Prompts, batches
 
 _UNITS = {
     "pattern": "attention weight; rows sum to 1",
-    "scores": "what the softmax is taken of; −inf where a key may not be looked at",
+    "sink": "share of attention that goes to the learnt sink of the softmax, which is no token",
+    "scores": "input of the softmax; −inf where the mask lets a query read no key",
     "z": "a head's output before W_O",
     "q": "query, as projected (before a rotary embedding)",
     "k": "key, as projected (before a rotary embedding)",
@@ -39,6 +40,13 @@ class CacheStage:
     also: tuple[Kind, ...] = ()
     heads: tuple[Head, ...] | None = None
     name: str = "patterns"
+
+    def __post_init__(self) -> None:
+        if "scores" in self.also and not self.model.traits.has_scores:
+            remedy = (
+                f"the softmax of {self.model.name}'s scores is not its pattern, so they cannot be kept; leave it out"
+            )
+            raise RequestError("cache.also", "scores", remedy)
 
     @classmethod
     def of(cls, model: Model, prompts: Prompts, spec: CacheSpec) -> "CacheStage":
@@ -85,10 +93,20 @@ class CacheStage:
                 whole[(rows, *map(slice, part.shape[1:]))] = part
             whole[:, self.model.shape.stacks[each.stack] + (each.kind == "resid") :] = np.nan
             made[each.name] = (each.dims, whole, {"units": _UNITS[each.kind]})
+        if self.model.traits.learnt_sink:
+            made |= {"sink": _sink(made["pattern"][1], self.prompts.length)}
+            made["pattern"][2]["units"] = "attention weight; rows sum to 1 with the share of the learnt sink in `sink`"
         used = {dim for each in self._variables for dim in each.dims}
         return xr.Dataset(
             made, {dim: np.arange(size[dim]) for dim in ("layer", "head", "kv_head", "depth") if dim in used}
         )
+
+
+def _sink(pattern: np.ndarray, length: np.ndarray) -> tuple[tuple[str, ...], np.ndarray, dict[str, str]]:
+    """What each row of a pattern lacks of 1, [prompt, layer, head, query]; 0 in padding."""
+    real = np.arange(pattern.shape[-1]) < length[:, None]
+    share = np.clip(1 - pattern.sum(axis=-1, dtype=np.float64), 0, 1) * real[:, None, None]
+    return ("prompt", "layer", "head", "query"), share.astype(pattern.dtype), {"units": _UNITS["sink"]}
 
 
 def cache_attention(
@@ -99,10 +117,11 @@ def cache_attention(
     Returns a dataset with `pattern` [prompt, layer, head, query, key] (rows sum to 1; 0 in padding) and the prompts'
     own variables (`token`, `word`, `target`, …), as in a run directory's ``data.zarr``. An encoder-decoder also gives
     `encoder_pattern` [prompt, layer, head, source_query, source_key] and `cross_pattern` [prompt, layer, head, query,
-    source_key]; layers that a stack does not have are NaN.
+    source_key]; layers that a stack does not have are NaN. A model with a learnt sink in its softmax (gpt-oss) gives
+    `sink` [prompt, layer, head, query], the share of each row that goes to no token: `pattern` and it sum to 1.
 
     `also` adds ``z q k v scores resid`` (see `harness.attention.capture.Variable`), of these `heads` alone. Raises
-    `RequestError` for heads that the model does not have.
+    `RequestError` for heads that the model does not have, and for scores whose softmax is not the pattern.
     """
     stage = CacheStage(model, prompts, dtype, tuple(also), None if heads == "all" else model.heads(heads))
     plan = stage.plan()

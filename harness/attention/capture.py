@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from harness import hooks
-from harness.attention.scores import before_softmax
+from harness.attention.scores import masked_to_infinity
 from harness.hooks import Head, Site
+from harness.hooks.softmax import Edit, at_softmax
 from harness.models import Inputs, Model
 from harness.prompts import Prompts
 
@@ -108,13 +109,18 @@ def activations(
 
     with ExitStack() as stack:
         watches: list[Watch] = []
+        scores: dict[Site, Edit] = {}
         for each, index in list(awaited):
-            kept = partial(keep, each, index)
+            kept, site = partial(keep, each, index), Site(index, each.stack)
             if each.kind == "resid":
                 stack.callback(_between_blocks(model, each.stack, index, kept).remove)
+            elif each.kind == "scores":
+                scores[site] = partial(_look_at_scores, kept, size[each.dims[-1]])
             else:
-                watches += _watches(model, each.kind, Site(index, each.stack), kept)
+                watches.append((hooks.hook_name(each.kind, site), partial(_look, kept)))
         stack.enter_context(model.bridge.hooks(fwd_hooks=watches))  # all at once: each call goes through every module
+        if scores:
+            stack.enter_context(at_softmax(model.bridge, scores))
         model.forward(given)
     if awaited:
         each, index = min(awaited)
@@ -127,23 +133,14 @@ def _n_places(model: Model, each: Variable) -> int:
     return model.shape.stacks[each.stack] + (each.kind == "resid")
 
 
-def _watches(model: Model, kind: hooks.Kind, site: Site, keep: Callable[[Tensor], None]) -> list[Watch]:
-    """What to hook so that `keep` is given this activation when the model runs."""
-    names, made = [hooks.hook_name(kind, site)], _as_it_is
-    if kind == "scores":
-        names, made = before_softmax(model, site)
-    seen: dict[str, Tensor] = {}
-
-    def look(tensor: Tensor, hook: Any, name: str) -> None:
-        seen[name] = tensor
-        if len(seen) == len(names):
-            keep(made(*(seen.pop(name) for name in names)))
-
-    return [(name, partial(look, name=name)) for name in names]
+def _look(keep: Callable[[Tensor], None], tensor: Tensor, hook: Any) -> None:
+    keep(tensor)
 
 
-def _as_it_is(tensor: Tensor) -> Tensor:
-    return tensor
+def _look_at_scores(keep: Callable[[Tensor], None], n_keys: int, scores: Tensor) -> Tensor:
+    """Keep the scores of an attention, and leave them as they are."""
+    keep(masked_to_infinity(scores, n_keys))
+    return scores
 
 
 def _between_blocks(model: Model, stack: str, depth: int, keep: Callable[[Tensor], None]) -> Any:

@@ -17,7 +17,7 @@ from harness.attribution.norms import terms
 from harness.attribution.question import Question
 from harness.config import RequestError
 from harness.hooks import Site
-from harness.sweep.norms import FrozenNorm
+from harness.hooks.frozen_norm import FrozenNorm
 
 #: How far the terms may be from the residual stream, as a share of its largest entry.
 TOLERANCE = 1e-3
@@ -63,6 +63,8 @@ def streams(question: Question) -> dict[Site, Stream]:
         (name, lambda tensor, hook, name=name: kept.__setitem__(name, tensor.clone()))
         for name in dict.fromkeys(name for pair in names.values() for name in pair)
     ]
+    if absent := [name for name, _ in watches if name not in model.bridge.hook_dict]:
+        raise _refused(question, f"it has no {absent[0]}: attention and MLP read one stream, or a norm follows W_O")
     try:
         with model.bridge.hooks(fwd_hooks=watches):
             model.forward(question.clean.given)
@@ -121,8 +123,9 @@ def _contributions(
     pattern: Float[np.ndarray, "head query key"],
     carried: Float[np.ndarray, "key head d_model"],
 ) -> Float[np.ndarray, "query item"]:
-    items = items_of(site, terms(pattern, carried), stream.before[row].double().cpu().numpy())
-    whole, bias = (each.double().cpu().numpy() for each in (stream.after[row], stream.bias))
+    scale = question.model.traits.write_scale.get(site, 1.0)
+    items = items_of(site, scale * terms(pattern, carried), stream.before[row].double().cpu().numpy())
+    whole, bias = stream.after[row].double().cpu().numpy(), scale * stream.bias.double().cpu().numpy()
     off = np.abs(items.sum(1) + bias - whole).max()
     if not off <= TOLERANCE * max(1.0, np.abs(whole).max()):
         raise _refused(question, f"at {site} they are off by {off:.2g}")

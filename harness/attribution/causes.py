@@ -73,18 +73,23 @@ def choose_causes(asked: tuple[str, ...], model: Model) -> dict[str, Cause]:
     Raises `RequestError` for a name that is none, a token that the tokenizer lacks, and heads that the model lacks.
     """
     if asked == ("auto",):
-        return {name: cause for name, cause in CAUSES.items() if _possible(name, model)}
+        return {name: cause for name, cause in CAUSES.items() if not refusal(name, model)}
     names = tuple(dict.fromkeys(asked))
     if not names:
         raise RequestError("attribution.causes", "[]", near("", tuple(CAUSES)))
     for name in names:
-        if name in CAUSES and not _possible(name, model):
-            raise RequestError("attribution.causes", name, f"{model.name}'s tokenizer has no such token")
+        if reason := refusal(name, model):
+            raise RequestError("attribution.causes", name, reason)
     return {name: CAUSES.get(name) or _of_heads(name, model) for name in names}
 
 
-def _possible(name: str, model: Model) -> bool:
-    return name not in _TOKEN or getattr(model.tokenizer, _TOKEN[name], None) is not None
+def refusal(name: str, model: Model) -> str:
+    """Why a model does not allow a cause; empty if it does."""
+    if name in _TOKEN and getattr(model.tokenizer, _TOKEN[name], None) is None:
+        return f"{model.name}'s tokenizer has no such token"
+    if name == "knockout" and model.kind == "decoder" and not model.traits.has_scores:
+        return f"the scores of {model.name}'s attention cannot be edited: their softmax is not its pattern"
+    return ""
 
 
 def _of_heads(name: str, model: Model) -> Cause:
@@ -92,6 +97,9 @@ def _of_heads(name: str, model: Model) -> Cause:
     where = name.removeprefix("knockout_")
     if where == name or not re.search(r"L\d+", where):
         raise RequestError("attribution.causes", name, near(name, (*CAUSES, "knockout_L5", "knockout_L5H1", "auto")))
+    if not model.traits.mixes_values:
+        remedy = f"in {model.name} a head's output is not its pattern times its values; take knockout, of all heads"
+        raise RequestError("attribution.causes", name, remedy)
     return partial(_knocking_out, heads_named(where, model, "attribution.causes", name))
 
 

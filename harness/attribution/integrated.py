@@ -13,7 +13,7 @@ from torch import Tensor
 
 from harness.ablation.rows import CHUNK_TOKENS
 from harness.attribution.gradients import by_node, embedded, slopes, target_rows
-from harness.attribution.question import Question, repeated
+from harness.attribution.question import Question
 
 #: The way is refined until the errors of its panels sum to this share of what there is to share out, or to this much.
 TOLERANCE, LEAST = 0.03, 1e-3
@@ -96,7 +96,7 @@ def _seen(question: Question, baseline: Mapping[str, Tensor], at: Float[np.ndarr
         back = torch.as_tensor(1 - some, device=question.model.device)[:, None, None]
         found = slopes(
             question,
-            repeated(given, len(some)),
+            given.repeated(len(some)),
             {stack: end[stack] - (back * step[stack].double()).to(end[stack]) for stack in end},
         )
         explained.append(found.explained.double().cpu().numpy())

@@ -14,13 +14,15 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import pad
 
 from harness import hooks
 from harness.ablation import Check, Intervention, InterventionFailed
 from harness.attribution.activations import of_site
 from harness.attribution.parts import Parts, chunks, members, of_rows
-from harness.attribution.question import Question, clean_values, ends, repeated, values
+from harness.attribution.question import Question, clean_values, ends, values
 from harness.hooks import Head, Site
+from harness.hooks.softmax import at_softmax
 from harness.models import Inputs
 from harness.sweep import engine
 
@@ -34,7 +36,7 @@ def knock_out(question: Question, parts: Parts) -> Float[np.ndarray, "part targe
     """
     inside, found = members(question, parts), []
     for some in chunks(question, len(parts)):
-        given = repeated(question.clean.given, some.stop - some.start)
+        given = question.clean.given.repeated(some.stop - some.start)
         source, own = of_rows(question, inside[some])
         where = np.tile(question.position, (some.stop - some.start, 1))
         if question.model.kind == "decoder":
@@ -53,21 +55,21 @@ def _blocked(own: Tensor) -> Tensor:
 
 @contextmanager
 def _unread(question: Question, own: Tensor) -> Iterator[None]:
-    """A decoder's scores, edited in all layers and verified in the patterns. (Its mask differs from layer to layer
-    where there are sliding windows, and its pattern is computed from the scores; both are otherwise in other kinds.)"""
+    """A decoder's scores, edited in all layers and verified in the patterns. (Not its mask, which differs from layer to
+    layer where there are sliding windows.)"""
     blocked, sites, fired = _blocked(own)[:, None], question.model.shape.sites, []
 
-    def edit(scores: Tensor, hook: Any) -> Tensor:
-        return scores.masked_fill(blocked, torch.finfo(scores.dtype).min)
+    def edit(scores: Tensor) -> Tensor:
+        beside = scores.shape[-1] - blocked.shape[-1]  # the column of a learnt sink is not a token, and stays
+        return scores.masked_fill(pad(blocked, (0, beside)), torch.finfo(scores.dtype).min)
 
     def verify(pattern: Tensor, hook: Any) -> None:
         if (pattern * blocked).any():
             raise InterventionFailed(f"{hook.name}: a token that was knocked out is still read")
         fired.append(hook.name)
 
-    edits = [(hooks.hook_name("scores", site), edit) for site in sites]
     looks = [(hooks.hook_name("pattern", site), verify) for site in sites]
-    with question.model.bridge.hooks(fwd_hooks=edits + looks):
+    with question.model.bridge.hooks(fwd_hooks=looks), at_softmax(question.model.bridge, dict.fromkeys(sites, edit)):
         yield
     if len(fired) < len(sites):
         raise InterventionFailed(f"{len(sites) - len(fired)} attentions of {question.model.name} ran unedited")
@@ -99,9 +101,10 @@ def knock_out_in(
     """By how much the explained number grows when in some heads of one attention, and in no others, no token outside a
     part may read it: for each pair of a part and heads.
 
-    What such a head writes is known from the clean run: its weights without the part's, made to sum to 1 again, times
-    the values. A query that has nothing else to read (its other weights vanish in the model's precision) reads nothing.
-    Blocks before the head do not run again.
+    What such a head writes is known from the clean run: its weights without the part's, divided by 1 − the part's
+    share, times the values. (They sum to 1 again; with a learnt sink, to 1 with the sink's share, which grows as they
+    do.) A query that has nothing else to read (its other weights vanish in the model's precision) reads nothing. Blocks
+    before the head do not run again. It needs a model whose z is pattern · v (`Traits.mixes_values`).
     """
     interventions = list(_rewritten(question, todo))
     order = sorted(range(len(todo)), key=lambda at: interventions[at].first_block(question.model.shape))
@@ -120,7 +123,7 @@ def _rewritten(question: Question, todo: Sequence[tuple[Sequence[int], Sequence[
     for part, heads in todo:
         site = heads[0].site
         inside = members(question, [part])[0]
-        z = without(*seen[site], *_sides(question, site, inside))
+        z = without(*seen[site], *_sides(question, site, inside), question.model.traits.learnt_sink)
         made = torch.as_tensor(z, device=question.model.device)
         yield Intervention(tuple(heads), lambda clean, head, made=made: made[:, :, head.head].to(clean))
 
@@ -137,10 +140,14 @@ def without(
     value: Float[np.ndarray, "row kv_head key d_head"],
     queries: Bool[np.ndarray, " query"],
     keys: Bool[np.ndarray, " key"],
+    learnt_sink: bool = False,
 ) -> Float[np.ndarray, "row query head d_head"]:
-    """z of all heads when queries outside a part may not read its keys."""
+    """z of all heads when queries outside a part may not read its keys. What a `learnt_sink` takes of a row is what the
+    row lacks of 1, and stays in the softmax."""
     kept = np.where(keys[None, :] & ~queries[:, None], 0, pattern)
     total = kept.sum(axis=-1, keepdims=True)
+    if learnt_sink:
+        total = total + np.clip(1 - pattern.sum(axis=-1, keepdims=True), 0, None)
     weights = kept / np.where(total > 0, total, 1)
     by_head = value.repeat(pattern.shape[1] // value.shape[1], axis=1)
     return np.einsum("rhqk,rhkd->rqhd", weights, by_head)

@@ -141,14 +141,31 @@ def attention_of(heads: list[Head], evidence: Evidence) -> Scores:
     return evidence.from_rows(lambda row: evidence.pattern[row, at, which].mean(axis=0))
 
 
+#: Methods that take z apart into weights times values.
+_OF_VALUES = ("norms", "alti", "rollout_gradient")
+
+
+def refusal(name: str, model: Model) -> str:
+    """Why a model does not allow a method, as far as its traits say; empty if they do not."""
+    if name in _OF_VALUES and not model.traits.mixes_values:
+        return f"in {model.name} a head's output is not its pattern times its values"
+    return ""
+
+
 def choose_methods(asked: tuple[str, ...], model: Model) -> dict[str, Method]:
     """The methods that a request names; ``all`` is all of `METHODS` that the model allows.
 
-    Raises `RequestError` for a name that is none, and for heads that the model does not have.
+    Raises `RequestError` for a name that is none, for a method that the model does not allow, and for heads that it
+    does not have.
     """
-    names = tuple(METHODS) if asked == ("all",) else tuple(dict.fromkeys(asked))
+    if asked == ("all",):
+        return {name: method for name, method in METHODS.items() if not refusal(name, model)}
+    names = tuple(dict.fromkeys(asked))
     if not names:
         raise RequestError("attribution.methods", "[]", near("", tuple(METHODS)))
+    for name in names:
+        if reason := refusal(name, model):
+            raise RequestError("attribution.methods", name, f"{reason}; leave it out")
     return {name: METHODS.get(name) or _of_heads(name, model) for name in names}
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from harness import hooks
 from harness.attribution.parts import Parts, chunks, members, of_rows
-from harness.attribution.question import Question, clean_values, ends, repeated, values
+from harness.attribution.question import Question, clean_values, ends, values
 from harness.models import Inputs, Model
 
 #: What takes a token's place: another token at each node, or in place of its embedding a vector for each stack.
@@ -31,7 +31,7 @@ def occlude(question: Question, parts: Parts, fill: Fill) -> Float[np.ndarray, "
     inside, found = members(question, parts), []
     for some in chunks(question, len(parts)):
         source, own = of_rows(question, inside[some])
-        given = repeated(question.clean.given, some.stop - some.start)
+        given = question.clean.given.repeated(some.stop - some.start)
         where = np.tile(question.position, (some.stop - some.start, 1))
         with ExitStack() as stack:
             if isinstance(fill, dict):

@@ -151,8 +151,3 @@ def values(question: Question, end: Float[Tensor, "read d_model"]) -> Float[Tens
 def clean_values(question: Question) -> Float[np.ndarray, " target"]:
     """The number that is explained, as it is."""
     return values(question, question.clean.end).double().cpu().numpy()
-
-
-def repeated(given: Inputs, copies: int) -> Inputs:
-    """The rows that many times, one copy after the other."""
-    return Inputs(**{name: each.repeat(copies, 1) for name, each in vars(given).items() if each is not None})

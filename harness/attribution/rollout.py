@@ -9,6 +9,8 @@ from jaxtyping import Float
 from harness.attribution.raw import Pattern, as_pattern
 from harness.config import RequestError
 
+#: A row that sums to less has left a share to a learnt sink; rounding, in half precision too, takes less than this.
+WHOLE_ROW = 1 - 1e-2
 #: How a layer's heads become one matrix.
 FUSIONS = {"mean": np.mean, "max": np.max, "min": np.min}
 
@@ -37,11 +39,17 @@ def rollout(
             not including 1. An entry that is exactly zero (masked, padded) is not an allowed one, and a row's last
             remaining entry always stays.
 
+    In a model with a learnt sink (gpt-oss) rows of patterns sum to less than 1, and so do those of the result: what is
+    lacking went into the sink, which carries nothing of any token.
+
     Raises `RequestError` for an option outside its range, ValueError for an array of another shape.
     """
     values = as_pattern(pattern)
     _check(residual, head_fusion, start_layer, discard_ratio, n_layers=len(values))
-    fused = [normalise_rows(_discard(FUSIONS[head_fusion](one, axis=0), discard_ratio)) for one in values[start_layer:]]
+    fused = [
+        normalise_rows(_discard(FUSIONS[head_fusion](one, axis=0), discard_ratio)) * share_on_tokens(one)
+        for one in values[start_layer:]
+    ]
     return roll(with_residual(np.stack(fused), residual))
 
 
@@ -85,6 +93,13 @@ def _discard(fused: Float[np.ndarray, "query key"], ratio: float) -> Float[np.nd
     rows, last = np.arange(len(fused)), fused.shape[1] - 1 - fused[:, ::-1].argmax(axis=1)
     kept[rows, last] = fused[rows, last]
     return kept
+
+
+def share_on_tokens(heads: Float[np.ndarray, "head query key"]) -> Float[np.ndarray, "query 1"]:
+    """What a layer's heads leave to tokens of each row, on average: exactly 1 without a learnt sink, and for a row with
+    nothing in it (padding)."""
+    share = heads.sum(axis=-1).mean(axis=0)[:, None]
+    return np.where((share > 0) & (share < WHOLE_ROW), share, 1.0)
 
 
 def normalise_rows(fused: Float[np.ndarray, "*layer query key"]) -> Float[np.ndarray, "*layer query key"]:

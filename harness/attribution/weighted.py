@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from harness.attribution.raw import Pattern, as_pattern
-from harness.attribution.rollout import check_mixing, normalise_rows, roll, with_residual
+from harness.attribution.rollout import check_mixing, normalise_rows, roll, share_on_tokens, with_residual
 from harness.config import RequestError
 
 
@@ -15,14 +15,16 @@ def effect_weighted(
 
     `helps` is by how much each head helps when it is there (for `loss` its effect, for `logit_diff` minus its
     effect). Heads that hurt are left out (see `negative_share`); a layer in which no head helps passes everything on
-    as it is. Rows sum to 1. With equal effects this is `rollout`.
+    as it is. Rows sum to 1 (less with a learnt sink, as in `rollout`). With equal effects this is `rollout`.
 
     Raises `RequestError` for a residual that is no share and for effects of other heads than the pattern's.
     """
     values = as_pattern(pattern)
     check_mixing(residual)
     weight = np.clip(_checked(helps, values), 0, None)
-    fused = normalise_rows(np.einsum("lh,lhqk->lqk", weight, values))
+    fused = normalise_rows(np.einsum("lh,lhqk->lqk", weight, values)) * np.stack(
+        [share_on_tokens(one) for one in values]
+    )
     return roll(with_residual(fused, residual))
 
 

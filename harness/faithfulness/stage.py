@@ -1,5 +1,6 @@
 """The stage that attributes: methods, causes and curves of each prompt, and what comes out as labelled arrays."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -8,10 +9,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from harness.attribution.causes import Cause, Taking, caused, choose_causes, fill_of, lead_occlusion
+from harness.attribution.causes import CAUSES, Cause, Taking, caused, choose_causes, fill_of, lead_occlusion
+from harness.attribution.causes import refusal as cause_refusal
 from harness.attribution.evidence import Evidence
 from harness.attribution.integrated import MOST
-from harness.attribution.methods import Method, choose_methods, scored
+from harness.attribution.methods import METHODS, Method, choose_methods, scored
+from harness.attribution.methods import refusal as method_refusal
 from harness.attribution.occlusion import mean_embedding
 from harness.attribution.parts import each_token
 from harness.attribution.question import Question, asking, clean_values, thinned
@@ -46,7 +49,7 @@ class AttributionStage:
     def methods(self) -> dict[str, Method]:
         """What is asked for; of ``all``, what this model allows."""
         chosen = choose_methods(self.spec.methods, self.model)
-        if "alti" in chosen and not self._allows_alti():
+        if "alti" in chosen and self._alti_refused:
             del chosen["alti"]
         return chosen
 
@@ -54,15 +57,30 @@ class AttributionStage:
     def causes(self) -> dict[str, Cause]:
         return choose_causes(self.spec.causes, self.model)
 
-    def _allows_alti(self) -> bool:
-        """Whether the first prompt's terms sum to its residual stream; refused if it was asked for by name."""
+    @cached_property
+    def _alti_refused(self) -> str:
+        """Why ALTI is not to be had: the first prompt's terms do not sum to its residual stream. Raised if the request
+        names it."""
         try:
             self.methods_of(self._question(0), 0, {"alti": choose_methods(("alti",), self.model)["alti"]})
-        except RequestError:
+        except RequestError as error:
             if self.spec.methods != ("all",):
                 raise
-            return False
-        return True
+            return error.remedy.removesuffix("; leave out alti")
+        return ""
+
+    @cached_property
+    def left_out(self) -> dict[str, str]:
+        """What ``all`` and ``auto`` do not include for this model, and why."""
+        methods, causes = self.methods, self.causes
+        reasons = {}
+        if self.spec.methods == ("all",):
+            reasons |= {
+                name: method_refusal(name, self.model) or self._alti_refused for name in METHODS if name not in methods
+            }
+        if self.spec.causes == ("auto",):
+            reasons |= {name: cause_refusal(name, self.model) for name in CAUSES if name not in causes}
+        return reasons
 
     @cached_property
     def explained(self) -> Prompts:
@@ -97,6 +115,7 @@ class AttributionStage:
             "policies": list(self.spec.special),
             "fractions": list(self.spec.fractions),
             "taken_away_by": lead_occlusion(self.causes),
+            "left_out": self.left_out,
             "targets": self.n_targets,
             "seed": self.spec.seed,
         }
@@ -213,6 +232,7 @@ class AttributionStage:
                 "units": "as each method gives; larger: more of the prediction is said to come from the token",
                 "method": f"rollout: {rolled}; gradients of the {slope}, at the embeddings; integrated gradients from "
                 f"the mean embedding, {self.spec.steps} points and more where the way is rough; flow rounded to 1e-6",
+                "left_out": json.dumps(plan["left_out"], ensure_ascii=False),
             },
             "cause_kind": {
                 "units": unit,

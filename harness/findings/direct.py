@@ -26,6 +26,8 @@ def direct_parts(run: "Run", metric: str) -> Iterator[Finding]:
     arXiv:2307.15771), but only where the whole interval of what they add is on that side.
     """
     if "direct" not in run.data:
+        if reason := run.data["effect"].attrs.get("no_direct"):
+            yield Finding(f"Direct effects are not given for this model: {reason}.", np.nan, np.nan, np.nan, "effect")
         return
     for head in dict.fromkeys([*top_heads(run, metric, 1), *_most_direct(run, metric)]):
         direct = effect_of(run, metric, head, "direct")

@@ -1,5 +1,6 @@
 """Which attribution method agrees with the measured cause, in sentences."""
 
+import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
 
 
 def compared(run: "Run") -> Iterator[Finding]:
-    """One sentence for the first cause and the stricter token policy that the run has."""
+    """One sentence for the first cause and the stricter token policy that the run has, and one for each method that
+    this model does not allow."""
     if not len(run.methods):
         return
+    yield from _left_out(run)
     policies = [str(name) for name in run.data["policy"].values]
     confidence = float(run.spec.get("stats", {}).get("confidence", 0.95))
     cause, policy = str(run.data["cause_kind"].values[0]), "drop" if "drop" in policies else policies[0]
@@ -25,3 +28,12 @@ def compared(run: "Run") -> Iterator[Finding]:
     said = nearest(run.methods, cause, policy, confidence, level_of(run), n_clusters, by)
     if said is not None:
         yield Finding(*said, "methods.csv")
+
+
+def _left_out(run: "Run") -> Iterator[Finding]:
+    """The methods and knockouts that the model does not allow, each with its reason. (A tokenizer without a mask token
+    is no finding.)"""
+    reasons = json.loads(run.data["attribution"].attrs.get("left_out", "{}"))
+    for name, reason in reasons.items():
+        if not name.startswith("occlude_"):
+            yield Finding(f"{name} is left out: {reason}.", np.nan, np.nan, np.nan, "attribution")

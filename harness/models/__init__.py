@@ -1,12 +1,12 @@
 """Spec to a hooked model.
 
 `sources` finds the weights, `cache` keeps what was converted, `random` and `planted` build models from nothing,
-`tokens` holds the tokenizer's policies, `kinds` says what a model gives at its end, `boot` puts it together, and
-`checks` compares the hooked model with the plain one before anyone uses it; `peek` knows how many heads a model has
-before anything is loaded.
+`tokens` holds the tokenizer's policies, `kinds` says what a model gives at its end, `boot` puts it together, `checks`
+compares the hooked model with the plain one before anyone uses it, and `traits` measures what holds of its attention;
+`peek` knows how many heads a model has before anything is loaded.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -79,8 +79,35 @@ class Inputs:
 
     def first(self) -> "Inputs":
         """The first token of the first row."""
-        given = {name: value for name, value in vars(self).items() if value is not None and name != "past"}
-        return Inputs(**{name: value[:1, :1] for name, value in given.items()})
+        return Inputs(**{name: value[:1, :1] for name, value in self._tensors().items()})
+
+    def repeated(self, copies: int) -> "Inputs":
+        """The rows that many times, one copy after the other."""
+        return Inputs(
+            **{name: value.repeat(copies, *[1] * (value.ndim - 1)) for name, value in self._tensors().items()}
+        )
+
+    def _tensors(self) -> "dict[str, Tensor]":
+        return {name: value for name, value in vars(self).items() if value is not None and name != "past"}
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What holds of a family's attention beside its sizes; see `harness.models.traits`, which measures it at load.
+
+    `learnt_sink`: rows of patterns sum to less than 1, a sink in the softmax takes the rest (gpt-oss). `mixes_values`:
+    z is pattern · v (BitNet normalises it before W_O). `has_scores`: the softmax of the scores is the pattern.
+    `write_scale`: by what the write of each attention is multiplied before it joins the residual stream; empty where
+    direct effects are not defined, and `no_direct` says why. `per_row`: how many entries along its first axis each
+    argument of a block has for one row, 0 if rows share it.
+    """
+
+    learnt_sink: bool = False
+    mixes_values: bool = True
+    has_scores: bool = True
+    write_scale: Mapping[hooks.Site, float] = field(default_factory=dict)
+    no_direct: str = ""
+    per_row: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,7 +117,8 @@ class Model:
     `bridge` is TransformerLens's bridge, `tokens` the tokenizer with its policies, `identity` what the manifest
     says about weights and tokenizer, `truth` which heads do what, where someone set them by hand. `head` is what the
     model makes of the last block's output [row, d_model], where the bridge does not know it (`None`: it does),
-    `labels` what a classifier chooses from, and `start_id` the token with which an encoder-decoder begins to write.
+    `labels` what a classifier chooses from, `start_id` the token with which an encoder-decoder begins to write, and
+    `traits` what holds of its attention.
     """
 
     spec: Any
@@ -103,6 +131,7 @@ class Model:
     head: "Callable[[Tensor], Tensor] | None" = None
     labels: tuple[str, ...] = ()
     start_id: int | None = None
+    traits: Traits = Traits()
 
     @property
     def name(self) -> str:

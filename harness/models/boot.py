@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config import GgufModel, ModelSpec, PlantedModel, RandomModel, RequestError, WheelModel
 from harness.hooks import Head
-from harness.models import Kind, Model, Shape, cache, checks, kinds, planted, random, sources
+from harness.models import Kind, Model, Shape, Traits, cache, checks, kinds, planted, random, sources, traits
 from harness.models.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def boot(spec: ModelSpec) -> Model:
             bridge = TransformerBridge.boot_transformers(
                 f"local/{spec.name}", hf_model=kinds.hookable(plain, loaded.kind), tokenizer=deepcopy(loaded.tokenizer)
             )
-        except (ValueError, AttributeError, KeyError, NotImplementedError) as error:
+        except Exception as error:  # whatever the bridge raises while it wraps a family it does not know well
             raise _unhooked(spec, architecture, str(error) or type(error).__name__) from error
         if not any(name.endswith("attn.hook_pattern") for name in bridge.hook_dict):
             raise _unhooked(spec, architecture, "no attention heads")
@@ -50,8 +50,10 @@ def boot(spec: ModelSpec) -> Model:
             labels=kinds.labels_of(plain.config, loaded.kind),
             start_id=getattr(plain.config, "decoder_start_token_id", None),
         )
-        difference = checks.compare(model, given, expected)
-        checks.check_hooks(model, given)
+        with checks.running_probe(spec.name):
+            difference = checks.compare(model, given, expected)
+            checks.check_hooks(model, given)
+        model = replace(model, traits=traits.measure(model, given))
     identity = {
         **loaded.weights,
         "architecture": architecture,
@@ -59,8 +61,21 @@ def boot(spec: ModelSpec) -> Model:
         "tokenizer": type(loaded.tokenizer).__name__,
         "bos": tokens.policy,
         "hf_difference": difference,
+        **_noted(model.traits),
     }
     return replace(model, identity=identity)
+
+
+def _noted(found: Traits) -> dict[str, Any]:
+    """What the manifest says of traits that are not those of most families."""
+    noted: dict[str, Any] = {}
+    if found.learnt_sink:
+        noted["learnt_sink"] = "rows of patterns sum to 1 with the share of a learnt sink"
+    if scales := sorted(set(found.write_scale.values()) - {1.0}):
+        noted["write_scale"] = (
+            scales[0] if len(scales) == 1 else {str(at): each for at, each in found.write_scale.items()}
+        )
+    return noted
 
 
 def plain_model(spec: ModelSpec) -> Any:

@@ -4,7 +4,9 @@ The plain Hugging Face model answers a probe before TransformerLens wraps it; th
 its hook points must carry what `harness.hooks` says they carry.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from harness import hooks
@@ -19,8 +21,27 @@ if TYPE_CHECKING:
 PROBE = ("The old map showed three roads, but only one of them led to the sea.", "Rain fell.")
 
 
-class ModelMismatch(RuntimeError):
-    """The hooked model is not the model that was asked for: other logits, or hook points of another shape."""
+class ModelMismatch(RequestError):
+    """The hooked model is not the plain one: other logits, hook points of another shape, or none. One line, as every
+    request that cannot be met."""
+
+    def __init__(self, name: str, reason: str):
+        super().__init__("model", name, reason)
+
+    def __reduce__(self) -> tuple[type["ModelMismatch"], tuple[str, str]]:
+        return type(self), (str(self.value), self.remedy)
+
+
+@contextmanager
+def running_probe(name: str) -> Iterator[None]:
+    """Whatever a hooked forward of the probe raises means that this architecture is not hooked."""
+    try:
+        yield
+    except RequestError:
+        raise
+    except Exception as error:
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise ModelMismatch(name, f"TransformerLens's hooked model does not run this architecture ({first})") from error
 
 
 def probe(tokens: Tokens, d_vocab: int, kind: Kind, device: "torch.device") -> Inputs:
@@ -64,12 +85,17 @@ def compare(model: Model, given: Inputs, expected: "torch.Tensor") -> float:
     if model.kind == "classifier":
         real = torch.ones_like(got, dtype=torch.bool)
     scale = float(expected[real].abs().max())
+    if not math.isfinite(scale):
+        half = model.spec.dtype != "float32"
+        remedy = "set model.dtype=float32 (or bfloat16)" if half else "its weights are damaged"
+        raise ModelMismatch(model.name, f"the plain model itself gives NaN or infinity in {model.spec.dtype}: {remedy}")
     difference = float((got - expected)[real].abs().max()) / scale
     allowed = max(model.spec.tolerance, 8 * torch.finfo(expected.dtype).eps)
     if not difference <= allowed:
         raise ModelMismatch(
-            f"{model.name}: the hooked model's logits differ from the plain model's by {difference:.2g} of the largest "
-            f"logit (allowed: {allowed:.2g}); TransformerLens does not reproduce this architecture faithfully"
+            model.name,
+            f"the hooked model's logits differ from the plain model's by {difference:.2g} of the largest logit "
+            f"(allowed: {allowed:.2g}); TransformerLens does not reproduce this architecture faithfully",
         )
     return difference
 
@@ -86,7 +112,7 @@ def _hooked_answer(model: Model, given: Inputs) -> "torch.Tensor":
 def check_hooks(model: Model, given: Inputs) -> None:
     """Every hook point that the harness uses fires, with the shape it is said to have. Raises `ModelMismatch`."""
     bridge, name = model.bridge, model.name
-    kinds: tuple[hooks.Kind, ...] = ("pattern", "scores", "z", "q", "k", "v")
+    kinds: tuple[hooks.Kind, ...] = ("pattern", "z", "q", "k", "v")
     wanted = {
         hooks.hook_name(kind, site): (len(given.mask), *_sizes(model, given, kind, site))
         for kind in kinds
@@ -94,7 +120,7 @@ def check_hooks(model: Model, given: Inputs) -> None:
     }
     missing = sorted(set(wanted) - set(bridge.hook_dict))
     if missing:
-        raise ModelMismatch(f"{name}: TransformerLens offers no hook point {missing[0]} ({len(missing)} are missing)")
+        raise ModelMismatch(name, f"TransformerLens has no hook point {missing[0]} here ({len(missing)} are missing)")
     seen: dict[str, tuple[int, ...]] = {}
 
     def look(tensor: "torch.Tensor", hook: Any, at: str) -> None:
@@ -105,7 +131,7 @@ def check_hooks(model: Model, given: Inputs) -> None:
         model.forward(given)
     for at, expected in wanted.items():
         if seen.get(at) != expected:
-            raise ModelMismatch(f"{name}: {at} carries {seen.get(at, 'nothing')}, expected {expected}")
+            raise ModelMismatch(name, f"{at} carries {seen.get(at, 'nothing')}, expected {expected}")
 
 
 def _sizes(model: Model, given: Inputs, kind: hooks.Kind, site: hooks.Site) -> list[int]:

@@ -14,17 +14,18 @@ from torch import Tensor
 from harness import hooks
 from harness.attention import activations
 from harness.hooks import Site
+from harness.hooks.frozen_norm import FrozenNorm
 from harness.models import Model
 from harness.prompts import Prompts
 from harness.roles.measures import Measured
-from harness.sweep.norms import FrozenNorm
 
 _ROUNDING = 1e-5  # a difference of logits that is smaller, as a share of what the vectors' lengths allow, is none
 
 
 def has_copying(model: Model) -> bool:
-    """Whether what a head writes can be read as logits: it goes straight to the unembedding in decoders alone."""
-    return model.kind == "decoder"
+    """Whether what a head writes can be read as logits: it must go straight to the unembedding (in decoders alone), and
+    be a sum of values."""
+    return model.kind == "decoder" and bool(model.traits.write_scale) and model.traits.mixes_values
 
 
 @torch.no_grad()

@@ -28,4 +28,6 @@ def read(
         ordinary=~queries.special[row, :n_queries],
         another=stack == "cross",
     )
+    if model.traits.learnt_sink:  # which token a head reads where it reads one: roles are about tokens
+        pattern = pattern / np.maximum(pattern.sum(axis=-1, keepdims=True), 1e-12)
     return pattern.reshape(-1, n_queries, n_keys), seen

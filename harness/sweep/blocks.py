@@ -1,12 +1,13 @@
 """The plumbing of blocks: they are passed over, and rows join on the way, by hooks on the model's own forward."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from harness.hooks import first_of as first_of
 from harness.models import Inputs, Model
 
 #: What a block was given: positional and named arguments.
@@ -45,33 +46,35 @@ def passed_over(blocks: Sequence[Any], outputs: Sequence[Any]) -> Iterator[None]
             vars(block).pop("forward", None)
 
 
-def joined(given: Any, clean: Any, n_rows: int, copies: int) -> Any:
+def joined(given: Arguments, clean: Arguments, n_rows: int, copies: int, per_row: Mapping[str, int]) -> Arguments:
     """What a block is given, with copies of what the clean run gave it after it, until there are `copies` of the rows.
 
     `given` and `clean` hold the same things; the first rows of `given` are those of interventions that began before.
-    Tensors without rows of their own (rotary angles, the biases of relative positions) stay as they are.
+    Tensors that rows share (rotary angles, biases by distance) stay as they are: `per_row` says which grow with rows
+    (see `harness.models.Traits`). One that it does not name grows if it has a row for each row.
     """
-    if isinstance(given, Tensor):
-        if clean.ndim < 2 or len(clean) != n_rows:
-            return given
-        missing = copies - len(given) // n_rows
-        return torch.cat([given, clean.repeat(missing, *[1] * (clean.ndim - 1))]) if missing else given
-    if type(given) in (tuple, list):
-        return type(given)(joined(*pair, n_rows, copies) for pair in zip(given, clean, strict=True))
-    if type(given) is dict:
-        return {key: joined(item, clean[key], n_rows, copies) for key, item in given.items()}
-    return given
+
+    def grow(given: Any, clean: Any, path: str) -> Any:
+        if isinstance(given, Tensor):
+            each = per_row.get(path, int(clean.ndim > 1 and len(clean) == n_rows))
+            if not each or len(clean) != each * n_rows:
+                return given
+            missing = copies - len(given) // len(clean)
+            return torch.cat([given, clean.repeat(missing, *[1] * (clean.ndim - 1))]) if missing else given
+        if type(given) in (tuple, list):
+            pairs = enumerate(zip(given, clean, strict=True))
+            return type(given)(grow(*pair, f"{path}.{number}") for number, pair in pairs)
+        if type(given) is dict:
+            return {key: grow(item, clean[key], f"{path}.{key}") for key, item in given.items()}
+        return given
+
+    return grow(given[0], clean[0], ""), grow(given[1], clean[1], "")
 
 
 def masked_along(_: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Arguments:
     """What a decoder stack is given, the mask of the source with a row for each row that joined in the encoder."""
     states, mask = given["encoder_hidden_states"], given["encoder_attention_mask"]
     return args, {**given, "encoder_attention_mask": mask.repeat(len(states) // len(mask), 1)}
-
-
-def first_of(output: Any) -> Tensor:
-    """The hidden states in what a block gave."""
-    return output[0] if isinstance(output, tuple) else output
 
 
 def with_first(output: Any, first: Tensor) -> Any:

@@ -19,16 +19,16 @@ from harness.ablation import Intervention, by_site, capture
 from harness.ablation.capture import Captured
 from harness.ablation.edits import Edit
 from harness.hooks import Head, Site
+from harness.hooks.frozen_norm import FrozenNorm
 from harness.metrics import Function
 from harness.models import Model
 from harness.sweep.engine import Clean, Resid, measure
-from harness.sweep.norms import FrozenNorm
 
 
 def has_direct(model: Model, heads: Sequence[Any]) -> bool:
-    """Whether these heads write to the stream that is read at the end. In a post-norm model (BERT) every later layer
-    rescales the stream, and nothing goes straight."""
-    return model.kind in ("decoder", "encoder_decoder") and any(_writes(head) for head in heads)
+    """Whether these heads write to the stream that is read at the end, at a scale that is known. In a post-norm model
+    (BERT) every later layer rescales the stream, and nothing goes straight; `Traits.no_direct` says why."""
+    return bool(model.traits.write_scale) and any(_writes(head) for head in heads)
 
 
 def _writes(part: Any) -> bool:
@@ -71,10 +71,12 @@ def _write_of(model: Model, clean: Clean, z: Tensor, site: Site, edits: Sequence
     row, position = clean.targets.row, clean.targets.position
     before, after = (each[row, position].flatten(1)[None] for each in (z, edited))
     write, norm = hooks.output_projection(model.bridge, site), hooks.norm_of_write(model.bridge, site)
+    scale = model.traits.write_scale[site]
     if norm is None:
-        return (write(after - before) - write(torch.zeros_like(before)))[0]
+        moved = (write(after - before) - write(torch.zeros_like(before)))[0]
+        return moved if scale == 1 else scale * moved
     frozen = FrozenNorm(norm, write(before))
-    return (frozen(write(after)) - frozen(write(before)))[0]
+    return scale * (frozen(write(after)) - frozen(write(before)))[0]
 
 
 @contextmanager
@@ -85,10 +87,10 @@ def _frozen_at_the_end(model: Model, clean: Clean) -> Iterator[None]:
 
     def freeze(_: Any, args: tuple[Any, ...], out: Tensor) -> Tensor:
         nonlocal seen
-        n = args[0].shape[1]
-        rows = torch.arange(seen, seen + n, device=out.device) % len(clean.end)
-        seen += n
-        return FrozenNorm(final.original_component, clean.end[rows][None])(args[0])
+        given = args[0]  # [row, 1, d_model]
+        rows = torch.arange(seen, seen + len(given), device=out.device) % len(clean.end)
+        seen += len(given)
+        return FrozenNorm(final.original_component, clean.end[rows][:, None])(given)
 
     handle = final.register_forward_hook(freeze)
     try:

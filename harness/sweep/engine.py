@@ -120,7 +120,9 @@ def run_ablated(model: Model, clean: Clean, chunk: Sequence[Intervention], check
     def grow(at: int) -> Callable[..., Arguments]:
         """Let the rows of the interventions that begin in this block join, each with its prompt's mask."""
         copies = sum(start <= at for start in starts)
-        return lambda _, args, kwargs: joined((args, kwargs), clean.entered[at], clean.n_rows, copies)
+        return lambda _, args, kwargs: joined(
+            (args, kwargs), clean.entered[at], clean.n_rows, copies, model.traits.per_row
+        )
 
     def leave(_: Any, args: tuple, output: Any) -> None:
         end.append(_end(model, clean, first_of(output).unflatten(0, (len(chunk), clean.n_rows))))
@@ -211,13 +213,15 @@ def logits_of(model: Model, clean: Clean, end: Resid) -> Iterator[tuple[slice, F
 
 
 def _through_head(model: Model, clean: Clean, end: Resid) -> Float[Tensor, "row vocab"]:
-    """The model's forward runs on one token with every block passed over and the rows put in place of the last block's
-    output: all that follows the blocks works on each position alone. A head that the bridge does not know is called."""
+    """The model's forward runs on one token a row with every block passed over and the rows put in place of the last
+    block's output: all that follows the blocks works on each position alone. (One token for each row, since some
+    models, GPT-BigCode among them, give the last block's output the shape of their input.) A head that the bridge does
+    not know is called."""
     if model.head is not None:
         return model.head(end)
-    given = [*clean.outputs[:-1], with_first(clean.outputs[-1], end[None])]
+    given = [*clean.outputs[:-1], with_first(clean.outputs[-1], end[:, None])]
     with passed_over(hooks.blocks(model.bridge), given):
-        return model.forward(clean.given.first()).flatten(0, 1)
+        return model.forward(clean.given.first().repeated(len(end))).flatten(0, 1)
 
 
 def _end(model: Model, clean: Clean, hidden: Float[Tensor, "copy row position d_model"]) -> Resid:

@@ -81,6 +81,12 @@ class SweepStage:
         return asked and has_direct(self.model, self._parts)
 
     @property
+    def _direct_refused(self) -> bool:
+        """Whether direct effects are left out since this decoder's writes do not sum to its stream."""
+        asked = self.with_direct and self.kind == "single" and self.positions != "each"
+        return asked and self.model.kind == "decoder" and not self.model.traits.write_scale
+
+    @property
     def _has_null(self) -> bool:
         """Whether a metric is a distance, whose effects are held against those of random edits."""
         distances = any(metric(one).distance for one in self.metrics)
@@ -249,4 +255,5 @@ class SweepStage:
             "baseline": self.ablation.note(plan),
             "positions": str(plan["positions"]),
             "method": "exact",
+            **({"no_direct": self.model.traits.no_direct} if self._direct_refused else {}),
         }

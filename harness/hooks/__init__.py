@@ -1,6 +1,7 @@
-"""The only speller of hook-point names and axis orders, and the name of a head.
+"""The only source of hook-point names and axis orders, and the name of a head.
 
-TransformerLens renames a hook point: this is the file that changes.
+TransformerLens renames a hook point: this is the file that changes. `softmax` looks at attention scores or edits them,
+`frozen_norm` holds a norm's scale still.
 """
 
 import re
@@ -188,8 +189,14 @@ def _parts(name: str) -> tuple[str, int | None, int | None]:
 
 
 def hook_name(kind: Kind, site: Site) -> str:
-    """The hook point that carries `kind` in this attention."""
-    return f"{_ATTENTION[site.stack].format(site.layer)}.hook_{'attn_scores' if kind == 'scores' else kind}"
+    """The hook point that carries `kind` in this attention. Scores have none that every family honours: see
+    `harness.hooks.softmax`."""
+    return f"{_ATTENTION[site.stack].format(site.layer)}.hook_{kind}"
+
+
+def attention_module(bridge: Any, site: Site) -> Any:
+    """The module whose forward is this attention, W_O included."""
+    return bridge.get_submodule(_ATTENTION[site.stack].format(site.layer))
 
 
 def blocks(bridge: Any) -> list[Any]:
@@ -254,6 +261,31 @@ def _block(site: Site) -> str:
     return _ATTENTION[site.stack].format(site.layer).rpartition(".")[0]
 
 
+def parts(block: Any) -> dict[str, Any]:
+    """The torch modules of a block whose outputs join the residual stream, by the bridge's name: W_O of each attention,
+    the last linear layer of the MLP (or the whole of a mixture of experts), a mixer beside them; not the norms.
+
+    BLOOM adds the stream inside its attention and its MLP, and OPT's MLP is no module that runs: hence the last layers.
+    """
+    found = {}
+    for name, module in block.named_children():
+        if name.startswith(("ln", "hook_", "_")):
+            continue
+        last = getattr(module, "o" if "attn" in name else "out", None)
+        found[name] = module if last is None else last.original_component
+    return found
+
+
+def first_of(output: Any) -> Any:
+    """The hidden states in what a block gave."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def has_final_norm(bridge: Any) -> bool:
+    """Whether a norm stands between the last block and the unembedding."""
+    return hasattr(bridge, "decoder_ln_final") or hasattr(bridge, "ln_final")
+
+
 def final_norm(bridge: Any) -> Any:
     """TransformerLens's module of the norm between the last block and the unembedding; the torch module is inside."""
     return bridge.decoder_ln_final if hasattr(bridge, "encoder_blocks") else bridge.ln_final
@@ -263,12 +295,6 @@ def norm_of_write(bridge: Any, site: Site) -> Any | None:
     """The torch module of a norm between W_O and the residual stream (Gemma's), if the layer has one."""
     block = bridge.get_submodule(_block(site))
     return block.ln1_post.original_component if hasattr(block, "ln1_post") else None
-
-
-def distance_bias(bridge: Any, site: Site, n_queries: int, n_keys: int) -> Any:
-    """What T5 adds to the scores of a stack, [1, head, query, key], by distance; its first layer knows it for all."""
-    first = bridge.get_submodule(_ATTENTION[site.stack].format(0)).original_component
-    return first.compute_bias(n_queries, n_keys)
 
 
 def embeddings(bridge: Any) -> dict[str, Any]:

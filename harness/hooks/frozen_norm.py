@@ -1,0 +1,61 @@
+"""A norm with its scale held still, which makes it linear."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Rows = Float[Tensor, "*row d_model"]
+
+
+@dataclass(frozen=True)
+class FrozenNorm:
+    """LayerNorm or RMSNorm as if each row had the scale of a clean row: x ↦ γ ⊙ c(x) / s(clean) + β.
+
+    c takes the mean away (LayerNorm) or nothing (RMSNorm), and s(x)² = mean(c(x)²) + ε. The module is asked for
+    γ ⊙ c(x) / s(x) + β and only rescaled, so how a family writes its γ does not matter.
+    """
+
+    norm: Callable[[Tensor], Tensor]
+    clean: Rows
+
+    def __call__(self, x: Rows) -> Rows:
+        bias = self.norm(torch.zeros_like(x[..., :1, :]))
+        return bias + (self.norm(x) - bias) * (self._scale(x) / self._scale(self.clean)).to(x)
+
+    @cached_property
+    def _centres(self) -> bool:
+        return _centres(self.norm, self.clean)
+
+    @cached_property
+    def _epsilon(self) -> float:
+        return _epsilon(self.norm, self.clean)
+
+    def _scale(self, x: Rows) -> Float[Tensor, "*row 1"]:
+        x = x.double()
+        centred = x - x.mean(dim=-1, keepdim=True) if self._centres else x
+        return (centred.square().mean(dim=-1, keepdim=True) + self._epsilon).sqrt()
+
+
+def _centres(norm: Any, like: Tensor) -> bool:
+    """Whether the module takes the mean away: whether it tells a constant from nothing. (It may have no weight to ask
+    for the width: OLMo's has none.)"""
+    same, nothing = (norm(torch.full_like(like[..., :1, :], value)) for value in (1.0, 0.0))
+    return bool(torch.allclose(same, nothing, atol=1e-4))
+
+
+def _epsilon(norm: Any, like: Tensor) -> float:
+    """The module's ε, under whichever name; where it keeps none, what its answers to a long and a short vector say."""
+    for name in ("eps", "variance_epsilon", "norm_eps", "epsilon"):
+        if isinstance(getattr(norm, name, None), float):
+            return float(getattr(norm, name))
+    # With N(kv) = γ ⊙ kc / √(k²m + ε) + β, the ratio r = |N(kv) − β| / |N(v) − β| gives ε = k²m (1 − r²) / (r² − k²).
+    row = torch.linspace(-1.0, 1.0, like.shape[-1], device=like.device)[None].double().to(like.dtype)
+    bias, short = norm(torch.zeros_like(row)), 3e-3
+    lengths = [float((norm(row * k) - bias).double().norm()) for k in (short, 1.0)]
+    ratio, mean = (lengths[0] / lengths[1]) ** 2, float(row.double().square().mean())
+    return max(0.0, short**2 * mean * (1 - ratio) / (ratio - short**2))

@@ -1,0 +1,289 @@
+"""What holds of a family's attention beside its sizes, measured at load on a short probe. Nothing is looked up by name.
+
+Each trait guards numbers that are only right where it holds: a direct effect needs writes that add up to the residual
+stream, a knockout of one head needs z = pattern · v, and a sweep must know which arguments of a block grow with rows.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from harness import hooks
+from harness.hooks import Site
+from harness.hooks.frozen_norm import FrozenNorm
+from harness.hooks.softmax import at_softmax
+from harness.models import Inputs, Model, Traits
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+#: Positions of the probe that are enough.
+_LENGTH = 8
+#: How far two sides of an identity may be apart, as a share of the larger, in fp32.
+_TOLERANCE = 1e-3
+#: Rows that sum to less than this leave a share to a learnt sink.
+_WHOLE_ROW = 1 - 1e-2
+_MIXING: tuple[hooks.Kind, ...] = ("pattern", "z", "v")
+
+
+def measure(model: Model, given: Inputs) -> Traits:
+    """The traits of a model, from one clean forward of the probe and a few that are changed."""
+    given = _short(given)
+    clean = _Clean(model, given)
+    learnt_sink, mixes_values = clean.attention()
+    per_row = _per_row(model, given, clean.lengths)
+    traits = Traits(learnt_sink, mixes_values, clean.has_scores(), per_row=per_row)
+    if reason := _no_direct_path(model):
+        return replace(traits, no_direct=reason)
+    scale = _write_scales(clean)
+    return replace(traits, no_direct=scale) if isinstance(scale, str) else replace(traits, write_scale=scale)
+
+
+def _short(given: Inputs) -> Inputs:
+    """The first tokens of each row."""
+    return Inputs(**{name: value[:, :_LENGTH] for name, value in vars(given).items() if value is not None})
+
+
+def _close(left: "Tensor", right: "Tensor", model: Model) -> bool:
+    """Whether two tensors agree to the model's precision, as a share of the right one's largest entry."""
+    import torch
+
+    eps = torch.finfo(getattr(torch, model.spec.dtype)).eps
+    off = (left.double() - right.double()).abs().max()
+    return bool(off <= max(_TOLERANCE, 16 * eps) * right.double().abs().max().clamp(min=1e-12))
+
+
+class _Clean:
+    """One clean forward: what each attention mixes, what each block is given and gives, and what its parts write."""
+
+    def __init__(self, model: Model, given: Inputs):
+        self.model, self.given = model, given
+        first = model.shape.n_encoder_layers
+        self.blocks = {at: block for at, block in enumerate(hooks.blocks(model.bridge)) if at >= first}
+        self.parts = {at: hooks.parts(block) for at, block in self.blocks.items()}
+        self.lengths: dict[str, int] = {}
+        self._mixed: dict[tuple[Site, hooks.Kind], Tensor] = {}
+        self._wrote: dict[Any, Any] = {}
+        self._entered: dict[int, Tensor] = {}
+        self.left: dict[int, Tensor] = {}
+        modules = [module for parts in self.parts.values() for module in parts.values()]
+        handles = [module.register_forward_hook(self._keep_write) for module in modules]
+        for at, block in self.blocks.items():
+            handles.append(block.register_forward_pre_hook(self._keep_arguments(at), with_kwargs=True))
+        self._scores: dict[Site, Tensor] = {}
+        looks = {site: self._look_at_scores(site) for site in model.shape.sites}
+        watches = [self._watch(site, kind) for site in model.shape.sites for kind in _MIXING]
+        with model.bridge.hooks(fwd_hooks=watches), at_softmax(model.bridge, looks):
+            self.left = self._left(handles)
+
+    def _watch(self, site: Site, kind: hooks.Kind) -> tuple[str, Callable[..., None]]:
+        return hooks.hook_name(kind, site), lambda value, hook: self._mixed.__setitem__((site, kind), value)
+
+    def _look_at_scores(self, site: Site) -> "Callable[[Tensor], Tensor]":
+        def look(scores: "Tensor") -> "Tensor":
+            self._scores[site] = scores
+            return scores
+
+        return look
+
+    def _keep_write(self, module: Any, args: Any, out: Any) -> None:
+        self._wrote[module] = _copied(out)
+
+    def _keep_arguments(self, at: int) -> Callable[..., None]:
+        def keep(_: Any, args: tuple, named: dict) -> None:
+            self._entered[at] = args[0] if args else named["hidden_states"]
+            self.lengths.update(_walk({**dict(enumerate(args)), **named}, ""))
+
+        return keep
+
+    def _left(self, handles: list[Any]) -> "dict[int, Tensor]":
+        """What leaves each block in a forward with these hooks, which are gone afterwards."""
+        left: dict[int, Tensor] = {}
+        for at, block in self.blocks.items():
+            keep = lambda _, args, out, at=at: left.__setitem__(at, hooks.first_of(out))  # noqa: E731
+            handles.append(block.register_forward_hook(keep))
+        _run(self.model, self.given, handles)
+        return left
+
+    @property
+    def real(self) -> "Tensor":
+        """Where there is a token, [row, position]."""
+        return self.given.mask.bool()
+
+    def attention(self) -> tuple[bool, bool]:
+        """Whether rows of patterns sum to less than 1 (a learnt sink takes the rest), and whether z = pattern · v."""
+        import torch
+
+        sink, mixes, shape = False, True, self.model.shape
+        for site in shape.sites:
+            pattern, z, v = (self._mixed[site, kind] for kind in _MIXING)
+            own = self.given.source_mask if site.stack == "encoder" else self.given.mask
+            assert own is not None
+            real, by_head = own.bool(), v.repeat_interleave(shape.n_heads // shape.n_kv_heads, dim=2).to(pattern)
+            sink = sink or bool((pattern.sum(-1).transpose(1, 2)[real] < _WHOLE_ROW).any())
+            mixes = mixes and _close(torch.einsum("rhqk,rkhd->rqhd", pattern, by_head)[real], z[real], self.model)
+        return sink, mixes
+
+    def has_scores(self) -> bool:
+        """Whether every attention's softmax was seen, and gives the pattern (beside the column of a learnt sink)."""
+        if set(self._scores) != set(self.model.shape.sites):
+            return False
+        pairs = ((scores.softmax(-1), self._mixed[site, "pattern"]) for site, scores in self._scores.items())
+        return all(_close(made[..., : pattern.shape[-1]], pattern, self.model) for made, pattern in pairs)
+
+    def moved_by_input(self, generator: "Generator") -> "dict[int, tuple[Tensor, Tensor]]":
+        """By how much each block's output moves with an offset at its input while its parts write what they wrote, and
+        the offset."""
+        offset = {at: _offset(hidden, generator) for at, hidden in self._entered.items()}
+        with self._held(free=None):
+            left = self._left([self._give(at, self._entered[at] + offset[at]) for at in self.blocks])
+        return {at: ((left[at] - self.left[at])[self.real], offset[at][self.real]) for at in self.blocks}
+
+    def moved_by_write(self, sites: Sequence[Site], generator: "Generator") -> "dict[int, tuple[Tensor, Tensor]]":
+        """The same with an offset at the W_O of these attentions, all else held; the offset is taken behind the norm
+        that follows W_O, if one does."""
+        arrived: dict[int, Tensor] = {}
+
+        def add(site: Site) -> Callable[..., Any]:
+            norm = hooks.norm_of_write(self.model.bridge, site) or (lambda written: written)
+
+            def change(_: Any, args: Any, out: Any) -> Any:
+                changed = out + _offset(out, generator)
+                arrived[self.model.shape.block(site)] = norm(changed) - norm(out)
+                return changed
+
+            return change
+
+        with self._held(free=sites[0].stack):
+            handles = [self._give(at, self._entered[at]) for at in self.blocks]
+            for site in sites:
+                handles.append(hooks.output_projection(self.model.bridge, site).register_forward_hook(add(site)))
+            left = self._left(handles)
+        return {at: ((left[at] - self.left[at])[self.real], arrived[at][self.real]) for at in arrived}
+
+    def _give(self, at: int, hidden: "Tensor") -> Any:
+        """A hook that gives a block these hidden states, so that each block is by itself."""
+
+        def give(_: Any, args: tuple, named: dict) -> Any:
+            return ((hidden, *args[1:]), named) if args else (args, {**named, "hidden_states": hidden})
+
+        return self.blocks[at].register_forward_pre_hook(give, with_kwargs=True)
+
+    @contextmanager
+    def _held(self, free: str | None) -> Iterator[None]:
+        """Inside, the parts of every block write what they wrote in the clean run, but for a stack's attentions."""
+        names = {"": "attn", "decoder": "self_attn", "cross": "cross_attn", None: None}
+        held = [module for parts in self.parts.values() for name, module in parts.items() if name != names[free]]
+        handles = [
+            module.register_forward_hook(lambda module, args, out: _copied(self._wrote[module])) for module in held
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+# --- the path from a head's write to the unembedding ------------------------------------------------------------------
+
+
+def _no_direct_path(model: Model) -> str:
+    """Why nothing can go straight from a head to the unembedding, from the kind of model alone; empty otherwise."""
+    if model.kind not in ("decoder", "encoder_decoder"):
+        return "its later layers normalise the stream that passes them (post-norm)"
+    return "" if hooks.has_final_norm(model.bridge) else "no norm stands before its unembedding"
+
+
+def _write_scales(clean: _Clean) -> Mapping[Site, float] | str:
+    """By what each attention's write is multiplied before it joins the residual stream that is read at the end, or why
+    that cannot be said.
+
+    With the writes of all parts of a block (attention, MLP, a mixer) held at their clean values, an offset at the
+    block's input must come out unchanged, and one at W_O's output must come out through the norm that follows W_O
+    (Gemma's), times one number (Granite's `residual_multiplier`). Then the embedding and the writes sum to the stream.
+    """
+    import torch
+
+    model, generator = clean.model, torch.Generator().manual_seed(0)
+    for at, (moved, offset) in clean.moved_by_input(generator).items():
+        if not _close(moved, offset, model):
+            return f"block {at} changes the stream that passes it"
+    scale: dict[Site, float] = {}
+    sites = [site for site in model.shape.sites if site.stack != "encoder"]
+    for stack in dict.fromkeys(site.stack for site in sites):
+        some = [site for site in sites if site.stack == stack]
+        written = clean.moved_by_write(some, generator)
+        for site in some:
+            moved, offset = written[model.shape.block(site)]
+            fitted = float((moved.double() * offset.double()).sum() / offset.double().square().sum())
+            if not _close(moved, fitted * offset, model):
+                return f"what {site} writes does not join the stream as it is"
+            scale[site] = _declared(model, fitted)
+    end = clean.left[max(clean.left)][clean.real][None]
+    if not _is_linear_once_frozen(hooks.final_norm(model.bridge).original_component, end, generator, model):
+        return "its final norm is not linear once its scale is held"
+    return scale
+
+
+def _declared(model: Model, fitted: float) -> float:
+    """The multiplier as the config has it, if the fitted one is that one up to rounding."""
+    stated = (1.0, getattr(hooks.plain_model(model.bridge).config, "residual_multiplier", None))
+    return next((float(one) for one in stated if one and abs(fitted / one - 1) < 1e-2), fitted)
+
+
+def _is_linear_once_frozen(norm: Any, clean: "Tensor", generator: "Generator", model: Model) -> bool:
+    """Whether `FrozenNorm` is the norm itself at the clean rows, and twice an offset moves it twice as far."""
+    offset, frozen = _offset(clean, generator), FrozenNorm(norm, clean)
+    once, twice = (frozen(clean + times * offset) - frozen(clean) for times in (1, 2))
+    return _close(frozen(clean), norm(clean), model) and _close(twice, 2 * once, model)
+
+
+def _copied(out: Any) -> Any:
+    """What a module gave, in memory of its own: Falcon adds the attention's output to the MLP's in place."""
+    return (out[0].clone(), *out[1:]) if isinstance(out, tuple) else out.clone()
+
+
+def _offset(like: "Tensor", generator: "Generator") -> "Tensor":
+    """A random vector at each position, as large as what stands there."""
+    import torch
+
+    drawn = torch.randn(like.shape, generator=generator).to(like)
+    return drawn * like.double().square().mean().sqrt().clamp(min=1e-6).to(like)
+
+
+def _run(model: Model, given: Inputs, handles: Sequence[Any]) -> None:
+    try:
+        model.forward(given)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def _per_row(model: Model, given: Inputs, once: Mapping[str, int]) -> Mapping[str, int]:
+    """How many entries along its first axis each tensor that a block is given has for one row; 0 if rows share it.
+
+    From the lengths in a forward of the probe and in one of the probe twice over: BLOOM's biases have `n_heads` for
+    each row, MPT's are shared by rows, however many heads there are.
+    """
+    twice, n_rows = _Clean(model, given.repeated(2)).lengths, len(given.token_id)
+    grown = {path: once[path] // n_rows for path in once if twice.get(path) == 2 * once[path]}
+    return {path: grown.get(path, 0) for path in once}
+
+
+def _walk(given: Any, path: str) -> Iterator[tuple[str, int]]:
+    """The length of the first axis of each tensor in a block's arguments, by its path."""
+    import torch
+
+    if isinstance(given, torch.Tensor):
+        if given.ndim > 1:
+            yield path, len(given)
+    elif isinstance(given, Mapping):
+        for key, item in given.items():
+            yield from _walk(item, f"{path}.{key}")
+    elif isinstance(given, tuple | list):
+        for number, item in enumerate(given):
+            yield from _walk(item, f"{path}.{number}")

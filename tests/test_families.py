@@ -1,0 +1,210 @@
+"""Every decoder family that transformers builds small, against plain Hugging Face forwards; `docs/families.md` keeps
+what came out. ``HARNESS_WRITE=1`` writes that page anew."""
+
+import os
+from pathlib import Path
+
+import families
+import numpy as np
+import pytest
+
+import harness
+from harness import study
+from harness.attribution.methods import METHODS
+from harness.config import Place, RequestError, RunSpec, parse
+
+PAGE = Path(__file__).parents[1] / "docs" / "families.md"
+TEXTS = ("When Mary and John went to the store, John gave a drink to", "Then Tom and Anna sat down, and Tom spoke to")
+ANSWERS, DISTRACTORS = (" Mary", " Anna"), (" John", " Tom")
+KNOCKED_OUT = (0, 3, 17)  # the first token, a name, and the one at which the answer is predicted
+EXACT = 1e-4
+
+#: What the families that do not load are refused with: a part of the line.
+REFUSED = {
+    "biogpt": "Could not determine supported architecture",
+    "deepseek_v2": "hook_z carries",
+    "deepseek_v3": "hook_z carries",
+    "doge": "Could not determine supported architecture",
+    "falcon_new": "split_with_sizes",
+    "gpt1": "the hooked model's logits differ from the plain model's",
+    "helium": "Could not determine supported architecture",
+    "jamba": "has no hook point blocks.0.attn.hook_k",
+    "lfm2": "has no hook point blocks.0.attn.hook_k",
+    "mamba": "no attention heads",
+    "minimax": "Could not determine supported architecture",
+    "persimmon": "Could not determine supported architecture",
+    "phimoe": "Could not determine supported architecture",
+    "qwen3_next": "has no hook point blocks.0.attn.hook_k",
+    "recurrent_gemma": "no attention heads",
+    "rwkv": "no attention heads",
+}
+#: What does not hold of a family that loads, beside the default: no knockout of one head, no ALTI.
+NO_HEAD_KNOCKOUT = {"bitnet"}
+NO_ALTI = {
+    *("bitnet", "codegen", "cohere", "cohere2", "exaone4", "falcon", "falcon_h1", "gemma2", "gemma3", "glm4"),
+    *("gpt_neox", "gptj", "olmo2", "olmo3", "phi"),
+}
+STUDIED = [name for name in families.FAMILIES if name not in REFUSED]
+
+
+class Case:
+    """A family on disk and in memory: its folder, its hooked model, the plain reference, the prompts."""
+
+    def __init__(self, family, folder):
+        self.family, self.folder = family, folder
+        self.plain = families.Plain(family, families.folder(family, folder).eval())
+        self.model = harness.load_model("path", path=str(folder))
+        self.prompts = harness.load_prompts("inline", self.model, text=TEXTS, answer=ANSWERS, distractor=DISTRACTORS)
+
+
+@pytest.fixture(scope="module", params=STUDIED)
+def case(request, tmp_path_factory):
+    """Each family in turn: all tests of one run before the next is made."""
+    return Case(request.param, tmp_path_factory.mktemp("families") / request.param)
+
+
+def rows(prompts):
+    """Each prompt's tokens, answer and distractor."""
+    for row, length in enumerate(prompts.length):
+        yield prompts.token_id[row, :length], int(prompts.answer[row].item()), int(prompts.distractor[row].item())
+
+
+def test_effects_of_a_family_are_those_of_plain_forwards(case):
+    """Total effects of all heads, and direct ones: that path patched in the plain model with all else frozen."""
+    model, plain, prompts = case.model, case.plain, case.prompts
+    got = harness.ablate_heads(model, prompts, metrics=["logit_diff"])
+    total, direct = np.zeros(got.effect.shape[1:]), np.zeros(got.effect.shape[1:])
+    for row, (token_id, answer, distractor) in enumerate(rows(prompts)):
+        lead = lambda logits: float(logits[answer] - logits[distractor])  # noqa: B023, E731
+        clean = lead(plain.logits(token_id))
+        for layer, head in np.ndindex(total.shape[1:]):
+            total[row, layer, head] = lead(plain.without(token_id, layer, head)) - clean
+            direct[row, layer, head] = lead(plain.direct(token_id, layer, head)) - clean
+    np.testing.assert_allclose(got.effect.values[0], total, atol=EXACT)
+    np.testing.assert_allclose(got.direct.values[0], direct, atol=EXACT)
+    assert np.abs(direct).max() > 100 * EXACT
+
+
+def test_scores_of_a_family_make_its_pattern(case):
+    """softmax(scores), with what a learnt sink takes of each row, is the pattern."""
+    model, prompts = case.model, case.prompts
+    got = harness.cache_attention(model, prompts, also=["scores"])
+    assert ("sink" in got) == (case.family == "gpt_oss")
+    for row, length in enumerate(prompts.length):
+        scores, pattern = (got[name].values[row, ..., :length, :length] for name in ("scores", "pattern"))
+        assert np.isneginf(scores[..., *np.triu_indices(length, 1)]).all()
+        assert np.isfinite(scores[..., range(length), range(length)]).all()
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        taken = got["sink"].values[row, ..., :length] if "sink" in got else np.zeros(pattern.shape[:-1])
+        np.testing.assert_allclose(
+            pattern, (1 - taken)[..., None] * weights / weights.sum(-1, keepdims=True), atol=1e-5
+        )
+        np.testing.assert_allclose(pattern.sum(-1) + taken, 1, atol=1e-5)
+
+
+def test_knockouts_of_a_family_are_those_of_plain_forwards(case):
+    """A token that no other reads, in all heads and in one: the plain model's own softmax without it."""
+    model, plain, prompts = case.model, case.plain, case.prompts
+    causes = ["knockout", *([] if case.family in NO_HEAD_KNOCKOUT else ["knockout_L0H2"])]
+    got = harness.compare_attributions(model, prompts.take([0]), methods=["random"], causes=causes)
+    token_id, answer, _ = next(rows(prompts))
+    loss = lambda logits: -float(logits.log_softmax(-1)[answer])  # noqa: E731
+    clean = loss(plain.logits(token_id))
+    for number, only in enumerate([None, (0, 2)][: len(causes)]):
+        want = [loss(plain.knocked_out(token_id, at, only)) - clean for at in KNOCKED_OUT]
+        np.testing.assert_allclose(got.cause.values[0, number, 0, list(KNOCKED_OUT)], want, atol=EXACT)
+    if case.family in NO_HEAD_KNOCKOUT:
+        with pytest.raises(RequestError, match="attribution.causes=knockout_L0H2: in path a head's output is not its"):
+            harness.compare_attributions(model, prompts.take([0]), causes=["knockout_L0H2"])
+
+
+def test_all_methods_of_a_family_are_those_it_allows(case):
+    model, prompts = case.model, case.prompts
+    got = harness.compare_attributions(model, prompts.take([1]), methods="all", causes="knockout", fractions=[])
+    left_out = {"norms", "rollout_gradient"} if case.family in NO_HEAD_KNOCKOUT else set()
+    left_out |= {"alti"} if case.family in NO_ALTI else set()
+    assert set(METHODS) - set(got.method.values.tolist()) == left_out
+    assert all(f'"{name}": ' in got.attribution.attrs["left_out"] for name in left_out)
+    assert np.isfinite(got.attribution.sel({"method": "rollout"}).values[0, 0, : prompts.length[1]]).all()
+
+
+def test_a_study_of_a_family_comes_to_its_end(case, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "draw", lambda run: None)
+    asked = {
+        "model": {"source": "path", "name": "path", "path": str(case.folder)},
+        "prompts": {"name": "ioi", "n": 2},
+        "stats": {"resamples": 99},
+        "roles": {"draws": 20},
+    }
+    run = harness.open_run(study.run("study", parse(RunSpec, asked), Place(str(tmp_path)), lambda *_: None))
+    assert run.manifest["status"] == "complete"
+    assert np.isfinite(run.data["effect"]).all()
+
+
+@pytest.mark.parametrize("family", list(REFUSED))
+def test_a_family_that_is_not_hooked_is_refused_in_one_line(family, tmp_path):
+    families.folder(family, tmp_path)
+    with pytest.raises(RequestError, match="^model=path: ") as refused:
+        harness.load_model("path", path=str(tmp_path))
+    assert REFUSED[family] in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_page_of_families_is_of_today():
+    """The page's tables are what the tests above hold."""
+    if os.environ.get("HARNESS_WRITE"):
+        PAGE.write_text(page(), encoding="utf-8")
+    assert PAGE.read_text(encoding="utf-8") == page(), "docs/families.md is not of today: HARNESS_WRITE=1 writes it"
+
+
+def page():
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KNOWN
+
+    tried = {name.removesuffix("Config").lower() for name, _ in families.FAMILIES.values()}
+    never = sorted(name for name, cls in KNOWN.items() if not any(cls.lower().startswith(one) for one in tried))
+    lines = [
+        "# Decoder families",
+        "",
+        "What `tests/test_families.py` holds of each family, on a tiny model with random weights, against plain",
+        "Hugging Face forwards to 1e-4: effects of all heads, direct effects (path patched in the plain model, norms",
+        "frozen), softmax(scores) = pattern, knockout of a token in all heads and in one, and a study to its end.",
+        "",
+        "| family | config | total | direct | scores | knockout | of one head | ALTI |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name in STUDIED:
+        alone, alti = ("refused" if name in some else "right" for some in (NO_HEAD_KNOCKOUT, NO_ALTI))
+        alti = "refused" if alti == "refused" else "given"
+        lines.append(f"| {name} | `{families.FAMILIES[name][0]}` | right | right | right | right | {alone} | {alti} |")
+    lines += [
+        "",
+        "BitNet normalises z before W_O, so that a head's output is not its pattern times its values: methods that",
+        "need that (norms, ALTI, rollout_gradient, knockout of one head) are refused by name. ALTI needs attention and",
+        "MLP in turn, and nothing between W_O and the stream: parallel blocks and norms of writes have no ALTI.",
+        "gpt-oss has a learnt sink in its softmax: rows of patterns sum to 1 with its share, the variable `sink`.",
+        "",
+        "## Refused, in one line",
+        "",
+        "| family | config | because |",
+        "|---|---|---|",
+        *(f"| {name} | `{families.FAMILIES[name][0]}` | {because(name)} |" for name in REFUSED),
+        "",
+        "## Never tried as decoders",
+        "",
+        ", ".join(f"`{name}`" for name in never) + ".",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def because(family):
+    reason = REFUSED[family]
+    reasons = {
+        "Could not determine": "TransformerLens has no bridge for it",
+        "hook_z": "TransformerLens's z has another shape than values (latent attention)",
+        "split_with_sizes": "TransformerLens cannot split its joined QKV matrix",
+        "the hooked model's": "TransformerLens does not compute what the plain model computes",
+        "has no hook": "not every layer has attention",
+        "no attention": "it has no attention heads that TransformerLens knows",
+    }
+    return next(text for start, text in reasons.items() if reason.startswith(start))
