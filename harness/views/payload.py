@@ -65,6 +65,7 @@ def payload(
         "prompts": [_prompt(run, index) for index in range(n_prompts)],
         "patterns": {str(index): _matrices(run, kept, index, patterns, causal) for index in kept.prompts},
         "sources": {str(index): _sources(run, index) for index in kept.prompts} if {*_SCORED} & set(run.data) else {},
+        "sink": "sink" in run.data,
         "leftOut": kept.left_out,
         "start": {"prompt": prompt, "head": list(head) if head else None, "metric": metric, "level": _level(run)},
     }

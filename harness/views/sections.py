@@ -85,6 +85,9 @@ PATTERN = (
     "<b>Pattern</b>: how the head spreads its attention. Each row is a token that looks (query, “destination”), each "
     "column a token that is looked at (key, “source”); rows sum to 1, and values here are rounded to 0.004."
 )
+_SINK = (
+    " This model’s softmax has a learnt sink: the last column is its share, which goes to no token and carries nothing."
+)
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,8 @@ def _strongest(run: "Run", drawn: Sequence[Picture]) -> Section:
 def _head(run: "Run", left_out: str) -> Section:
     note = f"<p class='note'>{markup(left_out)}</p>" if left_out else ""
     missing = "<noscript><p>Opening a single head needs scripts; its pattern is in data.zarr.</p></noscript>"
-    return Section("head", "One head on one prompt", f"<p class='define'>{PATTERN}</p>{note}{_drawn('head')}{missing}")
+    said = PATTERN + (_SINK if "sink" in run.data else "")
+    return Section("head", "One head on one prompt", f"<p class='define'>{said}</p>{note}{_drawn('head')}{missing}")
 
 
 def _head_view() -> Section:

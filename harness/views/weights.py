@@ -72,7 +72,8 @@ def named_heads(run: "Run", of: str) -> tuple[Head, ...]:
 def table(
     run: "Run", prompt: int, head: Head | str = MEAN, level: str = "token", special: str = "keep"
 ) -> pd.DataFrame:
-    """Attention weights on one prompt: rows look, columns are looked at; rows sum to 1.
+    """Attention weights on one prompt: rows look, columns are looked at; rows sum to 1. A model with a learnt sink has
+    a column ``sink`` more, the last.
 
     `head` names a head (``L5H1``), a layer's mean (``L5``), ``mean`` (of all heads), or ``rollout``; `level` is
     ``token`` or ``word``; ``special="drop"`` leaves special tokens out and renormalises. What was done stands in
@@ -81,6 +82,8 @@ def table(
     found = weights(run, prompt, head, level, special)
     labels = pd.Index(found.queries.labels, name="query"), pd.Index(found.keys.labels, name="key")
     made = pd.DataFrame(found.values, index=labels[0], columns=labels[1])
+    if "sink" in run.data and special == "keep":
+        made["sink"] = np.clip(1 - found.values.sum(axis=1), 0, 1)
     made.attrs.update(title=found.title, note=found.note)
     return made
 

@@ -87,7 +87,7 @@ function causesAt(state, panels, told, query) {
   const target = told && (told.whole ? told.targets[0] : told.targets.find((at) => queries[query].at.includes(at)));
   if (!told || target === undefined) return [];
   return told.names.map((name, row) => ({ name: name + ' (cause)', row })).filter(({ row }) => told.isCause(row))
-    .map(({ name, row }) => ({ name, score: (key) => told.score(row, target, keys[key], of) }));
+    .map(({ name, row }) => ({ name, score: (key) => (keys[key].sink ? NaN : told.score(row, target, keys[key], of)) }));
 }
 
 function rowTable(state, panels, causes, query) {
@@ -96,7 +96,7 @@ function rowTable(state, panels, causes, query) {
   const most = (key) => Math.max(...panels.map(({ pattern }) => pattern.weights[query * keys.length + key]), ...causes.map(({ score }, at) => (Math.abs(score(key)) || 0) / largestCause[at]));
   const shown = Array.from({ length: last + 1 }, (_, key) => key).sort((a, b) => most(b) - most(a)).slice(0, 12);
   const titles = [make('th', { scope: 'col', class: 'text' }, 'to token'), ...panels.map((panel) => make('th', { scope: 'col' }, panel.name.split(',')[0])), ...causes.map(({ name }) => make('th', { scope: 'col' }, name))];
-  const rows = shown.map((key) => make('tr', {}, make('th', { class: 'text', scope: 'row' }, make('bdi', {}, cut(keys[key].text, 24)), ' (' + keys[key].at[0] + ')'), ...panels.map(({ pattern }) => weightCell(pattern.weights[query * keys.length + key])), ...causes.map(({ score }, at) => causeCell(score(key), largestCause[at]))));
+  const rows = shown.map((key) => make('tr', {}, make('th', { class: 'text', scope: 'row' }, make('bdi', {}, cut(keys[key].text, 24)), keys[key].sink ? '' : ' (' + keys[key].at[0] + ')'), ...panels.map(({ pattern }) => weightCell(pattern.weights[query * keys.length + key])), ...causes.map(({ score }, at) => causeCell(score(key), largestCause[at]))));
   const scored = queries[query].at.some((at) => state.data.prompts[state.prompt].scored.includes(at)) ? ', whose prediction is scored' : '';
   const title = make('h3', {}, 'From “', make('bdi', {}, cut(queries[query].text, 30)), '” (' + whereOf(queries[query]) + scored + ')' + (last >= 12 ? ': the 12 largest in any of them' : ''));
   const table = make('table', { class: 'numbers' }, make('thead', {}, make('tr', {}, ...titles)), make('tbody', {}, ...rows));

@@ -60,6 +60,11 @@ function named([layer, head, stack]) {
   return (stack ? stack + '.' : '') + 'L' + layer + 'H' + head;
 }
 
+// A token or word of an axis between quotation marks, with its position; a learnt sink has none.
+function quoted(unit, limit) {
+  return unit.sink ? 'the learnt sink' : '“' + cut(unit.text, limit) + '” (' + unit.at[0] + ')';
+}
+
 function cut(token, limit) {
   const text = token.trim() || token;
   const letters = Array.from(text);

@@ -48,10 +48,10 @@ function paintPixels(canvas, { weights, queries, keys }) {
   pen.putImageData(image, 0, 0);
 }
 
-// CircuitsVis writes the same tokens on both sides; what reads another text is drawn by us.
+// CircuitsVis writes the same tokens on both sides; what reads another text, or a learnt sink, is drawn by us.
 async function drawPattern(place, state, pattern) {
   if (!pattern) return place.replaceChildren(make('p', {}, notHeld(state)));
-  const square = pattern.stack !== 'cross' && ['all', 'AA', 'BB'].includes(state.view.part);
+  const square = pattern.stack !== 'cross' && !state.data.sink && ['all', 'AA', 'BB'].includes(state.view.part);
   if (square && hasCircuitsVis() && pattern.queries.length <= QUICK) return showInCircuitsVis(place, state, pattern);
   drawLarge(place, state, pattern);
   if (square && hasCircuitsVis()) place.append(make('button', { type: 'button', class: 'plain', onclick: () => showInCircuitsVis(place, state, pattern) }, 'Draw all ' + pattern.queries.length + ' tokens in CircuitsVis (takes some seconds)'));
@@ -106,8 +106,7 @@ async function showInCircuitsVis(place, state, { weights, queries, causal }) {
 }
 
 function fromTo({ queries, keys }, [query, key]) {
-  const said = (unit) => '“' + cut(unit.text, 24) + '” (' + unit.at[0] + ')';
-  return 'from ' + said(queries[query]) + ' to ' + said(keys[key]) + ': ';
+  return 'from ' + quoted(queries[query], 24) + ' to ' + quoted(keys[key], 24) + ': ';
 }
 
 function headFacts(state, pattern) {

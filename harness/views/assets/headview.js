@@ -96,6 +96,7 @@ function fillColumn(place, tokens, side, point) {
 }
 
 function whereOf(unit) {
+  if (unit.sink) return 'no token: what the learnt sink of the softmax takes';
   return unit.at.length > 1 ? 'positions ' + unit.at[0] + '–' + unit.at[unit.at.length - 1] : 'position ' + unit.at[0];
 }
 
@@ -150,5 +151,5 @@ function lineText(state, on, shown, sums, patterns) {
   const [own, others, said] = shown.side === 'left' ? [queries, keys, ' looks at '] : [keys, queries, ' is looked at by '];
   const far = sums[shown.side === 'left' ? 'right' : 'left'];
   const best = Array.from(far.keys()).sort((a, b) => far[b] - far[a]).slice(0, 3).filter((at) => far[at] >= 0.005);
-  return '“' + cut(own[shown.index].text, 24) + '” (' + own[shown.index].at[0] + ')' + said + (best.map((at) => '“' + cut(others[at].text, 20) + '” (' + others[at].at[0] + ') ' + far[at].toFixed(2)).join(', ') || 'nothing') + mean + ': ' + whose;
+  return quoted(own[shown.index], 24) + said + (best.map((at) => quoted(others[at], 20) + ' ' + far[at].toFixed(2)).join(', ') || 'nothing') + mean + ': ' + whose;
 }

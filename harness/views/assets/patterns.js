@@ -13,7 +13,8 @@ function patternsOf(state) {
     const make = (array, index, stack) => {
       const [rows, columns] = sidesOf(prompt, stack.name);
       const weights = matrixAt(array, index, rows.tokens.length, columns.tokens.length, stack.causal);
-      return seen({ weights, rows, columns, causal: stack.causal, stack: stack.name }, state);
+      const pattern = seen({ weights, rows, columns, causal: stack.causal, stack: stack.name }, state);
+      return data.sink && state.view.special && state.view.part === 'all' ? withSink(pattern) : pattern;
     };
     const whole = state.stack(data.stacks.length > 1 ? 'cross' : '');
     return {
@@ -28,6 +29,17 @@ async function unpackAll(packed) {
   const { heads, ...others } = packed, arrays = {};
   for (const [name, values] of Object.entries({ ...heads, ...others })) arrays[name] = await unpack(values);
   return arrays;
+}
+
+// With a learnt sink in the softmax rows of tokens sum to less than 1; what they lack is a column of its own, the last.
+function withSink({ weights, queries, keys, stack }) {
+  const wide = new Float32Array(queries.length * (keys.length + 1));
+  queries.forEach((_, query) => {
+    const row = weights.subarray(query * keys.length, (query + 1) * keys.length);
+    wide.set(row, query * (keys.length + 1));
+    wide[query * (keys.length + 1) + keys.length] = Math.max(0, 1 - row.reduce((sum, weight) => sum + weight, 0));
+  });
+  return { weights: wide, queries, keys: [...keys, { text: 'sink', at: [], sink: true }], causal: false, stack };
 }
 
 // The texts along the rows and along the columns: an encoder reads the source, cross attention reads it for the target.

@@ -40,6 +40,8 @@ def compare(run: "Run", prompt: int, look: Look) -> Figure:
         figure, all_axes = panels(rows, columns, side * columns, (side + 0.6) * rows)
         for axes, (title, stack, weights) in zip(all_axes, drawn, strict=True):
             queries, keys = ([visible(token) for token in side] for side in tokens_of(run, prompt, stack))
+            if "sink" in run.data:
+                weights, keys = np.column_stack([weights, np.clip(1 - weights.sum(axis=1), 0, 1)]), [*keys, "(sink)"]
             _matrix(axes, title, weights, queries, keys, look)
     return figure
 
