@@ -142,6 +142,9 @@ class AttributionStage:
             "clean": self._by_target(clean_values(question)),
             "explained": self._by_target(question.position.astype(float)),
         }
+        if self.model.kind == "embedding":
+            share = question.vector_share[0]
+            found["vector_share"] = np.pad(share, (0, self._sides[1] - len(share)))
         if "integrated_gradients" in self.methods:
             found["completeness_error"] = self._by_target(evidence.integrated.error)
         if "rollout_effect" in self.methods:
@@ -194,6 +197,8 @@ class AttributionStage:
         for name in ("completeness_error", "negative_share"):
             if name in whole:
                 found[name] = (_TARGET, whole[name], note[name])
+        if "vector_share" in whole:
+            found["vector_share"] = (("prompt", "position"), whole["vector_share"], note["vector_share"])
         if "erased" in whole:
             found["erased"] = (_ERASED, whole["erased"].astype(np.float32), note["erased"])
             found["erased_all"] = (("prompt", "policy", "target_position"), whole["erased_all"], note["erased"])
@@ -227,6 +232,10 @@ class AttributionStage:
             "explained": {"units": "position at which the target is predicted; -1: none"},
             "explained_value": {"units": unit},
             "completeness_error": {"units": f"{slope}: how far the scores' sum is from what they share out"},
+            "vector_share": {
+                "units": "share of the text's vector that is read from the token",
+                "method": self.model.pooling,
+            },
             "negative_share": {"units": "share of all head effects that hurts, which rollout_effect leaves out"},
             "erased": {
                 "units": unit,

@@ -1,9 +1,9 @@
 """Spec to a hooked model.
 
 `sources` finds the weights, `cache` keeps what was converted, `random` and `planted` build models from nothing,
-`tokens` holds the tokenizer's policies, `kinds` says what a model gives at its end, `boot` puts it together, and
-`checks` compares the hooked model with the plain one before anyone uses it; `peek` knows how many heads a model has
-before anything is loaded.
+`tokens` holds the tokenizer's policies, `kinds` says what a model gives at its end, `pooling` how one vector is made of
+a text, `boot` puts it together, and `checks` compares the hooked model with the plain one before anyone uses it; `peek`
+knows how many heads a model has before anything is loaded.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness import config, hooks
+from harness.models.pooling import Pooling
 from harness.models.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ class Model:
     `bridge` is TransformerLens's bridge, `tokens` the tokenizer with its policies, `identity` what the manifest
     says about weights and tokenizer, `truth` which heads do what, where someone set them by hand. `head` is what the
     model makes of the last block's output [row, d_model], where the bridge does not know it (`None`: it does),
-    `labels` what a classifier chooses from, and `start_id` the token with which an encoder-decoder begins to write.
+    `labels` what a classifier chooses from, `start_id` the token with which an encoder-decoder begins to write, and
+    `pooling` how a model that gives one vector per text makes it of the last block's output.
     """
 
     spec: Any
@@ -103,6 +105,7 @@ class Model:
     head: "Callable[[Tensor], Tensor] | None" = None
     labels: tuple[str, ...] = ()
     start_id: int | None = None
+    pooling: Pooling = "mean"
 
     @property
     def name(self) -> str:

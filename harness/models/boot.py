@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness.config import GgufModel, ModelSpec, PlantedModel, RandomModel, RequestError, WheelModel
 from harness.hooks import Head
 from harness.models import Kind, Model, Shape, cache, checks, kinds, planted, random, sources
+from harness.models.pooling import CONFIG, Pooling, config_of, pooling_of
 from harness.models.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def boot(spec: ModelSpec) -> Model:
             head=kinds.head_of(plain, loaded.kind),
             labels=kinds.labels_of(plain.config, loaded.kind),
             start_id=getattr(plain.config, "decoder_start_token_id", None),
+            pooling=loaded.pooling or "mean",
         )
         difference = checks.compare(model, given, expected)
         checks.check_hooks(model, given)
@@ -59,8 +61,16 @@ def boot(spec: ModelSpec) -> Model:
         "tokenizer": type(loaded.tokenizer).__name__,
         "bos": tokens.policy,
         "hf_difference": difference,
+        **_pooling(loaded),
     }
     return replace(model, identity=identity)
+
+
+def _pooling(loaded: "Loaded") -> dict[str, str]:
+    """What the manifest says of how a text's vector is made, of a model that gives one."""
+    if loaded.kind != "embedding":
+        return {}
+    return {"pooling": loaded.pooling or f"mean (it has no {CONFIG})"}
 
 
 def plain_model(spec: ModelSpec) -> Any:
@@ -82,6 +92,8 @@ class Loaded:
     kind: Kind
     weights: dict[str, Any]
     truth: dict[str, list[Head]] = field(default_factory=dict)
+    #: How an encoder makes one vector, where its files say so.
+    pooling: Pooling | None = None
 
 
 def _unhooked(spec: ModelSpec, architecture: str, reason: str) -> RequestError:
@@ -158,7 +170,12 @@ def _from_folder(spec: Any) -> Loaded:
         raise RequestError("model", spec.name, _missing_package(error)) from error
     except Exception as error:  # whatever a loader raises on a damaged config or tokenizer is the folder's fault
         raise RequestError("model", spec.name, f"{folder} cannot be loaded ({sources.first_line(error)})") from error
-    return Loaded(plain, tokenizer, kind, _weights(folder, cached=isinstance(spec, WheelModel | GgufModel)))
+    weights = _weights(folder, cached=isinstance(spec, WheelModel | GgufModel))
+    how = config_of(folder, spec.name) if kind == "embedding" else None
+    if how is None:
+        return Loaded(plain, tokenizer, kind, weights)
+    weights["weights"][how.relative_to(folder).as_posix()] = cache.sha256(how)  # it decides the numbers as they do
+    return Loaded(plain, tokenizer, kind, weights, pooling=pooling_of(how, spec.name))
 
 
 def _missing_package(error: ImportError) -> str:

@@ -185,7 +185,7 @@ class TraceStage:
             "attention": (
                 ("prompt", "traced", "layer", "head", "part"),
                 "share of a head's attention",
-                "from the token at which a target is predicted (of a vector: from all tokens) to the part's tokens",
+                "from the token at which a target is predicted (of a vector: from those pooled) to the part's tokens",
             ),
             "rollout": (("prompt", "traced", "part"), "share of attention", f"attention rollout {self.rollout}"),
             "gradient": (
