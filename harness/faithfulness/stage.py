@@ -20,7 +20,7 @@ from harness.config import AttributionSpec, RequestError
 from harness.faithfulness.erasure import CURVES, erased
 from harness.faithfulness.levels import counting, summed, words_of
 from harness.faithfulness.policies import counted
-from harness.models import Model
+from harness.models import Model, alone
 from harness.prompts import Prompts, batches
 
 Arrays = dict[str, np.ndarray]
@@ -54,6 +54,7 @@ class AttributionStage:
     def causes(self) -> dict[str, Cause]:
         return choose_causes(self.spec.causes, self.model)
 
+    @alone
     def _allows_alti(self) -> bool:
         """Whether the first prompt's terms sum to its residual stream; refused if it was asked for by name."""
         try:
@@ -124,6 +125,7 @@ class AttributionStage:
         evidence = Evidence(question, self.spec, self._taking.baseline, (self.spec.seed, number))
         return evidence, scored(evidence, dict(methods))
 
+    @alone
     def compute(self, plan: Mapping[str, Any], unit: int) -> Arrays:
         """One batch: every array with the prompt first, padded with NaN to the longest prompt of all."""
         made = [self._one(number) for number in plan["batches"][unit]]

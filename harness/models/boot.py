@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from threading import RLock
+from typing import Any
 
 from harness.config import GgufModel, ModelSpec, PlantedModel, RandomModel, RequestError, WheelModel
 from harness.hooks import Head
@@ -13,8 +14,8 @@ from harness.models import Kind, Model, Shape, cache, checks, kinds, planted, ra
 from harness.models.pooling import CONFIG, Pooling, config_of, pooling_of
 from harness.models.tokens import Tokens
 
-if TYPE_CHECKING:
-    pass
+#: One model is loaded at a time.
+_LOADING = RLock()
 
 
 def boot(spec: ModelSpec) -> Model:
@@ -22,8 +23,11 @@ def boot(spec: ModelSpec) -> Model:
     import torch
     from transformer_lens.model_bridge import TransformerBridge
 
+    from harness.models.bridge import Bridge
+
     device = _checked_device(spec.device)
-    with _quiet(), torch.no_grad():
+    # Loaders set global state (the default dtype, the seed), and what is made in inference mode never has gradients.
+    with _LOADING, _quiet(), torch.inference_mode(False), torch.no_grad():
         loaded = _loaded(spec)
         plain = loaded.plain.to(device=device, dtype=getattr(torch, spec.dtype)).eval().requires_grad_(False)
         tokens = Tokens(loaded.tokenizer, spec.bos)
@@ -41,7 +45,7 @@ def boot(spec: ModelSpec) -> Model:
             raise _unhooked(spec, architecture, "no attention heads")
         model = Model(
             spec,
-            bridge,
+            Bridge.adopt(bridge, tokens),
             tokens,
             _shape(bridge.cfg, plain.config),
             loaded.kind,
@@ -77,7 +81,7 @@ def plain_model(spec: ModelSpec) -> Any:
     """The Hugging Face model alone, which TransformerLens never sees."""
     import torch
 
-    with _quiet(), torch.no_grad():
+    with _LOADING, _quiet(), torch.inference_mode(False), torch.no_grad():
         plain = _loaded(spec).plain
     return plain.to(device=_checked_device(spec.device), dtype=getattr(torch, spec.dtype)).eval().requires_grad_(False)
 

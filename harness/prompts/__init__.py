@@ -38,12 +38,13 @@ def load_prompts(prompts: str | Any, model: Model, **overrides: object) -> Promp
     if model.kind != "decoder" and isinstance(spec, config.IoiPrompts | config.InductionPrompts):
         remedy = f"it scores next tokens, and {model.name} is {NOUN[model.kind]}; give prompts=inline or file"
         raise RequestError("prompts", spec.name, remedy)
-    made = _maker(spec)(spec, model)
-    if n := getattr(spec, "generate", 0):
-        made = written.generated(model, made, n)
-    if model.kind == "classifier":
-        made = written.labelled(model, made)
-    return pad(spec.name, made, model)
+    with model.alone():  # a tokenizer too is one thread's at a time
+        made = _maker(spec)(spec, model)
+        if n := getattr(spec, "generate", 0):
+            made = written.generated(model, made, n)
+        if model.kind == "classifier":
+            made = written.labelled(model, made)
+        return pad(spec.name, made, model)
 
 
 def _maker(spec: PromptSpec) -> Callable[[Any, Model], list[Prompt]]:
