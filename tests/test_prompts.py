@@ -118,3 +118,39 @@ def test_a_part_is_padded_only_as_far_as_it_needs(tiny):
     part = prompts.take([0])
     assert part.token_id.shape == (1, prompts.length[0])
     assert part.text == ("the store",)
+
+
+# --- another model's prompts --------------------------------------------------------------------------------------
+
+RUNS = {
+    "ablate_heads": lambda model, prompts: harness.ablate_heads(model, prompts, heads=["L0H0"]),
+    "screen": lambda model, prompts: harness.ablate_heads(model, prompts, method="screen"),
+    "cache_attention": harness.cache_attention,
+    "compare_attributions": lambda model, prompts: harness.compare_attributions(model, prompts, methods=["gradient"]),
+}
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("name", ["ioi", "induction"])
+def test_prompts_of_another_tokenizer_are_refused(tiny, run, name):
+    """Also those that were made of token ids."""
+    prompts = harness.load_prompts(name, tiny(), n=1)
+    planted = harness.load_model("planted")
+    with pytest.raises(RequestError, match=f"prompts={name}: they were made with another tokenizer than planted's"):
+        RUNS[run](planted, prompts)
+
+
+def test_prompts_for_another_kind_of_model_are_refused(tiny):
+    prompts = harness.load_prompts("inline", tiny("bert"), text=["John gave a drink"])
+    with pytest.raises(
+        RequestError, match=r"made for an encoder \(masked_lm\), and random is another kind \(decoder\)"
+    ):
+        harness.ablate_heads(tiny(), prompts)
+
+
+def test_prompts_run_on_another_model_with_the_same_tokenizer(tiny):
+    prompts = harness.load_prompts("ioi", tiny(), n=1)
+    own = harness.load_prompts("ioi", tiny("gpt2"), n=1)
+    assert prompts.tokenizer == own.tokenizer == prompts.take([0]).tokenizer
+    here, there = (harness.ablate_heads(tiny("gpt2"), each, heads=["L0H0"]) for each in (prompts, own))
+    np.testing.assert_array_equal(here.effect, there.effect)
