@@ -175,11 +175,19 @@ class Tokens:
 
     def single(self, text: str, key: str) -> int:
         """The id of a text that is exactly one token here; a `RequestError` that names `key` if it is not."""
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = self.bare(text)
         if len(ids) != 1:
-            pieces = " + ".join(repr(self.string(token_id)) for token_id in ids)
-            raise RequestError(key, repr(text), f"this must be one token, but the model's tokenizer makes {pieces}")
+            raise self.not_single(text, key, ids)
         return ids[0]
+
+    def bare(self, text: str) -> list[int]:
+        """The tokens of a text by itself, no special ones added."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def not_single(self, text: str, key: str, ids: Sequence[int]) -> RequestError:
+        """What to say of a text that is these tokens and should be one."""
+        pieces = " + ".join(repr(self.string(token_id)) for token_id in ids)
+        return RequestError(key, repr(text), f"this must be one token, but the model's tokenizer makes {pieces}")
 
 
 def _once(ids: Sequence[int], owner: Sequence[int | None]) -> slice:
