@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from harness.models.bridge import Bridge
 
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 #: What a model gives at its end: the next token (GPT-style, or T5-style with a source text), a masked token
 #: (BERT-style), a label for the text, or one vector per text.

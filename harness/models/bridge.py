@@ -41,7 +41,7 @@ class Lock:
 
 
 class Bridge(TransformerBridge):
-    """A bridge with the token policy and the lock of its model.
+    """A bridge with the token policy and the lock of its model; what it takes is said by TransformerLens.
 
     Without the policy a text gets a BOS token whatever the model is given elsewhere; without the lock the hooks of one
     thread would fire in the forwards of another.
@@ -68,7 +68,7 @@ class Bridge(TransformerBridge):
         move_to_device: bool = True,
         truncate: bool = True,
     ) -> torch.Tensor:
-        """Token ids [text, position] by the model's policy; with `prepend_bos` no special tokens, or BOS alone."""
+        """Token ids [text, position] by the model's policy; or one BOS token, or none, as `prepend_bos` says."""
         bos: Bos = self.tokens.bos if prepend_bos is None else "always" if prepend_bos else "never"
         texts = [input] if isinstance(input, str) else list(input)
         with self.lock:
@@ -86,25 +86,24 @@ class Bridge(TransformerBridge):
             yield hooked
 
     @wraps(TransformerBridge.forward)
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         with self.lock:
             return super().forward(*args, **kwargs)
 
     @wraps(TransformerBridge.run_with_hooks)
-    def run_with_hooks(self, *args: Any, **kwargs: Any) -> Any:
+    def run_with_hooks(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         with self.lock:
             return super().run_with_hooks(*args, **kwargs)
 
     @wraps(TransformerBridge.run_with_cache)
-    def run_with_cache(self, *args: Any, **kwargs: Any) -> Any:
+    def run_with_cache(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         with self.lock:
             return super().run_with_cache(*args, **kwargs)
 
     @wraps(TransformerBridge.generate)
-    def generate(self, input: Any = "", *args: Any, **kwargs: Any) -> Any:
-        if isinstance(input, str) and hasattr(
-            self, "encoder_blocks"
-        ):  # it would read the source by its tokenizer's own
+    def generate(self, input: Any = "", *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        # The source of an encoder-decoder would be read as its tokenizer does, whatever the policy.
+        if isinstance(input, str) and hasattr(self, "encoder_blocks"):
             wanted = kwargs.get("return_type", "input")
             kwargs["return_type"] = "str" if wanted == "input" else wanted
             input = self.to_tokens(input, kwargs.pop("prepend_bos", None), truncate=False)

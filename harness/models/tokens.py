@@ -99,7 +99,7 @@ class Tokens:
         else:
             owner, spans = self._laid(texts, len(ids), out["special_tokens_mask"])
         kept = _once(ids, owner)
-        ids, spans, segment, owner = (each[kept] for each in (ids, spans, segment, owner))
+        ids, spans, segment, owner = ids[kept], spans[kept], segment[kept], owner[kept]
         sentence = list(accumulate(owner, lambda before, own: before if own is None else own, initial=0))[1:]
         if self.bos == "always" and self.bos_id is None:
             raise RequestError("model.bos", "always", "this tokenizer has no BOS token")
