@@ -185,6 +185,10 @@ def _as_settings(name: str, overrides: Sequence[str]) -> list[str]:
 
 
 def _as_setting(text: str, keys: Collection[str], groups: Collection[str]) -> str:
+    chosen, _, value = text.partition("=")
+    named = all(part.strip() in _options("prompts") for part in value.split(","))
+    if chosen == "prompts" and chosen in groups and config.is_a_text(value) and not named:
+        raise RequestError(chosen, value, _as_inline(value))
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException:
@@ -205,6 +209,14 @@ def _as_setting(text: str, keys: Collection[str], groups: Collection[str]) -> st
     if (config.conf_dir() / key).is_dir() and key not in groups:
         raise RequestError(key, text.partition("=")[2], f"there is no such key; {config.near(key, (*keys, *groups))}")
     return text if text[0] in "+~" else f"++{text}"
+
+
+def _as_inline(text: str) -> str:
+    """What to write for a text that was given as the name of a prompt set."""
+    bare = text.strip("'\"")
+    plain = len(bare) <= 60 and not set(bare) & set("'\"\\$`!{}")
+    words = bare if plain else "…"
+    return f"this is the name of a prompt set; give a text as prompts=inline \"prompts.text=['{words}']\""
 
 
 def _choices(override: Any) -> list[Any]:

@@ -1,5 +1,7 @@
 """BERT-style encoders: masked-LM and sentence encoders against plain Hugging Face forwards."""
 
+import json
+
 import numpy as np
 import plain
 import pytest
@@ -7,13 +9,14 @@ import torch
 
 import harness
 from harness import ablation as ablations
-from harness import hooks
+from harness import config, hooks
 from harness.config import RequestError
 from harness.models import random as random_models
 from harness.models import sources
 from harness.prompts import masked
 from harness.sweep import SweepStage, groups
 from harness.sweep.screen import ScreenStage
+from harness.trace.stage import TraceStage
 
 pytestmark = pytest.mark.usefixtures("padded")
 
@@ -208,3 +211,138 @@ def test_a_screen_of_many_rows_runs_in_groups(bert):
     assert np.abs(whole["estimate"][0]).max() > 1e-3
     for name in whole:
         np.testing.assert_allclose(cut[name], whole[name], atol=1e-5)
+
+
+# --- pooling ----------------------------------------------------------------------------------------------------
+
+LONG, SHORT = "John gave a drink to Mary", "the store"
+#: What a pooling config turns on, and the vector of one text's last hidden states [position, d_model] by hand.
+POOLED = {
+    "cls_token": lambda h: h[0],
+    "mean_tokens": lambda h: h.sum(0) / len(h),
+    "max_tokens": lambda h: np.max(h, axis=0),
+    "mean_sqrt_len_tokens": lambda h: h.sum(0) / len(h) ** 0.5,
+    "weightedmean_tokens": lambda h: sum((at + 1) * row for at, row in enumerate(h)) / sum(range(len(h) + 1)),
+    "lasttoken": lambda h: h[-1],
+}
+
+
+@pytest.fixture(scope="module")
+def sentence_encoder(tmp_path_factory):
+    """A tiny random sentence encoder: its folder as sentence-transformers saves it, and the plain model."""
+    import transformers
+
+    folder = tmp_path_factory.mktemp("encoder")
+    tokenizer = random_models.byte_tokenizer("local-encoder", "bert")
+    sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
+    torch.manual_seed(0)
+    settings = transformers.BertConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=64, attn_implementation="eager", **sizes
+    )
+    twin = transformers.BertModel(settings, add_pooling_layer=False).eval()
+    with torch.no_grad():
+        for weight in twin.parameters():
+            if weight.ndim >= 2:
+                weight.mul_(6)
+    twin.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "1_Pooling").mkdir()
+    return folder, twin
+
+
+def pooling_by(folder, said, modules=("Transformer", "Pooling", "Normalize")):
+    """Let the folder's files say how it pools."""
+    listed = [
+        {"type": f"sentence_transformers.models.{kind}", "path": f"{at}_{kind}"} for at, kind in enumerate(modules)
+    ]
+    (folder / "modules.json").write_text(json.dumps(listed))
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(said))
+    return folder
+
+
+def only(mode):
+    return {f"pooling_mode_{each}": each == mode for each in POOLED}
+
+
+def cosine_distance(first, second):
+    return 1 - float(first @ second / np.linalg.norm(first) / np.linalg.norm(second))
+
+
+@pytest.mark.parametrize("mode", POOLED)
+def test_an_encoder_pools_as_its_own_files_say(sentence_encoder, mode):
+    folder, twin = sentence_encoder
+    model = harness.load_model("path", path=str(pooling_by(folder, only(mode))))
+    assert model.identity["pooling"] == mode.removesuffix("_tokens").removesuffix("_token")
+    assert "1_Pooling/config.json" in model.identity["weights"]
+    prompts = harness.load_prompts("inline", model, text=[LONG, SHORT])
+    got = harness.ablate_heads(model, prompts, heads=["L0H1", "L1H2"]).effect.values[0]
+    causes = harness.compare_attributions(
+        model, prompts.take([0]), methods=["attention_L1", "gradient"], causes=["delete", "occlude_mean", "knockout"]
+    )
+    delete = causes.cause.sel(cause_kind="delete").values[0, 0]
+
+    def vector(token_id, heads=()):
+        return POOLED[mode](plain.logits(twin, token_id, heads, 12).double().numpy())
+
+    for row in range(2):
+        token_id = prompts.token_id[row, : prompts.length[row]]
+        for head in model.heads(["L0H1", "L1H2"]):
+            want = cosine_distance(vector(token_id), vector(token_id, [head]))
+            assert got[row, head.layer, head.head] == pytest.approx(want, abs=1e-5)
+    token_id = prompts.token_id[0, : prompts.length[0]]
+    for at in (0, 2, len(token_id) - 1):
+        want = cosine_distance(vector(token_id), vector(np.delete(token_id, at)))
+        assert delete[at] == pytest.approx(want, abs=1e-5)
+    _check_shares(causes, twin, token_id, mode)
+
+
+def _check_shares(data, twin, token_id, mode):
+    """What is read of attention is what the tokens look at that the vector is pooled from."""
+    with torch.no_grad():
+        out = twin(torch.as_tensor(token_id)[None], output_attentions=True)
+    hidden, n = out.last_hidden_state[0].numpy(), len(token_id)
+    share = {"cls_token": np.eye(n)[0], "lasttoken": np.eye(n)[-1]}.get(mode, np.full(n, 1 / n))
+    if mode == "max_tokens":
+        share = np.bincount(hidden.argmax(0), minlength=n) / hidden.shape[1]
+    if mode == "weightedmean_tokens":
+        share = np.arange(1, n + 1) / np.arange(1, n + 1).sum()
+    want = share @ out.attentions[1][0].mean(0).numpy()
+    np.testing.assert_allclose(data.attribution.sel({"method": "attention_L1"}).values[0, 0], want, atol=1e-5)
+    np.testing.assert_allclose(data.vector_share.values[0], share, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("said", "modules", "says"),
+    [
+        ({"pooling_mode_cls_token": True}, ("Transformer", "Pooling"), "it pools by mean and cls; known is one of cls"),
+        ({"pooling_mode": "attention"}, ("Transformer", "Pooling"), "it pools by attention; known is one of cls, mean"),
+        (only("cls_token"), ("Transformer", "Pooling", "Dense"), "its modules.json has a Dense, which is not applied"),
+        (only("cls_token"), ("Transformer", "Normalize", "Pooling"), "names 2_Pooling/config.json, which is not there"),
+    ],
+)
+def test_pooling_that_cannot_be_measured_is_refused_by_name(sentence_encoder, said, modules, says):
+    folder = pooling_by(sentence_encoder[0], said, modules)
+    with pytest.raises(RequestError, match=f"model=path: .*{says}"):
+        harness.load_model("path", path=str(folder))
+
+
+def test_without_a_pooling_config_the_mean_is_taken_and_the_manifest_says_so(sentence_encoder):
+    folder = pooling_by(sentence_encoder[0], {"pooling_mode": "cls"})
+    assert harness.load_model("path", path=str(folder)).pooling == "cls"
+    for name in ("modules.json", "1_Pooling/config.json"):
+        (folder / name).unlink()
+    model = harness.load_model("path", path=str(folder))
+    assert (model.pooling, model.identity["pooling"]) == ("mean", "mean (it has no 1_Pooling/config.json)")
+
+
+def test_the_trace_of_a_vector_reads_the_tokens_that_it_is_pooled_from(sentence_encoder):
+    folder, twin = sentence_encoder
+    model = harness.load_model("path", path=str(pooling_by(folder, only("cls_token"))))
+    prompts = harness.load_prompts("inline", model, text=[LONG], words={"name": ["John", "Mary"]})
+    stage = TraceStage(model, prompts, config.TraceSpec(causes=("delete",)), model.heads())
+    found = stage.compute(stage.plan(), 0)
+    with torch.no_grad():
+        attentions = twin(torch.as_tensor(prompts.token_id), output_attentions=True).attentions
+    named = np.array([name == "name" for name in prompts.part[0]])
+    want = np.stack([layer[0, :, 0].numpy()[:, named].sum(-1) for layer in attentions])
+    np.testing.assert_allclose(found["attention"][0, 0, :, :, stage.parts.index("name")], want, atol=1e-5)

@@ -205,6 +205,19 @@ def test_an_encoder_is_refused_with_what_is_wanted(tmp_path, saved):
         harness.load_model("path", path=str(tmp_path))
 
 
+def test_torchs_own_objects_name_a_device_and_a_dtype():
+    model = harness.load_model("random", device=torch.device("cpu"), dtype=torch.bfloat16)
+    assert (model.device, model.spec.dtype) == ("cpu", "bfloat16")
+    assert (
+        config.parse(config.ModelSpec, {"source": "random", "name": "random", "device": torch.device("cuda", 1)}).device
+        == "cuda:1"
+    )
+    with pytest.raises(
+        RequestError, match="model.dtype=float64: did you mean 'float16'. known: float32, bfloat16, float16"
+    ):
+        harness.load_model("random", dtype=torch.float64)
+
+
 def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(RequestError, match="model.device=cuda:9: this machine has cpu"):
         harness.load_model("random", device="cuda:9")

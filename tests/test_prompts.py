@@ -1,11 +1,15 @@
 """Prompt sets: what they promise about tokens, targets, answers and clusters."""
 
+import json
+
 import numpy as np
 import pytest
 
 import harness
 from harness.config import RequestError
+from harness.models.tokens import Tokens
 from harness.prompts import batches
+from harness.prompts.answers import following
 
 
 def test_ioi_draws_from_many_templates_and_names_the_answer_once(tiny):
@@ -118,3 +122,147 @@ def test_a_part_is_padded_only_as_far_as_it_needs(tiny):
     part = prompts.take([0])
     assert part.token_id.shape == (1, prompts.length[0])
     assert part.text == ("the store",)
+
+
+# --- another model's prompts --------------------------------------------------------------------------------------
+
+RUNS = {
+    "ablate_heads": lambda model, prompts: harness.ablate_heads(model, prompts, heads=["L0H0"]),
+    "screen": lambda model, prompts: harness.ablate_heads(model, prompts, method="screen"),
+    "cache_attention": harness.cache_attention,
+    "compare_attributions": lambda model, prompts: harness.compare_attributions(model, prompts, methods=["gradient"]),
+}
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("name", ["ioi", "induction"])
+def test_prompts_of_another_tokenizer_are_refused(tiny, run, name):
+    """Also those that were made of token ids."""
+    prompts = harness.load_prompts(name, tiny(), n=1)
+    planted = harness.load_model("planted")
+    with pytest.raises(RequestError, match=f"prompts={name}: they were made with another tokenizer than planted's"):
+        RUNS[run](planted, prompts)
+
+
+def test_prompts_for_another_kind_of_model_are_refused(tiny):
+    prompts = harness.load_prompts("inline", tiny("bert"), text=["John gave a drink"])
+    with pytest.raises(
+        RequestError, match=r"made for an encoder \(masked_lm\), and random is another kind \(decoder\)"
+    ):
+        harness.ablate_heads(tiny(), prompts)
+
+
+def test_prompts_run_on_another_model_with_the_same_tokenizer(tiny):
+    prompts = harness.load_prompts("ioi", tiny(), n=1)
+    own = harness.load_prompts("ioi", tiny("gpt2"), n=1)
+    assert prompts.tokenizer == own.tokenizer == prompts.take([0]).tokenizer
+    here, there = (harness.ablate_heads(tiny("gpt2"), each, heads=["L0H0"]) for each in (prompts, own))
+    np.testing.assert_array_equal(here.effect, there.effect)
+
+
+# --- answers ------------------------------------------------------------------------------------------------------
+
+SPACED = "write ' Mary', with its leading space"
+
+
+@pytest.mark.parametrize(
+    ("shape", "text", "answer", "says"),
+    [
+        ("llama", "gave a drink to", "Mary", SPACED),
+        ("llama", "to whom? A:", "Mary", SPACED),
+        (
+            "llama",
+            "gave a drink to ",
+            "Mary",
+            f"let the text end with 'ave a drink to', without the space, and {SPACED}",
+        ),
+        (
+            "llama",
+            "gave a drink to ",
+            " Mary",
+            f"let the text end with 'ave a drink to', without the space, and {SPACED}",
+        ),
+        ("bert", "John gave[MASK] to", "Mary", SPACED),
+        (
+            "bert",
+            "John gave [MASK] to",
+            " Mary",
+            f"let the text end with 'ohn gave[MASK]', without the space, and {SPACED}",
+        ),
+    ],
+)
+@pytest.mark.parametrize("key", ["answer", "file"])
+def test_an_answer_that_is_another_token_there_is_refused_with_the_string_to_give(
+    tiny, tmp_path, shape, text, answer, says, key
+):
+    name, asked = "inline", {"text": [text], "answer": [answer]}
+    if key == "file":
+        (tmp_path / "rows.jsonl").write_text(json.dumps({"text": text, "right": answer}))
+        name, asked = "file", {"path": str(tmp_path / "rows.jsonl"), "answer": "right"}
+    with pytest.raises(RequestError) as refused:
+        harness.load_prompts(name, tiny(shape), **asked)
+    assert str(refused.value).startswith("prompts.path" if key == "file" else "prompts.answer")
+    assert says in str(refused.value)
+
+
+def test_a_distractor_without_its_space_is_refused_by_its_own_key(tiny):
+    with pytest.raises(RequestError, match=f"prompts.distractor='John': .*{SPACED.replace('Mary', 'John')}"):
+        harness.load_prompts("inline", tiny(), text=["gave a drink to"], answer=[" Mary"], distractor=["John"])
+
+
+@pytest.mark.parametrize(
+    ("shape", "text", "answer"),
+    [
+        ("llama", "gave a drink to", " Mary"),
+        ("llama", "from 1732 to the year 17", "4"),  # digits go on: Hanna et al.'s greater-than task
+        ("llama", 'He said "', "M"),
+        ("llama", "np.", "M"),
+        ("llama", "drink\n", "M"),
+        ("bert", "John gave[MASK] to", " Mary"),
+        ("bert", "([MASK])", "M"),
+    ],
+)
+def test_the_token_of_an_answer_is_what_the_tokenizer_makes_of_the_whole_text(tiny, shape, text, answer):
+    model = tiny(shape)
+    prompts = harness.load_prompts("inline", model, text=[text], answer=[answer])
+    whole = text.replace("[MASK]", answer) if shape == "bert" else text + answer
+    at = int(np.flatnonzero(prompts.target[0])[0]) + (shape != "bert")
+    assert prompts.answer[0] == prompts.correct.max() == model.tokenizer(whole)["input_ids"][at]
+
+
+def test_sentencepiece_answers_are_what_follows_the_text(tmp_path):
+    """Alone its tokenizer begins every text with a space, so that "Mary" is another token than it is after a text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = ["<unk>", *"▁abcdefghijklmnopqrstuvwxyzMJ", "▁to", "▁Mary", "Mary"]
+    merges = [("▁", "t"), ("▁t", "o"), ("M", "a"), ("Ma", "r"), ("Mar", "y"), ("▁", "Mary")]
+    vocabulary = {piece: at for at, piece in enumerate(dict.fromkeys([*pieces, *map("".join, merges)]))}
+    core = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    core.decoder = decoders.Metaspace()
+    tokens = Tokens(PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>"), "never")
+    assert tokens.string(following(tokens, "a to", " Mary", "prompts.answer")) == " Mary"
+    with pytest.raises(RequestError, match=SPACED):
+        following(tokens, "a to", "Mary", "prompts.answer")
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "joined"),
+    [
+        ("To whom?", "Mary", " Mary"),
+        ("To whom? ", "Mary", "Mary"),
+        ("誰に。", "花子", "花子"),
+        ("A:", "\nMary", "\nMary"),
+    ],
+)
+def test_the_answer_of_a_context_is_joined_as_its_script_is_written(tiny, question, answer, joined):
+    context = {"parts": [{"name": "note", "text": "John gave Mary a drink."}], "question": question, "answer": answer}
+    prompts = harness.load_prompts("parts", tiny(), contexts=[context])
+    assert prompts.text[0].endswith(question + joined)
+
+
+def test_a_text_in_place_of_a_prompt_sets_name_is_pointed_to_inline(tiny):
+    remedy = r"""prompts='The capital of France is': .* give a text as load_prompts\("inline", model, text=\["…"\]\)"""
+    with pytest.raises(RequestError, match=remedy):
+        harness.load_prompts("The capital of France is", tiny())

@@ -11,13 +11,14 @@ import torch
 
 import harness
 from harness import ablation, hooks
-from harness.config import RequestError
+from harness.config import RequestError, TraceSpec
 from harness.hooks import Head
 from harness.models import random as random_models
 from harness.prompts import Prompts
 from harness.sweep import SweepStage, engine, fast, groups, room
 from harness.sweep.precision import bfloat16_products, speedup
 from harness.sweep.screen import ScreenStage
+from harness.trace.stage import TraceStage
 
 pytestmark = pytest.mark.usefixtures("padded")
 
@@ -253,3 +254,41 @@ def test_an_order_by_estimate(tiny):
     mean = found.estimate.sel(metric="loss").mean("prompt")
     want = [str(Head(*np.unravel_index(at, mean.shape))) for at in np.argsort(-mean.values, axis=None)[:3]]
     assert found.cumulative_head.values[0].tolist() == want
+
+
+# --- gradients that were switched off -----------------------------------------------------------------------------
+
+
+def by_gradients(model):
+    """What each gradient method gives for a short text."""
+    prompts = harness.load_prompts("inline", model, text=["John gave a drink"], words={"name": ["John"]})
+    methods = ["gradient", "integrated_gradients", "rollout_gradient"]
+    scores = harness.compare_attributions(model, prompts, methods=methods, causes=["delete"], steps=1, targets=1)
+    estimate = screened(model, prompts, ("loss",))["estimate"]
+    trace = TraceStage(model, prompts, TraceSpec(causes=("delete",), heads="none"), model.heads())
+    return [scores.attribution.values, estimate.values, trace.compute(trace.plan(), 0)["gradient"]]
+
+
+@pytest.fixture(scope="module")
+def with_gradients(tiny):
+    return by_gradients(tiny())
+
+
+@pytest.mark.parametrize(
+    ("off", "reloaded"),
+    [
+        (lambda: torch.set_grad_enabled(False), True),
+        (torch.no_grad, False),
+        (torch.inference_mode, False),
+        (torch.inference_mode, True),
+    ],
+)
+def test_gradients_are_there_where_a_notebook_switched_them_off(tiny, with_gradients, off, reloaded):
+    """A notebook's first line is ``torch.set_grad_enabled(False)``; the model may be loaded before or after it."""
+    with off():
+        got = by_gradients(harness.load_model("random") if reloaded else tiny())
+        assert not torch.is_grad_enabled()
+    assert torch.is_grad_enabled()
+    for mine, its in zip(got, with_gradients, strict=True):
+        assert np.nanmax(np.abs(its)) > 0
+        np.testing.assert_array_equal(mine, its)

@@ -250,6 +250,21 @@ KEYS = [
     (("study", "+model=random"), "model=random: this is chosen without +: model=random"),
     (("study", "--nope"), "--nope=: unrecognized arguments: --nope; a key is written without dashes: heads=[L5H1]"),
     (("study", "--cfg", "nope"), "--cfg=: argument --cfg/-c: invalid choice: 'nope' (choose from"),
+    (
+        ("study", "prompts=The capital of France is"),
+        "prompts=The capital of France is: this is the name of a prompt set; give a text as prompts=inline "
+        "\"prompts.text=['The capital of France is']\"",
+    ),
+    (
+        ("study", 'prompts=John\'s dog, and "the" cat'),
+        'prompts=John\'s dog, and "the" cat: this is the name of a prompt set; give a text as prompts=inline '
+        "\"prompts.text=['…']\"",
+    ),
+    (
+        ("study", "prompts=日本の首都は"),
+        "prompts=日本の首都は: this is the name of a prompt set; give a text as prompts=inline "
+        "\"prompts.text=['日本の首都は']\"",
+    ),
     (("study", "prompts=prose", "prompts.length=7"), "prompts.length=7: input should be greater than or equal to 8"),
     (("study", "prompts=prose", "prompts.language=fr"), "prompts.language=fr: known: en, ja"),
     (

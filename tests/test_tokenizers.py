@@ -182,3 +182,55 @@ def test_a_t5_folder_with_a_sentencepiece_tokenizer_keeps_the_words_of_both_text
     assert words.joined(data.source_word_text.values[0]) == "The dog chased 猫 😀"
     assert words.joined(data.word_text.values[0]) == "犬が猫を追う。"
     assert "MeCab" in data.word.attrs["method"]
+
+
+# --- the beginning of a text ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bos", ["never", "always", "auto"])
+def test_the_bridge_reads_text_by_the_models_policy(bos):
+    import torch
+
+    model = harness.load_model("random", bos=bos)
+    text, bridge = "John gave a drink to", model.bridge
+    byte_level = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = torch.tensor([byte_level if bos == "never" else [model.tokenizer.bos_token_id, *byte_level]])
+    want = bridge(ids)
+    assert harness.load_prompts("inline", model, text=[text]).token_id.tolist() == ids.tolist()
+    assert bridge.to_tokens(text).tolist() == ids.tolist()
+    assert bridge.to_tokens(text, prepend_bos=False).tolist() == [byte_level]
+    assert torch.equal(bridge(text), want)
+    assert torch.equal(bridge.run_with_cache(text)[0], want)
+    asked = {"max_new_tokens": 3, "do_sample": False, "verbose": False}
+    said, by_ids = bridge.generate(text, **asked), bridge.generate(ids, **asked)[0]
+    assert said == model.tokenizer.decode(by_ids, skip_special_tokens=True)
+    rows = bridge.to_tokens([text, "John"], padding_side="right")
+    assert rows[0].tolist() == ids[0].tolist()
+    assert bridge.to_str_tokens("John", prepend_bos=True)[0] == "<s>"
+
+
+@pytest.mark.parametrize(
+    ("shape", "bos", "text", "bare"),
+    [
+        ("llama", "auto", "<s>John gave", "John gave"),
+        ("llama", "always", "<s>John gave", "John gave"),
+        ("bert", "auto", "[CLS]John gave[SEP]", "John gave"),
+        ("t5", "auto", "John gave</s>", "John gave"),
+    ],
+)
+def test_a_text_that_has_the_tokens_at_its_ends_gets_no_second_ones(shape, bos, text, bare):
+    model = harness.load_model("random", shape=shape, bos=bos)
+    assert model.tokens.encode(text).token_id == model.tokens.encode(bare).token_id
+    assert "a text that has it already gets no second one" in model.identity["bos"]
+    pair = model.tokens.encode(bare, bare)
+    assert len(pair.token_id) > 2 * len(model.tokens.encode(bare).token_id) - 3
+
+
+def test_a_source_is_generated_from_by_the_models_policy():
+    for bos in ("never", "auto"):
+        model = harness.load_model("random", shape="t5", bos=bos)
+        asked = {"max_new_tokens": 3, "do_sample": False, "verbose": False}
+        ids = model.bridge.to_tokens("John gave")
+        assert ids[0].tolist() == list(model.tokens.encode("John gave").token_id)
+        said = model.tokenizer.decode(model.bridge.generate(ids, **asked)[0], skip_special_tokens=True)
+        assert model.bridge.generate("John gave", **asked) == said

@@ -34,14 +34,15 @@ def capture(model: Model, given: Inputs, sites: Iterable[Site]) -> Captured:
         if kept.keys() == wanted:
             raise _Enough
 
-    handles = [_watching(model, site, keep) for site in wanted]
-    try:
-        model.forward(given)
-    except _Enough:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
+    with model.bridge.lock:
+        handles = [_watching(model, site, keep) for site in wanted]
+        try:
+            model.forward(given)
+        except _Enough:
+            pass
+        finally:
+            for handle in handles:
+                handle.remove()
     if silent := wanted - set(kept):
         raise RuntimeError(f"{model.name}: these did not run: {', '.join(map(str, sorted(silent)))}")
     return kept

@@ -108,6 +108,7 @@ class Check:
 def editing(model: Model, edits: Mapping[Site, Sequence[Edit]], check: Check) -> Iterator[None]:
     """Replace z by site while the context lasts, and verify at W_O that it was replaced."""
     with ExitStack() as stack:
+        stack.enter_context(model.bridge.lock)  # or the edits would reach what another thread runs
         watches = []
         for site, todo in edits.items():
             way = _mlp_edited if site.part == "mlp" else _z_edited

@@ -18,6 +18,7 @@ CHUNK_TOKENS = 4096
 def asked(model: Model, prompts: Prompts, some: range | None = None) -> tuple[Prompts, Int[np.ndarray, " row"]]:
     """The rows that a model is run on, and the prompt each belongs to: the prompts, or one row per masked position; or
     `some` of these rows."""
+    prompts.check_model(model)
     rows, owner = prompts, np.arange(len(prompts))
     if model.kind == "masked_lm":
         rows, owner = masked(prompts, model.tokens.mask_id)

@@ -11,7 +11,7 @@ from harness.attention.capture import Kind, Variable, sizes, variables
 from harness.attention.capture import activations as activations
 from harness.config import CacheSpec, RequestError
 from harness.hooks import Head
-from harness.models import Model
+from harness.models import Model, alone
 from harness.models.checks import not_finite
 from harness.prompts import Prompts, batches
 
@@ -71,6 +71,7 @@ class CacheStage:
         size, width = sizes(self.model, self.prompts), np.dtype(self.dtype).itemsize
         return width * sum(int(np.prod([size[dim] for dim in each.dims])) for each in self._variables)
 
+    @alone
     def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]:
         """One batch's activations."""
         numbers = plan["batches"][unit]

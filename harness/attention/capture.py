@@ -92,6 +92,7 @@ def activations(
     residual stream, what enters their layers) and NaN elsewhere; so are layers that a stack does not have. Raises
     `RuntimeError` if a hook point did not fire.
     """
+    prompts.check_model(model)
     size, wanted = sizes(model, prompts), variables(model, kinds)
     given = prompts.inputs(model.device)
     arrays = {

@@ -108,9 +108,10 @@ class Evidence:
         return np.stack([self.read(made[row], target) for target, row in enumerate(self.question.row.tolist())])
 
     def read(self, matrix: Float[np.ndarray, "node node"], target: int) -> Float[np.ndarray, " node"]:
-        """The row of the token at which a target is predicted; for the vector of a text, the mean over all rows."""
+        """The row of the token at which a target is predicted; for the vector of a text, the mean over the rows of
+        the tokens that it is pooled from."""
         own = int(self.question.own[target])
-        return matrix[own] if own >= 0 else matrix.mean(axis=0)
+        return matrix[own] if own >= 0 else self.question.vector_share[self.question.row[target]] @ matrix
 
     def writing(self) -> Iterator[int]:
         """The attentions in which the tokens that are scored take part: in an encoder-decoder, the decoder's two."""

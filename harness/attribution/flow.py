@@ -40,12 +40,17 @@ def flow(
     return np.stack([_from(steps, query) for query in rows])
 
 
-def pooled_flow(pattern: Pattern, residual: float = 0.5, head_fusion: str = "mean") -> Float[np.ndarray, " key"]:
-    """Maximum flow to each key from the mean over all positions of the last layer (what a text's vector is made of):
-    from one more node, which has a pipe of 1 / positions to each. Otherwise as `flow`."""
+def pooled_flow(
+    pattern: Pattern,
+    residual: float = 0.5,
+    head_fusion: str = "mean",
+    share: Float[np.ndarray, " query"] | None = None,
+) -> Float[np.ndarray, " key"]:
+    """Maximum flow to each key from the pooled vector of a text: from one more node, which has a pipe to each position
+    of the last layer as wide as its `share` of the vector (by default 1 / positions). Otherwise as `flow`."""
     steps = _steps(pattern, residual, head_fusion)
-    even = np.full((1, *steps.shape[1:]), 1 / steps.shape[-1])
-    return _from(np.concatenate([steps, even]), 0)
+    even = np.full(steps.shape[-1], 1 / steps.shape[-1]) if share is None else share
+    return _from(np.concatenate([steps, np.broadcast_to(even, (1, *steps.shape[1:]))]), 0)
 
 
 def _steps(pattern: Pattern, residual: float, head_fusion: str) -> Float[np.ndarray, "layer query key"]:

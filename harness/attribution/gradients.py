@@ -48,15 +48,15 @@ def embedded(model: Model, given: Inputs) -> Embedded:
     return {stack: vectors.clone() for stack, vectors in found.items()}
 
 
+@torch.enable_grad()
 def slopes(question: Question, given: Inputs, start: Mapping[str, Tensor], with_z: bool = False) -> Slopes:
     """The gradients at these embeddings of rows that are copies of `target_rows`, each explaining its own target."""
     leaves = {stack: vectors.detach().requires_grad_(True) for stack, vectors in start.items()}
     zs: dict[Site, Tensor] = {}
     sites = run_order(question.model.shape.sites) if with_z else []
-    with torch.enable_grad():
-        with _starting_at(question.model, leaves), _keeping_z(question.model, sites, zs):
-            end = _own_ends(question, given)
-        explained = _objective(question, end)
+    with _starting_at(question.model, leaves), _keeping_z(question.model, sites, zs):
+        end = _own_ends(question, given)
+    explained = _objective(question, end)
     at = [*leaves.values(), *zs.values()]
     found = torch.autograd.grad(explained.sum(), at)
     n_heads = question.model.shape.n_heads
@@ -126,13 +126,15 @@ def gradient_norm(found: Slopes, question: Question) -> Float[np.ndarray, "targe
     return by_node(question, found.at_embedding).double().norm(dim=-1).cpu().numpy()
 
 
+@torch.enable_grad()
 def norms_in_turn(question: Question) -> Float[np.ndarray, "target node"]:
     """As `gradient_norm`, in the memory of a single forward: one backward pass for each target."""
     leaves = {
         stack: vectors.requires_grad_(True) for stack, vectors in embedded(question.model, question.clean.given).items()
     }
-    with torch.enable_grad(), _starting_at(question.model, leaves):
-        explained = _objective(question, ends(question, question.clean.given, question.position[None]))
+    with _starting_at(question.model, leaves):
+        end = ends(question, question.clean.given, question.position[None])
+    explained = _objective(question, end)
     found = []
     for target, row in enumerate(question.row.tolist()):
         slope = torch.autograd.grad(explained[target], list(leaves.values()), retain_graph=True)

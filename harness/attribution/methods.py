@@ -81,7 +81,7 @@ def flowing(evidence: Evidence) -> Scores:
     found = []
     for row, own in zip(question.row.tolist(), question.own.tolist(), strict=True):
         mixed = (evidence.pattern[row], asked.residual, asked.head_fusion)
-        found.append(flow(*mixed, [own])[0] if own >= 0 else pooled_flow(*mixed))
+        found.append(flow(*mixed, [own])[0] if own >= 0 else pooled_flow(*mixed, question.vector_share[row]))
     return np.stack(found)
 
 

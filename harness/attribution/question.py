@@ -19,6 +19,7 @@ from harness.ablation.rows import CHUNK_TOKENS
 from harness.attribution.nodes import Nodes
 from harness.metrics import metric
 from harness.models import Inputs, Model
+from harness.models.pooling import pooled, shares
 from harness.prompts import Prompts
 from harness.sweep import engine
 from harness.sweep.blocks import Stop, first_of, forward_until_stop
@@ -80,6 +81,12 @@ class Question:
             return np.full(self.n_targets, -1)
         return self.nodes.source + self.position
 
+    @property
+    def vector_share(self) -> Float[np.ndarray, "row position"]:
+        """Which part of a text's vector is read from each token."""
+        hidden = first_of(self.clean.outputs[-1])
+        return shares(hidden, self.clean.given.mask.bool(), self.model.pooling).cpu().numpy()
+
     def of_target(self, target: int) -> "Question":
         """The same with one of its targets alone."""
         clean, one = self.clean, slice(target, target + 1)
@@ -129,8 +136,9 @@ def ends(
     last = hooks.blocks(question.model.bridge)[-1]
     forward_until_stop(question.model, given, [last.register_forward_hook(leave)])
     hidden = seen[0].unflatten(0, (len(position), -1))
-    if question.model.kind == "embedding":
-        return hidden.mean(2).flatten(0, 1)
+    if question.model.kind == "embedding":  # a prompt runs alone: no row has padding, whatever mask it is given
+        everything = hidden.new_ones(hidden.shape[1:3], dtype=torch.bool)
+        return pooled(hidden, everything, question.model.pooling).flatten(0, 1)
     copy = torch.arange(len(position), device=hidden.device)[:, None]
     at = torch.as_tensor(position, device=hidden.device)
     which = torch.as_tensor(question.row if row is None else row, device=hidden.device)

@@ -18,6 +18,7 @@ from harness.config.crossing import model_names as model_names
 from harness.config.crossing import named_model as named_model
 from harness.config.crossing import parse as parse
 from harness.config.errors import RequestError as RequestError
+from harness.config.errors import is_a_text as is_a_text
 from harness.config.errors import near as near
 from harness.config.errors import quoted as quoted
 from harness.config.execute import ExecuteSpec as ExecuteSpec

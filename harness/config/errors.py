@@ -25,6 +25,11 @@ def quoted(text: str, at_most: int = 40) -> str:
     return repr(text if len(text) <= at_most else text[:at_most] + "…")
 
 
+def is_a_text(value: str) -> bool:
+    """Whether this is written as text is, and not as a name."""
+    return any(letter.isspace() for letter in value.strip()) or not value.isascii()
+
+
 def near(word: object, options: Sequence[str]) -> str:
     """``"did you mean 'x'? "`` if one of the options is close, and all of them after it."""
     close = get_close_matches(str(word), list(options), n=1)

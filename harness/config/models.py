@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from harness.config.types import Bos, PathText, Seed, Text, spec
+from harness.config.types import Bos, Device, Dtype, PathText, Seed, Text, spec
 
 
 @spec
@@ -17,8 +17,8 @@ class ModelBase:
     """
 
     name: str
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    device: str = "cpu"
+    dtype: Dtype = "float32"
+    device: Device = "cpu"
     bos: Bos = "auto"
     tolerance: Annotated[float, Field(gt=0)] = 1e-4
 

@@ -41,7 +41,15 @@ def _path(value: Any) -> Any:
     return os.path.expanduser(value) if isinstance(value, str) else value
 
 
+def _torch_name(value: Any) -> Any:
+    """torch's own object for a device or a dtype, as it is named here."""
+    of_torch = type(value).__module__ == "torch" and type(value).__name__ in ("device", "dtype")
+    return str(value).removeprefix("torch.") if of_torch else value
+
+
 Text = Annotated[str, BeforeValidator(_text)]
 PathText = Annotated[str, Field(min_length=1), BeforeValidator(_path)]
+Device = Annotated[str, BeforeValidator(_torch_name)]
+Dtype = Annotated[Literal["float32", "bfloat16", "float16"], BeforeValidator(_torch_name)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Bos = Literal["auto", "always", "never"]

@@ -52,9 +52,11 @@ def looked_at(
     data: xr.Dataset, head: Head
 ) -> tuple[Float[np.ndarray, "prompt target position"], Float[np.ndarray, "prompt target source_position"] | float]:
     """The head's weights from the position of each target, on the prompt's own tokens and on its source's; those of a
-    text's vector are the mean over its tokens."""
+    text's vector are the mean over the tokens that it is pooled from."""
     pattern = data[_PATTERN[head.stack]].sel(layer=head.layer, head=head.head).values.astype(np.float32)
-    if "cosine" in data["explained_value"].attrs["units"]:
+    if "vector_share" in data:
+        rows = np.einsum("pq,pqk->pk", data["vector_share"].values, pattern)[:, None].astype(np.float32)
+    elif "cosine" in data["explained_value"].attrs["units"]:  # a run of before pooling was known: the mean
         rows = (pattern.sum(1) / data["length"].values[:, None])[:, None]
     else:
         rows = np.take_along_axis(pattern, data["explained"].values.clip(0)[:, :, None], axis=1)

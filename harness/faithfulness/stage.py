@@ -23,7 +23,7 @@ from harness.config import AttributionSpec, RequestError
 from harness.faithfulness.erasure import CURVES, erased
 from harness.faithfulness.levels import counting, summed, words_of
 from harness.faithfulness.policies import counted
-from harness.models import Model
+from harness.models import Model, alone
 from harness.prompts import Prompts, batches
 
 Arrays = dict[str, np.ndarray]
@@ -58,6 +58,7 @@ class AttributionStage:
         return choose_causes(self.spec.causes, self.model)
 
     @cached_property
+    @alone
     def _alti_refused(self) -> str:
         """Why ALTI is not to be had: the first prompt's terms do not sum to its residual stream. Raised if the request
         names it."""
@@ -143,6 +144,7 @@ class AttributionStage:
         evidence = Evidence(question, self.spec, self._taking.baseline, (self.spec.seed, number))
         return evidence, scored(evidence, dict(methods))
 
+    @alone
     def compute(self, plan: Mapping[str, Any], unit: int) -> Arrays:
         """One batch: every array with the prompt first, padded with NaN to the longest prompt of all."""
         made = [self._one(number) for number in plan["batches"][unit]]
@@ -161,6 +163,9 @@ class AttributionStage:
             "clean": self._by_target(clean_values(question)),
             "explained": self._by_target(question.position.astype(float)),
         }
+        if self.model.kind == "embedding":
+            share = question.vector_share[0]
+            found["vector_share"] = np.pad(share, (0, self._sides[1] - len(share)))
         if "integrated_gradients" in self.methods:
             found["completeness_error"] = self._by_target(evidence.integrated.error)
         if "rollout_effect" in self.methods:
@@ -213,6 +218,8 @@ class AttributionStage:
         for name in ("completeness_error", "negative_share"):
             if name in whole:
                 found[name] = (_TARGET, whole[name], note[name])
+        if "vector_share" in whole:
+            found["vector_share"] = (("prompt", "position"), whole["vector_share"], note["vector_share"])
         if "erased" in whole:
             found["erased"] = (_ERASED, whole["erased"].astype(np.float32), note["erased"])
             found["erased_all"] = (("prompt", "policy", "target_position"), whole["erased_all"], note["erased"])
@@ -247,6 +254,10 @@ class AttributionStage:
             "explained": {"units": "position at which the target is predicted; -1: none"},
             "explained_value": {"units": unit},
             "completeness_error": {"units": f"{slope}: how far the scores' sum is from what they share out"},
+            "vector_share": {
+                "units": "share of the text's vector that is read from the token",
+                "method": self.model.pooling,
+            },
             "negative_share": {"units": "share of all head effects that hurts, which rollout_effect leaves out"},
             "erased": {
                 "units": unit,

@@ -1,23 +1,30 @@
 """Spec to a hooked model.
 
 `sources` finds the weights, `cache` keeps what was converted, `random` and `planted` build models from nothing,
-`tokens` holds the tokenizer's policies, `kinds` says what a model gives at its end, `boot` puts it together, `checks`
-compares the hooked model with the plain one before anyone uses it, and `traits` measures what holds of its attention;
-`peek` knows how many heads a model has before anything is loaded.
+`tokens` holds the tokenizer's policies, `kinds` says what a model gives at its end, `pooling` how one vector is made of
+a text, `boot` puts it together, `checks` compares the hooked model with the plain one before anyone uses it, and
+`traits` measures what holds of its attention; `peek` knows how many heads a model has before anything is loaded.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from harness import config, hooks
+from harness.models.pooling import Pooling
 from harness.models.tokens import Tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformer_lens.model_bridge import TransformerBridge
     from transformers.cache_utils import Cache
 
+    from harness.models.bridge import Bridge
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 #: What a model gives at its end: the next token (GPT-style, or T5-style with a source text), a masked token
 #: (BERT-style), a label for the text, or one vector per text.
@@ -114,15 +121,16 @@ class Traits:
 class Model:
     """A hooked model, ready to run.
 
-    `bridge` is TransformerLens's bridge, `tokens` the tokenizer with its policies, `identity` what the manifest
-    says about weights and tokenizer, `truth` which heads do what, where someone set them by hand. `head` is what the
-    model makes of the last block's output [row, d_model], where the bridge does not know it (`None`: it does),
-    `labels` what a classifier chooses from, `start_id` the token with which an encoder-decoder begins to write, and
+    `bridge` is TransformerLens's bridge (it reads text by the token policy), `tokens` the tokenizer with its policies,
+    `identity` what the manifest says about weights and tokenizer, `truth` which heads do what, where someone set them
+    by hand. `head` is what the model makes of the last block's output [row, d_model], where the bridge does not know it
+    (`None`: it does), `labels` what a classifier chooses from, `start_id` the token with which an encoder-decoder
+    begins to write, `pooling` how a model that gives one vector per text makes it of the last block's output, and
     `traits` what holds of its attention.
     """
 
     spec: Any
-    bridge: "TransformerBridge"
+    bridge: "Bridge"
     tokens: Tokens
     shape: Shape
     kind: Kind
@@ -131,6 +139,7 @@ class Model:
     head: "Callable[[Tensor], Tensor] | None" = None
     labels: tuple[str, ...] = ()
     start_id: int | None = None
+    pooling: Pooling = "mean"
     traits: Traits = Traits()
 
     @property
@@ -145,6 +154,19 @@ class Model:
     @property
     def device(self) -> str:
         return self.spec.device
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Inside, no other thread hooks or runs this model: the hooks of one would fire in the forwards of the other.
+
+        Tensors made inside are ordinary ones that gradients can flow through, also under `torch.inference_mode`.
+        """
+        import torch
+
+        # Switching it off switches gradients on, which is only wanted where it was on.
+        ordinary = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+        with self.bridge.lock, ordinary:
+            yield
 
     def forward(self, given: Inputs) -> "Tensor":
         """What the bridge gives, logits [row, position, vocabulary]; hook points fire on the way."""
@@ -163,11 +185,14 @@ class Model:
         """What comes out of the last block, [row, position, d_model]."""
         seen: list[Tensor] = []
         last = hooks.blocks(self.bridge)[-1]
-        handle = last.register_forward_hook(lambda _, args, out: seen.append(out[0] if isinstance(out, tuple) else out))
-        try:
-            self.forward(given)
-        finally:
-            handle.remove()
+        with self.bridge.lock:
+            handle = last.register_forward_hook(
+                lambda _, args, out: seen.append(out[0] if isinstance(out, tuple) else out)
+            )
+            try:
+                self.forward(given)
+            finally:
+                handle.remove()
         return seen[0]
 
     def label_logits(self, given: Inputs) -> "Tensor":
@@ -178,6 +203,17 @@ class Model:
     def heads(self, asked: Any = "all", key: str = "heads") -> tuple[hooks.Head, ...]:
         """The heads that a request names under `key`, checked against this model."""
         return hooks.parse_heads(asked, self.name, self.shape.stacks, self.shape.n_heads, key)
+
+
+def alone(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
+    """A method of what has a `model`, as one that runs `Model.alone`."""
+
+    @wraps(method)
+    def held(self: Any, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self.model.alone():
+            return method(self, *args, **kwargs)
+
+    return held
 
 
 def load_model(model: str | Any, **overrides: object) -> Model:

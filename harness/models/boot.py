@@ -5,15 +5,17 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from threading import RLock
+from typing import Any
 
 from harness.config import GgufModel, ModelSpec, PlantedModel, RandomModel, RequestError, WheelModel
 from harness.hooks import Head
 from harness.models import Kind, Model, Shape, Traits, cache, checks, kinds, planted, random, sources, traits
+from harness.models.pooling import CONFIG, Pooling, config_of, pooling_of
 from harness.models.tokens import Tokens
 
-if TYPE_CHECKING:
-    pass
+#: One model is loaded at a time.
+_LOADING = RLock()
 
 
 def boot(spec: ModelSpec) -> Model:
@@ -21,8 +23,11 @@ def boot(spec: ModelSpec) -> Model:
     import torch
     from transformer_lens.model_bridge import TransformerBridge
 
+    from harness.models.bridge import Bridge
+
     device = _checked_device(spec.device)
-    with _quiet(), torch.no_grad():
+    # Loaders set global state (the default dtype, the seed), and what is made in inference mode never has gradients.
+    with _LOADING, _quiet(), torch.inference_mode(False), torch.no_grad():
         loaded = _loaded(spec)
         plain = loaded.plain.to(device=device, dtype=getattr(torch, spec.dtype)).eval().requires_grad_(False)
         tokens = Tokens(loaded.tokenizer, spec.bos)
@@ -40,7 +45,7 @@ def boot(spec: ModelSpec) -> Model:
             raise _unhooked(spec, architecture, "no attention heads")
         model = Model(
             spec,
-            bridge,
+            Bridge.adopt(bridge, tokens),
             tokens,
             _shape(bridge.cfg, plain.config),
             loaded.kind,
@@ -49,6 +54,7 @@ def boot(spec: ModelSpec) -> Model:
             head=kinds.head_of(plain, loaded.kind),
             labels=kinds.labels_of(plain.config, loaded.kind),
             start_id=getattr(plain.config, "decoder_start_token_id", None),
+            pooling=loaded.pooling or "mean",
         )
         with checks.running_probe(spec.name):
             difference = checks.compare(model, given, expected)
@@ -61,9 +67,17 @@ def boot(spec: ModelSpec) -> Model:
         "tokenizer": type(loaded.tokenizer).__name__,
         "bos": tokens.policy,
         "hf_difference": difference,
+        **_pooling(loaded),
         **_noted(model.traits),
     }
     return replace(model, identity=identity)
+
+
+def _pooling(loaded: "Loaded") -> dict[str, str]:
+    """What the manifest says of how a text's vector is made, of a model that gives one."""
+    if loaded.kind != "embedding":
+        return {}
+    return {"pooling": loaded.pooling or f"mean (it has no {CONFIG})"}
 
 
 def _noted(found: Traits) -> dict[str, Any]:
@@ -82,7 +96,7 @@ def plain_model(spec: ModelSpec) -> Any:
     """The Hugging Face model alone, which TransformerLens never sees."""
     import torch
 
-    with _quiet(), torch.no_grad():
+    with _LOADING, _quiet(), torch.inference_mode(False), torch.no_grad():
         plain = _loaded(spec).plain
     return plain.to(device=_checked_device(spec.device), dtype=getattr(torch, spec.dtype)).eval().requires_grad_(False)
 
@@ -97,6 +111,8 @@ class Loaded:
     kind: Kind
     weights: dict[str, Any]
     truth: dict[str, list[Head]] = field(default_factory=dict)
+    #: How an encoder makes one vector, where its files say so.
+    pooling: Pooling | None = None
 
 
 def _unhooked(spec: ModelSpec, architecture: str, reason: str) -> RequestError:
@@ -173,7 +189,12 @@ def _from_folder(spec: Any) -> Loaded:
         raise RequestError("model", spec.name, _missing_package(error)) from error
     except Exception as error:  # whatever a loader raises on a damaged config or tokenizer is the folder's fault
         raise RequestError("model", spec.name, f"{folder} cannot be loaded ({sources.first_line(error)})") from error
-    return Loaded(plain, tokenizer, kind, _weights(folder, cached=isinstance(spec, WheelModel | GgufModel)))
+    weights = _weights(folder, cached=isinstance(spec, WheelModel | GgufModel))
+    how = config_of(folder, spec.name) if kind == "embedding" else None
+    if how is None:
+        return Loaded(plain, tokenizer, kind, weights)
+    weights["weights"][how.relative_to(folder).as_posix()] = cache.sha256(how)  # it decides the numbers as they do
+    return Loaded(plain, tokenizer, kind, weights, pooling=pooling_of(how, spec.name))
 
 
 def _missing_package(error: ImportError) -> str:

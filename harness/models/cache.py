@@ -104,7 +104,8 @@ def _build(final: Path, build: Callable[[Path], None]) -> None:
     folder = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
     try:
         build(folder)
-        files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+        inside = sorted(path for path in folder.rglob("*") if path.is_file())
+        files = {path.relative_to(folder).as_posix(): sha256(path) for path in inside}
         (folder / RECORD).write_text(json.dumps({"files": files}, indent=1), encoding="utf-8")
         shutil.rmtree(final, ignore_errors=True)
         folder.rename(final)

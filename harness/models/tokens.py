@@ -1,8 +1,12 @@
 """A tokenizer with one policy for the beginning-of-sequence token, stated in every manifest."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
+from operator import itemgetter
 from typing import Any
 
 from harness import words
@@ -51,15 +55,27 @@ class Tokens:
         """The token that stands for a hidden one; only masked-LMs are asked for it."""
         return self.tokenizer.mask_token_id
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Which tokens the ids stand for: the SHA-256 of the vocabulary, whatever the model."""
+        vocabulary = sorted(self.tokenizer.get_vocab().items(), key=itemgetter(1))
+        return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()
+
     @property
     def policy(self) -> str:
         """The policy in words."""
+        once = "a text that has it already gets no second one"
         match self.bos:
             case "never":
                 return "no BOS token, no special tokens added"
             case "always":
-                return f"one BOS token ({self.string(self.bos_id or 0)}) before every prompt"
-        return "whatever special tokens the model's tokenizer adds itself"
+                return f"one BOS token ({self.string(self.bos_id or 0)}) before every prompt; {once}"
+        return f"whatever special tokens the model's tokenizer adds itself; {once} at its ends"
+
+    @property
+    def begins_with_bos(self) -> bool:
+        """Whether the policy puts a BOS token before a text."""
+        return self.encode("a").token_id[0] == self.bos_id
 
     def encode(self, text: str, pair: str | None = None) -> Encoded:
         """The text, or the pair of texts, under the policy. Nothing is cut, however long it is."""
@@ -82,10 +98,12 @@ class Tokens:
             ]
         else:
             owner, spans = self._laid(texts, len(ids), out["special_tokens_mask"])
+        kept = _once(ids, owner)
+        ids, spans, segment, owner = ids[kept], spans[kept], segment[kept], owner[kept]
         sentence = list(accumulate(owner, lambda before, own: before if own is None else own, initial=0))[1:]
-        if self.bos == "always":
-            if self.bos_id is None:
-                raise RequestError("model.bos", "always", "this tokenizer has no BOS token")
+        if self.bos == "always" and self.bos_id is None:
+            raise RequestError("model.bos", "always", "this tokenizer has no BOS token")
+        if self.bos == "always" and ids[:1] != [self.bos_id]:
             ids, spans, segment, sentence = [self.bos_id, *ids], [None, *spans], [0, *segment], [0, *sentence]
         return self.describe(ids, spans, segment, sentence, texts)
 
@@ -157,8 +175,25 @@ class Tokens:
 
     def single(self, text: str, key: str) -> int:
         """The id of a text that is exactly one token here; a `RequestError` that names `key` if it is not."""
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = self.bare(text)
         if len(ids) != 1:
-            pieces = " + ".join(repr(self.string(token_id)) for token_id in ids)
-            raise RequestError(key, repr(text), f"this must be one token, but the model's tokenizer makes {pieces}")
+            raise self.not_single(text, key, ids)
         return ids[0]
+
+    def bare(self, text: str) -> list[int]:
+        """The tokens of a text by itself, no special ones added."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def not_single(self, text: str, key: str, ids: Sequence[int]) -> RequestError:
+        """What to say of a text that is these tokens and should be one."""
+        pieces = " + ".join(repr(self.string(token_id)) for token_id in ids)
+        return RequestError(key, repr(text), f"this must be one token, but the model's tokenizer makes {pieces}")
+
+
+def _once(ids: Sequence[int], owner: Sequence[int | None]) -> slice:
+    """The tokens without those that were added at an end where the text itself has the same one: ``<s><s>``."""
+
+    def doubled(added: int, beside: int) -> bool:
+        return len(ids) > 1 and owner[added] is None and owner[beside] is not None and ids[added] == ids[beside]
+
+    return slice(int(doubled(0, 1)), len(ids) - doubled(-1, -2))

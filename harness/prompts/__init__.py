@@ -1,8 +1,8 @@
 """Spec to prompts: tokens, targets, answers, counterfactuals and clusters, ready for a model.
 
-One file per prompt set. `prompt` makes one of a text, `written` adds what a model itself says, `padded` sets prompts
-side by side. All is numpy; but for `written` only the model's tokenizer is used, so prompts can be looked at before
-anything runs.
+One file per prompt set. `prompt` makes one of a text, `answers` finds the token of an answer, `written` adds what a
+model itself says, `padded` sets prompts side by side. All is numpy; but for `written` only the model's tokenizer is
+used, so prompts can be looked at before anything runs.
 """
 
 from collections.abc import Callable
@@ -31,6 +31,9 @@ def load_prompts(prompts: str | Any, model: Model, **overrides: object) -> Promp
     """
     from harness.prompts import written
 
+    if isinstance(prompts, str) and config.is_a_text(prompts):
+        remedy = 'this is the name of a prompt set; give a text as load_prompts("inline", model, text=["…"])'
+        raise RequestError("prompts", config.quoted(prompts), remedy)
     if isinstance(prompts, str):
         spec = config.parse(PromptSpec, {"name": prompts, **overrides}, "prompts.")
     else:
@@ -38,12 +41,13 @@ def load_prompts(prompts: str | Any, model: Model, **overrides: object) -> Promp
     if model.kind != "decoder" and isinstance(spec, config.IoiPrompts | config.InductionPrompts):
         remedy = f"it scores next tokens, and {model.name} is {NOUN[model.kind]}; give prompts=inline or file"
         raise RequestError("prompts", spec.name, remedy)
-    made = _maker(spec)(spec, model)
-    if n := getattr(spec, "generate", 0):
-        made = written.generated(model, made, n)
-    if model.kind == "classifier":
-        made = written.labelled(model, made)
-    return pad(spec.name, made, model)
+    with model.alone():  # a tokenizer too is one thread's at a time
+        made = _maker(spec)(spec, model)
+        if n := getattr(spec, "generate", 0):
+            made = written.generated(model, made, n)
+        if model.kind == "classifier":
+            made = written.labelled(model, made)
+        return pad(spec.name, made, model)
 
 
 def _maker(spec: PromptSpec) -> Callable[[Any, Model], list[Prompt]]:

@@ -14,7 +14,7 @@ from harness import config
 from harness.config import RequestError
 from harness.models import Inputs, Kind, Model
 from harness.models.tokens import Encoded
-from harness.prompts.prompt import Prompt
+from harness.prompts.prompt import NOUN, Prompt
 from harness.prompts.relations import Relation
 from harness.words import Words
 
@@ -83,6 +83,8 @@ class Prompts:
     tags: tuple[Mapping[str, str], ...] = ()
     words_by: tuple[str, ...] = ()
     relations: tuple[tuple[Relation, ...], ...] = ()
+    #: Of the tokenizer (`harness.models.tokens.Tokens.fingerprint`) that the ids are of.
+    tokenizer: str = ""
 
     def __len__(self) -> int:
         return len(self.text)
@@ -125,6 +127,18 @@ class Prompts:
     def queries(self, stack: str) -> Ids:
         """The tokens at which the heads of a stack have a query, and a z."""
         return self.source.token_id if stack == "encoder" and self.source is not None else self.token_id
+
+    def check_model(self, model: Model) -> None:
+        """Refuse a model to which these ids are other tokens, or that gives something else than they were made for."""
+        if self.kind != model.kind:
+            said = (
+                f"they were made for {NOUN[self.kind]} ({self.kind}), and {model.name} is another kind ({model.kind})"
+            )
+        elif self.tokenizer != model.tokens.fingerprint:
+            said = f"they were made with another tokenizer than {model.name}'s, to which their ids are other tokens"
+        else:
+            return
+        raise RequestError("prompts", self.name, f"{said}: make them with harness.load_prompts(…, {model.name})")
 
     def reading(self, token_id: Ids) -> "Prompts":
         """The same prompts with other tokens in place of those that are read."""
@@ -236,6 +250,7 @@ def pad(name: str, made: Sequence[Prompt], model: Model) -> Prompts:
         tags=tuple(prompt.tags for prompt in made),
         relations=tuple(prompt.relations for prompt in made),
         words_by=tuple(dict.fromkeys(way for prompt in made for way in _ways(prompt))),
+        tokenizer=model.tokens.fingerprint,
     )
 
 

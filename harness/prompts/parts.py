@@ -18,6 +18,7 @@ from harness.config import Context, PartsPrompts, RequestError
 from harness.models import Model
 from harness.models.tokens import Encoded
 from harness.prompts.prompt import ANSWER, NOUN, QUESTION, SPECIAL, Prompt, from_text
+from harness.words import is_unspaced
 
 _TAKEN = (QUESTION, ANSWER, SPECIAL)
 
@@ -79,11 +80,19 @@ def _prompt(spec: PartsPrompts, model: Model, number: int, context: Context) -> 
     pieces = [f"{part.text}{spec.between}" for part in context.parts] + [context.question]
     names = [*names, QUESTION]
     if context.answer is not None:
-        pieces, names = [*pieces, f" {context.answer.lstrip()}"], [*names, ANSWER]
+        pieces, names = [*pieces, _after(context.question, context.answer)], [*names, ANSWER]
     prompt = from_text(model, "".join(pieces), context.cluster or f"context {number}", key)
     part = _part_of(prompt.encoded, pieces, names)
     answer = {at: token for at, token in prompt.correct.items() if part[at + 1] == ANSWER}
     return replace(prompt, part=part, correct=answer or prompt.correct)
+
+
+def _after(question: str, answer: str) -> str:
+    """The answer with the space that parts it from the question, unless there is one or the script has none."""
+    if question[-1].isspace():
+        return answer.lstrip()
+    apart = answer[0].isspace() or is_unspaced(question[-1]) or is_unspaced(answer[0])
+    return answer if apart else f" {answer}"
 
 
 def _part_of(encoded: Encoded, pieces: list[str], names: list[str]) -> tuple[str, ...]:

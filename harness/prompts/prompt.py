@@ -7,6 +7,7 @@ from harness import config
 from harness.config import RequestError
 from harness.models import Kind, Model
 from harness.models.tokens import Encoded
+from harness.prompts.answers import filling, following
 from harness.prompts.relations import Relation, relations
 from harness.words import Words
 
@@ -119,21 +120,26 @@ def with_answer(
     keys: tuple[str, str] = ("prompts.answer", "prompts.distractor"),
 ) -> Prompt:
     """The prompt with one place scored, where `answer` should stand: after its end, or at its one mask token; or with
-    a label, for a classifier. An answer is a single token, written with its leading space, or the name of a label.
+    a label, for a classifier. An answer is a single token, written with its leading space, or the name of a label; it
+    is the token that the tokenizer makes of it there (`harness.prompts.answers`).
 
     Raises `RequestError` that names the key for what is neither.
     """
 
+    place, texts = _answer_place(model, prompt), prompt.encoded.texts
+
     def number(text: str, key: str) -> int:
+        if model.kind == "masked_lm":
+            return filling(model.tokens, texts, text, key)
         if model.kind != "classifier":
-            return model.tokens.single(text, key)
+            return following(model.tokens, texts[0] if texts else "", text, key)
         if text not in model.labels:
             raise RequestError(key, repr(text), f"{model.name} has no such label; {config.near(text, model.labels)}")
         return model.labels.index(text)
 
     right = number(answer, keys[0])
     wrong = None if distractor is None else number(distractor, keys[1])
-    return replace(prompt, correct={_answer_place(model, prompt): right}, answer=right, distractor=wrong)
+    return replace(prompt, correct={place: right}, answer=right, distractor=wrong)
 
 
 def _answer_place(model: Model, prompt: Prompt) -> int:

@@ -10,7 +10,7 @@ import xarray as xr
 
 from harness.attention import activations
 from harness.config import RequestError, RolesSpec, StatsSpec
-from harness.models import Model
+from harness.models import Model, alone
 from harness.prompts import Prompts, batches
 from harness.roles.copying import copying, has_copying, raised
 from harness.roles.measures import MEASURES, Measured
@@ -53,6 +53,7 @@ class RolesStage:
         own = batches(self.prompts)
         return {"batches": [*own, *batches(self.repeats)], "own": len(own), "draws": self.spec.draws}
 
+    @alone
     def compute(self, plan: Mapping[str, Any], unit: int) -> Arrays:
         """One batch: `score` [role, prompt, stack, layer, head], draws of `null` [role, draw, …] summed over prompts of
         which there are `n` [role, stack], and (of the prompts) `hit` [relation, way, layer, head]."""

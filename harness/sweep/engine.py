@@ -24,6 +24,7 @@ from harness.ablation import Check, Intervention, asked
 from harness.config import RequestError
 from harness.metrics import Function, Readout, Targets, metric, name_of
 from harness.models import Inputs, Model
+from harness.models.pooling import pooled
 from harness.prompts import Prompts
 from harness.sweep.blocks import (
     Arguments,
@@ -225,8 +226,7 @@ def _through_head(model: Model, clean: Clean, end: Resid) -> Float[Tensor, "row 
 
 
 def _end(model: Model, clean: Clean, hidden: Float[Tensor, "copy row position d_model"]) -> Resid:
-    """What is read of the last block's output: the scored positions, or the mean over the tokens of each text."""
+    """What is read of the last block's output: the scored positions, or the vector of each text."""
     if model.kind == "embedding":
-        real = clean.given.mask[:, :, None].to(hidden.dtype)
-        return ((hidden * real).sum(2) / real.sum(1)).flatten(0, 1)
+        return pooled(hidden, clean.given.mask.bool(), model.pooling).flatten(0, 1)
     return hidden[:, clean.targets.row, clean.targets.position].flatten(0, 1)

@@ -31,7 +31,8 @@ class FastStage:
         return {**self.sweep.plan(done), "speedup": round(speedup(self.sweep.model), 2)}
 
     def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]:
-        with bfloat16_products(self.sweep.model) if _pays(plan) else nullcontext():
+        model = self.sweep.model
+        with model.alone(), bfloat16_products(model) if _pays(plan) else nullcontext():
             return self.sweep.compute(plan, unit)
 
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:

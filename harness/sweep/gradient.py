@@ -26,6 +26,7 @@ from harness.sweep.engine import Clean, Resid, end_of, readouts
 Edits = Mapping[Site, Sequence[Edit]]
 
 
+@torch.enable_grad()
 def derivatives(
     model: Model, clean: Clean, edits: Edits, metrics: Sequence[str | Function], opened: float
 ) -> Float[Tensor, "metric prompt site head"]:
@@ -35,11 +36,10 @@ def derivatives(
     Sites are in the order of `edits`; a head without an edit has no gate, and 0.
     """
     shape = (clean.n_rows, model.shape.n_heads)
-    with torch.enable_grad():
-        gates = {site: torch.full(shape, opened, device=model.device, requires_grad=True) for site in edits}
-        with _gated(model, edits, gates):
-            end = end_of(model, clean)
-        found = [_by_gate(end, _pull(model, clean, end.detach(), one), list(gates.values())) for one in metrics]
+    gates = {site: torch.full(shape, opened, device=model.device, requires_grad=True) for site in edits}
+    with _gated(model, edits, gates):
+        end = end_of(model, clean)
+    found = [_by_gate(end, _pull(model, clean, end.detach(), one), list(gates.values())) for one in metrics]
     owner = clean.targets.row.new_zeros(clean.n_rows).scatter(0, clean.targets.row, clean.targets.prompt)
     by_row = torch.stack(found)
     return by_row.new_zeros(len(by_row), clean.targets.n_prompts, *by_row.shape[2:]).index_add_(1, owner, by_row)

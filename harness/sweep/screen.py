@@ -58,6 +58,10 @@ class ScreenStage:
 
     def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]:
         """One batch: `estimate` [metric, prompt, group], and `ablated` [metric, prompt] with all heads ablated."""
+        with self.sweep.model.alone():
+            return self._computed(plan, unit)
+
+    def _computed(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]:
         rows, _ = asked(self.sweep.model, self.sweep.prompts.take(plan["batches"][unit]))
         (where,) = positions.turns(self.sweep.positions, rows)
         found: list[dict[str, np.ndarray]] = []

@@ -13,7 +13,7 @@ from harness.ablation.rows import CHUNK_TOKENS
 from harness.config import RequestError
 from harness.hooks import Part, Site
 from harness.metrics import Function, described, metric, name_of
-from harness.models import Model
+from harness.models import Model, alone
 from harness.prompts import Prompts, batches
 from harness.sweep.batch import Batch
 from harness.sweep.direct import has_direct
@@ -153,6 +153,7 @@ class SweepStage:
         draws = self.ablation.draws + (plan["null"] or {"draws": 0})["draws"]
         return rows, share * turns * draws
 
+    @alone
     def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]:
         """One batch: `clean` [metric, prompt] and `ablated` [metric, prompt, group, turn], the mean over draws, with
         the number of edits verified and what plain forwards were off where they were tried.

@@ -20,7 +20,8 @@ Rolled = Float[np.ndarray, "target part"]
 def looked(question: Question, inside: Bool[np.ndarray, "part node"], options: RolloutSpec) -> tuple[Attention, Rolled]:
     """How much of what each target looks at is in each part: by head, and rolled out through all layers.
 
-    Read at the token at which the target is predicted; for the vector of a text, the mean over all tokens.
+    Read at the token at which the target is predicted; for the vector of a text, the mean over the tokens
+    that it is pooled from.
     """
     shape, member = question.model.shape, inside.T.astype(np.float64)
     attention = np.full((question.n_targets, shape.n_layers, shape.n_heads, len(inside)), np.nan)
@@ -47,5 +48,5 @@ def _at(layer: int, look: Any) -> Any:
 def _read(question: Question, pattern: Float[np.ndarray, "row head query key"]) -> Float[np.ndarray, "target head key"]:
     """The rows of a pattern at which the targets are predicted."""
     if question.model.kind == "embedding":
-        return pattern.mean(axis=2).astype(np.float64)[question.row]
+        return np.einsum("rq,rhqk->rhk", question.vector_share, pattern)[question.row]
     return pattern[question.row, :, question.position].astype(np.float64)

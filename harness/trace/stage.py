@@ -16,7 +16,7 @@ from harness.attribution.occlusion import mean_embedding
 from harness.attribution.question import Question, asking, clean_values, thinned
 from harness.config import RequestError, RolloutSpec, TraceSpec
 from harness.hooks import Head
-from harness.models import Model
+from harness.models import Model, alone
 from harness.prompts import Prompts
 from harness.prompts.prompt import ANSWER, QUESTION, SPECIAL
 from harness.trace.looking import looked
@@ -106,6 +106,7 @@ class TraceStage:
         causes = len(choose_causes(spec.causes, self.model)) * taken
         return float((rows * (2 + causes + carried * by_head + gradients)).sum())
 
+    @alone
     def compute(self, plan: Mapping[str, Any], unit: int) -> Arrays:
         """One prompt, every array with the prompt first, padded with NaN to the prompt that has most targets."""
         number = plan["batches"][unit][0]
@@ -188,7 +189,7 @@ class TraceStage:
             "attention": (
                 ("prompt", "traced", "layer", "head", "part"),
                 "share of a head's attention",
-                "from the token at which a target is predicted (of a vector: from all tokens) to the part's tokens",
+                "from the token at which a target is predicted (of a vector: from those pooled) to the part's tokens",
             ),
             "rollout": (("prompt", "traced", "part"), "share of attention", f"attention rollout {self.rollout}"),
             "gradient": (

@@ -80,13 +80,18 @@ def is_space(text: str) -> bool:
     return all((letter.isspace() and letter not in _BREAKS) or letter == _ZERO_WIDTH_SPACE for letter in text)
 
 
+def is_unspaced(letter: str) -> bool:
+    """Whether a character is of a script that puts no spaces between words."""
+    return bool(_UNSPACED.match(letter))
+
+
 def _kind(letter: str) -> str:
     """n: line break, s: other white space, u: of a script without spaces, p: punctuation, w: anything else."""
     if is_break(letter):
         return "n"
     if is_space(letter):
         return "s"
-    if _UNSPACED.match(letter):
+    if is_unspaced(letter):
         return "u"
     return "p" if _PUNCTUATION.match(letter) else "w"
 

