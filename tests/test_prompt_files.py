@@ -126,6 +126,22 @@ def test_line_ends_marks_and_quotes(tiny, tmp_path, name, content, texts):
     assert load(tiny(), written(tmp_path, name, content)).text == texts
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_readers_find_what_separates_columns(tiny, tmp_path, ending, separator):
+    """The other separators stand in the texts; a single column is separated by nothing."""
+    rows = [{"n;m": "1", "text": 'a, b; c\t"d"', "answer": " Mary"}, {"n;m": "2", "text": "e;f,g;h", "answer": " John"}]
+    path = tmp_path / f"rows.{ending}"
+    if separator == "|":
+        path.write_text('text\n"a;b, c\td"\n', encoding="utf-8")
+        assert load(tiny(), path).text == ("a;b, c\td",)
+        return
+    pandas.DataFrame(rows).to_csv(path, sep=separator, index=False)
+    prompts = load(tiny(), path, answer="answer", tags=["n;m"])
+    assert prompts.text == tuple(row["text"] for row in rows)
+    assert prompts.answer_text == (" Mary", " John")
+
+
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     texts=st.lists(
@@ -205,7 +221,17 @@ MISTAKES = [
     ("a.csv", "text,text\na,b\n", {}, "line 1 names the column 'text' twice"),
     # columns and their values
     ("a.jsonl", '{"txt": "a b"}', {}, "prompts.column=text: {path} has no such column; did you mean 'txt'? known: txt"),
-    ("a.csv", "text;answer\na;b\n", {}, "prompts.column=text: {path} has no such column; known: text;answer"),
+    (
+        "a.csv",
+        "txt;answer\na;b\n",
+        {},
+        "prompts.column=text: {path} has no such column; did you mean 'txt'? known: txt, a",
+    ),
+    ("a.csv", "text;n\none; two;1\n", {}, "line 2 has 3 cells, the first line 2: quote texts that hold semicolons"),
+    ("a.tsv", "text\tn\none\ttwo\t1\n", {}, "line 2 has 3 cells, the first line 2: quote texts that hold tabs"),
+    ("a.tsv", 'text\tn\n"a" b\t1\n', {}, "the record that begins on line 2 cannot be read"),
+    ("a.tsv", "text\tn\na b\n\n", {}, "line 2 has 1 cells, the first line 2"),
+    ("a.tsv", "", {}, "this file is empty"),
     ("a.txt", "the store", {"answer": "answer"}, "prompts.answer=answer: {path} has no such column; known: text"),
     ("a.jsonl", GOOD, {"answer": "anser"}, "prompts.answer=anser: {path} has no such column; did you mean 'answer'?"),
     ("a.jsonl", GOOD, {"cluster": "id"}, "prompts.cluster=id: {path} has no such column"),
@@ -246,7 +272,7 @@ MISTAKES = [
     ("a.jsonl", GOOD * 3, {"n": 4}, "prompts.n=4: {path} has 3 rows"),
     ("a.txt", "a b\nc d", {"n": 0}, "prompts.n=0: input should be greater than or equal to 1"),
     # what is no such file
-    ("a.tsv", "text\na b", {}, "prompts are read from .txt, .jsonl, .csv, .parquet and folders that datasets saved"),
+    ("a.tab", "text\na b", {}, "prompts are read from .txt, .jsonl, .csv, .tsv, .parquet and folders that datasets sa"),
     ("a", "a b", {}, "prompts are read from .txt"),
     ("a.parquet", "PAR1, or so it says", {}, "this is not a whole parquet file ("),
     ("a.parquet", "", {}, "this is not a whole parquet file ("),

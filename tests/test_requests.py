@@ -390,7 +390,10 @@ PROMPTS = [
         "prompts.path={here}/masks.csv: line 3, 'the store': write [MASK] once, where the answer should stand",
     ),
     (of("lie.parquet"), "prompts.path={here}/lie.parquet: this is not a whole parquet file ("),
-    (of("rows.xlsx"), "prompts.path={here}/rows.xlsx: prompts are read from .txt, .jsonl, .csv, .parquet and folders"),
+    (
+        of("rows.xlsx"),
+        "prompts.path={here}/rows.xlsx: prompts are read from .txt, .jsonl, .csv, .tsv, .parquet and fol",
+    ),
     (of("one.txt", "prompts.n=2"), "prompts.n=2: {here}/one.txt has 1 rows"),
     (of("one.txt", "ablation=patch"), "ablation=patch: prompt 0 of file has no counterfactual; give each prompt one"),
     (of("one.txt", "prompts.generate=300"), "prompts.generate=300: this makes 305 tokens, random takes 256"),
