@@ -5,7 +5,7 @@ side by side. All is numpy; but for `written` only the model's tokenizer is used
 anything runs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -17,7 +17,7 @@ from harness.prompts.padded import Source as Source
 from harness.prompts.padded import batches as batches
 from harness.prompts.padded import masked as masked
 from harness.prompts.padded import pad as pad
-from harness.prompts.prompt import NOUN
+from harness.prompts.prompt import NOUN, check_embedded
 from harness.prompts.prompt import Prompt as Prompt
 from harness.prompts.prompt import from_text as from_text
 from harness.prompts.prompt import with_answer as with_answer
@@ -39,11 +39,24 @@ def load_prompts(prompts: str | Any, model: Model, **overrides: object) -> Promp
         remedy = f"it scores next tokens, and {model.name} is {NOUN[model.kind]}; give prompts=inline or file"
         raise RequestError("prompts", spec.name, remedy)
     made = _maker(spec)(spec, model)
+    for prompt in made:
+        check_embedded(_all_tokens(prompt, model), prompt.text, model, "prompts")
     if n := getattr(spec, "generate", 0):
         made = written.generated(model, made, n)
     if model.kind == "classifier":
         made = written.labelled(model, made)
     return pad(spec.name, made, model)
+
+
+def _all_tokens(prompt: Prompt, model: Model) -> Iterator[int]:
+    """Every token with which the model will be run for a prompt, or that it will be asked for."""
+    yield from prompt.encoded.token_id
+    yield from prompt.source.token_id if prompt.source else ()
+    yield from prompt.counterfactual or ()
+    if model.kind == "masked_lm":
+        yield model.tokens.mask_id
+    if model.kind != "classifier":  # whose answers are labels
+        yield from (*prompt.correct.values(), *filter(None, (prompt.answer, prompt.distractor)))
 
 
 def _maker(spec: PromptSpec) -> Callable[[Any, Model], list[Prompt]]:
