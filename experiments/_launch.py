@@ -431,13 +431,18 @@ def _run(runner: str, values: dict[str, Any]) -> "Folder | None":
     for key, heads in (("heads", asked.heads), ("cache.heads", asked.cache.heads), ("show.heads", asked.show.heads)):
         if heads:
             check_heads(asked.model, heads, key)
+    resumed = where.resume and not _changed_by_hand()  # what the directory was made from counts, not the defaults here
     if where.resume:
         config.check_there("resume", where.resume)
+    if not resumed:
+        from harness.prompts import check_prompts
+
+        check_prompts(asked.prompts)
 
     from harness import study
     from harness.results.objects import folder_at
 
-    if where.resume and not _changed_by_hand():
+    if where.resume and resumed:
         saved = study.saved_spec(folder_at(where.resume))
         asked = replace(saved, execute=asked.execute) if _named("execute") else saved
     folder = study.run(runner, asked, where, progress(), tell)

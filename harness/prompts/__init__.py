@@ -48,6 +48,19 @@ def load_prompts(prompts: str | Any, model: Model, **overrides: object) -> Promp
     return pad(spec.name, made, model)
 
 
+def check_prompts(spec: Any) -> None:
+    """Read the files that a spec names and check what needs no model, before anyone waits for one (nor for torch).
+
+    Raises `RequestError` for a file that is missing or damaged, for columns, rows and parts that are not there or
+    empty, and for lists of different lengths.
+    """
+    from harness.prompts import file, inline, parts
+
+    checks = {config.FilePrompts: file.check, config.InlinePrompts: inline.check, config.PartsPrompts: parts.check}
+    if check := checks.get(type(spec)):
+        check(spec)
+
+
 def _all_tokens(prompt: Prompt, model: Model) -> Iterator[int]:
     """Every token with which the model will be run for a prompt, or that it will be asked for."""
     yield from prompt.encoded.token_id

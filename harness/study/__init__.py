@@ -30,7 +30,7 @@ from harness.study.folder import check_resume, check_same, differences, new_fold
 from harness.study.folder import saved_spec as saved_spec
 from harness.study.forecast import forecast
 from harness.study.record import checks_of, write_manifest
-from harness.study.request import Other, Work, check_names
+from harness.study.request import Other, Work
 from harness.study.request import prepare as prepare
 from harness.sweep import with_found
 from harness.views.draw import draw
@@ -44,7 +44,6 @@ def run(runner: str, spec: RunSpec, place: Place, progress: Progress, say: Say =
     `say` is told what the run will cost before it begins. Raises `RequestError` before anything is written.
     """
     started = time.time()
-    check_names(runner, spec)
     if place.resume:
         check_resume(runner, spec, folder_at(place.resume))
     work = prepare(runner, spec)
