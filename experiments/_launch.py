@@ -50,6 +50,8 @@ NOT_COMPOSED = {
 #: What Hydra and its readers of YAML raise.
 CONFIG_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 
+_FORMAT_WARNING = warnings.formatwarning
+
 Act = Callable[[dict[str, Any]], object]
 
 
@@ -67,7 +69,15 @@ def main(name: str, act: Act) -> NoReturn:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     warnings.filterwarnings("ignore", message="resource_tracker")
+    warnings.formatwarning = _warning
     sys.exit(_guarded(lambda: _main(name, act)))
+
+
+def _warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> str:
+    """Our own warnings are notes of one line; others are shown with the line of code that they are about."""
+    if category.__module__.startswith("harness."):
+        return f"{message}\n"
+    return _FORMAT_WARNING(message, category, *where, **more)
 
 
 def _guarded(work: Callable[[], None], job: str = "") -> int:
@@ -80,11 +90,10 @@ def _guarded(work: Callable[[], None], job: str = "") -> int:
     except CONFIG_ERRORS as error:
         print(f"{job}{_one_line(error)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(
-            "\n" * sys.stderr.isatty() + "interrupted; a run directory that was begun can be continued with resume=DIR",
-            file=sys.stderr,
-        )
+    except KeyboardInterrupt as stop:
+        settings = getattr(stop, "settings", "")  # of `harness.study.Interrupted`, for which torch would be imported
+        rest = f"; continue with {settings}" if settings else ""
+        print("\n" * sys.stderr.isatty() + f"{job}interrupted{rest}", file=sys.stderr)
         return 130
     return 0
 

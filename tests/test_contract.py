@@ -414,7 +414,7 @@ def test_an_interrupted_run_is_code_130_and_can_go_on(tmp_path, number):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert out == ""
-    assert "interrupted" in err.splitlines()[-1]
+    assert err.splitlines()[-1] == f"interrupted; continue with resume={tmp_path / 'run'}"
     assert read_manifest(tmp_path / "run")["status"] == "failed"
     assert run_command("experiments.ablate_heads", f"resume={tmp_path / 'run'}").returncode == 0
     assert harness.open_run(tmp_path / "run").data.sizes["prompt"] == 60
@@ -433,7 +433,7 @@ def test_an_interrupted_run_by_workers_is_code_130_and_can_go_on_by_others(tmp_p
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    assert "interrupted" in err.splitlines()[-1]
+    assert err.splitlines()[-1] == f"interrupted; continue with resume={tmp_path / 'run'}"
     assert read_manifest(tmp_path / "run")["status"] == "failed"
     again = run_command("experiments.ablate_heads", f"resume={tmp_path / 'run'}", "execute.workers=1")
     assert again.returncode == 0, again.stderr
