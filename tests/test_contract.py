@@ -368,11 +368,15 @@ def test_a_wrong_job_of_a_multirun_is_named_and_the_later_ones_run(command, monk
 
 
 def test_a_multirun_ends_with_the_highest_code_of_its_jobs(command, monkeypatch):
+    seen = []
+
     def act(values):
+        seen.append(values["run"])
         sys.exit({"a": 1, "b": 0, "c": 1}[values["run"]])
 
     monkeypatch.setattr("experiments.reproduce.again", act)
     assert command("reproduce", "-m", "run=a,b,c", store=False) == (1, "", "")
+    assert seen == ["a", "b", "c"]
     assert command("reproduce", "-m", "run=b", store=False) == (0, "", "")
 
 
