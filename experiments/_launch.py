@@ -4,20 +4,28 @@ Every override is made a plain "set this" for Hydra, so that one judge, the type
 is wrong with a key or a value. What a person did wrong is one line on standard error and exit code 2.
 """
 
+import importlib.resources
+import os
+import re
+import shlex
 import shutil
 import signal
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -31,14 +39,18 @@ if TYPE_CHECKING:
     from harness.results.objects import Folder
 
 NAMES_CONFIG = {"--config-name", "-cn"}
-NAMES_FOLDER = {"--config-path", "-cp", "--config-dir", "-cd"}
+MAIN_FOLDER, MORE_FOLDER = {"--config-path", "-cp"}, {"--config-dir", "-cd"}
 MULTIRUN = {"--multirun", "-m"}
-TAKES_VALUE = {"--cfg", "-c", "--package", "-p", "--info", "-i", "--experimental-rerun", *NAMES_CONFIG, *NAMES_FOLDER}
-#: Where a compose of the whole says nothing (``-m``) or would look in another place than Hydra does.
+TAKES_VALUE = {"--cfg", "-c", "--package", "-p", "--info", "-i", "--experimental-rerun", *NAMES_CONFIG}
+TAKES_VALUE |= MAIN_FOLDER | MORE_FOLDER
+#: Where a compose of the whole checks nothing: with ``-m`` there is one config for each job.
 NOT_COMPOSED = {
-    "--hydra-help", "--version", "--info", "-i", "--shell-completion", "-sc", "--experimental-rerun",
-    *MULTIRUN, *NAMES_FOLDER,
+    "--hydra-help", "--version", "--info", "-i", "--shell-completion", "-sc", "--experimental-rerun", *MULTIRUN,
 }  # fmt: skip
+#: What Hydra and its readers of YAML raise.
+CONFIG_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
+
+_FORMAT_WARNING = warnings.formatwarning
 
 Act = Callable[[dict[str, Any]], object]
 
@@ -57,23 +69,31 @@ def main(name: str, act: Act) -> NoReturn:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     warnings.filterwarnings("ignore", message="resource_tracker")
+    warnings.formatwarning = _warning
     sys.exit(_guarded(lambda: _main(name, act)))
 
 
-def _guarded(work: Callable[[], None]) -> int:
+def _warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> str:
+    """Our own warnings are notes of one line; others are shown with the line of code that they are about."""
+    if category.__module__.startswith("harness."):
+        return f"{message}\n"
+    return _FORMAT_WARNING(message, category, *where, **more)
+
+
+def _guarded(work: Callable[[], None], job: str = "") -> int:
+    """The exit code of `work`; what is wrong with its request is one line, which begins with the `job`."""
     try:
         work()
     except RequestError as error:
-        print(error, file=sys.stderr)
+        print(f"{job}{error}", file=sys.stderr)
         return 2
-    except (HydraException, OmegaConfBaseException) as error:
-        print(_one_line(error), file=sys.stderr)
+    except CONFIG_ERRORS as error:
+        print(f"{job}{_one_line(error)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(
-            "\n" * sys.stderr.isatty() + "interrupted; a run directory that was begun can be continued with resume=DIR",
-            file=sys.stderr,
-        )
+    except KeyboardInterrupt as stop:
+        settings = getattr(stop, "settings", "")  # of `harness.study.Interrupted`, for which torch would be imported
+        rest = f"; continue with {settings}" if settings else ""
+        print("\n" * sys.stderr.isatty() + f"{job}interrupted{rest}", file=sys.stderr)
         return 130
     return 0
 
@@ -81,27 +101,40 @@ def _guarded(work: Callable[[], None]) -> int:
 def _main(name: str, act: Act) -> None:
     flags, overrides = _split(sys.argv[1:])
     _check_flags(flags)
-    composed = None if _words(flags) & NOT_COMPOSED else _compose(_value(flags, NAMES_CONFIG) or name, overrides)
+    name = _value(flags, NAMES_CONFIG) or name
+    folders = _folders(name, flags, overrides)
+    composed = None if _words(flags) & NOT_COMPOSED else _compose(name, overrides, folders)
     if flags or composed is None:
-        return _through_hydra(name, act, flags, overrides)
-    _act(act, composed)
+        return _through_hydra(name, act, flags, overrides, folders)
+    _act(act, composed, folders)
 
 
-def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
-    folder, settings = str(config.conf_dir().resolve()), _as_settings(name, overrides)
+def _compose(name: str, overrides: Sequence[str], folders: Sequence[Path]) -> DictConfig:
+    settings = _as_settings(name, overrides, folders)
+    outer = GlobalHydra.instance().hydra  # that of a multirun, of which this may be a job
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(folder, version_base="1.3"):
+        with initialize_config_dir(str(folders[0]), version_base="1.3"):
+            _look_in(folders[1:])
             return _composed(name, settings)
     finally:
-        GlobalHydra.instance().clear()
+        GlobalHydra.instance().hydra = outer
+
+
+def _look_in(folders: Sequence[Path]) -> None:
+    """Add folders to those in which Hydra finds configs. Not by ``hydra.searchpath``, which has no primary configs."""
+    loader: Any = GlobalHydra.instance().config_loader()
+    places = loader.get_search_path()
+    for folder in folders:
+        places.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema", path=None))
+    loader.repository.initialize_sources(places)
 
 
 def _composed(name: str, settings: Sequence[str]) -> DictConfig:
     """The config with these settings; the first that Hydra cannot place is the one that is wrong."""
     try:
         return compose(name, overrides=list(settings))
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (*CONFIG_ERRORS, ValueError) as error:
         if not settings:
             raise
         _composed(name, settings[:-1])
@@ -110,33 +143,100 @@ def _composed(name: str, settings: Sequence[str]) -> DictConfig:
         raise RequestError(key, value, remedy) from None
 
 
-def _through_hydra(name: str, act: Act, flags: Sequence[str], overrides: Sequence[str]) -> None:
-    """``--help``, ``--cfg job``, ``-m`` and the like are Hydra's own; the overrides are checked first all the same."""
+def _through_hydra(
+    name: str, act: Act, flags: Sequence[str], overrides: Sequence[str], folders: Sequence[Path]
+) -> None:
+    """``--help``, ``--cfg job``, ``-m`` and the like are Hydra's own; the overrides are checked first all the same.
+
+    A job of a multirun that is wrong is one line that names it, and does not stop the later ones; the exit code is the
+    highest of all jobs.
+    """
     import hydra
 
-    scratch = tempfile.TemporaryDirectory()  # where a multirun notes what it swept, which nobody asked for
-    aside = [f"hydra.sweep.dir='{scratch.name}'"] if _words(flags) & MULTIRUN else []
-    sys.argv[1:] = [*flags, *aside, *_as_settings(_value(flags, NAMES_CONFIG) or name, overrides)]
+    many = bool(_words(flags) & MULTIRUN)
+    settings, swept = _as_settings(name, overrides, folders), _swept(overrides)
+    scratch = tempfile.TemporaryDirectory()  # for Hydra's own record of a multirun, and the exit codes of its jobs
+    codes = Path(scratch.name)
 
-    @hydra.main(config_path=str(config.conf_dir().resolve()), config_name=name, version_base="1.3")
+    @hydra.main(config_path=str(folders[0]), config_name=name, version_base="1.3")
     def task(composed: DictConfig) -> None:
-        code = _guarded(lambda: _act(act, composed))
-        if code:
+        code = _code_of_job(lambda: _act(act, composed, folders), _job(swept) if many else "")
+        if code and not (many and code != 130 and codes.is_dir()):
             sys.exit(code)
+        if code:
+            (codes / f"{HydraConfig.get().job.num}.code").write_text(str(code), encoding="utf-8")
 
-    with scratch:
+    with scratch, _hydra_raises():
+        sys.argv[1:] = [*flags, *[f"hydra.sweep.dir='{codes}'"] * many, *settings]
         task()
+        worst = max((int(path.read_text(encoding="utf-8")) for path in codes.glob("*.code")), default=0)
+    if worst:
+        sys.exit(worst)
 
 
-def _act(act: Act, composed: DictConfig) -> None:
+def _code_of_job(work: Callable[[], None], job: str) -> int:
+    """The exit code of one job, also of one that ends itself (a value that `reproduce` finds moved is code 1)."""
+    try:
+        return _guarded(work, job)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+
+
+@contextmanager
+def _hydra_raises() -> Iterator[None]:
+    """Hydra raises what is wrong with a config instead of printing several lines and leaving with code 1."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def _swept(overrides: Sequence[str]) -> set[str]:
+    """The keys of which a multirun tries several values."""
+    parsed = OverridesParser.create().parse_overrides([text for text in overrides if text])
+    return {each.key_or_group for each in parsed if each.is_sweep_override()}
+
+
+def _job(swept: Collection[str]) -> str:
+    """The job of a multirun by its number and the values it has of what is swept."""
+    job = HydraConfig.get()
+    given = [text.lstrip("+") for text in job.overrides.task]
+    own = [text for text in given if text.partition("=")[0] in swept]
+    return f"job #{job.job.num} ({' '.join(own or given)}): "
+
+
+def _act(act: Act, composed: DictConfig, folders: Sequence[Path]) -> None:
     try:
         values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=False)
     except OmegaConfBaseException as error:
         raise RequestError(str(error.full_key), "${…}", f"{str(error).splitlines()[0]}: write a value") from None
     assert isinstance(values, dict)
-    done = act({str(key): value for key, value in values.items() if key != "hydra"})
+    done = act(_with_other({str(key): value for key, value in values.items() if key != "hydra"}, folders))
     if done is not None:
         print(done, flush=True)
+
+
+def _with_other(values: dict[str, Any], folders: Sequence[Path]) -> dict[str, Any]:
+    """The values with those of the model that ``other.name`` names, where it is one of the user's own folders."""
+    other = values.get("other")
+    keys = {"name": other} if isinstance(other, str) else other
+    if not isinstance(keys, dict) or "name" not in keys or "source" in keys:
+        return values
+    name, names = str(keys["name"]), _options("model", folders)
+    if name not in names:
+        raise RequestError("other.name", name, config.near(name, names))
+    if name in config.model_names():
+        return values
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*missing `_self_`")  # read as a config of its own, which it is not
+        found = OmegaConf.to_container(_compose(f"model/{name}", (), folders), resolve=True)
+    assert isinstance(found, dict)
+    return {**values, "other": {**found.get("model", found), **keys}}
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -178,67 +278,144 @@ def _value(flags: Sequence[str], names: set[str]) -> str | None:
     return None
 
 
-def _as_settings(name: str, overrides: Sequence[str]) -> list[str]:
+def _folders(name: str, flags: Sequence[str], overrides: Sequence[str]) -> tuple[Path, ...]:
+    """Where configs are found, in Hydra's order: the main folder, that of ``--config-dir``, ``hydra.searchpath``."""
+    main, more = _value(flags, MAIN_FOLDER), _value(flags, MORE_FOLDER)
+    found = [config.conf_dir().resolve() if main is None else _folder("--config-path", main, Path(__file__).parent)]
+    if more is not None:
+        found.append(_folder("--config-dir", more))
+    return tuple([*found, *(_folder("hydra.searchpath", place) for place in _search_path(name, overrides, found))])
+
+
+def _search_path(name: str, overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """``hydra.searchpath`` from the command line, or else from the primary config."""
+    given = [text for text in overrides if text.lstrip("+").partition("=")[0] == "hydra.searchpath"]
+    if given:
+        value = OverridesParser.create().parse_override(given[0]).value()
+    else:
+        value = ((_read(name, folders).get("hydra") or {}).get("searchpath")) or []
+    if not isinstance(value, list) or not all(isinstance(place, str) for place in value):
+        raise RequestError("hydra.searchpath", value, "give a list of folders, such as hydra.searchpath=[file:///DIR]")
+    return value
+
+
+def _folder(key: str, place: str, base: Path | None = None) -> Path:
+    """The folder that a path, ``file://`` or ``pkg://`` address names."""
+    scheme, there, rest = place.partition("://")
+    try:
+        path = (
+            Path(str(importlib.resources.files(rest))) if there and scheme == "pkg" else Path(rest if there else place)
+        )
+    except (ImportError, ValueError):
+        path = Path(place)
+    path = (base or Path()) / path
+    if not path.is_dir():
+        raise RequestError(key, place, f"there is no such folder (looked for {path.absolute()})")
+    return path.resolve()
+
+
+def _as_settings(name: str, overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
     """Overrides that Hydra will not refuse for their key, groups being checked here against what there is."""
-    keys, groups = _keys(name)
-    return [_as_setting(text, keys, groups) for text in overrides]
+    keys, groups = _keys(name, folders)
+    return [_as_setting(text, keys, groups, folders) for text in overrides]
 
 
-def _as_setting(text: str, keys: Collection[str], groups: Collection[str]) -> str:
-    chosen, _, value = text.partition("=")
-    named = all(part.strip() in _options("prompts") for part in value.split(","))
-    if chosen == "prompts" and chosen in groups and config.is_a_text(value) and not named:
-        raise RequestError(chosen, value, _as_inline(value))
+def _as_setting(text: str, keys: Collection[str], groups: Collection[str], folders: Sequence[Path]) -> str:
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException:
         override = None
     if override is None or not override.key_or_group:
         key, _, value = text.partition("=")
+        if key == "prompts" and value:
+            raise RequestError(key, value, _unknown(key, value, _options(key, folders)))
         remedy = "write key=value, and quote a value that has spaces, commas or signs such as ~: \"key='…'\""
         raise RequestError(key, value or "???", remedy)
     key = override.key_or_group
     if key.startswith("hydra"):
         return text
     if key in groups and not override.is_delete():
-        for choice in _choices(override):
-            _check_choice(key, str(choice))
+        for choice in _choices(override, text):
+            _check_choice(key, str(choice), folders)
         if text[0] == "+":
             raise RequestError(key, text.partition("=")[2], f"this is chosen without +: {text.lstrip('+')}")
         return text
-    if (config.conf_dir() / key).is_dir() and key not in groups:
+    if key not in groups and any((folder / key).is_dir() for folder in folders):
+        if text[0] == "+" and not (folders[0] / key).is_dir():
+            return text  # a group of the user's own, appended to the defaults
         raise RequestError(key, text.partition("=")[2], f"there is no such key; {config.near(key, (*keys, *groups))}")
     return text if text[0] in "+~" else f"++{text}"
 
 
-def _as_inline(text: str) -> str:
-    """What to write for a text that was given as the name of a prompt set."""
-    bare = text.strip("'\"")
-    plain = len(bare) <= 60 and not set(bare) & set("'\"\\$`!{}")
-    words = bare if plain else "…"
-    return f"this is the name of a prompt set; give a text as prompts=inline \"prompts.text=['{words}']\""
+def _choices(override: Any, text: str) -> list[Any]:
+    """The options that are chosen of a group; a sentence with a comma in it is one text, not a sweep over two."""
+    if override.is_sweep_override() and ", " not in text:
+        return list(override.sweep_string_iterator())
+    return [text.partition("=")[2] if override.is_sweep_override() else override.value()]
 
 
-def _choices(override: Any) -> list[Any]:
-    return list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
-
-
-def _check_choice(group: str, choice: str) -> None:
-    options = _options(group)
+def _check_choice(group: str, choice: str, folders: Sequence[Path]) -> None:
+    options = _options(group, folders)
     if choice not in options and not (choice == "None" and group == "experiment"):
-        raise RequestError(group, "null" if choice == "None" else choice, config.near(choice, options))
+        raise RequestError(group, "null" if choice == "None" else choice, _unknown(group, choice, options))
 
 
-def _keys(name: str) -> tuple[list[str], list[str]]:
-    """The keys of a config's own file, and the groups that its defaults list chooses from."""
-    path = config.conf_dir() / f"{name}.yaml"
-    values = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    chosen = [group for entry in values.get("defaults", ()) if isinstance(entry, dict) for group in entry]
-    return [key for key in values if key not in ("defaults", "hydra")], [group for group in chosen if " " not in group]
+def _unknown(group: str, choice: str, options: Sequence[str]) -> str:
+    """What to write instead of an option that a group does not have: a text, a file or a repository has keys of its
+    own."""
+    near, path = config.near(choice, options), Path(choice)
+    ending = path.suffix.lower()
+    if group == "prompts" and ending in (".txt", ".csv", ".tsv", ".jsonl", ".parquet"):
+        return f"{near}; for this file: prompts=file {shlex.quote(f'prompts.path={choice}')}"
+    if group == "model" and (ending == ".gguf" or path.is_dir()):
+        what, source = ("file", "gguf") if ending == ".gguf" else ("folder", "path")
+        return f"{near}; for this {what}: model={source} {shlex.quote(f'model.path={choice}')}"
+    if near.startswith("did you mean") or choice == "None":
+        return near
+    if group == "prompts":
+        return f"{near}; for a text: prompts=inline {_inline(choice)}"
+    if group == "model":
+        return f"{near}; for a repository of the hub: model=hub {shlex.quote(f'model.id={choice}')}"
+    return near
 
 
-def _options(group: str) -> tuple[str, ...]:
-    return tuple(sorted(path.stem for path in (config.conf_dir() / group).glob("*.yaml")))
+def _inline(text: str) -> str:
+    """A text as the key of ``prompts=inline``, quoted for Hydra and for a shell."""
+    escaped = re.sub(r"(\\*)('|\Z)", lambda each: each[1] * 2 + each[2].replace("'", "\\'"), text)
+    setting = f"prompts.text=['{escaped}']"
+    return shlex.quote(setting) if set(setting) & set('"$`\\!') else f'"{setting}"'
+
+
+def _keys(name: str, folders: Sequence[Path], seen: tuple[str, ...] = ()) -> tuple[list[str], list[str]]:
+    """The keys of a config, and the groups that its defaults list chooses from; both with those of the configs that
+    it is made of."""
+    values = _read(name, folders)
+    keys, groups = [key for key in values if key not in ("defaults", "hydra")], list[str]()
+    for entry in values.get("defaults") or ():
+        if isinstance(entry, dict):
+            groups += [group for group in (str(each).removeprefix("optional ") for each in entry) if " " not in group]
+        elif entry != "_self_" and entry not in (name, *seen):
+            more = _keys(str(entry).lstrip("/"), folders, (name, *seen))
+            keys, groups = [*keys, *more[0]], [*groups, *more[1]]
+    return keys, groups
+
+
+def _read(name: str, folders: Sequence[Path]) -> dict[str, Any]:
+    """The file of a config, from the first folder that has it; nothing where none does, which Hydra says."""
+    path = next((path for folder in folders if (path := folder / f"{name}.yaml").is_file()), None)
+    if path is None:
+        return {}
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RequestError("--config-name", name, f"{path} cannot be read ({_one_line(error)})") from None
+    return values if isinstance(values, dict) else {}
+
+
+def _options(group: str, folders: Sequence[Path]) -> tuple[str, ...]:
+    """The options of a group, in folders of their own too: ``model=tiny/mine``."""
+    found = ((path, folder / group) for folder in folders for path in (folder / group).rglob("*.yaml"))
+    return tuple(sorted({path.relative_to(root).with_suffix("").as_posix() for path, root in found}))
 
 
 def _one_line(error: Exception) -> str:
@@ -263,13 +440,18 @@ def _run(runner: str, values: dict[str, Any]) -> "Folder | None":
     for key, heads in (("heads", asked.heads), ("cache.heads", asked.cache.heads), ("show.heads", asked.show.heads)):
         if heads:
             check_heads(asked.model, heads, key)
+    resumed = where.resume and not _changed_by_hand()  # what the directory was made from counts, not the defaults here
     if where.resume:
         config.check_there("resume", where.resume)
+    if not resumed:
+        from harness.prompts import check_prompts
+
+        check_prompts(asked.prompts)
 
     from harness import study
     from harness.results.objects import folder_at
 
-    if where.resume and not _changed_by_hand():
+    if where.resume and resumed:
         saved = study.saved_spec(folder_at(where.resume))
         asked = replace(saved, execute=asked.execute) if _named("execute") else saved
     folder = study.run(runner, asked, where, progress(), tell)

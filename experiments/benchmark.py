@@ -24,6 +24,10 @@ def main() -> None:
 def timed(values: dict[str, Any]) -> "Folder":
     """The file in which every round stands."""
     asked = config.parse(config.BenchmarkSpec, values)
+    if asked.page is None:
+        from harness.prompts import check_prompts
+
+        check_prompts(asked.prompts)  # before waiting for torch and a model
     from harness.benchmark import benchmark, page
     from harness.results import store
     from harness.results.objects import folder_at

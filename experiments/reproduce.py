@@ -1,10 +1,12 @@
 """Run a saved spec again in today's environment and compare, value by value; exit code 1 if one moved.
 
 python -m experiments.reproduce run=results/reference/planted
+python -m experiments.reproduce run=results/reference/planted resume=results/ablate_heads/20260101-120000-0123abcd
 """
 
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from experiments._launch import main as launch
 from experiments._launch import progress, tell
@@ -22,11 +24,14 @@ def main() -> None:
 
 def again(values: dict[str, Any]) -> "Folder":
     """The directory of the new run; leaves with exit code 1 if it is not what the saved one was."""
+    _check_unchanged(values)
     asked = config.parse(config.ReproduceSpec, values)
     config.check_there("run", asked.run)
+    if asked.resume:
+        config.check_there("resume", asked.resume)
     from harness.reproduce import reproduce
 
-    result = reproduce(asked.run, asked.store, progress(), tell)
+    result = reproduce(asked.run, asked.store, progress(), tell, asked.resume)
     for line in result.environment:
         tell(f"environment: {line}")
     for moved in result.moved[:SHOWN]:
@@ -38,6 +43,20 @@ def again(values: dict[str, Any]) -> "Folder":
         print(result.run, flush=True)
         sys.exit(1)
     return result.run
+
+
+def _check_unchanged(values: Mapping[str, Any]) -> None:
+    """Refuse settings of the run itself: it is its saved spec that is reproduced."""
+    for key, value in values.items():
+        if key not in get_type_hints(config.RunSpec):
+            continue
+        while isinstance(value, Mapping) and value:  # seed=1, and prompts.seed=1 as it was written
+            inner, value = next(iter(value.items()))
+            key = f"{key}.{inner}"
+        remedy = (
+            f"a run is reproduced with its saved settings, so leave this out; for another run: study {key}={value} …"
+        )
+        raise config.RequestError(key, value, remedy)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A saved run, done again in today's environment and compared with what it was, value by value."""
 
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.config import Place, RequestError
+from harness.config import Place, RequestError, RunSpec
 from harness.hooks import Head
 from harness.results import manifest, open_run, store, tables
 from harness.results.objects import Folder, folder_at
@@ -61,9 +62,14 @@ class Reproduction:
 
 
 def reproduce(
-    saved: str | Folder, where: str, progress: Callable[[str, int, int], None], say: Callable[[str], None]
+    saved: str | Folder,
+    where: str,
+    progress: Callable[[str, int, int], None],
+    say: Callable[[str], None],
+    resume: str | None = None,
 ) -> Reproduction:
-    """Run the spec of a saved run again, into the store `where`, and compare.
+    """Run the spec of a saved run again, into the store `where`, and compare. `resume` is the directory that an earlier
+    call began and did not end; one whose run is complete is only compared.
 
     A reference without arrays (spec, manifest and ``heads.csv``) is compared by its table. Raises `RequestError` for a
     directory that is no complete run, and for one that has nothing to compare.
@@ -80,8 +86,41 @@ def reproduce(
     table = tables.read_heads(folder)
     if table.empty and not (folder / "data.zarr").is_dir():
         raise RequestError("run", saved, "it has neither heads.csv nor data.zarr: there is nothing to compare")
-    again = study.run(record["runner"], spec, Place(store=where), progress, say)
+    again = _run_again(record["runner"], spec, folder, Place(store=where, resume=resume), progress, say)
+    try:
+        return _compared(folder, record, table, again)
+    except KeyboardInterrupt:
+        raise study.Interrupted(again, f"run={shlex.quote(str(folder))} ") from None
+
+
+def _run_again(
+    runner: str,
+    spec: RunSpec,
+    saved: Folder,
+    place: Place,
+    progress: Callable[[str, int, int], None],
+    say: Callable[[str], None],
+) -> Folder:
+    """The directory of the new run; one that is to be resumed and came to its end is that already."""
+    from harness import study
+
+    if place.resume is not None:
+        folder = folder_at(place.resume)
+        if folder.absolute() == saved.absolute():
+            raise RequestError("resume", folder, "this is the saved run itself; name the directory of the new one")
+        if study.is_complete(runner, spec, folder):
+            return folder
+    try:
+        again = study.run(runner, spec, place, progress, say)
+    except study.Interrupted as stop:
+        stop.settings = f"run={shlex.quote(str(saved))} {stop.settings}"
+        raise
     assert again is not None
+    return again
+
+
+def _compared(folder: Folder, record: dict[str, Any], table: pd.DataFrame, again: Folder) -> Reproduction:
+    """The saved run (its `record` and `table`) beside the new one, value by value; ``reproduction.json`` there."""
     now, tolerance = open_run(again), float(record["tolerance"])
     compared = list(_of_tables(table, now.heads))
     if (folder / "data.zarr").is_dir():

@@ -1,5 +1,6 @@
 """The commands as a person types them: exit codes, one-line complaints, and what is left behind."""
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -127,6 +128,129 @@ def test_a_wrong_request_is_one_line_and_code_2_and_leaves_nothing(command, tmp_
     assert not (tmp_path / "results").exists()
 
 
+# --- configs of the user's own ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A folder for ``--config-dir``: a model that is a folder of its own, one that inherits, prompts and a preset; and
+    a second one, for ``hydra.searchpath``."""
+    files = {
+        "own/model/mine.yaml": f"name: mine\nsource: path\npath: {tmp_path / 'model'}\n",
+        "own/model/heir.yaml": "defaults: [random]\nshape: gpt2\n",
+        "own/prompts/few.yaml": "name: ioi\nn: 2\n",
+        "own/experiment/short.yaml": "# @package _global_\nstats: {resamples: 100}\n",
+        "own/main.yaml": "defaults: [ablate_heads, _self_]\nheads: [L1H1]\n",
+        "more/ablation/own_mean.yaml": "name: mean\n",
+        "model/config.json": '{"num_hidden_layers": 3, "num_attention_heads": 4}',
+    }
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    return tmp_path / "own"
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What each run would be: its spec, in place of the run itself."""
+    specs = []
+    monkeypatch.setattr("harness.study.run", lambda runner, spec, *_: specs.append(spec))
+    return specs
+
+
+OWN = [
+    (("--config-dir", "{own}", "model=mien"), "model=mien: did you mean 'mine'? known: bert, "),
+    (("--config-dir", "{own}", "prompts=fwe"), "prompts=fwe: did you mean 'few'?"),
+    (("--config-dir={own}", "experiment=shrot"), "experiment=shrot: did you mean 'short'?"),
+    (("-cd", "{own}", "model=mine", "heads=[L3H0]"), "heads=L3H0: L3H0 is outside mine: it has layers 0-2"),
+    (("--config-dir", "{own}", "model=mine", "sotre=x"), "sotre=x: there is no such key; did you mean 'store'?"),
+    (("--config-dir", "{own}", "-m", "model=mine,mien"), "model=mien: did you mean 'mine'?"),
+    (("--config-dir", "{own}/none", "model=mine"), "--config-dir={own}/none: there is no such folder (looked for"),
+    (("hydra.searchpath=[file://{own}]", "model=mien"), "model=mien: did you mean 'mine'?"),
+    (("hydra.searchpath=[{own}/none]",), "hydra.searchpath={own}/none: there is no such folder (looked for {own}/none"),
+    (("hydra.searchpath={own}",), "hydra.searchpath={own}: give a list of folders"),
+    (("hydra.searchpath=[{own}/../more]", "ablation=own_maen"), "ablation=own_maen: did you mean 'own_mean'?"),
+    (("--config-dir", "{own}", "other.name=mien"), "other.name=mien: did you mean 'mine'?"),
+    (("--config-dir", "{own}", "other=mien"), "other.name=mien: did you mean 'mine'?"),
+    (("--config-dir", "{own}", "--config-name", "main", "model=mien"), "model=mien: did you mean 'mine'?"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "says"), OWN, ids=[" ".join(arguments) for arguments, _ in OWN])
+def test_launch_knows_the_groups_of_own_config_folders(command, own, arguments, says):
+    code, out, err = command("ablate_heads", *(each.replace("{own}", str(own)) for each in arguments))
+    assert (code, out) == (2, ""), err
+    assert err.startswith(says.replace("{own}", str(own)))
+    assert len(err.splitlines()) == 1
+
+
+def test_launch_composes_own_groups_from_config_dir_and_searchpath(command, own, asked):
+    given = ("--config-dir", str(own), f"hydra.searchpath=[file://{own.parent / 'more'}]")
+    chosen = ("model=heir", "prompts=few", "experiment=short", "ablation=own_mean", "other.name=mine")
+    code, _, err = command("ablate_heads", *given, *chosen)
+    assert code == 0, err
+    (spec,) = asked
+    assert (spec.model.name, spec.model.shape, spec.prompts.n) == ("random", "gpt2", 2)
+    assert (spec.stats.resamples, spec.ablation.name) == (100, "mean")
+    assert (spec.other.source, spec.other.path) == ("path", str(own.parent / "model"))
+
+
+def test_launch_runs_a_primary_config_of_the_users_own(command, own, asked):
+    code, _, err = command("ablate_heads", "--config-dir", str(own), "--config-name", "main", "model=heir")
+    assert code == 0, err
+    assert (asked[0].heads, asked[0].model.shape) == (("L1H1",), "gpt2")
+
+
+def test_launch_inherits_in_the_model_to_compare_with(command, own, asked):
+    given = ("--config-dir", str(own), "model=random", "other.name=heir", "other.dtype=bfloat16")
+    code, _, err = command("compare_models", *given)
+    assert code == 0, err
+    assert (asked[0].other.shape, asked[0].other.dtype) == ("gpt2", "bfloat16")
+
+
+def test_a_broken_config_of_the_users_own_is_one_line(command, own):
+    (own / "model" / "mine.yaml").write_text("name: [", encoding="utf-8")
+    (own / "main.yaml").write_text("a: [", encoding="utf-8")
+    for given, says in (("model=mine", "model=mine: this cannot stand there ("), ("--config-name=main", "--config-na")):
+        code, _, err = command("ablate_heads", "--config-dir", str(own), given)
+        assert (code, len(err.splitlines())) == (2, 1), err
+        assert err.startswith(says)
+
+
+# --- a text where the name of a prompt set belongs --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["The capital of France is", "When Mary and John went, Mary said", "It's a (half", 'costs $5 `a` \\ "b"', "東京は"],
+)
+def test_prompts_given_as_a_text_point_to_inline_which_then_reads_it(command, asked, text):
+    code, out, err = command("study", f"prompts={text}")
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    words = shlex.split(err[err.index("prompts=inline ") :])  # as a shell reads what the line says to write
+    assert command("study", *words)[0] == 0
+    assert asked[0].prompts.text == (text,)
+    if text.startswith("The"):
+        assert err.endswith("prompts=inline \"prompts.text=['The capital of France is']\"\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("prompts=rows.csv", "for this file: prompts=file prompts.path=rows.csv"),
+        ("model=gpt2-medium", "for a repository of the hub: model=hub model.id=gpt2-medium"),
+        ("model=org/model", "for a repository of the hub: model=hub model.id=org/model"),
+        ("model=tests", "for this folder: model=path model.path=tests"),
+        ("model=a.gguf", "for this file: model=gguf model.path=a.gguf"),
+    ],
+)
+def test_a_file_or_repository_given_as_a_group_points_to_its_key(command, monkeypatch, given, says):
+    monkeypatch.chdir(ROOT)
+    code, _, err = command("study", given)
+    assert code == 2
+    assert err.endswith(f"; {says}\n")
+
+
 def test_a_prompt_that_is_too_long_says_how_long_and_is_never_cut(command):
     code, _, err = command("study", "model=random", "prompts=inline", f"prompts.text=['{'store ' * 300}']")
     assert code == 2
@@ -233,10 +357,51 @@ def test_a_multirun_prints_a_line_a_run(tmp_path):
     assert [harness.open_run(run).spec["prompts"]["seed"] for run in runs] == [1, 2]
 
 
-def test_a_wrong_multirun_is_code_2_and_one_line(tmp_path):
-    done = run_command("experiments.ablate_heads", "-m", *TINY, "heads=[L0],[L9]", "model.seed=x", f"store={tmp_path}")
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("model.seed=x: ")
+def test_a_wrong_job_of_a_multirun_is_named_and_the_later_ones_run(command, monkeypatch):
+    monkeypatch.setattr("harness.study.draw", lambda *_: None)
+    given = (*TINY, "stats.resamples=100", "prompts.n=2", "heads=[L0H0],[L99],[L1H0]")
+    code, out, err = command("ablate_heads", "-m", *given)
+    assert [harness.open_run(run).spec["heads"] for run in out.splitlines()] == [["L0H0"], ["L1H0"]]
+    (line,) = [line for line in err.splitlines() if "L99" in line]
+    assert line.startswith("job #1 (heads=[L99]): heads=L99: L99 is outside random: it has layers 0-2")
+    assert code == 2
+
+
+def test_a_multirun_ends_with_the_highest_code_of_its_jobs(command, monkeypatch):
+    seen = []
+
+    def act(values):
+        seen.append(values["run"])
+        sys.exit({"a": 1, "b": 0, "c": 1}[values["run"]])
+
+    monkeypatch.setattr("experiments.reproduce.again", act)
+    assert command("reproduce", "-m", "run=a,b,c", store=False) == (1, "", "")
+    assert seen == ["a", "b", "c"]
+    assert command("reproduce", "-m", "run=b", store=False) == (0, "", "")
+
+
+def test_an_interrupt_ends_a_multirun(command, monkeypatch):
+    seen = []
+
+    def act(values):
+        seen.append(values["run"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("experiments.reproduce.again", act)
+    assert command("reproduce", "-m", "run=a,b", store=False)[0] == 130
+    assert seen == ["a"]
+
+
+def test_a_multirun_that_hydra_cannot_compose_is_code_2_and_one_line(command):
+    code, out, err = command("ablate_heads", "-m", *TINY, "sweep.sets=[L0],[L1]")
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+
+
+def test_each_wrong_job_of_a_multirun_is_one_line(command):
+    code, out, err = command("ablate_heads", "-m", *TINY, "heads=[L0],[L9]", "model.seed=x")
+    assert (code, out) == (2, "")
+    says = "model.seed=x: input should be a valid integer, unable to parse string as an integer"
+    assert err.splitlines() == [f"job #{number} (heads=[{head}]): {says}" for number, head in enumerate(("L0", "L9"))]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -253,7 +418,7 @@ def test_an_interrupted_run_is_code_130_and_can_go_on(tmp_path, number):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert out == ""
-    assert "interrupted" in err.splitlines()[-1]
+    assert err.splitlines()[-1] == f"interrupted; continue with resume={tmp_path / 'run'}"
     assert read_manifest(tmp_path / "run")["status"] == "failed"
     assert run_command("experiments.ablate_heads", f"resume={tmp_path / 'run'}").returncode == 0
     assert harness.open_run(tmp_path / "run").data.sizes["prompt"] == 60
@@ -272,7 +437,7 @@ def test_an_interrupted_run_by_workers_is_code_130_and_can_go_on_by_others(tmp_p
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    assert "interrupted" in err.splitlines()[-1]
+    assert err.splitlines()[-1] == f"interrupted; continue with resume={tmp_path / 'run'}"
     assert read_manifest(tmp_path / "run")["status"] == "failed"
     again = run_command("experiments.ablate_heads", f"resume={tmp_path / 'run'}", "execute.workers=1")
     assert again.returncode == 0, again.stderr

@@ -174,6 +174,39 @@ def test_a_folder_that_is_not_a_model_is_refused(tmp_path, make, says):
         harness.load_model("path", path=str(tmp_path / "m"))
 
 
+ADAPTER = '{"peft_type": "LORA", "base_model_name_or_path": "some/base", "r": 8}'
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["alone", "beside its model"])
+def test_sources_refuse_a_lora_adapter_and_say_how_to_merge_it(saved, tmp_path, whole):
+    folder = shutil.copytree(saved, tmp_path / "m") if whole else tmp_path / "m"
+    folder.mkdir(exist_ok=True)
+    (folder / "adapter_config.json").write_text(ADAPTER)
+    (folder / "adapter_model.safetensors").write_bytes((saved / "model.safetensors").read_bytes())
+    with pytest.raises(RequestError) as refused:
+        harness.load_model("path", path=str(folder))
+    said = str(refused.value)
+    assert said.startswith(
+        f"model.path={folder}: this is a LoRA adapter (adapter_config.json), not a model: merge it f"
+    )
+    assert f'.merge_and_unload().save_pretrained("{folder}-merged")' in said
+    assert said.endswith(f"then say model=path model.path={folder}-merged")
+
+
+def test_sources_refuse_a_lora_adapter_of_the_hub_without_a_network(monkeypatch, saved, tmp_path):
+    (tmp_path / "adapter_config.json").write_text(ADAPTER)
+
+    def cached(*_, local_files_only=False, **__):
+        assert local_files_only, "nothing needs to be fetched"
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", cached)
+    with pytest.raises(
+        RequestError, match=r"model.id=org/adapter: this is a LoRA adapter .* model.path=adapter-merged"
+    ):
+        harness.load_model("hub", id="org/adapter")
+
+
 def test_a_cut_safetensors_file_is_refused(saved, tmp_path):
     for path in saved.iterdir():
         content = path.read_bytes()

@@ -2,14 +2,19 @@
 
 import csv
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import datasets
 import pandas
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import harness
+from harness import config, study
 from harness.config import RequestError
 from harness.prompts import prose
 
@@ -126,6 +131,22 @@ def test_line_ends_marks_and_quotes(tiny, tmp_path, name, content, texts):
     assert load(tiny(), written(tmp_path, name, content)).text == texts
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_readers_find_what_separates_columns(tiny, tmp_path, ending, separator):
+    """The other separators stand in the texts; a single column is separated by nothing."""
+    rows = [{"n;m": "1", "text": 'a, b; c\t"d"', "answer": " Mary"}, {"n;m": "2", "text": "e;f,g;h", "answer": " John"}]
+    path = tmp_path / f"rows.{ending}"
+    if separator == "|":
+        path.write_text('text\n"a;b, c\td"\n', encoding="utf-8")
+        assert load(tiny(), path).text == ("a;b, c\td",)
+        return
+    pandas.DataFrame(rows).to_csv(path, sep=separator, index=False)
+    prompts = load(tiny(), path, answer="answer", tags=["n;m"])
+    assert prompts.text == tuple(row["text"] for row in rows)
+    assert prompts.answer_text == (" Mary", " John")
+
+
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     texts=st.lists(
@@ -205,7 +226,17 @@ MISTAKES = [
     ("a.csv", "text,text\na,b\n", {}, "line 1 names the column 'text' twice"),
     # columns and their values
     ("a.jsonl", '{"txt": "a b"}', {}, "prompts.column=text: {path} has no such column; did you mean 'txt'? known: txt"),
-    ("a.csv", "text;answer\na;b\n", {}, "prompts.column=text: {path} has no such column; known: text;answer"),
+    (
+        "a.csv",
+        "txt;answer\na;b\n",
+        {},
+        "prompts.column=text: {path} has no such column; did you mean 'txt'? known: txt, a",
+    ),
+    ("a.csv", "text;n\none; two;1\n", {}, "line 2 has 3 cells, the first line 2: quote texts that hold semicolons"),
+    ("a.tsv", "text\tn\none\ttwo\t1\n", {}, "line 2 has 3 cells, the first line 2: quote texts that hold tabs"),
+    ("a.tsv", 'text\tn\n"a" b\t1\n', {}, "the record that begins on line 2 cannot be read"),
+    ("a.tsv", "text\tn\na b\n\n", {}, "line 2 has 1 cells, the first line 2"),
+    ("a.tsv", "", {}, "this file is empty"),
     ("a.txt", "the store", {"answer": "answer"}, "prompts.answer=answer: {path} has no such column; known: text"),
     ("a.jsonl", GOOD, {"answer": "anser"}, "prompts.answer=anser: {path} has no such column; did you mean 'answer'?"),
     ("a.jsonl", GOOD, {"cluster": "id"}, "prompts.cluster=id: {path} has no such column"),
@@ -246,7 +277,7 @@ MISTAKES = [
     ("a.jsonl", GOOD * 3, {"n": 4}, "prompts.n=4: {path} has 3 rows"),
     ("a.txt", "a b\nc d", {"n": 0}, "prompts.n=0: input should be greater than or equal to 1"),
     # what is no such file
-    ("a.tsv", "text\na b", {}, "prompts are read from .txt, .jsonl, .csv, .parquet and folders that datasets saved"),
+    ("a.tab", "text\na b", {}, "prompts are read from .txt, .jsonl, .csv, .tsv, .parquet and folders that datasets sa"),
     ("a", "a b", {}, "prompts are read from .txt"),
     ("a.parquet", "PAR1, or so it says", {}, "this is not a whole parquet file ("),
     ("a.parquet", "", {}, "this is not a whole parquet file ("),
@@ -319,6 +350,127 @@ def test_from_the_command_line_it_is_exit_code_2(command, tmp_path):
     code, out, err = command("study", "model=random", "prompts=file", f"prompts.path={path}")
     assert (code, out) == (2, "")
     assert err.splitlines() == [f"prompts.path={path}: line 2 is empty: give one prompt per line"]
+
+
+# --- before a model is loaded -----------------------------------------------------------------------------------
+
+BEFORE = {
+    "rows.csv": "text,answer\na store, Mary\n",
+    "half.jsonl": '{"text": "a b"}\n{"text": "a',
+    "tags.csv": 'text,tags,related\na store,"glad",nsubj(a store\n',
+    "names.json": '{"parts": [{"name": "a", "text": "b"}, {"name": "a", "text": "c"}], "question": "d"}',
+    "key.yaml": "parts: [{nam: a, text: b}]\nquestion: c\n",
+    "list.json": "[]",
+    "blank.json": '{"parts": [{"name": "a", "text": "b"}], "question": " "}',
+}
+FILE, PARTS, INLINE = (
+    "prompts=file prompts.path={at}/",
+    "prompts=parts prompts.path={at}/",
+    "prompts=inline prompts.text=[a,b] ",
+)
+EARLY = [
+    (FILE + "none.csv", "prompts.path={at}/none.csv: there is no such file or folder"),
+    (
+        FILE + "rows.csv prompts.column=txt",
+        "prompts.column=txt: {at}/rows.csv has no such column; did you mean 'text'?",
+    ),
+    (FILE + "rows.csv prompts.answer=anwser", "prompts.answer=anwser: {at}/rows.csv has no such column; did you mean"),
+    (FILE + "rows.csv prompts.tags=[topic]", "prompts.tags=topic: {at}/rows.csv has no such column"),
+    (FILE + "rows.csv prompts.n=2", "prompts.n=2: {at}/rows.csv has 1 rows"),
+    (FILE + "rows.csv prompts.distractor=answer", "prompts.distractor=answer: a distractor needs an answer"),
+    (FILE + "half.jsonl", "prompts.path={at}/half.jsonl: line 2 is not JSON"),
+    (FILE + "tags.csv prompts.words=tags", "prompts.path={at}/tags.csv: line 2, []: list its words; without a list"),
+    (
+        FILE + "tags.csv prompts.relations=related",
+        "prompts.path={at}/tags.csv: line 2, nsubj(a store: a relation is wr",
+    ),
+    (PARTS + "none.json", "prompts.path={at}/none.json: there is no such file"),
+    (PARTS + "names.json", "prompts.contexts.0.parts=a: a part needs a name of its own"),
+    (PARTS + "key.yaml", "prompts.path={at}/key.yaml: context 0, parts.0.name=???: say which: parts.0.name=…"),
+    (PARTS + "list.json", "prompts.path={at}/list.json: this file has no context in it"),
+    (PARTS + "blank.json", "prompts.contexts.0.question=' ': ask something after the parts"),
+    ("prompts=parts", "prompts.path=None: say prompts.path=context.json, or prompts.contexts"),
+    (INLINE + "prompts.answer=[c]", "prompts.answer=['c']: give one for each of the 2 texts"),
+    (INLINE + "prompts.words={glad:[]}", "prompts.words.glad=[]: list its words; without a list there are"),
+    (INLINE + "prompts.relations=[x,y]", "prompts.relations=x: a relation is written name(head, dependent)"),
+]
+RUNNERS = ("study", "cache_attention", "ablate_heads", "compare_attributions", "profile_heads", "trace_context")
+
+
+@pytest.fixture
+def before(tmp_path, monkeypatch):
+    """A folder of wrong files, for runners that must not reach the loading of a model."""
+
+    def load(*_, **__):
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setattr("harness.study.request.load_model", load)
+    monkeypatch.setattr("harness.benchmark.load_model", load)
+    for name, content in BEFORE.items():
+        written(tmp_path, name, content)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("given", "says"), EARLY, ids=[given for given, _ in EARLY])
+def test_prompts_are_checked_before_a_model_is_loaded(command, before, given, says):
+    code, out, err = command("study", *given.replace("{at}", str(before)).split(" "))
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert err.startswith(says.replace("{at}", str(before)))
+
+
+@pytest.mark.parametrize("runner", [*RUNNERS, "compare_models", "benchmark"])
+def test_every_runner_checks_prompts_before_it_loads_a_model(command, before, runner):
+    other = ("other.name=random",) if runner == "compare_models" else ()
+    code, _, err = command(runner, "prompts=file", f"prompts.path={before}/rows.csv", "prompts.column=txt", *other)
+    assert code == 2
+    assert err.startswith(f"prompts.column=txt: {before}/rows.csv has no such column")
+    with pytest.raises(AssertionError, match="a model is loaded"):
+        command(runner, "prompts=file", f"prompts.path={before}/rows.csv", *other)
+
+
+def test_a_resumed_run_checks_its_files_before_it_loads_a_model(before, monkeypatch):
+    spec = config.parse(
+        config.RunSpec,
+        {
+            "model": {"name": "random", "source": "random"},
+            "prompts": {"name": "file", "path": str(before / "none.csv")},
+        },
+    )
+    study.folder.store.write_text(before / "run" / "spec.yaml", yaml.safe_dump(study.folder.plain(spec)))
+    with pytest.raises(RequestError, match=r"none.csv: there is no such file"):
+        study.run("study", spec, study.Place(resume=str(before / "run")), lambda *_: None)
+
+
+def test_prompts_are_checked_without_torch(before):
+    """In a process of its own: in this one torch has long been imported."""
+    specs = [
+        {"name": "file", "path": str(before / "rows.csv"), "column": "txt"},
+        {"name": "parts", "path": str(before / "names.json")},
+        {"name": "inline", "text": ["a"], "answer": ["b", "c"]},
+    ]
+    code = (
+        "import sys\nfrom harness import config\nfrom harness.prompts import check_prompts\n"
+        f"for spec in {specs!r}:\n    try:\n        check_prompts(config.parse(config.PromptSpec, spec))\n"
+        "    except config.RequestError as error:\n        print(error.key)\n"
+        "print(sorted({'torch', 'transformers', 'transformer_lens'} & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.stdout.split("\n")[:4] == ["prompts.column", "prompts.contexts.0.parts", "prompts.answer", "[]"], done
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ((), "other=null: say which model to compare with"),
+        (("other.name=random", "sweep.kind=layer"), "sweep.kind=layer: two models are compared head by head"),
+        (("other.name=random", "sweep.method=fast"), "sweep.method=fast: two models are compared by exact effects"),
+        (("other.name=random", "ablation.positions=each"), "ablation.positions=each: two models are compared over all"),
+        (("other.name=random", "stats.resamples=10"), "stats.resamples=10: level 0.05 needs more than 20"),
+    ],
+)
+def test_settings_that_two_models_cannot_be_compared_by_are_refused_before_one_is_loaded(command, before, given, says):
+    code, _, err = command("compare_models", "model=random", *given)
+    assert (code, err[: len(says)]) == (2, says)
 
 
 # --- prose ------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 
 import harness
 from harness.config import RequestError
+from harness.models import random as random_models
 from harness.models.tokens import Tokens
 from harness.prompts import batches
 from harness.prompts.answers import following
@@ -266,3 +267,54 @@ def test_a_text_in_place_of_a_prompt_sets_name_is_pointed_to_inline(tiny):
     remedy = r"""prompts='The capital of France is': .* give a text as load_prompts\("inline", model, text=\["…"\]\)"""
     with pytest.raises(RequestError, match=remedy):
         harness.load_prompts("The capital of France is", tiny())
+
+
+# --- tokens without an embedding --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def widened(tmp_path_factory):
+    """A model to whose tokenizer a token was added, and not to its embeddings; and the number of those."""
+    folder = tmp_path_factory.mktemp("widened")
+    plain, tokenizer, _ = random_models.build("llama", 0)
+    tokenizer.add_tokens(["<call>"])
+    plain.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    rows = plain.get_input_embeddings().num_embeddings
+    assert tokenizer("<call>", add_special_tokens=False)["input_ids"] == [rows]
+    return harness.load_model("path", path=str(folder)), rows
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ({"text": ["a store", "a <call> store"]}, "prompts.text='a <call> store'"),
+        ({"text": ["a store"], "answer": ["<call>"]}, "prompts='a store'"),
+        ({"text": ["a store"], "answer": [" Mary"], "distractor": ["<call>"]}, "prompts='a store'"),
+        ({"rows": {"text": "a <call>"}}, "line 1, 'a <call>'"),
+        ({"rows": {"text": "a store", "twin": "a <call>"}, "counterfactual": "twin"}, "prompts='a store'"),
+        ({"rows": {"text": "a store", "answer": "<call>"}, "answer": "answer"}, "prompts='a store'"),
+    ],
+)
+def test_prompts_refuse_a_token_without_an_embedding(widened, tmp_path, given, key):
+    model, rows = widened
+    if "rows" in given:
+        path = tmp_path / "rows.jsonl"
+        path.write_text(json.dumps(given["rows"]))
+        given = {**given, "path": str(path)}
+        del given["rows"]
+    if "twin" in str(given):
+        path.write_text(
+            json.dumps({"text": "a store", "twin": "a" + "<call>" * (len(model.tokenizer("a store")[0]) - 2)})
+        )
+    with pytest.raises(RequestError) as refused:
+        harness.load_prompts("file" if "path" in given else "inline", model, **given)
+    said = str(refused.value)
+    assert key in said
+    assert f"the tokenizer has a token '<call>' (number {rows}) and the model embeddings for 0-{rows - 1}: say " in said
+    assert "model.resize_token_embeddings(len(tokenizer))" in said
+
+
+def test_prompts_without_the_added_token_are_as_before(widened, tiny):
+    ours, plain = (harness.load_prompts("ioi", model, n=2) for model in (widened[0], tiny()))
+    assert (ours.token_id == plain.token_id).all()

@@ -1,6 +1,7 @@
 """A saved run done again: the same values, or those that moved by name; and what decides a number is written down."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from harness.config import RequestError, RunSpec, parse
 from harness.models import random as random_models
 from harness.reproduce import reproduce
 from harness.results import manifest
+from harness.results.store import StageFolder
 
 REFERENCES = sorted(path.parent.name for path in (Path(__file__).parents[1] / "results/reference").glob("*/spec.yaml"))
 PLANTED = {
@@ -124,6 +126,82 @@ def test_the_command_ends_with_code_0_or_1(command, saved, tmp_path):
     assert code == 1
     assert "moved: loss L" in err
     assert Path(out.splitlines()[-1]).is_dir()
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Interrupts a run when its first unit is done, once."""
+    real, calls = StageFolder.write, []
+
+    def write(*given, **more):
+        done = real(*given, **more)
+        calls.append(given)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return done
+
+    monkeypatch.setattr(StageFolder, "write", write)
+    return calls
+
+
+def test_reproduce_that_was_interrupted_names_its_directory_and_goes_on(command, saved, tmp_path, interrupted):
+    folder = reference(saved, tmp_path / "reference")
+    code, out, err = command("reproduce", f"run={folder}")
+    assert (code, out) == (130, "")
+    settings = shlex.split(err.splitlines()[-1].removeprefix("interrupted; continue with "))
+    assert settings[0] == f"run={folder}"
+    begun = Path(settings[1].removeprefix("resume="))
+    assert manifest.read_manifest(begun)["status"] == "failed"
+    done = len(interrupted)
+    code, out, err = command("reproduce", *settings)
+    assert (code, err.splitlines()[-1]) == (0, "96 of 96 values hold within 0.001")
+    assert Path(out.strip()) == begun
+    assert json.loads((begun / "reproduction.json").read_text())["of"] == str(folder)
+    units = len(interrupted)
+    assert command("reproduce", f"run={folder}")[0] == 0
+    assert len(interrupted) - units == units - done + 1  # of the run that went on, the first unit was there
+
+
+def test_reproduce_that_was_interrupted_while_comparing_only_compares(command, saved, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    folder = reference(saved, tmp_path / "reference")
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.reproduce._of_tables", stop)
+        code, _, err = command("reproduce", f"run={folder}")
+    assert code == 130
+    settings = shlex.split(err.splitlines()[-1].removeprefix("interrupted; continue with "))
+    monkeypatch.setattr(study, "prepare", stop)  # nothing is computed again
+    assert command("reproduce", *settings)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("resume={run}", "resume={run}: this is the saved run itself; name the directory of the new one"),
+        ("resume={other}", "resume={other}: this run was started with another seed"),
+        ("resume={run}/none", "resume={run}/none: there is no such directory"),
+        (
+            "seed=1",
+            "seed=1: a run is reproduced with its saved settings, so leave this out; for another run: study seed",
+        ),
+        (
+            "prompts.n=3",
+            "prompts.n=3: a run is reproduced with its saved settings, so leave this out; for another run: ",
+        ),
+        ("+model.dtype=x", "model.dtype=x: a run is reproduced with its saved settings"),
+        ("sede=1", "sede=1: there is no such key; known: run, store, resume"),
+    ],
+)
+def test_reproduce_refuses_other_settings_in_one_line(command, saved, tmp_path, given, says):
+    other = changed(saved, tmp_path / "other", lambda spec: spec.update(seed=1))
+    names = {"{run}": str(saved), "{other}": str(other)}
+    for name, path in names.items():
+        given, says = given.replace(name, path), says.replace(name, path)
+    code, out, err = command("reproduce", f"run={saved}", given)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert err.startswith(says)
 
 
 @pytest.mark.parametrize(

@@ -250,21 +250,6 @@ KEYS = [
     (("study", "+model=random"), "model=random: this is chosen without +: model=random"),
     (("study", "--nope"), "--nope=: unrecognized arguments: --nope; a key is written without dashes: heads=[L5H1]"),
     (("study", "--cfg", "nope"), "--cfg=: argument --cfg/-c: invalid choice: 'nope' (choose from"),
-    (
-        ("study", "prompts=The capital of France is"),
-        "prompts=The capital of France is: this is the name of a prompt set; give a text as prompts=inline "
-        "\"prompts.text=['The capital of France is']\"",
-    ),
-    (
-        ("study", 'prompts=John\'s dog, and "the" cat'),
-        'prompts=John\'s dog, and "the" cat: this is the name of a prompt set; give a text as prompts=inline '
-        "\"prompts.text=['…']\"",
-    ),
-    (
-        ("study", "prompts=日本の首都は"),
-        "prompts=日本の首都は: this is the name of a prompt set; give a text as prompts=inline "
-        "\"prompts.text=['日本の首都は']\"",
-    ),
     (("study", "prompts=prose", "prompts.length=7"), "prompts.length=7: input should be greater than or equal to 8"),
     (("study", "prompts=prose", "prompts.language=fr"), "prompts.language=fr: known: en, ja"),
     (
@@ -405,7 +390,10 @@ PROMPTS = [
         "prompts.path={here}/masks.csv: line 3, 'the store': write [MASK] once, where the answer should stand",
     ),
     (of("lie.parquet"), "prompts.path={here}/lie.parquet: this is not a whole parquet file ("),
-    (of("rows.xlsx"), "prompts.path={here}/rows.xlsx: prompts are read from .txt, .jsonl, .csv, .parquet and folders"),
+    (
+        of("rows.xlsx"),
+        "prompts.path={here}/rows.xlsx: prompts are read from .txt, .jsonl, .csv, .tsv, .parquet and fol",
+    ),
     (of("one.txt", "prompts.n=2"), "prompts.n=2: {here}/one.txt has 1 rows"),
     (of("one.txt", "ablation=patch"), "ablation=patch: prompt 0 of file has no counterfactual; give each prompt one"),
     (of("one.txt", "prompts.generate=300"), "prompts.generate=300: this makes 305 tokens, random takes 256"),

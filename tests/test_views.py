@@ -4,20 +4,29 @@ import ast
 import base64
 import hashlib
 import html
+import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 import warnings
 import zlib
 from dataclasses import replace
+from importlib.metadata import distribution
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 from fakes import fake_run, fake_t5, with_claims
+from fontTools.ttLib import TTFont
+from matplotlib import font_manager
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
+from experiments import _launch
 from harness import views
 from harness.config import RequestError
 from harness.findings.reading import pattern_of
@@ -234,6 +243,78 @@ def test_figures_do_not_read_mathematics_into_tokens(tmp_path):
 def test_a_letter_that_no_font_has_is_named():
     with pytest.warns(glyphs.MissingGlyphs, match="no installed font draws '\U00012000'"):
         glyphs._warn_about({"\U00012000"})
+
+
+JAPANESE = "東京タワーの犬 (tower)"
+
+
+@pytest.fixture
+def bare_system(monkeypatch):
+    """A system whose only font is DejaVu Sans: what matplotlib has listed, and what it would find."""
+    manager = font_manager.fontManager
+    caches = (glyphs._known, glyphs._new, glyphs._packaged, glyphs._letters, manager._findfont_cached)
+    for cached in caches:
+        cached.cache_clear()
+    monkeypatch.setattr(manager, "ttflist", [each for each in manager.ttflist if each.name == "DejaVu Sans"])
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda *_, **__: [])
+    yield manager
+    for cached in caches:
+        cached.cache_clear()
+
+
+def packaged_font():
+    """The font that matplotlib-fontja carries, found without the harness and without an import, which has effects."""
+    return Path(str(distribution("matplotlib-fontja").locate_file("matplotlib_fontja/fonts/ipaexg.ttf")))
+
+
+def draw_text(text):
+    """The text in the fonts that are chosen for it, as pixels; matplotlib warns of letters that they lack."""
+    figure = Figure(figsize=(4, 1))
+    figure.text(0, 0.5, text, family=glyphs.families(text))
+    pixels = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(pixels)
+    return pixels.getvalue()
+
+
+def test_glyphs_draw_japanese_on_a_system_without_a_font_for_it(bare_system):
+    before = list(mpl.rcParams["font.family"])
+    assert glyphs.families(JAPANESE) == ["DejaVu Sans", "IPAexGothic"]
+    own = TTFont(packaged_font()).getBestCmap()
+    assert {ord(letter) for letter in JAPANESE} <= own.keys()
+    assert Path(bare_system.findfont("IPAexGothic")).samefile(packaged_font())
+    assert len({draw_text(text) for text in ("犬", "東", "猫")}) == 3  # boxes would all look alike
+    assert mpl.rcParams["font.family"] == before
+    assert "matplotlib_fontja" not in sys.modules
+
+
+def test_glyphs_find_a_font_that_is_newer_than_matplotlibs_list(bare_system, monkeypatch, tmp_path):
+    installed = shutil.copy(packaged_font(), tmp_path / "new.ttf")
+    gone = replace(bare_system.ttflist[0], name="Noto Sans CJK JP", fname=str(tmp_path / "gone.ttc"))
+    bare_system.ttflist.append(gone)
+    (tmp_path / "damaged.ttf").write_bytes(b"no font")
+    found = [str(tmp_path / "damaged.ttf"), str(installed)]
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda *_, **__: found)
+    monkeypatch.setattr(glyphs, "find_spec", lambda _: None)
+    assert glyphs.families(JAPANESE) == ["DejaVu Sans", "IPAexGothic"]
+    assert Path(bare_system.findfont("IPAexGothic")).samefile(installed)
+
+
+def test_glyphs_without_any_font_give_one_line_that_names_the_package(bare_system, monkeypatch, tmp_path):
+    monkeypatch.setattr(glyphs, "find_spec", lambda _: None)
+    run = fake_run(tmp_path, tokens=[["東", "京", "a", "b"]])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        figure = looking.compare(run, 0, figures.LOOKS["screen"])
+        figures.as_picture("", "", "", figure, figures.LOOKS["screen"])
+    assert {each.category for each in caught} == {glyphs.MissingGlyphs}
+    said = _launch._warning(caught[0].message, caught[0].category, "file.py", 1)
+    remedy = "for a font that has them: pip install matplotlib-fontja"
+    assert said == f"no installed font draws '京東': figures show boxes for them; {remedy}\n"
+
+
+def test_page_names_fonts_for_japanese_that_systems_have(page):
+    for family in ("Hiragino Sans", "Yu Gothic", "Meiryo", "Noto Sans CJK JP", "IPAexGothic", "Hiragino Mincho ProN"):
+        assert family in page
 
 
 def test_notebook_views_stand_in_a_sandbox(run):

@@ -22,7 +22,7 @@ from harness.benchmark.peak import watched
 from harness.benchmark.sides import Effects, Work, by_name
 from harness.config import BenchmarkSpec, RequestError
 from harness.models import load_model
-from harness.prompts import load_prompts
+from harness.prompts import check_prompts, load_prompts
 from harness.results import manifest
 
 
@@ -53,6 +53,7 @@ class Side:
 
 def benchmark(spec: BenchmarkSpec, say: Callable[[str], None]) -> dict[str, Any]:
     """Every side of every round, as plain values; `say` is told a line for each side when all rounds are done."""
+    check_prompts(spec.prompts)
     model = load_model(spec.model)
     if model.kind != "decoder":
         raise RequestError("model", model.name, "the loops are those of a decoder; benchmark one of those")

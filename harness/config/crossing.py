@@ -79,8 +79,9 @@ def _named(name: str, key: str) -> dict[str, Any]:
 
 
 def _first_mistake(error: ValidationError, kind: Any, prefix: str, values: Any) -> RequestError:
-    # A value that others are taken from (seed) is itself what is wrong, so the shortest path goes first.
-    first: Any = min(error.errors(), key=lambda each: len(each["loc"]))
+    # A value that others are taken from (seed) is itself what is wrong, so the shortest path goes first; but a list is
+    # also called too short for lack of its wrong items.
+    first: Any = min(error.errors(), key=lambda each: (each["type"] == "too_short", len(each["loc"])))
     path, siblings, inside = _walk(kind, [str(part) for part in first["loc"]])
     if path[-1:] == ["0"] and not isinstance(_at(values, path[:-1]), list | tuple):
         path = path[:-1]  # one word was made a list of one

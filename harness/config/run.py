@@ -329,13 +329,16 @@ class ListSpec:
 
 @spec
 class ReproduceSpec:
-    """Which saved run to do again, and where."""
+    """Which saved run to do again, and where: in a new directory of the store, or in the one to `resume`, which an
+    earlier try at the same run began."""
 
     run: PathText
     store: PathText = "results"
+    resume: PathText | None = None
 
     def __post_init__(self) -> None:
-        check_place("run", self.run)
+        for key in ("run", "store", "resume"):
+            check_place(key, getattr(self, key) or "")
 
 
 #: What decides where, how fast and how a run is shown, but none of its numbers.

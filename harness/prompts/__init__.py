@@ -5,7 +5,7 @@ model itself says, `padded` sets prompts side by side. All is numpy; but for `wr
 used, so prompts can be looked at before anything runs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -17,7 +17,7 @@ from harness.prompts.padded import Source as Source
 from harness.prompts.padded import batches as batches
 from harness.prompts.padded import masked as masked
 from harness.prompts.padded import pad as pad
-from harness.prompts.prompt import NOUN
+from harness.prompts.prompt import NOUN, check_embedded
 from harness.prompts.prompt import Prompt as Prompt
 from harness.prompts.prompt import from_text as from_text
 from harness.prompts.prompt import with_answer as with_answer
@@ -43,11 +43,37 @@ def load_prompts(prompts: str | Any, model: Model, **overrides: object) -> Promp
         raise RequestError("prompts", spec.name, remedy)
     with model.alone():  # a tokenizer too is one thread's at a time
         made = _maker(spec)(spec, model)
+        for prompt in made:
+            check_embedded(_all_tokens(prompt, model), prompt.text, model, "prompts")
         if n := getattr(spec, "generate", 0):
             made = written.generated(model, made, n)
         if model.kind == "classifier":
             made = written.labelled(model, made)
         return pad(spec.name, made, model)
+
+
+def check_prompts(spec: Any) -> None:
+    """Read the files that a spec names and check what needs no model, before anyone waits for one (nor for torch).
+
+    Raises `RequestError` for a file that is missing or damaged, for columns, rows and parts that are not there or
+    empty, and for lists of different lengths.
+    """
+    from harness.prompts import file, inline, parts
+
+    checks = {config.FilePrompts: file.check, config.InlinePrompts: inline.check, config.PartsPrompts: parts.check}
+    if check := checks.get(type(spec)):
+        check(spec)
+
+
+def _all_tokens(prompt: Prompt, model: Model) -> Iterator[int]:
+    """Every token with which the model will be run for a prompt, or that it will be asked for."""
+    yield from prompt.encoded.token_id
+    yield from prompt.source.token_id if prompt.source else ()
+    yield from prompt.counterfactual or ()
+    if model.kind == "masked_lm":
+        yield model.tokens.mask_id
+    if model.kind != "classifier":  # whose answers are labels
+        yield from (*prompt.correct.values(), *filter(None, (prompt.answer, prompt.distractor)))
 
 
 def _maker(spec: PromptSpec) -> Callable[[Any, Model], list[Prompt]]:

@@ -5,7 +5,8 @@ the seed. A row is a cluster of its own unless a column says which rows belong t
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from harness.models import Model
 from harness.prompts import readers
 from harness.prompts.prompt import Prompt, from_text, related, with_answer
 from harness.prompts.readers import Row, Table
-from harness.prompts.tagged import parsed, tagged
+from harness.prompts.relations import written
+from harness.prompts.tagged import check_tags, parsed, tagged
 
 #: The keys that name a column, the text's first.
 COLUMNS = ("column", "pair", "target", "answer", "distractor", "cluster", "counterfactual", "relations", "words")
@@ -25,6 +27,11 @@ COLUMNS = ("column", "pair", "target", "answer", "distractor", "cluster", "count
 
 def make(spec: FilePrompts, model: Model) -> list[Prompt]:
     """One prompt per row: all of them, or `spec.n` drawn without replacement, in the order of the file."""
+    return [_prompt(spec, model, row) for row in check(spec)]
+
+
+def check(spec: FilePrompts) -> list[Row]:
+    """The rows that make prompts, found right as far as that can be told without a model: file, columns, values."""
     named = [(key, getattr(spec, key)) for key in COLUMNS if getattr(spec, key) is not None]
     named += [("tags", name) for name in spec.tags]
     if spec.distractor is not None and spec.answer is None:
@@ -32,7 +39,21 @@ def make(spec: FilePrompts, model: Model) -> list[Prompt]:
     table = readers.read(Path(spec.path), {name for _, name in named})
     for key, name in named:
         _check_column(spec, table, key, name)
-    return [_prompt(spec, model, row) for row in _drawn(spec, table.rows)]
+    rows = _drawn(spec, table.rows)
+    for row in rows:
+        with _placed(spec, row):
+            check_tags({} if spec.words is None else parsed(row.values[spec.words], "prompts.path"), "prompts.path")
+            written("" if spec.relations is None else row.values[spec.relations])
+    return rows
+
+
+@contextmanager
+def _placed(spec: FilePrompts, row: Row) -> Iterator[None]:
+    """What is wrong with a row is said with its place in the file."""
+    try:
+        yield
+    except RequestError as error:
+        readers.refuse(spec.path, f"{row.place}, {error.value}: {error.remedy}")
 
 
 def _drawn(spec: FilePrompts, rows: Sequence[Row]) -> list[Row]:
@@ -82,7 +103,7 @@ def _lacking(spec: FilePrompts, rows: Sequence[Row], lacking: Sequence[Row], nam
 def _prompt(spec: FilePrompts, model: Model, row: Row) -> Prompt:
     """The prompt of a row; what is wrong with its tokens is said with its place."""
     key = "prompts.path"
-    try:
+    with _placed(spec, row):
         cluster = row.place if spec.cluster is None else str(row.values[spec.cluster])
         columns = (spec.pair, spec.target, spec.answer, spec.distractor)
         pair, target, answer, distractor = (None if name is None else row.values[name] for name in columns)
@@ -93,8 +114,6 @@ def _prompt(spec: FilePrompts, model: Model, row: Row) -> Prompt:
             prompt = tagged(prompt, parsed(row.values[spec.words], key), key)
         if spec.relations is not None:
             prompt = related(prompt, row.values[spec.relations])
-    except RequestError as error:
-        readers.refuse(spec.path, f"{row.place}, {error.value}: {error.remedy}")
     prompt = replace(prompt, tags={name: str(row.values[name]) for name in spec.tags})
     if spec.counterfactual is None:
         return prompt

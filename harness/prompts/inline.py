@@ -3,12 +3,21 @@
 from harness.config import InlinePrompts, RequestError
 from harness.models import Model
 from harness.prompts.prompt import Prompt, from_text, related, with_answer
-from harness.prompts.tagged import check_found, tagged
+from harness.prompts.relations import written
+from harness.prompts.tagged import check_found, check_tags, tagged
 
 
 def make(spec: InlinePrompts, model: Model) -> list[Prompt]:
     """One prompt per text; an answer and a distractor are single tokens, written with their leading space, or labels
     of a classifier; a target is what an encoder-decoder should write."""
+    check(spec)
+    made = [tagged(_prompt(spec, model, number), spec.words) for number in range(len(spec.text))]
+    check_found(made, spec.words, "prompts.words")
+    return made
+
+
+def check(spec: InlinePrompts) -> None:
+    """What is wrong with the texts whatever the model: how many there are of each, and their tags."""
     if not spec.text:
         raise RequestError("prompts.text", "[]", "give at least one text")
     for key in ("pair", "target", "answer", "distractor", "cluster", "relations"):
@@ -19,9 +28,9 @@ def make(spec: InlinePrompts, model: Model) -> list[Prompt]:
         raise RequestError(
             "prompts.distractor", list(spec.distractor), "a distractor needs an answer: prompts.answer=[…]"
         )
-    made = [tagged(_prompt(spec, model, number), spec.words) for number in range(len(spec.text))]
-    check_found(made, spec.words, "prompts.words")
-    return made
+    check_tags(spec.words, "prompts.words")
+    for relations in spec.relations or ():
+        written(relations)
 
 
 def _prompt(spec: InlinePrompts, model: Model, number: int) -> Prompt:

@@ -27,7 +27,15 @@ def make(spec: PartsPrompts, model: Model) -> list[Prompt]:
     """One prompt for each context."""
     if model.kind != "decoder":
         raise RequestError("prompts", "parts", f"{model.name} is {NOUN[model.kind]}: an answer needs a decoder")
-    return [_prompt(spec, model, number, context) for number, context in enumerate(_contexts(spec))]
+    return [_prompt(spec, model, number, context) for number, context in enumerate(check(spec))]
+
+
+def check(spec: PartsPrompts) -> tuple[Context, ...]:
+    """The contexts, found right as far as that can be told without a model: their file, the names of their parts."""
+    contexts = _contexts(spec)
+    for number, context in enumerate(contexts):
+        _check_context(f"prompts.contexts.{number}", context)
+    return contexts
 
 
 def _contexts(spec: PartsPrompts) -> tuple[Context, ...]:
@@ -67,8 +75,8 @@ def _read(path: Path) -> Any:
         raise RequestError("prompts.path", path, f"this file cannot be read ({error})") from None
 
 
-def _prompt(spec: PartsPrompts, model: Model, number: int, context: Context) -> Prompt:
-    names, key = [part.name for part in context.parts], f"prompts.contexts.{number}"
+def _check_context(key: str, context: Context) -> None:
+    names = [part.name for part in context.parts]
     for name in names:
         if names.count(name) > 1 or name in _TAKEN:
             why = f"a part needs a name of its own, and not {', '.join(_TAKEN)}"
@@ -77,6 +85,10 @@ def _prompt(spec: PartsPrompts, model: Model, number: int, context: Context) -> 
         raise RequestError(f"{key}.question", repr(context.question), "ask something after the parts")
     if context.answer is not None and not context.answer.strip():
         raise RequestError(f"{key}.answer", repr(context.answer), "write an answer, or leave it out")
+
+
+def _prompt(spec: PartsPrompts, model: Model, number: int, context: Context) -> Prompt:
+    names, key = [part.name for part in context.parts], f"prompts.contexts.{number}"
     pieces = [f"{part.text}{spec.between}" for part in context.parts] + [context.question]
     names = [*names, QUESTION]
     if context.answer is not None:

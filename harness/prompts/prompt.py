@@ -1,6 +1,6 @@
 """One prompt before padding: its tokens, what of them is scored, and what the answer is."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from harness import config
@@ -165,11 +165,26 @@ def _check_pair(model: Model, pair: str) -> None:
         raise RequestError("prompts.pair", repr(pair), "a second text must not be empty: write one, or leave out pair")
 
 
+def check_embedded(token_id: Iterable[int], text: str, model: Model, key: str) -> None:
+    """Refuse tokens for which the model has no embedding: they were added to its tokenizer alone, or it never had
+    words (the planted model). Not at load: Gemma 3's tokenizer has one token more than its text-only models."""
+    n, tokenizer = model.shape.d_vocab, model.tokenizer
+    lacking = {token for token in token_id if token >= n}
+    if not lacking:
+        return
+    remedy = f"{model.name} has no tokens for these words; prompts=induction draws from those that it has"
+    if added := sorted(lacking & {*tokenizer.get_added_vocab().values()} - {tokenizer.unk_token_id}):
+        token = tokenizer.convert_ids_to_tokens(added[0])
+        remedy = (
+            f"the tokenizer has a token {token!r} (number {added[0]}) and the model embeddings for 0-{n - 1}: say "
+            "model.resize_token_embeddings(len(tokenizer)) in transformers, train it, and save both again"
+        )
+    raise RequestError(key, config.quoted(text), remedy)
+
+
 def _check_length(encoded: Encoded, text: str, model: Model, key: str) -> None:
     n, limit = len(encoded.token_id), model.shape.n_ctx
-    if max(encoded.token_id, default=0) >= model.shape.d_vocab:
-        remedy = f"{model.name} has no tokens for these words; prompts=induction draws from those that it has"
-        raise RequestError(key, config.quoted(text), remedy)
+    check_embedded(encoded.token_id, text, model, key)
     if not text.strip() or all(encoded.special):
         raise RequestError(key, config.quoted(text), "a prompt must have at least one token of text")
     if n > limit:

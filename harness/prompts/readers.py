@@ -1,4 +1,4 @@
-"""Files of prompts as rows: .txt, .jsonl, .csv, .parquet, and folders that `datasets` saved to disk.
+"""Files of prompts as rows: .txt, .jsonl, .csv, .tsv, .parquet, and folders that `datasets` saved to disk.
 
 A .txt file has one prompt per line. What is wrong is said with the line that an editor shows, counted from 1 (parquet
 files and folders: with the row). Nothing that comes with a file is ever run.
@@ -8,7 +8,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -115,8 +115,22 @@ def kind(value: Any) -> str:
     return "null" if value is None else names.get(type(value), type(value).__name__)
 
 
+#: What may separate the cells of a record, the likelier first, and what it is called.
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+
+
 def _csv(path: Path, wanted: Collection[str]) -> Table:
-    records = list(_records(path))
+    return _separated(path, wanted, (",", ";", "\t"))
+
+
+def _tsv(path: Path, wanted: Collection[str]) -> Table:
+    return _separated(path, wanted, ("\t", ",", ";"))
+
+
+def _separated(path: Path, wanted: Collection[str], separators: Sequence[str]) -> Table:
+    text = _text(path).rstrip("\r\n")
+    separator = _separator(text, wanted, separators)
+    records = list(_records(path, text, separator))
     if not records:
         return Table((), ())
     _, header = records[0]
@@ -125,15 +139,30 @@ def _csv(path: Path, wanted: Collection[str]) -> Table:
         refuse(path, f"line 1 names the column {twice[0]!r} twice")
     for place, cells in records[1:]:
         if len(cells) != len(header):
-            refuse(path, f"{place} has {len(cells)} cells, the first line {len(header)}: quote texts that hold commas")
+            remedy = f"quote texts that hold {_SEPARATORS[separator]}"
+            refuse(path, f"{place} has {len(cells)} cells, the first line {len(header)}: {remedy}")
     return Table(
         tuple(header), tuple(Row(place, dict(zip(header, cells, strict=True))) for place, cells in records[1:])
     )
 
 
-def _records(path: Path) -> Iterator[tuple[str, list[str]]]:
+def _separator(text: str, wanted: Collection[str], separators: Sequence[str]) -> str:
+    """What separates the columns: that by which the first line has most of the wanted ones, then most of any. Only the
+    first line is looked at: texts may hold any of them."""
+
+    def columns(separator: str) -> tuple[int, int]:
+        try:
+            header = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
+        except (StopIteration, csv.Error):
+            return 0, 0
+        return len({*wanted} & {*header}), len(header)
+
+    return max(separators, key=columns)
+
+
+def _records(path: Path, text: str, separator: str) -> Iterator[tuple[str, list[str]]]:
     """The records of a CSV file, each with the line that it begins on; quoted texts may hold line ends."""
-    reader = csv.reader(io.StringIO(_text(path).rstrip("\r\n"), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
     while True:
         place = f"line {reader.line_num + 1}"
         try:
@@ -200,5 +229,6 @@ _READERS: dict[str, Callable[[Path, Collection[str]], Table]] = {
     ".txt": _txt,
     ".jsonl": _jsonl,
     ".csv": _csv,
+    ".tsv": _tsv,
     ".parquet": _parquet,
 }

@@ -22,6 +22,14 @@ def relations(text: str, words: Words, special: Sequence[bool]) -> tuple[Relatio
     """The relations that a text names between a prompt's words, ``name(head, dependent)`` with ``;`` between them;
     ``the#2`` is the second "the". Raises `RequestError` for what is written otherwise, and words that are not there.
     """
+    return tuple(
+        Relation(name, *(_word(each, words, special) for each in (head, dependent)))
+        for name, head, dependent in written(text)
+    )
+
+
+def written(text: str) -> list[tuple[str, str, str]]:
+    """Each relation that a text names, as it is written: name, head, dependent."""
     found = []
     for part in filter(str.strip, text.split(";")):
         match = _WRITTEN.fullmatch(part)
@@ -29,8 +37,8 @@ def relations(text: str, words: Words, special: Sequence[bool]) -> tuple[Relatio
             remedy = "a relation is written name(head, dependent), such as nsubj(barked, dog), with ; between two"
             raise RequestError("prompts.relations", part.strip(), remedy)
         name, head, dependent = match.groups()
-        found.append(Relation(name, *(_word(each, words, special) for each in (head, dependent))))
-    return tuple(found)
+        found.append((name, head, dependent))
+    return found
 
 
 def _word(written: str, words: Words, special: Sequence[bool]) -> int:

@@ -36,6 +36,12 @@ def tagged(prompt: Prompt, tags: Tags, key: str = "prompts.words") -> Prompt:
     return replace(prompt, part=tuple(labels))
 
 
+def check_tags(tags: Tags, key: str) -> None:
+    """What `tagged` refuses of the tags themselves, without a prompt."""
+    for tag, listed in tags.items():
+        _known(tag, listed, key)
+
+
 def check_found(made: Sequence[Prompt], tags: Tags, key: str) -> None:
     """Refuse a tag whose words stand in no prompt; of one that is built in there need be none."""
     there = {part for prompt in made for part in prompt.part}

@@ -4,6 +4,7 @@
 directory, `record` writes what is known of the run as it goes on; ``status`` becomes ``complete`` last.
 """
 
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -27,15 +28,24 @@ from harness.results import manifest, open_run, store, tables
 from harness.results.objects import Folder, folder_at
 from harness.results.store import StageFolder
 from harness.study.folder import check_resume, check_same, differences, new_folder, plain
+from harness.study.folder import is_complete as is_complete
 from harness.study.folder import saved_spec as saved_spec
 from harness.study.forecast import forecast
 from harness.study.record import checks_of, write_manifest
-from harness.study.request import Other, Work, check_names
+from harness.study.request import Other, Work
 from harness.study.request import prepare as prepare
 from harness.sweep import with_found
 from harness.views.draw import draw
 
 Say = Callable[[str], None]
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run was interrupted after its directory was begun; `settings` continue it on a command line."""
+
+    def __init__(self, folder: Folder, before: str = ""):
+        self.settings = f"{before}resume={shlex.quote(str(folder))}"
+        super().__init__(self.settings)
 
 
 def run(runner: str, spec: RunSpec, place: Place, progress: Progress, say: Say = lambda _: None) -> Folder | None:
@@ -44,7 +54,6 @@ def run(runner: str, spec: RunSpec, place: Place, progress: Progress, say: Say =
     `say` is told what the run will cost before it begins. Raises `RequestError` before anything is written.
     """
     started = time.time()
-    check_names(runner, spec)
     if place.resume:
         check_resume(runner, spec, folder_at(place.resume))
     work = prepare(runner, spec)
@@ -75,6 +84,8 @@ def _carry_out(work: Work, folder: Folder, progress: Progress, say: Say) -> None
         _write_results(work, folder, _computed(work, folder, progress, say))
     except BaseException as error:
         write_manifest(work, folder, "failed", f"{type(error).__name__}: {error}".splitlines()[0])
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted(folder) from None
         raise
     for stage in work.stages:
         StageFolder(folder / "stages" / stage.name).drop_units()

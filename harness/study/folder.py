@@ -59,20 +59,27 @@ def new_folder(work: Work, place: Place) -> Folder:
 
 def check_resume(runner: str, spec: RunSpec, folder: Folder) -> None:
     """Refuse to go on with a run that is complete, of another runner, or was asked otherwise."""
+    if is_complete(runner, spec, folder):
+        raise RequestError("resume", folder, "this run is complete; draw it again with experiments.render run=DIR")
+
+
+def is_complete(runner: str, spec: RunSpec, folder: Folder) -> bool:
+    """Whether the run in a directory has come to its end. Raises `RequestError` where it is not a run of this spec."""
     if not folder.is_dir():
         raise RequestError("resume", folder, "there is no such directory")
     differing = differences(_decisive(plain(saved_spec(folder))), _decisive(plain(spec)))
     if differing:
         raise RequestError("resume", folder, f"this run was started with another {', '.join(differing)}")
     if not manifest.begun(folder):
-        return
+        return False
     record = manifest.read_manifest(folder)
-    if record["status"] == "complete":
-        raise RequestError("resume", folder, "this run is complete; draw it again with experiments.render run=DIR")
     if record["runner"] != runner:
         raise RequestError("resume", folder, f"this is a run of {record['runner']}, not of {runner}")
+    if record["status"] == "complete":
+        return True
     if record["hash"] != config.spec_hash(runner, spec):
         raise RequestError("resume", folder, "its spec.yaml is not what the run was started with; start a new one")
+    return False
 
 
 def _decisive(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from harness.execute import Chain, Stage
 from harness.faithfulness.stage import AttributionStage
 from harness.metrics import choose
 from harness.models import Model, load_model
-from harness.prompts import Prompts, load_prompts
+from harness.prompts import Prompts, check_prompts, load_prompts
 from harness.roles.sets import RoleSetsStage
 from harness.roles.stage import RolesStage
 from harness.sweep import SweepStage, Swept
@@ -88,23 +88,53 @@ def parts_of(runner: str, spec: RunSpec) -> tuple[str, ...]:
 
 
 def check_names(runner: str, spec: RunSpec) -> None:
-    """What can be found wrong without a model: names of metrics, and the question."""
-    parts_of(runner, spec)
+    """What can be found wrong without a model: names of metrics, the question, files of prompts, the statistics, and
+    which settings two models can be compared by."""
+    parts = parts_of(runner, spec)
     metrics.check_names(spec.metrics)
+    check_prompts(spec.prompts)
+    if runner == "compare_models":
+        _check_comparable(spec)
+    elif spec.other is not None:
+        remedy = f"{runner} reads one model; two are for experiments.compare_models"
+        raise RequestError("other", spec.other.name, remedy)
+    if {"sweep", "attribution", "roles"} & set(parts):
+        _check_statistics(spec)
+
+
+def _check_comparable(spec: RunSpec) -> None:
+    """Refuse settings by which two models cannot be compared."""
+    if spec.other is None:
+        remedy = "say which model to compare with, other.name=NAME, or what it has else, such as other.dtype=bfloat16"
+        raise RequestError("other", "null", remedy)
+    if spec.sweep.kind != ("single",):
+        raise RequestError("sweep.kind", ",".join(spec.sweep.kind), "two models are compared head by head: say single")
+    if spec.sweep.method != "exact":
+        raise RequestError("sweep.method", spec.sweep.method, "two models are compared by exact effects: say exact")
+    if spec.ablation.positions == "each":
+        raise RequestError("ablation.positions", "each", "two models are compared over all positions: say all or last")
+
+
+def _check_statistics(spec: RunSpec) -> None:
+    """What the statistics at the run's end would refuse, by those of nothing."""
+    stats.summarize(
+        np.zeros((1, 1, 1)),
+        confidence=spec.stats.confidence,
+        level=spec.stats.level,
+        resamples=spec.stats.resamples,
+        min_effect=spec.stats.min_effect,
+    )
 
 
 def prepare(runner: str, spec: RunSpec) -> Work:
     """Load what the request names and check the one against the other."""
+    check_names(runner, spec)
     model = load_model(spec.model)
     prompts = load_prompts(spec.prompts, model)
     work = Work(runner, spec, model, prompts, _stages(runner, spec, model, prompts))
-    if runner == "compare_models":
-        _add_other(work)
-    elif spec.other is not None:
-        raise RequestError(
-            "other", spec.other.name, f"{runner} reads one model; two are for experiments.compare_models"
-        )
-    _check_end(parts_of(runner, spec), work)
+    if spec.other is not None:
+        _add_other(work, spec.other)
+    _check_end(work)
     return work
 
 
@@ -127,19 +157,9 @@ def _stages(runner: str, spec: RunSpec, model: Model, prompts: Prompts) -> list[
     return stages
 
 
-def _add_other(work: Work) -> None:
+def _add_other(work: Work, named: Any) -> None:
     """The other model, and what is done with it: the same. Raises `RequestError` where the two cannot be compared."""
-    spec = work.spec
-    if spec.other is None:
-        remedy = "say which model to compare with, other.name=NAME, or what it has else, such as other.dtype=bfloat16"
-        raise RequestError("other", "null", remedy)
-    if spec.sweep.kind != ("single",):
-        raise RequestError("sweep.kind", ",".join(spec.sweep.kind), "two models are compared head by head: say single")
-    if spec.sweep.method != "exact":
-        raise RequestError("sweep.method", spec.sweep.method, "two models are compared by exact effects: say exact")
-    if spec.ablation.positions == "each":
-        raise RequestError("ablation.positions", "each", "two models are compared over all positions: say all or last")
-    other = load_model(spec.other)
+    spec, other = work.spec, load_model(named)
     prompts = load_prompts(spec.prompts, other)
     how = compare.pairing(work.model, other, work.prompts, prompts)
     compare.check_metrics(choose(spec.metrics, work.prompts), choose(spec.metrics, prompts))
@@ -167,18 +187,9 @@ def _role_sets(spec: RunSpec, model: Model, prompts: Prompts) -> RoleSetsStage:
     return RoleSetsStage(swept, spec.roles.sets, spec.roles.seed)
 
 
-def _check_end(parts: Sequence[str], work: Work) -> None:
-    """What the run's end would refuse, asked now: statistics and rollout of next to nothing, and what to show."""
+def _check_end(work: Work) -> None:
+    """What the run's end would refuse, asked now: a rollout of next to nothing, and what to show."""
     spec, shown = work.spec, work.spec.show
-    if {"sweep", "attribution", "roles"} & set(parts):
-        asked = spec.stats
-        stats.summarize(
-            np.zeros((1, 1, 1)),
-            confidence=asked.confidence,
-            level=asked.level,
-            resamples=asked.resamples,
-            min_effect=asked.min_effect,
-        )
     if work.has_rollout:
         attribution.rollout(np.ones((work.model.shape.n_layers, 1, 1, 1)), **asdict(spec.attribution.rollout))
     for number in shown.prompts:

@@ -1,7 +1,17 @@
-"""Fonts that can draw the text of a figure, and a warning that names the letters no font here has."""
+"""Fonts that can draw the text of a figure, and a warning that names the letters no font here has.
 
+The list of installed fonts that matplotlib keeps on disk can be older than what is installed now, so where it lacks
+a letter, the system's folders are read anew. Where no font of the system has Japanese letters, IPAexGothic is taken
+from the package matplotlib-fontja (the extra ``ja``), by its path: an import of that package changes the fonts of
+every figure in the process.
+"""
+
+import os
 import warnings
+from collections.abc import Iterable, Iterator
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 from matplotlib import font_manager
 
@@ -34,21 +44,61 @@ def families(text: str) -> list[str]:
 
 def _warn_about(missing: set[str]) -> None:
     shown = "".join(sorted(missing)[:20])
-    warnings.warn(f"no installed font draws {shown!r}: figures show boxes for them", MissingGlyphs, stacklevel=3)
+    remedy = "; for a font that has them: pip install matplotlib-fontja" if any(map(_is_japanese, missing)) else ""
+    said = f"no installed font draws {shown!r}: figures show boxes for them{remedy}"
+    warnings.warn(said, MissingGlyphs, stacklevel=3)
+
+
+def _is_japanese(letter: str) -> bool:
+    """Kana, kanji, and the full-width forms that stand beside them."""
+    return "\u3000" <= letter <= "\u30ff" or "\u4e00" <= letter <= "\u9fff" or "\uff00" <= letter <= "\uffef"
+
+
+def _candidates() -> Iterator[str]:
+    """Installed families, the likely ones first; not the "last resort" fonts, which draw a box for everything. Then
+    those that were installed since matplotlib made its list, and the font that comes in a package."""
+    yield from _sorted(_known())
+    yield from _sorted(_new())
+    yield from _packaged()
+
+
+def _sorted(names: Iterable[str]) -> list[str]:
+    usable = {name for name in names if not name.startswith(("Last Resort", "DejaVu Sans Display"))}
+    return sorted(usable, key=lambda name: (_PREFERRED.index(name) if name in _PREFERRED else 99, name))
 
 
 @cache
-def _candidates() -> tuple[str, ...]:
-    """Installed families, the likely ones first; not the "last resort" fonts, which draw a box for everything."""
-    installed = [name for name in _files() if not name.startswith(("Last Resort", "DejaVu Sans Display"))]
-    return tuple(sorted(installed, key=lambda name: (_PREFERRED.index(name) if name in _PREFERRED else 99, name)))
+def _known() -> tuple[str, ...]:
+    """The families in matplotlib's list whose file is still there."""
+    return tuple({entry.name for entry in font_manager.fontManager.ttflist if os.path.isfile(entry.fname)})
 
 
 @cache
-def _files() -> dict[str, str]:
-    return {entry.name: entry.fname for entry in font_manager.fontManager.ttflist}
+def _new() -> tuple[str, ...]:
+    """The families of the system that matplotlib's list does not have yet; it has them from now on."""
+    listed = {entry.fname for entry in font_manager.fontManager.ttflist}
+    return tuple(name for path in font_manager.findSystemFonts() if path not in listed for name in _added(path))
+
+
+@cache
+def _packaged() -> tuple[str, ...]:
+    """IPAexGothic, where the package that carries it is installed."""
+    package = find_spec("matplotlib_fontja")
+    path = Path(package.origin).parent / "fonts" / "ipaexg.ttf" if package and package.origin else None
+    return _added(str(path)) if path is not None and path.is_file() else ()
+
+
+def _added(path: str) -> tuple[str, ...]:
+    """The families of a font file, which matplotlib can use from now on; none of a file that it cannot read."""
+    before = len(font_manager.fontManager.ttflist)
+    try:
+        font_manager.fontManager.addfont(path)
+    except (OSError, RuntimeError):
+        return ()
+    return tuple({entry.name for entry in font_manager.fontManager.ttflist[before:]})
 
 
 @cache
 def _letters(family: str) -> frozenset[str]:
-    return frozenset(map(chr, font_manager.get_font(_files()[family]).get_charmap()))
+    paths = (entry.fname for entry in font_manager.fontManager.ttflist if entry.name == family)
+    return frozenset(map(chr, font_manager.get_font(next(filter(os.path.isfile, paths))).get_charmap()))

@@ -17,6 +17,8 @@ def checked_folder(folder: Path, key: str = "model.path", hub: str | None = None
     """The folder itself, if it holds a model that can be read without running anything; `hub` is where it is from."""
     if not folder.is_dir():
         raise RequestError(key, folder, "there is no such folder")
+    if (folder / "adapter_config.json").is_file():
+        raise RequestError(key, hub or folder, _merge(folder, hub))
     if not (folder / "config.json").is_file():
         raise RequestError(key, folder, "this folder has no config.json: give one that save_pretrained wrote")
     if not weight_files(folder):
@@ -24,6 +26,18 @@ def checked_folder(folder: Path, key: str = "model.path", hub: str | None = None
     for path in weight_files(folder):
         _check_safetensors(path, key)
     return folder
+
+
+def _merge(folder: Path, hub: str | None) -> str:
+    """How to make a model of a folder that holds what peft trained beside a base model, which alone is no model."""
+    new = f"{PurePosixPath(hub).name if hub else folder}-merged"
+    old, to = (json.dumps(name, ensure_ascii=False) for name in (hub or str(folder), new))
+    code = (
+        f"peft.AutoPeftModelForCausalLM.from_pretrained({old}).merge_and_unload().save_pretrained({to}), "
+        f"and transformers.AutoTokenizer.from_pretrained({old}).save_pretrained({to})"
+    )
+    what = "this is a LoRA adapter (adapter_config.json), not a model"
+    return f"{what}: merge it first, with {code}; then say model=path model.path={shlex.quote(new)}"
 
 
 def _no_weights(folder: Path, hub: str | None) -> str:

@@ -22,7 +22,7 @@ def from_hub(spec: HubModel) -> Path:
     files: dict[str, Any] = {"revision": spec.revision, "allow_patterns": patterns}
     try:
         folder = Path(snapshot_download(spec.id, local_files_only=True, **files))
-        if _complete(folder):
+        if _complete(folder) or (folder / "adapter_config.json").is_file():
             return _unharmed(folder, spec.id)
     except LocalEntryNotFoundError:
         pass

@@ -100,7 +100,7 @@ function drawMatrix(canvas, { weights, queries, keys, causal }, most, marked) {
 
 // As much as the longest label needs, but not more than a quarter of the picture.
 function labelRoom(pen, tokens, width) {
-  pen.font = '13px system-ui, sans-serif';
+  pen.font = '13px system-ui, "Hiragino Sans", "Yu Gothic", Meiryo, "Noto Sans CJK JP", IPAexGothic, sans-serif';
   const longest = tokens.reduce((most, { text }) => Math.max(most, pen.measureText(cut(text, 14)).width), 0);
   return Math.min(longest + 12, width * 0.25);
 }
@@ -110,7 +110,7 @@ function drawLabels(pen, queries, keys, { left, top, cell }) {
   const font = Math.max(9, Math.min(13, cell * 0.72));
   const label = ({ text }, room) => cut(text, Math.max(4, Math.floor((room - 8) / (font * 0.56))));
   pen.fillStyle = color('soft');
-  pen.font = font + 'px system-ui, sans-serif';
+  pen.font = font + 'px system-ui, "Hiragino Sans", "Yu Gothic", Meiryo, "Noto Sans CJK JP", IPAexGothic, sans-serif';
   pen.textBaseline = 'middle';
   pen.textAlign = 'right';
   queries.forEach((token, index) => {

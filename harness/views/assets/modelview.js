@@ -87,7 +87,7 @@ function modelCanvas(state, stack, matrices, how, tall, readout) {
 function labelAxes(pen, across, down, tall, room, size, high) {
   pen.clearRect(0, 0, 1e4, 1e4);
   pen.fillStyle = color('soft');
-  pen.font = '11px system-ui, sans-serif';
+  pen.font = '11px system-ui, "Hiragino Sans", "Yu Gothic", Meiryo, "Noto Sans CJK JP", IPAexGothic, sans-serif';
   pen.textAlign = 'center';
   across.forEach((value, column) => pen.fillText((tall ? 'H' : 'L') + value, room + (column + 0.5) * size, 12));
   pen.textAlign = 'right';

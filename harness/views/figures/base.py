@@ -2,6 +2,7 @@
 
 import base64
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,7 +105,9 @@ def style(text: str, look: Look) -> Iterator[None]:
         "axes.labelsize": look.letters,
     }
     fonts: dict[Any, Any] = {"font.family": families(text)} if text else {}
-    with mpl.rc_context(_STYLE | sizes | fonts):
+    with mpl.rc_context(_STYLE | sizes | fonts), warnings.catch_warnings():
+        # `families` has named the letters that no font draws, all of them in one line.
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from")
         yield
 
 
