@@ -315,7 +315,7 @@ FILES = {
     "gone.csv": b"text,topic\na store,x\na store,\n",
     "split.csv": b"text,answer\na store, Bartholomew\n",
     "labels.csv": b"text,label\na store,positive\na drink,postive\n",
-    "masks.csv": b"text,answer\nthe [MASK], Mary\nthe store, John\n",
+    "masks.csv": b"text,answer\nthe[MASK], Mary\nthe store, John\n",
     "lie.parquet": b"PAR1, or so it says",
     "rows.xlsx": b"x",
 }
