@@ -86,13 +86,12 @@ class Inputs:
 
     def first(self) -> "Inputs":
         """The first token of the first row."""
-        return Inputs(**{name: value[:1, :1] for name, value in self._tensors().items()})
+        return replace(self, past=None, **{name: value[:1, :1] for name, value in self._tensors().items()})
 
     def repeated(self, copies: int) -> "Inputs":
         """The rows that many times, one copy after the other."""
-        return Inputs(
-            **{name: value.repeat(copies, *[1] * (value.ndim - 1)) for name, value in self._tensors().items()}
-        )
+        rows = {name: value.repeat(copies, *[1] * (value.ndim - 1)) for name, value in self._tensors().items()}
+        return replace(self, past=None, **rows)
 
     def _tensors(self) -> "dict[str, Tensor]":
         return {name: value for name, value in vars(self).items() if value is not None and name != "past"}

@@ -22,14 +22,7 @@ PROBE = ("The old map showed three roads, but only one of them led to the sea.",
 
 
 class ModelMismatch(RequestError):
-    """The hooked model is not the plain one: other logits, hook points of another shape, or none. One line, as every
-    request that cannot be met."""
-
-    def __init__(self, name: str, reason: str):
-        super().__init__("model", name, reason)
-
-    def __reduce__(self) -> tuple[type["ModelMismatch"], tuple[str, str]]:
-        return type(self), (str(self.value), self.remedy)
+    """The hooked model is not the plain one: other logits, or hook points of another shape, or none."""
 
 
 @contextmanager
@@ -41,7 +34,9 @@ def running_probe(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         first = (str(error) or type(error).__name__).splitlines()[0]
-        raise ModelMismatch(name, f"TransformerLens's hooked model does not run this architecture ({first})") from error
+        raise ModelMismatch(
+            "model", name, f"TransformerLens's hooked model does not run this architecture ({first})"
+        ) from error
 
 
 def probe(tokens: Tokens, d_vocab: int, kind: Kind, device: "torch.device") -> Inputs:
@@ -88,11 +83,14 @@ def compare(model: Model, given: Inputs, expected: "torch.Tensor") -> float:
     if not math.isfinite(scale):
         half = model.spec.dtype != "float32"
         remedy = "set model.dtype=float32 (or bfloat16)" if half else "its weights are damaged"
-        raise ModelMismatch(model.name, f"the plain model itself gives NaN or infinity in {model.spec.dtype}: {remedy}")
+        raise ModelMismatch(
+            "model", model.name, f"the plain model itself gives NaN or infinity in {model.spec.dtype}: {remedy}"
+        )
     difference = float((got - expected)[real].abs().max()) / scale
     allowed = max(model.spec.tolerance, 8 * torch.finfo(expected.dtype).eps)
     if not difference <= allowed:
         raise ModelMismatch(
+            "model",
             model.name,
             f"the hooked model's logits differ from the plain model's by {difference:.2g} of the largest logit "
             f"(allowed: {allowed:.2g}); TransformerLens does not reproduce this architecture faithfully",
@@ -120,7 +118,9 @@ def check_hooks(model: Model, given: Inputs) -> None:
     }
     missing = sorted(set(wanted) - set(bridge.hook_dict))
     if missing:
-        raise ModelMismatch(name, f"TransformerLens has no hook point {missing[0]} here ({len(missing)} are missing)")
+        raise ModelMismatch(
+            "model", name, f"TransformerLens has no hook point {missing[0]} here ({len(missing)} are missing)"
+        )
     seen: dict[str, tuple[int, ...]] = {}
 
     def look(tensor: "torch.Tensor", hook: Any, at: str) -> None:
@@ -131,7 +131,7 @@ def check_hooks(model: Model, given: Inputs) -> None:
         model.forward(given)
     for at, expected in wanted.items():
         if seen.get(at) != expected:
-            raise ModelMismatch(name, f"{at} carries {seen.get(at, 'nothing')}, expected {expected}")
+            raise ModelMismatch("model", name, f"{at} carries {seen.get(at, 'nothing')}, expected {expected}")
 
 
 def _sizes(model: Model, given: Inputs, kind: hooks.Kind, site: hooks.Site) -> list[int]:
