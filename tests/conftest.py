@@ -10,6 +10,7 @@ import sys
 
 import pytest
 from drawing import drawn, nothing_drawn
+from thinned import thin
 
 if os.environ.get("HARNESS_SHAPES") == "1":
     from jaxtyping import install_import_hook
@@ -132,6 +133,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         for fixture in {*getattr(item, "fixturenames", ())} & {*MARKED_BY_FIXTURE}:
             item.add_marker(MARKED_BY_FIXTURE[fixture])
+    thin(items)
     items.sort(key=_place_in_order())
 
 
