@@ -18,7 +18,10 @@ if os.environ.get("HARNESS_SHAPES") == "1":
     install_import_hook("harness", "typecheck.check")
 
 #: Files in the order in which workers take them: the longest first, so that none is left with one at the end.
-LONGEST_FIRST = ("test_browser", "test_ablation")
+LONGEST_FIRST = (
+    *("test_browser", "test_objects", "test_contract", "test_execute", "test_ablation", "test_guides", "test_together"),
+    *("test_requests", "test_hub", "test_views", "test_truth", "test_faults", "test_questions", "test_reproduce"),
+)
 
 #: What `make test-quick` leaves out, by the fixture that a test uses.
 MARKED_BY_FIXTURE = {"smollm2": "smollm2", "browser": "browser", "browser_program": "browser", "launch": "launch"}
