@@ -59,10 +59,20 @@ class Launcher:
         """Run a command to its end."""
         return self.start(module, *arguments, cwd=cwd, env=env).end()
 
-    def start(self, module, *arguments, cwd=ROOT, env=None):
+    def python(self, code, *arguments, env=None):
+        """Run ``python -c code arguments`` to its end."""
+        return self.start(None, *arguments, env=env, code=code).end()
+
+    def start(self, module, *arguments, cwd=ROOT, env=None, code=None):
         """Start a command."""
         pipes = [os.pipe() for _ in range(3)]
-        asked = {"module": module, "arguments": arguments, "cwd": str(cwd), "env": dict(env or os.environ)}
+        asked = {
+            "module": module,
+            "code": code,
+            "arguments": arguments,
+            "cwd": str(cwd),
+            "env": dict(env or os.environ),
+        }
         ends = array.array("i", [there for _, there in pipes])
         self._line.sendmsg([json.dumps(asked).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, ends)])
         for end in ends:
@@ -120,9 +130,12 @@ def _become(asked, stdout, stderr, imported):
     os.environ.update(asked["env"])
     paths = [each for each in asked["env"].get("PYTHONPATH", "").split(os.pathsep) if each]
     sys.path[:1] = [asked["cwd"], *paths]
-    sys.argv = ["-m", *asked["arguments"]]
+    sys.argv = ["-m" if asked["module"] else "-c", *asked["arguments"]]
     code = 0
     try:
+        if asked["code"]:
+            exec(asked["code"], {"__name__": "__main__"})
+            sys.exit()
         import_module(asked["module"].rpartition(".")[0])  # as -m does, before it says what is run
         runpy.run_module(asked["module"], run_name="__main__", alter_sys=True)
     except SystemExit as end:
