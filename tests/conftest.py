@@ -24,7 +24,11 @@ LONGEST_FIRST = (
 )
 
 #: What `make test-quick` leaves out, by the fixture that a test uses.
-MARKED_BY_FIXTURE = {"smollm2": "smollm2", "browser": "browser", "browser_program": "browser", "launch": "launch"}
+MARKED_BY_FIXTURE = {
+    "smollm2": "smollm2",
+    **dict.fromkeys(("browser", "browser_program"), "browser"),
+    **dict.fromkeys(("launch", "fresh", "fetch", "crew_of", "cluster", "cells"), "launch"),
+}
 
 FAMILIES = ("gpt2", "neox", "llama", "mistral", "qwen3", "gemma3")
 

@@ -281,6 +281,7 @@ def test_a_study_in_a_store_is_the_study_on_a_disk(bucket, tmp_path):
         harness.open_run(str(run))
 
 
+@pytest.mark.launch
 def test_two_workers_write_straight_to_the_store(bucket, alone):
     seen = []
 

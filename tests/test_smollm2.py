@@ -14,6 +14,8 @@ from harness.hooks import Head
 
 HEADS = ("L23H3", "L20H0", "L29H0")
 
+pytestmark = pytest.mark.smollm2
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
