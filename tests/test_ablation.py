@@ -334,7 +334,7 @@ def test_draws_are_averaged(tiny):
 @pytest.mark.parametrize("asked", [{"name": "resample", "draws": 2}, {"name": "mean"}])
 def test_the_size_of_a_chunk_changes_nothing(tiny, asked):
     model = tiny("gemma3")
-    stage = stage_of(model, harness.load_prompts("ioi", model, n=5), asked, "each")
+    stage = stage_of(model, harness.load_prompts("ioi", model, n=3), asked, "each")
     plan = stage.plan()
     whole = stage.compute(plan, 0)["ablated"]
     for chunk in (1, 7, 1000):
