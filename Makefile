@@ -1,24 +1,32 @@
 # make run   the main job on the embedded default model; the last line names the run directory
-# make test  every test
-# make soak  what is too slow for every change: real models, every preset, hundreds of sweeps
+# make test        every test but the long ones
+# make test-quick  what an edit needs: no SmolLM2, no browser, no processes that import torch
+# make soak        what is too slow for every change: real models, repetitions, large products, hundreds of sweeps
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= study
 ARGS ?=
 
-.PHONY: run test soak check clean
+.PHONY: run test test-quick soak check clean
 
 run: $(VENV)/core
 	$(BIN)/python -m experiments.$(RUN) $(ARGS)
 
 # Two workers with one thread each: tests that share two cores with themselves are slower than tests that do not. A file
-# goes to one worker, so that what its tests share is made once.
+# goes to one worker, so that what its tests share is made once. Byte code is kept, which each start would make again.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+SPREAD := -n 2 --dist loadfile --no-loadscope-reorder --durations=15
+QUICK := not soak and not smollm2 and not browser and not launch
+
 test: $(VENV)/test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PYTEST) $(SPREAD) $(ARGS)
+
+test-quick: $(VENV)/test
+	$(PYTEST) $(SPREAD) -m '$(QUICK)' $(ARGS)
 
 soak: $(VENV)/test
-	$(BIN)/python -m pytest -m soak $(ARGS)
+	$(PYTEST) -m soak --timeout 3600 --durations=15 $(ARGS)
 
 check: $(VENV)/test
 	$(BIN)/ruff check .

@@ -1,11 +1,34 @@
-"""Shapes are checked in every test: harness is imported under jaxtyping's hook."""
+"""What all tests share: models, the browser, commands, and what is off unless it is asked for.
+
+Array shapes are checked with HARNESS_SHAPES=1, in one CI job: the check takes a third of an array-heavy test. Runs draw
+no figures and no report (`drawing`). HARNESS_ORDER=SEED shuffles the files and the tests in each.
+"""
 
 import os
+import random
+import sys
 
 import pytest
-from jaxtyping import install_import_hook
+from drawing import drawn, nothing_drawn
+from thinned import thin
 
-install_import_hook("harness", "typecheck.check")
+if os.environ.get("HARNESS_SHAPES") == "1":
+    from jaxtyping import install_import_hook
+
+    install_import_hook("harness", "typecheck.check")
+
+#: Files in the order in which workers take them: the longest first, so that none is left with one at the end.
+LONGEST_FIRST = (
+    *("test_browser", "test_objects", "test_contract", "test_execute", "test_ablation", "test_guides", "test_together"),
+    *("test_requests", "test_hub", "test_views", "test_truth", "test_faults", "test_questions", "test_reproduce"),
+)
+
+#: What `make test-quick` leaves out, by the fixture that a test uses.
+MARKED_BY_FIXTURE = {
+    "smollm2": "smollm2",
+    **dict.fromkeys(("browser", "browser_program"), "browser"),
+    **dict.fromkeys(("launch", "fresh", "fetch", "crew_of", "cluster", "cells"), "launch"),
+}
 
 FAMILIES = ("gpt2", "neox", "llama", "mistral", "qwen3", "gemma3")
 
@@ -71,6 +94,22 @@ def browser(browser_program, tmp_path_factory):
 
 
 @pytest.fixture
+def pictures():
+    """The runs of this test draw their figures and their report."""
+    with drawn():
+        yield
+
+
+@pytest.fixture(scope="session")
+def launch():
+    """A runner in a process of its own, forked from one that has imported torch: see `launches`."""
+    from launches import Launcher
+
+    with Launcher() as launcher:
+        yield launcher
+
+
+@pytest.fixture
 def command(monkeypatch, capfd, tmp_path):
     """A runner's command line in this process: (exit code, standard output, standard error)."""
     import sys
@@ -78,6 +117,8 @@ def command(monkeypatch, capfd, tmp_path):
 
     def run(runner, *arguments, store=True):
         import experiments._launch as _launch  # noqa: F401  (the runner's own import, before argv changes)
+
+        nothing_drawn()
 
         given = [*arguments, f"store={tmp_path / 'results'}"] if store else list(arguments)
         monkeypatch.setattr(sys, "argv", [f"experiments.{runner}", *given])
@@ -92,3 +133,26 @@ def command(monkeypatch, capfd, tmp_path):
 
 def pytest_configure(config):
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for fixture in {*getattr(item, "fixturenames", ())} & {*MARKED_BY_FIXTURE}:
+            item.add_marker(MARKED_BY_FIXTURE[fixture])
+    thin(items)
+    items.sort(key=_place_in_order())
+
+
+def pytest_collection_finish():
+    if "harness.study" in sys.modules:
+        nothing_drawn()
+
+
+def _place_in_order():
+    """The longest files first; with a seed, files in random order and tests in random order within each."""
+    seed = os.environ.get("HARNESS_ORDER")
+    if not seed:
+        places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+        return lambda item: places.get(item.path.stem, len(places))
+    return lambda item: [random.Random(f"{seed} {name}").random() for name in (item.path.name, item.nodeid)]

@@ -40,11 +40,9 @@ def test_the_command_leaves_every_round(command):
     assert [side["name"] for side in found["sides"]] == [
         "TransformerLens loop", "Hugging Face loop", "sweep, exact", "sweep, fast", "sweep, screen",
     ]  # fmt: skip
-    exact, screen = found["sides"][2], found["sides"][4]
+    exact = found["sides"][2]
     assert exact["largest_error"] < 1e-4
     assert exact["rank_correlation"] == pytest.approx(1)
-    assert abs(screen["rank_correlation"]) <= 1
-    assert all(side["gb"] >= 0 for side in found["sides"])
     assert err.splitlines()[-5].startswith("TransformerLens loop")
 
 
@@ -67,7 +65,7 @@ def refused(command, page):
     return err
 
 
-def test_a_page_is_measured_in_a_browser(browser_program, command, monkeypatch):
+def test_a_page_is_measured_in_a_browser(pictures, browser_program, command, monkeypatch):
     run = saved(command, "study")
     code, out, err = command("benchmark", f"page={run}", "rounds=2")
     found = json.loads(Path(out.splitlines()[-1]).read_text())

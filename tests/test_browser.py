@@ -3,6 +3,7 @@
 Skipped when there is no Chromium or Chrome, unless HARNESS_REQUIRE_BROWSER=1.
 """
 
+import os
 import time
 import warnings
 from dataclasses import replace
@@ -461,7 +462,7 @@ def faults(browser):
     """What the checker finds serious, with everything unfolded."""
     script = axe_script()
     if script is None:
-        say = pytest.fail if REQUIRED else pytest.skip
+        say = pytest.fail if os.environ.get("HARNESS_REQUIRE_BROWSER") == "1" else pytest.skip
         say("axe-core could not be had: install npm and let it reach its registry once")
     browser.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     browser.evaluate(f"{script}; undefined")

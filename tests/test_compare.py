@@ -118,7 +118,7 @@ def test_a_head_that_is_zeroed_has_no_effect_any_more(tmp_path):
     np.testing.assert_allclose(run.data["clean_change"].sel(metric="loss"), effect, atol=1e-5)
 
 
-def test_changes_are_the_other_models_own_effects(tmp_path):
+def test_changes_are_the_other_models_own_effects(tmp_path, pictures):
     other = {**RANDOM, "seed": 1}
     run = compared(tmp_path / "run", RANDOM, other, compare={"special": "drop"})
     model = harness.load_model("random", shape="gpt2", seed=1)
@@ -149,7 +149,7 @@ def test_an_encoder_decoder_is_compared_stack_by_stack(tmp_path):
 # --- other sizes, other tokens ----------------------------------------------------------------------------------
 
 
-def test_other_sizes_are_compared_by_role(tmp_path):
+def test_other_sizes_are_compared_by_role(tmp_path, pictures):
     small = {"name": "random", "source": "random", "shape": "gpt2"}
     planted = {"name": "planted", "source": "planted"}
     prompts = {"name": "induction", "n": 4, "length": 10}

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 TINY = ("model=random", "prompts.n=3")
 
 
-def test_study_ends_with_the_path_of_a_complete_run(command):
+def test_study_ends_with_the_path_of_a_complete_run(command, pictures):
     code, out, _ = command("study", *TINY)
     assert code == 0
     run = harness.open_run(out.splitlines()[-1])
@@ -57,7 +57,7 @@ def test_a_preset_and_a_run_directory_of_ones_own(command, tmp_path):
 def test_render_draws_again_without_a_model(command):
     _, out, _ = command("ablate_heads", *TINY)
     run = Path(out.splitlines()[-1])
-    (run / "report.html").unlink()
+    assert not (run / "report.html").exists()
     code, out, _ = command("render", f"run={run}", "show.heads=[L1H1]", store=False)
     assert (code, out.strip()) == (0, str(run))
     assert (run / "report.html").is_file()
@@ -311,26 +311,25 @@ def listening():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def run_command(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120, **options
-    )
-
-
+@pytest.mark.launch
 def test_help_explains_its_groups():
-    done = run_command("experiments.study", "--help")
+    """In a process of its own, as a person has it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.study", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0
     for word in ("model: ", "prompts: file, induction, inline, ioi, parts, prose", "resume=DIR", "Exit codes"):
         assert word in done.stdout
 
 
-def test_render_has_help_of_its_own():
-    done = run_command("experiments.render", "--help")
+def test_render_has_help_of_its_own(launch):
+    done = launch.run("experiments.render", "--help")
     assert done.returncode == 0
     assert "draw a saved run again" in done.stdout
     assert "Powered by Hydra" not in done.stdout
 
 
+@pytest.mark.launch
 def test_an_interrupt_while_importing_says_nothing():
     code = (
         "import os, signal, sys; sys.argv = ['-m']; import experiments; "
@@ -342,14 +341,14 @@ def test_an_interrupt_while_importing_says_nothing():
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_the_config_can_be_shown_without_running():
-    done = run_command("experiments.study", "--cfg", "job", "model=random", "heads=[L1]")
+def test_the_config_can_be_shown_without_running(launch):
+    done = launch.run("experiments.study", "--cfg", "job", "model=random", "heads=[L1]")
     assert done.returncode == 0
     assert "source: random" in done.stdout
 
 
-def test_a_multirun_prints_a_line_a_run(tmp_path):
-    done = run_command("experiments.ablate_heads", "-m", *TINY, "prompts.seed=1,2", f"store={tmp_path}")
+def test_a_multirun_prints_a_line_a_run(launch, tmp_path):
+    done = launch.run("experiments.ablate_heads", "-m", *TINY, "prompts.seed=1,2", f"store={tmp_path}")
     assert done.returncode == 0
     runs = done.stdout.splitlines()
     assert len(runs) == 2
@@ -405,27 +404,23 @@ def test_each_wrong_job_of_a_multirun_is_one_line(command):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_is_code_130_and_can_go_on(tmp_path, number):
-    base = [sys.executable, "-m", "experiments.ablate_heads"]
-    process = subprocess.Popen(
-        [*base, "model=random", "prompts.n=60", f"run={tmp_path / 'run'}"],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listening,
-    )  # fmt: skip
+def test_an_interrupted_run_is_code_130_and_can_go_on(launch, tmp_path, number):
+    process = launch.start("experiments.ablate_heads", "model=random", "prompts.n=60", f"run={tmp_path / 'run'}")
     for line in process.stderr:
         if line.startswith("sweep 1/"):
             break
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert out == ""
-    assert err.splitlines()[-1] == f"interrupted; continue with resume={tmp_path / 'run'}"
+    ended = process.end()
+    assert (ended.returncode, ended.stdout) == (130, "")
+    assert ended.stderr.splitlines()[-1] == f"interrupted; continue with resume={tmp_path / 'run'}"
     assert read_manifest(tmp_path / "run")["status"] == "failed"
-    assert run_command("experiments.ablate_heads", f"resume={tmp_path / 'run'}").returncode == 0
+    assert launch.run("experiments.ablate_heads", f"resume={tmp_path / 'run'}").returncode == 0
     assert harness.open_run(tmp_path / "run").data.sizes["prompt"] == 60
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_by_workers_is_code_130_and_can_go_on_by_others(tmp_path, number):
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
+def test_an_interrupted_run_by_workers_is_code_130_and_can_go_on_by_others(launch, tmp_path, number):
+    """In a process of its own, with workers of its own."""
     base = [sys.executable, "-m", "experiments.ablate_heads"]
     process = subprocess.Popen(
         [*base, "model=random", "prompts.n=200", "execute.workers=2", f"run={tmp_path / 'run'}"],
@@ -439,7 +434,7 @@ def test_an_interrupted_run_by_workers_is_code_130_and_can_go_on_by_others(tmp_p
     assert (process.returncode, out) == (130, "")
     assert err.splitlines()[-1] == f"interrupted; continue with resume={tmp_path / 'run'}"
     assert read_manifest(tmp_path / "run")["status"] == "failed"
-    again = run_command("experiments.ablate_heads", f"resume={tmp_path / 'run'}", "execute.workers=1")
+    again = launch.run("experiments.ablate_heads", f"resume={tmp_path / 'run'}", "execute.workers=1")
     assert again.returncode == 0, again.stderr
     run = harness.open_run(tmp_path / "run")
     assert (run.data.sizes["prompt"], run.spec["execute"]["workers"]) == (200, 1)

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from functools import partial
@@ -230,12 +229,12 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_workers_leave_with_whoever_asked_them(tmp_path):
+def test_workers_leave_with_whoever_asked_them(launch, tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))}
-    command = [sys.executable, "-c", ORPHANS, str(tmp_path)]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=120)
+    started = launch.start(None, str(tmp_path), env=environment, code=ORPHANS)
+    workers = [Path("/proc") / pid for pid in started.stdout.readline().split()]
+    done = started.end()
     assert done.returncode == -signal.SIGKILL
-    workers = [Path("/proc") / pid for pid in done.stdout.split()]
     assert len(workers) == 2
     ends = time.monotonic() + 30
     while any(worker.exists() for worker in workers) and time.monotonic() < ends:
@@ -261,6 +260,7 @@ def alone(tmp_path_factory):
     return study.run("study", asked(sweep={"kind": ["single", "pairs"]}), study.Place(str(where)), lambda *_: None)
 
 
+@pytest.mark.launch
 def test_a_study_by_two_processes_one_of_which_is_killed_has_the_same_bits(tmp_path, alone, monkeypatch):
     monkeypatch.setattr(study, "draw", lambda run: None)
     hands, said = {}, []

@@ -349,7 +349,7 @@ def test_the_sentence_names_the_nearest_method_and_changes_with_the_data():
 TINY = ("model=random", "prompts=ioi", "prompts.n=4", "stats.resamples=200", "attribution.steps=4")
 
 
-def test_a_run_of_the_runner(command):
+def test_a_run_of_the_runner(command, pictures):
     code, out, err = command("compare_attributions", *TINY)
     assert code == 0, err
     run = harness.open_run(out.strip().splitlines()[-1])

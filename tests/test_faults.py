@@ -1,8 +1,6 @@
 """Faults, each of which ends with the undisturbed numbers or a clear error, and nothing lost."""
 
 import multiprocessing
-import os
-import random
 import shutil
 import signal
 import subprocess
@@ -12,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from kills import killed_at
 
 import harness
 from harness import hooks, study
@@ -301,31 +300,16 @@ def test_the_lock_of_a_process_that_was_killed_is_not_held(tmp_path, undisturbed
 # --- signals ----------------------------------------------------------------------------------------------------
 
 
-def killed_at_random(run, seed, spec):
-    """Start (or go on with) the run in a process of its own, kill that at a random moment; how many units it left."""
-
-    def work():
-        os.setpgrp()
-        there = (run / "spec.yaml").exists()
-        place = study.Place(resume=str(run)) if there else study.Place(run=str(run))
-        study.run("ablate_heads", spec, place, quiet)
-        os._exit(0)
-
-    child = multiprocessing.get_context("fork").Process(target=work, daemon=True)
-    child.start()
-    child.join(random.Random(seed).uniform(0.05, 1.5))
-    if child.is_alive():
-        os.kill(child.pid, signal.SIGKILL)
-    child.join()
-    return child.exitcode
+FIRST_KILLS = (0, 3, 6, 9, 12, 17)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_killed_at_a_random_moment_nothing_is_lost(tmp_path, undisturbed, seed):
+@pytest.mark.parametrize(
+    "moment", [*FIRST_KILLS, *(pytest.param(n, marks=pytest.mark.soak) for n in range(30) if n not in FIRST_KILLS)]
+)
+def test_killed_at_any_moment_nothing_is_lost(tmp_path, undisturbed, moment):
     run = tmp_path / "run"
-    ended = killed_at_random(run, seed, asked())
-    if ended == 0:
-        return same(run, undisturbed)
+    ended = killed_at(moment, lambda: study.run("ablate_heads", asked(), study.Place(run=str(run)), quiet))
+    assert ended == -signal.SIGKILL
     whole_before = units(run)
     place = study.Place(resume=str(run)) if (run / "spec.yaml").exists() else study.Place(run=str(run))
     made = []

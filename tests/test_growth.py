@@ -2,8 +2,6 @@
 
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -75,8 +73,7 @@ print(peak_memory_gb())
 """
 
 
-def test_the_driver_of_10000_prompts_and_1000_heads_stays_under_1_gb(tmp_path):
-    command = [sys.executable, "-c", DRIVER, str(tmp_path), str(ROOT)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+def test_the_driver_of_10000_prompts_and_1000_heads_stays_under_1_gb(launch, tmp_path):
+    done = launch.python(DRIVER, str(tmp_path), str(ROOT))
     assert done.returncode == 0, done.stderr
     assert 0.4 < float(done.stdout.split()[-1]) < 1

@@ -110,6 +110,7 @@ def test_a_torn_weight_file_is_found_by_its_checksum_and_fetched_anew(fetch, fol
     assert sha256(Path(out) / "model.safetensors") == sha256(folder / "model.safetensors")
 
 
+@pytest.mark.launch
 def test_a_token_goes_to_the_hub_and_nowhere_else(fetch, hub, tmp_path):
     """Asked by the command line: refused, and a run of what was fetched."""
     token = "hf_" + "s3cretword" * 3

@@ -139,6 +139,7 @@ def test_rollout_against_even_attention(both):
     np.testing.assert_allclose(one("rollout_uniform", evidence), made.read(want), rtol=2e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("both", [pytest.param("smol", marks=pytest.mark.soak), "mini"], indirect=True)
 def test_rollout_by_effects(both):
     """The weights are those of the sweep's own zero-ablation."""
     evidence, made = both
@@ -230,6 +231,7 @@ def from_mean(made):
     return table(torch.arange(table.num_embeddings)).mean(0).detach().expand_as(x), x
 
 
+@pytest.mark.parametrize("both", [pytest.param("smol", marks=pytest.mark.soak), "mini"], indirect=True)
 def test_integrated_gradients_point_by_point(both, monkeypatch):
     """The plain model's slopes at the same points of the way, under scipy's Simpson rule."""
     monkeypatch.setattr(integrated, "MOST", 3)
@@ -287,6 +289,7 @@ def test_gradient_weighted_rollout(both):
 # --- identities -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.soak
 def test_integrated_gradients_are_complete_on_a_deep_model(smollm2):
     """SmolLM2 loses nats within a thousandth of the way from the mean embedding; even steps miss that by nats."""
     question = asking(smollm2, harness.load_prompts("ioi", smollm2, n=1))

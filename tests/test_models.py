@@ -374,7 +374,7 @@ def _build_slowly(root, log):
 
 
 def test_two_processes_that_convert_at_once_do_it_once(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     log = tmp_path / "log"
     workers = [context.Process(target=_build_slowly, args=(tmp_path, log)) for _ in range(2)]
     for worker in workers:

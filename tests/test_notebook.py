@@ -109,6 +109,7 @@ def test_outputs_are_stripped(path):
     assert notebook.metadata["kernelspec"]["name"] == "python3"
 
 
+@pytest.mark.soak
 def test_from_a_question_to_a_checked_claim(smollm2, tmp_path):
     """On SmolLM2 itself (whose weights the fixture has fetched), from top to bottom; its claim is what `facts` says."""
     notebook = nbformat.read(QUESTION, as_version=4)

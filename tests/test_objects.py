@@ -1,15 +1,14 @@
 """Runs that lie in an object store, against a local S3 server: the same values as on a disk, whoever dies."""
 
-import os
 import re
-import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from drawing import drawn
 from runs import same
 
 import harness
@@ -160,16 +159,18 @@ def test_one_process_at_a_time(bucket):
 def test_the_lease_of_a_process_that_died_runs_out_and_one_takes_it(bucket):
     folder, got, refused = folder_at(f"{bucket}/run"), [], []
     assert (folder / ".lock.4").create(b'{"until": 1}')
-    together = threading.Barrier(6)
+    together, all_refused = threading.Barrier(6), threading.Event()
 
     def take():
         together.wait()
         try:
             with lease.leased(folder, "resume"):
                 got.append(names(folder))
-                time.sleep(1)
+                assert all_refused.wait(60)
         except RequestError as error:
             refused.append(str(error))
+            if len(refused) == 5:
+                all_refused.set()
 
     threads = [threading.Thread(target=take) for _ in range(6)]
     for thread in threads:
@@ -181,11 +182,60 @@ def test_the_lease_of_a_process_that_died_runs_out_and_one_takes_it(bucket):
     assert all("another process is working on this run" in said for said in refused)
 
 
-def test_a_lease_is_renewed_while_its_holder_lives(bucket):
+class Clock:
+    """A clock that the test turns: what waits for it wakes when its time has come, and no real time passes."""
+
+    def __init__(self):
+        self.now, self.turned, self.waiting = 1e9, threading.Condition(), 0
+
+    def time(self):
+        return self.now
+
+    def turn(self, seconds):
+        """Turn it on, and return when who woke has done its work and waits again."""
+        with self.turned:
+            assert self.turned.wait_for(lambda: self.waiting, 60)
+            self.now += seconds
+            self.waiting = 0
+            self.turned.notify_all()
+            assert self.turned.wait_for(lambda: self.waiting, 60)
+
+
+class Ended:
+    """`threading.Event` on that clock, for one thread that waits."""
+
+    def __init__(self, clock):
+        self.clock, self.ended = clock, False
+
+    def set(self):
+        with self.clock.turned:
+            self.ended = True
+            self.clock.turned.notify_all()
+
+    def wait(self, seconds):
+        with self.clock.turned:
+            due = self.clock.now + seconds
+            self.clock.waiting += 1
+            self.clock.turned.notify_all()
+            self.clock.turned.wait_for(lambda: self.ended or self.clock.now >= due)
+            return self.ended
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The clock of leases."""
+    clock = Clock()
+    monkeypatch.setattr(lease, "time", clock)
+    monkeypatch.setattr(lease, "threading", SimpleNamespace(Event=lambda: Ended(clock), Thread=threading.Thread))
+    return clock
+
+
+def test_a_lease_is_renewed_while_its_holder_lives(bucket, clock):
     folder = folder_at(f"{bucket}/run")
-    with lease.leased(folder, "resume", length=1.0):
-        time.sleep(1.6)
-        with pytest.raises(RequestError, match="another process"), lease.leased(folder, "resume", length=1.0):
+    with lease.leased(folder, "resume", length=60):
+        for _ in range(6):
+            clock.turn(16)  # a quarter of its length, and a little
+        with pytest.raises(RequestError, match="another process"), lease.leased(folder, "resume", length=60):
             pass
 
 
@@ -193,9 +243,10 @@ def test_who_slept_through_its_lease_is_told(bucket):
     folder = folder_at(f"{bucket}/run")
 
     def sleep():
-        with lease.leased(folder, "resume", length=0.8):
+        with lease.leased(folder, "resume", length=0.1):
+            (keeper,) = [each for each in threading.enumerate() if getattr(each, "_target", None) is lease._keep]
             (folder / ".lock.2").write_bytes(b'{"until": 99999999999}')
-            time.sleep(0.6)
+            keeper.join(60)  # it looks, finds the other, and ends
 
     with pytest.raises(RequestError, match="another process has taken this run over while this one was stopped"):
         sleep()
@@ -206,8 +257,9 @@ def test_who_slept_through_its_lease_is_told(bucket):
 
 def test_a_study_in_a_store_is_the_study_on_a_disk(bucket, tmp_path):
     spec = asked(prompts={"name": "ioi", "n": 3})
-    alone = study.run("study", spec, study.Place(str(tmp_path)), lambda *_: None)
-    run = study.run("study", spec, study.Place(f"{bucket}/runs"), lambda *_: None)
+    with drawn(figures=False):
+        alone = study.run("study", spec, study.Place(str(tmp_path)), lambda *_: None)
+        run = study.run("study", spec, study.Place(f"{bucket}/runs"), lambda *_: None)
     assert str(run).startswith(f"{bucket}/runs/study/")
     same(str(run), alone)
     on_disk = {path.relative_to(alone).as_posix() for path in alone.rglob("*") if path.is_file()}
@@ -229,6 +281,7 @@ def test_a_study_in_a_store_is_the_study_on_a_disk(bucket, tmp_path):
         harness.open_run(str(run))
 
 
+@pytest.mark.launch
 def test_two_workers_write_straight_to_the_store(bucket, alone):
     seen = []
 
@@ -302,10 +355,9 @@ study.run("ablate_heads", spec, study.Place(run=sys.argv[1]), die)
 """
 
 
-def test_a_process_that_was_killed_is_followed_when_its_lease_has_run_out(bucket, alone):
+def test_a_process_that_was_killed_is_followed_when_its_lease_has_run_out(launch, bucket, alone):
     run = folder_at(f"{bucket}/killed")
-    done = subprocess.run([sys.executable, "-c", KILLED, str(run)], cwd=ROOT, env={**os.environ}, timeout=200)
-    assert done.returncode == -9
+    assert launch.python(KILLED, str(run)).returncode == -9
     again = study.Place(resume=str(run))
     with pytest.raises(
         RequestError, match=r"another process is working on this run; if it has died, this can go on in"

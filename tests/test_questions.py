@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import yaml
+from drawing import drawn
 from fakes import fake_run
 
 import harness
@@ -77,11 +78,13 @@ def parse_stats(run):
     return config.parse(StatsSpec, run.spec["stats"])
 
 
+@pytest.mark.parametrize("figures", [False, pytest.param(True, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_preset_runs_on_a_tiny_model_and_answers_its_question(command, preset):
-    code, out, err = command(
-        "study", f"experiment={preset}", "model=random", "stats.resamples=300", *TINY.get(preset, ())
-    )
+def test_a_preset_runs_on_a_tiny_model_and_answers_its_question(command, preset, figures):
+    with drawn(figures=figures):
+        code, out, err = command(
+            "study", f"experiment={preset}", "model=random", "stats.resamples=300", *TINY.get(preset, ())
+        )
     assert code == 0, err
     run = harness.open_run(out.splitlines()[-1])
     question = questions.asked(run)

@@ -1,9 +1,6 @@
 """The run directory: whole or not there, opened without torch, resumed to the same values."""
 
 import json
-import multiprocessing
-import os
-import random
 import shutil
 import signal
 import subprocess
@@ -14,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from drawing import drawn
+from kills import killed_at
 
 import harness
 from harness import results, study
@@ -34,7 +33,8 @@ def asked(**changes):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """One finished study of a tiny model."""
-    return study.run("study", asked(), study.Place(str(tmp_path_factory.mktemp("runs"))), lambda *_: None)
+    with drawn():
+        return study.run("study", asked(), study.Place(str(tmp_path_factory.mktemp("runs"))), lambda *_: None)
 
 
 # --- what a run leaves ------------------------------------------------------------------------------------------
@@ -345,32 +345,13 @@ def test_a_complete_run_is_not_resumed(finished):
         study.run("study", asked(), study.Place(resume=str(finished)), lambda *_: None)
 
 
-def in_a_child(place):
-    """The study in a forked process of its own: as a command would run it, without its seconds of imports."""
-    child = multiprocessing.get_context("fork").Process(
-        target=study.run, args=("study", asked(), place, lambda *_: None), daemon=True
-    )
-    child.start()
-    return child
-
-
-def test_killed_at_random_moments_and_resumed_it_gives_the_same_values(tmp_path, finished, monkeypatch):
-    monkeypatch.setattr(study, "draw", lambda run: None)  # the pictures take longer than all the numbers
-    chance, run, started = random.Random(0), tmp_path / "run", time.monotonic()
-    in_a_child(study.Place(run=str(tmp_path / "whole"))).join()
-    usual, interrupted = time.monotonic() - started, 0
-    while interrupted < 3:
-        there = (run / "spec.yaml").exists()
-        child = in_a_child(study.Place(resume=str(run)) if there else study.Place(run=str(run)))
-        time.sleep(chance.uniform(0.2, 0.9) * usual)
-        os.kill(child.pid, signal.SIGKILL)
-        child.join()
-        if (run / "manifest.json").exists() and manifest.read_manifest(run)["status"] == "complete":
-            shutil.rmtree(run)  # it was quicker than the kill: once more
-        else:
-            interrupted += 1
-    there = (run / "spec.yaml").exists()
-    study.run("study", asked(), study.Place(resume=str(run)) if there else study.Place(run=str(run)), lambda *_: None)
+def test_killed_at_several_moments_and_resumed_it_gives_the_same_values(tmp_path, finished):
+    """In the first stage, in a later one, and where the arrays are written."""
+    run = tmp_path / "run"
+    for moment, place in ((6, study.Place(run=str(run))), (11, again := study.Place(resume=str(run))), (40, again)):
+        ended = killed_at(moment, lambda place=place: study.run("study", asked(), place, lambda *_: None))
+        assert ended == -signal.SIGKILL
+    study.run("study", asked(), again, lambda *_: None)
     whole = harness.open_run(finished).data
     for name, array in harness.open_run(run).data.items():
         np.testing.assert_array_equal(array.values, whole[name].values)

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from drawing import drawn
+from thinned import seeds
 
 import harness
 from harness import study
@@ -281,7 +283,7 @@ def test_relations_of_a_file_become_roles(tiny, tmp_path):
 # --- models -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", seeds(20))
 def test_the_roles_of_planted_heads_are_the_planted_ones_and_no_others(seed):
     """The induction head also copies: its V reads the token and its O writes what is unembedded."""
     model = harness.load_model("planted", seed=seed)
@@ -323,6 +325,7 @@ def test_every_kind_of_model_has_scores(tiny, shape):
         assert score.sel(stack="decoder", layer=2).isnull().all()
 
 
+@pytest.mark.soak
 def test_smollm2s_heads_are_those_that_were_measured(smollm2):
     found = profiled(smollm2, repeats(smollm2, RolesSpec()), RolesSpec(draws=40))
     score, given = found["role_score"], found["role_given"]
@@ -391,7 +394,8 @@ def ran(runner, folder, **asked):
 
 @pytest.fixture(scope="module")
 def profile(tmp_path_factory):
-    return ran("profile_heads", tmp_path_factory.mktemp("profile") / "run")
+    with drawn():
+        return ran("profile_heads", tmp_path_factory.mktemp("profile") / "run")
 
 
 def test_a_profile_has_a_row_of_roles_for_every_head(profile):

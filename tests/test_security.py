@@ -2,8 +2,6 @@
 
 import hashlib
 import os
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -157,12 +155,11 @@ def test_a_pickle_among_units_and_weights_is_never_opened(tmp_path, monkeypatch)
 # --- keys -------------------------------------------------------------------------------------------------------
 
 
-def test_keys_of_the_environment_are_in_nothing_that_is_written_or_said(tmp_path):
+def test_keys_of_the_environment_are_in_nothing_that_is_written_or_said(launch, tmp_path):
     keys = ("HF_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "WANDB_API_KEY")
     secrets = {name: f"s3cret-{at}-{name[::-1]}" for at, name in enumerate(keys)}
-    command = [sys.executable, "-m", "experiments.ablate_heads", "model=random", "prompts.n=2", "metrics=[loss]",
-               f"store={tmp_path / 'results'}"]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **secrets}, capture_output=True, text=True, timeout=200)
+    arguments = ("model=random", "prompts.n=2", "metrics=[loss]", f"store={tmp_path / 'results'}")
+    done = launch.run("experiments.ablate_heads", *arguments, env={**os.environ, **secrets})
     assert done.returncode == 0, done.stderr
     written = [path.read_bytes() for path in (tmp_path / "results").rglob("*") if path.is_file()]
     assert len(written) > 10

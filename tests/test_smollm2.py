@@ -14,6 +14,8 @@ from harness.hooks import Head
 
 HEADS = ("L23H3", "L20H0", "L29H0")
 
+pytestmark = pytest.mark.smollm2
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
@@ -149,6 +151,7 @@ INVENTED = [
 ]
 
 
+@pytest.mark.soak
 def test_the_document_that_an_answer_used_is_named_and_others_cost_little(command, twin, tmp_path):
     """The note called keeper holds the answer of both; what removing a note costs is that of plain forwards."""
     path = tmp_path / "contexts.json"

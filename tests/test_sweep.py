@@ -14,7 +14,6 @@ from harness.ablation import Check, Intervention, InterventionFailed, applied, z
 from harness.config import RequestError
 from harness.hooks import Head, Site
 from harness.models import Inputs
-from harness.models import random as random_models
 from harness.sweep import SweepStage, engine, groups
 
 pytestmark = pytest.mark.usefixtures("padded")
@@ -25,23 +24,7 @@ TEXTS = ("When Mary and John went to the store", "a drink", "Then the garden, an
 
 def plain_twin(model):
     """The same random weights as a plain Hugging Face model, never touched by TransformerLens."""
-    twin, *_ = random_models.build(model.spec.shape, model.spec.seed)
-    return twin.eval()
-
-
-def expected(model, prompts, sets, names):
-    """`clean` [metric, prompt] and `ablated` [metric, prompt, set] by plain forwards, one prompt at a time."""
-    twin = plain_twin(model)
-    clean, ablated = np.zeros((len(names), len(prompts))), np.zeros((len(names), len(prompts), len(sets)))
-    for row in range(len(prompts)):
-        token_id = prompts.token_id[row, : prompts.length[row]]
-        before = plain.logits(twin, token_id)
-        values = plain.metrics(prompts, row, before, before)
-        clean[:, row] = [values[name] for name in names]
-        for number, heads in enumerate(sets):
-            values = plain.metrics(prompts, row, plain.logits(twin, token_id, heads, model.shape.d_head), before)
-            ablated[:, row, number] = [values[name] for name in names]
-    return clean, ablated
+    return plain.twin(model.spec.shape, model.spec.seed)
 
 
 def by_head(effects):
@@ -51,7 +34,7 @@ def by_head(effects):
 def test_every_effect_equals_plain_hugging_face_with_unequal_lengths(family):
     prompts = harness.load_prompts("ioi", family, n=5)
     assert len(set(prompts.length)) > 1
-    clean, ablated = expected(family, prompts, [(head,) for head in family.heads()], ALL)
+    clean, ablated = plain.ablated(family, prompts, [(head,) for head in family.heads()], ALL)
     got = harness.ablate_heads(family, prompts, metrics=ALL)
     np.testing.assert_allclose(got.clean.values, clean, atol=1e-4)
     np.testing.assert_allclose(by_head(got.ablated), ablated, atol=1e-4)
@@ -62,7 +45,7 @@ def test_every_effect_equals_plain_hugging_face_with_unequal_lengths(family):
 def test_every_effect_equals_plain_hugging_face_with_many_targets(family):
     prompts = harness.load_prompts("inline", family, text=TEXTS)
     names = ("loss", "kl", "prob")
-    clean, ablated = expected(family, prompts, [(head,) for head in family.heads()], names)
+    clean, ablated = plain.ablated(family, prompts, [(head,) for head in family.heads()], names)
     got = harness.ablate_heads(family, prompts, metrics=names)
     np.testing.assert_allclose(by_head(got.ablated), ablated, atol=1e-4)
     np.testing.assert_allclose(got.clean.values, clean, atol=1e-4)
@@ -167,7 +150,7 @@ def test_sets_and_layers_are_ablated_together(family):
     prompts = harness.load_prompts("ioi", family, n=3)
     sets = {"two": ["L0H1", "L2H3"], "one": ["L1H2"], "layer": ["L1"]}
     got = harness.ablate_heads(family, prompts, metrics=["loss"], kind="set", sets=sets)
-    _, ablated = expected(family, prompts, [family.heads(heads) for heads in sets.values()], ["loss"])
+    _, ablated = plain.ablated(family, prompts, [family.heads(heads) for heads in sets.values()], ["loss"])
     np.testing.assert_allclose(got.set_effect.values + got.clean.values[:, :, None], ablated, atol=1e-4)
     layers = harness.ablate_heads(family, prompts, metrics=["loss"], kind="layer")
     np.testing.assert_allclose(layers.layer_effect.sel(layer=1), got.set_effect.sel(set="layer"), atol=1e-6)
@@ -178,10 +161,11 @@ def test_a_whole_layer_zeroed_is_its_attention_removed(tiny):
     prompts = harness.load_prompts("ioi", model, n=2)
     twin = plain_twin(model)
     got = harness.ablate_heads(model, prompts, metrics=["loss"], kind="layer", heads=["L1"])
-    twin.model.layers[1].self_attn.register_forward_hook(lambda _, args, out: (torch.zeros_like(out[0]), *out[1:]))
-    for row in range(2):
-        token_id = prompts.token_id[row, : prompts.length[row]]
-        after = plain.logits(twin, token_id)
+    attention = twin.model.layers[1].self_attn
+    removed = attention.register_forward_hook(lambda _, args, out: (torch.zeros_like(out[0]), *out[1:]))
+    afters = [plain.logits(twin, prompts.token_id[row, : prompts.length[row]]) for row in range(2)]
+    removed.remove()
+    for row, after in enumerate(afters):
         loss = plain.metrics(prompts, row, after, after)["loss"]
         assert float(got.layer_effect.sel(layer=1)[0, row] + got.clean[0, row]) == pytest.approx(loss, abs=1e-4)
 

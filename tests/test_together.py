@@ -8,9 +8,9 @@ import json
 from itertools import combinations
 
 import numpy as np
+import plain
 import pytest
 import test_kinds
-from test_sweep import expected
 from test_truth import circuit, planted
 
 import harness
@@ -31,7 +31,7 @@ NAMES = ("loss", "kl", "prob")
 
 def everything(model, prompts, *sets, names=NAMES):
     """The effect of ablating each of these sets by plain forwards, [metric, prompt, set]."""
-    clean, ablated = expected(model, prompts, sets, names)
+    clean, ablated = plain.ablated(model, prompts, sets, names)
     return ablated - clean[:, :, None]
 
 

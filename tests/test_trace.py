@@ -375,7 +375,7 @@ def test_one_context_has_intervals_over_its_scored_tokens(tiny):
 # --- the runner -------------------------------------------------------------------------------------------------
 
 
-def test_the_runner_leaves_a_run_that_says_what_was_used(command, tmp_path):
+def test_the_runner_leaves_a_run_that_says_what_was_used(command, pictures, tmp_path):
     path = tmp_path / "context.json"
     path.write_text(json.dumps(CONTEXT), encoding="utf-8")
     code, out, _ = command("trace_context", "model=random", f"prompts.path={path}", "trace.heads=every")

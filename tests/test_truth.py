@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+from thinned import seeds
 
 import harness
 from harness.config import StatsSpec
 from harness.hooks import Head
 from harness.results.tables import heads_table
 
-SEEDS = range(20)
+SEEDS = seeds(20)
 STATS = StatsSpec(resamples=2000)
 
 
@@ -28,15 +29,15 @@ def important(effects, metric="loss"):
     return {Head(row.layer, row.head) for row in chosen.itertuples()}
 
 
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("variant", ["sharp", "soft"])
-def test_the_important_heads_are_the_planted_ones_and_no_others(variant):
-    for seed in SEEDS:
-        model, prompts = planted(variant, seed)
-        effects = harness.ablate_heads(model, prompts, metrics=["loss"])
-        assert important(effects) == circuit(model), seed
-        others = [head for head in model.heads() if head not in circuit(model)]
-        most = max(float(abs(effects.effect.sel(head.place)).max()) for head in others)
-        assert most < (1e-6 if variant == "sharp" else 0.1), seed
+def test_the_important_heads_are_the_planted_ones_and_no_others(variant, seed):
+    model, prompts = planted(variant, seed)
+    effects = harness.ablate_heads(model, prompts, metrics=["loss"])
+    assert important(effects) == circuit(model)
+    others = [head for head in model.heads() if head not in circuit(model)]
+    most = max(float(abs(effects.effect.sel(head.place)).max()) for head in others)
+    assert most < (1e-6 if variant == "sharp" else 0.1)
 
 
 def test_what_is_said_of_the_variants_is_true():

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -113,8 +114,10 @@ def peak_memory_gb() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 3)
 
 
+@cache
 def _git(*arguments: str) -> str | None:
-    """What git says of the checkout this file is in; ``None`` where it is not in one."""
+    """What git says of the checkout this file is in, asked once in a process (its code is that of its start); ``None``
+    where it is not in one."""
     home = Path(__file__).resolve().parents[2]
     if not (home / ".git").exists():
         return None

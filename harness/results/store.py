@@ -50,8 +50,9 @@ def make_folder(path: Folder) -> Folder:
 
 
 def check_empty(path: Folder) -> None:
-    """Refuse a directory for a new run that holds something."""
-    if any(not entry.name.startswith(LOCK) for entry in path.iterdir()):
+    """Refuse a directory for a new run that holds something, but for the first file of a process that was killed."""
+    names = [entry.name for entry in path.iterdir()]
+    if any(not name.startswith(LOCK) and not (name.startswith(".") and name.endswith(".part")) for name in names):
         raise RequestError("run", path, "this directory is not empty; continue it with resume=DIR, or name another")
 
 

@@ -72,6 +72,7 @@ def run(runner: str, spec: RunSpec, place: Place, progress: Progress, say: Say =
             work.before = manifest.read_manifest(folder) if manifest.begun(folder) else None
         else:
             store.check_empty(folder)
+            store.remove_parts(folder)
         _carry_out(work, folder, progress, say)
     return folder
 

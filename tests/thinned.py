@@ -1,0 +1,42 @@
+"""Repetitions and products of which `make test` runs a part, and `make soak` the rest."""
+
+from itertools import combinations
+
+import pytest
+
+
+def seeds(n, first=5):
+    """Seeds to parametrize by: the `first` in every run, those after it in the soak."""
+    return [*range(first), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(first, n))]
+
+
+def thin(items):
+    """Leave to the soak what a test marked ``covering(t)`` has beyond a covering array of strength t: every t values of
+    its parameters together at least once."""
+    products = {}
+    for item in items:
+        if item.get_closest_marker("covering") and not item.get_closest_marker("soak"):
+            products.setdefault((item.path, item.originalname), []).append(item)
+    for cases in products.values():
+        strength = cases[0].get_closest_marker("covering").args[0]
+        for case in {*cases} - {*_covering(cases, strength)}:
+            case.add_marker("soak")
+
+
+def _covering(cases, strength):
+    """Greedily, and in the same order on every worker: the case with the most that none before it had."""
+    left, chosen = list(cases), []
+    seen = set()
+    while left:
+        best = max(left, key=lambda case: len(_together(case, strength) - seen))
+        if not _together(best, strength) - seen:
+            break
+        left.remove(best)
+        chosen.append(best)
+        seen |= _together(best, strength)
+    return chosen
+
+
+def _together(case, strength):
+    """Each `strength` parameters of a case with their values."""
+    return {*combinations(sorted((name, repr(value)) for name, value in case.callspec.params.items()), strength)}
