@@ -289,20 +289,20 @@ class Plain:
             for handle in handles:
                 handle.remove()
 
-    def zeroing(self, layer: int, head: int) -> tuple[Any, bool, Any]:
-        """Zero a head's z at W_O's input."""
+    def zeroing(self, layer: int, head: int, last: bool = False) -> tuple[Any, bool, Any]:
+        """Zero a head's z at W_O's input, everywhere or at the last position."""
         columns = self.head(layer, head)
 
         def zero(_: Any, args: Any) -> Any:
             z = args[0].clone()
-            z[..., columns] = 0
+            z[..., -1 if last else slice(None), columns] = 0
             return (z, *args[1:])
 
         return self.outputs[layer], True, zero
 
-    def without(self, token_id: Any, layer: int, head: int) -> Any:
+    def without(self, token_id: Any, layer: int, head: int, last: bool = False) -> Any:
         """Logits with a head zeroed: its total effect."""
-        return self.logits(token_id, [self.zeroing(layer, head)])
+        return self.logits(token_id, [self.zeroing(layer, head, last)])
 
     def direct(self, token_id: Any, layer: int, head: int) -> Any:
         """Logits with a head zeroed while every other module writes what it wrote, norms at their clean scale."""

@@ -7,6 +7,7 @@ import torch
 
 import harness
 from harness.attention.capture import activations
+from harness.attention.scores import masked_to_infinity
 from harness.config import RequestError
 from harness.models import random as random_models
 
@@ -130,6 +131,14 @@ def test_half_precision_is_the_same_to_its_own_rounding(tiny):
     )
     assert half.z.dtype == half.pattern.dtype == np.float16
     np.testing.assert_allclose(half.z.values, whole.z.values, rtol=2e-3, atol=1e-4)
+
+
+def test_masked_scores_are_infinite_where_half_precision_is_made_float32_before_the_softmax():
+    """As GPT-J's are, and Falcon's beside, which divides the mask by √d_head too."""
+    smallest = torch.finfo(torch.float16).min
+    raw = torch.tensor([-300.0, smallest, smallest / 2, smallest / 128**0.5, 0.0])[None, None, None]
+    got = masked_to_infinity(raw, 4, torch.float16)[0, 0, 0]
+    assert got.tolist() == [-300.0, -torch.inf, -torch.inf, -torch.inf]
 
 
 def test_a_hook_point_that_does_not_fire_is_an_error(tiny, monkeypatch):

@@ -29,6 +29,11 @@ def test_flow_of_one_layer_is_rollout(seed, causal):
     np.testing.assert_allclose(attribution.flow(pattern), attribution.rollout(pattern), atol=ROUNDING)
 
 
+def test_flow_leaves_out_what_a_learnt_sink_takes():
+    pattern = patterns(layers=1, seed=0, causal=True) * np.linspace(0.2, 0.9, 5)[:, None]
+    np.testing.assert_allclose(attribution.flow(pattern), attribution.rollout(pattern), atol=ROUNDING)
+
+
 def test_identity_patterns_give_the_identity():
     identity = np.broadcast_to(np.eye(4), (3, 2, 4, 4))
     for method in (attribution.rollout, attribution.flow, attribution.uniform_normalised):

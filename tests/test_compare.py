@@ -57,6 +57,13 @@ def test_the_distance_is_scipys_and_zero_for_the_same():
     assert np.isnan(pattern_distance(np.ones((1, 1)), np.ones((1, 1))))
 
 
+def test_the_distance_counts_a_learnt_sink_as_a_key():
+    first, second = (np.diag([1.0, share]) for share in (0.1, 0.9))
+    expected = jensenshannon([0, 0.1, 0.9], [0, 0.9, 0.1], base=2)
+    np.testing.assert_allclose(pattern_distance(first, second), expected, rtol=1e-12)
+    assert pattern_distance(first, first) == 0
+
+
 # --- the same heads ---------------------------------------------------------------------------------------------
 
 

@@ -85,6 +85,17 @@ def test_effects_of_a_family_are_those_of_plain_forwards(case):
     assert np.abs(direct).max() > 100 * EXACT
 
 
+def test_late_effects_of_a_family_are_those_of_plain_forwards(case):
+    """Of heads at the last position: a sweep begins there, from keys and values, unless the family has a mixer."""
+    model, plain, prompts = case.model, case.plain, case.prompts
+    got = harness.ablate_heads(model, prompts, metrics=["logit_diff"], positions="last", heads=["L0H1", "L1H2"])
+    for row, (token_id, answer, distractor) in enumerate(rows(prompts)):
+        lead = lambda logits: float(logits[answer] - logits[distractor])  # noqa: B023, E731
+        for layer, head in ((0, 1), (1, 2)):
+            want = lead(plain.without(token_id, layer, head, last=True)) - lead(plain.logits(token_id))
+            np.testing.assert_allclose(got.effect.sel(layer=layer, head=head).values[0, row], want, atol=EXACT)
+
+
 def test_scores_of_a_family_make_its_pattern(case):
     """softmax(scores), with what a learnt sink takes of each row, is the pattern."""
     model, prompts = case.model, case.prompts

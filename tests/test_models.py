@@ -15,7 +15,7 @@ import torch
 import harness
 from harness import config, hooks
 from harness.config import HubModel, RequestError, WheelModel
-from harness.models import Inputs, boot, cache, peek, random, sources
+from harness.models import Inputs, boot, cache, checks, peek, random, sources, traits
 from harness.models.checks import ModelMismatch
 from harness.models.sources import gguf, hub
 from harness.models.sources import wheel as wheels
@@ -78,6 +78,21 @@ def test_another_dtype_is_loaded_and_said(tiny):
     model = tiny("gpt2", dtype="bfloat16")
     assert next(model.bridge.original_model.parameters()).dtype == torch.bfloat16
     assert harness.ablate_heads(model, harness.load_prompts("ioi", model, n=1), heads=["L0H0"]).effect.notnull().any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_one_large_dimension_of_the_stream_does_not_hide_its_direct_path(dtype):
+    """Trained models have some that are thousands of times the others, next to which a write is lost in rounding."""
+    model = harness.load_model("random", shape="gemma3", dtype=dtype)
+    first = hooks.plain_model(model.bridge).model.layers[0]
+    with torch.no_grad():
+        first.mlp.down_proj.weight[5] *= 3e4
+        first.post_feedforward_layernorm.weight[5] = 2e3
+        given = checks.probe(model.tokens, model.shape.d_vocab, model.kind, torch.device("cpu"))
+        hidden = model.last_hidden(given).float().abs()
+        found = traits.measure(model, given)
+    assert hidden.max() > 3e3 * hidden.median()
+    assert (found.no_direct, set(found.write_scale.values())) == ("", {1.0})
 
 
 def test_a_hooked_model_with_other_logits_is_an_error(monkeypatch):

@@ -37,6 +37,7 @@ DOES = {
     "generate": lambda model, prompts: np.array(
         model.bridge.generate(TEXT, max_new_tokens=2, do_sample=False, verbose=False)
     ),
+    "hf_generate": lambda model, prompts: np.array(model.bridge.hf_generate(TEXT, max_new_tokens=2, do_sample=False)),
 }
 
 

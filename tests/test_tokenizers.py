@@ -204,6 +204,11 @@ def test_the_bridge_reads_text_by_the_models_policy(bos):
     asked = {"max_new_tokens": 3, "do_sample": False, "verbose": False}
     said, by_ids = bridge.generate(text, **asked), bridge.generate(ids, **asked)[0]
     assert said == model.tokenizer.decode(by_ids, skip_special_tokens=True)
+    assert list(bridge.generate_stream(text, **asked)) == list(bridge.generate_stream(ids, **asked, return_type="str"))
+    by_hf = {"max_new_tokens": 3, "do_sample": False}
+    assert bridge.hf_generate(text, **by_hf) == said
+    assert bridge.hf_generate(["John", text], **by_hf) == [bridge.hf_generate("John", **by_hf), said]
+    assert bridge.hf_generate(text, **by_hf, return_type="tokens").tolist() == [by_ids.tolist()]
     rows = bridge.to_tokens([text, "John"], padding_side="right")
     assert rows[0].tolist() == ids[0].tolist()
     assert bridge.to_str_tokens("John", prepend_bos=True)[0] == "<s>"

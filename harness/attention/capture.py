@@ -94,7 +94,7 @@ def activations(
     """
     prompts.check_model(model)
     size, wanted = sizes(model, prompts), variables(model, kinds)
-    given = prompts.inputs(model.device)
+    given, precision = prompts.inputs(model.device), getattr(torch, model.spec.dtype)
     arrays = {
         each.name: torch.full([size[dim] for dim in each.dims], torch.nan, dtype=getattr(torch, dtype))
         for each in wanted
@@ -116,7 +116,7 @@ def activations(
             if each.kind == "resid":
                 stack.callback(_between_blocks(model, each.stack, index, kept).remove)
             elif each.kind == "scores":
-                scores[site] = partial(_look_at_scores, kept, size[each.dims[-1]])
+                scores[site] = partial(_look_at_scores, kept, size[each.dims[-1]], precision)
             else:
                 watches.append((hooks.hook_name(each.kind, site), partial(_look, kept)))
         stack.enter_context(model.bridge.hooks(fwd_hooks=watches))  # all at once: each call goes through every module
@@ -138,9 +138,9 @@ def _look(keep: Callable[[Tensor], None], tensor: Tensor, hook: Any) -> None:
     keep(tensor)
 
 
-def _look_at_scores(keep: Callable[[Tensor], None], n_keys: int, scores: Tensor) -> Tensor:
+def _look_at_scores(keep: Callable[[Tensor], None], n_keys: int, precision: torch.dtype, scores: Tensor) -> Tensor:
     """Keep the scores of an attention, and leave them as they are."""
-    keep(masked_to_infinity(scores, n_keys))
+    keep(masked_to_infinity(scores, n_keys, precision))
     return scores
 
 

@@ -7,8 +7,12 @@ from torch import Tensor
 Scores = Float[Tensor, "row head query key"]
 
 
-def masked_to_infinity(raw: Float[Tensor, "row head query column"], n_keys: int) -> Scores:
-    """The scores of the keys, −∞ where the mask lets a query read no key (models add or write the smallest number
-    their precision has, or half of it). The column of a learnt sink, if there is one, comes last and is left out."""
+def masked_to_infinity(raw: Float[Tensor, "row head query column"], n_keys: int, precision: torch.dtype) -> Scores:
+    """The scores of the keys, −∞ where the mask lets a query read no key. The column of a learnt sink, if there is one,
+    comes last and is left out.
+
+    Models add or write the smallest number that their `precision` has (scores may have a higher one: GPT-J's), or half
+    of it, or divide it by √d_head with the products (Falcon's).
+    """
     scores = raw[..., :n_keys]
-    return scores.masked_fill(scores <= torch.finfo(scores.dtype).min / 8, -torch.inf)
+    return scores.masked_fill(scores <= torch.finfo(precision).min / 32, -torch.inf)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from harness.attribution.raw import Pattern, as_pattern
-from harness.attribution.rollout import FUSIONS, check_mixing, normalise_rows, with_residual
+from harness.attribution.rollout import FUSIONS, check_mixing, normalise_rows, share_on_tokens, with_residual
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -55,7 +55,9 @@ def pooled_flow(
 
 def _steps(pattern: Pattern, residual: float, head_fusion: str) -> Float[np.ndarray, "layer query key"]:
     check_mixing(residual, head_fusion)
-    return with_residual(normalise_rows(FUSIONS[head_fusion](as_pattern(pattern), axis=1)), residual)
+    values = as_pattern(pattern)
+    on_tokens = np.stack([share_on_tokens(one) for one in values])
+    return with_residual(normalise_rows(FUSIONS[head_fusion](values, axis=1)) * on_tokens, residual)
 
 
 def _from(steps: Float[np.ndarray, "layer query key"], query: int) -> Float[np.ndarray, " key"]:

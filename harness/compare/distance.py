@@ -3,20 +3,28 @@
 import numpy as np
 from jaxtyping import Bool, Float
 
+from harness.attribution.rollout import WHOLE_ROW
+
 Pattern = Float[np.ndarray, "*head query key"]
 
 
 def pattern_distance(first: Pattern, second: Pattern, causal: bool = True) -> Float[np.ndarray, "*head"]:
     """The mean over rows of the Jensen–Shannon distance (the square root of the divergence to base 2; Endres and
     Schindelin 2003): 0 for equal patterns, 1 where no key is looked at by both. A decoder's first row has one key
-    and does not count; NaN where no row is left."""
+    and does not count; NaN where no row is left. What a learnt sink takes of a row counts as one more key."""
     rows = slice(1, None) if causal else slice(None)
     if first[..., rows, :].shape[-2] == 0:
         return np.full(first.shape[:-2], np.nan)
-    p, q = (np.asarray(each[..., rows, :], dtype=np.float64) for each in (first, second))
+    p, q = (_with_sink(np.asarray(each[..., rows, :], dtype=np.float64)) for each in (first, second))
     middle = (p + q) / 2
     divergence = (_information(p, middle) + _information(q, middle)) / 2
     return np.asarray(np.sqrt(np.maximum(divergence, 0)).mean(axis=-1))
+
+
+def _with_sink(pattern: Pattern) -> Float[np.ndarray, "*head query key_or_sink"]:
+    """The rows with what they lack of 1 as a key of its own; an empty row (padding) lacks nothing."""
+    total = pattern.sum(axis=-1, keepdims=True)
+    return np.concatenate([pattern, np.where((total > 0) & (total < WHOLE_ROW), 1 - total, 0)], axis=-1)
 
 
 def _information(p: Pattern, middle: Pattern) -> Float[np.ndarray, "*head query"]:

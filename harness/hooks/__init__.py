@@ -276,6 +276,11 @@ def parts(block: Any) -> dict[str, Any]:
     return found
 
 
+def has_mixer(bridge: Any) -> bool:
+    """Whether a block has a part beside attention and MLP (Falcon-H1's Mamba): keys and values lack its state."""
+    return any(not name.endswith(("attn", "mlp")) for block in blocks(bridge) for name in parts(block))
+
+
 def first_of(output: Any) -> Any:
     """The hidden states in what a block gave."""
     return output[0] if isinstance(output, tuple) else output

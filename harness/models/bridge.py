@@ -8,6 +8,7 @@ from threading import RLock, get_ident
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformer_lens.model_bridge import TransformerBridge
 
 from harness.config import Bos
@@ -19,7 +20,6 @@ class Lock:
 
     def __init__(self) -> None:
         self._lock = RLock()
-
         self._holder, self._depth = 0, 0
 
     @property
@@ -109,3 +109,26 @@ class Bridge(TransformerBridge):
             input = self.to_tokens(input, kwargs.pop("prepend_bos", None), truncate=False)
         with self.lock:
             return super().generate(input, *args, **kwargs)
+
+    @wraps(TransformerBridge.generate_stream)
+    def generate_stream(self, *args: Any, **kwargs: Any) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        with self.lock:
+            yield from super().generate_stream(*args, **kwargs)
+
+    @wraps(TransformerBridge.hf_generate)
+    def hf_generate(self, input: Any = "", *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if isinstance(input, torch.Tensor):
+            with self.lock:
+                return super().hf_generate(input, *args, **kwargs)
+        # Texts would be read as the tokenizer does, whatever the policy.
+        rows = [self.to_tokens(text, truncate=False)[0] for text in ([input] if isinstance(input, str) else input)]
+        masks = [torch.ones_like(row) for row in rows]
+        pad, wanted = self.tokenizer.pad_token_id or 0, kwargs.pop("return_type", "input")
+        kwargs["attention_mask"] = pad_sequence(masks, batch_first=True, padding_side="left")
+        ids = pad_sequence(rows, batch_first=True, padding_value=pad, padding_side="left")
+        with self.lock:
+            out = super().hf_generate(ids, *args, return_type="tokens", **kwargs)
+        if wanted == "tokens":
+            return out
+        said = [self.tokenizer.decode(row, skip_special_tokens=True) for row in getattr(out, "sequences", out)]
+        return said[0] if isinstance(input, str) else said

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from harness import hooks
 from harness.ablation import Check, Intervention, InterventionFailed
 from harness.metrics import Function
 from harness.models import Model
@@ -25,7 +26,8 @@ class Batch:
 
     Of `some` of the rows, the metrics are what these give to each prompt's mean. Where it is `positionwise`, what
     z becomes at a position depends on nothing but the position and z there. Then a decoder's rows begin at the first
-    position that is changed, and the last block runs where it is read.
+    position that is changed (if all that it knows of earlier ones is keys and values), and the last block runs where
+    it is read.
     """
 
     def __init__(
@@ -38,7 +40,7 @@ class Batch:
         positionwise: bool,
     ):
         self.model, self.metrics, self.check = model, metrics, check
-        self.late = positionwise and model.kind == "decoder"
+        self.late = positionwise and model.kind == "decoder" and not hooks.has_mixer(model.bridge)
         self.whole = engine.run_clean(model, prompts, metrics, some, narrow=positionwise)
         self._suffixes = Suffixes(model, self.whole)
         self._unharmed = engine.by_target(model, self.whole, self.whole.end, metrics)
