@@ -40,6 +40,7 @@ from harness.views.pack import pack_weights
 from harness.views.page import asset
 from harness.views.payload import payload, words_of
 from harness.views.report import report
+from harness.views.tables import html_table
 from harness.views.text import json_block, short, visible
 
 HOSTILE = [
@@ -111,6 +112,12 @@ def test_user_text_stays_text(tmp_path):
     assert "\x00" not in page
     assert "\u202e" not in page
     assert "\u2028" not in ours
+
+
+def test_tables_keep_the_minus_of_a_number():
+    table = html_table(["value"], [[-0.5], [1e-7]])
+    assert "<td>−0.5</td>" in table
+    assert "<td>1e−07</td>" in table
 
 
 def test_json_in_a_page_survives_and_ends_no_element():
