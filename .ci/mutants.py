@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -289,7 +290,7 @@ def pytest_sessionfinish(session) -> None:
 # --- running tests on a mutant ------------------------------------------------------------------------------------
 
 
-@dataclass
+@dataclass(eq=False)
 class Chosen:
     """pytest's plugin in the forked process: these tests in this order, and the first that fails is written down."""
 
@@ -306,6 +307,8 @@ class Chosen:
     def pytest_runtest_logreport(self, report) -> None:
         if report.failed and not self.failed.exists():
             self.failed.write_text(report.nodeid)
+
+    pytest_collectreport = pytest_runtest_logreport
 
 
 @dataclass
@@ -326,14 +329,13 @@ class Bench:
                 fate, why = self.run(tests, limit)
             finally:
                 path.write_bytes(source)
-            if fate != "killed" or why in self.sound or not why:
+            if fate != "killed" or why in self.sound:
                 return fate, why
-            if self.run([why], limit)[0] == "survived":
-                self.sound.add(why)
+            if self.run([why] if why else tests, limit)[0] == "survived":
+                self.sound |= {why} if why else set()
                 return fate, why
-            print(f"  {why} fails without a change too: set aside", flush=True)
-            self.unsound.add(why)
-            tests = [test for test in tests if test != why.partition("[")[0]]
+            print(f"  {why or tests} fails without a change too: set aside", flush=True)
+            self.unsound |= {why, why.partition("[")[0]} if why else {*tests}
         return "not reached", ""
 
     def run(self, tests: Sequence[str], limit: int) -> tuple[str, str]:
@@ -377,8 +379,13 @@ class Bench:
             os.environ["PYTHONPATH"] = str(self.tree)
             files = list(dict.fromkeys(map(_file, tests)))
             arguments = ["-x", "-q", "-p", "no:cacheprovider", "--tb=short", *files]
+            arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what was imported before
             code = int(pytest.main(arguments, plugins=[Chosen(tests, failed)]))
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
             os._exit(code)
 
 
