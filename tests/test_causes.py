@@ -1,11 +1,14 @@
 """Measured causes against plain Hugging Face forwards: other tokens, other embeddings, shorter texts, other masks."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import plain
 import pytest
 import torch
 
 import harness
+from harness.ablation import InterventionFailed
 from harness.attribution import causes, deletion, knockout, occlusion
 from harness.attribution.parts import each_token
 from harness.attribution.question import asking, clean_values, thinned
@@ -406,6 +409,13 @@ def test_without_a_key_a_learnt_sink_keeps_its_place_in_the_softmax():
     only_first, nobody = np.array([True, False]), np.zeros(2, dtype=bool)
     np.testing.assert_allclose(knockout.without(pattern, value, nobody, only_first, learnt_sink=True)[0, :, 0, 0], 2)
     np.testing.assert_allclose(knockout.without(pattern, value, nobody, only_first)[0, :, 0, 0], 6)
+
+
+def test_knock_out_that_does_not_reach_the_pattern_is_an_error(tiny, monkeypatch):
+    question, _ = of_kind(tiny, "llama")
+    monkeypatch.setattr(knockout, "at_softmax", lambda bridge, edits: nullcontext())
+    with pytest.raises(InterventionFailed, match="a token that was knocked out is still read"):
+        knockout.knock_out(question, [[0]])
 
 
 def test_knockout_without_gives_each_head_the_values_of_its_group():

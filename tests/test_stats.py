@@ -441,6 +441,11 @@ def test_prompts_to_separate():
     assert stats.prompts_to_separate(np.ones(10), np.zeros(10)) is None
 
 
+def test_prompts_to_separate_refuse_a_confidence_that_is_none():
+    with pytest.raises(RequestError, match="stats.confidence=1.5"):
+        stats.prompts_to_separate(np.ones(10), confidence=1.5)
+
+
 def test_power_of_one_standard_deviation_at_32(record_property):
     found = stats.power(effect_size=1.0, n_clusters=32, n_heads=40, runs=100, resamples=999)
     record_property("power", {name: float(value) for name, value in found.items()})

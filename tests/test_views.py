@@ -148,6 +148,11 @@ def test_long_labels_are_cut_and_say_so():
     assert short(" the") == "the"
 
 
+def test_short_leaves_a_label_of_exactly_the_limit_whole():
+    assert short("W" * 14) == "W" * 14
+    assert short("W" * 15) == "W" * 13 + "…"
+
+
 def test_policy_allows_only_our_scripts(page):
     policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1])
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
