@@ -46,3 +46,12 @@ $(VENV)/core: requirements.lock pyproject.toml
 $(VENV)/test: $(VENV)/core requirements-test.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-test.lock
 	touch $@
+
+# Faults that tests must notice: N of them drawn with SEED, or those with a name (FAULTS=named). See .ci/mutants.py.
+N ?= 60
+SEED ?= 0
+FAULTS ?= drawn
+
+.PHONY: mutants
+mutants: $(VENV)/test
+	$(BIN)/python .ci/mutants.py --n $(N) --seed $(SEED) $(if $(filter named,$(FAULTS)),--named) $(ARGS)

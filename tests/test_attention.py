@@ -124,6 +124,16 @@ def test_what_is_not_chosen_is_empty_and_the_rest_the_same(tiny):
     assert np.isnan(some.resid.values[:, [1, 3]]).all()
 
 
+@pytest.mark.parametrize(("head", "kept"), [(0, 0), (1, 0), (2, 1), (3, 1)])
+def test_activations_keep_the_key_and_value_head_that_a_head_shares(tiny, head, kept):
+    """Heads 0 and 1 share the first, 2 and 3 the second: head modulo 2 would be the other one for heads 1 and 2."""
+    model = tiny("llama")
+    found = harness.cache_attention(model, prompts_of(model), also=["k", "v"], heads=[f"L1H{head}"])
+    for kind in ("k", "v"):
+        there = np.isfinite(found[kind].values[0, 1, :, 0]).all(axis=-1)
+        assert np.flatnonzero(there).tolist() == [kept]
+
+
 def test_half_precision_is_the_same_to_its_own_rounding(tiny):
     model = tiny("gpt2")
     whole, half = (

@@ -1,11 +1,14 @@
 """Measured causes against plain Hugging Face forwards: other tokens, other embeddings, shorter texts, other masks."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import plain
 import pytest
 import torch
 
 import harness
+from harness.ablation import InterventionFailed
 from harness.attribution import causes, deletion, knockout, occlusion
 from harness.attribution.parts import each_token
 from harness.attribution.question import asking, clean_values, thinned
@@ -406,3 +409,36 @@ def test_without_a_key_a_learnt_sink_keeps_its_place_in_the_softmax():
     only_first, nobody = np.array([True, False]), np.zeros(2, dtype=bool)
     np.testing.assert_allclose(knockout.without(pattern, value, nobody, only_first, learnt_sink=True)[0, :, 0, 0], 2)
     np.testing.assert_allclose(knockout.without(pattern, value, nobody, only_first)[0, :, 0, 0], 6)
+
+
+def test_knock_out_that_does_not_reach_the_pattern_is_an_error(tiny, monkeypatch):
+    question, _ = of_kind(tiny, "llama")
+    monkeypatch.setattr(knockout, "at_softmax", lambda bridge, edits: nullcontext())
+    with pytest.raises(InterventionFailed, match="a token that was knocked out is still read"):
+        knockout.knock_out(question, [[0]])
+
+
+def test_knockout_without_gives_each_head_the_values_of_its_group():
+    """Four heads, two values, nothing taken away: z of heads 0 and 1 is the first value, of 2 and 3 the second."""
+    pattern, nobody = np.ones((1, 4, 1, 1)), np.zeros(1, dtype=bool)
+    z = knockout.without(pattern, np.array([3.0, 6.0]).reshape(1, 2, 1, 1), nobody, nobody)
+    assert z[0, 0, :, 0].tolist() == [3, 3, 6, 6]
+
+
+def test_knock_out_lets_the_tokens_of_a_part_read_each_other_and_themselves():
+    """The first two of three tokens are the part: only the third may not read them."""
+    blocked = knockout._blocked(torch.tensor([[True, True, False]]))
+    assert blocked.int().tolist() == [[[0, 0, 0], [0, 0, 0], [1, 1, 0]]]
+
+
+@pytest.mark.parametrize("shape", ["llama", "bert"])
+def test_knock_out_of_a_part_of_two_tokens_equals_plain_hugging_face(tiny, shape):
+    question, twin = of_kind(tiny, shape)
+    part = [1, 2]
+
+    def by_hand(target, _):
+        return losses(question, twin, texts(question, target)[1], target, attention_mask=masks(question, part)[1])
+
+    want = np.array([by_hand(target, 0) for target in range(question.n_targets)]) - clean_values(question)
+    np.testing.assert_allclose(knockout.knock_out(question, [part])[0], want, atol=2e-4)
+    assert np.abs(want).max() > 1e-3

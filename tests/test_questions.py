@@ -12,12 +12,14 @@ import harness
 from harness import config, questions
 from harness.config import RequestError, StatsSpec
 from harness.findings.telling import signed
+from harness.hooks import Head
 from harness.questions import QUESTIONS
 from harness.questions.bias import attention_for_length, per_token
 from harness.questions.layers import beyond_distance
 from harness.questions.long_sentence import distance, slopes
 from harness.questions.mean_vs_head import of_nobody, other_top
 from harness.questions.prune import can_go
+from harness.questions.qkv import Apart
 from harness.questions.word_order import place_change
 from harness.trace import parts_table
 
@@ -236,6 +238,25 @@ def test_the_head_that_looks_at_the_name_is_told_beside_the_one_that_matters(tmp
         .text
     )
     assert text.endswith("No head looks at the right name more (0.800).")
+
+
+@pytest.mark.parametrize(("head", "written"), [(0, [0, 1]), (1, [0, 1]), (2, [1, 0]), (3, [1, 0])])
+def test_a_head_taken_apart_has_the_values_of_its_group(tmp_path, head, written):
+    """Heads 0 and 1 read a value that is nothing at the first token, heads 2 and 3 one that is so at the second."""
+    import xarray as xr
+
+    run = fake_run(tmp_path, n_prompts=1, lengths=[2], n_layers=1, n_heads=4)
+    v = np.array([[[0.0], [1.0]], [[1.0], [0.0]]])[None, None]
+    parts = {
+        "v": xr.DataArray(v, dims=("prompt", "layer", "kv_head", "position", "d_head")),
+        "z": xr.DataArray(np.full((1, 1, 4, 2, 1), 0.5), dims=("prompt", "layer", "head", "position", "d_head")),
+        "scores": xr.zeros_like(run.data["pattern"], dtype=float),
+        "pattern": xr.full_like(run.data["pattern"], 0.5, dtype=float),
+    }
+    coords = {"kv_head": [0, 1]}
+    apart = Apart(replace(run, data=run.data.assign(parts).assign_coords(coords)), 0, Head(0, head))
+    assert apart.written.tolist() == written
+    assert apart.sum_error == apart.softmax_error == 0
 
 
 def test_a_kind_of_word_counts_by_its_tokens(tmp_path):

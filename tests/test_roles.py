@@ -18,6 +18,7 @@ from harness.roles.copying import copying, raised
 from harness.roles.judged import beyond_chance, far_enough
 from harness.roles.measures import MEASURES, alignment
 from harness.roles.repeats import repeats
+from harness.roles.scores import Related, Texts, role_scores
 from harness.roles.seen import Seen
 from harness.roles.stage import RolesStage
 from harness.roles.syntax import best_offset, hits, syntactic
@@ -25,6 +26,7 @@ from harness.words import Words
 
 FEW = RolesSpec(n=4, draws=100)
 STATS = StatsSpec(resamples=200)
+NO_HITS = np.zeros((0, 2, 1, 3))
 
 
 def profiled(model, prompts, spec=FEW):
@@ -185,6 +187,34 @@ def test_alignment_is_the_correlation_of_places():
     assert beyond_chance(measured.score, measured.null)[0] < 0.01
 
 
+def texts_with(score, null):
+    """Texts of which every role has these scores [text, head] and this null [draw, head], in one layer."""
+    score, null = (np.broadcast_to(each, (len(ROLES), *np.shape(each))) for each in (score, null))
+    clusters, n = np.arange(score.shape[1]).astype(str), np.ones((len(ROLES), 1), int)
+    return Texts(clusters, score[:, :, None, None].copy(), null[:, :, None, None].copy(), n)
+
+
+def test_role_scores_give_no_role_that_chance_gives_as_often():
+    """Three heads with one score; by chance the second has a higher one in every tenth draw."""
+    null = np.full((100, 3), 0.1) + 0.01 * np.random.default_rng(0).standard_normal((100, 3))
+    null[::10, 1] = 0.95
+    texts = texts_with(np.tile([0.8, 0.8, 0.1], (6, 1)), null)
+    found = role_scores(dict.fromkeys(("prompts", "repeats"), texts), Related((), NO_HITS, True), [""], FEW, STATS)
+    of_role = found.sel(role="previous_token", layer=0)
+    assert of_role["role_given"].values.tolist() == [True, False, False]
+    assert float(of_role["role_p"][0]) < 0.05 < float(of_role["role_p"][1])
+
+
+def test_role_scores_give_no_syntactic_role_after_two_relations():
+    """Both heads hit every relation and the best offset half of them; of two that is chance, of twenty it is not."""
+    for n, given in ((2, False), (20, True)):
+        related = [Relation("nsubj", 5 - at % 2, 6) for at in range(n)]
+        texts = dict.fromkeys(("prompts", "repeats"), texts_with(np.zeros((2, 2)), np.zeros((10, 2))))
+        hit = np.ones((n, 2, 1, 2))
+        found = role_scores(texts, Related(related, hit, True), [""], FEW, STATS)
+        assert found["role_given"].sel(role="syntactic_nsubj", layer=0).values.tolist() == [given, given]
+
+
 # --- copying ----------------------------------------------------------------------------------------------------
 
 
@@ -216,6 +246,26 @@ def test_what_a_head_raises_is_its_ov_circuit(tiny):
         for head in range(4):
             write = v[position][:, head * dh : (head + 1) * dh] @ block.attn.c_proj.weight[head * dh : (head + 1) * dh]
             read = (write - write.mean(-1, keepdim=True)) * plain.transformer.ln_f.weight
+            token = plain.lm_head.weight[ids[0, position]]
+            cosine = read @ token.T / read.norm(dim=-1)[:, None] / token.norm(dim=-1)
+            np.testing.assert_allclose(found[layer, head], cosine.detach().numpy(), atol=1e-4)
+
+
+def test_what_a_head_raises_reads_the_values_of_its_own_group(tiny):
+    """Llama: two heads to a value, an RMSNorm; multiplied by hand as above."""
+    import torch
+
+    model = tiny("llama")
+    probe, position = repeats(model, RolesSpec(n=1, length=6)), np.arange(1, 7)
+    found, plain, ids = raised(model, probe, position)[0], model.bridge.original_model, probe.token_id
+    with torch.no_grad():
+        out = plain(torch.as_tensor(ids), output_hidden_states=True)
+    for layer in range(3):
+        block, dh = plain.model.layers[layer], model.shape.d_head
+        v = block.self_attn.v_proj(block.input_layernorm(out.hidden_states[layer]))[0, position]
+        for head in range(4):
+            value = v[:, head // 2 * dh : (head // 2 + 1) * dh]
+            read = value @ block.self_attn.o_proj.weight[:, head * dh : (head + 1) * dh].T * plain.model.norm.weight
             token = plain.lm_head.weight[ids[0, position]]
             cosine = read @ token.T / read.norm(dim=-1)[:, None] / token.norm(dim=-1)
             np.testing.assert_allclose(found[layer, head], cosine.detach().numpy(), atol=1e-4)

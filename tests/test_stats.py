@@ -356,6 +356,15 @@ def test_important_needs_the_whole_interval_and_a_test_that_survives_the_number_
     assert stats.summarize(effect, resamples=5000)["important"].isna().all()
 
 
+def test_important_needs_both_bounds_beyond_the_smallest_effect():
+    """Around 0.3 an interval has one bound on either side, of either sign; around 1 both are beyond."""
+    effect = as_effect(0.5 * noise((64, 1), seed=2) - 0.5 * noise((64, 1), seed=2).mean() + [0.3, -0.3, 1.0, -1.0])
+    table = stats.summarize(effect, min_effect=0.3, resamples=2000)
+    assert ((table["ci_low"].abs() < 0.3) != (table["ci_high"].abs() < 0.3)).tolist() == [True, True, False, False]
+    assert table["significant"].all()
+    assert table["important"].tolist() == [False, False, True, True]
+
+
 # --- distances
 
 
@@ -430,6 +439,11 @@ def test_prompts_to_separate():
     assert stats.prompts_to_separate(np.ones(10)) == stats.clusters_needed(0.05) == 6
     assert stats.prompts_to_separate(np.zeros(10)) is None
     assert stats.prompts_to_separate(np.ones(10), np.zeros(10)) is None
+
+
+def test_prompts_to_separate_refuse_a_confidence_that_is_none():
+    with pytest.raises(RequestError, match="stats.confidence=1.5"):
+        stats.prompts_to_separate(np.ones(10), confidence=1.5)
 
 
 def test_power_of_one_standard_deviation_at_32(record_property):

@@ -301,3 +301,31 @@ def test_the_engine_reads_logits_as_the_model_gives_them(family):
 def test_interventions_are_values(tiny):
     assert zero(Head(5, 1)) == Intervention((Head(5, 1),), ablation.zeros)
     assert zero(Head(5, 1), Head(3, 0)).first_block(tiny().shape) == 3
+
+
+def rows_in_blocks(model, chunk):
+    """How many rows of each block's attention are computed while interventions run; blocks that do not run are out."""
+    prompts, rows = harness.load_prompts("inline", model, text=["the store", "a drink"]), {}
+    clean = engine.run_clean(model, prompts, ["loss"])
+
+    def count(layer):
+        return lambda _, args: rows.update({layer: len(args[0])})
+
+    handles = [
+        hooks.output_projection(model.bridge, Site(layer)).register_forward_pre_hook(count(layer))
+        for layer in range(model.shape.n_layers)
+    ]
+    try:
+        engine.run_ablated(model, clean, [zero(Head(*each)) for each in chunk], Check())
+    finally:
+        for handle in handles:
+            handle.remove()
+    return rows
+
+
+@pytest.mark.parametrize("shape", ["gpt2", "llama", "neox"])
+def test_run_ablated_lets_rows_join_at_their_own_block(tiny, shape):
+    """Two prompts; rows that join too early give the same numbers at a higher cost."""
+    assert rows_in_blocks(tiny(shape), [(0, 0), (1, 0), (1, 1), (2, 0)]) == {0: 2, 1: 6, 2: 8}
+    assert rows_in_blocks(tiny(shape), [(1, 3), (2, 0)]) == {1: 2, 2: 4}
+    assert rows_in_blocks(tiny(shape), [(2, 1), (2, 2), (2, 3)]) == {2: 6}

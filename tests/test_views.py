@@ -24,6 +24,7 @@ from fakes import fake_run, fake_t5, with_claims
 from fontTools.ttLib import TTFont
 from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from experiments import _launch
@@ -36,8 +37,10 @@ from harness.views.choose import asked_prompts, choose
 from harness.views.draw import draw_for_paper
 from harness.views.figures import looking, positions, together
 from harness.views.pack import pack_weights
+from harness.views.page import asset
 from harness.views.payload import payload, words_of
 from harness.views.report import report
+from harness.views.tables import html_table
 from harness.views.text import json_block, short, visible
 
 HOSTILE = [
@@ -111,6 +114,12 @@ def test_user_text_stays_text(tmp_path):
     assert "\u2028" not in ours
 
 
+def test_tables_keep_the_minus_of_a_number():
+    table = html_table(["value"], [[-0.5], [1e-7]])
+    assert "<td>−0.5</td>" in table
+    assert "<td>1e−07</td>" in table
+
+
 def test_json_in_a_page_survives_and_ends_no_element():
     value = {"</script>": "<!-- & \u2028 \u00e9"}
     assert not set("<>&\u2028\u00e9") & set(json_block(value))
@@ -137,6 +146,11 @@ def test_every_character_can_be_seen(token, shown):
 def test_long_labels_are_cut_and_say_so():
     assert short(" " + "W" * 300) == "W" * 13 + "…"
     assert short(" the") == "the"
+
+
+def test_short_leaves_a_label_of_exactly_the_limit_whole():
+    assert short("W" * 14) == "W" * 14
+    assert short("W" * 15) == "W" * 13 + "…"
 
 
 def test_policy_allows_only_our_scripts(page):
@@ -461,6 +475,63 @@ def test_what_hurts_is_struck_through_to_be_told_in_grey(run):
     mean = run.data["effect"].sel(metric="loss").mean("prompt").values
     layer, head = np.nonzero(mean < -0.1 * np.abs(mean).max())
     assert struck == set(zip(layer.tolist(), head.tolist(), strict=True))
+
+
+def dots_of(figure):
+    """Each row's label in a figure of the strongest heads, the values of its dots, and their colour."""
+    axes = figure.axes[0]
+    labels = dict(zip(axes.get_yticks().tolist(), (each.get_text() for each in axes.get_yticklabels()), strict=True))
+    for dots in axes.collections:
+        across, down = dots.get_offsets().T
+        (row,) = set(np.rint(down).tolist())
+        tone = dots.get_facecolor() if len(dots.get_facecolor()) else dots.get_edgecolor()
+        yield labels[row], across, to_hex(tone[0])
+
+
+def test_figures_label_each_row_of_the_strongest_heads_with_its_own_head(run):
+    rows = list(dots_of(figures.effects.strongest(run, "loss", figures.LOOKS["screen"])))
+    table = run.heads.query("metric == 'loss'").sort_values("rank")
+    assert [label for label, *_ in rows] == [f"L{row.layer}H{row.head}" for row in table.itertuples()]
+    for label, across, _ in rows:
+        of_head = run.data["effect"].sel(metric="loss", **Head.parse(label).place).values
+        np.testing.assert_allclose(across, of_head, rtol=1e-6)
+
+
+def is_blue(tone):
+    red, _, blue = to_rgb(tone)
+    return blue > red
+
+
+@pytest.mark.parametrize("metric", ["loss", "logit_diff"])
+def test_figures_draw_what_helps_in_blue_and_what_hurts_in_orange(run, metric):
+    """L1H2 helps and L2H3 hurts, by a metric that falls when the model gets better and by one that rises."""
+    tones = {label: tone for label, _, tone in dots_of(figures.effects.strongest(run, metric, figures.LOOKS["screen"]))}
+    assert is_blue(tones["L1H2"])
+    assert not is_blue(tones["L2H3"])
+    image = figures.effects.effect_map(run, metric, figures.LOOKS["screen"]).axes[0].images[0]
+    drawn = {(layer, head): image.to_rgba(image.get_array())[head, layer, :3] for layer, head in ((1, 2), (2, 3))}
+    assert is_blue(drawn[1, 2])
+    assert not is_blue(drawn[2, 3])
+
+
+def test_figures_have_the_colours_of_the_page():
+    style = asset("page.css")
+    said = dict(re.findall(r"--(helps|hurts|matters): (#[0-9a-f]{6})", style.partition("@media")[0]))
+    assert said == figures.base.TONE
+    assert is_blue(said["helps"])
+    assert not is_blue(said["hurts"])
+
+
+def test_the_foot_of_the_report_names_a_directory_as_text(run):
+    page = report(replace(run, path=Path("/tmp/<b>one & 'two'")))
+    foot = re.search(r"<footer>(.*?)</footer>", page, re.S)[1]
+    assert foot.startswith("Made from the run directory &lt;b&gt;one &amp; &#x27;two&#x27;, which holds every number")
+
+
+def test_a_run_in_a_notebook_names_its_directory_as_text(run):
+    shown = replace(run, path=Path("/tmp/<b>one"))._repr_html_()
+    assert "/tmp/&lt;b&gt;one</td>" in shown
+    assert "<b>" not in shown
 
 
 def test_words_are_joined_from_their_pieces_or_read_as_they_stand():
