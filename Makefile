@@ -1,6 +1,7 @@
 # make run   the main job on the embedded default model; the last line names the run directory
 # make test        every test but the long ones
 # make test-quick  what an edit needs: no SmolLM2, no browser, no processes that import torch
+# make test-shapes what computes with arrays, its shapes checked, in random order
 # make soak        what is too slow for every change: real models, repetitions, large products, hundreds of sweeps
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 RUN ?= study
 ARGS ?=
 
-.PHONY: run test test-quick soak check clean
+.PHONY: run test test-quick test-shapes soak check audit clean
 
 run: $(VENV)/core
 	$(BIN)/python -m experiments.$(RUN) $(ARGS)
@@ -25,6 +26,12 @@ test: $(VENV)/test
 test-quick: $(VENV)/test
 	$(PYTEST) $(SPREAD) -m '$(QUICK)' $(ARGS)
 
+# What computes with arrays, its shapes checked at run time, in an order of the day.
+SHAPED := $(addprefix tests/test_,$(addsuffix .py,metrics attribution attribution_methods attention direct stats sweep words))
+
+test-shapes: $(VENV)/test
+	HARNESS_SHAPES=1 HARNESS_ORDER=$$(date +%j) $(PYTEST) -m '$(QUICK)' $(SHAPED) $(ARGS)
+
 soak: $(VENV)/test
 	$(PYTEST) -m soak --timeout 3600 --durations=15 $(ARGS)
 
@@ -32,6 +39,11 @@ check: $(VENV)/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/shellcheck .ci/run .ci/audit .ci/wheel
+
+# What is known against the locked packages; needs the advisory service, and fails without it.
+audit: $(VENV)/test
+	.ci/audit
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -19,8 +19,17 @@ if os.environ.get("HARNESS_SHAPES") == "1":
 
 #: Files in the order in which workers take them: the longest first, so that none is left with one at the end.
 LONGEST_FIRST = (
-    *("test_browser", "test_objects", "test_contract", "test_execute", "test_ablation", "test_guides", "test_together"),
-    *("test_requests", "test_hub", "test_views", "test_truth", "test_faults", "test_questions", "test_reproduce"),
+    *("test_browser", "test_families", "test_objects", "test_contract", "test_execute", "test_ablation", "test_guides"),
+    *(
+        "test_together",
+        "test_requests",
+        "test_hub",
+        "test_views",
+        "test_truth",
+        "test_faults",
+        "test_questions",
+        "test_reproduce",
+    ),
 )
 
 #: What `make test-quick` leaves out, by the fixture that a test uses.
