@@ -7,9 +7,12 @@ no figures and no report (`drawing`). HARNESS_ORDER=SEED shuffles the files and 
 import os
 import random
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 from drawing import drawn, nothing_drawn
+from filelock import FileLock
 from thinned import thin
 
 if os.environ.get("HARNESS_SHAPES") == "1":
@@ -100,6 +103,13 @@ def browser(browser_program, tmp_path_factory):
     browser = Browser(browser_program, tmp_path_factory.mktemp("profile"))
     yield browser
     browser.close()
+
+
+@pytest.fixture(scope="module")
+def only_ray():
+    """Nobody else on this machine has a Ray cluster: a second one would be taken for the first, and joined."""
+    with FileLock(Path(tempfile.gettempdir()) / "attention-harness-ray.lock"):
+        yield
 
 
 @pytest.fixture

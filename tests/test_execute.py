@@ -308,7 +308,7 @@ def test_a_stage_that_goes_by_what_was_lost_is_left_and_the_others_are_done(tmp_
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def cluster(only_ray):
     """Two nodes of one processor, on this machine."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray = pytest.importorskip("ray")

@@ -33,7 +33,9 @@ def parsed(line):
 
 
 @pytest.mark.parametrize("guide", [*GUIDES[:-1], pytest.param(GUIDES[-1], marks=pytest.mark.launch)])
-def test_the_commands_of_a_guide_run_on_a_tiny_model(guide, tmp_path, monkeypatch, command):
+def test_the_commands_of_a_guide_run_on_a_tiny_model(guide, tmp_path, monkeypatch, command, request):
+    if guide == "cluster":
+        request.getfixturevalue("only_ray")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # what Ray's workers import
     for line, code in commands(guide):
