@@ -105,7 +105,7 @@ FAULTS = (
         "models/traits",
         "v.repeat_interleave(shape.n_heads // shape.n_kv_heads, dim=2)",
         "v.repeat(1, 1, shape.n_heads // shape.n_kv_heads, 1)",
-        *_in("causes", "auto_is_what_the_model_allows"),
+        *_in("causes", "traits_of_grouped_heads_say_that_z_mixes_values"),
     ),
     _fault(
         "labels of the strongest heads shifted by one",
