@@ -248,7 +248,7 @@ FAULTS = (
         "attribution/rollout",
         "rolled = step @ rolled",
         "rolled = rolled @ step",
-        *_in("attribution", "hand_worked_example"),
+        *_in("attribution", "hand_worked_example", "equals_the_naive_loop"),
     ),
     _fault(
         "grouped heads modulo, in knockout",
