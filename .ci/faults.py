@@ -105,7 +105,7 @@ FAULTS = (
         "models/traits",
         "v.repeat_interleave(shape.n_heads // shape.n_kv_heads, dim=2)",
         "v.repeat(1, 1, shape.n_heads // shape.n_kv_heads, 1)",
-        *_in("causes", "auto_is_what_the_model_allows"),
+        *_in("causes", "traits_of_grouped_heads_say_that_z_mixes_values"),
     ),
     _fault(
         "labels of the strongest heads shifted by one",
@@ -248,7 +248,7 @@ FAULTS = (
         "attribution/rollout",
         "rolled = step @ rolled",
         "rolled = rolled @ step",
-        *_in("attribution", "hand_worked_example"),
+        *_in("attribution", "hand_worked_example", "equals_the_naive_loop"),
     ),
     _fault(
         "grouped heads modulo, in knockout",
@@ -305,8 +305,7 @@ FAULTS = (
         "results/store",
         'values.pop("checksum", None) != _digest_of(values):',
         'values.pop("checksum", None) is None:',
-        "faults.py",
-        *_in("results", "a_manifest_must_be_whole"),
+        *_in("results", "a_manifest_must_be_whole", "a_damaged_run_is_refused"),
     ),
     _fault(
         "the checksum of converted weights not read",
@@ -334,7 +333,7 @@ FAULTS = (
         "roles/judged",
         "score - chance >= threshold * (1 - chance)",
         "score - chance >= 0",
-        *_in("roles", "a_head_built_for_a_role_has_that_one_and_no_other"),
+        *_in("roles", "far_enough_is_a_share_of_the_way_from_chance_to_one"),
     ),
     _fault(
         "the diagonal a token too near",

@@ -358,6 +358,12 @@ def test_causes_of_a_sentences_vector_are_cosine_distances():
 # --- what is asked --------------------------------------------------------------------------------------------------
 
 
+def test_traits_of_grouped_heads_say_that_z_mixes_values(tiny):
+    """Each head with the value of its own group; with another's it would not, and no knockout in one head were had."""
+    assert tiny("llama").shape.n_kv_heads == 2
+    assert tiny("llama").traits.mixes_values
+
+
 def test_auto_is_what_the_model_allows(tiny):
     decoder = ["occlude_mean", "occlude_token", "delete", "knockout"]
     assert list(causes.choose_causes(("auto",), tiny("llama"))) == decoder

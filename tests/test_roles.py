@@ -187,6 +187,13 @@ def test_alignment_is_the_correlation_of_places():
     assert beyond_chance(measured.score, measured.null)[0] < 0.01
 
 
+def test_far_enough_is_a_share_of_the_way_from_chance_to_one():
+    """Four tenths of the way from 0 are 0.4, from 0.5 they are 0.7; below the least score nothing is enough."""
+    score, chance = np.array([0.39, 0.41, 0.69, 0.71, 0.71]), np.array([0.0, 0.0, 0.5, 0.5, 0.0])
+    assert far_enough(score, chance, 0.4, 0.0).tolist() == [False, True, False, True, True]
+    assert far_enough(score, chance, 0.4, 0.7).tolist() == [False, False, False, True, True]
+
+
 def texts_with(score, null):
     """Texts of which every role has these scores [text, head] and this null [draw, head], in one layer."""
     score, null = (np.broadcast_to(each, (len(ROLES), *np.shape(each))) for each in (score, null))
