@@ -152,6 +152,12 @@ def test_a_study_of_a_family_comes_to_its_end(case, tmp_path, monkeypatch):
     assert np.isfinite(run.data["effect"]).all()
 
 
+def test_a_norm_that_gives_fp32_is_refused_in_half_precision_with_the_dtype_to_set(tmp_path):
+    families.folder("olmo", tmp_path)
+    with pytest.raises(RequestError, match="does not run this architecture .* in bfloat16; try model.dtype=float32"):
+        harness.load_model("path", path=str(tmp_path), dtype="bfloat16")
+
+
 @pytest.mark.parametrize("family", list(REFUSED))
 def test_a_family_that_is_not_hooked_is_refused_in_one_line(family, tmp_path):
     families.folder(family, tmp_path)

@@ -8,9 +8,8 @@ from jaxtyping import Float
 
 from harness.attribution.raw import Pattern, as_pattern
 from harness.config import RequestError
+from harness.hooks import WHOLE_ROW
 
-#: A row that sums to less has left a share to a learnt sink; rounding, in half precision too, takes less than this.
-WHOLE_ROW = 1 - 1e-2
 #: How a layer's heads become one matrix.
 FUSIONS = {"mean": np.mean, "max": np.max, "min": np.min}
 

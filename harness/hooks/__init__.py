@@ -20,6 +20,8 @@ _AXES: dict[str, tuple[str, ...]] = {
     "k": ("position", "kv_head", "d_head"),
     "v": ("position", "kv_head", "d_head"),
 }
+#: A row of a pattern that sums to less leaves a share to a learnt sink; rounding, in half precision too, takes less.
+WHOLE_ROW = 1 - 1e-2
 #: Which positions an axis counts.
 POSITIONS = {"query": "position", "key": "position", "source_query": "source_position", "source_key": "source_position"}
 

@@ -56,7 +56,7 @@ def boot(spec: ModelSpec) -> Model:
             start_id=getattr(plain.config, "decoder_start_token_id", None),
             pooling=loaded.pooling or "mean",
         )
-        with checks.running_probe(spec.name):
+        with checks.running_probe(spec.name, spec.dtype):
             difference = checks.compare(model, given, expected)
             checks.check_hooks(model, given)
         model = replace(model, traits=traits.measure(model, given))

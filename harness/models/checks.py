@@ -26,7 +26,7 @@ class ModelMismatch(RequestError):
 
 
 @contextmanager
-def running_probe(name: str) -> Iterator[None]:
+def running_probe(name: str, dtype: str) -> Iterator[None]:
     """Whatever a hooked forward of the probe raises means that this architecture is not hooked."""
     try:
         yield
@@ -34,9 +34,10 @@ def running_probe(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         first = (str(error) or type(error).__name__).splitlines()[0]
-        raise ModelMismatch(
-            "model", name, f"TransformerLens's hooked model does not run this architecture ({first})"
-        ) from error
+        reason = f"TransformerLens's hooked model does not run this architecture ({first})"
+        # OLMo's norm gives fp32 whatever it is given, which the layers after it refuse.
+        remedy = "" if dtype == "float32" else f" in {dtype}; try model.dtype=float32"
+        raise ModelMismatch("model", name, reason + remedy) from error
 
 
 def probe(tokens: Tokens, d_vocab: int, kind: Kind, device: "torch.device") -> Inputs:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 _LENGTH = 8
 #: How far two sides of an identity may be apart, as a share of the larger, in fp32.
 _TOLERANCE = 1e-3
-#: Rows that sum to less than this leave a share to a learnt sink.
-_WHOLE_ROW = 1 - 1e-2
 _MIXING: tuple[hooks.Kind, ...] = ("pattern", "z", "v")
 
 
@@ -136,7 +134,7 @@ class _Clean:
             own = self.given.source_mask if site.stack == "encoder" else self.given.mask
             assert own is not None
             real, by_head = own.bool(), v.repeat_interleave(shape.n_heads // shape.n_kv_heads, dim=2).to(pattern)
-            sink = sink or bool((pattern.sum(-1).transpose(1, 2)[real] < _WHOLE_ROW).any())
+            sink = sink or bool((pattern.sum(-1).transpose(1, 2)[real] < hooks.WHOLE_ROW).any())
             mixes = mixes and _close(torch.einsum("rhqk,rkhd->rqhd", pattern, by_head)[real], z[real], self.model)
         return sink, mixes
 
