@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Float
 
-from harness.attribution.rollout import WHOLE_ROW
+from harness.hooks import WHOLE_ROW
 
 Pattern = Float[np.ndarray, "*head query key"]
 
