@@ -32,7 +32,7 @@ from harness import views
 from harness.config import RequestError
 from harness.findings.reading import pattern_of
 from harness.hooks import Head
-from harness.views import circuitsvis, figures, glyphs, tables, terminal
+from harness.views import circuitsvis, figures, glyphs, parts, tables, terminal
 from harness.views.choose import asked_prompts, choose
 from harness.views.draw import draw_for_paper
 from harness.views.figures import looking, positions, together
@@ -123,6 +123,15 @@ def test_tables_keep_the_minus_of_a_number():
 def test_settings_are_keys_and_values_as_words(run):
     row = '<tr><td class="text">a.b</td><td class="text long">1</td></tr>'
     assert row in settings({"a": {"b": 1}}, "spec")
+
+
+def test_tables_set_heads_as_words_and_their_numbers_as_numbers(run):
+    change = {"metric": "logit_diff", "layer": 1, "head": 2, "change_mean": 0.5, "significant": True, "rank": 1}
+    carries = {"part": "note", "layer": 1, "head": 2, "mean": 0.5, "ci_low": 0.25, "ci_high": 0.75, "rank": 1}
+    carries |= {"p_adjusted": 0.01, "attention": 0.125}
+    run = replace(run, changes=pd.DataFrame([change]), part_heads=pd.DataFrame([carries]))
+    assert '<td class="text">L1H2</td><td>0.5</td><td class="text">yes</td><td>1</td>' in tables.changes(run)
+    assert '<td class="text">note</td><td class="text">L1H2</td><td>0.5</td>' in parts._heads(run)
 
 
 def test_the_table_of_prompts_has_words_and_numbers(run):
@@ -498,6 +507,17 @@ def test_what_hurts_is_struck_through_to_be_told_in_grey(run):
     mean = run.data["effect"].sel(metric="loss").mean("prompt").values
     layer, head = np.nonzero(mean < -0.1 * np.abs(mean).max())
     assert struck == set(zip(layer.tolist(), head.tolist(), strict=True))
+
+
+def test_figures_of_roles_hide_the_panels_that_no_role_needs(run):
+    """Seven roles, six panels to a row."""
+    names = [f"role {at}" for at in range(7)]
+    given = np.zeros((7, 3, 4), bool)
+    given[:, 1, 2] = True
+    over = ("role", "layer", "head")
+    data = run.data.assign(role_given=(over, given), role_score=(over, given * 0.9)).assign_coords(role=names)
+    panels = figures.roles(replace(run, data=data), figures.LOOKS["screen"]).axes[:12]
+    assert [axes.get_title(loc="left") for axes in panels if axes.get_visible()] == names
 
 
 def dots_of(figure):
