@@ -313,6 +313,9 @@ class Chosen:
 
     pytest_collectreport = pytest_runtest_logreport
 
+    def pytest_runtest_logstart(self) -> None:
+        self.failed.with_name("began").write_text(str(time.process_time()))
+
 
 @dataclass
 class Bench:
@@ -323,7 +326,7 @@ class Bench:
     sound: set[str] = field(default_factory=set)
 
     def fate(self, mutant: Mutant, tests: Sequence[str], limit: int) -> tuple[str, str]:
-        """`killed` with the test that saw it, or `time-out`, `survived`, `not reached`."""
+        """`killed` with the test that saw it, or `time-out` (a test that does not end), `survived`, `not reached`."""
         path = self.tree / mutant.file
         source = path.read_bytes()
         while tests := [test for test in tests if test not in self.unsound]:
@@ -342,8 +345,9 @@ class Bench:
         return "not reached", ""
 
     def run(self, tests: Sequence[str], limit: int) -> tuple[str, str]:
-        failed = self.tree / "failed"
+        failed, began = self.tree / "failed", self.tree / "began"
         failed.unlink(missing_ok=True)
+        began.write_text("0")
         sys.stdout.flush()
         child = os.fork()
         if not child:
@@ -352,7 +356,7 @@ class Bench:
         try:
             while not (ended := os.waitpid(child, os.WNOHANG))[0]:
                 if time.monotonic() > stop:
-                    return "time-out", ""
+                    return _of_time(began, limit)
                 time.sleep(0.05)
         finally:
             for one in (signal.SIGTERM, signal.SIGKILL):
@@ -364,7 +368,7 @@ class Bench:
                 os.waitpid(child, 0)
         code = os.waitstatus_to_exitcode(ended[1])
         if code == -signal.SIGXCPU:
-            return "time-out", ""
+            return _of_time(began, limit)
         if code in (0, 5):
             return ("survived", "") if code == 0 else ("not reached", "")
         return "killed", failed.read_text() if failed.exists() else ""
@@ -390,6 +394,11 @@ class Bench:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
+
+
+def _of_time(began: Path, limit: int) -> tuple[str, str]:
+    """The fate where time ran out: a test that took most of it would not end; else there were too many tests."""
+    return ("time-out", "") if float(began.read_text()) < limit / 2 else ("survived", "not all tests, for time")
 
 
 def copied(tree: Path) -> None:

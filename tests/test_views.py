@@ -32,7 +32,7 @@ from harness import views
 from harness.config import RequestError
 from harness.findings.reading import pattern_of
 from harness.hooks import Head
-from harness.views import circuitsvis, figures, glyphs, terminal
+from harness.views import circuitsvis, figures, glyphs, parts, tables, terminal
 from harness.views.choose import asked_prompts, choose
 from harness.views.draw import draw_for_paper
 from harness.views.figures import looking, positions, together
@@ -40,7 +40,7 @@ from harness.views.pack import pack_weights
 from harness.views.page import asset
 from harness.views.payload import payload, words_of
 from harness.views.report import report
-from harness.views.tables import html_table
+from harness.views.tables import html_table, settings
 from harness.views.text import json_block, short, visible
 
 HOSTILE = [
@@ -118,6 +118,27 @@ def test_tables_keep_the_minus_of_a_number():
     table = html_table(["value"], [[-0.5], [1e-7]])
     assert "<td>−0.5</td>" in table
     assert "<td>1e−07</td>" in table
+
+
+def test_settings_are_keys_and_values_as_words(run):
+    row = '<tr><td class="text">a.b</td><td class="text long">1</td></tr>'
+    assert row in settings({"a": {"b": 1}}, "spec")
+
+
+def test_tables_set_heads_as_words_and_their_numbers_as_numbers(run):
+    change = {"metric": "logit_diff", "layer": 1, "head": 2, "change_mean": 0.5, "significant": True, "rank": 1}
+    carries = {"part": "note", "layer": 1, "head": 2, "mean": 0.5, "ci_low": 0.25, "ci_high": 0.75, "rank": 1}
+    carries |= {"p_adjusted": 0.01, "attention": 0.125}
+    run = replace(run, changes=pd.DataFrame([change]), part_heads=pd.DataFrame([carries]))
+    assert '<td class="text">L1H2</td><td>0.5</td><td class="text">yes</td><td>1</td>' in tables.changes(run)
+    assert '<td class="text">note</td><td class="text">L1H2</td><td>0.5</td>' in parts._heads(run)
+
+
+def test_the_table_of_prompts_has_words_and_numbers(run):
+    """The number, the text and what goes with it as words, each metric's clean value as a number."""
+    row = tables.prompts(run).partition("<tbody><tr>")[2].partition("</tr>")[0]
+    kinds = re.findall(r"<td( class=\"[a-z ]+\")?>", row)
+    assert kinds == ["", ' class="text long"', *[' class="text"'] * 3, "", ""]
 
 
 def test_json_in_a_page_survives_and_ends_no_element():
@@ -390,6 +411,17 @@ def test_layers_and_mlps_stand_beside_their_heads(run):
     np.testing.assert_allclose(shown[1]["means"][""], means)
 
 
+def test_the_strongest_anywhere_are_by_the_mean_over_prompts_that_have_the_position(run):
+    """L0H0 does 1 at the first position of all three prompts, L1H1 does 2 at a position that only one has."""
+    values = np.full((2, 3, 3, 4, 8), np.nan)
+    values[:, 0, ..., :5], values[:, 1], values[:, 2, ..., :1] = 0, 0, 0
+    values[:, :, 0, 0, 0] = 1
+    values[:, 1, 1, 1, 7] = 2
+    effect = (("metric", "prompt", "layer", "head", "position"), values)
+    found = positions.strongest_anywhere(replace(run, data=run.data.assign(position_effect=effect)), "loss")
+    assert list(found) == ["L1H1", "L0H0"]
+
+
 def test_effects_by_position_have_a_figure(run):
     values = np.zeros((2, 3, 3, 4, 8))
     values[:, :, 1, 3, 2] = 1.0
@@ -477,6 +509,17 @@ def test_what_hurts_is_struck_through_to_be_told_in_grey(run):
     assert struck == set(zip(layer.tolist(), head.tolist(), strict=True))
 
 
+def test_figures_of_roles_hide_the_panels_that_no_role_needs(run):
+    """Seven roles, six panels to a row."""
+    names = [f"role {at}" for at in range(7)]
+    given = np.zeros((7, 3, 4), bool)
+    given[:, 1, 2] = True
+    over = ("role", "layer", "head")
+    data = run.data.assign(role_given=(over, given), role_score=(over, given * 0.9)).assign_coords(role=names)
+    panels = figures.roles(replace(run, data=data), figures.LOOKS["screen"]).axes[:12]
+    assert [axes.get_title(loc="left") for axes in panels if axes.get_visible()] == names
+
+
 def dots_of(figure):
     """Each row's label in a figure of the strongest heads, the values of its dots, and their colour."""
     axes = figure.axes[0]
@@ -495,6 +538,14 @@ def test_figures_label_each_row_of_the_strongest_heads_with_its_own_head(run):
     for label, across, _ in rows:
         of_head = run.data["effect"].sel(metric="loss", **Head.parse(label).place).values
         np.testing.assert_allclose(across, of_head, rtol=1e-6)
+
+
+def test_figures_draw_the_interval_of_each_of_the_strongest_heads(run):
+    claimed = with_claims(run)
+    table = claimed.heads.query("metric == 'loss'").sort_values("rank")
+    lines = figures.effects.strongest(claimed, "loss", figures.LOOKS["screen"]).axes[0].lines
+    flat = [line.get_xdata() for line in lines if len(set(line.get_ydata())) == 1]
+    np.testing.assert_allclose(flat, table[["ci_low", "ci_high"]].head(12))
 
 
 def is_blue(tone):

@@ -3,12 +3,15 @@
 import html
 import re
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 from fakes import fake_run
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from test_views import HOSTILE
 
 import harness
@@ -16,6 +19,7 @@ from harness import views
 from harness.config import RequestError
 from harness.views import colours
 from harness.views.axis import axis
+from harness.views.figures import words as figure_words
 from harness.views.glyphs import MissingGlyphs
 from harness.views.text import visible
 
@@ -349,6 +353,26 @@ def test_joiners_that_join_stay_and_others_are_spelled_out(text, shown):
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------
+
+
+def test_words_in_a_figure_stand_one_after_the_other(run):
+    """Each begins where the last ended or after it, and a line that is full is followed by another."""
+    figure = Figure()
+    FigureCanvasAgg(figure)
+    sheet = figure_words.Sheet(figure.add_subplot(), 1.2, 10.0)
+    made = colours.coloured(run, prompts=[0]).texts[0].by["word"]
+    pieces = list(figure_words._laid(sheet, made, range(len(made.share)), 0.0, 1.2, 0.0))
+    for before, after in pairwise(pieces):
+        same_line = before.down == after.down
+        assert (after.across > before.across + sheet.measured(before.text)) if same_line else after.across == 0
+    assert len({piece.down for piece in pieces}) > 1
+
+
+def test_how_says_what_the_colours_of_a_sign_mean():
+    signed, unsigned = (colours._how("sum", "each", "keep", sign) for sign in (True, False))
+    assert "blue above zero and orange below" in signed
+    assert "(min–max)" in unsigned
+    assert "orange" not in unsigned
 
 
 def test_figures_are_svg_and_png_and_the_same_each_time(run, tmp_path):
