@@ -25,6 +25,8 @@ def naive_rollout(pattern, residual, head_fusion, start_layer, discard_ratio):
         for q in range(size):
             total = sum(rows[q])
             rows[q] = [v / total for v in rows[q]] if total else [float(q == k) for k in range(size)]
+            read = sum(float(v) for head in layer for v in head[q]) / len(layer)  # the rest is in a learnt sink
+            rows[q] = [v * read for v in rows[q]] if 0 < read < 0.99 else rows[q]
             rows[q] = [residual * (q == k) + (1 - residual) * rows[q][k] for k in range(size)]
         rolled = [[sum(rows[q][m] * rolled[m][k] for m in range(size)) for k in range(size)] for q in range(size)]
     return np.array(rolled)

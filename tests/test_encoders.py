@@ -193,7 +193,11 @@ def test_the_budget_decides_how_many_rows_run_together(bert):
     plans = {gb: SweepStage(bert, prompts, groups(bert), ("loss",), memory=gb).plan() for gb in (1.0, 0.001)}
     assert plans[1.0]["rows"] == [n]
     assert plans[0.001]["rows"][0] < n / 2
-    handle = hooks.blocks(bert.bridge)[0].register_forward_hook(lambda _, args, out: seen.append(len(args[0])))
+
+    def look(_, args, out):  # at texts; the model's head reads one token a row, with its blocks passed over
+        seen.extend([len(args[0])] if args[0].shape[1] > 1 else [])
+
+    handle = hooks.blocks(bert.bridge)[0].register_forward_hook(look)
     try:
         tight = harness.ablate_heads(bert, prompts, metrics=["loss"], heads=["L1H0"], memory=0.001)
         assert max(seen) <= plans[0.001]["rows"][0]
