@@ -142,6 +142,8 @@ def test_changes_are_the_other_models_own_effects(tmp_path, pictures):
     assert run.manifest["intervention_check"]["edits_verified"] > 0
     assert (tmp_path / "run" / "report.html").read_text(encoding="utf-8").count("What changed from one model") >= 1
     assert {"changes.csv", "heads.csv"} <= set(run.manifest["files"])
+    assert len(run.changes) == run.data["effect_change"].isel(prompt=0).size
+    assert "stack" not in run.changes
 
 
 def test_an_encoder_decoder_is_compared_stack_by_stack(tmp_path):

@@ -243,6 +243,9 @@ def test_heads_csv_says_how_each_head_was_measured(command, always_pays):
         exact = table[table.method == "exact"]
         assert len(exact) == int(run.data.exact.sum())
         assert exact.effect_mean.notna().all()
+        if method == "fast":
+            assert (exact.effect_error == 0).all()
+            assert (table[table.method == "fast"].effect_error > 0).all()
         if method == "screen":
             rest = table[table.method == "screen"]
             assert rest.effect_mean.isna().all()
