@@ -12,7 +12,11 @@ def seeds(n, first=5):
 
 def thin(items):
     """Leave to the soak what a test marked ``covering(t)`` has beyond a covering array of strength t: every t values of
-    its parameters together at least once."""
+    its parameters together at least once; and of a test marked ``always(values)`` all that have no such parameter."""
+    for item in items:
+        mark = item.get_closest_marker("always")
+        if mark and not {*item.callspec.params.values()} & {*mark.args[0]}:
+            item.add_marker("soak")
     products = {}
     for item in items:
         if item.get_closest_marker("covering") and not item.get_closest_marker("soak"):
