@@ -107,7 +107,7 @@ def browser(browser_program, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def only_ray():
-    """Nobody else on this machine has a Ray cluster: a second one would be taken for the first, and joined."""
+    """A lock on the one Ray cluster of this machine: a second would be taken for the first, and joined."""
     with FileLock(Path(tempfile.gettempdir()) / "attention-harness-ray.lock"):
         yield
 

@@ -412,9 +412,9 @@ def test_on_the_planted_model_the_cause_names_the_tokens_of_the_circuit(seed):
 def test_without_a_key_a_learnt_sink_keeps_its_place_in_the_softmax():
     """exp(scores) 1, 1 and 2 for the sink: without the first key the second has 1/3 and the sink 2/3."""
     pattern, value = np.array([[[[0.25, 0.25], [0.25, 0.25]]]]), np.array([[[[3.0], [6.0]]]])
-    only_first, nobody = np.array([True, False]), np.zeros(2, dtype=bool)
-    np.testing.assert_allclose(knockout.without(pattern, value, nobody, only_first, learnt_sink=True)[0, :, 0, 0], 2)
-    np.testing.assert_allclose(knockout.without(pattern, value, nobody, only_first)[0, :, 0, 0], 6)
+    only_first, none = np.array([True, False]), np.zeros(2, dtype=bool)
+    np.testing.assert_allclose(knockout.without(pattern, value, none, only_first, learnt_sink=True)[0, :, 0, 0], 2)
+    np.testing.assert_allclose(knockout.without(pattern, value, none, only_first)[0, :, 0, 0], 6)
 
 
 def test_knock_out_that_does_not_reach_the_pattern_is_an_error(tiny, monkeypatch):
@@ -426,8 +426,8 @@ def test_knock_out_that_does_not_reach_the_pattern_is_an_error(tiny, monkeypatch
 
 def test_knockout_without_gives_each_head_the_values_of_its_group():
     """Four heads, two values, nothing taken away: z of heads 0 and 1 is the first value, of 2 and 3 the second."""
-    pattern, nobody = np.ones((1, 4, 1, 1)), np.zeros(1, dtype=bool)
-    z = knockout.without(pattern, np.array([3.0, 6.0]).reshape(1, 2, 1, 1), nobody, nobody)
+    pattern, none = np.ones((1, 4, 1, 1)), np.zeros(1, dtype=bool)
+    z = knockout.without(pattern, np.array([3.0, 6.0]).reshape(1, 2, 1, 1), none, none)
     assert z[0, 0, :, 0].tolist() == [3, 3, 6, 6]
 
 
