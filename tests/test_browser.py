@@ -113,7 +113,7 @@ def test_a_click_on_the_map_opens_the_head_with_the_runs_numbers(browser, page, 
 
 def test_the_keyboard_reaches_a_head(browser, page):
     browser.open(page)
-    browser.evaluate("document.querySelector('.map button[tabindex=\"0\"]').focus()")
+    browser.focus('.map button[tabindex="0"]')
     browser.press("ArrowRight")
     browser.press("ArrowDown")
     assert browser.evaluate("document.activeElement.dataset.head") == "L2H3"
@@ -136,7 +136,7 @@ def test_another_prompt_and_a_cell_by_mouse_and_keys(browser, page, run):
     pick(browser, "Prompt", 1)
     browser.wait("document.getElementById('picked').textContent === 'L1H2 on prompt 1'")
     browser.wait("document.querySelectorAll('#draw-compare tbody tr').length === 5")
-    browser.evaluate("document.querySelectorAll('.three canvas')[2].focus()")
+    browser.focus(".three canvas", 2)
     browser.press("ArrowUp")
     said = browser.evaluate("document.querySelector('#draw-compare .readout').textContent")
     assert said.startswith("from “John” (3) to “")
@@ -349,7 +349,7 @@ def test_the_head_view_tells_where_a_token_looks_and_who_looks_at_it(browser, pa
     browser.wait("document.querySelectorAll('.column [role=option]').length === 16")
     browser.wait(INK.replace("{}", ".circuitsvis canvas") + " > 5")  # after which nothing above moves
     pattern = run.data["pattern"].values[0].astype(float)
-    browser.evaluate("document.querySelectorAll('.column.left [role=option]')[0].focus()")
+    browser.focus(".column.left [role=option]")
     for _ in range(5):
         browser.press("ArrowDown")
     assert weights_beside(browser, "right") == pytest.approx(pattern[1, 2, 5], abs=0.008)
@@ -369,7 +369,7 @@ def test_the_head_view_tells_where_a_token_looks_and_who_looks_at_it(browser, pa
 def test_the_model_view_opens_a_head_by_mouse_and_keys(browser, page):
     browser.open(page)
     browser.wait("!!document.querySelector('canvas.model')")
-    browser.evaluate("document.querySelector('canvas.model').focus()")
+    browser.focus("canvas.model")
     for key in ("ArrowRight", "ArrowRight", "ArrowDown"):
         browser.press(key)
     assert browser.evaluate("document.querySelector('#modelview .readout').textContent").startswith("L1H1 ")
@@ -548,7 +548,7 @@ def test_scores_stand_where_they_were_made_and_over_the_source_too(browser, tmp_
     length, source = int(run.data["length"][0]), int(run.data["source_length"][0])
     assert [len(line) for line in shares] == [source, length]
     assert shares[0][3] == "1.50"
-    browser.evaluate("document.querySelectorAll('.three canvas')[0].focus()")
+    browser.focus(".three canvas")
     for _ in range(length):
         browser.press("ArrowUp")
     browser.press("ArrowDown")

@@ -181,7 +181,14 @@ class Browser:
         elif name == "Runtime.exceptionThrown":
             self.errors.append(str(told["exceptionDetails"].get("exception", told["exceptionDetails"])))
 
+    def focus(self, selector: str, number: int = 0) -> None:
+        """Give the keyboard to the number-th match, once there is one."""
+        found = f"document.querySelectorAll({json.dumps(selector)})[{number}]"
+        self.wait(f"!!{found}")
+        self.evaluate(f"{found}.focus()")
+
     def _middle(self, selector: str, across: float = 0.5, down: float = 0.5) -> tuple[float, float]:
+        self.wait(f"!!document.querySelector({json.dumps(selector)})")  # sections are drawn one after the other
         code = (
             f"(() => {{ const node = document.querySelector({json.dumps(selector)});"
             "node.scrollIntoView({ block: 'center', behavior: 'instant' }); const box = node.getBoundingClientRect();"

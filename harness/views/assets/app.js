@@ -76,12 +76,13 @@ async function main() {
     map: mountMap, strips: mountStrips, controls: mountControls, head: mountHead, headview: mountHeadView,
     modelview: mountModelView, compare: mountCompare, sources: mountSources,
   };
-  for (const [name, mount] of Object.entries(mounts)) {
+  const drawn = Object.entries(mounts).map(([name, mount]) => {
     const place = document.getElementById('draw-' + name);
-    if (place) mount(place, state);
-  }
+    return place && mount(place, state);
+  });
   mountTables();
   window.matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => state.tell('colors'));
+  await Promise.all(drawn);  // patterns are unpacked first
   document.documentElement.dataset.ready = 'true';
 }
 

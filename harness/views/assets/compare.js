@@ -35,7 +35,7 @@ function mountCompare(place, state) {
   for (const event of ['head', 'prompt', 'metric', 'view']) state.on(event, draw);
   state.on('colors', paint);
   window.addEventListener('resize', paint);
-  draw();
+  return draw();
 }
 
 // What is compared has the same tokens: of an encoder-decoder it is what is read of the source.

@@ -22,7 +22,7 @@ function mountHead(place, state) {
     if (mine === latest) parts.facts.replaceChildren(...headFacts(state, pattern));
   };
   for (const event of ['head', 'prompt', 'view', 'metric', 'colors']) state.on(event, draw);
-  draw();
+  return draw();
 }
 
 function drawThumbs(place, state, matrices) {

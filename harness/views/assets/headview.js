@@ -40,7 +40,7 @@ function mountHeadView(place, state) {
   for (const event of ['prompt', 'view']) state.on(event, draw);
   state.on('colors', paint);
   new ResizeObserver(paint).observe(stage);
-  draw();
+  return draw();
 }
 
 function notHeld(state) {

@@ -17,7 +17,7 @@ function mountModelView(place, state) {
   for (const event of ['prompt', 'view', 'colors']) state.on(event, draw);
   state.on('head', () => { for (const canvas of holder.querySelectorAll('canvas')) canvas.paintMark(); });
   narrow.addEventListener('change', draw);
-  draw();
+  return draw();
 }
 
 function modelCanvas(state, stack, matrices, how, tall, readout) {

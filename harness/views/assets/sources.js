@@ -18,7 +18,7 @@ function mountSources(place, state) {
     lines.replaceChildren(...told.names.map((name, row) => sourceLine(name, told.isCause(row), scored(row))));
   };
   for (const event of ['prompt', 'view']) state.on(event, draw);
-  draw();
+  return draw();
 }
 
 // The source (if there is one) and the prompt's own text, in tokens or words.
