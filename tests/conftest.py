@@ -4,16 +4,18 @@ Array shapes are checked with HARNESS_SHAPES=1, in one CI job: the check takes a
 no figures and no report (`drawing`). HARNESS_ORDER=SEED shuffles the files and the tests in each.
 """
 
+import inspect
 import os
 import random
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from drawing import drawn, nothing_drawn
 from filelock import FileLock
-from thinned import thin
+from thinned import most, thin
 
 if os.environ.get("HARNESS_SHAPES") == "1":
     from jaxtyping import install_import_hook
@@ -42,7 +44,7 @@ MARKED_BY_FIXTURE = {
     **dict.fromkeys(("launch", "fresh", "fetch", "crew_of", "cluster", "cells"), "launch"),
 }
 
-FAMILIES = ("gpt2", "neox", "llama", "mistral", "qwen3", "gemma3")
+FAMILIES = ("gpt2", "neox", "llama", "gemma3", "mistral", "qwen3")
 
 
 @pytest.fixture(scope="session")
@@ -50,15 +52,48 @@ def tiny():
     """A tiny random model of a family, built once in a session."""
     import harness
 
-    made = {}
+    return lambda shape="llama", **overrides: harness.load_model("random", shape=shape, **overrides)
 
-    def build(shape="llama", **overrides):
-        key = (shape, *sorted(overrides.items()))
-        if key not in made:
-            made[key] = harness.load_model("random", shape=shape, **overrides)
-        return made[key]
 
-    return build
+@pytest.fixture(scope="session", autouse=True)
+def shared_models():
+    """Random and planted models are built once in a session: nothing may change a model, and its load is a fifth of a
+    tiny study. Tests that take `monkeypatch` may have patched the load, and get models of their own."""
+    from harness.models import boot
+
+    shared = SimpleNamespace(on=True, made={}, used=set())
+    build = boot.boot
+
+    def boot_once(spec):
+        if spec.source not in ("random", "planted") or not shared.on:
+            return build(spec)
+        if spec not in shared.made:
+            model = build(spec)
+            shared.made[spec] = model, checksum(model)
+        shared.used.add(spec)
+        return shared.made[spec][0]
+
+    boot.boot = boot_once
+    yield shared
+    boot.boot = build
+
+
+def checksum(model):
+    """What changes when a weight does."""
+    return sum(weight.double().abs().sum().item() for weight in model.bridge.parameters())
+
+
+@pytest.fixture(autouse=True)
+def own_models(request, shared_models):
+    """No shared models where a test may have patched how they are built, and none after a test that trained them."""
+    shared_models.on = "monkeypatch" not in inspect.signature(request.function).parameters
+    yield
+    shared_models.on = True
+    for spec in shared_models.used & {*shared_models.made}:
+        model, before = shared_models.made[spec]
+        if checksum(model) != before:
+            del shared_models.made[spec]
+    shared_models.used.clear()
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +104,9 @@ def padded():
         yield
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=most(FAMILIES, 4))
 def family(request, tiny):
-    """Each decoder family in turn."""
+    """Each decoder family in turn; those that differ less from the others in the soak."""
     return tiny(request.param)
 
 

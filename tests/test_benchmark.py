@@ -65,6 +65,7 @@ def refused(command, page):
     return err
 
 
+@pytest.mark.soak
 def test_a_page_is_measured_in_a_browser(pictures, browser_program, command, monkeypatch):
     run = saved(command, "study")
     code, out, err = command("benchmark", f"page={run}", "rounds=2")

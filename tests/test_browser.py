@@ -15,6 +15,7 @@ import xarray as xr
 from axe import axe_script
 from fakes import fake_run, fake_t5, with_claims
 from test_views import HOSTILE
+from thinned import most
 
 from harness import views
 from harness.views import notebook
@@ -57,6 +58,7 @@ def quiet(browser):
     assert browser.evaluate("window.pwned === undefined")
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize(("width", "height"), SIZES)
 @pytest.mark.parametrize("dark", [False, True])
 def test_everything_draws(browser, page, width, height, dark):
@@ -149,7 +151,7 @@ def test_another_prompt_and_a_cell_by_mouse_and_keys(browser, page, run):
     quiet(browser)
 
 
-@pytest.mark.parametrize(("width", "height"), SIZES)
+@pytest.mark.parametrize(("width", "height"), most(SIZES, 1))
 def test_hostile_tokens_stay_text(browser, tmp_path, width, height):
     run = fake_run(tmp_path, tokens=[HOSTILE, ["<b>one", "two"]])
     run = replace(run, spec={**run.spec, "model": {"name": HOSTILE[0]}}, manifest={HOSTILE[1]: HOSTILE[9]})
@@ -450,8 +452,9 @@ def test_the_map_shows_direct_parts_and_roles_too(browser, run, tmp_path):
     quiet(browser)
 
 
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize(("width", "height"), SIZES)
+@pytest.mark.parametrize(
+    ("width", "height", "dark"), most([(1280, 800, False), (390, 844, True), (1280, 800, True), (390, 844, False)], 2)
+)
 def test_no_serious_fault_of_accessibility(browser, page, width, height, dark):
     browser.open(page, width, height, dark)
     browser.wait(INK.replace("{}", ".circuitsvis canvas") + " > 5")
@@ -473,7 +476,7 @@ def faults(browser):
     return [fault for fault in found if fault[0] in ("serious", "critical")]
 
 
-@pytest.mark.parametrize(("width", "height", "dark"), [(1280, 800, False), (390, 844, True)])
+@pytest.mark.parametrize(("width", "height", "dark"), most([(390, 844, True), (1280, 800, False)], 1))
 def test_no_serious_fault_where_sources_and_causes_are_shown(browser, tmp_path, width, height, dark):
     """An encoder-decoder with scores, its three stacks, and a row of causes: what the plain page has not."""
     run = with_sources(fake_t5(tmp_path))

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from thinned import most
 
 import harness
 from harness.results.manifest import read_manifest
@@ -119,7 +120,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "says"), BAD, ids=[" ".join(arguments) for arguments, _ in BAD])
+@pytest.mark.parametrize(("arguments", "says"), most(BAD, 12), ids=[" ".join(arguments) for arguments, _ in BAD])
 def test_a_wrong_request_is_one_line_and_code_2_and_leaves_nothing(command, tmp_path, arguments, says):
     code, out, err = command("study", *arguments)
     assert (code, out) == (2, "")
@@ -403,7 +404,7 @@ def test_each_wrong_job_of_a_multirun_is_one_line(command):
     assert err.splitlines() == [f"job #{number} (heads=[{head}]): {says}" for number, head in enumerate(("L0", "L9"))]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", most([signal.SIGINT, signal.SIGTERM], 1))
 def test_an_interrupted_run_is_code_130_and_can_go_on(launch, tmp_path, number):
     process = launch.start("experiments.ablate_heads", "model=random", "prompts.n=60", f"run={tmp_path / 'run'}")
     for line in process.stderr:
@@ -418,7 +419,8 @@ def test_an_interrupted_run_is_code_130_and_can_go_on(launch, tmp_path, number):
     assert harness.open_run(tmp_path / "run").data.sizes["prompt"] == 60
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_by_workers_is_code_130_and_can_go_on_by_others(launch, tmp_path, number):
     """In a process of its own, with workers of its own."""
     base = [sys.executable, "-m", "experiments.ablate_heads"]

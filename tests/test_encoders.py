@@ -170,6 +170,7 @@ def test_a_decoder_gives_no_embedding(tiny):
 # --- many rows for one prompt ------------------------------------------------------------------------------------
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("ablation", ["zero", "mean", "resample"])
 @pytest.mark.parametrize("positions", ["all", "target", "each", [1]])
 def test_a_prompts_rows_run_in_groups_and_the_numbers_stay(bert, ablation, positions):

@@ -229,6 +229,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.soak
 def test_workers_leave_with_whoever_asked_them(launch, tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))}
     started = launch.start(None, str(tmp_path), env=environment, code=ORPHANS)
@@ -337,6 +338,7 @@ def ray_crew(tmp_path, cluster):
         crew.stop()
 
 
+@pytest.mark.soak
 def test_ray_loses_and_gains_nodes_and_no_unit(tmp_path, cluster, ray_crew):
     crew = ray_crew(partial(crews.numbers, 20, dict.fromkeys(range(20), "slow") | {17: "company"}, str(tmp_path)))
     assert crew.size == 1
@@ -359,6 +361,7 @@ def test_ray_loses_and_gains_nodes_and_no_unit(tmp_path, cluster, ray_crew):
     assert [line.split(" in ")[0] for line in said] == ["numbers: a worker died"]
 
 
+@pytest.mark.soak
 def test_a_unit_that_kills_its_ray_workers_is_named(tmp_path, ray_crew):
     crew = ray_crew(partial(crews.numbers, 4, {2: "kill", 1: "once"}, str(tmp_path)))
     with pytest.raises(UnitsLost, match="unit 2 killed its worker twice"):
@@ -372,11 +375,13 @@ def test_what_a_unit_raises_comes_home_from_ray(tmp_path, ray_crew):
         carried_out(Numbers(3), tmp_path, ray_crew(partial(crews.numbers, 3, {2: "refuse"}, None)))
 
 
+@pytest.mark.soak
 def test_what_keeps_a_ray_worker_from_beginning_comes_home(tmp_path, ray_crew):
     with pytest.raises(RequestError, match="model=x: there is none"):
         carried_out(Numbers(3), tmp_path, ray_crew(crews.unbuildable))
 
 
+@pytest.mark.soak
 def test_a_study_over_ray_has_the_same_bits(tmp_path, cluster, alone, monkeypatch):
     monkeypatch.setattr(study, "draw", lambda run: None)
     spec = asked(sweep={"kind": ["single", "pairs"]}, execute={"name": "ray"})

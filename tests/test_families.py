@@ -90,6 +90,7 @@ def test_effects_of_a_family_are_those_of_plain_forwards(case):
     assert np.abs(direct).max() > 100 * EXACT
 
 
+@pytest.mark.always(UNLIKE)
 def test_late_effects_of_a_family_are_those_of_plain_forwards(case):
     """Of heads at the last position: a sweep begins there, from keys and values, unless the family has a mixer."""
     model, plain, prompts = case.model, case.plain, case.prompts
@@ -118,6 +119,7 @@ def test_scores_of_a_family_make_its_pattern(case):
         np.testing.assert_allclose(pattern.sum(-1) + taken, 1, atol=1e-5)
 
 
+@pytest.mark.always(UNLIKE)
 def test_knockouts_of_a_family_are_those_of_plain_forwards(case):
     """A token that no other reads, in all heads and in one: the plain model's own softmax without it."""
     model, plain, prompts = case.model, case.plain, case.prompts
@@ -134,6 +136,7 @@ def test_knockouts_of_a_family_are_those_of_plain_forwards(case):
             harness.compare_attributions(model, prompts.take([0]), causes=["knockout_L0H2"])
 
 
+@pytest.mark.always(UNLIKE)
 def test_all_methods_of_a_family_are_those_it_allows(case):
     model, prompts = case.model, case.prompts
     got = harness.compare_attributions(model, prompts.take([1]), methods="all", causes="knockout", fractions=[])
@@ -144,7 +147,7 @@ def test_all_methods_of_a_family_are_those_it_allows(case):
     assert np.isfinite(got.attribution.sel({"method": "rollout"}).values[0, 0, : prompts.length[1]]).all()
 
 
-@pytest.mark.always(UNLIKE)
+@pytest.mark.always(("bloom", "falcon_h1", "gpt_oss", "granite", "opt"))
 def test_a_study_of_a_family_comes_to_its_end(case, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "draw", lambda run: None)
     asked = {

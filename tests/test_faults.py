@@ -168,14 +168,13 @@ def test_a_resume_with_other_code_is_refused_and_says_what_differs(tmp_path, cha
         resumed(run)
 
 
-def test_the_digest_of_the_code_is_that_of_its_files(tmp_path, monkeypatch):
+def test_the_digest_of_the_code_is_that_of_its_files(tmp_path):
     shutil.copytree(ROOT / "harness", tmp_path / "harness", ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(manifest, "__file__", str(tmp_path / "harness/results/manifest.py"))
-    assert manifest.code_digest() == manifest.environment()["code"]
-    before = manifest.code_digest()
+    before = manifest.digest_of(tmp_path / "harness")
+    assert before == manifest.environment()["code"]
     with (tmp_path / "harness/metrics.py").open("a") as file:
         file.write("\n")
-    assert manifest.code_digest() != before
+    assert manifest.digest_of(tmp_path / "harness") != before
 
 
 # --- numbers that are none --------------------------------------------------------------------------------------

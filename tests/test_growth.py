@@ -73,6 +73,7 @@ print(peak_memory_gb())
 """
 
 
+@pytest.mark.soak
 def test_the_driver_of_10000_prompts_and_1000_heads_stays_under_1_gb(launch, tmp_path):
     done = launch.python(DRIVER, str(tmp_path), str(ROOT))
     assert done.returncode == 0, done.stderr

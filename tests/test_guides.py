@@ -32,7 +32,9 @@ def parsed(line):
     return given, module.removeprefix("experiments."), arguments
 
 
-@pytest.mark.parametrize("guide", [*GUIDES[:-1], pytest.param(GUIDES[-1], marks=pytest.mark.launch)])
+@pytest.mark.parametrize(
+    "guide", [*GUIDES[:-1], pytest.param(GUIDES[-1], marks=[pytest.mark.launch, pytest.mark.soak])]
+)
 def test_the_commands_of_a_guide_run_on_a_tiny_model(guide, tmp_path, monkeypatch, command, request):
     if guide == "cluster":
         request.getfixturevalue("only_ray")

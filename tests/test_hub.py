@@ -77,8 +77,8 @@ def test_a_hub_that_answers_well(fetch, folder, tmp_path):
     ("manner", "says"),
     [
         ("cut", "it is not cached and the hub does not answer"),
-        ("stuck", "it is not cached and the hub does not answer"),
-        ("silent", "it is not cached and the hub does not answer"),
+        pytest.param("stuck", "it is not cached and the hub does not answer", marks=pytest.mark.soak),
+        pytest.param("silent", "it is not cached and the hub does not answer", marks=pytest.mark.soak),
         (503, "it is not cached and the hub does not answer"),
         (401, "the hub refuses it"),
     ],
@@ -110,6 +110,7 @@ def test_a_torn_weight_file_is_found_by_its_checksum_and_fetched_anew(fetch, fol
     assert sha256(Path(out) / "model.safetensors") == sha256(folder / "model.safetensors")
 
 
+@pytest.mark.soak
 @pytest.mark.launch
 def test_a_token_goes_to_the_hub_and_nowhere_else(fetch, hub, tmp_path):
     """Asked by the command line: refused, and a run of what was fetched."""

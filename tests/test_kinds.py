@@ -194,7 +194,7 @@ def got_at(array, row, head):
     return array.isel(prompt=row).sel(head.place).values
 
 
-@pytest.mark.covering(2)
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("asked", BASELINES)
 def test_every_ablation_and_metric_equals_plain_hugging_face(pair, prompts, asked):
     model, twin = pair
@@ -210,7 +210,7 @@ def test_every_ablation_and_metric_equals_plain_hugging_face(pair, prompts, aske
     assert float(np.abs(got.effect).max()) > 1e-4
 
 
-@pytest.mark.covering(2)
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("asked", ["zero", "resample"])
 @pytest.mark.parametrize("where", ["last", [0, -2]])
 def test_ablation_at_some_positions_equals_plain_hugging_face(pair, prompts, asked, where):
@@ -277,7 +277,7 @@ def test_an_mlp_zeroed_is_its_output_removed(pair, prompts):
             np.testing.assert_allclose(effect, [values[name] for name in names_of(model)], atol=1e-4)
 
 
-@pytest.mark.covering(2)
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("asked", ["identity", "mean", "patch"])
 def test_what_must_change_nothing_changes_nothing(pair, prompts, asked):
     model = pair[0]

@@ -281,6 +281,7 @@ def test_a_study_in_a_store_is_the_study_on_a_disk(bucket, tmp_path):
         harness.open_run(str(run))
 
 
+@pytest.mark.soak
 @pytest.mark.launch
 def test_two_workers_write_straight_to_the_store(bucket, alone):
     seen = []
@@ -355,6 +356,7 @@ study.run("ablate_heads", spec, study.Place(run=sys.argv[1]), die)
 """
 
 
+@pytest.mark.soak
 def test_a_process_that_was_killed_is_followed_when_its_lease_has_run_out(launch, bucket, alone):
     run = folder_at(f"{bucket}/killed")
     assert launch.python(KILLED, str(run)).returncode == -9

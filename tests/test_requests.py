@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from launches import LIGHT, Launcher
+from thinned import most
 
 import harness
 from harness.models.random import byte_tokenizer
@@ -651,7 +652,7 @@ def fresh():
         yield launcher
 
 
-@pytest.mark.parametrize("line", AT_ONCE)
+@pytest.mark.parametrize("line", most(AT_ONCE, 6))
 def test_a_fresh_process_says_no_before_anything_heavy_is_imported(fresh, tmp_path, tmp_path_factory, line):
     folder = tmp_path_factory.mktemp("model")
     (folder / "config.json").write_text('{"num_hidden_layers": 3, "num_attention_heads": 4}')

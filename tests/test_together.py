@@ -12,6 +12,7 @@ import plain
 import pytest
 import test_kinds
 from test_truth import circuit, planted
+from thinned import most
 
 import harness
 from harness import study, sweep
@@ -267,7 +268,7 @@ def test_what_else_a_circuit_needs_to_be_enough():
 
 
 @pytest.mark.parametrize("variant", ["sharp", "soft"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", most(range(3), 1))
 def test_the_circuit_is_ablated_first_or_last(variant, seed):
     model, prompts = planted(variant, seed, n=4)
     options = {"kind": "cumulative", "order": ["effect", "greedy"], "until": "all", "metrics": ["loss"]}
@@ -323,7 +324,7 @@ def test_the_checks_of_all_stages_are_counted(finished):
     assert manifest.read_manifest(finished)["intervention_check"]["edits_verified"] == once * batches
 
 
-@pytest.mark.parametrize("which", [2, 4, 5, 8, 13])
+@pytest.mark.parametrize("which", most([2, 5, 13, 4, 8], 2))
 def test_a_failed_run_goes_on_to_the_same_bits(tmp_path, monkeypatch, finished, which):
     """It fails in each stage: 2 units of single heads, 2 of pairs, 4 greedy steps of 2 batches, 2 of the orders."""
     monkeypatch.setattr(study, "draw", lambda run: None)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from thinned import seeds
+from thinned import most, seeds
 
 import harness
 from harness.config import StatsSpec
@@ -57,7 +57,7 @@ def test_a_harmful_head_is_found_with_its_sign(seed):
     assert all(float(mean.sel(head.place)) > 0 for head in circuit(model))
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", seeds(20, first=1))
 def test_a_positional_head_is_found_with_its_position(seed):
     model, prompts = planted("positional", seed)
     (head,) = model.truth["positional"]
@@ -92,7 +92,7 @@ def test_the_direct_effect_is_the_induction_heads_alone():
     assert abs(float(direct.sel(previous.place))) < 1e-5 < float(total.sel(previous.place))
 
 
-@pytest.mark.parametrize("variant", ["sharp", "soft"])
+@pytest.mark.parametrize("variant", most(["soft", "sharp"], 1))
 def test_a_distance_beats_random_edits_of_the_same_size_for_the_planted_heads(variant):
     for seed in range(5):
         model, prompts = planted(variant, seed, n=32)

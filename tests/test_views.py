@@ -235,6 +235,7 @@ def test_left_out_patterns_are_said_and_the_strongest_kept(run):
     assert choose(run).left_out == ""
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("parts", [("pattern",), ("effect",), ("pattern", "effect")])
 @pytest.mark.parametrize("n_prompts", [1, 3])
 def test_reports_of_partial_runs(tmp_path, parts, n_prompts):

@@ -5,9 +5,15 @@ from itertools import combinations
 import pytest
 
 
-def seeds(n, first=5):
+def most(values, first):
+    """Values to parametrize by: the `first` in every run, those after it in the soak."""
+    rows = [value if isinstance(value, tuple) else (value,) for value in values]
+    return [pytest.param(*row, marks=[pytest.mark.soak] * (at >= first)) for at, row in enumerate(rows)]
+
+
+def seeds(n, first=3):
     """Seeds to parametrize by: the `first` in every run, those after it in the soak."""
-    return [*range(first), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(first, n))]
+    return most(range(n), first)
 
 
 def thin(items):

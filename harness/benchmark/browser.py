@@ -194,7 +194,11 @@ class Browser:
             "node.scrollIntoView({ block: 'center', behavior: 'instant' }); const box = node.getBoundingClientRect();"
             f"return [box.left + box.width * {across}, box.top + box.height * {down}]; }})()"
         )
-        x, y = self.evaluate(code)
+        place, before = self.evaluate(code), None
+        while place != before:  # until nothing above it is still growing
+            time.sleep(0.03)
+            place, before = self.evaluate(code), place
+        x, y = place
         return x, y
 
     def _area(self) -> dict:

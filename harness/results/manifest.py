@@ -95,9 +95,14 @@ def environment() -> dict[str, Any]:
     }
 
 
+@cache
 def code_digest() -> str:
-    """The SHA-256 of this package's own Python files."""
-    home = Path(__file__).resolve().parents[1]
+    """The SHA-256 of this package's own Python files, read once in a process."""
+    return digest_of(Path(__file__).resolve().parents[1])
+
+
+def digest_of(home: Path) -> str:
+    """The SHA-256 of the names and contents of a folder's Python files."""
     files = sorted((path.relative_to(home).as_posix(), path) for path in home.rglob("*.py"))
     content = b"".join(name.encode() + b"\0" + path.read_bytes() for name, path in files)
     return hashlib.sha256(content).hexdigest()
@@ -128,6 +133,7 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return version(package)

@@ -1,11 +1,13 @@
 """The words of the built-in IOI prompts."""
 
 from collections.abc import Iterator
+from functools import cache
 from importlib.resources import files
 
 import yaml
 
 
+@cache
 def ioi_data() -> dict[str, list[str]]:
     """The names and templates of the IOI prompts."""
     return yaml.safe_load(files("harness").joinpath("data/ioi.yaml").read_text(encoding="utf-8"))
