@@ -370,6 +370,7 @@ def test_a_unit_that_kills_its_ray_workers_is_named(tmp_path, ray_crew):
     assert [number for number in range(4) if folder.read(number) is None] == [2]
 
 
+@pytest.mark.soak
 def test_what_a_unit_raises_comes_home_from_ray(tmp_path, ray_crew):
     with pytest.raises(RequestError, match="heads=L9H9: no such head"):
         carried_out(Numbers(3), tmp_path, ray_crew(partial(crews.numbers, 3, {2: "refuse"}, None)))
