@@ -333,6 +333,7 @@ def test_draws_are_averaged(tiny):
     assert np.abs(alone[0] - alone[1]).max() > 1e-3
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("asked", most([{"name": "resample", "draws": 2}, {"name": "mean"}], 1))
 def test_the_size_of_a_chunk_changes_nothing(tiny, asked):
     model = tiny("gemma3")

@@ -58,9 +58,8 @@ def quiet(browser):
     assert browser.evaluate("window.pwned === undefined")
 
 
-@pytest.mark.covering(1)
-@pytest.mark.parametrize(("width", "height"), SIZES)
-@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize(("width", "height"), most(SIZES, 1))
+@pytest.mark.parametrize("dark", most([False, True], 1))
 def test_everything_draws(browser, page, width, height, dark):
     browser.open(page, width, height, dark)
     browser.wait(
@@ -306,6 +305,7 @@ def test_a_run_too_large_says_what_it_left_out(browser, tmp_path, monkeypatch):
     quiet(browser)
 
 
+@pytest.mark.soak
 def test_long_prompts_wait_to_be_asked(browser, tmp_path):
     run = fake_run(tmp_path, n_prompts=1, n_layers=1, n_heads=2, lengths=[180])
     browser.open(views.write_report(run, tmp_path / "report.html"))
@@ -453,7 +453,7 @@ def test_the_map_shows_direct_parts_and_roles_too(browser, run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "dark"), most([(1280, 800, False), (390, 844, True), (1280, 800, True), (390, 844, False)], 2)
+    ("width", "height", "dark"), most([(390, 844, True), (1280, 800, False), (1280, 800, True), (390, 844, False)], 1)
 )
 def test_no_serious_fault_of_accessibility(browser, page, width, height, dark):
     browser.open(page, width, height, dark)

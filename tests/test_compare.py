@@ -158,6 +158,7 @@ def test_an_encoder_decoder_is_compared_stack_by_stack(tmp_path):
 # --- other sizes, other tokens ----------------------------------------------------------------------------------
 
 
+@pytest.mark.soak
 def test_other_sizes_are_compared_by_role(tmp_path, pictures):
     small = {"name": "random", "source": "random", "shape": "gpt2"}
     planted = {"name": "planted", "source": "planted"}

@@ -323,6 +323,7 @@ def test_help_explains_its_groups():
         assert word in done.stdout
 
 
+@pytest.mark.soak
 def test_render_has_help_of_its_own(launch):
     done = launch.run("experiments.render", "--help")
     assert done.returncode == 0

@@ -261,6 +261,7 @@ def alone(tmp_path_factory):
     return study.run("study", asked(sweep={"kind": ["single", "pairs"]}), study.Place(str(where)), lambda *_: None)
 
 
+@pytest.mark.soak
 @pytest.mark.launch
 def test_a_study_by_two_processes_one_of_which_is_killed_has_the_same_bits(tmp_path, alone, monkeypatch):
     monkeypatch.setattr(study, "draw", lambda run: None)

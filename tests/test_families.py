@@ -74,6 +74,7 @@ def rows(prompts):
         yield prompts.token_id[row, :length], int(prompts.answer[row].item()), int(prompts.distractor[row].item())
 
 
+@pytest.mark.always(UNLIKE)
 def test_effects_of_a_family_are_those_of_plain_forwards(case):
     """Total effects of all heads, and direct ones: that path patched in the plain model with all else frozen."""
     model, plain, prompts = case.model, case.plain, case.prompts

@@ -76,7 +76,7 @@ def test_a_hub_that_answers_well(fetch, folder, tmp_path):
 @pytest.mark.parametrize(
     ("manner", "says"),
     [
-        ("cut", "it is not cached and the hub does not answer"),
+        pytest.param("cut", "it is not cached and the hub does not answer", marks=pytest.mark.soak),
         pytest.param("stuck", "it is not cached and the hub does not answer", marks=pytest.mark.soak),
         pytest.param("silent", "it is not cached and the hub does not answer", marks=pytest.mark.soak),
         (503, "it is not cached and the hub does not answer"),

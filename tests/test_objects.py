@@ -255,6 +255,7 @@ def test_who_slept_through_its_lease_is_told(bucket):
 # --- whole runs -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.soak
 def test_a_study_in_a_store_is_the_study_on_a_disk(bucket, tmp_path):
     spec = asked(prompts={"name": "ioi", "n": 3})
     with drawn(figures=False):
