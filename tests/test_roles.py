@@ -1,5 +1,7 @@
 """What heads do: masks worked by hand, patterns with a known role, planted models, and the heads that were measured."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from drawing import drawn
@@ -7,6 +9,7 @@ from thinned import most, seeds
 
 import harness
 from harness import study
+from harness.attention import activations
 from harness.config import Place, RequestError, RolesSpec, RunSpec, StatsSpec, parse
 from harness.findings import findings
 from harness.hooks import Head
@@ -16,6 +19,7 @@ from harness.prompts.relations import Relation, relations
 from harness.roles import ROLES, masks
 from harness.roles.copying import copying, raised
 from harness.roles.judged import beyond_chance, far_enough
+from harness.roles.masks import by_chance
 from harness.roles.measures import MEASURES, alignment
 from harness.roles.repeats import repeats
 from harness.roles.scores import Related, Texts, role_scores
@@ -122,11 +126,11 @@ def patterns(n, rng, causal=True):
         "same_token": offset == 0,
         "first_token": np.broadcast_to(np.arange(n) == 0, (n, n)),
         "positional": offset == -4,
-        "broad": allowed,
+        "near_uniform": allowed,
         "": allowed * rng.standard_exponential((n, n)),
     }
     made |= {} if causal else {"next_token": offset == 1}
-    spread = {name: (each + 1e-2 * (name not in ("broad", ""))) * allowed for name, each in made.items()}
+    spread = {name: (each + 1e-2 * (name not in ("near_uniform", ""))) * allowed for name, each in made.items()}
     return {name: each / each.sum(1, keepdims=True) for name, each in spread.items()}
 
 
@@ -360,7 +364,57 @@ def test_the_roles_of_other_planted_variants(variant):
 def test_a_head_that_looks_everywhere_alike_but_at_one_position_is_broad():
     model = harness.load_model("planted", seed=0, variant="positional")
     found = having(profiled(model, harness.load_prompts("induction", model, n=8, length=18)))
-    assert found["broad"] == model.truth["positional"]
+    assert found["near_uniform"] == model.truth["positional"]
+
+
+PLACES = ("previous_token", "next_token", "same_token", "first_token", "diagonal", "positional")
+#: The layers whose queries see their own token and four before it; those of the others see all before them.
+WINDOWED = {"mistral": [0, 1, 2], "gemma3": [0, 2], "llama": [], "gpt2": [], "neox": [], "qwen3": [], "bert": []}
+
+
+@pytest.mark.parametrize("shape", list(WINDOWED))
+def test_random_heads_have_no_role_by_place_with_and_without_a_sliding_window(tiny, shape):
+    model = tiny(shape)
+    prompts = harness.load_prompts("prose", model, n=4, length=48)
+    found = profiled(model, prompts, RolesSpec(draws=100))
+    assert not found["role_given"].sel(role=list(PLACES)).any()
+    chance = found["role_chance"].sel(role="previous_token").values
+    for layer in range(3):
+        window = 5 if layer in WINDOWED[shape] else 1000
+        of_texts = [
+            1 / n if shape == "bert" else np.mean([1 / min(row + 1, window) for row in range(1, n)])
+            for n in map(int, prompts.length)
+        ]
+        np.testing.assert_allclose(chance[layer], np.mean(of_texts), rtol=0.05)
+
+
+def test_what_each_layers_mask_allows_is_read_off_its_scores(tiny):
+    """Gemma 3: windows of 5 in its first and last layer; BERT: padding is read by none."""
+    model = tiny("gemma3")
+    prompts = harness.load_prompts("prose", model, n=4, length=12)
+    prompts = prompts.take(np.flatnonzero(prompts.length == 12)[:2])
+    allowed = activations(model, prompts, ("allowed",))["allowed"]
+    whole = np.tril(np.ones((12, 12)))
+    for layer, want in enumerate([np.triu(whole, -4), whole, np.triu(whole, -4)]):
+        np.testing.assert_array_equal(allowed[:, layer], np.stack([want] * 2))
+    model = tiny("bert")
+    prompts = harness.load_prompts("inline", model, text=["When Mary", "When Mary and John went to the store"])
+    allowed, (short, _) = activations(model, prompts, ("allowed",))["allowed"], prompts.length
+    assert allowed[0, :, :short, :short].all()
+    assert not allowed[0, :, short:].any()
+    assert not allowed[0, :, :, short:].any()
+
+
+def test_by_chance_moves_keys_within_a_window():
+    """Keys 2 to 4 of a row may be looked at, the mask marks key 4: each of the three is as likely."""
+    allowed = np.zeros((1, 6), bool)
+    allowed[0, 2:5] = True
+    seen = replace(Seen.of_text(np.arange(6)), allowed=allowed, ordinary=np.ones(1, bool))
+    mask = np.zeros((1, 6), bool)
+    mask[0, 4] = True
+    drawn = by_chance(mask, seen, 3000, np.random.default_rng(0))
+    np.testing.assert_allclose(drawn.mean(axis=0)[0], [0, 0, 1 / 3, 1 / 3, 1 / 3, 0], atol=0.03)
+    assert (drawn.sum(axis=(1, 2)) == 1).all()
 
 
 @pytest.mark.parametrize("shape", ["llama", "gemma3", "bert", "bert_classifier", "t5"])

@@ -16,8 +16,11 @@ from harness.hooks.softmax import Edit, at_softmax
 from harness.models import Inputs, Model
 from harness.prompts import Prompts
 
-#: What can be kept: what passes a head's hook points, and the residual stream between blocks.
-Kind = Literal["pattern", "z", "q", "k", "v", "scores", "resid"]
+#: What can be kept: what passes a head's hook points, which keys the mask allows, and the residual stream between
+#: blocks.
+Kind = Literal["pattern", "z", "q", "k", "v", "scores", "allowed", "resid"]
+
+_OF_ALL_HEADS = ("resid", "allowed")  # have no axis for heads
 
 #: The start of a variable's name, by stack: what a model writes, or a stack alone, has none.
 PREFIX = {"": "", "decoder": "", "encoder": "encoder_", "cross": "cross_"}
@@ -30,7 +33,8 @@ Watch = tuple[str, Callable[..., None]]
 class Variable(NamedTuple):
     """One kind of activation in one stack: its name and dimensions in the arrays.
 
-    `pattern` is 0 in padding, all others are NaN there. `scores` are −∞ where a key may not be looked at. `resid`
+    `pattern` is 0 in padding, all others are NaN there. `scores` are −∞ where a key may not be looked at; `allowed`
+    [prompt, layer, query, key] is 1 where it may, in any head, and 0 where not or in padding. `resid`
     [prompt, depth, position, d_model] is what enters the block of this number, at its last depth what leaves the last.
     """
 
@@ -50,7 +54,7 @@ class Variable(NamedTuple):
 
     @property
     def padding(self) -> float:
-        return 0.0 if self.kind == "pattern" else np.nan
+        return 0.0 if self.kind in ("pattern", "allowed") else np.nan
 
 
 def variables(model: Model, kinds: Iterable[Kind]) -> list[Variable]:
@@ -104,7 +108,7 @@ def activations(
 
     def keep(each: Variable, index: int, tensor: Tensor) -> None:
         tidy = _tidy(each, tensor, given)
-        which = slice(None) if each.kind == "resid" else chosen[each, index]
+        which = slice(None) if each.kind in _OF_ALL_HEADS else chosen[each, index]
         arrays[each.name][:, index, which] = tidy[:, which].to(arrays[each.name])
         awaited.discard((each, index))
 
@@ -115,8 +119,9 @@ def activations(
             kept, site = partial(keep, each, index), Site(index, each.stack)
             if each.kind == "resid":
                 stack.callback(_between_blocks(model, each.stack, index, kept).remove)
-            elif each.kind == "scores":
-                scores[site] = partial(_look_at_scores, kept, size[each.dims[-1]], precision)
+            elif each.kind in ("scores", "allowed"):
+                look = _look_at_scores if each.kind == "scores" else _look_at_mask
+                scores[site] = partial(look, kept, size[each.dims[-1]], precision)
             else:
                 watches.append((hooks.hook_name(each.kind, site), partial(_look, kept)))
         stack.enter_context(model.bridge.hooks(fwd_hooks=watches))  # all at once: each call goes through every module
@@ -141,6 +146,12 @@ def _look(keep: Callable[[Tensor], None], tensor: Tensor, hook: Any) -> None:
 def _look_at_scores(keep: Callable[[Tensor], None], n_keys: int, precision: torch.dtype, scores: Tensor) -> Tensor:
     """Keep the scores of an attention, and leave them as they are."""
     keep(masked_to_infinity(scores, n_keys, precision))
+    return scores
+
+
+def _look_at_mask(keep: Callable[[Tensor], None], n_keys: int, precision: torch.dtype, scores: Tensor) -> Tensor:
+    """Keep which keys the mask allows in any head, and leave the scores as they are."""
+    keep(torch.isfinite(masked_to_infinity(scores, n_keys, precision)).any(dim=1).to(scores.dtype))
     return scores
 
 
@@ -176,4 +187,4 @@ def _wanted(model: Model, each: Variable, index: int, heads: Sequence[Head] | No
     if heads is None or each.kind == "pattern":
         return everyone
     mine = {head.head // shared for head in heads if (head.layer, head.stack) == (index, each.stack)}
-    return everyone if mine and each.kind == "resid" else sorted(mine)
+    return everyone if mine and each.kind in _OF_ALL_HEADS else sorted(mine)

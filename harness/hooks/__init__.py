@@ -15,6 +15,7 @@ Kind = Literal["pattern", "z", "q", "k", "v", "scores"]
 _AXES: dict[str, tuple[str, ...]] = {
     "pattern": ("head", "query", "key"),
     "scores": ("head", "query", "key"),
+    "allowed": ("query", "key"),
     "z": ("position", "head", "d_head"),
     "q": ("position", "head", "d_head"),
     "k": ("position", "kv_head", "d_head"),

@@ -99,11 +99,13 @@ def share(pattern: Float[np.ndarray, "head query key"], mask: Mask, seen: Seen) 
 
 
 def by_chance(mask: Mask, seen: Seen, draws: int, rng: np.random.Generator) -> Float[np.ndarray, "draw query key"]:
-    """Weights of masks whose keys are moved on by a random number of places in each row, around the end of the allowed
-    keys (which come first): what a head that looks at all of them alike would have there."""
+    """Weights of masks whose keys are moved on by a random number of places in each row, among the keys that it may
+    look at and around their end: the score of uniform attention, on average."""
     inside, rows = counted(mask, seen)
     n = np.maximum(seen.allowed.sum(axis=1), 1)
     moved = rng.integers(n, size=(draws, len(n)))
-    came_from = (np.arange(mask.shape[1]) - moved[..., None]) % n[:, None]
+    # Where a window slides, the allowed keys do not start at the first: count from the first that is allowed.
+    first = seen.allowed.argmax(axis=1)[:, None]
+    came_from = first + (np.arange(mask.shape[1]) - first - moved[..., None]) % n[:, None]
     there = np.take_along_axis(np.broadcast_to(inside, came_from.shape), came_from, axis=2)
     return (there & seen.allowed & rows[:, None]).astype(np.float32) / rows.sum()

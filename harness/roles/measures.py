@@ -2,7 +2,7 @@
 
 `MEASURES` says how each is measured. Chance is what the same patterns score when the tokens are shuffled (roles by
 token), when each row's keys are moved at random (roles by place: the uniform pattern over allowed keys), or what
-random patterns score (`broad`).
+random patterns score (`near_uniform`).
 """
 
 from collections.abc import Callable
@@ -98,7 +98,7 @@ def _commonest(offset: Int[np.ndarray, "one row"]) -> Float[np.ndarray, " one"]:
     return np.array([np.unique(row, return_counts=True)[1].max() for row in offset]) / offset.shape[1]
 
 
-def broad(pattern: Patterns, seen: Seen, draws: int, rng: np.random.Generator) -> Measured | None:
+def near_uniform(pattern: Patterns, seen: Seen, draws: int, rng: np.random.Generator) -> Measured | None:
     """How evenly attention is spread: entropy over that of the uniform pattern. By chance: rows drawn evenly from all
     that there are (a flat Dirichlet), whose entropy is 0.42 nats short of it."""
     rows = seen.rows & (seen.allowed.sum(axis=1) > 3)
@@ -140,7 +140,7 @@ MEASURES = {
     "special_token": Measure(_by_token(masks.special_token), where=("self", "cross")),
     "diagonal": Measure(_by_place(masks.diagonal), finer=("previous_token", "next_token", "same_token")),
     "positional": Measure(positional, least=0.9, finer=("previous_token", "next_token", "same_token")),
-    "broad": Measure(broad, where=("self", "cross")),
+    "near_uniform": Measure(near_uniform, where=("self", "cross")),
     "rare_word": Measure(_by_token(masks.rare_word), where=("self", "cross")),
     "induction": Measure(_by_token(masks.induction), on="repeats"),
     "duplicate_token": Measure(_by_token(masks.duplicate_token), on="repeats"),

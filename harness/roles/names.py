@@ -9,7 +9,7 @@ MEANING = {
     "special_token": "looks at special tokens (a sink)",
     "diagonal": "looks at the token itself and two on either side",
     "positional": "looks at one fixed offset in nearly all rows",
-    "broad": "spreads its attention evenly",
+    "near_uniform": "spreads its attention about evenly, as untrained heads do too",
     "rare_word": "looks at the rarest token",
     "induction": "looks at the token after an earlier place of the same token",
     "duplicate_token": "looks at other places of the same token",

@@ -27,7 +27,7 @@ class Texts:
     cluster: np.ndarray
     score: Float[np.ndarray, "role text stack layer head"]
     null: Float[np.ndarray, "role draw stack layer head"]
-    n: Int[np.ndarray, "role stack"]
+    n: Int[np.ndarray, "role stack layer"]
 
     @classmethod
     def of(
@@ -38,7 +38,7 @@ class Texts:
         n = np.sum([unit["n"] for unit in units], axis=0)
         null = np.sum([unit["null"].astype(np.float64) for unit in units], axis=0)
         score = np.concatenate([unit["score"] for unit in units], axis=1).astype(np.float64)
-        return cls(np.array(cluster)[order], score, null / np.maximum(n, 1)[:, None, :, None, None], n)
+        return cls(np.array(cluster)[order], score, null / np.maximum(n, 1)[:, None, :, :, None], n)
 
 
 @dataclass(frozen=True)

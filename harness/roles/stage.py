@@ -15,7 +15,7 @@ from harness.prompts import Prompts, batches
 from harness.roles.copying import copying, has_copying, raised
 from harness.roles.measures import MEASURES, Measured
 from harness.roles.names import ROLES
-from harness.roles.reading import read
+from harness.roles.reading import read, read_by_mask
 from harness.roles.repeats import repeats
 from harness.roles.scores import Related, Texts, role_scores
 from harness.roles.syntax import WAYS, hits
@@ -56,41 +56,42 @@ class RolesStage:
     @alone
     def compute(self, plan: Mapping[str, Any], unit: int) -> Arrays:
         """One batch: `score` [role, prompt, stack, layer, head], draws of `null` [role, draw, …] summed over prompts of
-        which there are `n` [role, stack], and (of the prompts) `hit` [relation, way, layer, head]."""
+        which there are `n` [role, stack, layer], and (of the prompts) `hit` [relation, way, layer, head]."""
         on = "prompts" if unit < plan["own"] else "repeats"
         texts, numbers = self.prompts if on == "prompts" else self.repeats, plan["batches"][unit]
         batch = texts.take(numbers)
-        found = activations(self.model, batch)
-        shape, size = self.model.shape, (len(self._stacks), self.model.shape.depth, self.model.shape.n_heads)
+        # Windows of some layers show in the scores alone; a pattern may be 0 where its mask allows a key.
+        found = activations(self.model, batch, ("pattern", "allowed") if self.model.traits.has_scores else ("pattern",))
+        size = (len(self._stacks), self.model.shape.depth, self.model.shape.n_heads)
         score = np.full((len(ROLES), len(numbers), *size), np.nan, np.float32)
         null = np.zeros((len(ROLES), plan["draws"], *size), np.float32)
-        n = np.zeros((len(ROLES), len(self._stacks)), int)
-        for role, row, at, measured in self._measured(on, batch, found, numbers):
-            layers = shape.stacks[self._stacks[at]]
-            score[role, row, at, :layers] = measured.score.reshape(layers, -1)
-            null[role, :, at, :layers] += measured.null.reshape(len(measured.null), layers, -1)
-            n[role, at] += 1
+        n = np.zeros((len(ROLES), *size[:2]), int)
+        for role, row, at, layers, measured in self._measured(on, batch, found, numbers):
+            score[role, row, at, layers] = measured.score.reshape(len(layers), -1)
+            null[role, :, at, layers] += measured.null.reshape(len(measured.null), len(layers), -1).swapaxes(0, 1)
+            n[role, at, layers] += 1
         made = {"score": score, "null": null, "n": n}
         return made | {"hit": self._hits(batch, found)} if on == "prompts" else made
 
     def _measured(
         self, on: str, batch: Prompts, found: Arrays, numbers: Sequence[int]
-    ) -> Iterator[tuple[int, int, int, Measured]]:
-        """Role, row and stack of each score, as numbers, with the heads in the order of layers."""
+    ) -> Iterator[tuple[int, int, int, np.ndarray, Measured]]:
+        """Role, row, stack and layers of each score, as numbers, with the heads in the order of layers."""
         for row, number in enumerate(numbers):
             for at, stack in enumerate(self._stacks):
-                pattern, seen = read(batch, row, found, stack, self.model)
-                for role, measure in MEASURES.items():
-                    if measure.on == on and ("cross" if seen.another else "self") in measure.where:
-                        measured = measure.by(pattern, seen, self.spec.draws, self._rng(role, number, at))
-                        if measured is not None:
-                            yield ROLES.index(role), row, at, measured
+                for layers, pattern, seen in read_by_mask(batch, row, found, stack, self.model):
+                    for role, measure in MEASURES.items():
+                        if measure.on == on and ("cross" if seen.another else "self") in measure.where:
+                            measured = measure.by(pattern, seen, self.spec.draws, self._rng(role, number, at))
+                            if measured is not None:
+                                yield ROLES.index(role), row, at, layers, measured
         if on == "repeats" and has_copying(self.model):
             position = np.flatnonzero(~batch.special[0])[: self.spec.length]
             for row, each in enumerate(raised(self.model, batch, position)):
                 rng = self._rng("copying", numbers[row], 0)
                 heads = each.reshape(-1, *each.shape[2:])
-                yield ROLES.index("copying"), row, 0, copying(heads, self.spec.draws, rng)
+                everywhere = np.arange(len(each))
+                yield ROLES.index("copying"), row, 0, everywhere, copying(heads, self.spec.draws, rng)
 
     def _rng(self, role: str, number: int, stack: int) -> np.random.Generator:
         return np.random.default_rng([self.spec.seed, ROLES.index(role), number, stack])
