@@ -352,11 +352,26 @@ def test_donors_come_from_another_cluster_and_of_the_nearest_length(tiny):
     table = np.array(donors.choose(prompts, 5, seed=1))
     cluster, length = np.array(prompts.cluster), prompts.length
     assert table.shape == (5, 80)
+    further = 0
     for number in range(80):
         others = np.flatnonzero(cluster != cluster[number])
-        nearest = others[abs(length[others] - length[number]) == abs(length[others] - length[number]).min()]
-        assert set(table[:, number]) <= set(nearest)
-        assert len(set(table[:, number])) == min(5, len(nearest))
+        away = np.abs(length[others] - length[number])
+        assert set(table[:, number]) <= set(others)
+        assert len(set(table[:, number])) == 5
+        assert sorted(np.abs(length[table[:, number]] - length[number])) == sorted(away)[:5]
+        further += (sorted(away)[4] > away.min()).item()
+    assert further, "no prompt of these has fewer than 5 donors of the nearest length"
+
+
+def test_a_prompt_with_too_few_donors_has_some_again_and_the_note_says_how_few(tiny):
+    model = tiny()
+    texts = {"text": ["the store", "a drink to", "the store"], "cluster": ["a", "b", "a"]}
+    stage = stage_of(model, harness.load_prompts("inline", model, **texts), {"name": "resample", "draws": 2})
+    plan = stage.plan()
+    assert list(zip(*plan["donors"], strict=True))[::2] == [(1, 1), (1, 1)]
+    assert donors.distinct(plan["donors"]).tolist() == [1, 2, 1]
+    says = "2 for each (some again: there are as few as 1 possible donors), seed 0"
+    assert says in stage.ablation.note(plan)
 
 
 def test_donors_are_those_of_the_seed_and_of_the_frozen_plan(tiny, tmp_path):

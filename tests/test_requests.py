@@ -83,6 +83,27 @@ KINDS = [
         "prompts.answer='negativ': random has no such label; did you mean 'negative'?",
     ),
     (
+        (
+            "study",
+            "model=random",
+            "prompts=inline",
+            "prompts.text=['gave a drink to']",
+            "prompts.answer=[' Mary']",
+            "prompts.distractor=[' Mary']",
+        ),
+        "prompts.distractor=' Mary': this is the answer: their difference is 0 whatever is ablated",
+    ),
+    (
+        ("study", "model=random", "prompts=prose", "prompts.length=16", "ablation.positions=last"),
+        "ablation.positions=last: every prompt's last token comes after the last scored position, so that every effect "
+        "would be 0; use target",
+    ),
+    (
+        ("study", "model=random", "prompts=prose", "prompts.length=16", "ablation.positions=[-1]"),
+        "ablation.positions=[-1]: these come after the last scored position, so that every effect would be 0; use "
+        "target, all or earlier ones",
+    ),
+    (
         (*LABELS, "prompts.answer=[positive]", "prompts.distractor=[x]"),
         "prompts.distractor='x': random has no such lab",
     ),

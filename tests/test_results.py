@@ -254,6 +254,14 @@ def test_the_manifest_counts_the_prompts_that_begin_with_bos(finished, tiny):
     assert study.prepare("study", spec).prompts.token_id[:, 0].tolist() == [tiny().tokens.bos_id] * 3
 
 
+def test_the_manifest_says_when_prompts_begin_with_a_bos_token_that_the_policy_does_not_add(tmp_path):
+    model = {"name": "random", "source": "random", "bos": "never"}
+    spec = asked(model=model, prompts={"name": "induction", "n": 3}, heads=["L0H0"])
+    run = study.run("ablate_heads", spec, study.Place(str(tmp_path)), lambda *_: None)
+    begins = "no BOS token, no special tokens added; 3 of these 3 prompts begin with one all the same"
+    assert manifest.read_manifest(run)["model"]["bos"] == begins
+
+
 # --- resuming ---------------------------------------------------------------------------------------------------
 
 

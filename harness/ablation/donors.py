@@ -14,20 +14,29 @@ Index = Int[np.ndarray, "prompt position"]
 def choose(prompts: Prompts, draws: int, seed: int) -> list[list[int]]:
     """A donor for each prompt, [draw][prompt]: from another cluster, never the same tokens, of the nearest length.
 
-    Among the donors of the nearest length they are drawn without repetition, as long as there are enough.
-    Raises `RequestError` for a prompt that has no possible donor.
+    They are drawn without repetition, those of the next nearest length once the nearest are used up; only a prompt
+    with fewer possible donors than `draws` gets some of them again. Raises `RequestError` for a prompt with none.
     """
     rng = np.random.default_rng(seed)
-    by_prompt = [_nearest(prompts, number) for number in range(len(prompts))]
-    drawn = [
-        np.concatenate([rng.permutation(possible) for _ in range(-(-draws // len(possible)))])[:draws]
-        for possible in by_prompt
-    ]
-    return np.stack(drawn, axis=1).tolist()
+    return np.stack([_drawn(_by_length(prompts, n), draws, rng) for n in range(len(prompts))], axis=1).tolist()
 
 
-def _nearest(prompts: Prompts, number: int) -> Int[np.ndarray, " donor"]:
-    """The prompts of other clusters whose length is nearest to this one's (of both texts, where there are two)."""
+def distinct(chosen: Sequence[Sequence[int]]) -> Int[np.ndarray, " prompt"]:
+    """How many different donors each prompt has among [draw][prompt]."""
+    return np.array([len({*donors}) for donors in zip(*chosen, strict=True)])
+
+
+def _drawn(tiers: Sequence[Int[np.ndarray, " donor"]], draws: int, rng: np.random.Generator) -> list[int]:
+    drawn: list[int] = []
+    while len(drawn) < draws:
+        for tier in tiers:
+            if len(drawn) < draws:
+                drawn += rng.permutation(tier).tolist()
+    return drawn[:draws]
+
+
+def _by_length(prompts: Prompts, number: int) -> list[Int[np.ndarray, " donor"]]:
+    """The prompts of other clusters, by how far their length is from this one's (of both texts where there are two)."""
     lengths = prompts.lengths
     foreign = np.array([cluster != prompts.cluster[number] for cluster in prompts.cluster])
     if not foreign.any():
@@ -48,7 +57,7 @@ def _nearest(prompts: Prompts, number: int) -> Int[np.ndarray, " donor"]:
             "take other prompts, or say ablation=mean or ablation=zero",
         )
     off = np.abs(lengths[:, possible] - lengths[:, [number]]).sum(axis=0)
-    return possible[off == off.min()]
+    return [possible[off == away] for away in np.unique(off)]
 
 
 def corresponding(own: Sequence[int], donor: Sequence[int], end: int) -> Index:

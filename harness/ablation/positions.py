@@ -31,14 +31,23 @@ def turns(asked: str | tuple[int, ...], rows: Prompts) -> list[Places | None]:
     return [tuple(tuple(sorted(places)) for places in named)]
 
 
-def check(asked: str | tuple[int, ...], prompts: Prompts, heads: Iterable[Part]) -> None:
-    """Raise `RequestError` for a position that some prompt does not have, with that prompt and its length, and for
-    heads that have no such positions: those of an encoder read the source, and positions are of what is written."""
+def check(asked: str | tuple[int, ...], prompts: Prompts, heads: Iterable[Part], causal: bool) -> None:
+    """Raise `RequestError` for a position that some prompt does not have, with that prompt and its length; for heads
+    that have no such positions (those of an encoder read the source, and positions are of what is written); and, in a
+    `causal` model, for positions that all come after the last scored one, so that no effect could differ from 0."""
     if asked != "all" and prompts.source is not None and any(head.stack == "encoder" for head in heads):
         remedy = "positions are those of what is written; leave the encoder out: heads=[decoder,cross]"
         raise RequestError("ablation.positions", asked if isinstance(asked, str) else list(asked), remedy)
     if asked == "target" and not prompts.target.any():
         raise RequestError("ablation.positions", "target", f"{prompts.name} has no scored positions; say all or last")
+    if causal and asked != "each" and _after_all_scored(asked, prompts):
+        name, remedy = ("last", "target") if asked == "last" else (list(asked), "target, all or earlier ones")
+        where = "every prompt's last token comes" if asked == "last" else "these come"
+        raise RequestError(
+            "ablation.positions",
+            name,
+            f"{where} after the last scored position, so that every effect would be 0; use {remedy}",
+        )
     if isinstance(asked, str):
         return
     for number, length in enumerate(prompts.length.tolist()):
@@ -50,3 +59,12 @@ def check(asked: str | tuple[int, ...], prompts: Prompts, heads: Iterable[Part])
                 f"position {outside[0]} is outside prompt {number} ({prompts.text[number][:30]!r}), which has {length} "
                 f"tokens: 0 to {length - 1}, or -{length} to -1 from its end",
             )
+
+
+def _after_all_scored(asked: str | tuple[int, ...], prompts: Prompts) -> bool:
+    """Whether every replaced position comes after the last prediction that is scored, in every prompt that has one."""
+    (places, *_) = turns(asked, prompts)
+    if places is None or not prompts.target.any():
+        return False
+    last = [int(np.flatnonzero(row)[-1]) if row.any() else -1 for row in prompts.target]
+    return all(at > end for some, end in zip(places, last, strict=True) for at in some)

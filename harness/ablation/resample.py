@@ -42,7 +42,9 @@ class Resample:
     def note(self, plan: Mapping[str, Any]) -> str:
         spread, n = sum(map(len, plan["spread"])), len(self.prompts) * self.draws
         other = f", {spread} of {n} of another length, their positions spread evenly" if spread else ""
-        return f"z becomes that of a prompt from another cluster, {self.draws} for each, seed {self.seed}{other}"
+        fewest = int(donors.distinct(plan["donors"]).min())
+        again = "" if fewest == self.draws else f" (some again: there are as few as {fewest} possible donors)"
+        return f"z becomes that of a prompt from another cluster, {self.draws} for each{again}, seed {self.seed}{other}"
 
     def prepare(self, plan: Mapping[str, Any], share: Share, sites: Sequence[Site], draw: int) -> Baseline:
         swept = self.prompts.take(share.numbers)

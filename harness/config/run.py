@@ -89,7 +89,8 @@ class SweepSpec:
     gradient at `steps` points from the clean run towards all heads ablated, and the `verify_top` strongest exactly.
     `direct` says whether what they write straight to the output is measured too.
 
-    `memory` is a ceiling in GB on the activations of one chunk; by default a quarter of what is free.
+    `memory` is a ceiling in GB on the activations of one chunk; by default a quarter of what is free. Sums are taken in
+    another order in chunks of another size, which moves effects by some 1e-6: it is no part of a run's hash.
     """
 
     kind: Kinds = ("single",)

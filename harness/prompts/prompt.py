@@ -139,6 +139,8 @@ def with_answer(
 
     right = number(answer, keys[0])
     wrong = None if distractor is None else number(distractor, keys[1])
+    if wrong == right:
+        raise RequestError(keys[1], repr(distractor), "this is the answer: their difference is 0 whatever is ablated")
     return replace(prompt, correct={place: right}, answer=right, distractor=wrong)
 
 

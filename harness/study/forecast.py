@@ -16,7 +16,8 @@ from harness.study.request import Ablating, Work
 from harness.sweep import SweepStage, alike
 from harness.trace.stage import TraceStage
 
-_TRIAL_ROWS = 8
+#: A trial of fewer tokens is slower per row than a sweep's chunks are; a longer one delays every run.
+_TRIAL_TOKENS = 512
 #: Units lie beside the arrays until these are written.
 _COPIES = 2
 
@@ -114,12 +115,13 @@ def _seconds_per_row(stage: SweepStage | AttributionStage | TraceStage) -> float
     order = stage.prompts.width.argsort()
     some = stage.prompts.take([int(order[len(order) // 2])])
     rows, _ = ablation.asked(stage.model, some)
-    given = rows.take([at % len(rows) for at in range(_TRIAL_ROWS)]).inputs(stage.model.device)
+    n = max(4, _TRIAL_TOKENS // rows.token_id.shape[1])
+    given = rows.take([at % len(rows) for at in range(n)]).inputs(stage.model.device)
     with torch.no_grad():
         stage.model.forward(given)  # the first is slower
         started = time.perf_counter()
         stage.model.forward(given)
-    return (time.perf_counter() - started) / _TRIAL_ROWS
+    return (time.perf_counter() - started) / n
 
 
 def _gigabytes(size: float) -> str:

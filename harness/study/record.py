@@ -45,6 +45,19 @@ def _identity(model: Model) -> dict[str, Any]:
     return {"name": model.name, "source": model.spec.source, **asdict(model.shape), **model.identity}
 
 
+def _bos_first(work: Work) -> int:
+    """How many prompts begin with a BOS token."""
+    return int((work.prompts.token_id[:, 0] == work.model.tokens.bos_id).sum())
+
+
+def _bos(work: Work) -> str:
+    """The policy for texts, and that the prompts begin with a BOS token where that policy adds none."""
+    tokens, first = work.model.tokens, _bos_first(work)
+    if not first or tokens.begins_with_bos:
+        return tokens.policy
+    return f"{tokens.policy}; {first} of these {len(work.prompts)} prompts begin with one all the same"
+
+
 def write_manifest(work: Work, folder: Folder, status: str, error: str | None = None) -> None:
     """``manifest.json`` as of now."""
     import torch
@@ -62,10 +75,12 @@ def write_manifest(work: Work, folder: Folder, status: str, error: str | None = 
             "threads": torch.get_num_threads(),
             "device": model.device,
             "dtype": model.spec.dtype,
-            "model": _identity(model) | ({"other": _identity(work.other.model)} if work.other else {}),
+            "model": _identity(model)
+            | {"bos": _bos(work)}
+            | ({"other": _identity(work.other.model)} if work.other else {}),
             "prompts_sha256": work.prompts.sha256,
             "words": "; ".join(work.prompts.words_by),
-            "bos_first": int((work.prompts.token_id[:, 0] == model.tokens.bos_id).sum()),
+            "bos_first": _bos_first(work),
             "seed": work.spec.seed,
             "tolerance": tolerance(model),
             "intervention_check": work.checks or _checks_so_far(work),

@@ -52,7 +52,8 @@ class SweepStage:
     check: Check = field(default_factory=Check)
 
     def __post_init__(self) -> None:
-        positions.check(self.positions, self.prompts, self._parts)
+        causal = self.model.kind in ("decoder", "encoder_decoder")
+        positions.check(self.positions, self.prompts, self._parts, causal)
         if self.positions == "each" and self.kind not in ("single", "mlp"):
             remedy = f"sweep.kind={self.kind} takes all, last, target or a list such as [3]; or say sweep.kind=single"
             raise RequestError("ablation.positions", "each", remedy)
