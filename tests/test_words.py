@@ -301,6 +301,18 @@ def test_tokens_that_spell_one_character_together_show_it_whole():
     assert words.labels([bad] * 4, [0] * 4, ["éü", *[""] * 3]) == ["é 1/2", "é 2/2", "ü 1/2", "ü 2/2"]
 
 
+def test_an_unknown_token_says_which_characters_it_stands_for():
+    assert words.labels(["[CLS]", "犬", "[UNK]", "を"], [0, 1, 2, 3], ["", "犬", "鵺", "を"]) == [
+        "[CLS]",
+        "犬",
+        "鵺 [UNK]",
+        "を",
+    ]
+    assert words.labels(["<unk>", "s"], [0, 0], ["鵺s", ""]) == ["鵺 <unk>", "s"]
+    assert words.labels(["[UNK]"], [0], ["[UNK]"]) == ["[UNK]"], "written in the text itself"
+    assert words.labels(["[UNK]"], [0], [""]) == ["[UNK]"], "of a text that was not kept"
+
+
 def test_a_replacement_character_in_the_text_is_itself():
     assert words.labels(["a\ufffdb"], [0], ["a\ufffdb"]) == ["a\ufffdb"]
 

@@ -12,31 +12,44 @@ from harness.words.align import CLUSTER, align
 Row = Sequence[Any] | np.ndarray
 
 UNREADABLE = "\ufffd"
+#: What tokenizers write for characters that they have no token for.
+UNKNOWN = frozenset({"[UNK]", "<unk>", "<UNK>", "<|unk|>"})
 
 
 def labels(token: Row, word: Row, word_text: Row) -> list[str]:
     """What to write on each token's place on an axis.
 
     A token that reads as text is its own label. Tokens that only together spell a character, an emoji of four bytes,
-    each read as U+FFFD; they are labelled with what they spell together and their number among them: ``🚀 1/4``.
+    each read as U+FFFD; they are labelled with what they spell together and their number among them: ``🚀 1/4``. An
+    unknown token is labelled with the characters that it stands for: ``犬 [UNK]``.
     `word_text` is what a run keeps: a word's text at its first token, ``""`` at the others.
     """
     made: list[str] = []
     for _, run in groupby(range(len(token)), key=lambda at: word[at]):
         places = list(run)
         tokens = [str(token[at]) for at in places]
-        broken = any(UNREADABLE in each for each in tokens)
-        made += _spelled(tokens, str(word_text[places[0]])) if broken else tokens
+        text = str(word_text[places[0]])
+        made += _spelled(tokens, text) if any(_hides(each, text) for each in tokens) else tokens
     return made
 
 
+def _hides(token: str, text: str) -> bool:
+    """Whether a token does not show the characters of the text that it stands for."""
+    return UNREADABLE in token or (token.strip() in UNKNOWN and bool(text.strip()) and token.strip() not in text)
+
+
 def _spelled(tokens: Sequence[str], text: str) -> Iterator[str]:
-    """The labels of one word's tokens, some of which are parts of characters."""
-    runs = [(known, list(run)) for known, run in groupby(tokens, key=lambda each: UNREADABLE not in each)]
+    """The labels of one word's tokens, some of which are parts of characters or unknown."""
+    runs = [(known, list(run)) for known, run in groupby(tokens, key=lambda each: not _hides(each, text))]
     spans = align(text, ["".join(run) if known else None for known, run in runs])
     for (known, run), span in zip(runs, spans or [(0, len(text))] * len(runs), strict=True):
-        spelled = text[slice(*span)]
-        yield from run if known else _parts(spelled.strip() or spelled or UNREADABLE, len(run))
+        spelled = text[slice(*span)].strip() or text[slice(*span)] or UNREADABLE
+        if known:
+            yield from run
+        elif any(UNREADABLE in each for each in run):
+            yield from _parts(spelled, len(run))
+        else:
+            yield from (f"{spelled} {each.strip()}" for each in run)
 
 
 def _parts(spelled: str, n: int) -> list[str]:
