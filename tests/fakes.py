@@ -10,7 +10,7 @@ import xarray as xr
 
 from harness.config import StatsSpec
 from harness.results import Run
-from harness.results.tables import heads_table
+from harness.results.tables import heads_table, with_notes
 
 METRICS = ("loss", "logit_diff")
 WORDS = ("When", " Mary", " and", " John", " went", " to", " the", " store", ",", " gave", " a", " drink")
@@ -63,7 +63,8 @@ def fake_run(
 
 def with_claims(run: FakeRun) -> FakeRun:
     """The run with the table that a real one has: intervals, p-values, what is significant and important."""
-    return replace(run, heads=heads_table(run.data, StatsSpec(resamples=2000)))
+    heads = heads_table(run.data, StatsSpec(resamples=2000))
+    return replace(run, data=with_notes(run.data, heads), heads=heads)
 
 
 def fake_t5(tmp_path: Path, n_prompts: int = 3, n_layers: Sequence[int] = (3, 2), n_heads: int = 4) -> FakeRun:

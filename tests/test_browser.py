@@ -196,7 +196,10 @@ def test_heads_beyond_chance_are_marked_and_the_others_doubted(browser, run, tmp
     assert browser.evaluate("document.querySelector('.map button.sure').dataset.head") == "L1H2"
     assert browser.evaluate("document.querySelectorAll('.strips svg.doubtful').length") == 11
     browser.hover(".map button[data-head=L0H0]")
-    browser.wait("document.querySelector('#draw-map .readout').textContent.includes('max-T p 0.4: not beyond chance')")
+    browser.wait("document.querySelector('#draw-map .readout').textContent.includes('max-T p 0.4: not shown')")
+    assert "L0H0 unsure: effect on logit_diff" in browser.evaluate(
+        "document.querySelector('#draw-map .readout').textContent"
+    )
     browser.hover(".map button[data-head=L1H2]")
     browser.wait("document.querySelector('#draw-map .readout').textContent.endsWith('; max-T p <0.001)')")
     quiet(browser)
@@ -379,7 +382,7 @@ def test_the_model_view_opens_a_head_by_mouse_and_keys(browser, page):
     browser.wait("document.getElementById('picked').textContent === 'L1H1 on prompt 0'")
     box = browser.evaluate("[document.querySelector('canvas.model')].map((c) => [c.clientWidth, c.clientHeight])[0]")
     browser.hover("canvas.model", across=(30 + 80 * 2.5) / box[0], down=(18 + 80 * 3.5) / box[1])
-    assert browser.evaluate("document.querySelector('#modelview .readout').textContent").startswith("L2H3 hurts")
+    assert browser.evaluate("document.querySelector('#modelview .readout').textContent").startswith("L2H3 unsure")
     browser.click("#modelview fieldset label:nth-of-type(2) span")
     browser.wait(INK.replace("{}", "canvas.model") + " > 20")
     quiet(browser)

@@ -75,6 +75,7 @@ def test_a_model_against_itself_is_exact_zeros(tmp_path):
     assert not run.changes["significant"].any()
     assert (run.changes["roles_base"] == run.changes["roles_other"]).all()
     text = told(run)
+    assert text.pop(0).startswith("With 3 clusters of prompts nothing can be significant")
     assert text[0] == "Unablated, loss is exactly the same on each of 3 prompts."
     assert text[1] == "By loss, every head's effect is exactly the same."
     assert text[2] == "Patterns are exactly the same in all 12 heads."

@@ -7,9 +7,10 @@ import pytest
 from fakes import fake_run, with_claims
 
 from harness.findings import findings, in_words
-from harness.findings.reading import rollout_of, top_heads, verdict
+from harness.findings.reading import rollout_of, shown, side, top_heads, verdict
 from harness.findings.telling import chance, number, signed
 from harness.hooks import Head
+from harness.stats import summarize
 
 
 def texts(run):
@@ -46,7 +47,7 @@ def test_an_interval_in_the_table_is_used_and_named(tmp_path):
     run = fake_run(tmp_path)
     heads = run.heads.assign(ci_low=1.5, ci_high=2.5)
     assert any("(95 % interval +1.50 to +2.50)" in text for text in texts(replace(run, heads=heads)))
-    assert not any("interval" in text for text in texts(run))
+    assert not any("interval" in text for text in texts(run) if not text.startswith("Unablated"))
     found = next(f for f in findings(replace(run, heads=heads)) if f.text.startswith("By loss, L1H2"))
     assert (found.low, found.high) == (1.5, 2.5)
 
@@ -62,7 +63,19 @@ def test_how_often_the_model_is_right(tmp_path):
     clean = run.data["clean"].copy()
     clean.loc[{"metric": "logit_diff"}] = [4.0, -1.0, 3.0]
     said = texts(replace(run, data=run.data.assign(clean=clean)))
-    assert any("logit_diff is 2.00 ± 1.5 logits" in text and "preferred on 2 of 3 prompts" in text for text in said)
+    assert any("logit_diff is 2.00 logits (" in text and "preferred on 2 of 3 prompts" in text for text in said)
+
+
+def test_the_clean_value_has_the_interval_of_its_clusters(tmp_path):
+    """Forty prompts of four templates that differ by template alone are worth four, not forty."""
+    run = fake_run(tmp_path, n_prompts=40)
+    clean, cluster = run.data["clean"].copy(), np.repeat(list("abcd"), 10)
+    clean.loc[{"metric": "logit_diff"}] = np.repeat([1.0, 2.0, 3.0, 6.0], 10)
+    run = replace(run, data=run.data.assign(clean=clean, cluster=("prompt", cluster)))
+    found = next(each for each in findings(run) if "mean logit_diff is 3.00 logits" in each.text)
+    table = summarize(clean.sel(metric="logit_diff").values[:, None, None], cluster)
+    assert (found.low, found.high) == (table["ci_low"][0], table["ci_high"][0])
+    assert found.high - found.low > 2
 
 
 def test_how_many_heads_move_the_metric(tmp_path):
@@ -141,10 +154,14 @@ def test_heads_are_counted_against_chance_with_all_tests_together(tmp_path):
     sure, important = (loss["p_adjusted"] < 0.05).sum(), loss["important"].sum()
     assert any(
         text.startswith(
-            f"By loss, {sure} of 12 heads are beyond chance with all tests taken together (max-T p < 0.05) and "
+            f"By loss, {sure} of 12 heads are shown to have an effect (max-T p < 0.05 against chance, all heads taken "
+            "together) and "
         )
-        and f" and {important} important (the whole interval beyond ±5 % of the clean value, ±0.02" in text
-        and text.endswith(f"{(loss['p_value'] < 0.05).sum()} have p < 0.05; chance alone would give about 1.")
+        and f" and {important} important (shown, all heads taken together, to be beyond ±5 % of the clean value, ±0.02"
+        in text
+        and text.endswith(
+            f"{(loss['p_value'] < 0.05).sum()} have p < 0.05; if no head had an effect, at most 0.6 would on average."
+        )
         for text in texts(run)
     )
 
@@ -153,24 +170,72 @@ def test_only_heads_beyond_chance_are_named_where_heads_were_tested(tmp_path):
     run = with_claims(fake_run(tmp_path, n_prompts=6))
     heads = run.heads.assign(p_adjusted=0.3)
     said = texts(replace(run, heads=heads))
-    assert said[0].startswith("By logit_diff, no head helps beyond chance; the largest such effect is L1H2's, −")
-    assert "max-T p 0.3" in said[0]
+    assert said[1].startswith(
+        "By logit_diff, no head is shown to help (max-T p < 0.05); the largest such effect is L1H2's, −"
+    )
+    assert "max-T p 0.3" in said[1]
     only = heads["p_adjusted"].where((heads["layer"] != 0) | (heads["head"] != 1), 0.01)
-    assert "Next" not in texts(replace(run, heads=heads.assign(p_adjusted=only)))[0]
+    assert "Next" not in texts(replace(run, heads=heads.assign(p_adjusted=only)))[1]
+
+
+def test_heads_with_effects_as_large_that_are_not_shown_are_named_as_such(tmp_path):
+    """L0H1 has the largest effect and a p of 0.3, L1H2 and L2H0 are shown: the sentence must not skip the first."""
+    run = with_claims(fake_run(tmp_path, n_prompts=40))
+
+    def change(effect):
+        effect[...] = 0.0
+        for layer, head, size in ((0, 1, 5.0), (1, 2, 4.0), (2, 0, 2.0), (2, 1, 3.0), (0, 0, 1.0)):
+            effect.loc[{"metric": "loss", "layer": layer, "head": head}] = size
+
+    shown_ones = run.heads["layer"].isin([1, 2]) & run.heads["head"].isin([2, 0])
+    heads = run.heads.assign(p_adjusted=np.where(shown_ones, 0.001, 0.3), ci_low=np.nan)
+    run = replace(with_effect(run, change), heads=heads)
+    said = next(text for text in texts(run) if text.startswith("By loss, L1H2 helps most"))
+    assert (
+        "of the heads that are shown to have an effect (max-T p < 0.05): ablating it changes the mean by +4.00" in said
+    )
+    assert "Next: L2H0 +2.00" in said
+    assert said.endswith(" As large, but not shown: L0H1 +5.00, max-T p 0.3 and L2H1 +3.00, max-T p 0.3.")
+    assert shown(run, "loss") >= {Head(1, 2), Head(2, 0)}
+    assert verdict(run, "loss", Head(0, 1)) == "unsure"
+    assert verdict(run, "loss", Head(1, 2)) == "helps"
+    assert verdict(run, "loss", Head(0, 3)) == "no effect"
+
+
+def test_effects_that_sum_to_more_than_there_is_are_said_not_to_add_up(tmp_path):
+    run = fake_run(tmp_path)
+
+    def change(effect):
+        effect[...] = 0.0
+        effect.loc[{"metric": "logit_diff", "layer": 0, "head": [0, 1, 2]}] = -2.0
+        effect.loc[{"metric": "logit_diff", "layer": 1, "head": 0}] = 1.0
+
+    clean = run.data["clean"].copy()
+    clean.loc[{"metric": "logit_diff"}] = 5.0
+    more = replace(run, data=run.data.assign(clean=clean))
+    said = "Effects of single heads do not add up: of the 5 largest on logit_diff, those that help sum to 6.00 logits, "
+    assert f"{said}and the clean mean is 5.00." in texts(with_effect(more, change))
+    clean.loc[{"metric": "logit_diff"}] = 7.0
+    assert not any("do not add up: of the 5 largest on logit_diff" in text for text in texts(with_effect(more, change)))
 
 
 def test_few_clusters_are_said(tmp_path):
     run = with_claims(fake_run(tmp_path, n_prompts=6))  # four templates
-    assert texts(run)[-1] == (
+    assert texts(run)[0] == (
         "With 4 clusters of prompts nothing can be significant at the level 0.05: a test that flips the signs of whole "
         "clusters needs 6."
     )
-    some = run.heads.assign(n_clusters=8)
-    assert texts(replace(run, heads=some))[-1].startswith(
-        "The tests flip signs of whole clusters of prompts, and there are"
-    )
-    many = run.heads.assign(n_clusters=32)
-    assert not any("flip signs" in text for text in texts(replace(run, heads=many)))
+
+
+def test_what_the_tests_take_for_granted_is_said(tmp_path):
+    """64 clusters, one of them a quarter of the prompts: worth 13.7 of equal size."""
+    run = fake_run(tmp_path, n_prompts=253)
+    cluster = np.repeat(np.arange(64), [64, *[3] * 63])
+    claimed = with_claims(replace(run, data=run.data.assign(cluster=("prompt", cluster))))
+    says = "64 clusters, 13.7 effective: with fewer than 32, p holds only if effects are about symmetric."
+    assert texts(claimed)[-1] == f"How far to trust p by logit_diff and loss: {says}"
+    equal = with_claims(replace(run, data=run.data.assign(cluster=("prompt", np.arange(253)))))
+    assert not any(text.startswith("How far to trust") for text in texts(equal))
 
 
 def test_runs_with_one_part_only(tmp_path):
@@ -213,10 +278,12 @@ def test_rollout_uses_the_runs_options(tmp_path):
         ("accuracy", 0.1, "hurts"),
         ("kl", 1.0, "matters"),
         ("mine", 1.0, "matters"),
+        ("loss", 0.0, "no effect"),
+        ("kl", 1e-9, "no effect"),
     ],
 )
 def test_helps_and_hurts(tmp_path, metric, effect, word):
-    assert verdict(fake_run(tmp_path), metric, effect) == word
+    assert side(fake_run(tmp_path), metric, effect) == word
 
 
 def test_numbers_are_written_for_readers():

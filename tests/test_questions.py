@@ -218,7 +218,7 @@ def test_heads_that_a_prompt_bears_to_the_end_make_a_floor(tmp_path):
     found = ask(pruned(tmp_path, worse))
     assert found.value == pytest.approx((4 + 3 + 3) / 3)
     assert "at least 3.33" in found.text
-    assert "; 1 of 3 prompts bear all of them." in found.text
+    assert "; 1 of 3 prompts bears all of them." in found.text
 
 
 def test_the_head_that_looks_at_the_name_is_told_beside_the_one_that_matters(tmp_path):

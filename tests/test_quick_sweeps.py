@@ -8,6 +8,7 @@ import pandas as pd
 import plain
 import pytest
 import torch
+import xarray as xr
 from thinned import most, seeds
 
 import harness
@@ -19,6 +20,7 @@ from harness.prompts import Prompts
 from harness.sweep import SweepStage, engine, fast, groups, precision, room
 from harness.sweep.precision import bfloat16_products, speedup
 from harness.sweep.screen import ScreenStage
+from harness.sweep.verify import _errors
 from harness.trace.stage import TraceStage
 
 pytestmark = pytest.mark.usefixtures("padded")
@@ -134,8 +136,30 @@ def test_a_fast_sweep_says_how_far_it_is_off(family, always_pays):
     off = (got.fast_effect - exact.effect).mean("prompt").values[:, known]
     for number, name in enumerate(names):
         assert said[name]["largest"] <= np.abs(off[number]).max() + 1e-6
+        assert said[name]["share_within"] == pytest.approx(0.05 ** (1 / int(got.effect.attrs["sampled"])))
         if int(got.effect.attrs["sampled"]) == known.sum():
             assert said[name]["rms"] == pytest.approx(np.sqrt((off[number] ** 2).mean()), rel=1e-2, abs=1e-6)
+
+
+def test_the_stated_error_of_a_fast_sweep_holds_in_19_of_20_samples(tiny, always_pays):
+    """Which heads are sampled goes by the seed; the truth is measured for all of them."""
+    model = tiny("gpt2")
+    prompts = harness.load_prompts("ioi", model, n=6)
+    whole = harness.ablate_heads(model, prompts, metrics=["logit_diff"], method="fast", verify=1.0)
+    exact, fast = (whole[name].mean("prompt").values.ravel() for name in ("effect", "fast_effect"))
+    off, held, within = np.abs(fast - exact), 0, 0
+    for seed in range(20):
+        sampled = np.isin(np.arange(len(off)), np.random.default_rng(seed).permutation(len(off))[:8])
+        axes = {"metric": ["logit_diff"], "prompt": [0], "layer": np.arange(3), "head": np.arange(4)}
+        effect = lambda values: xr.DataArray(values.reshape(1, 1, 3, 4), axes, axes)  # noqa: B023, E731
+        done = xr.Dataset({"exact_effect": effect(exact), "fast_effect": effect(fast)})
+        done["sampled"] = effect(sampled).isel(metric=0, prompt=0, drop=True)
+        said = json.loads(_errors(done, done["sampled"])["errors"])["logit_diff"]
+        held += np.sqrt((off**2).mean()) <= said["rms_high"]
+        within += (off <= said["largest"]).mean() >= said["share_within"]
+        assert said["rms"] <= said["rms_high"] < 2 * said["rms"]
+    assert held >= 19
+    assert within >= 19
 
 
 @pytest.mark.parametrize("shape", ["gpt2", "llama", "bert", "t5"])

@@ -26,6 +26,7 @@ from harness.roles.scores import Related, Texts, role_scores
 from harness.roles.seen import Seen
 from harness.roles.stage import RolesStage
 from harness.roles.syntax import best_offset, hits, syntactic
+from harness.views import sections
 from harness.words import Words
 
 FEW = RolesSpec(n=4, draws=100)
@@ -403,6 +404,16 @@ def test_what_each_layers_mask_allows_is_read_off_its_scores(tiny):
     assert allowed[0, :, :short, :short].all()
     assert not allowed[0, :, short:].any()
     assert not allowed[0, :, :, short:].any()
+
+
+def test_the_page_tells_which_roles_are_shadows_of_which():
+    """`positional` and `diagonal`, and the smallest score of the first."""
+    finer = {role: measure.finer for role, measure in MEASURES.items() if measure.finer}
+    assert set(finer) == {"positional", "diagonal"}
+    (of,) = {*finer.values()}
+    assert f"has {of[0]}, {of[1]} or {of[2]}, of which they are only the shadow" in sections.ROLES
+    assert {role: measure.least for role, measure in MEASURES.items() if measure.least} == {"positional": 0.9}
+    assert "<b>positional</b> needs a score of 0.9" in sections.ROLES
 
 
 def test_by_chance_moves_keys_within_a_window():

@@ -27,10 +27,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
+import harness
 from experiments import _launch
 from harness import views
 from harness.config import RequestError
-from harness.findings.reading import pattern_of
+from harness.findings import findings
+from harness.findings.reading import layers_of, pattern_of, tokens_of
 from harness.hooks import Head
 from harness.views import circuitsvis, figures, glyphs, parts, tables, terminal
 from harness.views.choose import asked_prompts, choose
@@ -568,8 +570,8 @@ def test_figures_draw_what_helps_in_blue_and_what_hurts_in_orange(run, metric):
 
 def test_figures_have_the_colours_of_the_page():
     style = asset("page.css")
-    said = dict(re.findall(r"--(helps|hurts|matters): (#[0-9a-f]{6})", style.partition("@media")[0]))
-    assert said == figures.base.TONE
+    said = dict(re.findall(r"--(helps|hurts|matters|no-effect): (#[0-9a-f]{6})", style.partition("@media")[0]))
+    assert {name.replace("-", " "): tone for name, tone in said.items()} == figures.base.TONE
     assert is_blue(said["helps"])
     assert not is_blue(said["hurts"])
 
@@ -615,13 +617,34 @@ def test_methods_and_causes_go_into_the_page(run):
     assert 'id="draw-sources"' in page
 
 
+def test_no_piece_of_a_character_is_shown_under_a_byte_level_tokenizer(command):
+    """Japanese by bytes: page, sentences and the tokens that figures write have each character whole."""
+    text = "prompts.text=['犬が猫を追う。猫が犬を追う。']"
+    shape = ("model=random", "prompts=inline", text, "stats.resamples=200", "roles.draws=40")
+    code, out, err = command("study", *shape)
+    assert code == 0, err
+    run = harness.open_run(out.splitlines()[-1])
+    assert "\ufffd" in "".join(map(str, run.data["token"].values[0])), "the tokens themselves are pieces"
+    page = report(run)
+    assert "\ufffd" not in page
+    (prompt,) = data_of(page)["prompts"]
+    assert {each.partition(" ")[0] for each in prompt["tokens"]} >= set("犬が猫を追う。")
+    assert not any("\ufffd" in found.text for found in findings(run))
+    for stack in layers_of(run):
+        assert not any("\ufffd" in token for side in tokens_of(run, 0, stack) for token in side)
+
+
 def test_the_strongest_heads_as_a_few_lines(run):
     lines = terminal.strongest(with_claims(run), 2).splitlines()
     table = with_claims(run).heads.query("metric == 'logit_diff' and rank == 1").iloc[0]
     assert lines[0] == "strongest heads by logit_diff, logits:"
     assert lines[1].split()[:2] == ["L1H2", f"−{abs(table['effect_mean']):.2f}"]
-    assert lines[1].endswith("helps (may be chance)")
-    assert len(lines) == 6
+    assert lines[1].endswith("unsure")  # three clusters cannot show it, and the last line says so
+    assert lines[6].startswith("With 3 clusters of prompts nothing can be significant at the level 0.05")
+    assert len(lines) == 7
+    shown = with_claims(run)
+    shown = replace(shown, heads=shown.heads.assign(p_adjusted=0.01))
+    assert terminal.strongest(shown, 2).splitlines()[1].endswith("helps")
     assert terminal.strongest(replace(run, data=run.data.drop_vars("effect"))) == ""
 
 

@@ -49,7 +49,9 @@ def nearest(
     tested = [row["q_value"] for row in methods if np.isfinite(row["q_value"])]
     if tested and reachable(n_clusters, level):
         beyond = sum(q < level for q in tested)
-        text += f". {beyond} of {len(tested)} methods differ from a random order (q < {level:g})"
+        verb = "differs" if beyond == 1 else "differ"
+        text += f". {beyond} of {len(tested)} method{'' if len(tested) == 1 else 's'} {verb} from a random order "
+        text += f"(q < {level:g})"
     elif tested:
         needed = clusters_needed(level)
         text += f". Whether that is beyond chance takes at least {needed} clusters of prompts, here are {n_clusters}"

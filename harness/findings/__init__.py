@@ -43,8 +43,10 @@ _OTHERWISE = {
 def findings(run: "Run") -> list[Finding]:
     """What the run shows, the answer first. A run without effects or without patterns says what it can."""
     metrics = by_lead(run)
-    each: list[Finding | None] = [*blind(run), *changed(run)]
+    caution, first = list(effects.caution(run)), effects.nothing_can_be_shown(run)
+    each: list[Finding | None] = [*(caution if first else ()), *blind(run), *changed(run)]
     each += [part(run, metric) for part in (effects.helpers, effects.hurters, effects.counts) for metric in metrics]
+    each += [effects.sums(run, metric) for metric in metrics]
     each += [found for metric in metrics for found in direct_parts(run, metric)]
     each += [*together(run), *traced(run)]
     each += [effects.clean(run, metric) for metric in metrics]
@@ -55,7 +57,7 @@ def findings(run: "Run") -> list[Finding]:
         *effects.rankings(run),
         *agreement(run),
         *compared(run),
-        *effects.caution(run),
+        *(() if first else caution),
     )
     return [found for found in (*each, *rest) if found is not None]
 

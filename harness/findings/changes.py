@@ -98,7 +98,7 @@ def _patterns(run: "Run") -> Finding:
     text = f"Patterns are furthest apart in {head}: a Jensen–Shannon distance of {number(row['distance_mean'])} "
     text += f"(standard deviation over prompts {number(row['distance_sd'])}); the median head's is "
     text += f"{number(float(np.median([row['distance_mean'] for _, row in known])))}. The first that differ are in "
-    text += f"layer {first}; {same} of {count(len(known), 'head')} look exactly alike."
+    text += f"layer {first}; {same} of {count(len(known), 'head')} {'looks' if same == 1 else 'look'} exactly alike."
     return Finding(text, row["distance_mean"], row["distance_low"], row["distance_high"], "pattern_distance")
 
 
@@ -149,9 +149,8 @@ def _weights(run: "Run") -> Iterator[Finding]:
 def _by_role(run: "Run") -> Iterator[Finding]:
     """Models with other numbers of heads, role by role."""
     for row in by_role(run.data).to_dict("records"):
-        text = (
-            f"{row['heads_base']} of {row['of_base']} heads of {named(run.spec.get('model'))} are {row['role']} heads, "
-        )
+        are = f"is a {row['role']} head" if row["heads_base"] == 1 else f"are {row['role']} heads"
+        text = f"{row['heads_base']} of {row['of_base']} heads of {named(run.spec.get('model'))} {are}, "
         text += f"and {row['heads_other']} of {row['of_other']} of {other_name(run)}; their largest scores are "
         text += f"{_score(row['score_base'])} and {_score(row['score_other'])}."
         yield Finding(text, row["score_other"] - row["score_base"], np.nan, np.nan, "other_role_score")

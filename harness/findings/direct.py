@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from harness.findings.intervals import interval
-from harness.findings.reading import by_head, claims, effect_of, level_of, tested, top_heads, unit
+from harness.findings.reading import by_head, effect_of, shown, top_heads, unit
 from harness.findings.sentence import Finding
 from harness.findings.telling import signed
 from harness.hooks import Head
@@ -29,9 +29,10 @@ def direct_parts(run: "Run", metric: str) -> Iterator[Finding]:
         if reason := run.data["effect"].attrs.get("no_direct"):
             yield Finding(f"Direct effects are not given for this model: {reason}.", np.nan, np.nan, np.nan, "effect")
         return
+    sure = shown(run, metric)
     for head in dict.fromkeys([*top_heads(run, metric, 1), *_most_direct(run, metric)]):
         direct = effect_of(run, metric, head, "direct")
-        if np.isfinite(direct).all() and direct.any() and _told(run, metric, head):
+        if np.isfinite(direct).all() and direct.any() and head in sure:
             yield _parted(run, metric, head, effect_of(run, metric, head), direct)
 
 
@@ -51,8 +52,3 @@ def _most_direct(run: "Run", metric: str) -> list[Head]:
     heads, mean = by_head(run.data["direct"].sel(metric=metric).mean("prompt"))
     size = np.nan_to_num(np.abs(mean), nan=-1.0)
     return [heads[int(size.argmax())]] if size.max() > 0 else []
-
-
-def _told(run: "Run", metric: str, head: Head) -> bool:
-    """Whether the head's effect may be spoken of: it is beyond chance, where that was tested."""
-    return not tested(run, metric) or claims(run, metric)[head].p_adjusted < level_of(run)

@@ -1,12 +1,15 @@
 """Which heads matter, in sentences."""
 
+import json
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.findings.intervals import interval
 from harness.findings.reading import (
+    ROUNDING,
     Claim,
     ablated_heads,
     by_head,
@@ -16,25 +19,27 @@ from harness.findings.reading import (
     estimate,
     level_of,
     meaning_of,
+    null,
+    rule,
     sense,
-    spread,
+    shown,
+    side,
     tested,
     threshold,
     top_heads,
     unit,
-    verdict,
 )
 from harness.findings.sentence import Finding
-from harness.findings.telling import chance, count, listed, number, signed
+from harness.findings.telling import chance, count, decimals, listed, number, signed
 from harness.hooks import Head
 from harness.stats import clusters_needed, prompts_to_separate, rank_correlation, reachable
-from harness.stats.summary import SYMMETRY_FROM
 
 if TYPE_CHECKING:
     from harness.results import Run
 
 _NAMED = 3  # heads in one sentence
-_ROUNDING = 1e-7  # a mean effect that is no larger is none
+_SUMMED = 5  # largest effects
+_INFINITIVE = {"helps": "help", "hurts": "hurt", "matters": "matter"}
 _RIGHT_ABOVE = {"logit_diff": 0.0, "accuracy": 0.5}
 
 
@@ -49,23 +54,27 @@ def hurters(run: "Run", metric: str) -> Finding | None:
 
 
 def _strongest(run: "Run", metric: str, way: int) -> Finding | None:
-    """The heads with the largest effects of one sign; where heads were tested, only those beyond chance are named."""
+    """The heads that are shown to have an effect of one sign, the largest first, and those whose effect is as large as
+    that of one named here but is not shown."""
     heads = top_heads(run, metric, len(ablated_heads(run)))
-    ranked = [head for head in heads if _mean(run, metric, head) * way > _ROUNDING]
+    ranked = [head for head in heads if _mean(run, metric, head) * way > ROUNDING]
     if not ranked:
         return None
-    word = verdict(run, metric, float(way))
-    if not tested(run, metric):
-        return _about_heads(run, metric, word, ranked[:_NAMED])
-    claimed = claims(run, metric)
-    named = [head for head in ranked if head in claimed and claimed[head].p_adjusted < level_of(run)][:_NAMED]
-    if named:
-        return _about_heads(run, metric, word, named)
-    about, p = estimate(run, metric, ranked[0]), claimed.get(ranked[0], Claim()).p_adjusted
-    text = f"By {metric}, no head {word} beyond {_chance(run, metric)}; the largest such effect is {ranked[0]}'s, "
-    text += f"{about.told(signed(about.mean), unit(run, metric))}, max-T {chance(p)}"
+    word, sure = side(run, metric, float(way)), shown(run, metric)
+    known = [head for head in ranked if head in sure][:_NAMED]
+    if known:
+        larger = [head for head in ranked[: ranked.index(known[-1])] if head not in known]
+        return _about_heads(run, metric, word, known, larger)
+    about = estimate(run, metric, ranked[0])
+    text = f"By {metric}, no head is shown to {_INFINITIVE[word]} ({rule(run, metric)}); the largest such effect is "
+    text += f"{ranked[0]}'s, {about.told(signed(about.mean), unit(run, metric))}{_p_of(run, metric, ranked[0])}"
     text += f"{_more_prompts(run, metric, ranked[0])}."
     return Finding(text, about.mean, about.low, about.high, "effect")
+
+
+def _p_of(run: "Run", metric: str, head: Head) -> str:
+    p = claims(run, metric).get(head, Claim()).p_adjusted
+    return f", max-T {chance(p)}" if np.isfinite(p) else ""
 
 
 def _more_prompts(run: "Run", metric: str, head: Head) -> str:
@@ -77,20 +86,20 @@ def _more_prompts(run: "Run", metric: str, head: Head) -> str:
     return f"; if that is what it does, about {needed} such prompts would separate it from zero"
 
 
-def _chance(run: "Run", metric: str) -> str:
-    """What the heads were tested against."""
-    return "what random edits of the same size do" if meaning_of(run, metric).distance else "chance"
-
-
-def _about_heads(run: "Run", metric: str, word: str, heads: Sequence[Head]) -> Finding:
+def _about_heads(run: "Run", metric: str, word: str, heads: Sequence[Head], larger: Sequence[Head]) -> Finding:
     first, about, effect = heads[0], estimate(run, metric, heads[0]), effect_of(run, metric, heads[0])
-    text = f"By {metric}, {first} {word} most: ablating it changes the mean by "
+    among = f" of the heads that are shown to have an effect ({rule(run, metric)})" * tested(run, metric)
+    text = f"By {metric}, {first} {word} most{among}: ablating it changes the mean by "
     text += about.told(signed(about.mean), unit(run, metric))
     if sense(run, metric):
         same = int((np.sign(effect) == np.sign(about.mean)).sum())
         text += f", in the same direction on {same} of {count(len(effect), 'prompt')}"
     others = [f"{head} {estimate(run, metric, head).shortly()}" for head in heads[1:]]
     text += f". Next: {listed(others)}." if others else "."
+    if larger:
+        unsure = [f"{head} {signed(_mean(run, metric, head))}{_p_of(run, metric, head)}" for head in larger[:_NAMED]]
+        more = [f"{len(larger) - _NAMED} more"] if len(larger) > _NAMED else []
+        text += f" As large, but not shown: {listed([*unsure, *more])}."
     return Finding(text, about.mean, about.low, about.high, "effect")
 
 
@@ -100,15 +109,31 @@ def counts(run: "Run", metric: str) -> Finding | None:
         return _movers(run, metric)
     level, known = level_of(run), [c for c in claims(run, metric).values() if np.isfinite(c.p_adjusted)]
     sure = sum(claim.p_adjusted < level for claim in known)
-    text = f"By {metric}, {sure} of {count(len(known), 'head')} {'is' if sure == 1 else 'are'} beyond "
-    text += f"{_chance(run, metric)} with all tests taken together (max-T p < {level:g})"
+    verb = "is" if sure == 1 or len(known) == 1 else "are"
+    text = f"By {metric}, {sure} of {count(len(known), 'head')} {verb} shown to have an effect (max-T p < {level:g} "
+    text += f"against {null(run, metric)}, all heads taken together)"
     if any(np.isfinite(claim.important) for claim in known):
         (share, bar), important = threshold(run, metric), sum(claim.important == 1 for claim in known)
-        text += f" and {important} important (the whole interval beyond ±{100 * share:g} % of the clean value, "
-        text += f"±{number(bar)}{unit(run, metric)}, and p or q < {level:g})"
+        text += f" and {important} important (shown, all heads taken together, to be beyond ±{100 * share:g} % of the "
+        text += f"clean value, ±{number(bar)}{unit(run, metric)})"
     alone = sum(claim.p_value < level for claim in known)
-    text += f". Tested one by one, {alone} have p < {level:g}; chance alone would give about {level * len(known):.0f}."
+    text += f". Tested one by one, {alone} {'has' if alone == 1 else 'have'} p < {level:g}; if no head had an effect, "
+    text += f"at most {level * len(known):.2g} would on average."
     return Finding(text, float(sure), np.nan, np.nan, "heads.csv")
+
+
+def sums(run: "Run", metric: str) -> Finding | None:
+    """That effects of single heads do not add up, where the largest ones alone sum to more than there is to lose. Of a
+    loss, which may grow without end, and of a clean value below zero nothing of the kind is known."""
+    if sense(run, metric) >= 0:
+        return None
+    heads, whole = top_heads(run, metric, _SUMMED), float(run.data["clean"].sel(metric=metric).mean())
+    total = -sum(_mean(run, metric, head) for head in heads if _mean(run, metric, head) < 0)
+    if not total > whole > 0:
+        return None
+    text = f"Effects of single heads do not add up: of the {_SUMMED} largest on {metric}, those that help sum to "
+    text += f"{number(total)}{unit(run, metric)}, and the clean mean is {number(whole)}."
+    return Finding(text, total, np.nan, np.nan, "effect")
 
 
 def _movers(run: "Run", metric: str) -> Finding | None:
@@ -118,7 +143,8 @@ def _movers(run: "Run", metric: str) -> Finding | None:
     if sense(run, metric) == 0 or bar == 0 or not len(known):
         return None
     moved = int((np.abs(known) > bar).sum())
-    text = f"{moved} of {count(len(known), 'head')} move the mean {metric} by more than {100 * share:g} % of its "
+    verb = "moves" if moved == 1 else "move"
+    text = f"{moved} of {count(len(known), 'head')} {verb} the mean {metric} by more than {100 * share:g} % of its "
     text += f"clean value ({number(bar)}{unit(run, metric)}); none was tested against chance."
     return Finding(text, float(moved), np.nan, np.nan, "effect")
 
@@ -128,7 +154,7 @@ def clean(run: "Run", metric: str) -> Finding | None:
     if sense(run, metric) == 0:
         return None
     values = run.data["clean"].sel(metric=metric).values.astype(float)
-    about = spread(values)
+    about = interval(run, values)
     text = f"Unablated, the mean {metric} is {about.told(number(about.mean), unit(run, metric))}"
     if metric in _RIGHT_ABOVE:
         right = int((values > _RIGHT_ABOVE[metric]).sum())
@@ -145,29 +171,40 @@ def rankings(run: "Run") -> Iterator[Finding]:
         rho = rank_correlation(a[known], b[known])
         if known.sum() < 3 or np.isnan(rho):
             continue
-        text = f"{first} and {second} order the heads by size of effect with a Spearman correlation of {rho:.2f}"
+        text = f"{first} and {second} order the heads by size of effect with a Spearman correlation of {decimals(rho)}"
         tops = top_heads(run, first, 1)[0], top_heads(run, second, 1)[0]
         text += f"; both put {tops[0]} first." if tops[0] == tops[1] else f"; {tops[0]} is first by {first}, "
         text += "" if tops[0] == tops[1] else f"{tops[1]} by {second}."
         yield Finding(text, rho, np.nan, np.nan, "effect")
 
 
-def caution(run: "Run") -> Iterator[Finding]:
-    """What the sign flips take for granted where there are few clusters."""
+def nothing_can_be_shown(run: "Run") -> bool:
+    """Whether there are too few clusters of prompts for any effect to be significant."""
+    clusters = _clusters(run)
+    return clusters is not None and not reachable(clusters, level_of(run))
+
+
+def _clusters(run: "Run") -> int | None:
+    """The fewest clusters of prompts that signs were flipped of."""
     flipped = [metric for metric in by_lead(run) if not meaning_of(run, metric).distance]
-    told = [claim for metric in flipped for claim in claims(run, metric).values() if np.isfinite(claim.p_adjusted)]
-    clusters = int(min((claim.n_clusters for claim in told), default=SYMMETRY_FROM))
-    if told and not reachable(clusters, level_of(run)):
-        text = (
-            f"With {count(clusters, 'cluster')} of prompts nothing can be significant at the level {level_of(run):g}: "
+    known = [claim for metric in flipped for claim in claims(run, metric).values() if np.isfinite(claim.p_adjusted)]
+    return int(min(claim.n_clusters for claim in known)) if known else None
+
+
+def caution(run: "Run") -> Iterator[Finding]:
+    """What the tests cannot show, or take for granted: few clusters of prompts, unequal ones, or skewed effects."""
+    clusters = _clusters(run)
+    if clusters is not None and nothing_can_be_shown(run):
+        text = f"With {count(clusters, 'cluster')} of prompts nothing can be significant at the level "
+        text += (
+            f"{level_of(run):g}: a test that flips the signs of whole clusters needs {clusters_needed(level_of(run))}."
         )
-        text += f"a test that flips the signs of whole clusters needs {clusters_needed(level_of(run))}."
         yield Finding(text, float(clusters), np.nan, np.nan, "heads.csv")
-    elif clusters < SYMMETRY_FROM:
-        text = f"The tests flip signs of whole clusters of prompts, and there {'is' if clusters == 1 else 'are'} "
-        text += f"{clusters}: with fewer than {SYMMETRY_FROM} they hold only where effects are about symmetric around "
-        text += "zero when a head does nothing; read p-values near the level with doubt."
-        yield Finding(text, float(clusters), np.nan, np.nan, "heads.csv")
+        return
+    notes = json.loads(run.data["effect"].attrs.get("notes", "{}")) if "effect" in run.data else {}
+    for note in dict.fromkeys(filter(None, notes.values())):
+        about = listed([metric for metric in by_lead(run) if notes.get(metric) == note])
+        yield Finding(f"How far to trust p by {about}: {note}", np.nan, np.nan, np.nan, "effect")
 
 
 def _mean(run: "Run", metric: str, head: Head) -> float:

@@ -9,7 +9,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from harness.findings.intervals import interval, summary
-from harness.findings.reading import lead_metric, level_of, meaning_of, threshold, unit
+from harness.findings.reading import kind_of, lead_metric, level_of, meaning_of, threshold, unit
 from harness.findings.sentence import Finding
 from harness.findings.telling import chance, count, listed, number, signed
 
@@ -51,7 +51,7 @@ def _sets(run: "Run", metric: str) -> Iterator[Finding]:
         done = f"with {name} kept and all other heads ablated" if kept else f"with {name} ablated together"
         text = f"By {metric}, {done} the mean changes by {about.told(signed(about.mean), unit(run, metric))}"
         share, bar = threshold(run, metric)
-        if kept and bar and np.isfinite([about.low, about.high]).all():
+        if kept and bar and about.kind == kind_of(run):
             enough = -bar <= about.low and about.high <= bar
             text += f"; the whole interval is {'' if enough else 'not '}within ±{100 * share:g} % of the clean value"
             text += ": the set is enough" if enough else ": that the set is enough is not shown"
@@ -98,7 +98,7 @@ def _spared(run: "Run", effect: xr.DataArray, steps: int | None, said: str) -> F
     last = steps or effect.sizes["step"]
     heads, spared = _ablated(run, effect, last), last - 1 if steps else last
     text = f"{count(spared, 'head')}{f' ({_some(heads[:spared])})' if spared else ''} can go before the mean is beyond "
-    text += f"{said}; {f'{heads[-1]} with them' if steps else 'all that were tried'} changes it by "
+    text += f"{said}; {f'{heads[-1]} with them changes' if steps else 'all that were tried change'} it by "
     text += _at_step(run, effect, last)
     return Finding(text, float(spared), np.nan, np.nan, "cumulative_effect")
 

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from harness.findings.reading import last_scored, lead_metric, pattern_of, rollout_of, top_heads
+from harness.findings.reading import last_scored, lead_metric, pattern_of, rollout_of, token_labels, top_heads
 from harness.findings.sentence import Finding
 from harness.findings.telling import count
 from harness.hooks import Head
@@ -59,7 +59,8 @@ def _kind(run: "Run", prompt: int, key: int) -> str:
     if token and token in said:
         role = "the right answer’s token" if said[token] == "answer" else "the wrong answer’s token"
         return f"{role}{_occurrence(row, key)}"
-    return {query: "that position itself", query - 1: "the token before it"}.get(key, f"“{token}”")
+    quoted = f"“{token_labels(run, prompt)[key].strip()}”"
+    return {query: "that position itself", query - 1: "the token before it"}.get(key, quoted)
 
 
 def _occurrence(row: xr.Dataset, key: int) -> str:

@@ -85,7 +85,8 @@ def _disagreement(run: "Run", part: str) -> Iterator[Finding]:
             agree.append(known[0]["part"] == part)
             said.append(f"{words} puts {known[0]['part']} first ({number(known[0]['mean'])} of all)")
     if said:
-        verdict = "all agree" if all(agree) else f"{agree.count(False)} of {len(said)} disagree"
+        other = agree.count(False)
+        verdict = f"{other} of {len(said)} {'disagrees' if other == 1 else 'disagree'}" if other else "all agree"
         text = listed(said)
         text = f"{text[0].upper()}{text[1:]}: {verdict} with the measured cause, which puts {part} first."
         yield Finding(text, float(np.mean(agree)), np.nan, np.nan, "parts.csv")
@@ -94,13 +95,14 @@ def _disagreement(run: "Run", part: str) -> Iterator[Finding]:
 def _carriers(run: "Run") -> Iterator[Finding]:
     """For each part whose heads were looked for, those that carry most of it."""
     rows = sorted(run.part_heads.to_dict("records"), key=lambda row: row["rank"])
+    unit = " nats" if "nats" in run.data["traced_value"].attrs["units"] else ""
     for part in dict.fromkeys(map(str, run.part_heads["part"])):
         mine = [row for row in rows if row["part"] == part and row["mean"] > 0][:_NAMED]
         if not mine:
             continue
         most, names = about(run, mine[0]), [str(Head(int(row["layer"]), int(row["head"]))) for row in mine]
         text = f"{part} comes most through {names[0]}: when in it alone nobody may attend to {part}, that costs "
-        text += f"{most.told(signed(most.mean), '')}, max-T {chance(mine[0]['p_adjusted'])}"
+        text += f"{most.told(signed(most.mean), unit)}, max-T {chance(mine[0]['p_adjusted'])}"
         text += "" if mine[0]["p_adjusted"] < level_of(run) else " (it may be chance)"
         others = [f"{name} {about(run, row).shortly()}" for name, row in zip(names[1:], mine[1:], strict=True)]
         text += f". Next: {listed(others)}." if others else "."

@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.findings.reading import ablated_heads, unit
 from harness.findings.sentence import Finding
-from harness.findings.telling import count, number
+from harness.findings.telling import count, decimals, number
 
 if TYPE_CHECKING:
     from harness.results import Run
@@ -47,18 +47,29 @@ def _said(run: "Run") -> dict[str, Any]:
 def _screened(run: "Run", metric: str, rho: float, verified: str) -> Finding:
     n = int(run.data["estimate"].sel(metric=metric).notnull().any("prompt").sum())
     text = f"By {metric}, {count(n, 'head')} were screened by a gradient and the {verified} that looked strongest were "
-    text += f"ablated{_ranked(rho, 'estimate and effect rank these')}. Of the others there is only an estimate."
+    text += (
+        f"ablated{_ranked(rho, 'estimate and effect order these by size')}. Of the others there is only an estimate."
+    )
     return Finding(text, rho, np.nan, np.nan, "estimate")
 
 
 def _fast(run: "Run", metric: str, known: dict[str, Any], said: dict[str, Any]) -> Finding:
     of, n = unit(run, metric), count(len(ablated_heads(run)), "head")
     text = f"By {metric}, {n} were swept in bf16 and {said['verified']} again exactly. "
-    text += f"Over the {said['sampled']} of these that were drawn at random bf16 is off by {number(known['rms'])}{of} "
-    text += f"(root mean square of mean effects; at most {number(known['largest'])})"
-    text += f"{_ranked(known['rank_correlation'], 'both rank all that were measured twice')}."
-    return Finding(text, known["rms"], np.nan, np.nan, "fast_effect")
+    sure, within = f"{known['confidence']:.0%} confidence", f"{100 * known['share_within']:.0f} %"
+    text += (
+        f"By the {said['sampled']} of these that were drawn at random bf16 is off by {number(known['rms'])}{of} (root "
+    )
+    text += (
+        f"mean square of mean effects; with {sure} at most {number(known['rms_high'])} over all heads, and at least "
+    )
+    text += f"{within} of them are off by no more than {number(known['largest'])})"
+    ends = (
+        f" ({decimals(known['rank_low'])} to {decimals(known['rank_high'])})" if np.isfinite(known["rank_low"]) else ""
+    )
+    text += f"{_ranked(known['rank_correlation'], 'both order these by size')}{ends}."
+    return Finding(text, known["rms"], 0.0, known["rms_high"], "fast_effect")
 
 
 def _ranked(rho: float, who: str) -> str:
-    return f"; {who} with a Spearman correlation of {rho:.2f}" if np.isfinite(rho) else ""
+    return f"; {who} with a Spearman correlation of {decimals(rho)}" if np.isfinite(rho) else ""

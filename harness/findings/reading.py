@@ -11,12 +11,23 @@ from harness.attribution import rollout
 from harness.findings.telling import signed
 from harness.hooks import STACKS, Head
 from harness.metrics import Meaning, leading, meaning
-from harness.words import joined
+from harness.words import joined, labels
 
 if TYPE_CHECKING:
     from harness.results import Run
 
-_CLAIMED = ("ci_low", "ci_high", "direct_mean", "p_value", "p_adjusted", "important", "n_clusters")
+#: A mean effect that is no larger is the rounding of sums.
+ROUNDING = 1e-7
+_CLAIMED = (
+    "ci_low",
+    "ci_high",
+    "direct_mean",
+    "p_value",
+    "p_adjusted",
+    "important",
+    "n_clusters",
+    "n_effective_clusters",
+)
 _OF_A_HEAD = ("stack", "layer", "head")
 #: Where the pattern of each stack stands, and what its dimensions are called there.
 PATTERN = {
@@ -90,10 +101,40 @@ def unit(run: "Run", metric: str) -> str:
     return f" {first}" if first in ("nats", "logits") else ""
 
 
-def verdict(run: "Run", metric: str, effect: float) -> str:
-    """``helps`` or ``hurts`` (what the head does for the model's behaviour), ``matters`` where nobody can say which."""
+def side(run: "Run", metric: str, effect: float) -> str:
+    """Which side an estimate is on, whatever its uncertainty: ``helps``, ``hurts``, ``matters`` where the metric has no
+    better direction, ``no effect`` where it is 0. Colours go by it; words by `verdict`."""
     way = sense(run, metric)
+    if abs(effect) <= ROUNDING:
+        return "no effect"
     return "matters" if way == 0 else "helps" if way * effect > 0 else "hurts"
+
+
+def shown(run: "Run", metric: str) -> set[Head]:
+    """The heads that the run shows to have an effect: their max-T p is below the level. All of them where none was
+    tested: a distance without a null."""
+    if not tested(run, metric):
+        return set(ablated_heads(run))
+    return {head for head, each in claims(run, metric).items() if each.p_adjusted < level_of(run)}
+
+
+def null(run: "Run", metric: str) -> str:
+    """What effects were tested against."""
+    return "random edits of the same size" if meaning_of(run, metric).distance else "chance"
+
+
+def rule(run: "Run", metric: str) -> str:
+    """What shows an effect, in words."""
+    if not tested(run, metric):
+        return "not tested"
+    return f"max-T p < {level_of(run):g}" + (f" against {null(run, metric)}" * meaning_of(run, metric).distance)
+
+
+def verdict(run: "Run", metric: str, head: Head) -> str:
+    """What the run shows of a head: ``helps``, ``hurts`` or ``matters`` where it is `shown`, ``no effect`` where its
+    mean effect is 0, else ``unsure``. The one rule of table, map, sentence and terminal."""
+    about = side(run, metric, float(effect_of(run, metric, head).mean()))
+    return about if about == "no effect" or head in shown(run, metric) else "unsure"
 
 
 # --- heads ------------------------------------------------------------------------------------------------------
@@ -188,6 +229,7 @@ class Claim:
     p_adjusted: float = np.nan
     important: float = np.nan
     n_clusters: float = np.nan
+    n_effective_clusters: float = np.nan
 
 
 def claims(run: "Run", metric: str) -> dict[Head, Claim]:
@@ -271,11 +313,21 @@ def text_of(run: "Run", prompt: int) -> str:
 
 
 def tokens_of(run: "Run", prompt: int, stack: str = "") -> tuple[list[str], list[str]]:
-    """The tokens along the queries and along the keys of a prompt's patterns in one stack."""
-    row = run.data.isel(prompt=prompt)
+    """The labels of the tokens along the queries and along the keys of a prompt's patterns in one stack."""
     prefixes = ["source_" if dim.startswith("source_") else "" for dim in PATTERN[stack][1:]]
-    queries, keys = ([str(t) for t in row[f"{of}token"].values[: int(row[f"{of}length"])]] for of in prefixes)
+    queries, keys = (token_labels(run, prompt, of) for of in prefixes)
     return queries, keys
+
+
+def token_labels(run: "Run", prompt: int, of: Literal["", "source_"] | str = "") -> list[str]:
+    """What a prompt's tokens are called, every character whole (`harness.words.labels`); in a run that kept no words,
+    the tokens as they are."""
+    row = run.data.isel(prompt=prompt)
+    end = int(row[f"{of}length"])
+    token = [str(each) for each in row[f"{of}token"].values[:end]]
+    if f"{of}word_text" not in row:
+        return token
+    return labels(token, row[f"{of}word"].values[:end], row[f"{of}word_text"].values[:end])
 
 
 def mean_pattern_of(run: "Run", prompt: int, stack: str = "") -> Float[np.ndarray, "query key"]:

@@ -9,7 +9,9 @@ def count(n: int, noun: str) -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits, without an exponent where a reader does not need one."""
+    """Three significant digits, without an exponent where a reader does not need one; minus as a minus."""
+    if value < 0:
+        return f"−{number(-value)}"
     if value == 0 or 1000 <= abs(value) < 1e6:
         return f"{value:.0f}"
     return f"{value:#.3g}".rstrip(".") if 1e-4 <= abs(value) < 1000 else f"{value:.2e}"
@@ -18,6 +20,11 @@ def number(value: float) -> str:
 def chance(p: float) -> str:
     """A p-value with its sign: ``p < 0.001`` where it is smaller than that."""
     return "p < 0.001" if p < 0.001 else f"p {p:.2g}"
+
+
+def decimals(value: float) -> str:
+    """A correlation to two decimals, minus as a minus."""
+    return f"{value:.2f}".replace("-", "−")
 
 
 def signed(value: float) -> str:

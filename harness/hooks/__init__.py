@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from harness.config import RequestError
 
-Kind = Literal["pattern", "z", "q", "k", "v", "scores"]
+Kind = Literal["pattern", "z", "q", "k", "v", "scores", "allowed"]
 
 _AXES: dict[str, tuple[str, ...]] = {
     "pattern": ("head", "query", "key"),

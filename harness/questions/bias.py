@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from harness.findings.intervals import interval
 from harness.findings.parts import TAKEN, lead_cause
-from harness.findings.reading import Estimate
+from harness.findings.reading import Estimate, kind_of
 from harness.findings.sentence import Finding
 from harness.findings.telling import listed, number, signed
 from harness.questions.patterns import unanswered
@@ -29,7 +29,10 @@ def bias(run: "Run") -> Finding:
     first, most = order[0], about[order[0]]
     unit = " nats" if "nats" in run.data["traced_value"].attrs["units"] else ""
     others = [f"{tag} {about[tag].shortly()}" for tag in order[1:]]
-    text = f"Token for token the prediction goes most by {first} words: when {TAKEN.get(cause, cause)}, it loses "
+    text = f"Token for token the prediction goes most by {first} words"
+    if not (most.kind == kind_of(run) and most.low > 0):
+        text = f"Token for token no kind of word is shown to be used; the largest cause is that of {first} words"
+    text += f": when {TAKEN.get(cause, cause)}, the prediction loses "
     text += (
         f"{most.told(signed(most.mean), unit)} per token; {listed(others)}. For each 1 % of the tokens attention gives "
     )

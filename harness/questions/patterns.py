@@ -10,7 +10,7 @@ from harness.findings.intervals import interval
 from harness.findings.reading import Estimate, pattern_of
 from harness.findings.sentence import Finding
 from harness.hooks import Head
-from harness.words import labels, merge_pattern
+from harness.words import merge_pattern
 
 if TYPE_CHECKING:
     from harness.results import Run
@@ -37,12 +37,6 @@ def resting(run: "Run") -> Iterator[Bool[np.ndarray, " position"]]:
         rests = run.data["special"].values[prompt, :end].copy()
         rests[0] = True
         yield rests
-
-
-def token_labels(run: "Run", prompt: int) -> list[str]:
-    """What a prompt's tokens are called."""
-    row, end = run.data.isel(prompt=prompt), int(run.data["length"].values[prompt])
-    return labels(*(row[name].values[:end] for name in ("token", "word", "word_text")))
 
 
 def per_head(run: "Run", measure: Callable[[Pattern], Float[np.ndarray, "layer head"]]) -> PerHead:

@@ -39,7 +39,7 @@ def prune(run: "Run") -> Finding:
     text = f"The {first} first (by {names[chosen]}), {floor}"
     text += f"{about.told(number(about.mean), '')} heads of the {n} that were tried can go before a prompt is worse by "
     text += f"{number(bar)}{unit(run, metric)} of {metric} (a tenth of the clean value); {all_of_them} of "
-    text += f"{count(len(spared[chosen]), 'prompt')} bear all of them"
+    text += f"{count(len(spared[chosen]), 'prompt')} {'bears' if all_of_them == 1 else 'bear'} all of them"
     if drawn:
         gain = interval(run, spared[chosen] - spared[drawn].mean(axis=0))
         text += f". In {count(len(drawn), 'random order')} it is {number(float(spared[drawn].mean()))}: "

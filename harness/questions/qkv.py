@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.findings.intervals import interval
+from harness.findings.reading import token_labels
 from harness.findings.sentence import Finding
 from harness.findings.telling import number, signed
 from harness.hooks import Head
-from harness.questions.patterns import token_labels, unanswered
+from harness.questions.patterns import unanswered
 
 if TYPE_CHECKING:
     from harness.results import Run

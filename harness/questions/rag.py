@@ -24,7 +24,8 @@ def rag(run: "Run") -> Finding:
     looked = _first(run, run.data["part_attention"].sel(part=names).mean(["layer", "head"]))
     name, times = Counter(cause).most_common(1)[0]
     same = sum(a == b for a, b in zip(cause, looked, strict=True))
-    text = f"{about.text} It is {name} in {times} of {count(len(cause), 'context')}; attention puts the same part "
+    text = f"{about.text} Context by context the largest cause is most often {name}’s, in {times} of "
+    text += f"{count(len(cause), 'context')}; attention puts the same part as the cause "
     return Finding(f"{text}first in {same}.", about.value, about.low, about.high, about.source)
 
 

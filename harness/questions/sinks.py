@@ -35,7 +35,8 @@ def sinks(run: "Run") -> Finding:
     text += (
         f"{about['cause'].told(number(about['cause'].mean), '')} of what taking tokens away does ({asked['cause']}). "
     )
-    text += f"{resting} of {count(on_first[0].size, 'head')} give it more than half ({extreme(on_first)[0]} most)."
+    verb = "gives" if resting == 1 else "give"
+    text += f"{resting} of {count(on_first[0].size, 'head')} {verb} it more than half ({extreme(on_first)[0]} most)."
     return Finding(text, gap.mean, gap.low, gap.high, "attribution")
 
 

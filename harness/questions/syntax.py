@@ -43,15 +43,20 @@ def syntax(run: "Run") -> Finding:
 
 
 def hit_rate(run: "Run", name: str, head: Head) -> Float[np.ndarray, " prompt"]:
-    """How often a head hits a relation on each prompt, in the way (to the relation's head, or back) in which it does
-    so more often; 0 on a prompt without it."""
-    found = np.zeros((run.data.sizes["prompt"], 2))
+    """What each prompt contributes to how often a head hits a relation, in the way (to the relation's head, or back) of
+    its score: that rate over all places where it can be hit, plus the prompt's influence on it, so that the mean over
+    prompts is the rate and its spread that of the rate. A prompt without the relation has no influence."""
+    hit, known = np.zeros((2, run.data.sizes["prompt"], 2))
     for prompt, told in enumerate(run.data["relations"].values):
         mine = [Relation(*each) for each in json.loads(str(told)) if each[0] == name]
         if mine:
             pattern, row = by_word(run, prompt), run.data.isel(prompt=prompt)
             word = row["word"].values[: int(row["length"])]
             special = np.isin(np.arange(word.max() + 1), word[row["special"].values[: len(word)]])
-            one = pattern[head.layer, head.head][None]
-            found[prompt] = np.nan_to_num(hits(one, special, mine, not looks_ahead(pattern))[..., 0].mean(axis=0))
-    return found[:, int(found.mean(axis=0).argmax())]
+            found = hits(pattern[head.layer, head.head][None], special, mine, not looks_ahead(pattern))[..., 0]
+            hit[prompt], known[prompt] = np.nansum(found, axis=0), np.isfinite(found).sum(axis=0)
+    total = np.maximum(known.sum(axis=0), 1)
+    rate = hit.sum(axis=0) / total
+    score = float(run.data["role_score"].sel(role=f"{_CALLED}{name}", **head.place))
+    way = int(np.where(known.any(axis=0), np.abs(rate - score), np.inf).argmin())
+    return rate[way] + len(hit) * (hit[:, way] - rate[way] * known[:, way]) / total[way]

@@ -30,15 +30,15 @@ def word_order(run: "Run") -> Finding:
         moved[[first, second]] = place_change(one, other)
     about, most = interval(run, moved.mean(axis=(1, 2))), extreme(moved)
     still = int((moved.mean(axis=0) <= _SAME).sum())
-    by_layer = moved.mean(axis=(0, 2))
+    by_layer, verb = moved.mean(axis=(0, 2)), "goes" if still == 1 else "go"
     text = f"Swapping words moves {about.told(number(about.mean), '')} of a head's attention to another place "
     text += (
         f"({count(len(groups), 'pair')}). {most[0]} changes most ({number(most[1])}), layer {by_layer.argmax()} more "
     )
     text += (
-        f"than the others ({number(by_layer.max())}); {still} of {count(moved[0].size, 'head')} go by the place alone "
+        f"than the others ({number(by_layer.max())}); {still} of {count(moved[0].size, 'head')} {verb} by the place "
     )
-    return Finding(f"{text}(at most {_SAME:g} moves).", about.mean, about.low, about.high, "pattern")
+    return Finding(f"{text}alone (at most {_SAME:g} moves).", about.mean, about.low, about.high, "pattern")
 
 
 def place_change(

@@ -34,11 +34,13 @@ HEADS_COLUMNS = (
     "p_value",
     "q_value",
     "p_adjusted",
+    "p_important",
     "significant",
     "important",
     "rank",
     "n_prompts",
     "n_clusters",
+    "n_effective_clusters",
     "method",
     "estimate",
     "effect_error",
@@ -56,16 +58,29 @@ def heads_table(data: xr.Dataset, asked: StatsSpec) -> pd.DataFrame:
 
     `asked.min_effect` is a share of the clean value; a distance, which is 0 when clean, has no such threshold and
     its heads are ranked only. Roles are those of `role_given`; a run that looked for roles and ablated no single heads
-    has one row for each head, and no metric in it.
+    has one row for each head, and no metric in it. ``attrs["notes"]`` says for each metric what its clusters of prompts
+    cannot show (`harness.stats.summarize`).
     """
+    notes: dict[str, str] = {}
     roles = roles_joined(data["role_given"]) if "role_given" in data else None
     if "effect" in data:
-        table = pd.concat([_of_metric(data, str(name), asked) for name in data["metric"].values], ignore_index=True)
+        each = [_of_metric(data, str(name), asked) for name in data["metric"].values]
+        notes = {str(name): one.attrs["note"] for name, one in zip(data["metric"].values, each, strict=True)}
+        table = pd.concat(each, ignore_index=True)
         table = table if roles is None else table.merge(roles, how="left")
     else:
         assert roles is not None
         table = roles
-    return table.reindex(columns=_columns("stack" in table))
+    table = table.reindex(columns=_columns("stack" in table))
+    table.attrs = {"notes": notes}
+    return table
+
+
+def with_notes(data: xr.Dataset, table: pd.DataFrame) -> xr.Dataset:
+    """The arrays with the notes of their table of heads, as an attribute of `effect`."""
+    if "effect" not in data:
+        return data
+    return data.assign(effect=data["effect"].assign_attrs(notes=json.dumps(table.attrs["notes"])))
 
 
 def _columns(stacks: bool) -> list[str]:
@@ -78,7 +93,7 @@ def _of_metric(data: xr.Dataset, name: str, asked: StatsSpec) -> pd.DataFrame:
     effect = data["effect"].sel(metric=name)
     metric = meaning(name, effect.attrs)
     threshold = asked.min_effect * abs(float(data["clean"].sel(metric=name).mean()))
-    table = stats.summarize(
+    table = summarized = stats.summarize(
         effect,
         clusters=data["cluster"].values,
         higher_is_better=bool(metric.higher_is_better),
@@ -93,7 +108,9 @@ def _of_metric(data: xr.Dataset, name: str, asked: StatsSpec) -> pd.DataFrame:
     )
     if "direct" in data:
         table["direct_mean"] = _at(data["direct"].sel(metric=name).mean("prompt"), table)
-    return _with_method(table, data, name).assign(metric=name)
+    made = _with_method(table, data, name).assign(metric=name)
+    made.attrs = {"note": summarized.attrs["note"]}
+    return made
 
 
 def _at(values: xr.DataArray, table: pd.DataFrame) -> np.ndarray:

@@ -31,7 +31,7 @@ def _allowed(
     """What the mask of each layer allows; where no softmax of scores is seen, what any of its heads looks at."""
     name = f"{PREFIX[stack]}allowed"
     if name not in found:
-        return (pattern > 0).any(axis=1)
+        return np.asarray((pattern > 0).any(axis=1))
     n_layers, _, n_queries, n_keys = pattern.shape
     return found[name][row, :n_layers, :n_queries, :n_keys] > 0
 

@@ -3,9 +3,10 @@
 Pure functions on numpy or xarray arrays: no torch, no models, no printing. One concept per file:
 
 ``columns``        an effect array to one column per head, checked
-``clusters``       prompts that belong together, and their sums
-``bootstrap``      the interval: BCa over whole clusters
-``randomisation``  p-values: sign flips, matched null, Westfall–Young max-T from draws that all heads share
+``clusters``       prompts that belong together, their sums, and how many clusters are effective
+``draws``          sign patterns and subsets of clusters, all or random
+``bootstrap``      the interval: half-sampling of whole clusters, accelerated
+``randomisation``  p-values: sign flips around zero or at a boundary, matched null, Westfall–Young max-T
 ``discovery``      Benjamini–Hochberg q
 ``planning``       what a number of clusters can show at all: reach, power, prompts needed
 ``ranks``          Spearman's rank correlation
@@ -17,5 +18,6 @@ from harness.stats.planning import clusters_needed as clusters_needed
 from harness.stats.planning import power as power
 from harness.stats.planning import prompts_to_separate as prompts_to_separate
 from harness.stats.planning import reachable as reachable
+from harness.stats.ranks import correlation_interval as correlation_interval
 from harness.stats.ranks import rank_correlation as rank_correlation
 from harness.stats.summary import summarize as summarize

@@ -8,6 +8,11 @@ from jaxtyping import Float, Int, Shaped
 from harness.config import RequestError
 
 
+def effective(size: Float[np.ndarray, " cluster"]) -> float:
+    """Kish's effective number, (sum of sizes)² / sum of squares: how many equal clusters tell as much as these."""
+    return float(size.sum() ** 2 / (size**2).sum())
+
+
 @dataclass(frozen=True)
 class Clusters:
     """Which cluster each prompt is in, and how many prompts each has. Clusters are in the order of their labels."""
@@ -17,6 +22,16 @@ class Clusters:
 
     def __len__(self) -> int:
         return len(self.size)
+
+    @property
+    def effective(self) -> float:
+        """The effective number of clusters: all of them where their sizes are equal, else fewer."""
+        return effective(self.size)
+
+    @property
+    def effective_skew(self) -> float:
+        """How many equal clusters average skew away as well: n of them divide the squared skewness of a mean by n."""
+        return float((self.size**2).sum() ** 3 / (self.size**3).sum() ** 2)
 
     def sums(self, values: Float[np.ndarray, "prompt *rest"]) -> Float[np.ndarray, "cluster *rest"]:
         """The sum over the prompts of each cluster."""

@@ -1,4 +1,4 @@
-"""p-values from draws that all heads share: sign flips, or a matched null; Westfall–Young max-T comes for free.
+"""p-values from draws that all heads share: sign flips, or a matched null, and Westfall–Young max-T over heads.
 
 **Sign flip.** Under the null hypothesis the effects of a cluster are as likely with one sign as with the other, so
 flipping whole clusters draws from the null. The statistic is Student's t of the cluster sums, corrected for skew:
@@ -16,6 +16,8 @@ under 1/2, because beyond that the expansion behind it turns a strong effect int
 - effects are skewed (a head that matters matters on some prompts). Plain t then rejects a true null far too often
   in the tails that 270 heads ask for.
 
+A two-sided test takes |t|. Whether a mean is beyond a boundary is one-sided and takes t (`sign_flip_beyond`).
+
 Measured error rates: see `harness.stats.summary.summarize`.
 """
 
@@ -25,7 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from harness.stats.bootstrap import rows_at_once
+from harness.stats.draws import is_exact, rows_at_once, sign_blocks
 
 TIE = 1e-6  # a draw that equals what was observed must count, however the products were rounded
 MOST_SKEW = 0.5
@@ -41,40 +43,24 @@ class Tail:
     draws: str
 
 
-def is_exact(n_clusters: int, resamples: int) -> bool:
-    """Whether all sign patterns fit into the number of resamples."""
-    return n_clusters < 62 and 2**n_clusters <= resamples
-
-
-def sign_blocks(
-    n_clusters: int, resamples: int, seed: np.random.SeedSequence
-) -> Iterator[Float[np.ndarray, "row cluster"]]:
-    """Blocks of ±1. Exact: every pattern whose first sign is +, since the statistic does not know t from −t."""
-    rng, rows = np.random.default_rng(seed), rows_at_once(n_clusters)
-    exact = is_exact(n_clusters, resamples)
-    total = 2 ** (n_clusters - 1) if exact else resamples
-    for start in range(0, total, rows):
-        n = min(rows, total - start)
-        if exact:
-            bits = np.arange(start, start + n)[:, None] >> np.arange(n_clusters) & 1
-            yield 1.0 - 2.0 * bits[:, ::-1]
-        else:
-            yield 2.0 * rng.integers(0, 2, size=(n, n_clusters), dtype=np.int8) - 1.0
-
-
 def skew_corrected(
     first: Float[np.ndarray, "row head"], third: Float[np.ndarray, "row head"], n: int
 ) -> Float[np.ndarray, "row head"]:
-    """|t| from sums of values and of their cubes, the values scaled so that their squares sum to 1 (or 0)."""
+    """t from sums of values and of their cubes, the values scaled so that their squares sum to 1 (or 0)."""
     mean = first / n
-    left = 1 - n * mean**2  # share of the mean square that is variance; sign flips leave the mean square alone
+    square = mean * mean
+    left = 1 - n * square  # share of the mean square that is variance; sign flips leave the mean square alone
     sd = np.sqrt(np.maximum(left, 1e-9) / n)
+    # Products, not powers: a power costs more than all the rest.
+    skew = (third - 3 * mean) / n + 2 * square * mean
+    skew /= sd * sd * sd
+    skew *= left > 1e-4  # Values that hardly differ have a skewness of rounding errors only.
     t = mean / sd
-    # Values that hardly differ have a skewness of rounding errors only.
-    skew = np.where(left > 1e-4, (third / n - 3 * mean / n + 2 * mean**3) / sd**3, 0)
     u = np.clip(skew * t / 3, -MOST_SKEW, MOST_SKEW)
-    t *= 1 + u + u**2 / 3
-    return np.sqrt(n) * np.abs(t + skew / (6 * n))
+    t *= 1 + u + u * u / 3
+    t += skew / (6 * n)
+    t *= np.sqrt(n)
+    return t
 
 
 def tail(
@@ -104,6 +90,24 @@ def tail(
     return p_value, p_adjusted
 
 
+class SignFlips:
+    """The skew-corrected t of each column under sign flips of whole clusters."""
+
+    def __init__(self, sums: Float[np.ndarray, "cluster column"]):
+        scaled = sums / np.maximum(np.abs(sums).max(axis=0), np.finfo(float).tiny)
+        length = np.sqrt((scaled**2).sum(axis=0))
+        self.unit = scaled / np.where(length > 0, length, 1)
+        self.cubed = self.unit**3
+
+    def observed(self) -> Float[np.ndarray, " column"]:
+        """t without any flip."""
+        return self.statistic(np.ones((1, len(self.unit))))[0]
+
+    def statistic(self, signs: Float[np.ndarray, "row cluster"]) -> Float[np.ndarray, "row column"]:
+        """t under each sign pattern. Odd: the opposite pattern has the opposite t."""
+        return skew_corrected(signs @ self.unit, signs @ self.cubed, len(self.unit))
+
+
 def sign_flip(
     sums: Float[np.ndarray, "cluster head"], resamples: int, seed: np.random.SeedSequence, unseen: int = 0
 ) -> Tail:
@@ -111,22 +115,43 @@ def sign_flip(
 
     A sum, not a mean, stands for a cluster: the mean effect is over prompts, and the sums are what it is made of.
     """
-    n = len(sums)
-    scaled = sums / np.maximum(np.abs(sums).max(axis=0), np.finfo(float).tiny)
-    length = np.sqrt((scaled**2).sum(axis=0))
-    unit = scaled / np.where(length > 0, length, 1)
-    cubed = unit**3
-
-    def statistic(signs: Float[np.ndarray, "row cluster"]) -> Float[np.ndarray, "row head"]:
-        return skew_corrected(signs @ unit, signs @ cubed, n)
-
+    n, flips = len(sums), SignFlips(sums)
     exact = is_exact(n, resamples)
-    observed = statistic(np.ones((1, n)))[0]
-    drawn = (statistic(signs) for signs in sign_blocks(n, resamples, seed))
-    p_value, p_adjusted = tail(observed, drawn, exact, unseen)
+    drawn = (np.abs(flips.statistic(signs)) for signs in sign_blocks(n, resamples, seed))
+    p_value, p_adjusted = tail(np.abs(flips.observed()), drawn, exact, unseen)
     smallest = 2.0 ** (1 - n) if exact else max(2.0 ** (1 - n), 1 / (resamples + 1))
     text = f"all {2**n} sign flips of {n} clusters" if exact else f"{resamples} random sign flips of {n} clusters"
     return Tail(p_value, p_adjusted, smallest, text)
+
+
+def sign_flip_beyond(
+    sums: Float[np.ndarray, "cluster head"],
+    size: Float[np.ndarray, " cluster"],
+    least: float,
+    resamples: int,
+    seed: np.random.SeedSequence,
+    unseen: int = 0,
+    directions: tuple[int, ...] = (1, -1),
+) -> Float[np.ndarray, " head"]:
+    """Adjusted p of mean > `least` or mean < −`least`, whichever is smaller: simultaneous over heads and directions.
+
+    One-sided sign flips at the boundary: under direction d the cluster's value is d × sum − `least` × size, around
+    zero if the mean is d × `least`, and the signed t is large where the mean is beyond. Step-down max-T over all
+    columns (head, direction), all under the same sign patterns; the smallest p there is, is 2⁻ⁿ.
+    """
+    n, n_heads = sums.shape
+    columns = np.concatenate([each * sums - least * size[:, None] for each in directions], axis=1)
+    flips, exact = SignFlips(columns), is_exact(n, resamples)
+
+    def drawn() -> Iterator[Float[np.ndarray, "row column"]]:
+        for signs in sign_blocks(n, resamples, seed):
+            block = flips.statistic(signs)
+            yield block
+            if exact:
+                yield -block
+
+    p_adjusted = tail(flips.observed(), drawn(), exact, unseen * len(directions))[1]
+    return p_adjusted.reshape(len(directions), n_heads).min(axis=0)
 
 
 def matched_null(

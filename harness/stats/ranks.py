@@ -1,5 +1,7 @@
 """Do two scores put the heads in the same order?"""
 
+from statistics import NormalDist
+
 import numpy as np
 from jaxtyping import Float, Shaped
 
@@ -11,6 +13,16 @@ def average_ranks(values: Shaped[np.ndarray, " item"]) -> Float[np.ndarray, " it
     _, code, count = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(count)
     return (last - (count - 1) / 2)[code]
+
+
+def correlation_interval(rho: float, n: int, confidence: float) -> tuple[float, float]:
+    """The interval of a Spearman correlation of n pairs: Fisher's z with the standard error of Bonett & Wright (2000),
+    Psychometrika 65, sqrt((1 + ρ²/2) / (n − 3)). NaN for fewer than five pairs, the interval being of no use."""
+    if n < 5 or not np.isfinite(rho):
+        return float("nan"), float("nan")
+    z = NormalDist().inv_cdf((1 + confidence) / 2) * np.sqrt((1 + rho**2 / 2) / (n - 3))
+    middle = np.arctanh(np.clip(rho, -1 + 1e-9, 1 - 1e-9))
+    return float(np.tanh(middle - z)), float(np.tanh(middle + z))
 
 
 def rank_correlation(a: Shaped[np.ndarray, "*shape"], b: Shaped[np.ndarray, "*shape"]) -> float:

@@ -137,9 +137,10 @@ def _write_results(work: Work, folder: Folder, data: xr.Dataset) -> None:
         data = _with_agreement(data, work.spec)
     if work.other is not None:
         data = _compared(data, work, work.other, folder)
-    store.write_data(folder, data)
-    if {"effect", "role_given"} & set(data):
-        tables.write(folder, "heads", tables.heads_table(data, work.spec.stats))
+    heads = tables.heads_table(data, work.spec.stats) if {"effect", "role_given"} & set(data) else None
+    store.write_data(folder, data if heads is None else tables.with_notes(data, heads))
+    if heads is not None:
+        tables.write(folder, "heads", heads)
     if "attribution" in data:
         _write_methods(data, work, folder)
     if "part_cause" in data:

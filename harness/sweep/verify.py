@@ -11,12 +11,14 @@ import numpy as np
 import xarray as xr
 
 from harness.hooks import Head
-from harness.stats import rank_correlation
+from harness.stats import correlation_interval, rank_correlation
 from harness.sweep.need import means
 from harness.sweep.stage import SweepStage
 
 #: A sample of fewer heads says too little of the errors.
 LEAST_SAMPLE = 8
+#: The confidence with which errors are bounded.
+SURE = 0.95
 #: Estimates that add up to a smaller share of what all heads do together have not seen what they do.
 SEEN_FROM = 0.1
 
@@ -117,21 +119,42 @@ def _filled(done: xr.Dataset, name: str) -> xr.DataArray:
 
 
 def _errors(done: xr.Dataset, where: xr.DataArray) -> dict[str, str]:
-    """How far fast effects are off exact ones, by metric: of the random sample, which stands for those not verified
-    (means over prompts, and prompt by prompt), and how alike all verified heads are ranked."""
-    said = {}
+    """How far fast effects are off exact ones, by metric. All of it is of the random sample alone, which stands for the
+    heads that were not verified: the strongest, which are verified too, are not like them.
+
+    `rms` is the root mean square of the errors of mean effects, and `rms_high` its upper bound: with the confidence
+    `SURE` the rms over all heads is no larger, if errors are about normal (χ², as many degrees of freedom as heads).
+    `largest` is the largest of the sample; with the same confidence the `share_within` of all heads has no larger one,
+    however errors are distributed (Wilks 1941). `rank_correlation` is of sizes, with the ends of its interval.
+    """
+    said, n = {}, int(done["sampled"].sum())
     for name in done["metric"].values:
         exact, fast = (done[which].sel(metric=name) for which in ("exact_effect", "fast_effect"))
         off = (fast - exact).where(done["sampled"])
         mean = off.mean("prompt")
+        rms = float(np.sqrt((mean**2).mean()))
+        rho = _alike(exact, fast, done["sampled"])
+        low, high = correlation_interval(rho, n, SURE)
         said[str(name)] = {
-            "rms": float(np.sqrt((mean**2).mean())),
+            "rms": rms,
+            "confidence": SURE,
+            "rms_high": rms * _rms_factor(n),
             "largest": float(abs(mean).max()),
+            "share_within": (1 - SURE) ** (1 / n),
             "rms_by_prompt": float(np.sqrt((off**2).mean())),
-            "rank_correlation": _alike(exact, fast, where),
+            "rank_correlation": rho,
+            "rank_low": low,
+            "rank_high": high,
         }
-    n = {"sampled": int(done["sampled"].sum()), "verified": int(where.sum())}
-    return {"errors": json.dumps(said), **{key: str(value) for key, value in n.items()}}
+    counted = {"sampled": n, "verified": int(where.sum())}
+    return {"errors": json.dumps(said), **{key: str(value) for key, value in counted.items()}}
+
+
+def _rms_factor(n: int) -> float:
+    """By how much the rms of n normal errors may be too small."""
+    from scipy.stats import chi2
+
+    return float(np.sqrt(n / chi2.ppf(1 - SURE, n)))
 
 
 def _blindness(done: xr.Dataset, where: xr.DataArray) -> dict[str, str]:
@@ -151,5 +174,5 @@ def _blindness(done: xr.Dataset, where: xr.DataArray) -> dict[str, str]:
 
 
 def _alike(exact: xr.DataArray, quick: xr.DataArray, where: xr.DataArray) -> float:
-    """Spearman's correlation of the mean effects of verified heads by both."""
-    return float(rank_correlation(*(each.mean("prompt").values[where.values] for each in (exact, quick))))
+    """Spearman's correlation of the sizes of mean effects by both, over the heads `where`."""
+    return float(rank_correlation(*(abs(each.mean("prompt")).values[where.values] for each in (exact, quick))))

@@ -28,6 +28,7 @@ from harness.hooks import Head
 from harness.views.choose import Kept, is_causal
 from harness.views.pack import Packed, pack_numbers, pack_weights
 from harness.views.text import visible
+from harness.words import labels
 
 if TYPE_CHECKING:
     from harness.results import Run
@@ -221,7 +222,7 @@ def _side(row: xr.Dataset, of: str) -> dict:
     texts = row[f"{of}word_text"].values[:end] if f"{of}word_text" in row else None
     second = row[f"{of}sentence"].values[:end] if f"{of}sentence" in row else np.zeros(end)
     return {
-        "tokens": [visible(token) for token in tokens],
+        "tokens": [visible(token) for token in (tokens if texts is None else labels(tokens, word, texts))],
         "word": [int(number) for number in word],
         "words": words_of(tokens, word, texts),
         "special": [int(at) for at in np.flatnonzero(row[f"{of}special"].values[:end])],

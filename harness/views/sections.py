@@ -39,8 +39,10 @@ DIRECT = (
 ROLES = (
     "A head has a <b>role</b> where its score (a share of attention, or of tokens, 0 to 1) is beyond what chance gives "
     "with all heads taken together (max-T), and at least roles.threshold of the way from chance to 1. <b>By "
-    "chance</b>: tokens shuffled, or keys drawn from all that may be looked at. A head may have several roles, or "
-    "none. On the maps a dot marks a head that has the role."
+    "chance</b>: tokens shuffled, or keys drawn from all that the mask of the layer allows. Two rules more: "
+    "<b>positional</b> needs a score of 0.9, and neither <b>positional</b> nor <b>diagonal</b> is given to a head that "
+    "has previous_token, next_token or same_token, of which they are only the shadow, however high its score. A head "
+    "may have several roles, or none. On the maps a dot marks a head that has the role."
 )
 NEEDS_SCRIPTS = "<noscript><p>This view needs scripts; everything it draws is in data.zarr.</p></noscript>"
 #: Sections that are their figures: title and what to know.
@@ -130,8 +132,9 @@ def sections(run: "Run", drawn: Sequence[Picture], left_out: str) -> list[Sectio
 def _map(run: "Run", drawn: Sequence[Picture]) -> Section:
     level = level_of(run)
     dot = (
-        f" A <b>dot</b> marks a head that is beyond chance with all tests taken together (max-T p &lt; {level:g}: at "
-        f"most a {100 * level:g} % chance of naming even one head that does nothing)."
+        f" A <b>dot</b> marks a head that is shown to have an effect with all heads taken together (max-T p &lt; "
+        f"{level:g}: at most a {100 * level:g} % chance of naming even one head without); of all others the side that "
+        "their colour is on is <b>unsure</b>."
     )
     dot = dot if _tested(run) else ""
     whole = f" {LAYERS}" if {"layer_effect", "mlp_effect"} & set(run.data) else ""
@@ -141,7 +144,11 @@ def _map(run: "Run", drawn: Sequence[Picture]) -> Section:
 
 
 def _strongest(run: "Run", drawn: Sequence[Picture]) -> Section:
-    doubt = " Hollow dots: a head that may be chance, its max-T p at the end of the row." if _tested(run) else ""
+    doubt = (
+        " Hollow dots: a head that is not shown to have an effect, its max-T p at the end of the row."
+        if _tested(run)
+        else ""
+    )
     note = (
         "<p class='define'>One <b>dot</b> is one prompt; the upright line is the mean, the bar through it the interval "
         "written at the end of the row. The metric is the one chosen above; a dot opens its head and prompt."
@@ -230,9 +237,11 @@ def _numbers(run: "Run") -> Section:
         f"<b>ci</b>: {kind_of(run)} from resampling clusters of prompts, for one head at a time. <b>effect_size</b>: "
         "mean of the clusters over their standard deviation. <b>p_value</b>: the signs of whole clusters flipped, one "
         "head at a time. <b>q_value</b>: Benjamini–Hochberg, the share of false names to expect among heads with this "
-        f"q or less; <b>significant</b> is q &lt; {level:g}. <b>p_adjusted</b>: max-T, the chance of a test "
-        "result this extreme in any head if none did anything. <b>important</b>: the whole interval beyond "
-        f"±{100 * share:g} % of the clean value, and q or p_adjusted &lt; {level:g}."
+        "q or less; nothing here goes by it. <b>p_adjusted</b>: max-T, the chance of a test result this extreme in any "
+        f"head if none had an effect; <b>significant</b> (shown) is p_adjusted &lt; {level:g}. <b>p_important</b>: the "
+        f"same, if every effect were at most ±{100 * share:g} % of the clean value; <b>important</b>, the column to "
+        f"quote, is p_important &lt; {level:g} with the whole interval beyond that. Both hold for all heads together: "
+        f"at most a {100 * level:g} % chance of one wrong name."
     )
     define = f"<p class='define'>{about}</p>" if _tested(run) else ""
     return Section("numbers", "The exact numbers", define + tables.numbers(run))

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from harness.findings.reading import Claim, by_lead, claims, estimate, level_of, tested, top_heads, unit, verdict
+from harness.findings.effects import caution
+from harness.findings.reading import by_lead, estimate, top_heads, unit, verdict
 from harness.findings.telling import signed
 from harness.hooks import Head
 from harness.views.text import visible
@@ -14,9 +15,10 @@ _BAR = 28
 
 
 def strongest(run: "Run", n: int = 5) -> str:
-    """A small table: for each metric the n heads with the largest mean effects, with their intervals. Empty where no
-    single heads were ablated."""
-    return "\n".join(line for metric in by_lead(run) for line in _of_metric(run, metric, n))
+    """A small table: for each metric the n heads with the largest mean effects, with their intervals, and what so few
+    clusters of prompts cannot show. Empty where no single heads were ablated."""
+    tables = [line for metric in by_lead(run) for line in _of_metric(run, metric, n)]
+    return "\n".join([*tables, *(finding.text for finding in caution(run))] if tables else tables)
 
 
 def _of_metric(run: "Run", metric: str, n: int) -> list[str]:
@@ -31,10 +33,9 @@ def _of_metric(run: "Run", metric: str, n: int) -> list[str]:
 
 
 def _row(run: "Run", metric: str, head: Head) -> list[str]:
-    about, claim = estimate(run, metric, head), claims(run, metric).get(head, Claim())
-    doubt = " (may be chance)" if tested(run, metric) and not claim.p_adjusted < level_of(run) else ""
+    about = estimate(run, metric, head)
     spread = f"[{signed(about.low)}, {signed(about.high)}]" if about.low == about.low else ""
-    return [str(head), signed(about.mean), spread, verdict(run, metric, about.mean) + doubt]
+    return [str(head), signed(about.mean), spread, verdict(run, metric, head)]
 
 
 def bar(stage: str, done: int, total: int, seconds: float, before: int, width: int) -> str:

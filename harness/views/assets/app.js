@@ -25,7 +25,7 @@ function makeState(data, arrays) {
     meanOf: (metric, head) => metric.means[place(head)],
     claimOf: (metric, head) => {
       const [low, high, p] = [0, 1, 2].map((row) => metric.claims[row * count + place(head)]);
-      return { low, high, p, doubtful: p >= data.level, sure: p < data.level };
+      return { low, high, p, shown: !metric.tested || p < data.level };
     },
     effectsOf: (metric, head) => data.prompts.map((_, prompt) => metric.effect[prompt * count + place(head)]),
     topHead: () => (data.metrics.length && state.metric().strongest.length ? state.metric().strongest[0].head : state.head),

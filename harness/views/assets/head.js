@@ -133,7 +133,7 @@ function effectCells(state, metric) {
     metric.name + (metric.unit ? ', ' + metric.unit : ''),
     Number.isFinite(here) ? signed(here) : plain(here),
     Number.isFinite(mean) ? signed(mean) : '',
-    !Number.isFinite(mean) ? '' : claim.doubtful ? 'unsure' : verdict(metric, mean),
+    Number.isFinite(mean) ? verdict(state, metric, state.head) : '',
     Number.isFinite(claim.low) ? signed(claim.low) + ' to ' + signed(claim.high) : '',
     Number.isFinite(claim.p) ? chance(claim.p) : '',
   ];

@@ -72,11 +72,11 @@ function mapTable(state, stack, metric, most, tall, readout) {
 
 function headButton(state, metric, most, head, readout) {
   const mean = metric.means[state.place(head)];
-  const known = Number.isFinite(mean), sure = metric.tested && state.claimOf(metric, head).sure;
-  const word = metric.role ? '' : ' ' + verdict(metric, mean);
+  const known = Number.isFinite(mean), sure = metric.tested && state.claimOf(metric, head).shown;
+  const word = metric.role ? '' : ' ' + verdict(state, metric, head);
   const says = named(head) + (known ? word + ': ' + metric.score + ' ' + withUnit(mean, metric) + (metric.tested ? claimText(state, metric, head) : '') : metric.role ? ': no score as ' + metric.name : ': not ablated');
   const button = make('button', {
-    type: 'button', class: (known ? verdict(metric, mean) : 'unknown') + (sure ? ' sure' : ''), 'aria-label': says, 'data-head': named(head), tabindex: -1,
+    type: 'button', class: (known ? sideClass(metric, mean) : 'unknown') + (sure ? ' sure' : ''), 'aria-label': says, 'data-head': named(head), tabindex: -1,
     onclick: () => state.open(head), onpointerenter: () => { readout.textContent = says; }, onfocus: () => { readout.textContent = says; },
   });
   if (known) button.style.setProperty('--share', most ? Math.abs(mean) / most : 0);
@@ -85,8 +85,8 @@ function headButton(state, metric, most, head, readout) {
 
 function layerCell(metric, most, each, { name, layers }, layer, readout) {
   const mean = each.means[name][layers.indexOf(layer)], known = mean !== null;
-  const says = (name ? name + '.' : '') + 'L' + layer + ', ' + each.name + (known ? ' ' + verdict(metric, mean) + ': mean effect ' + withUnit(mean, metric) : ': not ablated');
-  const cell = make('span', { class: 'layer ' + (known ? verdict(metric, mean) : 'unknown'), role: 'img', 'aria-label': says, title: says, onpointerenter: () => { readout.textContent = says; } });
+  const says = (name ? name + '.' : '') + 'L' + layer + ', ' + each.name + (known ? ': mean effect ' + withUnit(mean, metric) : ': not ablated');
+  const cell = make('span', { class: 'layer ' + (known ? sideClass(metric, mean) : 'unknown'), role: 'img', 'aria-label': says, title: says, onpointerenter: () => { readout.textContent = says; } });
   if (known) cell.style.setProperty('--share', most ? Math.abs(mean) / most : 0);
   return cell;
 }

@@ -66,7 +66,7 @@ function modelCanvas(state, stack, matrices, how, tall, readout) {
     at = [Math.max(0, Math.min(across.length - 1, column)), Math.max(0, Math.min(down.length - 1, row))];
     const head = headAt(...at), metric = state.data.metrics.length && state.metric();
     const mean = metric ? state.meanOf(metric, head) : NaN;
-    readout.textContent = named(head) + (Number.isFinite(mean) ? ' ' + verdict(metric, mean) + ': mean effect on ' + metric.name + ' ' + withUnit(mean, metric) : '');
+    readout.textContent = named(head) + (Number.isFinite(mean) ? ' ' + verdict(state, metric, head) + ': mean effect on ' + metric.name + ' ' + withUnit(mean, metric) : '');
     canvas.paintMark();
   };
   const under = (event) => { const box = canvas.getBoundingClientRect(); return [Math.floor((event.clientX - box.left - 30) / size), Math.floor((event.clientY - box.top - 18) / high)]; };

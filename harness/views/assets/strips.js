@@ -17,9 +17,9 @@ function mountStrips(place, state) {
 }
 
 function stripRow(state, metric, row, x) {
-  const mean = state.meanOf(metric, row.head), name = named(row.head), word = verdict(metric, mean);
+  const mean = state.meanOf(metric, row.head), name = named(row.head), word = verdict(state, metric, row.head);
   const says = name + ' ' + word + ': mean effect ' + withUnit(mean, metric) + ' over ' + row.values.length + ' prompts' + claimText(state, metric, row.head);
-  const svg = makeSvg('svg', { class: word + (state.claimOf(metric, row.head).doubtful ? ' doubtful' : ''), role: 'img', 'aria-label': says });
+  const svg = makeSvg('svg', { class: sideClass(metric, mean) + (word === 'unsure' ? ' doubtful' : ''), role: 'img', 'aria-label': says });
   svg.append(line('0%', 14, '100%', 14, 'track'), line(x(0), 2, x(0), 26, 'zero'));
   row.values.forEach((value, prompt) => {
     if (!Number.isFinite(value)) return;
@@ -41,8 +41,8 @@ function intervalText(row, mean) {
   return '[' + plain(row.low) + ', ' + plain(row.high) + ']';
 }
 
-function doubt({ p, doubtful }) {
-  return doubtful ? ' p ' + chance(p) : '';
+function doubt({ p, shown }) {
+  return !shown && Number.isFinite(p) ? ' p ' + chance(p) : '';
 }
 
 function line(x1, y1, x2, y2, name) {

@@ -23,7 +23,7 @@ from harness.views.text import visible
 if TYPE_CHECKING:
     from harness.results import Run
 
-TONE = {"helps": "#1d5c96", "hurts": "#c2570c", "matters": "#4b3b8f"}
+TONE = {"helps": "#1d5c96", "hurts": "#c2570c", "matters": "#4b3b8f", "no effect": "#7a7a72"}
 _STYLE: dict[Any, Any] = {
     "text.parse_math": False,
     "svg.fonttype": "path",

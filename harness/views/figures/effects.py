@@ -8,17 +8,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.findings.reading import (
-    Claim,
-    claims,
-    effect_of,
-    estimate,
-    layers_of,
-    level_of,
-    sense,
-    top_heads,
-    verdict,
-)
+from harness.findings.reading import effect_of, estimate, layers_of, rule, sense, shown, side, top_heads, verdict
 from harness.hooks import Head
 from harness.views.figures.base import TONE, Look, map_of, measured, panels, style
 from harness.views.text import visible
@@ -96,7 +86,7 @@ def _draw_map(axes: Axes, run: "Run", metric: str, values: xr.DataArray, most: f
 def _map_title(run: "Run", metric: str, missing: bool) -> str:
     legend = "blue helps, orange struck through hurts" if sense(run, metric) else "darker matters more"
     if any(_sure(run, metric, stack) for stack in layers_of(run)):
-        legend += f"; dot: max-T p < {level_of(run):g}"
+        legend += f"; dot: {rule(run, metric)}"
     legend += "; grey: not ablated" if missing else ""
     return f"Mean effect on {visible(metric)} of ablating each head ({legend})"
 
@@ -104,11 +94,7 @@ def _map_title(run: "Run", metric: str, missing: bool) -> str:
 def _sure(run: "Run", metric: str, stack: str) -> list[tuple[int, int]]:
     """Where on a stack's map (across, down) the heads are that are beyond chance."""
     rows = list(run.data["head"].values)
-    return [
-        (head.layer, rows.index(head.head))
-        for head, claim in claims(run, metric).items()
-        if claim.p_adjusted < level_of(run) and head.stack == stack
-    ]
+    return [(head.layer, rows.index(head.head)) for head in sorted(shown(run, metric)) if head.stack == stack]
 
 
 def strongest(run: "Run", metric: str, look: Look, n: int = 12) -> Figure:
@@ -125,8 +111,8 @@ def strongest(run: "Run", metric: str, look: Look, n: int = 12) -> Figure:
         spread = estimate(run, metric, heads[0]).kind if heads else ""
         dots = f" (one dot per prompt; lines: mean, {spread})" if look.titles else ""
         axes.set(xlabel=f"effect on {measured(run, metric)}{dots}")
-        doubtful = any(claims(run, metric).get(head, Claim()).p_adjusted >= level_of(run) for head in heads)
-        doubt = f" (hollow: may be chance, max-T p ≥ {level_of(run):g})" if doubtful else ""
+        doubtful = any(verdict(run, metric, head) == "unsure" for head in heads)
+        doubt = f" (hollow: not shown, {rule(run, metric)})" if doubtful else ""
         if look.titles:
             axes.set_title(f"Largest mean effects on {visible(metric)}{doubt}")
     return figure
@@ -136,8 +122,8 @@ def _strip(axes: Axes, run: "Run", metric: str, head: Head, row: int) -> None:
     effect: Float[np.ndarray, " prompt"] = effect_of(run, metric, head)
     about = estimate(run, metric, head)
     offset = (np.arange(len(effect)) * 7 % 5 - 2) * 0.06
-    tone, claim = TONE[verdict(run, metric, about.mean)], claims(run, metric).get(head, Claim())
-    if claim.p_adjusted >= level_of(run):  # hollow: may be chance
+    tone = TONE[side(run, metric, about.mean)]
+    if verdict(run, metric, head) == "unsure":
         axes.scatter(effect, row + offset, s=14, alpha=0.8, facecolors="none", edgecolors=tone, linewidths=0.8)
     else:
         axes.scatter(effect, row + offset, s=16, alpha=0.5, linewidths=0, color=tone)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from harness.findings.reading import sense, verdict
+from harness.findings.reading import sense, side
 from harness.hooks import STACKS, Head
 from harness.views.figures.base import TONE, Look, map_of, measured, panels, ramp, style
 from harness.views.text import short, visible
@@ -112,4 +112,4 @@ def _beyond(run: "Run", metric: str) -> str:
 
 
 def _tone(run: "Run", metric: str, effect: float) -> str:
-    return TONE[verdict(run, metric, effect)]
+    return TONE[side(run, metric, effect)]
