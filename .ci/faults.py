@@ -60,14 +60,14 @@ FAULTS = (
     ),
     _fault(
         "a role without its p",
-        "roles/scores",
+        "roles/scoring",
         "far_enough(score, chance, spec.threshold, least) & (p_adjusted < stats.level)",
         "far_enough(score, chance, spec.threshold, least)",
         *_in("roles", "role_scores_give_no_role_that_chance_gives_as_often"),
     ),
     _fault(
         "a syntactic role without its p",
-        "roles/scores",
+        "roles/scoring",
         "(measured.score >= chance + MORE) & (p_adjusted < stats.level)",
         "measured.score >= chance + MORE",
         *_in("roles", "role_scores_give_no_syntactic_role_after_two_relations"),
@@ -95,7 +95,7 @@ FAULTS = (
     ),
     _fault(
         "grouped heads modulo, in what values carry",
-        "attribution/carried",
+        "attribution/ov_contributions",
         "value.repeat(n_heads // value.shape[1], axis=1)",
         "np.tile(value, (1, n_heads // value.shape[1], 1, 1))",
         "methods_on_models.py",

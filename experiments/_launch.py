@@ -33,7 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness import config, metrics
 from harness.config import RequestError
-from harness.models.peek import check_heads
+from harness.models.config_shape import check_heads
 
 if TYPE_CHECKING:
     from harness.results.objects import Folder

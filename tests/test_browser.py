@@ -298,7 +298,7 @@ def test_scripts_that_are_not_ours_do_not_run_in_a_view(browser, run, tmp_path, 
 
 def test_a_run_too_large_says_what_it_left_out(browser, tmp_path, monkeypatch):
     run = fake_run(tmp_path, n_prompts=3)
-    monkeypatch.setattr("harness.views.choose.BUDGET", 250)
+    monkeypatch.setattr("harness.views.selection.BUDGET", 250)
     browser.open(views.write_report(run, tmp_path / "report.html"))
     browser.wait("document.getElementById('head').textContent.includes('This page holds the patterns of')")
     kept = browser.evaluate("JSON.parse(document.getElementById('data').textContent).stacks[0].slots")

@@ -10,8 +10,8 @@ import torch
 import harness
 from harness.ablation import InterventionFailed
 from harness.attribution import causes, deletion, knockout, occlusion
-from harness.attribution.parts import each_token
-from harness.attribution.question import asking, clean_values, thinned
+from harness.attribution.example import asking, clean_values, thinned
+from harness.attribution.masking import each_token
 from harness.config import RequestError
 from harness.hooks import Head
 from harness.models import random as random_models

@@ -14,9 +14,9 @@ from scipy import stats as scipy_stats
 
 import harness
 from harness import faithfulness
+from harness.attribution.example import asking
+from harness.attribution.masking import each_token
 from harness.attribution.occlusion import mean_embedding, occlude
-from harness.attribution.parts import each_token
-from harness.attribution.question import asking
 from harness.config import AttributionSpec, RequestError, StatsSpec
 from harness.faithfulness import erasure
 from harness.faithfulness.heads import top_head, with_top_head

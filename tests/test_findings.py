@@ -7,8 +7,8 @@ import pytest
 from fakes import fake_run, with_claims
 
 from harness.findings import findings, in_words
+from harness.findings.format import chance, number, signed
 from harness.findings.reading import rollout_of, shown, side, top_heads, verdict
-from harness.findings.telling import chance, number, signed
 from harness.hooks import Head
 from harness.stats import summarize
 

@@ -8,7 +8,7 @@ import xarray as xr
 from fakes import fake_run
 
 from harness import stats
-from harness.findings.kinds import together
+from harness.findings.joint_ablations import together
 
 N = 8
 NOISE = np.linspace(-0.01, 0.01, N)

@@ -13,7 +13,7 @@ import unidic_lite
 import harness
 from harness.config import RequestError
 from harness.hooks import Head
-from harness.models import japanese, kinds
+from harness.models import japanese, output_kind
 from harness.models import random as random_models
 from harness.words import labels, segment
 
@@ -82,7 +82,7 @@ def test_pairs_and_a_mask_in_the_text(model):
 
 
 def test_unlayable_tokens_are_told_apart_by_their_own_marks(model, monkeypatch):
-    monkeypatch.setattr("harness.models.slow.align", lambda text, pieces: None)
+    monkeypatch.setattr("harness.models.slow_spans.align", lambda text, pieces: None)
     made = model.tokens.encode("追う犬").words()
     assert made.ways == ("the tokens' own marks, a leading space or ##",)
     assert "".join(made.text[1:-1]).startswith("追う")
@@ -136,7 +136,7 @@ def test_a_study_from_the_folder_ends_and_keeps_the_words(command, folder):
 
 def test_a_random_shape_has_it_too(tiny):
     model = tiny("bert_japanese")
-    assert kinds.kind_of(model.bridge.original_model.config, "") == "masked_lm"
+    assert output_kind.kind_of(model.bridge.original_model.config, "") == "masked_lm"
     assert model.tokens.encode("犬").token == ("[CLS]", "犬", "[SEP]")
 
 

@@ -12,10 +12,10 @@ from thinned import most
 
 import harness
 from harness.attribution import gradients, integrated
-from harness.attribution.evidence import Evidence
+from harness.attribution.example import asking, clean_values, thinned
+from harness.attribution.forward_cache import Evidence
 from harness.attribution.methods import METHODS, choose_methods, scored
 from harness.attribution.occlusion import mean_embedding
-from harness.attribution.question import asking, clean_values, thinned
 from harness.config import AttributionSpec, RequestError, RolloutSpec
 from harness.models import sources
 
@@ -388,8 +388,8 @@ def test_every_method_scores_what_a_target_can_see_and_nothing_else(tiny, shape)
 def test_the_terms_of_an_attention_sum_to_what_it_writes(tiny):
     """z through W_O plus its bias is the attention's output, for all heads together and key by key."""
     from harness.attribution.activations import by_attention
-    from harness.attribution.carried import streams, through_output
     from harness.attribution.norms import terms
+    from harness.attribution.ov_contributions import streams, through_output
 
     model = tiny("gpt2")
     question = asking(model, harness.load_prompts("inline", model, text=["Mary went to the store"]))

@@ -15,7 +15,7 @@ import torch
 import harness
 from harness import config, hooks
 from harness.config import HubModel, RequestError, WheelModel
-from harness.models import Inputs, boot, cache, checks, peek, random, sources, traits
+from harness.models import Inputs, boot, cache, checks, config_shape, random, sources, traits
 from harness.models.checks import ModelMismatch
 from harness.models.sources import gguf, hub
 from harness.models.sources import wheel as wheels
@@ -646,7 +646,7 @@ def test_heads_are_checked_against_the_config_as_against_the_model(tiny, tmp_pat
         says = []
         for check in (
             lambda asked=asked: model.heads(asked),
-            lambda asked=asked: peek.check_heads(spec, asked, "heads"),
+            lambda asked=asked: config_shape.check_heads(spec, asked, "heads"),
         ):
             try:
                 check()
@@ -660,15 +660,15 @@ def test_heads_are_checked_against_the_config_as_against_the_model(tiny, tmp_pat
 def test_a_config_that_does_not_say_leaves_heads_to_the_model(tmp_path, text):
     if text is not None:
         (tmp_path / "config.json").write_text(text)
-    peek.check_heads(config.named_model("path", path=str(tmp_path)), ["L99H99"], "heads")
+    config_shape.check_heads(config.named_model("path", path=str(tmp_path)), ["L99H99"], "heads")
 
 
 def test_heads_of_the_embedded_model_are_known_once_its_weights_are_there(tmp_path, monkeypatch):
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
     spec = config.named_model("smollm2")
-    peek.check_heads(spec, ["L99"], "heads")  # nothing is there yet
+    config_shape.check_heads(spec, ["L99"], "heads")  # nothing is there yet
     folder = sources.cached_wheel(spec)
     folder.mkdir(parents=True)
     (folder / "config.json").write_text('{"num_hidden_layers": 30, "num_attention_heads": 9}')
     with pytest.raises(RequestError, match="heads=L99: L99 is outside smollm2: it has layers 0-29"):
-        peek.check_heads(spec, ["L99"], "heads")
+        config_shape.check_heads(spec, ["L99"], "heads")

@@ -12,7 +12,7 @@ from thinned import most
 import harness
 from harness import config, questions
 from harness.config import RequestError, StatsSpec
-from harness.findings.telling import signed
+from harness.findings.format import signed
 from harness.hooks import Head
 from harness.questions import QUESTIONS
 from harness.questions.bias import attention_for_length, per_token

@@ -17,7 +17,7 @@ from harness.config import RequestError, TraceSpec
 from harness.hooks import Head
 from harness.models import random as random_models
 from harness.prompts import Prompts
-from harness.sweep import SweepStage, engine, fast, groups, precision, room
+from harness.sweep import SweepStage, engine, fast, groups, memory, precision
 from harness.sweep.precision import bfloat16_products, speedup
 from harness.sweep.screen import ScreenStage
 from harness.sweep.verify import _errors
@@ -219,8 +219,8 @@ def test_a_chunk_that_runs_out_of_memory_is_halved_and_redone(tiny, monkeypatch,
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
-    assert not room.ran_out(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-    assert room.free("cpu") > 1e6
+    assert not memory.ran_out(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert memory.free("cpu") > 1e6
 
 
 # --- requests ---------------------------------------------------------------------------------------------------

@@ -17,13 +17,13 @@ from harness.models import sources
 from harness.models.planted import build
 from harness.prompts.relations import Relation, relations
 from harness.roles import ROLES, masks
+from harness.roles.attention_context import Seen
 from harness.roles.copying import copying, raised
 from harness.roles.judged import beyond_chance, far_enough
 from harness.roles.masks import by_chance
 from harness.roles.measures import MEASURES, alignment
-from harness.roles.repeats import repeats
-from harness.roles.scores import Related, Texts, role_scores
-from harness.roles.seen import Seen
+from harness.roles.probe_prompts import repeats
+from harness.roles.scoring import Related, Texts, role_scores
 from harness.roles.stage import RolesStage
 from harness.roles.syntax import best_offset, hits, syntactic
 from harness.views import sections

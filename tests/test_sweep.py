@@ -107,7 +107,7 @@ def test_the_last_block_runs_where_it_is_read_and_the_numbers_stay(tiny, shape, 
     try:
         narrow = harness.ablate_heads(model, prompts, metrics=["loss", "kl"], ablation="mean", direct=False)
         seen, rows[:] = sum(map(int, rows)), []
-        monkeypatch.setattr("harness.sweep.narrow._WORTH", 0)
+        monkeypatch.setattr("harness.sweep.last_block._WORTH", 0)
         whole = harness.ablate_heads(model, prompts, metrics=["loss", "kl"], ablation="mean", direct=False)
     finally:
         handle.remove()

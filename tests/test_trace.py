@@ -10,15 +10,15 @@ import harness
 from harness import hooks
 from harness.attention.capture import activations
 from harness.attribution import rollout
-from harness.attribution.evidence import Evidence
+from harness.attribution.example import asking, thinned
+from harness.attribution.forward_cache import Evidence
 from harness.attribution.gradients import gradient_norm, norms_in_turn
 from harness.attribution.occlusion import mean_embedding
-from harness.attribution.question import asking, thinned
 from harness.config import AttributionSpec, RequestError, RolloutSpec, StatsSpec, TraceSpec, parse
 from harness.findings.parts import traced
 from harness.hooks import Head
 from harness.models import random as random_models
-from harness.prompts.tagged import parsed
+from harness.prompts.word_tags import parsed
 from harness.trace import parts_heads_table, parts_table
 from harness.trace.stage import TraceStage
 

@@ -34,14 +34,14 @@ from harness.config import RequestError
 from harness.findings import findings
 from harness.findings.reading import layers_of, pattern_of, tokens_of
 from harness.hooks import Head
-from harness.views import circuitsvis, figures, glyphs, parts, tables, terminal
-from harness.views.choose import asked_prompts, choose
+from harness.views import circuitsvis, figures, glyphs, segment_section, tables, terminal
 from harness.views.draw import draw_for_paper
 from harness.views.figures import looking, positions, together
 from harness.views.pack import pack_weights
 from harness.views.page import asset
 from harness.views.payload import payload, words_of
 from harness.views.report import report
+from harness.views.selection import asked_prompts, choose
 from harness.views.tables import html_table, settings
 from harness.views.text import json_block, short, visible
 
@@ -133,7 +133,7 @@ def test_tables_set_heads_as_words_and_their_numbers_as_numbers(run):
     carries |= {"p_adjusted": 0.01, "attention": 0.125}
     run = replace(run, changes=pd.DataFrame([change]), part_heads=pd.DataFrame([carries]))
     assert '<td class="text">L1H2</td><td>0.5</td><td class="text">yes</td><td>1</td>' in tables.changes(run)
-    assert '<td class="text">note</td><td class="text">L1H2</td><td>0.5</td>' in parts._heads(run)
+    assert '<td class="text">note</td><td class="text">L1H2</td><td>0.5</td>' in segment_section._heads(run)
 
 
 def test_the_table_of_prompts_has_words_and_numbers(run):

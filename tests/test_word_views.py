@@ -17,7 +17,7 @@ from test_views import HOSTILE
 import harness
 from harness import views
 from harness.config import RequestError
-from harness.views import colours
+from harness.views import token_colours
 from harness.views.axis import axis
 from harness.views.figures import words as figure_words
 from harness.views.glyphs import MissingGlyphs
@@ -202,13 +202,15 @@ def test_scores_with_a_sign_have_two_colours_and_keep_their_zero(run):
 
 
 def test_an_attention_row_of_a_head_or_of_the_mean(run):
-    found = colours.coloured(run, 0, head="L1H2", query=3, special="keep")
+    found = token_colours.coloured(run, 0, head="L1H2", query=3, special="keep")
     np.testing.assert_allclose(found.texts[0].by["token"].score, raw(run)[3])
     assert found.texts[0].told == "L1H2, from “dog” (token 3)"
     mean = run.data["pattern"].values[0].astype(float).mean((0, 1))
-    np.testing.assert_allclose(colours.coloured(run, 0, special="keep").texts[0].by["token"].score, mean[7])
+    np.testing.assert_allclose(token_colours.coloured(run, 0, special="keep").texts[0].by["token"].score, mean[7])
     unscored = replace(run, data=run.data.assign(target=run.data["target"] & False))
-    np.testing.assert_allclose(colours.coloured(unscored, 0, special="keep").texts[0].by["token"].score, mean.mean(0))
+    np.testing.assert_allclose(
+        token_colours.coloured(unscored, 0, special="keep").texts[0].by["token"].score, mean.mean(0)
+    )
 
 
 def attributed(run, values, methods=("raw", "gradient")):
@@ -222,15 +224,15 @@ def test_the_runs_own_gradients_come_first_for_one_prediction_or_their_mean(run)
     values = np.full((2, 2, 8, 8), np.nan)
     values[0, 1, 3, :4], values[0, 1, 5, :6] = [0, 1, 2, 3], [5, 4, 3, 2, 1, 0]
     given = attributed(run, values)
-    found = colours.coloured(given, 0, special="keep")
+    found = token_colours.coloured(given, 0, special="keep")
     assert found.what == "gradient scores"
     np.testing.assert_allclose(found.texts[0].by["token"].score, [2.5, 2.5, 2.5, 2.5, 0.5, 0, 0, 0])
     assert found.texts[0].told == "mean of 2 predictions"
-    one = colours.coloured(given, 0, query=5, special="keep").texts[0]
+    one = token_colours.coloured(given, 0, query=5, special="keep").texts[0]
     np.testing.assert_allclose(one.by["token"].score, [5, 4, 3, 2, 1, 0, 0, 0])
     assert one.told == "prediction at “cat” (token 5)"
     with pytest.raises(RequestError, match="query=4: gradient explains the predictions at positions 3, 5"):
-        colours.coloured(given, 0, query=4)
+        token_colours.coloured(given, 0, query=4)
 
 
 def test_targets_may_be_counted_on_their_own(run):
@@ -238,7 +240,7 @@ def test_targets_may_be_counted_on_their_own(run):
     values[0, 1] = [[0, 1, 2, 3, *[np.nan] * 4], [5, 4, 3, 2, 1, 0, np.nan, np.nan]]
     given = attributed(run, values)
     given = replace(given, data=given.data.assign(explained=(("prompt", "target_position"), [[3, 5], [-1, -1]])))
-    found = colours.coloured(given, 0, query=5, special="keep").texts[0]
+    found = token_colours.coloured(given, 0, query=5, special="keep").texts[0]
     np.testing.assert_allclose(found.by["token"].score, [5, 4, 3, 2, 1, 0, 0, 0])
     assert found.told == "prediction at “cat” (token 5)"
 
@@ -360,7 +362,7 @@ def test_words_in_a_figure_stand_one_after_the_other(run):
     figure = Figure()
     FigureCanvasAgg(figure)
     sheet = figure_words.Sheet(figure.add_subplot(), 1.2, 10.0)
-    made = colours.coloured(run, prompts=[0]).texts[0].by["word"]
+    made = token_colours.coloured(run, prompts=[0]).texts[0].by["word"]
     pieces = list(figure_words._laid(sheet, made, range(len(made.share)), 0.0, 1.2, 0.0))
     for before, after in pairwise(pieces):
         same_line = before.down == after.down
@@ -369,7 +371,7 @@ def test_words_in_a_figure_stand_one_after_the_other(run):
 
 
 def test_how_says_what_the_colours_of_a_sign_mean():
-    signed, unsigned = (colours._how("sum", "each", "keep", sign) for sign in (True, False))
+    signed, unsigned = (token_colours._how("sum", "each", "keep", sign) for sign in (True, False))
     assert "blue above zero and orange below" in signed
     assert "(min–max)" in unsigned
     assert "orange" not in unsigned

@@ -2,7 +2,7 @@
 
 What needs only arrays is one method per file, numpy in and numpy out, and can be had from here without torch: the
 patterns themselves (`raw`), `rollout` and its kin (`uniform`, `weighted`, `gradient_rollout`), `flow`, `norms`, `alti`,
-and a random order as the floor (`chance`); `nodes` makes one graph of an encoder-decoder's three attentions.
+and a random order as the floor (`chance`); `token_graph` makes one graph of an encoder-decoder's three attentions.
 """
 
 from harness.attribution.alti import contributions as contributions
@@ -10,13 +10,13 @@ from harness.attribution.chance import random_scores as random_scores
 from harness.attribution.flow import flow as flow
 from harness.attribution.flow import pooled_flow as pooled_flow
 from harness.attribution.gradient_rollout import gradient_weighted as gradient_weighted
-from harness.attribution.nodes import Nodes as Nodes
-from harness.attribution.nodes import joint as joint
 from harness.attribution.norms import value_weighted_norms as value_weighted_norms
 from harness.attribution.raw import head_pattern as head_pattern
 from harness.attribution.raw import layer_pattern as layer_pattern
 from harness.attribution.raw import mean_pattern as mean_pattern
 from harness.attribution.rollout import rollout as rollout
+from harness.attribution.token_graph import Nodes as Nodes
+from harness.attribution.token_graph import joint as joint
 from harness.attribution.uniform import uniform_normalised as uniform_normalised
 from harness.attribution.weighted import effect_weighted as effect_weighted
 from harness.attribution.weighted import negative_share as negative_share

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from harness import hooks
 from harness.attention.capture import activations
-from harness.attribution.question import Question
+from harness.attribution.example import Question
 from harness.hooks import Site
 
 Stacked = dict[Site, Float[np.ndarray, "row head position key"]]

@@ -14,12 +14,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from harness.attribution.deletion import delete
-from harness.attribution.evidence import Scores
+from harness.attribution.example import Question
+from harness.attribution.forward_cache import Scores
 from harness.attribution.knockout import knock_out, knock_out_in
+from harness.attribution.masking import Parts, each_token
 from harness.attribution.methods import heads_named
 from harness.attribution.occlusion import Fill, drawn_tokens, occlude, same_token
-from harness.attribution.parts import Parts, each_token
-from harness.attribution.question import Question
 from harness.config import RequestError, near
 from harness.hooks import Head
 from harness.models import Model

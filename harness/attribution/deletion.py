@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from harness.attribution.parts import Parts, chunks, members
-from harness.attribution.question import Question, clean_values, ends, values
+from harness.attribution.example import Question, clean_values, ends, values
+from harness.attribution.masking import Parts, chunks, members
 from harness.models import Inputs
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from harness import hooks
 from harness.attribution.activations import run_order
-from harness.attribution.question import Question, ends, values
+from harness.attribution.example import Question, ends, values
 from harness.hooks import Site
 from harness.models import Inputs, Model
 

@@ -6,8 +6,8 @@ from jaxtyping import Float
 
 from harness.ablation import Check, zero
 from harness.attribution.activations import run_order
-from harness.attribution.parts import chunks
-from harness.attribution.question import Question, clean_values, values
+from harness.attribution.example import Question, clean_values, values
+from harness.attribution.masking import chunks
 from harness.hooks import Head
 from harness.sweep import engine
 

@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from harness.ablation.rows import CHUNK_TOKENS
+from harness.attribution.example import Question
 from harness.attribution.gradients import by_node, embedded, slopes, target_rows
-from harness.attribution.question import Question
 
 #: The way is refined until the errors of its panels sum to this share of what there is to share out, or to this much.
 TOLERANCE, LEAST = 0.03, 1e-3

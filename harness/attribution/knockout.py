@@ -19,8 +19,8 @@ from torch.nn.functional import pad
 from harness import hooks
 from harness.ablation import Check, Intervention, InterventionFailed
 from harness.attribution.activations import of_site
-from harness.attribution.parts import Parts, chunks, members, of_rows
-from harness.attribution.question import Question, clean_values, ends, values
+from harness.attribution.example import Question, clean_values, ends, values
+from harness.attribution.masking import Parts, chunks, members, of_rows
 from harness.hooks import Head, Site
 from harness.hooks.softmax import at_softmax
 from harness.models import Inputs

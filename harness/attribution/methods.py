@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float
 
 from harness.attribution.chance import random_scores
-from harness.attribution.evidence import Evidence, Scores
 from harness.attribution.flow import flow, pooled_flow
+from harness.attribution.forward_cache import Evidence, Scores
 from harness.attribution.gradient_rollout import gradient_weighted
 from harness.attribution.gradients import gradient_norm, gradient_times_input
 from harness.attribution.rollout import normalise_rows, roll, rollout

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from harness import hooks
-from harness.attribution.parts import Parts, chunks, members, of_rows
-from harness.attribution.question import Question, clean_values, ends, values
+from harness.attribution.example import Question, clean_values, ends, values
+from harness.attribution.masking import Parts, chunks, members, of_rows
 from harness.models import Inputs, Model
 
 #: What takes a token's place: another token at each node, or in place of its embedding a vector for each stack.

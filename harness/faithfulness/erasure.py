@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
+from harness.attribution.example import Question
+from harness.attribution.masking import Parts
 from harness.attribution.occlusion import Fill, occlude
-from harness.attribution.parts import Parts
-from harness.attribution.question import Question
 
 CURVES = ("deletion", "insertion")
 Tokens = frozenset[int]

@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 
 if TYPE_CHECKING:
-    from harness.attribution.question import Question
+    from harness.attribution.example import Question
 
 #: The nodes of each word.
 Words = Sequence[Sequence[int]]

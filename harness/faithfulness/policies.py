@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool
 
-from harness.attribution.question import Question
+from harness.attribution.example import Question
 
 
 def counted(question: Question, policies: Sequence[str]) -> Bool[np.ndarray, "policy target node"]:

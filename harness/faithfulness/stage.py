@@ -11,13 +11,13 @@ import xarray as xr
 
 from harness.attribution.causes import CAUSES, Cause, Taking, caused, choose_causes, fill_of, lead_occlusion
 from harness.attribution.causes import refusal as cause_refusal
-from harness.attribution.evidence import Evidence
+from harness.attribution.example import Question, asking, clean_values, thinned
+from harness.attribution.forward_cache import Evidence
 from harness.attribution.integrated import MOST
+from harness.attribution.masking import each_token
 from harness.attribution.methods import METHODS, Method, choose_methods, scored
 from harness.attribution.methods import refusal as method_refusal
 from harness.attribution.occlusion import mean_embedding
-from harness.attribution.parts import each_token
-from harness.attribution.question import Question, asking, clean_values, thinned
 from harness.attribution.weighted import negative_share
 from harness.config import AttributionSpec, RequestError
 from harness.faithfulness.erasure import CURVES, erased

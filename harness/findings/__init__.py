@@ -1,27 +1,27 @@
 """A saved run to sentences. Each carries the number it states and how sure it is; none is fixed text.
 
-`reading` reads arrays and table, `telling` writes numbers, `intervals` makes those that the table does not have;
-`effects`, `direct`, `looking` and `kinds` make the sentences about heads, what they write straight to the metric, what
-they look at and what they do together, `quick` those about how far fast sweeps and screens can be trusted, `roles`
-those about which roles heads have, `changes` those about another model, `methods` those about attribution methods,
-`parts` those about the parts of a prompt, and `published` holds others' values against them.
+`reading` reads arrays and table, `format` writes numbers, `intervals` computes those that the table does not have.
+Sentences: `effects` about single heads, `direct` about direct effects, `joint_ablations` about sets, orders and pairs,
+`rollout_vs_head` about what rollout and the top head attend to, `approximation_quality` about fast sweeps and screens,
+`roles` about roles, `changes` about two models, `methods` about attribution methods, `parts` about the segments of a
+context, and `published` about others' values beside ours.
 """
 
 from typing import TYPE_CHECKING
 
 from harness.findings import effects
+from harness.findings.approximation_quality import blind, quick
 from harness.findings.changes import changed, other_name
 from harness.findings.direct import direct_parts
-from harness.findings.kinds import together
-from harness.findings.looking import agreement
+from harness.findings.format import count, listed, named
+from harness.findings.joint_ablations import together
 from harness.findings.methods import compared
 from harness.findings.parts import traced
 from harness.findings.published import published
-from harness.findings.quick import blind, quick
 from harness.findings.reading import ablated_heads, by_lead, text_of
 from harness.findings.roles import roles
+from harness.findings.rollout_vs_head import agreement
 from harness.findings.sentence import Finding as Finding
-from harness.findings.telling import count, listed, named
 
 if TYPE_CHECKING:
     from harness.results import Run

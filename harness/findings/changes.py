@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.compare.tables import by_role
+from harness.findings.format import chance, count, listed, named, number, signed
 from harness.findings.intervals import interval
 from harness.findings.reading import kind_of, lead_metric, level_of, roles_of, unit
 from harness.findings.sentence import Finding
-from harness.findings.telling import chance, count, listed, named, number, signed
 from harness.hooks import Head
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from harness.findings.format import signed
 from harness.findings.intervals import interval
 from harness.findings.reading import by_head, effect_of, shown, top_heads, unit
 from harness.findings.sentence import Finding
-from harness.findings.telling import signed
 from harness.hooks import Head
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.findings.format import chance, count, decimals, listed, number, signed
 from harness.findings.intervals import interval
 from harness.findings.reading import (
     ROUNDING,
@@ -30,7 +31,6 @@ from harness.findings.reading import (
     unit,
 )
 from harness.findings.sentence import Finding
-from harness.findings.telling import chance, count, decimals, listed, number, signed
 from harness.hooks import Head
 from harness.stats import clusters_needed, prompts_to_separate, rank_correlation, reachable
 

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.findings.format import chance, count, listed, number, signed
 from harness.findings.reading import Estimate, kind_of, level_of
 from harness.findings.sentence import Finding
-from harness.findings.telling import chance, count, listed, number, signed
 from harness.hooks import Head
 
 if TYPE_CHECKING:

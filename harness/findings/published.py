@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.findings.format import listed, number, signed
 from harness.findings.reading import roles_of
 from harness.findings.sentence import Finding
-from harness.findings.telling import listed, number, signed
 from harness.hooks import Head
 
 if TYPE_CHECKING:

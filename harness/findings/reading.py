@@ -8,7 +8,7 @@ import xarray as xr
 from jaxtyping import Float, Shaped
 
 from harness.attribution import rollout
-from harness.findings.telling import signed
+from harness.findings.format import signed
 from harness.hooks import STACKS, Head
 from harness.metrics import Meaning, leading, meaning
 from harness.words import joined, labels

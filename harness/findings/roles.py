@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.findings.format import chance, count, listed, number, signed
 from harness.findings.intervals import interval
 from harness.findings.reading import by_head, kind_of, lead_metric, roles_of, unit
 from harness.findings.sentence import Finding
-from harness.findings.telling import chance, count, listed, number, signed
 from harness.hooks import Head
 from harness.roles import meaning_of
 

@@ -1,9 +1,10 @@
 """Spec to a hooked model.
 
 `sources` finds the weights, `cache` keeps what was converted, `random` and `planted` build models from nothing,
-`tokens` holds the tokenizer's policies, `kinds` says what a model gives at its end, `pooling` how one vector is made of
-a text, `boot` puts it together, `checks` compares the hooked model with the plain one before anyone uses it, and
-`traits` measures what holds of its attention; `peek` knows how many heads a model has before anything is loaded.
+`tokens` holds the tokenizer's policies, `output_kind` says what a model gives at its end, `pooling` how one vector is
+made of a text, `boot` puts it together, `checks` compares the hooked model with the plain one before anyone uses it,
+and `traits` measures what holds of its attention; `config_shape` reads how many heads a model has before anything is
+loaded.
 """
 
 from collections.abc import Callable, Iterator, Mapping

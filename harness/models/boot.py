@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.config import GgufModel, ModelSpec, PlantedModel, RandomModel, RequestError, WheelModel
 from harness.hooks import Head
-from harness.models import Kind, Model, Shape, Traits, cache, checks, kinds, planted, random, sources, traits
+from harness.models import Kind, Model, Shape, Traits, cache, checks, output_kind, planted, random, sources, traits
 from harness.models.pooling import CONFIG, Pooling, config_of, pooling_of
 from harness.models.tokens import Tokens
 
@@ -35,10 +35,9 @@ def boot(spec: ModelSpec) -> Model:
         expected = checks.answer(plain, given, loaded.kind)
         architecture = (plain.config.architectures or [type(plain).__name__])[0]
         # The bridge changes the tokenizer it is given (MiniLM's unknown token becomes its BOS): ours stays as it was.
+        hookable, own = output_kind.hookable(plain, loaded.kind), deepcopy(loaded.tokenizer)
         try:
-            bridge = TransformerBridge.boot_transformers(
-                f"local/{spec.name}", hf_model=kinds.hookable(plain, loaded.kind), tokenizer=deepcopy(loaded.tokenizer)
-            )
+            bridge = TransformerBridge.boot_transformers(f"local/{spec.name}", hf_model=hookable, tokenizer=own)
         except Exception as error:  # whatever the bridge raises while it wraps a family it does not know well
             raise _unhooked(spec, architecture, str(error) or type(error).__name__) from error
         if not any(name.endswith("attn.hook_pattern") for name in bridge.hook_dict):
@@ -51,8 +50,8 @@ def boot(spec: ModelSpec) -> Model:
             loaded.kind,
             {},
             truth=loaded.truth,
-            head=kinds.head_of(plain, loaded.kind),
-            labels=kinds.labels_of(plain.config, loaded.kind),
+            head=output_kind.head_of(plain, loaded.kind),
+            labels=output_kind.labels_of(plain.config, loaded.kind),
             start_id=getattr(plain.config, "decoder_start_token_id", None),
             pooling=loaded.pooling or "mean",
         )
@@ -168,11 +167,11 @@ def _from_folder(spec: Any) -> Loaded:
         "trust_remote_code": getattr(spec, "trust_remote_code", False),
     }
     try:
-        kind = kinds.kind_of(transformers.AutoConfig.from_pretrained(folder, **asked), spec.name)
+        kind = output_kind.kind_of(transformers.AutoConfig.from_pretrained(folder, **asked), spec.name)
         if not (sources.has_tokenizer(folder) or asked["trust_remote_code"]):
             raise RequestError("model", spec.name, f"{folder} has no tokenizer: save it there too")
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **asked)
-        loader = getattr(transformers, kinds.LOADER[kind])
+        loader = getattr(transformers, output_kind.LOADER[kind])
         plain, info = loader.from_pretrained(
             folder,
             dtype=getattr(torch, spec.dtype),

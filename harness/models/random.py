@@ -8,7 +8,7 @@ knows the words of the built-in prompt sets as single tokens and falls back to b
 from typing import Any
 
 from harness.config import RequestError, near
-from harness.models import Kind, japanese, kinds
+from harness.models import Kind, japanese, output_kind
 
 #: What differs between the families; the rest is shared (see `_config`).
 _TINY: dict[str, tuple[str, dict[str, Any]]] = {
@@ -85,11 +85,11 @@ def build(shape: str, seed: int) -> tuple[Any, Any, Kind]:
         raise RequestError("model.shape", shape, near(shape, SHAPES))
     tokenizer = _tokenizer(shape)
     settings = _config(shape, tokenizer)
-    kind = kinds.kind_of(settings, shape)
+    kind = output_kind.kind_of(settings, shape)
     state = torch.get_rng_state()
     try:
         torch.manual_seed(seed)
-        model = getattr(transformers, kinds.LOADER[kind]).from_config(settings, attn_implementation="eager")
+        model = getattr(transformers, output_kind.LOADER[kind]).from_config(settings, attn_implementation="eager")
         if shape in _TINY:
             _spread(model)
     finally:

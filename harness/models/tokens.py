@@ -11,7 +11,7 @@ from typing import Any
 
 from harness import words
 from harness.config import Bos, RequestError
-from harness.models import slow
+from harness.models import slow_spans
 from harness.words import Segmenter, Span, Words
 
 
@@ -109,7 +109,7 @@ class Tokens:
 
     def _laid(self, texts: list[str], n: int, added: list[int]) -> tuple[list[int | None], list[Span | None]]:
         """For a tokenizer without offsets: the text and the characters that each token stands for."""
-        found = ((number, span) for number, text in enumerate(texts) for span in slow.spans(self.tokenizer, text))
+        found = ((number, span) for number, text in enumerate(texts) for span in slow_spans.spans(self.tokenizer, text))
         added = added if self.bos == "auto" else [0] * n
         placed = [(None, None) if mark else next(found, (None, None)) for mark in added]
         return [own for own, _ in placed], [span for _, span in placed]
@@ -151,7 +151,7 @@ class Tokens:
     @property
     def segmenter(self) -> Segmenter | None:
         """What the tokenizer itself cuts words with, if it does."""
-        return slow.segmenter(self.tokenizer)
+        return slow_spans.segmenter(self.tokenizer)
 
     @property
     def special_ids(self) -> frozenset[int]:

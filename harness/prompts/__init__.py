@@ -1,8 +1,8 @@
 """Spec to prompts: tokens, targets, answers, counterfactuals and clusters, ready for a model.
 
-One file per prompt set. `prompt` makes one of a text, `answers` finds the token of an answer, `written` adds what a
-model itself says, `padded` sets prompts side by side. All is numpy; but for `written` only the model's tokenizer is
-used, so prompts can be looked at before anything runs.
+One file per prompt set. `prompt` makes one of a text, `answers` finds the token of an answer, `generation`
+appends greedy continuations, `context` cuts a long context into segments, `batch` pads prompts to one length. All is
+numpy; but for `generation` only the model's tokenizer is used, so prompts can be inspected before anything runs.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,11 +12,11 @@ from typing import Any, get_args
 from harness import config
 from harness.config import PromptSpec, RequestError
 from harness.models import Model
-from harness.prompts.padded import Prompts as Prompts
-from harness.prompts.padded import Source as Source
-from harness.prompts.padded import batches as batches
-from harness.prompts.padded import masked as masked
-from harness.prompts.padded import pad as pad
+from harness.prompts.batch import Prompts as Prompts
+from harness.prompts.batch import Source as Source
+from harness.prompts.batch import batches as batches
+from harness.prompts.batch import masked as masked
+from harness.prompts.batch import pad as pad
 from harness.prompts.prompt import NOUN, check_embedded
 from harness.prompts.prompt import Prompt as Prompt
 from harness.prompts.prompt import from_text as from_text
@@ -29,7 +29,7 @@ def load_prompts(prompts: str | Any, model: Model, **overrides: object) -> Promp
     Raises `RequestError` for a text that is empty or too long for the model, for a name or answer that is not a single
     token under the model's tokenizer, and for what the model cannot be asked.
     """
-    from harness.prompts import written
+    from harness.prompts import generation
 
     if isinstance(prompts, str) and config.is_a_text(prompts):
         remedy = 'this is the name of a prompt set; give a text as load_prompts("inline", model, text=["…"])'
@@ -46,9 +46,9 @@ def load_prompts(prompts: str | Any, model: Model, **overrides: object) -> Promp
         for prompt in made:
             check_embedded(_all_tokens(prompt, model), prompt.text, model, "prompts")
         if n := getattr(spec, "generate", 0):
-            made = written.generated(model, made, n)
+            made = generation.generated(model, made, n)
         if model.kind == "classifier":
-            made = written.labelled(model, made)
+            made = generation.labelled(model, made)
         return pad(spec.name, made, model)
 
 
@@ -58,9 +58,9 @@ def check_prompts(spec: Any) -> None:
     Raises `RequestError` for a file that is missing or damaged, for columns, rows and parts that are not there or
     empty, and for lists of different lengths.
     """
-    from harness.prompts import file, inline, parts
+    from harness.prompts import context, file, inline
 
-    checks = {config.FilePrompts: file.check, config.InlinePrompts: inline.check, config.PartsPrompts: parts.check}
+    checks = {config.FilePrompts: file.check, config.InlinePrompts: inline.check, config.PartsPrompts: context.check}
     if check := checks.get(type(spec)):
         check(spec)
 
@@ -77,7 +77,7 @@ def _all_tokens(prompt: Prompt, model: Model) -> Iterator[int]:
 
 
 def _maker(spec: PromptSpec) -> Callable[[Any, Model], list[Prompt]]:
-    from harness.prompts import file, induction, inline, ioi, parts, prose
+    from harness.prompts import context, file, induction, inline, ioi, prose
 
     makers = {
         config.IoiPrompts: ioi.make,
@@ -85,7 +85,7 @@ def _maker(spec: PromptSpec) -> Callable[[Any, Model], list[Prompt]]:
         config.InlinePrompts: inline.make,
         config.ProsePrompts: prose.make,
         config.FilePrompts: file.make,
-        config.PartsPrompts: parts.make,
+        config.PartsPrompts: context.make,
     }
     assert set(makers) == set(get_args(get_args(PromptSpec)[0]))
     return makers[type(spec)]

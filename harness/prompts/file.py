@@ -19,7 +19,7 @@ from harness.prompts import readers
 from harness.prompts.prompt import Prompt, from_text, related, with_answer
 from harness.prompts.readers import Row, Table
 from harness.prompts.relations import written
-from harness.prompts.tagged import check_tags, parsed, tagged
+from harness.prompts.word_tags import check_tags, parsed, tagged
 
 #: The keys that name a column, the text's first.
 COLUMNS = ("column", "pair", "target", "answer", "distractor", "cluster", "counterfactual", "relations", "words")

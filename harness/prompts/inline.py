@@ -4,7 +4,7 @@ from harness.config import InlinePrompts, RequestError
 from harness.models import Model
 from harness.prompts.prompt import Prompt, from_text, related, with_answer
 from harness.prompts.relations import written
-from harness.prompts.tagged import check_found, check_tags, tagged
+from harness.prompts.word_tags import check_found, check_tags, tagged
 
 
 def make(spec: InlinePrompts, model: Model) -> list[Prompt]:

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from harness.findings.format import listed, number, signed
 from harness.findings.intervals import interval
 from harness.findings.parts import TAKEN, lead_cause
 from harness.findings.reading import Estimate, kind_of
 from harness.findings.sentence import Finding
-from harness.findings.telling import listed, number, signed
 from harness.questions.patterns import unanswered
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.findings.format import count, listed, number, signed
 from harness.findings.intervals import interval
 from harness.findings.reading import by_head, lead_metric, unit
 from harness.findings.sentence import Finding
-from harness.findings.telling import count, listed, number, signed
 from harness.questions.patterns import unanswered
 
 if TYPE_CHECKING:

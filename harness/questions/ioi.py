@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from harness.findings.format import number, signed
 from harness.findings.intervals import interval
 from harness.findings.reading import (
     ablated_heads,
@@ -18,7 +19,6 @@ from harness.findings.reading import (
     unit,
 )
 from harness.findings.sentence import Finding
-from harness.findings.telling import number, signed
 from harness.questions.patterns import PerHead, unanswered
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from harness.findings.format import listed, signed
 from harness.findings.intervals import interval
 from harness.findings.sentence import Finding
-from harness.findings.telling import listed, signed
 from harness.questions.patterns import Pattern, PerHead, by_word, extreme, unanswered
 
 if TYPE_CHECKING:

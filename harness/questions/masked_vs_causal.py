@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from harness.findings.format import named, number
 from harness.findings.sentence import Finding
-from harness.findings.telling import named, number
 from harness.questions.patterns import Pattern, extreme, over_heads, per_head
 
 if TYPE_CHECKING:

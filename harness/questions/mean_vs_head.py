@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from harness.findings.format import number
 from harness.findings.intervals import interval
 from harness.findings.sentence import Finding
-from harness.findings.telling import number
 from harness.questions.patterns import Pattern, extreme, patterns, resting
 from harness.words import without
 

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from harness.findings.format import count, number, signed
 from harness.findings.intervals import interval
 from harness.findings.reading import lead_metric, meaning_of, unit
 from harness.findings.sentence import Finding
-from harness.findings.telling import count, number, signed
 from harness.questions.patterns import unanswered
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.findings.format import number, signed
 from harness.findings.intervals import interval
 from harness.findings.reading import token_labels
 from harness.findings.sentence import Finding
-from harness.findings.telling import number, signed
 from harness.hooks import Head
 from harness.questions.patterns import unanswered
 

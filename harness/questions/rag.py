@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.findings.format import count
 from harness.findings.parts import asked_about, lead_cause, of_measure, used
 from harness.findings.sentence import Finding
-from harness.findings.telling import count
 from harness.questions.patterns import unanswered
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.findings.format import number, signed
 from harness.findings.intervals import interval
 from harness.findings.sentence import Finding
-from harness.findings.telling import number, signed
 from harness.questions.patterns import unanswered
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.faithfulness import shares
+from harness.findings.format import count, number
 from harness.findings.intervals import interval
 from harness.findings.sentence import Finding
-from harness.findings.telling import count, number
 from harness.questions.patterns import PerHead, extreme, per_head, unanswered
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.findings.format import count, number, signed
 from harness.findings.intervals import interval
 from harness.findings.sentence import Finding
-from harness.findings.telling import count, number, signed
 from harness.questions.patterns import Pattern, extreme, looks_ahead, patterns, unanswered
 
 if TYPE_CHECKING:

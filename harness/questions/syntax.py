@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from harness.findings.format import count, number
 from harness.findings.intervals import interval
 from harness.findings.reading import by_head
 from harness.findings.sentence import Finding
-from harness.findings.telling import count, number
 from harness.hooks import Head
 from harness.prompts.relations import Relation
 from harness.questions.patterns import by_word, looks_ahead, unanswered

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Bool, Float
 
-from harness.roles.seen import Mask, Seen
+from harness.roles.attention_context import Mask, Seen
 
 BAND = 2  # tokens on either side that a diagonal head looks at
 

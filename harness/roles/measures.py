@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from harness.roles import masks
+from harness.roles.attention_context import Mask, Seen
 from harness.roles.masks import Maker, weights
-from harness.roles.seen import Mask, Seen
 
 Patterns = Float[np.ndarray, "head query key"]
 _AT_ONCE = 2**22  # cells of masks that are held at once
@@ -131,7 +131,7 @@ def alignment(pattern: Patterns, seen: Seen, draws: int, rng: np.random.Generato
     return Measured(unit @ place, shuffled @ unit.T)
 
 
-#: Every role that is read off a pattern, in the order of `harness.roles.names.ROLES`.
+#: Every role that is read off a pattern, in the order of `harness.roles.catalogue.ROLES`.
 MEASURES = {
     "previous_token": Measure(_by_place(masks.previous_token)),
     "next_token": Measure(_by_place(masks.next_token)),

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from harness.attention.capture import PREFIX
 from harness.models import Model
 from harness.prompts import Prompts
-from harness.roles.seen import Seen
+from harness.roles.attention_context import Seen
 
 
 def read_by_mask(

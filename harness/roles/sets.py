@@ -9,7 +9,7 @@ import xarray as xr
 
 from harness.hooks import Head
 from harness.sweep import SweepStage
-from harness.sweep.need import by_role
+from harness.sweep.importance import by_role
 
 #: How the random sets of a role are called among the interventions.
 _RANDOM = "{} random {}"

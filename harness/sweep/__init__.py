@@ -1,11 +1,12 @@
 """Heads, alone or together, are ablated; what that does to the metrics is measured.
 
-`groups` says which interventions a request means, `engine` runs many of them in one forward (with `blocks` for the
-plumbing, `prefix` for those at late positions, and `narrow` for the last block, which runs where it is read), `batch`
-measures them on some prompts, `direct` reads what a head writes straight to the metric (`norms` holds the norms
-still), `stage` cuts the work into units, `labels` labels what comes out. `cumulative` (with `greedy`) and `pairs`
-choose what they ablate together by what single heads did (`need`); `fast` (in bf16: `precision`) and `screen` (by a
-`gradient`) look at all heads quickly, and `verify` at some of them again. `kinds` says which stages a request means.
+`interventions` turns a request into interventions, `build` into stages. `engine` runs many interventions in one
+forward: `blocks` adds their rows block by block, `kv_cache` starts late positions from the clean keys and values,
+`last_block` runs the last block's linear layers at scored positions only, `memory` keeps chunks within a budget,
+`finite` names NaN. `batch` measures interventions on some prompts, `direct` computes direct effects, `stage` cuts a
+sweep into units, and `labels` labels its arrays. `cumulative` (with `greedy`) and `pairs` ablate heads together,
+chosen by their single effects (`importance`). `fast` (bf16: `precision`) and `screen` (attribution patching:
+`gradient`) estimate all heads, and `verify` measures some of them exactly.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,14 +22,14 @@ from harness.hooks import Head
 from harness.metrics import Function, choose
 from harness.models import Model
 from harness.prompts import Prompts
+from harness.sweep.build import Swept as Swept
+from harness.sweep.build import alike as alike
+from harness.sweep.build import goes_by_roles as goes_by_roles
+from harness.sweep.build import goes_by_singles as goes_by_singles
+from harness.sweep.build import stages as stages
 from harness.sweep.engine import tolerance as tolerance
 from harness.sweep.greedy import GreedyStage
-from harness.sweep.groups import groups as groups
-from harness.sweep.kinds import Swept as Swept
-from harness.sweep.kinds import alike as alike
-from harness.sweep.kinds import goes_by_roles as goes_by_roles
-from harness.sweep.kinds import goes_by_singles as goes_by_singles
-from harness.sweep.kinds import stages as stages
+from harness.sweep.interventions import groups as groups
 from harness.sweep.stage import SweepStage as SweepStage
 from harness.sweep.verify import with_found as with_found
 

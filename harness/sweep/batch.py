@@ -12,10 +12,10 @@ from harness.ablation import Check, Intervention, InterventionFailed
 from harness.metrics import Function
 from harness.models import Model
 from harness.prompts import Prompts
-from harness.sweep import engine, room
+from harness.sweep import engine, memory
 from harness.sweep.direct import direct_effects
 from harness.sweep.engine import Clean
-from harness.sweep.prefix import Suffixes, first_place, from_there
+from harness.sweep.kv_cache import Suffixes, first_place, from_there
 
 #: Interventions in one forward, at most, however short the rows are.
 _MOST = 1024
@@ -76,7 +76,7 @@ class Batch:
                 end = engine.run_ablated(self.model, part, chunk, self.check)
                 measured = self._by_prompt(part, end, len(chunk)).transpose(0, 2, 1)
             except (MemoryError, RuntimeError) as error:
-                if len(chunk) == 1 or not room.ran_out(error):
+                if len(chunk) == 1 or not memory.ran_out(error):
                     raise
                 self.check.pending.clear()
                 at_once = len(chunk) // 2

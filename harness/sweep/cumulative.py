@@ -15,8 +15,8 @@ import xarray as xr
 
 from harness.hooks import Head
 from harness.metrics import name_of
+from harness.sweep.importance import First, leading_of, means, ranked, worse
 from harness.sweep.labels import EFFECT
-from harness.sweep.need import First, leading_of, means, ranked, worse
 from harness.sweep.stage import SweepStage
 
 

@@ -36,7 +36,7 @@ from harness.sweep.blocks import (
     passed_over,
     with_first,
 )
-from harness.sweep.narrow import in_multiples, read_at_targets
+from harness.sweep.last_block import in_multiples, read_at_targets
 
 #: Rows of logits that are held at once.
 READ_AT_ONCE = 512

@@ -15,8 +15,8 @@ import xarray as xr
 from harness.config import RequestError
 from harness.hooks import Head
 from harness.metrics import name_of
+from harness.sweep.importance import by_role, leading_of, means
 from harness.sweep.labels import EFFECT
-from harness.sweep.need import by_role, leading_of, means
 from harness.sweep.stage import SweepStage
 
 Pair = tuple[Head, Head]

@@ -18,9 +18,9 @@ from harness.prompts import Prompts, batches
 from harness.sweep.batch import Batch
 from harness.sweep.direct import has_direct
 from harness.sweep.finite import check_finite
-from harness.sweep.groups import Groups
+from harness.sweep.interventions import Groups
 from harness.sweep.labels import EFFECT, TOGETHER, gathered, labelled
-from harness.sweep.room import free
+from harness.sweep.memory import free
 
 #: Activations that live at once for one token of one row, in multiples of d_model and of n_heads × keys.
 _WIDTHS = 24

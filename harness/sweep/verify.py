@@ -12,7 +12,7 @@ import xarray as xr
 
 from harness.hooks import Head
 from harness.stats import correlation_interval, rank_correlation
-from harness.sweep.need import means
+from harness.sweep.importance import means
 from harness.sweep.stage import SweepStage
 
 #: A sample of fewer heads says too little of the errors.

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from harness import hooks
-from harness.attribution.question import Question
+from harness.attribution.example import Question
 from harness.attribution.rollout import rollout
 from harness.config import RolloutSpec
 

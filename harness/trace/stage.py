@@ -10,10 +10,10 @@ import xarray as xr
 from jaxtyping import Bool, Float
 
 from harness.attribution.causes import Taking, choose_causes
+from harness.attribution.example import Question, asking, clean_values, thinned
 from harness.attribution.gradients import norms_in_turn
 from harness.attribution.knockout import knock_out_in
 from harness.attribution.occlusion import mean_embedding
-from harness.attribution.question import Question, asking, clean_values, thinned
 from harness.config import RequestError, RolloutSpec, TraceSpec
 from harness.hooks import Head
 from harness.models import Model, alone

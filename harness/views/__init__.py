@@ -12,15 +12,6 @@ from harness.config import RequestError
 from harness.findings.reading import all_heads, lead_metric, top_heads
 from harness.hooks import Head
 from harness.views import notebook
-from harness.views.choose import (
-    Kept,
-    checked_head,
-    checked_metric,
-    checked_prompt,
-    first_head,
-    first_in_layer,
-)
-from harness.views.choose import needs_patterns as _needs_patterns
 from harness.views.figures import write_figures as write_figures
 from harness.views.figures.words import follow_figure as follow_figure
 from harness.views.figures.words import saliency_figure as saliency_figure
@@ -28,12 +19,21 @@ from harness.views.follow import follow as follow
 from harness.views.follow import follow_table as follow_table
 from harness.views.page import View as View
 from harness.views.page import page
+from harness.views.pattern_table import strongest_keys as strongest_keys
+from harness.views.pattern_table import table as table
 from harness.views.payload import payload
 from harness.views.report import write_report as write_report
 from harness.views.saliency import saliency as saliency
+from harness.views.selection import (
+    Kept,
+    checked_head,
+    checked_metric,
+    checked_prompt,
+    first_head,
+    first_in_layer,
+)
+from harness.views.selection import needs_patterns as _needs_patterns
 from harness.views.text import markup, visible
-from harness.views.weights import strongest_keys as strongest_keys
-from harness.views.weights import table as table
 
 if TYPE_CHECKING:
     from harness.results import Run

@@ -6,11 +6,11 @@ from dataclasses import asdict, replace
 from harness.config import ShowSpec
 from harness.results import Run
 from harness.results.objects import Folder
-from harness.views.choose import asked_prompts, first_head
 from harness.views.figures import LOOKS, pictures, write_figures
 from harness.views.figures.words import saliency_figure
 from harness.views.report import write_report
 from harness.views.saliency import saliency
+from harness.views.selection import asked_prompts, first_head
 
 #: Bytes of arrays that are read into memory before they are drawn.
 _READ_WHOLE = 512 * 2**20

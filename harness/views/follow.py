@@ -12,8 +12,8 @@ from harness.config import RequestError
 from harness.findings.reading import PATTERN, layers_of, pattern_of
 from harness.hooks import Head
 from harness.views.axis import Axis, axis, brought, place_of, told
-from harness.views.choose import checked_prompt, needs_patterns
 from harness.views.page import View, asset, page
+from harness.views.selection import checked_prompt, needs_patterns
 from harness.views.text import markup
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from harness.findings.reading import (
     units,
 )
 from harness.hooks import Head
-from harness.views.choose import Kept, is_causal
 from harness.views.pack import Packed, pack_numbers, pack_weights
+from harness.views.selection import Kept, is_causal
 from harness.views.text import visible
 from harness.words import labels
 

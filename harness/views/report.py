@@ -8,11 +8,11 @@ from harness.findings.changes import other_name
 from harness.findings.reading import lead_metric
 from harness.questions import asked
 from harness.results.objects import Folder, folder_at
-from harness.views.choose import asked_prompts, choose, first_head
 from harness.views.figures import Picture, pictures
 from harness.views.page import page
 from harness.views.payload import payload
 from harness.views.sections import Section, sections
+from harness.views.selection import asked_prompts, choose, first_head
 from harness.views.text import markup
 
 if TYPE_CHECKING:

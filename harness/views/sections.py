@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from harness.findings.reading import by_lead, kind_of, level_of, tested
-from harness.views import parts, tables
+from harness.views import segment_section, tables
 from harness.views.figures import Picture
 from harness.views.text import markup
 
@@ -197,7 +197,7 @@ def _sources() -> Section:
 def _of_pictures(part: str, drawn: Sequence[Picture]) -> Section:
     """A section that is its figures, with scripts and without."""
     shown = _images(drawn, part)
-    title, define = (PICTURED | {"parts": ("Parts of the prompt", parts.ABOUT)})[part]
+    title, define = (PICTURED | {"parts": ("Parts of the prompt", segment_section.ABOUT)})[part]
     return Section(part, title, f'<p class="define">{define}</p>{_held(shown, title)}')
 
 
@@ -224,7 +224,7 @@ def _roles(run: "Run", drawn: Sequence[Picture]) -> Section:
 def _parts(run: "Run", drawn: Sequence[Picture]) -> Section:
     """The parts of a prompt: their figure, with scripts and without, and their tables."""
     pictured = _of_pictures("parts", drawn)
-    return Section(pictured.anchor, pictured.title, pictured.body + parts.traced(run))
+    return Section(pictured.anchor, pictured.title, pictured.body + segment_section.traced(run))
 
 
 def _tested(run: "Run") -> bool:

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from harness.findings.effects import caution
+from harness.findings.format import signed
 from harness.findings.reading import by_lead, estimate, top_heads, unit, verdict
-from harness.findings.telling import signed
 from harness.hooks import Head
 from harness.views.text import visible
 

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from harness.findings.reading import by_lead, roles_of
 from harness.results.objects import Folder, folder_at
-from harness.views.choose import asked_prompts
 from harness.views.figures import changes
 from harness.views.figures.base import LOOKS, Look, Picture, as_picture
 from harness.views.figures.effects import effect_map, strongest
@@ -22,6 +21,7 @@ from harness.views.figures.parts import traced
 from harness.views.figures.positions import by_position
 from harness.views.figures.roles import roles
 from harness.views.figures.together import pairs, pruning, sets
+from harness.views.selection import asked_prompts
 
 if TYPE_CHECKING:
     from harness.results import Run

@@ -8,8 +8,8 @@ from matplotlib import colors
 from matplotlib.figure import Figure
 
 from harness.findings.changes import other_name, rows_of
+from harness.findings.format import named
 from harness.findings.reading import PATTERN, layers_of, lead_metric, sense
-from harness.findings.telling import named
 from harness.hooks import Head
 from harness.views.figures.base import TONE, Look, map_of, measured, panels, ramp, style
 from harness.views.text import short, visible

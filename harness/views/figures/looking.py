@@ -19,8 +19,8 @@ from harness.findings.reading import (
     top_heads,
 )
 from harness.hooks import Head
-from harness.views.choose import first_head
 from harness.views.figures.base import TONE, Look, panels, ramp, style
+from harness.views.selection import first_head
 from harness.views.text import short, visible
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from harness.findings.reading import by_head, sense, tokens_of
-from harness.views.choose import asked_prompts
 from harness.views.figures.base import Look, map_of, measured, panels, style
+from harness.views.selection import asked_prompts
 from harness.views.text import short, visible
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.font_manager import FontProperties
 
-from harness.views.colours import Colours, coloured, plainly
 from harness.views.figures.base import LOOKS, TONE, Look, Picture, as_picture, panels, ramp, style
 from harness.views.follow import Asked, Followed, Pair, followed
 from harness.views.text import visible
+from harness.views.token_colours import Colours, coloured, plainly
 
 if TYPE_CHECKING:
     from harness.results import Run

@@ -8,9 +8,9 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from harness.findings.format import count
 from harness.findings.reading import last_scored, lead_metric, pattern_of, rollout_of, token_labels, top_heads
 from harness.findings.sentence import Finding
-from harness.findings.telling import count
 from harness.hooks import Head
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 
 from harness.config import RolesSpec, StatsSpec
 from harness.prompts.relations import Relation
+from harness.roles.catalogue import ROLES, SYNTACTIC
 from harness.roles.judged import beyond_chance, far_enough
 from harness.roles.measures import MEASURES
-from harness.roles.names import ROLES, SYNTACTIC
 from harness.roles.syntax import MORE, best_offset, grouped, syntactic
 from harness.stats.bootstrap import interval
 from harness.stats.clusters import group

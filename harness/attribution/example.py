@@ -16,7 +16,7 @@ from torch import Tensor
 from harness import hooks
 from harness.ablation import asked
 from harness.ablation.rows import CHUNK_TOKENS
-from harness.attribution.nodes import Nodes
+from harness.attribution.token_graph import Nodes
 from harness.metrics import metric
 from harness.models import Inputs, Model
 from harness.models.pooling import pooled, shares

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from harness.attribution import gradients, integrated
 from harness.attribution.activations import Stacked, by_attention
-from harness.attribution.carried import alti_of, norms_of, through_output
+from harness.attribution.example import Question
 from harness.attribution.heads import head_effects
-from harness.attribution.nodes import Nodes
-from harness.attribution.question import Question
+from harness.attribution.ov_contributions import alti_of, norms_of, through_output
+from harness.attribution.token_graph import Nodes
 from harness.config import AttributionSpec
 from harness.hooks import Site
 

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from harness.config import RequestError
+from harness.findings.format import count
 from harness.findings.reading import (
     PATTERN,
     ablated_heads,
@@ -18,7 +19,6 @@ from harness.findings.reading import (
     pattern_of,
     top_heads,
 )
-from harness.findings.telling import count
 from harness.hooks import Head, check_head, parse_heads
 from harness.views.pack import pack_weights, size
 

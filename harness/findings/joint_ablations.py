@@ -8,10 +8,10 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from harness.findings.format import chance, count, listed, number, signed
 from harness.findings.intervals import interval, summary
 from harness.findings.reading import kind_of, lead_metric, level_of, meaning_of, threshold, unit
 from harness.findings.sentence import Finding
-from harness.findings.telling import chance, count, listed, number, signed
 
 if TYPE_CHECKING:
     from harness.results import Run

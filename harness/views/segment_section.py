@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from harness.findings.format import number, signed
 from harness.findings.parts import TAKEN, Row, lead_cause, of_measure
 from harness.findings.reading import kind_of
-from harness.findings.telling import number, signed
 from harness.hooks import Head
 from harness.views.tables import html_table, scrolled
 

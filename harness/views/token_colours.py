@@ -15,9 +15,9 @@ from harness.config import RequestError
 from harness.findings.reading import last_scored
 from harness.hooks import Head
 from harness.views.axis import LEVELS, Axis, axis, place_of
-from harness.views.choose import asked_prompts, checked_prompt
+from harness.views.pattern_table import MEAN, weights
+from harness.views.selection import asked_prompts, checked_prompt
 from harness.views.text import short
-from harness.views.weights import MEAN, weights
 
 if TYPE_CHECKING:
     from harness.results import Run

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from harness.attribution.question import Question
+from harness.attribution.example import Question
 
 #: The nodes of each part.
 Parts = Sequence[Sequence[int]]

@@ -12,7 +12,7 @@ from harness.sweep.cumulative import CumulativeStage
 from harness.sweep.direct import has_direct
 from harness.sweep.fast import FastStage
 from harness.sweep.greedy import GreedyStage
-from harness.sweep.groups import groups
+from harness.sweep.interventions import groups
 from harness.sweep.pairs import Pair, PairsStage
 from harness.sweep.screen import ScreenStage
 from harness.sweep.stage import SweepStage

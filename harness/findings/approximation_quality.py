@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.findings.format import count, decimals, number
 from harness.findings.reading import ablated_heads, unit
 from harness.findings.sentence import Finding
-from harness.findings.telling import count, decimals, number
 
 if TYPE_CHECKING:
     from harness.results import Run

@@ -12,7 +12,7 @@ from harness.config import RequestError
 from harness.findings.reading import PATTERN, layers_of, pattern_of, rollout_of
 from harness.hooks import Head, parse_heads
 from harness.views.axis import Axis, axis, brought, told
-from harness.views.choose import checked_prompt, needs_patterns
+from harness.views.selection import checked_prompt, needs_patterns
 
 if TYPE_CHECKING:
     from harness.results import Run

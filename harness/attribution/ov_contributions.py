@@ -13,8 +13,8 @@ from torch import Tensor
 from harness import hooks
 from harness.attribution.activations import Stacked, run_order
 from harness.attribution.alti import contributions
+from harness.attribution.example import Question
 from harness.attribution.norms import terms
-from harness.attribution.question import Question
 from harness.config import RequestError
 from harness.hooks import Site
 from harness.hooks.frozen_norm import FrozenNorm
