@@ -1,6 +1,6 @@
 # make run   the main job on the embedded default model; the last line names the run directory
 # make test        every test but the long ones
-# make test-quick  what an edit needs: no SmolLM2, no browser, no processes that import torch
+# make test-quick  what an edit needs: one case of each test; no whole runs, SmolLM2, browser or other processes
 # make test-shapes what computes with arrays, its shapes checked, in random order
 # make soak        what is too slow for every change: real models, repetitions, large products, hundreds of sweeps
 PYTHON ?= python3
@@ -24,7 +24,7 @@ test: $(VENV)/test
 	$(PYTEST) $(SPREAD) $(ARGS)
 
 test-quick: $(VENV)/test
-	$(PYTEST) $(SPREAD) -m '$(QUICK)' $(ARGS)
+	HARNESS_QUICK=1 $(PYTEST) $(SPREAD) -m '$(QUICK)' $(ARGS)
 
 # What computes with arrays, its shapes checked at run time, in an order of the day.
 SHAPED := $(addprefix tests/test_,$(addsuffix .py,metrics attribution attribution_methods attention direct stats sweep words))

@@ -1,7 +1,8 @@
 """What all tests share: models, the browser, commands, and what is off unless it is asked for.
 
 Array shapes are checked with HARNESS_SHAPES=1, in one CI job: the check takes a third of an array-heavy test. Runs draw
-no figures and no report (`drawing`). HARNESS_ORDER=SEED shuffles the files and the tests in each.
+no figures and no report (`drawing`). HARNESS_ORDER=SEED shuffles the files and the tests in each. HARNESS_QUICK=1 keeps
+what an edit needs.
 """
 
 import inspect
@@ -15,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 from drawing import drawn, nothing_drawn
 from filelock import FileLock
-from thinned import most, thin
+from thinned import most, quick, thin
 
 if os.environ.get("HARNESS_SHAPES") == "1":
     from jaxtyping import install_import_hook
@@ -195,6 +196,8 @@ def pytest_collection_modifyitems(items):
         for fixture in {*getattr(item, "fixturenames", ())} & {*MARKED_BY_FIXTURE}:
             item.add_marker(MARKED_BY_FIXTURE[fixture])
     thin(items)
+    if os.environ.get("HARNESS_QUICK") == "1":
+        items[:] = quick([item for item in items if not item.get_closest_marker("soak")])
     items.sort(key=_place_in_order())
 
 

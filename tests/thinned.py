@@ -4,6 +4,16 @@ from itertools import combinations
 
 import pytest
 
+#: Files whose tests run commands, studies or many models: `make test` runs them, `make test-quick` does not.
+WHOLE_RUNS = frozenset(
+    f"test_{name}"
+    for name in (
+        *("browser", "compare", "contract", "execute", "faithfulness", "families", "faults", "guides", "hub", "list"),
+        *("notebook", "objects", "questions", "quick_sweeps", "readme", "reproduce", "requests", "results"),
+        *("sentences", "smollm2", "together", "truth"),
+    )
+)
+
 
 def most(values, first):
     """Values to parametrize by: the `first` in every run, those after it in the soak."""
@@ -31,6 +41,15 @@ def thin(items):
         strength = cases[0].get_closest_marker("covering").args[0]
         for case in {*cases} - {*_covering(cases, strength)}:
             case.add_marker("soak")
+
+
+def quick(items):
+    """What an edit needs: one case of each test, and none of the files that are about whole runs."""
+    chosen = {}
+    for item in items:
+        if item.path.stem not in WHOLE_RUNS:
+            chosen.setdefault((item.path, item.originalname), item)
+    return list(chosen.values())
 
 
 def _covering(cases, strength):
