@@ -1,7 +1,7 @@
 """Spec to prompts: tokens, targets, answers, counterfactuals and clusters, ready for a model.
 
 One file per prompt set. `prompt` makes one of a text, `answers` finds the token of an answer, `generation`
-appends greedy continuations, `context` cuts a long context into segments, `batch` pads prompts to one length. All is
+appends greedy continuations, `context` cuts a long context into segments, `padding` pads prompts to one length. All is
 numpy; but for `generation` only the model's tokenizer is used, so prompts can be inspected before anything runs.
 """
 
@@ -12,11 +12,11 @@ from typing import Any, get_args
 from harness import config
 from harness.config import PromptSpec, RequestError
 from harness.models import Model
-from harness.prompts.batch import Prompts as Prompts
-from harness.prompts.batch import Source as Source
-from harness.prompts.batch import batches as batches
-from harness.prompts.batch import masked as masked
-from harness.prompts.batch import pad as pad
+from harness.prompts.padding import Prompts as Prompts
+from harness.prompts.padding import Source as Source
+from harness.prompts.padding import batches as batches
+from harness.prompts.padding import masked as masked
+from harness.prompts.padding import pad as pad
 from harness.prompts.prompt import NOUN, check_embedded
 from harness.prompts.prompt import Prompt as Prompt
 from harness.prompts.prompt import from_text as from_text

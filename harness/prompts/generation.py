@@ -7,7 +7,7 @@ import numpy as np
 
 from harness.config import RequestError
 from harness.models import Model
-from harness.prompts.batch import Prompts, batches, pad
+from harness.prompts.padding import Prompts, batches, pad
 from harness.prompts.prompt import ANSWER, NOUN, Prompt
 
 
