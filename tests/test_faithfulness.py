@@ -331,7 +331,7 @@ def test_the_sentence_names_the_nearest_method_and_changes_with_the_data():
     first = table_of(rollout=(-0.2, 0.4), alti=(0.58, 0.01), random=(0.01, np.nan))
     said = nearest(first, "knockout", "drop", 0.95, 0.05, 8)
     assert said.text == (
-        "Measured by letting nobody else read a token, the order of what a prediction came from is told best by alti "
+        "Measured by attention knockout, the order of what a prediction came from is told best by alti "
         "(Spearman 0.58 (95 % interval 0.48 to 0.68)), over tokens that are neither special, nor first, nor where the "
         "prediction is made; a random order 0.01 (−0.09 to 0.11), attention rollout −0.20 (−0.30 to −0.10). 1 of 2 "
         "methods differs from a random order (q < 0.05)."

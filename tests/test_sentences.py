@@ -577,7 +577,7 @@ def beyond(saved, metric, bar):
 
 
 def random_orders(saved, steps, said):
-    """What is said of the random orders, beside the number of heads that each takes."""
+    """The random orders, and how many heads each takes."""
     drawn = [n for name, n in steps.items() if name.startswith("random")]
     there, most = [n for n in drawn if n], saved.data.sizes["step"]
     if not drawn:
@@ -753,7 +753,7 @@ def agreeing(saved, method, cause, policy):
 
 
 CAUSES = {
-    "knockout": "letting nobody else read a token",
+    "knockout": "attention knockout",
     "delete": "deleting a token",
     "occlude_mean": "putting the mean embedding in a token’s place",
     "occlude_mask": "putting a mask token in a token’s place",

@@ -14,7 +14,7 @@ _CAUSE = {
     "occlude_mean": "putting the mean embedding in a token’s place",
     "occlude_token": "putting another token in a token’s place",
     "delete": "deleting a token",
-    "knockout": "letting nobody else read a token",
+    "knockout": "attention knockout",
 }
 _POLICY = {
     "keep": "over all {}s that could be drawn on",
