@@ -81,7 +81,7 @@ FAULTS = (
     ),
     _fault(
         "grouped heads modulo, in a head taken apart",
-        "questions/qkv",
+        "findings/questions/qkv",
         "kv_head=head.head // shared",
         "kv_head=head.head % shared",
         *_in("questions", "a_head_taken_apart_has_the_values_of_its_group"),
@@ -273,7 +273,7 @@ FAULTS = (
     ),
     _fault(
         "comprehensiveness for sufficiency",
-        "faithfulness/measures",
+        "attribution/evaluate/measures",
         "[erased[:, :, :, 0].mean(-1), erased[:, :, :, 1].mean(-1), *areas]",
         "[erased[:, :, :, 1].mean(-1), erased[:, :, :, 0].mean(-1), *areas]",
         *_in("faithfulness", "areas_by_hand", "curves_equal_plain_forwards_with_the_tokens_replaced"),

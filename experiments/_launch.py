@@ -462,7 +462,7 @@ def _run(runner: str, values: dict[str, Any]) -> "Folder | None":
 
 def _summarize(folder: "Folder") -> None:
     """The answer to the question, or the strongest heads, on standard error."""
-    from harness.questions import asked
+    from harness.findings.questions import asked
     from harness.results import open_run
     from harness.views.terminal import strongest
 

@@ -29,7 +29,7 @@ def again(values: dict[str, Any]) -> "Folder":
     config.check_there("run", asked.run)
     if asked.resume:
         config.check_there("resume", asked.resume)
-    from harness.reproduce import reproduce
+    from harness.study.reproduce import reproduce
 
     result = reproduce(asked.run, asked.store, progress(), tell, asked.resume)
     for line in result.environment:

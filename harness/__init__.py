@@ -16,17 +16,17 @@ _HOME = {
     "load_prompts": "prompts",
     "cache_attention": "attention",
     "ablate_heads": "sweep",
-    "compare_attributions": "faithfulness.attribute",
+    "compare_attributions": "attribution.evaluate.attribute",
     "open_run": "results",
 }
-_ROOMS = ("attribution", "faithfulness", "findings", "metrics", "results", "stats", "views", "words")
+_ROOMS = ("attribution", "findings", "metrics", "results", "stats", "views", "words")
 
 __all__ = [*_HOME, *_ROOMS]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
     from harness.attention import cache_attention as cache_attention
+    from harness.attribution.evaluate.attribute import compare_attributions as compare_attributions
     from harness.config import RequestError as RequestError
-    from harness.faithfulness.attribute import compare_attributions as compare_attributions
     from harness.hooks import Head as Head
     from harness.models import load_model as load_model
     from harness.prompts import load_prompts as load_prompts

@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 #: The libraries that take the time.
-HEAVY = ("torch", "transformer_lens.model_bridge", "matplotlib.figure", "harness.study", "harness.questions")
+HEAVY = ("torch", "transformer_lens.model_bridge", "matplotlib.figure", "harness.study", "harness.findings.questions")
 LIGHT = ("hydra", "omegaconf", "pydantic", "yaml")
 
 

@@ -10,13 +10,13 @@ import torch
 import harness
 from harness import ablation as ablations
 from harness import config, hooks
+from harness.attribution.context.stage import TraceStage
 from harness.config import RequestError
 from harness.models import random as random_models
 from harness.models import sources
 from harness.prompts import masked
 from harness.sweep import SweepStage, groups
 from harness.sweep.screen import ScreenStage
-from harness.trace.stage import TraceStage
 
 pytestmark = pytest.mark.usefixtures("padded")
 

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 import harness
-from harness import faithfulness
+from harness.attribution import evaluate
+from harness.attribution.evaluate import erasure
+from harness.attribution.evaluate.heads import top_head, with_top_head
+from harness.attribution.evaluate.sentence import nearest
+from harness.attribution.evaluate.stage import AttributionStage
+from harness.attribution.evaluate.tables import COLUMNS, PAIR_COLUMNS
 from harness.attribution.example import asking
 from harness.attribution.masking import each_token
 from harness.attribution.occlusion import mean_embedding, occlude
 from harness.config import AttributionSpec, RequestError, StatsSpec
-from harness.faithfulness import erasure
-from harness.faithfulness.heads import top_head, with_top_head
-from harness.faithfulness.sentence import nearest
-from harness.faithfulness.stage import AttributionStage
-from harness.faithfulness.tables import COLUMNS, PAIR_COLUMNS
 from harness.models import random as random_models
 
 TEXTS = ("When Mary and John went to the store", "Then the garden had a drink")
@@ -40,18 +40,18 @@ def test_rankings_are_scipys(values, random):
     a = np.array(values, dtype=float)
     b = np.array(random.sample(values, len(values)), dtype=float)
     if len(set(values)) == 1:
-        assert math.isnan(faithfulness.spearman(a, b))
-        assert math.isnan(faithfulness.kendall(a, b))
+        assert math.isnan(evaluate.spearman(a, b))
+        assert math.isnan(evaluate.kendall(a, b))
         return
-    assert faithfulness.spearman(a, b) == pytest.approx(scipy_stats.spearmanr(a, b).statistic)
-    assert faithfulness.kendall(a, b) == pytest.approx(scipy_stats.kendalltau(a, b).statistic)
+    assert evaluate.spearman(a, b) == pytest.approx(scipy_stats.spearmanr(a, b).statistic)
+    assert evaluate.kendall(a, b) == pytest.approx(scipy_stats.kendalltau(a, b).statistic)
 
 
 def test_overlap_by_hand():
     """Tops {0, 1} and {1, 2} share one of two. With 3, 2, 2, 1 the second place is shared by two: a half each."""
-    assert faithfulness.overlap(np.array([3.0, 2, 1, 0]), np.array([0.0, 3, 2, 1]), 2) == 0.5
-    assert faithfulness.overlap(np.array([3.0, 2, 2, 1]), np.array([3.0, 2, 1, 0]), 2) == 0.75
-    assert math.isnan(faithfulness.overlap(np.array([1.0, 2]), np.array([1.0, 2]), 2))
+    assert evaluate.overlap(np.array([3.0, 2, 1, 0]), np.array([0.0, 3, 2, 1]), 2) == 0.5
+    assert evaluate.overlap(np.array([3.0, 2, 2, 1]), np.array([3.0, 2, 1, 0]), 2) == 0.75
+    assert math.isnan(evaluate.overlap(np.array([1.0, 2]), np.array([1.0, 2]), 2))
 
 
 def test_what_is_taken_away_by_hand():
@@ -157,7 +157,7 @@ def test_areas_by_hand(decoder):
     """Comprehensiveness is the mean of the deletion curve, the areas are of exp(−loss) by trapezoids."""
     *_, data = decoder
     one = data.isel(prompt=[0])
-    found = faithfulness.curves(one).isel(prompt=0).sel({"policy": "keep", "method": "rollout"})
+    found = evaluate.curves(one).isel(prompt=0).sel({"policy": "keep", "method": "rollout"})
     wanted = []
     for target in range(2):
         clean = float(one.explained_value[0, target])
@@ -175,7 +175,7 @@ def test_areas_by_hand(decoder):
 
 def test_agreement_is_of_the_tokens_that_count(decoder):
     *_, data = decoder
-    found = faithfulness.agreement(data, top=3).sel({"method": "gradient", "cause_kind": "knockout", "policy": "drop"})
+    found = evaluate.agreement(data, top=3).sel({"method": "gradient", "cause_kind": "knockout", "policy": "drop"})
     for prompt in range(2):
         each = []
         for target in range(2):
@@ -191,7 +191,7 @@ def test_by_word_the_sums_of_words_are_compared(decoder):
     """Each word's sum over its tokens, by hand; the word of the token that predicts does not count under drop."""
     *_, data = decoder
     chosen = {"method": "gradient", "cause_kind": "knockout", "policy": "drop", "statistic": "spearman"}
-    found = faithfulness.agreement(data, 3, "word").sel(chosen)
+    found = evaluate.agreement(data, 3, "word").sel(chosen)
     for prompt in range(2):
         each, word = [], data.word.values[prompt]
         for target in range(2):
@@ -205,7 +205,7 @@ def test_by_word_the_sums_of_words_are_compared(decoder):
             ]
             each.append(scipy_stats.spearmanr(*pair).statistic if own > 2 else np.nan)
         np.testing.assert_allclose(found[prompt], np.nanmean(each), atol=1e-6)
-    assert abs(found - faithfulness.agreement(data, 3).sel(chosen)).max() > 0.01
+    assert abs(found - evaluate.agreement(data, 3).sel(chosen)).max() > 0.01
 
 
 def test_by_word_whole_words_are_taken_away(tiny):
@@ -229,15 +229,15 @@ def test_a_method_that_is_the_cause_agrees_with_it_fully(decoder):
     *_, data = decoder
     twin = data.copy(deep=True)
     twin["attribution"].loc[{"method": "rollout"}] = data.cause.sel(cause_kind="delete").values
-    found = faithfulness.agreement(twin, top=2).sel({"method": "rollout", "cause_kind": "delete"})
+    found = evaluate.agreement(twin, top=2).sel({"method": "rollout", "cause_kind": "delete"})
     assert np.nanmin(found.values) == pytest.approx(1)
 
 
 def test_methods_table(decoder):
     *_, data = decoder
-    table = faithfulness.methods_table(data, ALL, QUICK)
+    table = evaluate.methods_table(data, ALL, QUICK)
     assert tuple(table.columns) == COLUMNS
-    agreement = faithfulness.agreement(data, ALL.top)
+    agreement = evaluate.agreement(data, ALL.top)
     row = table.query("method == 'flow' and cause == 'delete' and policy == 'drop' and statistic == 'kendall'")
     want = agreement.sel({"method": "flow", "cause_kind": "delete", "policy": "drop", "statistic": "kendall"}).mean()
     assert float(row["mean"].iloc[0]) == pytest.approx(float(want))
@@ -249,10 +249,10 @@ def test_methods_table(decoder):
 
 def test_pairs_are_paired(decoder):
     *_, data = decoder
-    table = faithfulness.pairs_table(data, ALL, QUICK)
+    table = evaluate.pairs_table(data, ALL, QUICK)
     assert tuple(table.columns) == PAIR_COLUMNS
     chosen = {"cause_kind": "knockout", "policy": "keep", "statistic": "spearman"}
-    found = faithfulness.agreement(data, ALL.top).sel(chosen)
+    found = evaluate.agreement(data, ALL.top).sel(chosen)
     want = float((found.sel({"method": "rollout"}) - found.sel({"method": "norms"})).mean("prompt"))
     row = table.query(
         "method == 'rollout' and against == 'norms' and cause == 'knockout' and policy == 'keep' "
@@ -264,7 +264,7 @@ def test_pairs_are_paired(decoder):
 def test_max_t_holds_a_difference_that_is_always_there():
     """12 prompts, one method one tenth above the other on each: found; noise without a difference: not."""
     rng = np.random.default_rng(0)
-    from harness.faithfulness.tables import intervals
+    from harness.attribution.evaluate.tables import intervals
 
     same = rng.normal(0, 0.1, (12, 3))
     values = np.column_stack([0.1 + rng.normal(0, 0.02, 12), same])
@@ -275,7 +275,7 @@ def test_max_t_holds_a_difference_that_is_always_there():
 
 
 def test_columns_known_on_other_prompts_are_told_apart():
-    from harness.faithfulness.tables import intervals
+    from harness.attribution.evaluate.tables import intervals
 
     values = np.array([[1.0, np.nan, np.nan], [3.0, 5.0, np.nan], [5.0, 7.0, np.nan]])
     table = intervals(values, np.arange(3), QUICK)

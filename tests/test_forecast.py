@@ -9,9 +9,9 @@ import pytest
 import harness
 from harness import hooks, study
 from harness.attention import CacheStage
+from harness.attribution.context.stage import TraceStage
+from harness.attribution.evaluate.stage import AttributionStage
 from harness.config import AttributionSpec, RequestError, RunSpec, TraceSpec, parse
-from harness.faithfulness.stage import AttributionStage
-from harness.trace.stage import TraceStage
 
 Usage = namedtuple("Usage", "total used free")
 BERT = {"model": {"name": "random", "source": "random", "shape": "bert"}}

@@ -10,19 +10,20 @@ from fakes import fake_run
 from thinned import most
 
 import harness
-from harness import config, questions
+from harness import config
+from harness.attribution.context import parts_table
 from harness.config import RequestError, StatsSpec
+from harness.findings import questions
 from harness.findings.format import signed
+from harness.findings.questions import QUESTIONS
+from harness.findings.questions.bias import attention_for_length, per_token
+from harness.findings.questions.layers import beyond_distance
+from harness.findings.questions.long_sentence import distance, slopes
+from harness.findings.questions.mean_vs_head import of_nobody, other_top
+from harness.findings.questions.prune import can_go
+from harness.findings.questions.qkv import Apart
+from harness.findings.questions.word_order import place_change
 from harness.hooks import Head
-from harness.questions import QUESTIONS
-from harness.questions.bias import attention_for_length, per_token
-from harness.questions.layers import beyond_distance
-from harness.questions.long_sentence import distance, slopes
-from harness.questions.mean_vs_head import of_nobody, other_top
-from harness.questions.prune import can_go
-from harness.questions.qkv import Apart
-from harness.questions.word_order import place_change
-from harness.trace import parts_table
 
 #: What a preset needs on a model of three layers with four heads.
 TINY = {

@@ -13,6 +13,7 @@ from thinned import most, seeds
 
 import harness
 from harness import ablation, hooks
+from harness.attribution.context.stage import TraceStage
 from harness.config import RequestError, TraceSpec
 from harness.hooks import Head
 from harness.models import random as random_models
@@ -21,7 +22,6 @@ from harness.sweep import SweepStage, engine, fast, groups, memory, precision
 from harness.sweep.precision import bfloat16_products, speedup
 from harness.sweep.screen import ScreenStage
 from harness.sweep.verify import _errors
-from harness.trace.stage import TraceStage
 
 pytestmark = pytest.mark.usefixtures("padded")
 

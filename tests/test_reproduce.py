@@ -13,9 +13,9 @@ import harness
 from harness import config, study
 from harness.config import RequestError, RunSpec, parse
 from harness.models import random as random_models
-from harness.reproduce import reproduce
 from harness.results import manifest
 from harness.results.store import StageFolder
+from harness.study.reproduce import reproduce
 
 REFERENCES = sorted(path.parent.name for path in (Path(__file__).parents[1] / "results/reference").glob("*/spec.yaml"))
 PLANTED = {
@@ -169,7 +169,7 @@ def test_reproduce_that_was_interrupted_while_comparing_only_compares(command, s
 
     folder = reference(saved, tmp_path / "reference")
     with monkeypatch.context() as patch:
-        patch.setattr("harness.reproduce._of_tables", stop)
+        patch.setattr("harness.study.reproduce._of_tables", stop)
         code, _, err = command("reproduce", f"run={folder}")
     assert code == 130
     settings = shlex.split(err.splitlines()[-1].removeprefix("interrupted; continue with "))

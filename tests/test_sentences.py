@@ -20,9 +20,9 @@ from fakes import fake_run, with_claims
 from thinned import most
 
 import harness
-from harness import questions, study
+from harness import study
 from harness.config import RunSpec, parse
-from harness.findings import findings
+from harness.findings import findings, questions
 from harness.stats import summarize
 from harness.sweep import fast
 

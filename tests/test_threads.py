@@ -9,9 +9,9 @@ import torch
 
 import harness
 from harness import config
+from harness.attribution.context.stage import TraceStage
 from harness.prompts import Prompts
 from harness.roles.stage import RolesStage
-from harness.trace.stage import TraceStage
 
 TEXT = "John gave a drink to Mary"
 

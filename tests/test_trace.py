@@ -10,6 +10,8 @@ import harness
 from harness import hooks
 from harness.attention.capture import activations
 from harness.attribution import rollout
+from harness.attribution.context import parts_heads_table, parts_table
+from harness.attribution.context.stage import TraceStage
 from harness.attribution.example import asking, thinned
 from harness.attribution.forward_cache import Evidence
 from harness.attribution.gradients import gradient_norm, norms_in_turn
@@ -19,8 +21,6 @@ from harness.findings.parts import traced
 from harness.hooks import Head
 from harness.models import random as random_models
 from harness.prompts.word_tags import parsed
-from harness.trace import parts_heads_table, parts_table
-from harness.trace.stage import TraceStage
 
 LOWEST = torch.finfo(torch.float32).min
 CONTEXT = {

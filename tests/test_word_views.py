@@ -279,7 +279,7 @@ def test_the_gradients_page_equals_plain_hugging_face_and_autograd(smollm2, tmp_
 
 def test_a_runs_own_gradients_equal_plain_hugging_face_word_by_word(command):
     """From the command to the page: norms averaged over the explained predictions, summed over each word."""
-    pytest.importorskip("harness.faithfulness")
+    pytest.importorskip("harness.attribution.evaluate")
     from harness.models import random as random_models
 
     text = "The unhappiest dog chased the 猫 drumstick"

@@ -199,7 +199,7 @@ class RunSpec:
     """Everything one run asks for. What only decides where it is written is not in here.
 
     `other` is the model that `model` is compared with (`harness.config.crossing.other_model` says how it is written).
-    A `question` is a name of `harness.questions.QUESTIONS`; a study that is asked one does what it needs.
+    A `question` is a name of `harness.findings.questions.QUESTIONS`; a study that is asked one does what it needs.
     """
 
     model: ModelSpec

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.faithfulness.sentence import nearest
+from harness.attribution.evaluate.sentence import nearest
 from harness.findings.reading import level_of
 from harness.findings.sentence import Finding
 

@@ -12,15 +12,15 @@ import pandas as pd
 import xarray as xr
 
 from harness import stats
+from harness.attribution.context.tables import COLUMNS as PARTS_COLUMNS
+from harness.attribution.context.tables import HEAD_COLUMNS as PART_HEADS_COLUMNS
+from harness.attribution.evaluate.tables import COLUMNS as METHODS_COLUMNS
 from harness.compare.tables import changes_columns
 from harness.config import RequestError, StatsSpec
-from harness.faithfulness.tables import COLUMNS as METHODS_COLUMNS
 from harness.metrics import meaning
 from harness.results.objects import Folder
 from harness.results.store import write_bytes, write_text
 from harness.roles import roles_joined
-from harness.trace.tables import COLUMNS as PARTS_COLUMNS
-from harness.trace.tables import HEAD_COLUMNS as PART_HEADS_COLUMNS
 
 HEADS_COLUMNS = (
     "metric",

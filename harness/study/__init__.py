@@ -15,7 +15,9 @@ import numpy as np
 import xarray as xr
 import yaml
 
-from harness import attribution, faithfulness, trace
+from harness import attribution
+from harness.attribution import context, evaluate
+from harness.attribution.evaluate.heads import with_top_head
 from harness.compare.changes import with_changes
 from harness.compare.stage import named_apart
 from harness.compare.tables import by_role, changes_table
@@ -23,7 +25,6 @@ from harness.compare.weights import weight_change
 from harness.config import Place as Place
 from harness.config import RequestError, RunSpec
 from harness.execute import Chain, Progress, Stage, UnitsLost, crew_of, run_stage
-from harness.faithfulness.heads import with_top_head
 from harness.results import manifest, open_run, store, tables
 from harness.results.objects import Folder, folder_at
 from harness.results.store import StageFolder
@@ -144,9 +145,9 @@ def _write_results(work: Work, folder: Folder, data: xr.Dataset) -> None:
     if "attribution" in data:
         _write_methods(data, work, folder)
     if "part_cause" in data:
-        tables.write(folder, "parts", trace.parts_table(data, work.spec.stats))
+        tables.write(folder, "parts", context.parts_table(data, work.spec.stats))
     if "part_head_cause" in data:
-        tables.write(folder, "part_heads", trace.parts_heads_table(data, work.spec.stats))
+        tables.write(folder, "part_heads", context.parts_heads_table(data, work.spec.stats))
     write_manifest(work, folder, "running")
     draw(open_run(folder, incomplete=True))
 
@@ -182,12 +183,12 @@ def _rollout(pattern: xr.DataArray, spec: RunSpec) -> xr.DataArray:
 def _with_agreement(data: xr.Dataset, spec: RunSpec) -> xr.Dataset:
     """The arrays with the head that matters most beside the methods, and each method's agreement with each cause."""
     wider, asked = with_top_head(data), spec.attribution
-    return wider.assign(agreement=faithfulness.agreement(wider, asked.top, asked.level))
+    return wider.assign(agreement=evaluate.agreement(wider, asked.top, asked.level))
 
 
 def _write_methods(data: xr.Dataset, work: Work, folder: Folder) -> None:
     """What is claimed of the methods, and (where they are what is asked) of each two of them."""
     asked = (data, work.spec.attribution, work.spec.stats)
-    tables.write(folder, "methods", faithfulness.methods_table(*asked))
+    tables.write(folder, "methods", evaluate.methods_table(*asked))
     if work.runner == "compare_attributions":
-        tables.write(folder, "method_pairs", faithfulness.pairs_table(*asked))
+        tables.write(folder, "method_pairs", evaluate.pairs_table(*asked))

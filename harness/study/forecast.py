@@ -8,13 +8,13 @@ import torch
 
 from harness import ablation
 from harness.attention import CacheStage
+from harness.attribution.context.stage import TraceStage
+from harness.attribution.evaluate.stage import AttributionStage
 from harness.compare.stage import OtherStage
 from harness.config import Place, RequestError
-from harness.faithfulness.stage import AttributionStage
 from harness.results.objects import Folder, ObjectPath, folder_at
 from harness.study.request import Ablating, Work
 from harness.sweep import SweepStage, alike
-from harness.trace.stage import TraceStage
 
 #: A trial of fewer tokens is slower per row than a sweep's chunks are; a longer one delays every run.
 _TRIAL_TOKENS = 512

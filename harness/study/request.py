@@ -7,19 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from harness import ablation, attribution, compare, metrics, questions, stats, sweep
+from harness import ablation, attribution, compare, metrics, stats, sweep
 from harness.attention import CacheStage
+from harness.attribution.context.stage import TraceStage
+from harness.attribution.evaluate.stage import AttributionStage
 from harness.compare.stage import OtherStage
 from harness.config import RequestError, RunSpec
 from harness.execute import Chain, Stage
-from harness.faithfulness.stage import AttributionStage
+from harness.findings import questions
 from harness.metrics import choose
 from harness.models import Model, load_model
 from harness.prompts import Prompts, check_prompts, load_prompts
 from harness.roles.sets import RoleSetsStage
 from harness.roles.stage import RolesStage
 from harness.sweep import SweepStage, Swept
-from harness.trace.stage import TraceStage
 
 #: Which parts each runner has.
 PARTS = {

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from harness.findings import Finding, effects, findings, in_words
 from harness.findings.changes import other_name
+from harness.findings.questions import asked
 from harness.findings.reading import lead_metric
-from harness.questions import asked
 from harness.results.objects import Folder, folder_at
 from harness.views.figures import Picture, pictures
 from harness.views.page import page

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING
 
 from harness.config import RequestError, near
 from harness.findings import Finding
-from harness.questions.bias import bias
-from harness.questions.induction import induction
-from harness.questions.ioi import ioi
-from harness.questions.layers import layers
-from harness.questions.long_sentence import long_sentence
-from harness.questions.masked_vs_causal import masked_vs_causal
-from harness.questions.mean_vs_head import mean_vs_head
-from harness.questions.prune import prune
-from harness.questions.qkv import qkv
-from harness.questions.rag import rag
-from harness.questions.rollout import rollout
-from harness.questions.sinks import sinks
-from harness.questions.subwords import subwords
-from harness.questions.syntax import syntax
-from harness.questions.word_order import word_order
+from harness.findings.questions.bias import bias
+from harness.findings.questions.induction import induction
+from harness.findings.questions.ioi import ioi
+from harness.findings.questions.layers import layers
+from harness.findings.questions.long_sentence import long_sentence
+from harness.findings.questions.masked_vs_causal import masked_vs_causal
+from harness.findings.questions.mean_vs_head import mean_vs_head
+from harness.findings.questions.prune import prune
+from harness.findings.questions.qkv import qkv
+from harness.findings.questions.rag import rag
+from harness.findings.questions.rollout import rollout
+from harness.findings.questions.sinks import sinks
+from harness.findings.questions.subwords import subwords
+from harness.findings.questions.syntax import syntax
+from harness.findings.questions.word_order import word_order
 
 if TYPE_CHECKING:
     from harness.results import Run

@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from harness.findings.format import number, signed
 from harness.findings.intervals import interval
+from harness.findings.questions.patterns import PerHead, unanswered
 from harness.findings.reading import (
     ablated_heads,
     effect_of,
@@ -19,7 +20,6 @@ from harness.findings.reading import (
     unit,
 )
 from harness.findings.sentence import Finding
-from harness.questions.patterns import PerHead, unanswered
 
 if TYPE_CHECKING:
     from harness.results import Run

@@ -8,8 +8,8 @@ from jaxtyping import Float
 
 from harness.findings.format import number
 from harness.findings.intervals import interval
+from harness.findings.questions.patterns import Pattern, extreme, patterns, resting
 from harness.findings.sentence import Finding
-from harness.questions.patterns import Pattern, extreme, patterns, resting
 from harness.words import without
 
 if TYPE_CHECKING:

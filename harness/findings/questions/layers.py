@@ -7,8 +7,8 @@ from jaxtyping import Float
 
 from harness.findings.format import listed, signed
 from harness.findings.intervals import interval
+from harness.findings.questions.patterns import Pattern, PerHead, by_word, extreme, unanswered
 from harness.findings.sentence import Finding
-from harness.questions.patterns import Pattern, PerHead, by_word, extreme, unanswered
 
 if TYPE_CHECKING:
     from harness.results import Run

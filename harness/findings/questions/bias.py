@@ -8,9 +8,9 @@ from jaxtyping import Float
 from harness.findings.format import listed, number, signed
 from harness.findings.intervals import interval
 from harness.findings.parts import TAKEN, lead_cause
+from harness.findings.questions.patterns import unanswered
 from harness.findings.reading import Estimate, kind_of
 from harness.findings.sentence import Finding
-from harness.questions.patterns import unanswered
 
 if TYPE_CHECKING:
     from harness.results import Run

@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.faithfulness import shares
+from harness.attribution.evaluate import shares
 from harness.findings.format import count, number
 from harness.findings.intervals import interval
+from harness.findings.questions.patterns import PerHead, extreme, per_head, unanswered
 from harness.findings.sentence import Finding
-from harness.questions.patterns import PerHead, extreme, per_head, unanswered
 
 if TYPE_CHECKING:
     from harness.results import Run

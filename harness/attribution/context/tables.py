@@ -7,8 +7,8 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float, Shaped
 
+from harness.attribution.evaluate.tables import intervals
 from harness.config import StatsSpec
-from harness.faithfulness.tables import intervals
 
 COLUMNS = ("measure", "part", "mean", "ci_low", "ci_high", "rank", "n_prompts", "over")
 HEAD_COLUMNS = ("part", "layer", "head", "mean", "ci_low", "ci_high", "p_adjusted", "attention", "rank", "n_prompts")

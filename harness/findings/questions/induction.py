@@ -6,9 +6,9 @@ import numpy as np
 
 from harness.findings.format import count, listed, number, signed
 from harness.findings.intervals import interval
+from harness.findings.questions.patterns import unanswered
 from harness.findings.reading import by_head, lead_metric, unit
 from harness.findings.sentence import Finding
-from harness.questions.patterns import unanswered
 
 if TYPE_CHECKING:
     from harness.results import Run

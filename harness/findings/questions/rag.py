@@ -7,8 +7,8 @@ import numpy as np
 
 from harness.findings.format import count
 from harness.findings.parts import asked_about, lead_cause, of_measure, used
+from harness.findings.questions.patterns import unanswered
 from harness.findings.sentence import Finding
-from harness.questions.patterns import unanswered
 
 if TYPE_CHECKING:
     from harness.results import Run

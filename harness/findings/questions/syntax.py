@@ -8,11 +8,11 @@ from jaxtyping import Float
 
 from harness.findings.format import count, number
 from harness.findings.intervals import interval
+from harness.findings.questions.patterns import by_word, looks_ahead, unanswered
 from harness.findings.reading import by_head
 from harness.findings.sentence import Finding
 from harness.hooks import Head
 from harness.prompts.relations import Relation
-from harness.questions.patterns import by_word, looks_ahead, unanswered
 from harness.roles.syntax import hits
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from jaxtyping import Float
 
 from harness.findings.format import count, number
 from harness.findings.intervals import interval
+from harness.findings.questions.patterns import by_word, extreme, unanswered
 from harness.findings.sentence import Finding
-from harness.questions.patterns import by_word, extreme, unanswered
 
 if TYPE_CHECKING:
     from harness.results import Run

@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float
 
 from harness.findings.format import named, number
+from harness.findings.questions.patterns import Pattern, extreme, over_heads, per_head
 from harness.findings.sentence import Finding
-from harness.questions.patterns import Pattern, extreme, over_heads, per_head
 
 if TYPE_CHECKING:
     from harness.results import Run

@@ -7,8 +7,8 @@ from jaxtyping import Float
 
 from harness.findings.format import number
 from harness.findings.intervals import interval
+from harness.findings.questions.patterns import Pattern, PerHead, extreme, looks_ahead, patterns, resting, unanswered
 from harness.findings.sentence import Finding
-from harness.questions.patterns import Pattern, PerHead, extreme, looks_ahead, patterns, resting, unanswered
 from harness.words import without
 
 if TYPE_CHECKING:

@@ -11,6 +11,9 @@ import xarray as xr
 
 from harness.attribution.causes import CAUSES, Cause, Taking, caused, choose_causes, fill_of, lead_occlusion
 from harness.attribution.causes import refusal as cause_refusal
+from harness.attribution.evaluate.erasure import CURVES, erased
+from harness.attribution.evaluate.levels import counting, summed, words_of
+from harness.attribution.evaluate.policies import counted
 from harness.attribution.example import Question, asking, clean_values, thinned
 from harness.attribution.forward_cache import Evidence
 from harness.attribution.integrated import MOST
@@ -20,9 +23,6 @@ from harness.attribution.methods import refusal as method_refusal
 from harness.attribution.occlusion import mean_embedding
 from harness.attribution.weighted import negative_share
 from harness.config import AttributionSpec, RequestError
-from harness.faithfulness.erasure import CURVES, erased
-from harness.faithfulness.levels import counting, summed, words_of
-from harness.faithfulness.policies import counted
 from harness.models import Model, alone
 from harness.prompts import Prompts, batches
 

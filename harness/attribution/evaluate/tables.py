@@ -10,8 +10,8 @@ import xarray as xr
 from jaxtyping import Bool, Float, Shaped
 
 from harness import stats
+from harness.attribution.evaluate.measures import AGREEMENT, BETTER, agreement, curves, shares
 from harness.config import AttributionSpec, StatsSpec
-from harness.faithfulness.measures import AGREEMENT, BETTER, agreement, curves, shares
 
 COLUMNS = ("method", "cause", "policy", "statistic", "mean", "ci_low", "ci_high", "q_value")
 PAIR_COLUMNS = ("method", "against", "cause", "policy", "statistic", "difference", "ci_low", "ci_high", "p_adjusted")

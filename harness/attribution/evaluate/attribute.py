@@ -7,9 +7,9 @@ from typing import Any
 import xarray as xr
 
 from harness import config
+from harness.attribution.evaluate.measures import agreement
+from harness.attribution.evaluate.stage import AttributionStage
 from harness.config import AttributionSpec
-from harness.faithfulness.measures import agreement
-from harness.faithfulness.stage import AttributionStage
 from harness.models import Model
 from harness.prompts import Prompts
 
@@ -30,7 +30,8 @@ def compare_attributions(
     drawn on a token. `options` are those of `harness.config.AttributionSpec`. The dimension `method` is chosen by
     ``data.sel({"method": "rollout"})``, since xarray's ``sel(method=…)`` means something else.
 
-    `harness.faithfulness.methods_table` makes claims of it. Raises `RequestError` for what the model does not allow.
+    `harness.attribution.evaluate.methods_table` makes claims of it. Raises `RequestError` for what the model does not
+    allow.
     """
     asked = {"methods": _listed(methods), "causes": _listed(causes), **options}
     spec = config.parse(AttributionSpec, {**asdict(AttributionSpec()), **asked}, "attribution.")

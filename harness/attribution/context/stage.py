@@ -10,6 +10,7 @@ import xarray as xr
 from jaxtyping import Bool, Float
 
 from harness.attribution.causes import Taking, choose_causes
+from harness.attribution.context.looking import looked
 from harness.attribution.example import Question, asking, clean_values, thinned
 from harness.attribution.gradients import norms_in_turn
 from harness.attribution.knockout import knock_out_in
@@ -19,7 +20,6 @@ from harness.hooks import Head
 from harness.models import Model, alone
 from harness.prompts import Prompts
 from harness.prompts.prompt import ANSWER, QUESTION, SPECIAL
-from harness.trace.looking import looked
 
 Arrays = dict[str, np.ndarray]
 #: Parts that nobody asks about: a prediction always uses the question, and its own beginning.

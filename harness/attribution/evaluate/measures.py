@@ -10,8 +10,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float
 
-from harness.faithfulness.agreement import kendall, overlap, spearman
-from harness.faithfulness.levels import by_word
+from harness.attribution.evaluate.agreement import kendall, overlap, spearman
+from harness.attribution.evaluate.levels import by_word
 
 #: Whether more is better; `share` statistics are neither.
 BETTER: dict[str, bool] = {

@@ -6,10 +6,10 @@ import numpy as np
 
 from harness.findings.format import number, signed
 from harness.findings.intervals import interval
+from harness.findings.questions.patterns import unanswered
 from harness.findings.reading import token_labels
 from harness.findings.sentence import Finding
 from harness.hooks import Head
-from harness.questions.patterns import unanswered
 
 if TYPE_CHECKING:
     from harness.results import Run

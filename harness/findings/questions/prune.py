@@ -7,9 +7,9 @@ from jaxtyping import Float
 
 from harness.findings.format import count, number, signed
 from harness.findings.intervals import interval
+from harness.findings.questions.patterns import unanswered
 from harness.findings.reading import lead_metric, meaning_of, unit
 from harness.findings.sentence import Finding
-from harness.questions.patterns import unanswered
 
 if TYPE_CHECKING:
     from harness.results import Run
