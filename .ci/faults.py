@@ -330,7 +330,7 @@ FAULTS = (
     ),
     _fault(
         "a role however near chance",
-        "roles/judged",
+        "roles/scoring",
         "score - chance >= threshold * (1 - chance)",
         "score - chance >= 0",
         *_in("roles", "far_enough_is_a_share_of_the_way_from_chance_to_one"),

@@ -60,10 +60,10 @@ def tiny():
 def shared_models():
     """Random and planted models are built once in a session: nothing may change a model, and its load is a fifth of a
     tiny study. Tests that take `monkeypatch` may have patched the load, and get models of their own."""
-    from harness.models import boot
+    from harness.models import load
 
     shared = SimpleNamespace(on=True, made={}, used=set())
-    build = boot.boot
+    build = load.boot
 
     def boot_once(spec):
         if spec.source not in ("random", "planted") or not shared.on:
@@ -74,9 +74,9 @@ def shared_models():
         shared.used.add(spec)
         return shared.made[spec][0]
 
-    boot.boot = boot_once
+    load.boot = boot_once
     yield shared
-    boot.boot = build
+    load.boot = build
 
 
 def checksum(model):

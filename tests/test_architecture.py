@@ -92,7 +92,7 @@ def test_every_room_has_its_place_in_the_order():
         ("hydra", {"experiments/_launch.py"}),
         ("omegaconf", {"experiments/_launch.py"}),
         ("circuitsvis", set()),
-        ("transformer_lens", {"harness/models/boot.py", "harness/models/bridge.py"}),
+        ("transformer_lens", {"harness/models/load.py", "harness/models/bridge.py"}),
         ("matplotlib", {"harness/views/figures", "harness/views/glyphs.py"}),
     ],
 )

@@ -16,7 +16,7 @@ from harness.models import random as random_models
 from harness.models import sources
 from harness.prompts import masked
 from harness.sweep import SweepStage, groups
-from harness.sweep.screen import ScreenStage
+from harness.sweep.attribution_patching import ScreenStage
 
 pytestmark = pytest.mark.usefixtures("padded")
 

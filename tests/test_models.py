@@ -15,7 +15,7 @@ import torch
 import harness
 from harness import config, hooks
 from harness.config import HubModel, RequestError, WheelModel
-from harness.models import Inputs, boot, cache, checks, config_shape, random, sources, traits
+from harness.models import Inputs, cache, checks, config_shape, load, random, sources, traits
 from harness.models.checks import ModelMismatch
 from harness.models.sources import gguf, hub
 from harness.models.sources import wheel as wheels
@@ -99,9 +99,9 @@ def test_a_hooked_model_with_other_logits_is_an_error(monkeypatch):
     built = random.build("gpt2", 0)
 
     def wrong(spec):
-        return boot.Loaded(*built, {"weights": {}})
+        return load.Loaded(*built, {"weights": {}})
 
-    monkeypatch.setattr(boot, "_random", wrong)
+    monkeypatch.setattr(load, "_random", wrong)
     forward = type(built[0]).forward
     calls = []
 
@@ -117,12 +117,12 @@ def test_a_hooked_model_with_other_logits_is_an_error(monkeypatch):
 
 
 def test_a_hook_point_of_another_shape_is_an_error(monkeypatch):
-    shape = boot._shape
+    shape = load._shape
 
     def wrong(*given):
         return replace(shape(*given), n_kv_heads=1)
 
-    monkeypatch.setattr(boot, "_shape", wrong)
+    monkeypatch.setattr(load, "_shape", wrong)
     with pytest.raises(ModelMismatch, match=r"hook_k carries \(2, \d+, 2, 12\), expected \(2, \d+, 1, 12\)"):
         harness.load_model("random", shape="llama")
 
@@ -612,9 +612,9 @@ def test_what_a_killed_download_left_is_swept(monkeypatch, tmp_path, weight_cach
 def test_cached_weights_are_hashed_once(monkeypatch, tmp_path, weight_cache):
     spec, _ = wheel_model(monkeypatch, tmp_path)
     folder = sources.local_folder(spec)
-    want = boot._weights(folder, cached=False)
+    want = load._weights(folder, cached=False)
     monkeypatch.setattr(cache, "sha256", lambda path: pytest.fail("hashed again"))
-    assert boot._weights(folder, cached=True) == want
+    assert load._weights(folder, cached=True) == want
 
 
 # --- tokens -----------------------------------------------------------------------------------------------------

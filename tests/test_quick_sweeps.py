@@ -19,8 +19,8 @@ from harness.hooks import Head
 from harness.models import random as random_models
 from harness.prompts import Prompts
 from harness.sweep import SweepStage, engine, fast, groups, memory, precision
+from harness.sweep.attribution_patching import ScreenStage
 from harness.sweep.precision import bfloat16_products, speedup
-from harness.sweep.screen import ScreenStage
 from harness.sweep.verify import _errors
 
 pytestmark = pytest.mark.usefixtures("padded")

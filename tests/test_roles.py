@@ -19,11 +19,10 @@ from harness.prompts.relations import Relation, relations
 from harness.roles import ROLES, masks
 from harness.roles.attention_context import Seen
 from harness.roles.copying import copying, raised
-from harness.roles.judged import beyond_chance, far_enough
 from harness.roles.masks import by_chance
 from harness.roles.measures import MEASURES, alignment
 from harness.roles.probe_prompts import repeats
-from harness.roles.scoring import Related, Texts, role_scores
+from harness.roles.scoring import Related, Texts, beyond_chance, far_enough, role_scores
 from harness.roles.stage import RolesStage
 from harness.roles.syntax import best_offset, hits, syntactic
 from harness.views import sections

@@ -22,10 +22,6 @@ Kind = Literal["pattern", "z", "q", "k", "v", "scores", "allowed", "resid"]
 
 _OF_ALL_HEADS = ("resid", "allowed")  # have no axis for heads
 
-#: The start of a variable's name, by stack: what a model writes, or a stack alone, has none.
-PREFIX = {"": "", "decoder": "", "encoder": "encoder_", "cross": "cross_"}
-
-
 #: A hook point's name, and what is given the tensor that passes it and the point.
 Watch = tuple[str, Callable[..., None]]
 
@@ -43,7 +39,7 @@ class Variable(NamedTuple):
 
     @property
     def name(self) -> str:
-        return PREFIX[self.stack] + self.kind
+        return hooks.variable_name(self.kind, self.stack)
 
     @property
     def dims(self) -> tuple[str, ...]:

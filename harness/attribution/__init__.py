@@ -11,7 +11,6 @@ from harness.attribution.flow import flow as flow
 from harness.attribution.flow import pooled_flow as pooled_flow
 from harness.attribution.gradient_rollout import gradient_weighted as gradient_weighted
 from harness.attribution.norms import value_weighted_norms as value_weighted_norms
-from harness.attribution.raw import head_pattern as head_pattern
 from harness.attribution.raw import layer_pattern as layer_pattern
 from harness.attribution.raw import mean_pattern as mean_pattern
 from harness.attribution.rollout import rollout as rollout

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from harness import hooks
 from harness.attention.capture import activations
 from harness.attribution.example import Question
-from harness.hooks import Site
+from harness.hooks import Site, variable_name
 
 Stacked = dict[Site, Float[np.ndarray, "row head position key"]]
 
@@ -26,9 +26,8 @@ def by_attention(question: Question, kinds: tuple[Literal["pattern", "v"], ...])
     In double precision: what is summed over many layers should not add rounding of its own.
     """
     kept = activations(question.model, question.rows, kinds, "float64")
-    prefix = {"encoder": "encoder_", "cross": "cross_"}
     order = run_order(question.model.shape.sites)
-    return tuple({site: kept[prefix.get(site.stack, "") + kind][:, site.layer] for site in order} for kind in kinds)
+    return tuple({site: kept[variable_name(kind, site.stack)][:, site.layer] for site in order} for kind in kinds)
 
 
 @torch.no_grad()

@@ -34,11 +34,3 @@ def layer_pattern(pattern: Pattern, layer: int = -1) -> Float[np.ndarray, "query
     Raises IndexError when there is no such layer.
     """
     return as_pattern(pattern)[layer].mean(axis=0)
-
-
-def head_pattern(pattern: Pattern, layer: int, head: int) -> Float[np.ndarray, "query key"]:
-    """One head's pattern, [layer, head, query, key] -> [query, key].
-
-    Raises IndexError when there is no such head.
-    """
-    return as_pattern(pattern)[layer, head]

@@ -19,7 +19,7 @@ from torch import Tensor
 from harness import hooks
 from harness.hooks import Head, Site
 from harness.metrics import METRICS, Targets
-from harness.models import Inputs, Model, boot
+from harness.models import Inputs, Model, load
 from harness.prompts import Prompts, batches
 from harness.sweep import ablate_heads
 
@@ -49,7 +49,7 @@ class Work:
     @cached_property
     def plain(self) -> Any:
         """The same weights as a Hugging Face model that TransformerLens never saw, with torch's own attention."""
-        model = boot.plain_model(self.model.spec)
+        model = load.plain_model(self.model.spec)
         model.set_attn_implementation("sdpa")
         return model
 

@@ -1,18 +1,14 @@
 """The arrays of two models side by side: how far patterns are apart, and what changed of effects and clean values."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float, Int
 
-from harness.attention.capture import PREFIX
 from harness.compare.distance import pattern_distance
 from harness.compare.stage import OTHER
 from harness.config import CompareSpec
+from harness.hooks import text_prefixes, variable_name
 from harness.words import merge_pattern, without
-
-_KEYS = {"": ("", ""), "decoder": ("", ""), "encoder": ("source_", "source_"), "cross": ("", "source_")}
 
 
 def with_changes(data: xr.Dataset, spec: CompareSpec, causal: bool) -> xr.Dataset:
@@ -49,8 +45,8 @@ def _pattern(
     data: xr.Dataset, prompt: int, stack: str, of: str, spec: CompareSpec
 ) -> Float[np.ndarray, "layer head query key"]:
     """One model's patterns on a prompt, over what both models count: tokens, or the words that both have."""
-    queries, keys = _KEYS[stack]
-    pattern = data[f"{of}{PREFIX[stack]}pattern"].isel(prompt=prompt).values
+    queries, keys = text_prefixes(stack)
+    pattern = data[of + variable_name("pattern", stack)].isel(prompt=prompt).values
     if f"{OTHER}token_id" not in data:
         n_queries, n_keys = (int(data[f"{prefix}length"][prompt]) for prefix in (queries, keys))
         cut = pattern[..., :n_queries, :n_keys]
@@ -68,14 +64,3 @@ def _by_word(
     """A pattern over ordinary words: special tokens are not the same ones in another tokenizer, and are left out."""
     marks = np.isin(np.arange(word.max() + 1), word[special & (word >= 0)])
     return without(merge_pattern(pattern, word), marks)
-
-
-def role_changes(data: xr.Dataset) -> list[tuple[str, tuple[int, ...], bool]]:
-    """Role, place (layer and head, the stack's number before them where there are stacks), and whether it is gained."""
-    if not {"role_given", "other_role_given"} <= set(data):
-        return []
-    before, after = data["role_given"], data["other_role_given"]
-    if before.dims != after.dims:
-        return []
-    moved: Sequence[np.ndarray] = list(np.argwhere(before.values != after.values))
-    return [(str(before["role"].values[at[0]]), tuple(map(int, at[1:])), bool(after.values[tuple(at)])) for at in moved]

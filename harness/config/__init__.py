@@ -13,10 +13,6 @@ from harness.config.ablation import ResampleAblation as ResampleAblation
 from harness.config.ablation import ZeroAblation as ZeroAblation
 from harness.config.attribution import AttributionSpec as AttributionSpec
 from harness.config.attribution import RolloutSpec as RolloutSpec
-from harness.config.crossing import conf_dir as conf_dir
-from harness.config.crossing import model_names as model_names
-from harness.config.crossing import named_model as named_model
-from harness.config.crossing import parse as parse
 from harness.config.errors import RequestError as RequestError
 from harness.config.errors import is_a_text as is_a_text
 from harness.config.errors import near as near
@@ -32,6 +28,10 @@ from harness.config.models import PathModel as PathModel
 from harness.config.models import PlantedModel as PlantedModel
 from harness.config.models import RandomModel as RandomModel
 from harness.config.models import WheelModel as WheelModel
+from harness.config.parsing import conf_dir as conf_dir
+from harness.config.parsing import model_names as model_names
+from harness.config.parsing import named_model as named_model
+from harness.config.parsing import parse as parse
 from harness.config.prompts import Context as Context
 from harness.config.prompts import FilePrompts as FilePrompts
 from harness.config.prompts import InductionPrompts as InductionPrompts

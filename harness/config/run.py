@@ -14,10 +14,10 @@ from pydantic_core import ArgsKwargs, PydanticCustomError
 
 from harness.config.ablation import AblationSpec, ZeroAblation
 from harness.config.attribution import AttributionSpec
-from harness.config.crossing import other_model
 from harness.config.errors import RequestError, near
 from harness.config.execute import ExecuteSpec, LocalExecute
 from harness.config.models import ModelSpec
+from harness.config.parsing import other_model
 from harness.config.prompts import PromptSpec
 from harness.config.published import Published
 from harness.config.trace import TraceSpec
@@ -198,7 +198,7 @@ class ShowSpec:
 class RunSpec:
     """Everything one run asks for. What only decides where it is written is not in here.
 
-    `other` is the model that `model` is compared with (`harness.config.crossing.other_model` says how it is written).
+    `other` is the model that `model` is compared with (`harness.config.parsing.other_model` says how it is written).
     A `question` is a name of `harness.findings.questions.QUESTIONS`; a study that is asked one does what it needs.
     """
 

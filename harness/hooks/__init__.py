@@ -38,6 +38,20 @@ def axes(kind: "Kind", stack: str = "") -> tuple[str, ...]:
 
 #: The stacks of an encoder-decoder, in the order in which they run. A model with one stack has only ``""``.
 STACKS = ("encoder", "decoder", "cross")
+_PREFIX = {"": "", "decoder": "", "encoder": "encoder_", "cross": "cross_"}
+
+
+def variable_name(kind: str, stack: str = "") -> str:
+    """What the arrays of a stack are called: ``pattern``, ``encoder_pattern``, ``cross_z``."""
+    return _PREFIX[stack] + kind
+
+
+def text_prefixes(stack: str) -> tuple[str, str]:
+    """Which text the queries and the keys of a stack belong to, as the prefix of its variables: ``""`` for the prompt,
+    ``"source_"`` for the source of an encoder-decoder."""
+    query, key = (axis.partition("_")[0] == "source" for axis in axes("pattern", stack)[1:])
+    return "source_" * query, "source_" * key
+
 
 #: Where TransformerLens puts the attention of a layer, by stack.
 _ATTENTION = {

@@ -2,7 +2,7 @@
 
 `sources` finds the weights, `cache` keeps what was converted, `random` and `planted` build models from nothing,
 `tokens` holds the tokenizer's policies, `output_kind` says what a model gives at its end, `pooling` how one vector is
-made of a text, `boot` puts it together, `checks` compares the hooked model with the plain one before anyone uses it,
+made of a text, `load` puts it together, `checks` compares the hooked model with the plain one before anyone uses it,
 and `traits` measures what holds of its attention; `config_shape` reads how many heads a model has before anything is
 loaded.
 """
@@ -223,6 +223,6 @@ def load_model(model: str | Any, **overrides: object) -> Model:
     hooked model does not compute what the plain Hugging Face model computes.
     """
     spec = config.named_model(model, **overrides) if isinstance(model, str) else replace(model, **overrides)
-    from harness.models import boot
+    from harness.models import load
 
-    return boot.boot(spec)
+    return load.boot(spec)

@@ -1,12 +1,11 @@
 """What heads do: which of the roles that the literature names each one has, beyond chance.
 
-`catalogue` lists the roles, `attention_context` holds the keys that a pattern's rows may attend to (`reading` takes
-them from a batch). `masks` (shares of attention) and `measures` score roles on patterns, `copying` on what heads write,
-`syntax` on relations that the prompts give. `judged` and `scoring` test scores against chance, `probe_prompts` makes
-texts of repeated random tokens, `stage` is a stage of a run, `having` the table of roles by head; `sets` ablates the
-heads of each role together.
+`catalogue` lists the roles and which heads have them, `attention_context` the keys that a pattern's rows may attend to.
+`masks` (shares of attention) and `measures` score roles on patterns, `copying` on what heads write, `syntax` on
+relations that the prompts give. `scoring` tests scores against chance, `probe_prompts` makes texts of repeated random
+tokens, `stage` is a stage of a run, and `sets` ablates the heads of each role together.
 """
 
 from harness.roles.catalogue import ROLES as ROLES
 from harness.roles.catalogue import meaning_of as meaning_of
-from harness.roles.having import roles_joined as roles_joined
+from harness.roles.catalogue import roles_joined as roles_joined

@@ -5,16 +5,32 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from harness.config import RolesSpec, StatsSpec
 from harness.prompts.relations import Relation
 from harness.roles.catalogue import ROLES, SYNTACTIC
-from harness.roles.judged import beyond_chance, far_enough
 from harness.roles.measures import MEASURES
 from harness.roles.syntax import MORE, best_offset, grouped, syntactic
 from harness.stats.bootstrap import interval
 from harness.stats.clusters import group
+from harness.stats.randomisation import tail
+
+Heads = Float[np.ndarray, " head"]
+_SPREAD = 1e-6  # what chance hardly varies by is rounding
+
+
+def beyond_chance(score: Heads, null: Float[np.ndarray, "draw head"]) -> Heads:
+    """How often the strongest of all heads does as well by chance, each on the scale of its own draws: Westfall and
+    Young's max-T (1993)."""
+    mean, spread = null.mean(axis=0), np.maximum(null.std(axis=0), _SPREAD)
+    return tail((score - mean) / spread, [(null - mean) / spread], exact=False, unseen=0)[1]
+
+
+def far_enough(score: Heads, chance: Heads, threshold: float, least: float) -> Bool[np.ndarray, " head"]:
+    """Whether a score lies at least `threshold` of the way from chance to 1, and is at least `least`."""
+    return (score - chance >= threshold * (1 - chance)) & (score >= least)
+
 
 Grid = Float[np.ndarray, "stack layer head"]
 _FIELDS = ("score", "low", "high", "chance", "p", "given")

@@ -12,11 +12,11 @@ from harness.attention import activations
 from harness.config import RequestError, RolesSpec, StatsSpec
 from harness.models import Model, alone
 from harness.prompts import Prompts, batches
+from harness.roles.attention_context import read, read_by_mask
 from harness.roles.catalogue import ROLES
 from harness.roles.copying import copying, has_copying, raised
 from harness.roles.measures import MEASURES, Measured
 from harness.roles.probe_prompts import repeats
-from harness.roles.reading import read, read_by_mask
 from harness.roles.scoring import Related, Texts, role_scores
 from harness.roles.syntax import WAYS, hits
 from harness.words import merge_pattern

@@ -2,11 +2,11 @@
 
 `interventions` turns a request into interventions, `build` into stages. `engine` runs many interventions in one
 forward: `blocks` adds their rows block by block, `kv_cache` starts late positions from the clean keys and values,
-`last_block` runs the last block's linear layers at scored positions only, `memory` keeps chunks within a budget,
-`finite` names NaN. `batch` measures interventions on some prompts, `direct` computes direct effects, `stage` cuts a
+`last_block` runs the last block's linear layers at scored positions only, `memory` keeps chunks within a budget.
+`batch` measures interventions on some prompts and refuses NaN, `direct` computes direct effects, `stage` cuts a
 sweep into units, and `labels` labels its arrays. `cumulative` (with `greedy`) and `pairs` ablate heads together,
-chosen by their single effects (`importance`). `fast` (bf16: `precision`) and `screen` (attribution patching:
-`gradient`) estimate all heads, and `verify` measures some of them exactly.
+chosen by their single effects (`importance`). `fast` (bf16: `precision`) and `attribution_patching`
+estimate all heads, and `verify` measures some of them exactly.
 """
 
 from collections.abc import Iterable, Mapping

@@ -11,6 +11,7 @@ from harness import hooks
 from harness.ablation import Check, Intervention, InterventionFailed
 from harness.metrics import Function
 from harness.models import Model
+from harness.models.checks import not_finite
 from harness.prompts import Prompts
 from harness.sweep import engine, memory
 from harness.sweep.direct import direct_effects
@@ -112,3 +113,14 @@ class Batch:
 def plain(values: Tensor) -> np.ndarray:
     """As numbers of this machine's memory, in double precision."""
     return values.double().cpu().numpy()
+
+
+def check_finite(
+    model: Model, metrics: Sequence[str], prompts: Sequence[int], values: np.ndarray, ablated: Sequence[str] = ()
+) -> None:
+    """Raises `RequestError` for the first of these values [metric, prompt] (clean) or [metric, prompt, intervention]
+    that is no number, with the prompt's own number and the name of what was ablated."""
+    for at in np.argwhere(~np.isfinite(values)):
+        metric = metrics[at[0]]
+        what = f"{metric} without {ablated[at[2]]}" if len(ablated) else f"the clean {metric}"
+        raise not_finite(model, prompts[at[1]], what, values[tuple(at)])

@@ -8,13 +8,13 @@ from harness.config import RequestError, SweepSpec
 from harness.metrics import Function
 from harness.models import Model
 from harness.prompts import Prompts
+from harness.sweep.attribution_patching import ScreenStage
 from harness.sweep.cumulative import CumulativeStage
 from harness.sweep.direct import has_direct
 from harness.sweep.fast import FastStage
 from harness.sweep.greedy import GreedyStage
 from harness.sweep.interventions import groups
 from harness.sweep.pairs import Pair, PairsStage
-from harness.sweep.screen import ScreenStage
 from harness.sweep.stage import SweepStage
 from harness.sweep.verify import VerifyStage
 

@@ -15,9 +15,8 @@ from harness.hooks import Part, Site
 from harness.metrics import Function, described, metric, name_of
 from harness.models import Model, alone
 from harness.prompts import Prompts, batches
-from harness.sweep.batch import Batch
+from harness.sweep.batch import Batch, check_finite
 from harness.sweep.direct import has_direct
-from harness.sweep.finite import check_finite
 from harness.sweep.interventions import Groups
 from harness.sweep.labels import EFFECT, TOGETHER, gathered, labelled
 from harness.sweep.memory import free

@@ -4,9 +4,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from harness.hooks import Head
-
-_PATTERN = {"": "pattern", "decoder": "pattern", "cross": "cross_pattern"}
+from harness.hooks import Head, variable_name
 
 
 def with_top_head(data: xr.Dataset) -> xr.Dataset:
@@ -53,7 +51,7 @@ def looked_at(
 ) -> tuple[Float[np.ndarray, "prompt target position"], Float[np.ndarray, "prompt target source_position"] | float]:
     """The head's weights from the position of each target, on the prompt's own tokens and on its source's; those of a
     text's vector are the mean over the tokens that it is pooled from."""
-    pattern = data[_PATTERN[head.stack]].sel(layer=head.layer, head=head.head).values.astype(np.float32)
+    pattern = data[variable_name("pattern", head.stack)].sel(layer=head.layer, head=head.head).values.astype(np.float32)
     if "vector_share" in data:
         rows = np.einsum("pq,pqk->pk", data["vector_share"].values, pattern)[:, None].astype(np.float32)
     elif "cosine" in data["explained_value"].attrs["units"]:  # a run of before pooling was known: the mean
