@@ -151,7 +151,7 @@ FAULTS = (
     ),
     _fault(
         "the directory's name unescaped in a notebook",
-        "results/__init__",
+        "results/run",
         "{html.escape(str(value))}",
         "{value}",
         *_in("views", "a_run_in_a_notebook_names_its_directory_as_text"),
@@ -237,7 +237,7 @@ FAULTS = (
     ),
     _fault(
         "standard deviation for standard error",
-        "findings/reading",
+        "results/run",
         "values.std(ddof=1) / np.sqrt(len(values))",
         "values.std(ddof=1)",
         *_in("findings", "strongest_heads_are_named_with_number_spread_and_sign"),
@@ -373,9 +373,9 @@ FAULTS = (
     ),
     _fault(
         "helps for hurts",
-        "findings/reading",
-        '"helps" if way * effect > 0 else "hurts"',
-        '"hurts" if way * effect > 0 else "helps"',
+        "results/run",
+        '"helps" if sense * effect > 0 else "hurts"',
+        '"hurts" if sense * effect > 0 else "helps"',
         *_in("findings", "helps_and_hurts"),
     ),
     _fault(
@@ -387,7 +387,7 @@ FAULTS = (
     ),
     _fault(
         "a minus lost in tables",
-        "views/tables",
+        "views/number_tables",
         '.replace("-", "−")',
         '.replace("-", "")',
         *_in("views", "tables_keep_the_minus_of_a_number"),

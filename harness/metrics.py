@@ -2,8 +2,8 @@
 
 Scored positions of all rows stand one after the other ("targets"), so nothing is computed where no metric looks and
 prompts may score different numbers of positions. A metric gives one value per target; the mean over a prompt's
-targets is the prompt's. To add one: write a function of a `Readout`, and name it in `METRICS`; or give the function
-itself where metrics are asked for.
+targets is the prompt's. To add one: write a function of a `Readout`, and name it in `METRICS`; or pass the function
+itself as a metric.
 """
 
 import json
@@ -70,18 +70,22 @@ class Meaning:
 
 @dataclass(frozen=True)
 class Metric:
-    """A number per prompt, its unit, which way is better, and what the prompts must have.
+    """A number per prompt: its name in the arrays, how it is computed, its unit, which way is better, and what the
+    prompts must have.
 
-    `distance` marks a metric that compares with the clean run and is never negative. `of` is what it reads: a
-    distribution (over a vocabulary, or over labels), one over labels, or one vector per text.
+    `distance` marks a metric that compares with the clean run and is never negative; `reads_clean` one that is handed
+    the clean logits. `of` is what it reads: a distribution (over a vocabulary, or over labels), one over labels, or
+    one vector per text.
     """
 
+    name: str
     compute: Function
     units: str
     higher_is_better: bool | None
     needs: tuple[Need, ...] = ()
     distance: bool = False
     of: Output = "distribution"
+    reads_clean: bool = False
 
     @property
     def meaning(self) -> Meaning:
@@ -129,27 +133,30 @@ def embedding(read: Readout) -> Float[Tensor, " target"]:
 
 
 METRICS: dict[str, Metric] = {
-    "loss": Metric(loss, "nats per target token", higher_is_better=False),
-    "logit_diff": Metric(logit_diff, "logits", higher_is_better=True, needs=("answer", "distractor")),
-    "kl": Metric(kl, "nats per target token", higher_is_better=False, distance=True),
-    "accuracy": Metric(accuracy, "share of targets", higher_is_better=True),
-    "prob": Metric(prob, "probability", higher_is_better=True),
-    "label": Metric(label, "logits", higher_is_better=True, of="labels"),
-    "embedding": Metric(embedding, "cosine distance", higher_is_better=False, distance=True, of="vector"),
+    metric.name: metric
+    for metric in (
+        Metric("loss", loss, "nats per target token", higher_is_better=False),
+        Metric("logit_diff", logit_diff, "logits", higher_is_better=True, needs=("answer", "distractor")),
+        Metric("kl", kl, "nats per target token", higher_is_better=False, distance=True, reads_clean=True),
+        Metric("accuracy", accuracy, "share of targets", higher_is_better=True),
+        Metric("prob", prob, "probability", higher_is_better=True),
+        Metric("label", label, "logits", higher_is_better=True, of="labels"),
+        Metric(
+            *("embedding", embedding, "cosine distance"),
+            higher_is_better=False,
+            distance=True,
+            of="vector",
+            reads_clean=True,
+        ),
+    )
 }
 
 
-def metric(asked: str | Function) -> Metric:
-    """The metric of this name; or that of a function of a `Readout`, whose unit and direction nobody knows, and which
-    is never taken for a distance."""
-    if callable(asked):
-        return Metric(asked, "as the function gives", higher_is_better=None)
-    return METRICS[asked]
-
-
-def name_of(asked: str | Function) -> str:
-    """What a metric is called in the arrays: a function by its ``__name__``."""
-    return asked if isinstance(asked, str) else getattr(asked, "__name__", "")
+def of_function(function: Function) -> Metric:
+    """The metric that a function of a `Readout` computes: named as the function, its unit and better direction
+    unknown, never taken for a distance, and always handed the clean logits."""
+    name = getattr(function, "__name__", "")
+    return Metric(name, function, "as the function gives", higher_is_better=None, reads_clean=True)
 
 
 def leading(names: Sequence[str]) -> str:
@@ -158,9 +165,14 @@ def leading(names: Sequence[str]) -> str:
     return "logit_diff" if "logit_diff" in names else names[0]
 
 
-def described(asked: Iterable[str | Function]) -> str:
+def lead(metrics: Sequence[Metric]) -> Metric:
+    """The `leading` one of these metrics."""
+    return next(metric for metric in metrics if metric.name == leading([each.name for each in metrics]))
+
+
+def described(metrics: Iterable[Metric]) -> str:
     """How to read each metric, as the JSON that travels with the arrays; `meaning` reads it."""
-    return json.dumps({name_of(one): asdict(metric(one).meaning) for one in asked})
+    return json.dumps({metric.name: asdict(metric.meaning) for metric in metrics})
 
 
 def meaning(name: str, attrs: Mapping[str, Any]) -> Meaning:
@@ -171,32 +183,34 @@ def meaning(name: str, attrs: Mapping[str, Any]) -> Meaning:
     return METRICS[name].meaning if name in METRICS else Meaning("", None)
 
 
-def choose(asked: str | Function | Iterable[str | Function], prompts: "Prompts") -> tuple[str | Function, ...]:
-    """The metrics (or the one metric) a request names, checked against the prompts and what the model gives for them.
+def choose(asked: str | Function | Iterable[str | Function], prompts: "Prompts") -> tuple[Metric, ...]:
+    """The metrics (or the one metric) of a request, checked against the prompts and what the model gives for them.
 
     ``auto`` is `loss`, and `logit_diff` where it can be; `label` too for a classifier, and `embedding` alone for a
     model that gives one vector per text.
-    A metric may also be a function of a `Readout` that gives one number for each target; it is called as it is named,
-    reads token 0 where the prompts have no answer or distractor, and always has the clean logits.
+    A metric may also be a function of a `Readout` that gives one number for each target (`of_function`); it reads
+    token 0 where the prompts have no answer or distractor.
     Raises `RequestError` for an unknown metric, for one that the model or the prompts do not allow, and for a function
-    whose name says nothing or is taken.
+    that has no name or that of another metric.
     """
-    names = (asked,) if isinstance(asked, str) or callable(asked) else tuple(dict.fromkeys(asked))
+    wanted = (asked,) if isinstance(asked, str) or callable(asked) else tuple(dict.fromkeys(asked))
     possible = [name for name, metric in METRICS.items() if not _lacking(metric, prompts)]
-    if names == ("auto",):
-        return tuple(name for name in ("loss", "logit_diff", "label", "embedding") if name in possible)
-    if not names:
+    if wanted == ("auto",):
+        return tuple(METRICS[name] for name in ("loss", "logit_diff", "label", "embedding") if name in possible)
+    if not wanted:
         raise RequestError("metrics", "[]", near("", possible))
-    _check_functions([one for one in names if not isinstance(one, str)])
-    for name in names:
-        if not isinstance(name, str):
-            continue
-        if name not in METRICS:
-            raise RequestError("metrics", name, near(name, tuple(METRICS)))
-        lacking = _lacking(METRICS[name], prompts)
-        if lacking:
-            raise RequestError("metrics", name, f"it needs {lacking}; possible here: {', '.join(possible)}")
-    return names
+    metrics = tuple(_known(one) if isinstance(one, str) else of_function(one) for one in wanted)
+    _check_functions([metric for metric, one in zip(metrics, wanted, strict=True) if not isinstance(one, str)])
+    for metric in metrics:
+        if lacking := _lacking(metric, prompts) if metric.name in METRICS else "":
+            raise RequestError("metrics", metric.name, f"it needs {lacking}; possible here: {', '.join(possible)}")
+    return metrics
+
+
+def _known(name: str) -> Metric:
+    if name not in METRICS:
+        raise RequestError("metrics", name, near(name, tuple(METRICS)))
+    return METRICS[name]
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -214,15 +228,18 @@ def _lacking(metric: Metric, prompts: "Prompts") -> str:
     return f"prompts with {missing[0]}, and {prompts.name} has none" if missing else ""
 
 
-def _check_functions(functions: Sequence[Function]) -> None:
+def _check_functions(metrics: Sequence[Metric]) -> None:
+    """Refuse functions that cannot be told apart by their names."""
     taken = set(METRICS)
-    for function in functions:
-        name = name_of(function)
-        if not name.isidentifier():
-            raise RequestError("metrics", name or function, "a function is named by its __name__: write it with def")
-        if name in taken:
-            raise RequestError("metrics", name, "this name is taken by another metric; give the function another")
-        taken.add(name)
+    for metric in metrics:
+        if not metric.name.isidentifier():
+            remedy = "a function is named by its __name__: write it with def"
+            raise RequestError("metrics", metric.name or metric.compute, remedy)
+        if metric.name in taken:
+            raise RequestError(
+                "metrics", metric.name, "this name is taken by another metric; give the function another"
+            )
+        taken.add(metric.name)
 
 
 @dataclass(frozen=True)

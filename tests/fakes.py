@@ -10,7 +10,8 @@ import xarray as xr
 
 from harness.config import StatsSpec
 from harness.results import Run
-from harness.results.tables import heads_table, with_notes
+from harness.results.schema import with_notes
+from harness.sweep.head_table import heads_table
 
 METRICS = ("loss", "logit_diff")
 WORDS = ("When", " Mary", " and", " John", " went", " to", " the", " store", ",", " gave", " a", " drink")

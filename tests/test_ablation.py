@@ -14,6 +14,7 @@ from harness import ablation, metrics
 from harness.ablation import applied, donors, positions, zeros
 from harness.config import RequestError
 from harness.hooks import Head
+from harness.metrics import choose
 from harness.models import Inputs
 from harness.results.store import StageFolder
 from harness.sweep import SweepStage, groups
@@ -62,7 +63,7 @@ def tokens(prompts, row):
 def stage_of(model, prompts, asked, where=None, heads=HEADS, names=NAMES):
     made, at = ablation.build(asked, model, prompts)
     at = at if where is None else ablation.asked_positions(where)
-    return SweepStage(model, prompts, groups(model, heads), names, made, at)
+    return SweepStage(model, prompts, groups(model, heads), choose(names, prompts), made, at)
 
 
 # --- the reference: everything prompt by prompt, with plain forwards --------------------------------------------
@@ -366,7 +367,8 @@ def test_donors_come_from_another_cluster_and_of_the_nearest_length(tiny):
 def test_a_prompt_with_too_few_donors_has_some_again_and_the_note_says_how_few(tiny):
     model = tiny()
     texts = {"text": ["the store", "a drink to", "the store"], "cluster": ["a", "b", "a"]}
-    stage = stage_of(model, harness.load_prompts("inline", model, **texts), {"name": "resample", "draws": 2})
+    asked = {"name": "resample", "draws": 2}
+    stage = stage_of(model, harness.load_prompts("inline", model, **texts), asked, names=("loss",))
     plan = stage.plan()
     assert list(zip(*plan["donors"], strict=True))[::2] == [(1, 1), (1, 1)]
     assert donors.distinct(plan["donors"]).tolist() == [1, 2, 1]
@@ -459,7 +461,7 @@ def test_a_function_is_a_metric(tiny):
 
 def test_a_table_of_heads_can_be_made_of_a_function_too(tiny):
     from harness.config import StatsSpec
-    from harness.results.tables import heads_table
+    from harness.sweep.head_table import heads_table
 
     model = tiny()
     got = harness.ablate_heads(model, harness.load_prompts("ioi", model, n=4), "zero", ["kl", second_choice], HEADS)

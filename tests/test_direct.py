@@ -7,6 +7,7 @@ import torch
 
 import harness
 from harness import ablation
+from harness.metrics import METRICS
 from harness.models import random as random_models
 from harness.sweep import SweepStage, groups
 
@@ -123,5 +124,5 @@ def test_distances_are_held_against_the_null_and_others_are_not(tiny):
     assert got.null_effect.dims[0] == "draw"
     assert np.isnan(got.null_effect.sel(metric="loss")).all()
     assert (got.null_effect.sel(metric="kl") > 0).all()
-    stage = SweepStage(model, prompts, groups(model), ("loss",))
+    stage = SweepStage(model, prompts, groups(model), (METRICS["loss"],))
     assert stage.plan()["null"] is None

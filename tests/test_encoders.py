@@ -12,6 +12,7 @@ from harness import ablation as ablations
 from harness import config, hooks
 from harness.attribution.context.stage import TraceStage
 from harness.config import RequestError
+from harness.metrics import METRICS
 from harness.models import random as random_models
 from harness.models import sources
 from harness.prompts import masked
@@ -177,7 +178,7 @@ def test_a_prompts_rows_run_in_groups_and_the_numbers_stay(bert, ablation, posit
     prompts = harness.load_prompts("inline", bert, text=TEXTS[:2])
     made, _ = ablations.build(ablation, bert, prompts)
     where = positions if isinstance(positions, str) else tuple(positions)
-    stage = SweepStage(bert, prompts, groups(bert, ["L0", "L2H1"]), ("loss", "kl"), made, where)
+    stage = SweepStage(bert, prompts, groups(bert, ["L0", "L2H1"]), (METRICS["loss"], METRICS["kl"]), made, where)
     plan = stage.plan()
     for unit in range(len(plan["batches"])):
         whole = stage.compute(plan, unit)
@@ -191,7 +192,7 @@ def test_the_budget_decides_how_many_rows_run_together(bert):
     text = " ".join(TEXTS * 3)
     prompts = harness.load_prompts("inline", bert, text=[text])
     n, seen = int(prompts.target.sum()), []
-    plans = {gb: SweepStage(bert, prompts, groups(bert), ("loss",), memory=gb).plan() for gb in (1.0, 0.001)}
+    plans = {gb: SweepStage(bert, prompts, groups(bert), (METRICS["loss"],), memory=gb).plan() for gb in (1.0, 0.001)}
     assert plans[1.0]["rows"] == [n]
     assert plans[0.001]["rows"][0] < n / 2
 
@@ -210,7 +211,7 @@ def test_the_budget_decides_how_many_rows_run_together(bert):
 
 def test_a_screen_of_many_rows_runs_in_groups(bert):
     prompts = harness.load_prompts("inline", bert, text=TEXTS[:2])
-    stage = ScreenStage(SweepStage(bert, prompts, groups(bert), ("loss", "kl")), steps=2)
+    stage = ScreenStage(SweepStage(bert, prompts, groups(bert), (METRICS["loss"], METRICS["kl"])), steps=2)
     plan = stage.plan()
     whole, cut = (stage.compute(plan | {"rows": [rows] * len(plan["rows"])}, 0) for rows in (1000, 4))
     assert np.abs(whole["estimate"][0]).max() > 1e-3

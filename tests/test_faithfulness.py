@@ -18,12 +18,12 @@ from harness.attribution.evaluate import erasure
 from harness.attribution.evaluate.heads import top_head, with_top_head
 from harness.attribution.evaluate.sentence import nearest
 from harness.attribution.evaluate.stage import AttributionStage
-from harness.attribution.evaluate.tables import COLUMNS, PAIR_COLUMNS
 from harness.attribution.example import asking
 from harness.attribution.masking import each_token
 from harness.attribution.occlusion import mean_embedding, occlude
 from harness.config import AttributionSpec, RequestError, StatsSpec
 from harness.models import random as random_models
+from harness.results.schema import TABLES
 
 TEXTS = ("When Mary and John went to the store", "Then the garden had a drink")
 ALL = AttributionSpec(methods=("all",), causes=("auto",), fractions=(0.25, 0.5), targets=2, steps=4)
@@ -236,7 +236,7 @@ def test_a_method_that_is_the_cause_agrees_with_it_fully(decoder):
 def test_methods_table(decoder):
     *_, data = decoder
     table = evaluate.methods_table(data, ALL, QUICK)
-    assert tuple(table.columns) == COLUMNS
+    assert tuple(table.columns) == TABLES["methods"].columns
     agreement = evaluate.agreement(data, ALL.top)
     row = table.query("method == 'flow' and cause == 'delete' and policy == 'drop' and statistic == 'kendall'")
     want = agreement.sel({"method": "flow", "cause_kind": "delete", "policy": "drop", "statistic": "kendall"}).mean()
@@ -250,7 +250,7 @@ def test_methods_table(decoder):
 def test_pairs_are_paired(decoder):
     *_, data = decoder
     table = evaluate.pairs_table(data, ALL, QUICK)
-    assert tuple(table.columns) == PAIR_COLUMNS
+    assert tuple(table.columns) == TABLES["method_pairs"].columns
     chosen = {"cause_kind": "knockout", "policy": "keep", "statistic": "spearman"}
     found = evaluate.agreement(data, ALL.top).sel(chosen)
     want = float((found.sel({"method": "rollout"}) - found.sel({"method": "norms"})).mean("prompt"))
@@ -264,7 +264,7 @@ def test_pairs_are_paired(decoder):
 def test_max_t_holds_a_difference_that_is_always_there():
     """12 prompts, one method one tenth above the other on each: found; noise without a difference: not."""
     rng = np.random.default_rng(0)
-    from harness.attribution.evaluate.tables import intervals
+    from harness.attribution.evaluate.method_table import intervals
 
     same = rng.normal(0, 0.1, (12, 3))
     values = np.column_stack([0.1 + rng.normal(0, 0.02, 12), same])
@@ -275,7 +275,7 @@ def test_max_t_holds_a_difference_that_is_always_there():
 
 
 def test_columns_known_on_other_prompts_are_told_apart():
-    from harness.attribution.evaluate.tables import intervals
+    from harness.attribution.evaluate.method_table import intervals
 
     values = np.array([[1.0, np.nan, np.nan], [3.0, 5.0, np.nan], [5.0, 7.0, np.nan]])
     table = intervals(values, np.arange(3), QUICK)
@@ -324,7 +324,7 @@ def table_of(**means):
          "ci_low": mean - 0.1, "ci_high": mean + 0.1, "q_value": q}
         for name, (mean, q) in means.items()
     ]  # fmt: skip
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(TABLES["methods"].columns))
 
 
 def test_the_sentence_names_the_nearest_method_and_changes_with_the_data():

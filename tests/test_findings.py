@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from fakes import fake_run, with_claims
 
+from harness.attribution.rollout import rollout_of
 from harness.findings import findings, in_words
 from harness.findings.format import chance, number, signed
-from harness.findings.reading import rollout_of, shown, side, top_heads, verdict
 from harness.hooks import Head
 from harness.stats import summarize
 
@@ -196,10 +196,10 @@ def test_heads_with_effects_as_large_that_are_not_shown_are_named_as_such(tmp_pa
     )
     assert "Next: L2H0 +2.00" in said
     assert said.endswith(" As large, but not shown: L0H1 +5.00, max-T p 0.3 and L2H1 +3.00, max-T p 0.3.")
-    assert shown(run, "loss") >= {Head(1, 2), Head(2, 0)}
-    assert verdict(run, "loss", Head(0, 1)) == "unsure"
-    assert verdict(run, "loss", Head(1, 2)) == "helps"
-    assert verdict(run, "loss", Head(0, 3)) == "no effect"
+    assert run.shown("loss") >= {Head(1, 2), Head(2, 0)}
+    assert run.verdict("loss", Head(0, 1)) == "unsure"
+    assert run.verdict("loss", Head(1, 2)) == "helps"
+    assert run.verdict("loss", Head(0, 3)) == "no effect"
 
 
 def test_effects_that_sum_to_more_than_there_is_are_said_not_to_add_up(tmp_path):
@@ -249,8 +249,8 @@ def test_runs_with_one_part_only(tmp_path):
 def test_heads_that_were_not_ablated_are_left_out(tmp_path):
     run = fake_run(tmp_path)
     some = with_effect(run, lambda effect: effect.values[:, :, :2].fill(np.nan))
-    assert top_heads(some, "loss", 99)[0] == Head(2, 3)
-    assert len(top_heads(some, "loss", 99)) == 4
+    assert some.top_heads("loss", 99)[0] == Head(2, 3)
+    assert len(some.top_heads("loss", 99)) == 4
     assert "4 heads were ablated one at a time (zero-ablation)" in in_words(some)
 
 
@@ -283,7 +283,7 @@ def test_rollout_uses_the_runs_options(tmp_path):
     ],
 )
 def test_helps_and_hurts(tmp_path, metric, effect, word):
-    assert side(fake_run(tmp_path), metric, effect) == word
+    assert (fake_run(tmp_path)).side(metric, effect) == word
 
 
 def test_numbers_are_written_for_readers():

@@ -14,6 +14,7 @@ import harness
 from harness import ablation
 from harness.config import RequestError
 from harness.hooks import Head
+from harness.metrics import choose
 from harness.models import random as random_models
 from harness.models import sources
 from harness.sweep import SweepStage, groups
@@ -200,7 +201,7 @@ def test_every_ablation_and_metric_equals_plain_hugging_face(pair, prompts, aske
     model, twin = pair
     heads, names = heads_of(model), names_of(model)
     made, _ = ablation.build(asked, model, prompts)
-    plan = SweepStage(model, prompts, groups(model, heads), names, made).plan()
+    plan = SweepStage(model, prompts, groups(model, heads), choose(names, prompts), made).plan()
     got = harness.ablate_heads(model, prompts, asked, names, heads)
     for row in range(len(prompts)):
         new = baseline(model, twin, prompts, asked, row, plan)
@@ -220,7 +221,7 @@ def test_ablation_at_some_positions_equals_plain_hugging_face(pair, prompts, ask
         pytest.skip("no two prompts of two tokens")
     heads = [head for head in heads_of(model) if head.stack != "encoder"]
     made, _ = ablation.build(asked, model, prompts)
-    plan = SweepStage(model, prompts, groups(model, heads), names_of(model), made).plan()
+    plan = SweepStage(model, prompts, groups(model, heads), choose(names_of(model), prompts), made).plan()
     got = harness.ablate_heads(model, prompts, asked, names_of(model), heads, positions=where)
     for row in range(len(prompts)):
         new = baseline(model, twin, prompts, asked, row, plan)
@@ -298,7 +299,7 @@ def assert_nothing(effect):
 def test_resampling_from_itself_changes_nothing(pair, prompts):
     model = pair[0]
     made, _ = ablation.build("resample", model, prompts)
-    stage = SweepStage(model, prompts, groups(model), names_of(model), made)
+    stage = SweepStage(model, prompts, groups(model), choose(names_of(model), prompts), made)
     plan = stage.plan() | {"donors": [list(range(len(prompts)))]}
     got = stage.assemble(plan, [stage.compute(plan, unit) for unit in range(len(plan["batches"]))])
     assert_nothing(got.effect.values)

@@ -12,7 +12,8 @@ from fakes import fake_run, with_claims
 from nbclient import NotebookClient
 
 import harness
-from harness.results import manifest, open_run, store, tables
+from harness.results import manifest, open_run, store
+from harness.results.schema import write_table
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "experiments" / "notebooks" / "inspect_run.ipynb"
@@ -23,7 +24,7 @@ def save(folder, **options):
     """A made-up run as the directory that a real one leaves."""
     run = with_claims(fake_run(folder, **options))
     store.write_data(folder, run.data)
-    tables.write(folder, "heads", run.heads)
+    write_table(folder, "heads", run.heads)
     store.write_text(folder / "spec.yaml", yaml.safe_dump(run.spec))
     manifest.write_manifest(folder, {**dict.fromkeys(manifest.KEYS), "status": "complete", "runner": "study"})
     return folder
@@ -62,7 +63,7 @@ def test_the_run_and_its_findings_are_told(cells, folder):
     assert shown(cells, "open_run", "text/plain").startswith(f"Run({folder}, model=smollm2")
     assert "• By logit_diff, " in shown(cells, "in_words(run)", "text/plain")
     assert "• From the last scored position, attention rollout looks most at " in shown(cells, "in_words(run)", "-")
-    assert shown(cells, "top_heads(run, metric, 1)", "-").startswith("L1H2 changes logit_diff by ")
+    assert shown(cells, "run.top_heads(metric, 1)", "-").startswith("L1H2 changes logit_diff by ")
 
 
 def test_the_head_is_shown_as_table_plot_and_arrays(cells, folder):

@@ -16,6 +16,7 @@ from harness import ablation, hooks
 from harness.attribution.context.stage import TraceStage
 from harness.config import RequestError, TraceSpec
 from harness.hooks import Head
+from harness.metrics import choose
 from harness.models import random as random_models
 from harness.prompts import Prompts
 from harness.sweep import SweepStage, engine, fast, groups, memory, precision
@@ -31,7 +32,7 @@ TEXTS = ("When Mary and John went to the store", "a drink", "Then the garden, an
 def screened(model, prompts, metrics, steps=1, asked="zero", memory=None):
     """The dataset of a screen alone."""
     made, where = ablation.build(asked, model, prompts)
-    sweep = SweepStage(model, prompts, groups(model), metrics, made, where, memory=memory)
+    sweep = SweepStage(model, prompts, groups(model), choose(metrics, prompts), made, where, memory=memory)
     stage = ScreenStage(sweep, steps)
     plan = stage.plan()
     return stage.assemble(plan, [stage.compute(plan, unit) for unit in range(len(plan["batches"]))])

@@ -18,8 +18,8 @@ import harness
 from harness import results, study
 from harness.config import RequestError, RunSpec, parse
 from harness.results import manifest, store
+from harness.results.schema import TABLES
 from harness.results.store import StageFolder
-from harness.results.tables import HEADS_COLUMNS
 from harness.sweep import SweepStage
 
 ROOT = Path(__file__).parents[1]
@@ -49,7 +49,7 @@ def test_a_run_leaves_what_the_contract_says(finished):
         assert [path.name for path in (finished / "stages" / stage).iterdir()] == ["plan.json"]
     run = harness.open_run(finished)
     assert run.manifest["status"] == "complete"
-    assert tuple(run.heads.columns) == HEADS_COLUMNS
+    assert tuple(run.heads.columns) == TABLES["heads"].columns
     dims = {
         "token": ("prompt", "position"),
         "target": ("prompt", "position"),

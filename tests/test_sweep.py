@@ -13,6 +13,7 @@ from harness import ablation, hooks
 from harness.ablation import Check, Intervention, InterventionFailed, applied, zero
 from harness.config import RequestError
 from harness.hooks import Head, Site
+from harness.metrics import METRICS
 from harness.models import Inputs
 from harness.sweep import SweepStage, engine, groups
 
@@ -54,7 +55,7 @@ def test_every_effect_equals_plain_hugging_face_with_many_targets(family):
 def test_prompts_of_unequal_lengths_share_a_batch_here(tiny):
     """Or no test of this file would see padding."""
     prompts = harness.load_prompts("inline", tiny(), text=TEXTS)
-    (batch,) = SweepStage(tiny(), prompts, groups(tiny()), ("loss",)).plan()["batches"]
+    (batch,) = SweepStage(tiny(), prompts, groups(tiny()), (METRICS["loss"],)).plan()["batches"]
     assert len(set(prompts.length[batch])) == len(TEXTS)
 
 
@@ -69,7 +70,7 @@ def test_one_prompt_alone_gives_what_it_gives_among_others(family):
 def test_the_size_of_a_chunk_changes_nothing(tiny, chunk):
     model = tiny("mistral")
     prompts = harness.load_prompts("ioi", model, n=3)
-    stage = SweepStage(model, prompts, groups(model), ("loss",))
+    stage = SweepStage(model, prompts, groups(model), (METRICS["loss"],))
     plan = stage.plan()
     whole = stage.compute(plan, 0)["ablated"]
     np.testing.assert_allclose(stage.compute(plan | {"chunks": [chunk]}, 0)["ablated"], whole, atol=1e-6)
@@ -86,7 +87,7 @@ def test_rows_of_several_prompts_run_in_groups_and_the_numbers_stay(tiny, shape,
     prompts = harness.load_prompts("inline", model, text=TEXTS, **more.get(shape, {}))
     made, _ = ablation.build("resample", model, prompts)
     heads = ["decoder", "cross"] if shape == "t5" else "all"
-    stage = SweepStage(model, prompts, groups(model, heads), ("loss", "kl"), made, positions)
+    stage = SweepStage(model, prompts, groups(model, heads), (METRICS["loss"], METRICS["kl"]), made, positions)
     plan = stage.plan()
     assert len(plan["batches"]) == 1
     whole, cut = (stage.compute(plan | {"rows": [rows]}, 0) for rows in (3, 1))
@@ -222,7 +223,7 @@ def test_the_model_is_never_left_changed(family):
 
 def test_every_edit_is_verified_at_the_output_projection(tiny):
     model = tiny()
-    stage = SweepStage(model, harness.load_prompts("ioi", model, n=2), groups(model), ("loss",))
+    stage = SweepStage(model, harness.load_prompts("ioi", model, n=2), groups(model), (METRICS["loss"],))
     stage.compute(stage.plan(), 0)
     assert stage.check.fired == len(model.heads())
     assert len(stage.check.spot_checks) == 2
@@ -292,7 +293,7 @@ def test_what_cannot_be_asked_is_refused(tiny, asked, says):
 
 def test_the_engine_reads_logits_as_the_model_gives_them(family):
     prompts = harness.load_prompts("inline", family, text=TEXTS)
-    clean = engine.run_clean(family, prompts, ["kl"])
+    clean = engine.run_clean(family, prompts, [METRICS["kl"]])
     with torch.no_grad():
         whole = family.forward(clean.given)[clean.targets.row, clean.targets.position]
     torch.testing.assert_close(clean.logits, whole, atol=1e-5, rtol=0)
@@ -306,7 +307,7 @@ def test_interventions_are_values(tiny):
 def rows_in_blocks(model, chunk):
     """How many rows of each block's attention are computed while interventions run; blocks that do not run are out."""
     prompts, rows = harness.load_prompts("inline", model, text=["the store", "a drink"]), {}
-    clean = engine.run_clean(model, prompts, ["loss"])
+    clean = engine.run_clean(model, prompts, [METRICS["loss"]])
 
     def count(layer):
         return lambda _, args: rows.update({layer: len(args[0])})

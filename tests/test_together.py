@@ -19,6 +19,7 @@ from harness import study, sweep
 from harness.ablation import ZERO
 from harness.config import RequestError, RunSpec, SweepSpec, parse
 from harness.hooks import Head
+from harness.metrics import METRICS
 from harness.models import random as random_models
 from harness.results import manifest
 from harness.sweep import SweepStage
@@ -185,7 +186,7 @@ def test_the_size_of_a_chunk_changes_nothing(tiny, chunk):
 
 
 def stages_of(model, prompts, asked, seed=0):
-    return sweep.stages(model, prompts, asked, "all", ("loss",), ZERO, "all", seed)
+    return sweep.stages(model, prompts, asked, "all", (METRICS["loss"],), ZERO, "all", seed)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from thinned import most, seeds
 import harness
 from harness.config import StatsSpec
 from harness.hooks import Head
-from harness.results.tables import heads_table
+from harness.sweep.head_table import heads_table
 
 SEEDS = seeds(20)
 STATS = StatsSpec(resamples=2000)

@@ -32,17 +32,16 @@ from experiments import _launch
 from harness import views
 from harness.config import RequestError
 from harness.findings import findings
-from harness.findings.reading import layers_of, pattern_of, tokens_of
 from harness.hooks import Head
-from harness.views import circuitsvis, figures, glyphs, segment_section, tables, terminal
+from harness.views import circuitsvis, figures, glyphs, number_tables, segment_section, terminal
 from harness.views.draw import draw_for_paper
 from harness.views.figures import looking, positions, together
+from harness.views.number_tables import html_table, settings
 from harness.views.pack import pack_weights
 from harness.views.page import asset
 from harness.views.payload import payload, words_of
 from harness.views.report import report
 from harness.views.selection import asked_prompts, choose
-from harness.views.tables import html_table, settings
 from harness.views.text import json_block, short, visible
 
 HOSTILE = [
@@ -88,7 +87,7 @@ def test_the_page_holds_the_numbers_of_the_run(run, page):
 
 
 def test_patterns_are_packed_to_half_a_255th(run):
-    weights = pattern_of(run, 1).values.astype(float)
+    weights = run.pattern(1).values.astype(float)
     packed = unpacked(pack_weights(weights, causal=True)).reshape(3, 4, 36)
     query, key = np.tril_indices(8)
     assert np.abs(packed / 255 - weights[..., query, key]).max() <= 0.5 / 255 + 1e-9
@@ -132,13 +131,13 @@ def test_tables_set_heads_as_words_and_their_numbers_as_numbers(run):
     carries = {"part": "note", "layer": 1, "head": 2, "mean": 0.5, "ci_low": 0.25, "ci_high": 0.75, "rank": 1}
     carries |= {"p_adjusted": 0.01, "attention": 0.125}
     run = replace(run, changes=pd.DataFrame([change]), part_heads=pd.DataFrame([carries]))
-    assert '<td class="text">L1H2</td><td>0.5</td><td class="text">yes</td><td>1</td>' in tables.changes(run)
+    assert '<td class="text">L1H2</td><td>0.5</td><td class="text">yes</td><td>1</td>' in number_tables.changes(run)
     assert '<td class="text">note</td><td class="text">L1H2</td><td>0.5</td>' in segment_section._heads(run)
 
 
 def test_the_table_of_prompts_has_words_and_numbers(run):
     """The number, the text and what goes with it as words, each metric's clean value as a number."""
-    row = tables.prompts(run).partition("<tbody><tr>")[2].partition("</tr>")[0]
+    row = number_tables.prompts(run).partition("<tbody><tr>")[2].partition("</tr>")[0]
     kinds = re.findall(r"<td( class=\"[a-z ]+\")?>", row)
     assert kinds == ["", ' class="text long"', *[' class="text"'] * 3, "", ""]
 
@@ -630,8 +629,8 @@ def test_no_piece_of_a_character_is_shown_under_a_byte_level_tokenizer(command):
     (prompt,) = data_of(page)["prompts"]
     assert {each.partition(" ")[0] for each in prompt["tokens"]} >= set("犬が猫を追う。")
     assert not any("\ufffd" in found.text for found in findings(run))
-    for stack in layers_of(run):
-        assert not any("\ufffd" in token for side in tokens_of(run, 0, stack) for token in side)
+    for stack in run.layers:
+        assert not any("\ufffd" in token for side in run.tokens(0, stack) for token in side)
 
 
 def test_the_strongest_heads_as_a_few_lines(run):

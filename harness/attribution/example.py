@@ -17,7 +17,7 @@ from harness import hooks
 from harness.ablation import asked
 from harness.ablation.rows import CHUNK_TOKENS
 from harness.attribution.token_graph import Nodes
-from harness.metrics import metric
+from harness.metrics import METRICS, Metric
 from harness.models import Inputs, Model
 from harness.models.pooling import pooled, shares
 from harness.prompts import Prompts
@@ -57,9 +57,9 @@ class Question:
         return len(self.clean.targets)
 
     @property
-    def metric(self) -> str:
+    def metric(self) -> Metric:
         """What is explained."""
-        return "embedding" if self.model.kind == "embedding" else "loss"
+        return _explained(self.model)
 
     @property
     def causal(self) -> bool:
@@ -101,8 +101,12 @@ class Question:
 def asking(model: Model, prompt: Prompts) -> Question:
     """The question that one prompt (a batch of one) asks, its clean run included."""
     rows, _ = asked(model, prompt)
-    kind = "embedding" if model.kind == "embedding" else "loss"
-    return Question(model, prompt, rows, engine.run_clean(model, prompt, [kind]))
+    return Question(model, prompt, rows, engine.run_clean(model, prompt, [_explained(model)]))
+
+
+def _explained(model: Model) -> Metric:
+    """The metric whose value at a target is attributed to tokens."""
+    return METRICS["embedding" if model.kind == "embedding" else "loss"]
 
 
 def thinned(prompts: Prompts, at_most: int) -> Prompts:
@@ -151,7 +155,7 @@ def values(question: Question, end: Float[Tensor, "read d_model"]) -> Float[Tens
     for at, logits in engine.logits_of(question.model, question.clean, end):
         which = torch.arange(at.start, at.stop, device=end.device) % question.n_targets
         clean = None if question.clean.logits is None else question.clean.logits[which]
-        found.append(metric(question.metric).compute(question.clean.targets.read(which, logits, clean)))
+        found.append(question.metric.compute(question.clean.targets.read(which, logits, clean)))
     return torch.cat(found)
 
 

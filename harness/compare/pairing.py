@@ -1,11 +1,12 @@
 """Whether two models can be compared on some prompts, and how: token by token, word by word, or role by role."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from harness.config import RequestError, quoted
-from harness.metrics import Function, name_of
+from harness.metrics import Metric
 from harness.models import Model
 from harness.prompts import Prompts
 from harness.prompts.prompt import NOUN
@@ -60,9 +61,9 @@ def _words(prompts: Prompts) -> list[list[str]]:
     return [[str(text).strip() for text in row if str(text).strip()] for row in prompts.word_text]
 
 
-def check_metrics(mine: tuple[str | Function, ...], its: tuple[str | Function, ...]) -> None:
+def check_metrics(mine: Sequence[Metric], its: Sequence[Metric]) -> None:
     """Both models must be measured by the same metrics."""
-    names = [[name_of(one) for one in metrics] for metrics in (mine, its)]
+    names = [[metric.name for metric in metrics] for metrics in (mine, its)]
     if names[0] != names[1]:
         remedy = (
             f"the models are measured by {', '.join(names[0])} and {', '.join(names[1])}: say which, metrics=[loss]"

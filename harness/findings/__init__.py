@@ -1,6 +1,6 @@
 """A saved run to sentences. Each carries the number it states and how sure it is; none is fixed text.
 
-`reading` reads arrays and table, `format` writes numbers, `intervals` computes those that the table does not have.
+`format` writes numbers, `intervals` computes those that the table does not have.
 Sentences: `effects` about single heads, `direct` about direct effects, `joint_ablations` about sets, orders and pairs,
 `rollout_vs_head` about what rollout and the top head attend to, `approximation_quality` about fast sweeps and screens,
 `roles` about roles, `changes` about two models, `methods` about attribution methods, `parts` about the segments of a
@@ -18,7 +18,6 @@ from harness.findings.joint_ablations import together
 from harness.findings.methods import compared
 from harness.findings.parts import traced
 from harness.findings.published import published
-from harness.findings.reading import ablated_heads, by_lead, text_of
 from harness.findings.roles import roles
 from harness.findings.rollout_vs_head import agreement
 from harness.findings.sentence import Finding as Finding
@@ -42,7 +41,7 @@ _OTHERWISE = {
 
 def findings(run: "Run") -> list[Finding]:
     """What the run shows, the answer first. A run without effects or without patterns says what it can."""
-    metrics = by_lead(run)
+    metrics = run.metrics
     caution, first = list(effects.caution(run)), effects.nothing_can_be_shown(run)
     each: list[Finding | None] = [*(caution if first else ()), *blind(run), *changed(run)]
     each += [part(run, metric) for part in (effects.helpers, effects.hurters, effects.counts) for metric in metrics]
@@ -74,7 +73,7 @@ def in_words(run: "Run") -> str:
     text += f", {span} token{'s' if length.max() != 1 else ''} each{_example(run)}."
     if "effect" not in run.data:
         return f"{text} {_otherwise(run)}"
-    metrics, heads = by_lead(run), len(ablated_heads(run))
+    metrics, heads = run.metrics, len(run.ablated_heads)
     text += f" {count(heads, 'head')} {'was' if heads == 1 else 'were'} ablated one at a time "
     text += f"({named(spec.get('ablation'))}-ablation), and {listed(metrics)} "
     return text + f"{'was' if len(metrics) == 1 else 'were'} measured on each prompt."
@@ -108,7 +107,7 @@ def _example(run: "Run") -> str:
     answer = str(row["answer"].values).strip() if "answer" in row else ""
     if not answer:
         return ""
-    text = text_of(run, 0).strip()
+    text = run.text(0).strip()
     shown = text if len(text) <= 100 else f"…{text[-99:]}"
     wrong = str(row["distractor"].values).strip() if "distractor" in row else ""
     return f", such as “{shown}” (right answer “{answer[:30]}”{f', wrong “{wrong[:30]}”' if wrong else ''})"

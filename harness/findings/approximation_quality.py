@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.findings.format import count, decimals, number
-from harness.findings.reading import ablated_heads, unit
 from harness.findings.sentence import Finding
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ def blind(run: "Run") -> Iterator[Finding]:
         yield Finding(f"sweep.method=fast was asked for: {said['remark']}.", np.nan, np.nan, np.nan, "effect")
     for metric, known in json.loads(said.get("screen", "{}")).items():
         if known["blind"]:
-            total, together, of = known["estimates"], known["together"], unit(run, metric)
+            total, together, of = known["estimates"], known["together"], run.unit(metric)
             text = f"By {metric}, the screen is blind here: the estimates of all heads, signs aside, add up to "
             text += (
                 f"{number(total)}{of}, and ablating all of them together changes it by {number(together)}{of}. What "
@@ -54,7 +53,7 @@ def _screened(run: "Run", metric: str, rho: float, verified: str) -> Finding:
 
 
 def _fast(run: "Run", metric: str, known: dict[str, Any], said: dict[str, Any]) -> Finding:
-    of, n = unit(run, metric), count(len(ablated_heads(run)), "head")
+    of, n = run.unit(metric), count(len(run.ablated_heads), "head")
     text = f"By {metric}, {n} were swept in bf16 and {said['verified']} again exactly. "
     sure, within = f"{known['confidence']:.0%} confidence", f"{100 * known['share_within']:.0f} %"
     text += (

@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.compare.tables import by_role
-from harness.findings.format import chance, count, listed, named, number, signed
+from harness.compare.change_table import by_role
+from harness.findings.format import chance, count, listed, named, number, signed, with_spread
 from harness.findings.intervals import interval
-from harness.findings.reading import kind_of, lead_metric, level_of, roles_of, unit
 from harness.findings.sentence import Finding
 from harness.hooks import Head
 
@@ -24,10 +23,10 @@ def changed(run: "Run") -> Iterator[Finding]:
     """What the two models differ in, the plainest first: predictions, effects, patterns, roles, weights."""
     if "clean_change" not in run.data:
         return
-    for metric in sorted(map(str, run.data["metric"].values), key=lambda name: name != lead_metric(run)):
+    for metric in sorted(map(str, run.data["metric"].values), key=lambda name: name != run.lead_metric):
         yield _predictions(run, metric)
     if len(run.changes):
-        yield _effects(run, lead_metric(run))
+        yield _effects(run, run.lead_metric)
         yield _patterns(run)
         yield _gained(run)
         yield from _weights(run)
@@ -53,7 +52,7 @@ def _predictions(run: "Run", metric: str) -> Finding:
     about = interval(run, change)
     text = f"Unablated, the mean {metric} is {_plain(base.mean())} in {named(run.spec.get('model'))} and "
     text += f"{_plain(other.mean())} in {other_name(run)}: "
-    text += f"{about.told(signed(about.mean), unit(run, metric))}, up on {int((change > 0).sum())} and down on "
+    text += f"{with_spread(about, run.unit(metric))}, up on {int((change > 0).sum())} and down on "
     text += f"{int((change < 0).sum())} of {count(n, 'prompt')}; most on prompt {int(np.abs(change).argmax())}, "
     return Finding(
         text + f"{signed(change[np.abs(change).argmax()])}.", about.mean, about.low, about.high, "clean_change"
@@ -76,18 +75,18 @@ def _effects(run: "Run", metric: str) -> Finding:
     if row["change_mean"] == 0:
         text = f"By {metric}, every head's effect is exactly the same."
         return Finding(text, 0.0, 0.0, 0.0, "effect_change")
-    sure = [each for each, row in rows if row["p_adjusted"] < level_of(run)]
+    sure = [each for each, row in rows if row["p_adjusted"] < run.level]
     text = f"By {metric}, {head}'s effect changed most: from {signed(row['effect_base'])} to "
-    text += f"{signed(row['effect_other'])}{unit(run, metric)}, {signed(row['change_mean'])}"
+    text += f"{signed(row['effect_other'])}{run.unit(metric)}, {signed(row['change_mean'])}"
     if np.isfinite(row["ci_low"]):
-        text += f" ({kind_of(run)} {signed(row['ci_low'])} to {signed(row['ci_high'])})"
+        text += f" ({run.interval_name} {signed(row['ci_low'])} to {signed(row['ci_high'])})"
     text += f", max-T {chance(row['p_adjusted'])}. {len(sure)} of {count(len(rows), 'head')} changed beyond chance "
-    text += f"(max-T p < {level_of(run):g})."
+    text += f"(max-T p < {run.level:g})."
     return Finding(text, row["change_mean"], row["ci_low"], row["ci_high"], "effect_change")
 
 
 def _patterns(run: "Run") -> Finding:
-    rows = rows_of(run, lead_metric(run))
+    rows = rows_of(run, run.lead_metric)
     known = [(head, row) for head, row in rows if np.isfinite(row["distance_mean"])]
     head, row = max(known, key=lambda each: each[1]["distance_mean"])
     if row["distance_mean"] == 0:
@@ -103,8 +102,8 @@ def _patterns(run: "Run") -> Finding:
 
 
 def _gained(run: "Run") -> Finding:
-    before = roles_of(run)
-    after = roles_of(run, "other_")
+    before = run.roles()
+    after = run.roles("other_")
     moved = {head: ({*after[head]} - {*names}, {*names} - {*after[head]}) for head, names in before.items()}
     moved = {head: each for head, each in moved.items() if any(each)}
     if not moved:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from harness.findings.format import signed
+from harness.findings.format import signed, with_spread
 from harness.findings.intervals import interval
-from harness.findings.reading import by_head, effect_of, shown, top_heads, unit
 from harness.findings.sentence import Finding
 from harness.hooks import Head
+from harness.results.schema import by_head
 
 if TYPE_CHECKING:
     from harness.results import Run
@@ -29,19 +29,19 @@ def direct_parts(run: "Run", metric: str) -> Iterator[Finding]:
         if reason := run.data["effect"].attrs.get("no_direct"):
             yield Finding(f"Direct effects are not given for this model: {reason}.", np.nan, np.nan, np.nan, "effect")
         return
-    sure = shown(run, metric)
-    for head in dict.fromkeys([*top_heads(run, metric, 1), *_most_direct(run, metric)]):
-        direct = effect_of(run, metric, head, "direct")
+    sure = run.shown(metric)
+    for head in dict.fromkeys([*run.top_heads(metric, 1), *_most_direct(run, metric)]):
+        direct = run.effect(metric, head, "direct")
         if np.isfinite(direct).all() and direct.any() and head in sure:
-            yield _parted(run, metric, head, effect_of(run, metric, head), direct)
+            yield _parted(run, metric, head, run.effect(metric, head), direct)
 
 
 def _parted(
     run: "Run", metric: str, head: Head, total: Float[np.ndarray, " prompt"], direct: Float[np.ndarray, " prompt"]
 ) -> Finding:
     rest, straight = interval(run, total - direct), float(direct.mean())
-    text = f"By {metric}, {signed(straight)}{unit(run, metric)} of {head}'s {signed(float(total.mean()))} is direct "
-    text += f"(what it writes straight to the output); later layers add {rest.told(signed(rest.mean), '')}"
+    text = f"By {metric}, {signed(straight)}{run.unit(metric)} of {head}'s {signed(float(total.mean()))} is direct "
+    text += f"(what it writes straight to the output); later layers add {with_spread(rest)}"
     against = min(-np.sign(straight) * rest.low, -np.sign(straight) * rest.high)
     if against > 0 and abs(straight) > _WORTH * abs(float(total.mean())):
         text += f": they make up for {min(100, -100 * rest.mean / straight):.0f} % of it (self-repair)"

@@ -7,31 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.findings.format import chance, count, decimals, listed, number, signed
+from harness.findings.format import chance, count, decimals, listed, mean_with_spread, number, signed, with_spread
 from harness.findings.intervals import interval
-from harness.findings.reading import (
-    ROUNDING,
-    Claim,
-    ablated_heads,
-    by_head,
-    by_lead,
-    claims,
-    effect_of,
-    estimate,
-    level_of,
-    meaning_of,
-    null,
-    rule,
-    sense,
-    shown,
-    side,
-    tested,
-    threshold,
-    top_heads,
-    unit,
-)
 from harness.findings.sentence import Finding
 from harness.hooks import Head
+from harness.results.run import ROUNDING, Claim
+from harness.results.schema import by_head
 from harness.stats import clusters_needed, prompts_to_separate, rank_correlation, reachable
 
 if TYPE_CHECKING:
@@ -45,56 +26,56 @@ _RIGHT_ABOVE = {"logit_diff": 0.0, "accuracy": 0.5}
 
 def helpers(run: "Run", metric: str) -> Finding | None:
     """The heads whose ablation makes the model worse (or, for a distance, moves it most)."""
-    return _strongest(run, metric, sense(run, metric) or 1)
+    return _strongest(run, metric, run.sense(metric) or 1)
 
 
 def hurters(run: "Run", metric: str) -> Finding | None:
     """The heads whose ablation makes the model better."""
-    return _strongest(run, metric, -sense(run, metric)) if sense(run, metric) else None
+    return _strongest(run, metric, -run.sense(metric)) if run.sense(metric) else None
 
 
 def _strongest(run: "Run", metric: str, way: int) -> Finding | None:
     """The heads that are shown to have an effect of one sign, the largest first, and those whose effect is as large as
     that of one named here but is not shown."""
-    heads = top_heads(run, metric, len(ablated_heads(run)))
+    heads = run.top_heads(metric, len(run.ablated_heads))
     ranked = [head for head in heads if _mean(run, metric, head) * way > ROUNDING]
     if not ranked:
         return None
-    word, sure = side(run, metric, float(way)), shown(run, metric)
+    word, sure = run.side(metric, float(way)), run.shown(metric)
     known = [head for head in ranked if head in sure][:_NAMED]
     if known:
         larger = [head for head in ranked[: ranked.index(known[-1])] if head not in known]
         return _about_heads(run, metric, word, known, larger)
-    about = estimate(run, metric, ranked[0])
-    text = f"By {metric}, no head is shown to {_INFINITIVE[word]} ({rule(run, metric)}); the largest such effect is "
-    text += f"{ranked[0]}'s, {about.told(signed(about.mean), unit(run, metric))}{_p_of(run, metric, ranked[0])}"
+    about = run.estimate(metric, ranked[0])
+    text = f"By {metric}, no head is shown to {_INFINITIVE[word]} ({run.rule(metric)}); the largest such effect is "
+    text += f"{ranked[0]}'s, {with_spread(about, run.unit(metric))}{_p_of(run, metric, ranked[0])}"
     text += f"{_more_prompts(run, metric, ranked[0])}."
     return Finding(text, about.mean, about.low, about.high, "effect")
 
 
 def _p_of(run: "Run", metric: str, head: Head) -> str:
-    p = claims(run, metric).get(head, Claim()).p_adjusted
+    p = run.claims(metric).get(head, Claim()).p_adjusted
     return f", max-T {chance(p)}" if np.isfinite(p) else ""
 
 
 def _more_prompts(run: "Run", metric: str, head: Head) -> str:
     """How many prompts of this kind would keep the head's mean away from zero, where that can be told."""
-    effect, clusters = effect_of(run, metric, head), run.data["cluster"].values
-    needed = None if meaning_of(run, metric).distance else prompts_to_separate(effect, clusters)
+    effect, clusters = run.effect(metric, head), run.data["cluster"].values
+    needed = None if run.meaning(metric).distance else prompts_to_separate(effect, clusters)
     if needed is None or needed <= len(effect):
         return ""
     return f"; if that is what it does, about {needed} such prompts would separate it from zero"
 
 
 def _about_heads(run: "Run", metric: str, word: str, heads: Sequence[Head], larger: Sequence[Head]) -> Finding:
-    first, about, effect = heads[0], estimate(run, metric, heads[0]), effect_of(run, metric, heads[0])
-    among = f" of the heads that are shown to have an effect ({rule(run, metric)})" * tested(run, metric)
+    first, about, effect = heads[0], run.estimate(metric, heads[0]), run.effect(metric, heads[0])
+    among = f" of the heads that are shown to have an effect ({run.rule(metric)})" * run.tested(metric)
     text = f"By {metric}, {first} {word} most{among}: ablating it changes the mean by "
-    text += about.told(signed(about.mean), unit(run, metric))
-    if sense(run, metric):
+    text += with_spread(about, run.unit(metric))
+    if run.sense(metric):
         same = int((np.sign(effect) == np.sign(about.mean)).sum())
         text += f", in the same direction on {same} of {count(len(effect), 'prompt')}"
-    others = [f"{head} {estimate(run, metric, head).shortly()}" for head in heads[1:]]
+    others = [f"{head} {mean_with_spread(run.estimate(metric, head))}" for head in heads[1:]]
     text += f". Next: {listed(others)}." if others else "."
     if larger:
         unsure = [f"{head} {signed(_mean(run, metric, head))}{_p_of(run, metric, head)}" for head in larger[:_NAMED]]
@@ -105,17 +86,17 @@ def _about_heads(run: "Run", metric: str, word: str, heads: Sequence[Head], larg
 
 def counts(run: "Run", metric: str) -> Finding | None:
     """How many heads are beyond chance and matter, and how many tests one by one would have named by chance."""
-    if not tested(run, metric):
+    if not run.tested(metric):
         return _movers(run, metric)
-    level, known = level_of(run), [c for c in claims(run, metric).values() if np.isfinite(c.p_adjusted)]
+    level, known = run.level, [c for c in run.claims(metric).values() if np.isfinite(c.p_adjusted)]
     sure = sum(claim.p_adjusted < level for claim in known)
     verb = "is" if sure == 1 or len(known) == 1 else "are"
     text = f"By {metric}, {sure} of {count(len(known), 'head')} {verb} shown to have an effect (max-T p < {level:g} "
-    text += f"against {null(run, metric)}, all heads taken together)"
+    text += f"against {run.null(metric)}, all heads taken together)"
     if any(np.isfinite(claim.important) for claim in known):
-        (share, bar), important = threshold(run, metric), sum(claim.important == 1 for claim in known)
+        (share, bar), important = run.threshold(metric), sum(claim.important == 1 for claim in known)
         text += f" and {important} important (shown, all heads taken together, to be beyond ±{100 * share:g} % of the "
-        text += f"clean value, ±{number(bar)}{unit(run, metric)})"
+        text += f"clean value, ±{number(bar)}{run.unit(metric)})"
     alone = sum(claim.p_value < level for claim in known)
     text += f". Tested one by one, {alone} {'has' if alone == 1 else 'have'} p < {level:g}; if no head had an effect, "
     text += f"at most {level * len(known):.2g} would on average."
@@ -125,37 +106,37 @@ def counts(run: "Run", metric: str) -> Finding | None:
 def sums(run: "Run", metric: str) -> Finding | None:
     """That effects of single heads do not add up, where the largest ones alone sum to more than there is to lose. Of a
     loss, which may grow without end, and of a clean value below zero nothing of the kind is known."""
-    if sense(run, metric) >= 0:
+    if run.sense(metric) >= 0:
         return None
-    heads, whole = top_heads(run, metric, _SUMMED), float(run.data["clean"].sel(metric=metric).mean())
+    heads, whole = run.top_heads(metric, _SUMMED), float(run.data["clean"].sel(metric=metric).mean())
     total = -sum(_mean(run, metric, head) for head in heads if _mean(run, metric, head) < 0)
     if not total > whole > 0:
         return None
     text = f"Effects of single heads do not add up: of the {_SUMMED} largest on {metric}, those that help sum to "
-    text += f"{number(total)}{unit(run, metric)}, and the clean mean is {number(whole)}."
+    text += f"{number(total)}{run.unit(metric)}, and the clean mean is {number(whole)}."
     return Finding(text, total, np.nan, np.nan, "effect")
 
 
 def _movers(run: "Run", metric: str) -> Finding | None:
-    share, bar = threshold(run, metric)
+    share, bar = run.threshold(metric)
     mean = run.data["effect"].sel(metric=metric).mean("prompt").values
     known = mean[np.isfinite(mean)]
-    if sense(run, metric) == 0 or bar == 0 or not len(known):
+    if run.sense(metric) == 0 or bar == 0 or not len(known):
         return None
     moved = int((np.abs(known) > bar).sum())
     verb = "moves" if moved == 1 else "move"
     text = f"{moved} of {count(len(known), 'head')} {verb} the mean {metric} by more than {100 * share:g} % of its "
-    text += f"clean value ({number(bar)}{unit(run, metric)}); none was tested against chance."
+    text += f"clean value ({number(bar)}{run.unit(metric)}); none was tested against chance."
     return Finding(text, float(moved), np.nan, np.nan, "effect")
 
 
 def clean(run: "Run", metric: str) -> Finding | None:
     """How well the model does without an ablation."""
-    if sense(run, metric) == 0:
+    if run.sense(metric) == 0:
         return None
     values = run.data["clean"].sel(metric=metric).values.astype(float)
     about = interval(run, values)
-    text = f"Unablated, the mean {metric} is {about.told(number(about.mean), unit(run, metric))}"
+    text = f"Unablated, the mean {metric} is {with_spread(about, run.unit(metric), sign=False)}"
     if metric in _RIGHT_ABOVE:
         right = int((values > _RIGHT_ABOVE[metric]).sum())
         what = "the right answer is preferred" if metric == "logit_diff" else "most scored tokens are right"
@@ -165,14 +146,14 @@ def clean(run: "Run", metric: str) -> Finding | None:
 
 def rankings(run: "Run") -> Iterator[Finding]:
     """Whether two metrics put the heads in the same order."""
-    for first, second in combinations(by_lead(run), 2):
+    for first, second in combinations(run.metrics, 2):
         a, b = (by_head(abs(run.data["effect"].sel(metric=each).mean("prompt")))[1] for each in (first, second))
         known = np.isfinite(a) & np.isfinite(b)
         rho = rank_correlation(a[known], b[known])
         if known.sum() < 3 or np.isnan(rho):
             continue
         text = f"{first} and {second} order the heads by size of effect with a Spearman correlation of {decimals(rho)}"
-        tops = top_heads(run, first, 1)[0], top_heads(run, second, 1)[0]
+        tops = run.top_heads(first, 1)[0], run.top_heads(second, 1)[0]
         text += f"; both put {tops[0]} first." if tops[0] == tops[1] else f"; {tops[0]} is first by {first}, "
         text += "" if tops[0] == tops[1] else f"{tops[1]} by {second}."
         yield Finding(text, rho, np.nan, np.nan, "effect")
@@ -181,13 +162,13 @@ def rankings(run: "Run") -> Iterator[Finding]:
 def nothing_can_be_shown(run: "Run") -> bool:
     """Whether there are too few clusters of prompts for any effect to be significant."""
     clusters = _clusters(run)
-    return clusters is not None and not reachable(clusters, level_of(run))
+    return clusters is not None and not reachable(clusters, run.level)
 
 
 def _clusters(run: "Run") -> int | None:
     """The fewest clusters of prompts that signs were flipped of."""
-    flipped = [metric for metric in by_lead(run) if not meaning_of(run, metric).distance]
-    known = [claim for metric in flipped for claim in claims(run, metric).values() if np.isfinite(claim.p_adjusted)]
+    flipped = [metric for metric in run.metrics if not run.meaning(metric).distance]
+    known = [claim for metric in flipped for claim in run.claims(metric).values() if np.isfinite(claim.p_adjusted)]
     return int(min(claim.n_clusters for claim in known)) if known else None
 
 
@@ -196,16 +177,14 @@ def caution(run: "Run") -> Iterator[Finding]:
     clusters = _clusters(run)
     if clusters is not None and nothing_can_be_shown(run):
         text = f"With {count(clusters, 'cluster')} of prompts nothing can be significant at the level "
-        text += (
-            f"{level_of(run):g}: a test that flips the signs of whole clusters needs {clusters_needed(level_of(run))}."
-        )
+        text += f"{run.level:g}: a test that flips the signs of whole clusters needs {clusters_needed(run.level)}."
         yield Finding(text, float(clusters), np.nan, np.nan, "heads.csv")
         return
     notes = json.loads(run.data["effect"].attrs.get("notes", "{}")) if "effect" in run.data else {}
     for note in dict.fromkeys(filter(None, notes.values())):
-        about = listed([metric for metric in by_lead(run) if notes.get(metric) == note])
+        about = listed([metric for metric in run.metrics if notes.get(metric) == note])
         yield Finding(f"How far to trust p by {about}: {note}", np.nan, np.nan, np.nan, "effect")
 
 
 def _mean(run: "Run", metric: str, head: Head) -> float:
-    return float(effect_of(run, metric, head).mean())
+    return float(run.effect(metric, head).mean())

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from harness.results.run import Estimate
+
 
 def count(n: int, noun: str) -> str:
     """``1 head``, ``2 heads``."""
@@ -40,3 +42,21 @@ def listed(parts: Sequence[str]) -> str:
 def named(part: dict | str | None) -> str:
     """The name in a part of a spec."""
     return str(part.get("name", "unnamed")) if isinstance(part, dict) else str(part or "unnamed")
+
+
+def with_spread(about: Estimate, unit: str = "", sign: bool = True) -> str:
+    """The mean with its unit and interval: ``−2.58 logits (95 % interval −2.99 to −2.16)``; a plus is written where the
+    number is a difference (`sign`)."""
+    mean = signed(about.mean) if sign else number(about.mean)
+    if about.kind == "one prompt":
+        return f"{mean}{unit} (one prompt, so no spread)"
+    if about.kind == "standard error":
+        return f"{mean} ± {about.high - about.mean:.2g}{unit} (standard error)"
+    return f"{mean}{unit} ({about.kind} {signed(about.low)} to {signed(about.high)})"
+
+
+def mean_with_spread(about: Estimate) -> str:
+    """The mean and its interval, where unit and kind of interval were said before."""
+    if about.kind in ("one prompt", "standard error"):
+        return signed(about.mean) + ("" if about.kind == "one prompt" else f" ± {about.high - about.mean:.2g}")
+    return f"{signed(about.mean)} ({signed(about.low)} to {signed(about.high)})"

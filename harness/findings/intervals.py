@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from harness.findings.reading import Estimate, kind_of, spread
+from harness.results.run import Estimate, spread
 from harness.stats import summarize
 
 if TYPE_CHECKING:
@@ -25,4 +25,4 @@ def interval(run: "Run", values: Float[np.ndarray, " prompt"]) -> Estimate:
     row = summary(run, values[:, None]).iloc[0]
     if not np.isfinite(row["ci_low"]):
         return spread(values)
-    return Estimate(float(values.mean()), float(row["ci_low"]), float(row["ci_high"]), kind_of(run))
+    return Estimate(float(values.mean()), float(row["ci_low"]), float(row["ci_high"]), run.interval_name)

@@ -8,9 +8,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from harness.findings.format import chance, count, listed, number, signed
+from harness.findings.format import chance, count, listed, number, signed, with_spread
 from harness.findings.intervals import interval, summary
-from harness.findings.reading import kind_of, lead_metric, level_of, meaning_of, threshold, unit
 from harness.findings.sentence import Finding
 
 if TYPE_CHECKING:
@@ -27,14 +26,14 @@ def together(run: "Run") -> Iterator[Finding]:
     """What the run says of heads ablated together, by the metrics that it measured, the leading one first."""
     if not {"set_effect", "pair_difference", "cumulative_effect"} & set(run.data):
         return
-    metrics = sorted(map(str, run.data["metric"].values), key=lambda name: name != lead_metric(run))
+    metrics = sorted(map(str, run.data["metric"].values), key=lambda name: name != run.lead_metric)
     for metric in metrics:
         if "set_effect" in run.data:
             yield from _sets(run, metric)
         if "pair_difference" in run.data:
             yield from _pairs(run, metric)
     if "cumulative_effect" in run.data:
-        yield from _orders(run, lead_metric(run))
+        yield from _orders(run, run.lead_metric)
 
 
 # --- sets -------------------------------------------------------------------------------------------------------
@@ -49,9 +48,9 @@ def _sets(run: "Run", metric: str) -> Iterator[Finding]:
         about = interval(run, effect.values[:, at].astype(float))
         name = _named_set(run, str(effect["set"].values[at]))
         done = f"with {name} kept and all other heads ablated" if kept else f"with {name} ablated together"
-        text = f"By {metric}, {done} the mean changes by {about.told(signed(about.mean), unit(run, metric))}"
-        share, bar = threshold(run, metric)
-        if kept and bar and about.kind == kind_of(run):
+        text = f"By {metric}, {done} the mean changes by {with_spread(about, run.unit(metric))}"
+        share, bar = run.threshold(metric)
+        if kept and bar and about.kind == run.interval_name:
             enough = -bar <= about.low and about.high <= bar
             text += f"; the whole interval is {'' if enough else 'not '}within ±{100 * share:g} % of the clean value"
             text += ": the set is enough" if enough else ": that the set is enough is not shown"
@@ -105,7 +104,7 @@ def _spared(run: "Run", effect: xr.DataArray, steps: int | None, said: str) -> F
 
 def _at_step(run: "Run", effect: xr.DataArray, steps: int) -> str:
     about = interval(run, effect.sel(step=steps).values.astype(float))
-    return about.told(signed(about.mean), unit(run, str(effect["metric"].values)))
+    return with_spread(about, run.unit(str(effect["metric"].values)))
 
 
 def _ablated(run: "Run", effect: xr.DataArray, steps: int) -> list[str]:
@@ -124,7 +123,7 @@ def _spares(effect: xr.DataArray) -> bool:
 def _bar(run: "Run", effect: xr.DataArray, curves: Sequence[Curve]) -> tuple[float, str]:
     """What a curve is to get beyond: for heads that can go, the smallest change that is called important; for those
     that matter, half of the largest change of all curves."""
-    share, important = threshold(run, str(effect["metric"].values))
+    share, important = run.threshold(str(effect["metric"].values))
     if _spares(effect) and important:
         return important, f"±{100 * share:g} % of its clean value"
     half = float(np.abs(curves).max()) / 2
@@ -158,23 +157,23 @@ def _pairs(run: "Run", metric: str) -> Iterator[Finding]:
     of distances are not tested: a distance grows with the square of a small change, so that two such changes are more
     than their sum anyway."""
     beyond = run.data["pair_difference"].sel(metric=metric).transpose("prompt", "pair")
-    distance = meaning_of(run, metric).distance
+    distance = run.meaning(metric).distance
     table = summary(run, beyond.values.astype(float), distance=distance)
     p_adjusted, size = table["p_adjusted"].to_numpy(float), np.abs(table["effect_mean"].to_numpy())
-    known = p_adjusted < level_of(run)
+    known = p_adjusted < run.level
     at = int(np.where(known, size, -1).argmax() if known.any() else size.argmax())
     about = interval(run, beyond.values[:, at].astype(float))
     joint, alone = (
         float(run.data[name].sel(metric=metric).isel(pair=at).mean()) for name in ("pair_effect", "pair_sum")
     )
     a, b = (str(beyond[end].values[at]) for end in ("head_a", "head_b"))
-    text = f"By {metric}, {a} and {b} ablated together do {signed(joint)}{unit(run, metric)}, one by one "
-    text += f"{signed(alone)} in sum: {about.told(signed(about.mean), unit(run, metric))} beyond it"
+    text = f"By {metric}, {a} and {b} ablated together do {signed(joint)}{run.unit(metric)}, one by one "
+    text += f"{signed(alone)} in sum: {with_spread(about, run.unit(metric))} beyond it"
     if np.isfinite(p_adjusted[at]):
         sure = int(known.sum())
         text += f", max-T {chance(p_adjusted[at])}; {_meaning(joint, alone) if sure else 'this may be chance'}"
         text += f". {sure} of {count(len(table), 'pair')} {'differs' if sure == 1 else 'differ'} from the sum"
-        text += f" beyond chance (max-T p < {level_of(run):g})"
+        text += f" beyond chance (max-T p < {run.level:g})"
     yield Finding(f"{text}.", about.mean, about.low, about.high, "pair_difference")
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.attribution.evaluate.sentence import nearest
-from harness.findings.reading import level_of
 from harness.findings.sentence import Finding
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ def compared(run: "Run") -> Iterator[Finding]:
     cause, policy = str(run.data["cause_kind"].values[0]), "drop" if "drop" in policies else policies[0]
     n_clusters = len(np.unique(run.data["cluster"].values))
     by = str(run.spec.get("attribution", {}).get("level", "token"))
-    said = nearest(run.methods, cause, policy, confidence, level_of(run), n_clusters, by)
+    said = nearest(run.methods, cause, policy, confidence, run.level, n_clusters, by)
     if said is not None:
         yield Finding(*said, "methods.csv")
 

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.findings.format import chance, count, listed, number, signed
-from harness.findings.reading import Estimate, kind_of, level_of
+from harness.findings.format import chance, count, listed, mean_with_spread, number, with_spread
 from harness.findings.sentence import Finding
 from harness.hooks import Head
+from harness.results.run import Estimate
 
 if TYPE_CHECKING:
     from harness.results import Run
@@ -57,7 +57,7 @@ def asked_about(rows: Sequence[Row]) -> list[Row]:
 
 def about(run: "Run", row: Row) -> Estimate:
     """A row's mean with its interval, if it has one."""
-    kind = kind_of(run) if np.isfinite(row["ci_low"]) else "one prompt"
+    kind = run.interval_name if np.isfinite(row["ci_low"]) else "one prompt"
     return Estimate(float(row["mean"]), float(row["ci_low"]), float(row["ci_high"]), kind)
 
 
@@ -70,8 +70,8 @@ def used(run: "Run", known: Sequence[Row]) -> Finding:
     if not most.low > 0:
         text = f"No part is shown to be used; the largest cause is {first['part']}’s"
     text += f": when {TAKEN.get(cause, cause)}, {'the loss' if loss else 'the distance of the vector'} changes by "
-    text += f"{most.told(signed(most.mean), ' nats per token' if loss else '')}, {over}"
-    others = [f"{row['part']} {about(run, row).shortly()}" for row in known[1 : 1 + _NAMED]]
+    text += f"{with_spread(most, ' nats per token' if loss else '')}, {over}"
+    others = [f"{row['part']} {mean_with_spread(about(run, row))}" for row in known[1 : 1 + _NAMED]]
     text += f". Next: {listed(others)}" if others else ""
     return Finding(f"{text}.", most.mean, most.low, most.high, "part_cause")
 
@@ -102,8 +102,8 @@ def _carriers(run: "Run") -> Iterator[Finding]:
             continue
         most, names = about(run, mine[0]), [str(Head(int(row["layer"]), int(row["head"]))) for row in mine]
         text = f"{part} comes most through {names[0]}: when in it alone nobody may attend to {part}, that costs "
-        text += f"{most.told(signed(most.mean), unit)}, max-T {chance(mine[0]['p_adjusted'])}"
-        text += "" if mine[0]["p_adjusted"] < level_of(run) else " (it may be chance)"
-        others = [f"{name} {about(run, row).shortly()}" for name, row in zip(names[1:], mine[1:], strict=True)]
+        text += f"{with_spread(most, unit)}, max-T {chance(mine[0]['p_adjusted'])}"
+        text += "" if mine[0]["p_adjusted"] < run.level else " (it may be chance)"
+        others = [f"{name} {mean_with_spread(about(run, row))}" for name, row in zip(names[1:], mine[1:], strict=True)]
         text += f". Next: {listed(others)}." if others else "."
         yield Finding(text, most.mean, most.low, most.high, "part_head_cause")

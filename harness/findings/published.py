@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.findings.format import listed, number, signed
-from harness.findings.reading import roles_of
 from harness.findings.sentence import Finding
 from harness.hooks import Head
 
@@ -44,7 +43,7 @@ def _here(run: "Run", said: Mapping[str, Any]) -> float:
 
 def _role(run: "Run", said: Mapping[str, Any]) -> Finding:
     text = f"Published: {said['head']} is a {said['role']} head ({said['source']})"
-    here = roles_of(run).get(Head.parse(said["head"]))
+    here = run.roles().get(Head.parse(said["head"]))
     if here is None:
         return Finding(f"{text}; this run gave no roles.", np.nan, np.nan, np.nan, "published")
     found = said["role"] in here

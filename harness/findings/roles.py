@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.findings.format import chance, count, listed, number, signed
+from harness.findings.format import chance, count, listed, number, signed, with_spread
 from harness.findings.intervals import interval
-from harness.findings.reading import by_head, kind_of, lead_metric, roles_of, unit
 from harness.findings.sentence import Finding
 from harness.hooks import Head
+from harness.results.schema import by_head
 from harness.roles import meaning_of
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def heads_by_role(run: "Run") -> dict[str, list[Head]]:
     found = {}
     for role in map(str, run.data["role"].values):
         heads, score = by_head(run.data["role_score"].sel(role=role))
-        having = [head for head, names in roles_of(run).items() if role in names]
+        having = [head for head, names in run.roles().items() if role in names]
         if having:
             found[role] = sorted(having, key=lambda head: -score[heads.index(head)])
     return found
@@ -51,7 +51,7 @@ def _of_role(run: "Run", role: str, heads: list[Head]) -> Finding:
     n = int(row["role_score"].notnull().sum())
     others = f"; then {listed([str(head) for head in heads[1:_NAMED]])}" if len(heads) > 1 else ""
     more = " and others" if len(heads) > _NAMED else ""
-    sure = f" ({kind_of(run)} {number(low)} to {number(high)})" if np.isfinite([low, high]).all() else ""
+    sure = f" ({run.interval_name} {number(low)} to {number(high)})" if np.isfinite([low, high]).all() else ""
     text = (
         f"Role {role} ({meaning_of(role)}): {len(heads)} of {count(n, 'head')}. {first} scores {number(score)}{sure}, "
     )
@@ -61,14 +61,14 @@ def _of_role(run: "Run", role: str, heads: list[Head]) -> Finding:
 
 def _worth(run: "Run", role: str, heads: list[Head]) -> Finding:
     """Its heads ablated together, beside random sets of as many heads, by the leading metric."""
-    metric = lead_metric(run)
+    metric = run.lead_metric
     effect = run.data["role_effect"].sel(metric=metric, having=role).values.astype(float)
     random = run.data["random_effect"].sel(metric=metric, having=role).mean("prompt").values.astype(float)
     about, n = interval(run, effect), len(random)
     p = (1 + int((np.abs(random) >= abs(about.mean)).sum())) / (1 + n)
     what = f"the {role} head" if len(heads) == 1 else f"all {len(heads)} {role} heads together"
     text = f"By {metric}, ablating {what} changes the mean by "
-    text += f"{about.told(signed(about.mean), unit(run, metric))}; {count(n, 'random set')} of "
+    text += f"{with_spread(about, run.unit(metric))}; {count(n, 'random set')} of "
     text += f"{count(len(heads), 'head')} change it by {signed(float(np.median(random)))} (median; "
     text += f"{signed(float(random.min()))} to {signed(float(random.max()))}), {chance(p)}."
     return Finding(text, about.mean, about.low, about.high, "role_effect")

@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from harness.attribution.rollout import rollout_of
 from harness.findings.format import count
-from harness.findings.reading import last_scored, lead_metric, pattern_of, rollout_of, token_labels, top_heads
 from harness.findings.sentence import Finding
 from harness.hooks import Head
 
@@ -23,10 +23,10 @@ def agreement(run: "Run") -> Iterator[Finding]:
     """What the rollout and the strongest head look at, in words, and whether it is the same."""
     if not {"effect", "pattern"} <= set(run.data) or "source_length" in run.data:
         return  # of an encoder-decoder there is no rollout
-    metric = lead_metric(run)
+    metric = run.lead_metric
     scored = [index for index in range(run.data.sizes["prompt"]) if run.data["target"].values[index].any()]
-    for head in top_heads(run, metric, 1) if scored else ():
-        rolled = [rollout_of(run, prompt)[last_scored(run, prompt)] for prompt in scored]
+    for head in run.top_heads(metric, 1) if scored else ():
+        rolled = [rollout_of(run, prompt)[run.last_scored(prompt)] for prompt in scored]
         looked = [_row(run, prompt, head) for prompt in scored]
         same = sum(int(a.argmax()) == int(b.argmax()) for a, b in zip(rolled, looked, strict=True))
         text = f"From the last scored position, attention rollout looks most at {_seen(run, scored, rolled)}, and "
@@ -44,8 +44,8 @@ def _seen(run: "Run", prompts: Sequence[int], rows: Sequence[Float[np.ndarray, "
 
 def _row(run: "Run", prompt: int, head: Head) -> Float[np.ndarray, " key"]:
     """Where the head looks from the prompt's last scored position."""
-    weights = pattern_of(run, prompt, head.stack).sel(layer=head.layer, head=head.head).values
-    return weights[last_scored(run, prompt)].astype(float)
+    weights = run.pattern(prompt, head.stack).sel(layer=head.layer, head=head.head).values
+    return weights[run.last_scored(prompt)].astype(float)
 
 
 def _kind(run: "Run", prompt: int, key: int) -> str:
@@ -53,13 +53,13 @@ def _kind(run: "Run", prompt: int, key: int) -> str:
     row = run.data.isel(prompt=prompt)
     token = str(row["token"].values[key]).strip()
     said = {str(row[name].values).strip(): name for name in ("distractor", "answer") if name in row}
-    query = last_scored(run, prompt)
+    query = run.last_scored(prompt)
     if key == 0:
         return "the first token"
     if token and token in said:
         role = "the right answer’s token" if said[token] == "answer" else "the wrong answer’s token"
         return f"{role}{_occurrence(row, key)}"
-    quoted = f"“{token_labels(run, prompt)[key].strip()}”"
+    quoted = f"“{run.token_labels(prompt)[key].strip()}”"
     return {query: "that position itself", query - 1: "the token before it"}.get(key, quoted)
 
 

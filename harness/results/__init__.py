@@ -1,68 +1,18 @@
 """The run directory: what a run leaves, opened again without the model and without torch.
 
-`store` writes units and arrays so that nothing half-done is ever taken for finished (`objects` where it lies in an
-object store, `lease` who works on it there), `manifest` says what decided
-the numbers, `tables` turns arrays into ``heads.csv``.
+`schema` lists the variables and tables that a run has, `run` answers what they say. `store` writes units and arrays so
+that nothing half-done is ever taken for finished (`objects` where it lies in an object store, `lease` who works on it
+there), and `manifest` says what decided the numbers.
 """
 
-import html
-from dataclasses import dataclass, field
-from typing import Any
-
-import pandas as pd
-import xarray as xr
 import yaml
 
 from harness.config import RequestError
 from harness.results.manifest import read_manifest
 from harness.results.objects import Folder, folder_at
+from harness.results.run import Run as Run
+from harness.results.schema import read_table
 from harness.results.store import digests, read_data
-from harness.results.tables import read_changes, read_heads, read_methods, read_parts
-
-_SHOWN = ("metric", "stack", "layer", "head", "effect_mean", "ci_low", "ci_high", "p_adjusted", "important")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A saved run: its spec and manifest, its labelled arrays (read from disk when they are used), its heads,
-    where methods were held against causes its methods, where two models were compared the changes, and where it was
-    traced its parts and who carries them."""
-
-    path: Folder
-    spec: dict[str, Any]
-    manifest: dict[str, Any]
-    data: xr.Dataset
-    heads: pd.DataFrame
-    methods: pd.DataFrame = field(default_factory=pd.DataFrame)
-    changes: pd.DataFrame = field(default_factory=pd.DataFrame)
-    parts: pd.DataFrame = field(default_factory=pd.DataFrame)
-    part_heads: pd.DataFrame = field(default_factory=pd.DataFrame)
-
-    def __repr__(self) -> str:
-        model, prompts = self.spec.get("model", {}).get("name"), self.spec.get("prompts", {}).get("name")
-        return f"Run({self.path}, model={model}, prompts={prompts}, status={self.manifest.get('status')})"
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows: what was run, and the strongest heads by each metric."""
-        facts = {
-            "run": self.path,
-            **{key: (self.spec.get(key) or {}).get("name") for key in ("model", "prompts", "ablation")},
-        }
-        facts |= {"status": self.manifest.get("status"), "arrays": ", ".join(sorted(map(str, self.data.data_vars)))}
-        rows = "".join(
-            f'<tr><th align="left">{name}</th><td align="left">{html.escape(str(value))}</td></tr>'
-            for name, value in facts.items()
-            if value is not None
-        )
-        return f"<table>{rows}</table>{self._strongest()}"
-
-    def _strongest(self, n: int = 3) -> str:
-        """The first rows of heads.csv for each metric, as markup."""
-        if not len(self.heads):
-            return ""
-        known = [name for name in _SHOWN if name in self.heads]
-        first = self.heads.sort_values("rank", kind="stable").groupby("metric", sort=False).head(n)[known]
-        return first.to_html(index=False, escape=True, na_rep="", float_format="{:.3g}".format)
 
 
 def open_run(path: str | Folder, incomplete: bool = False) -> Run:
@@ -88,9 +38,8 @@ def open_run(path: str | Folder, incomplete: bool = False) -> Run:
     for name in manifest["files"] or {}:
         if not (folder / name).exists():
             raise RequestError("run", path, f"this run is damaged: its {name} is missing")
-    tables = (read_heads(folder), read_methods(folder), read_changes(folder))
-    parts = (read_parts(folder, name) for name in ("parts", "part_heads"))
-    return Run(folder, spec, manifest, data, *tables, *parts)
+    tables = (read_table(folder, name) for name in ("heads", "methods", "changes", "parts", "part_heads"))
+    return Run(folder, spec, manifest, data, *tables)
 
 
 def verify(path: str | Folder) -> None:

@@ -1,8 +1,5 @@
 """What roles are called, and what a head with one does."""
 
-import pandas as pd
-import xarray as xr
-
 #: Every role but the syntactic ones, which are called by their relation: ``syntactic_nsubj``.
 MEANING = {
     "previous_token": "looks at the token before",
@@ -26,10 +23,3 @@ SYNTACTIC = "syntactic_"
 def meaning_of(role: str) -> str:
     """What a head with a role does."""
     return MEANING.get(role) or f"looks from one word of {role.removeprefix(SYNTACTIC)} to the other"
-
-
-def roles_joined(given: xr.DataArray) -> pd.DataFrame:
-    """`role_given` as one row per head, its roles joined by ``;`` in the column `roles`."""
-    flat = given.stack(which=[dim for dim in given.dims if dim != "role"]).transpose("which", "role")
-    names = given["role"].values.astype(object)
-    return flat.indexes["which"].to_frame(index=False).assign(roles=[";".join(names[row]) for row in flat.values])

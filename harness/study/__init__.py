@@ -18,15 +18,16 @@ import yaml
 from harness import attribution
 from harness.attribution import context, evaluate
 from harness.attribution.evaluate.heads import with_top_head
+from harness.compare.change_table import by_role, changes_table
 from harness.compare.changes import with_changes
 from harness.compare.stage import named_apart
-from harness.compare.tables import by_role, changes_table
 from harness.compare.weights import weight_change
 from harness.config import Place as Place
 from harness.config import RequestError, RunSpec
 from harness.execute import Chain, Progress, Stage, UnitsLost, crew_of, run_stage
-from harness.results import manifest, open_run, store, tables
+from harness.results import manifest, open_run, store
 from harness.results.objects import Folder, folder_at
+from harness.results.schema import with_notes, write_table
 from harness.results.store import StageFolder
 from harness.study.folder import check_resume, check_same, differences, new_folder, plain
 from harness.study.folder import is_complete as is_complete
@@ -36,6 +37,7 @@ from harness.study.record import checks_of, write_manifest
 from harness.study.request import Other, Work
 from harness.study.request import prepare as prepare
 from harness.sweep import with_found
+from harness.sweep.head_table import heads_table
 from harness.views.draw import draw
 
 Say = Callable[[str], None]
@@ -138,16 +140,16 @@ def _write_results(work: Work, folder: Folder, data: xr.Dataset) -> None:
         data = _with_agreement(data, work.spec)
     if work.other is not None:
         data = _compared(data, work, work.other, folder)
-    heads = tables.heads_table(data, work.spec.stats) if {"effect", "role_given"} & set(data) else None
-    store.write_data(folder, data if heads is None else tables.with_notes(data, heads))
+    heads = heads_table(data, work.spec.stats) if {"effect", "role_given"} & set(data) else None
+    store.write_data(folder, data if heads is None else with_notes(data, heads))
     if heads is not None:
-        tables.write(folder, "heads", heads)
+        write_table(folder, "heads", heads)
     if "attribution" in data:
         _write_methods(data, work, folder)
     if "part_cause" in data:
-        tables.write(folder, "parts", context.parts_table(data, work.spec.stats))
+        write_table(folder, "parts", context.parts_table(data, work.spec.stats))
     if "part_head_cause" in data:
-        tables.write(folder, "part_heads", context.parts_heads_table(data, work.spec.stats))
+        write_table(folder, "part_heads", context.parts_heads_table(data, work.spec.stats))
     write_manifest(work, folder, "running")
     draw(open_run(folder, incomplete=True))
 
@@ -164,9 +166,9 @@ def _compared(data: xr.Dataset, work: Work, other: Other, folder: Folder) -> xr.
     """The arrays with what changed from one model to the other; ``roles.csv``, and ``changes.csv`` where the two have
     the same heads."""
     wider = with_changes(data, work.spec.compare, work.model.kind == "decoder")
-    tables.write(folder, "roles", by_role(wider))
+    write_table(folder, "roles", by_role(wider))
     if other.how.same_heads:
-        tables.write(folder, "changes", changes_table(wider, work.spec.stats))
+        write_table(folder, "changes", changes_table(wider, work.spec.stats))
         weights = weight_change(work.model, other.model)
         note = {"units": "length of the difference over the base's length", "method": "all parameters of a block"}
         wider["weight_change"] = xr.DataArray(weights, dims="block", attrs=note)
@@ -189,6 +191,6 @@ def _with_agreement(data: xr.Dataset, spec: RunSpec) -> xr.Dataset:
 def _write_methods(data: xr.Dataset, work: Work, folder: Folder) -> None:
     """What is claimed of the methods, and (where they are what is asked) of each two of them."""
     asked = (data, work.spec.attribution, work.spec.stats)
-    tables.write(folder, "methods", evaluate.methods_table(*asked))
+    write_table(folder, "methods", evaluate.methods_table(*asked))
     if work.runner == "compare_attributions":
-        tables.write(folder, "method_pairs", evaluate.pairs_table(*asked))
+        write_table(folder, "method_pairs", evaluate.pairs_table(*asked))

@@ -11,8 +11,9 @@ import pandas as pd
 
 from harness.config import Place, RequestError, RunSpec
 from harness.hooks import Head
-from harness.results import manifest, open_run, store, tables
+from harness.results import manifest, open_run, store
 from harness.results.objects import Folder, folder_at
+from harness.results.schema import read_table
 
 #: The columns of ``heads.csv`` that are in the metric's unit.
 VALUES = ("effect_mean", "ci_low", "ci_high", "direct_mean")
@@ -83,7 +84,7 @@ def reproduce(
     spec = study.saved_spec(folder, "run")
     if record["status"] != "complete":
         raise RequestError("run", saved, f"this run is {record['status']}, not complete: there is nothing to compare")
-    table = tables.read_heads(folder)
+    table = read_table(folder, "heads")
     if table.empty and not (folder / "data.zarr").is_dir():
         raise RequestError("run", saved, "it has neither heads.csv nor data.zarr: there is nothing to compare")
     again = _run_again(record["runner"], spec, folder, Place(store=where, resume=resume), progress, say)

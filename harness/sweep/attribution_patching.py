@@ -23,7 +23,7 @@ from harness import hooks
 from harness.ablation import Edit, Intervention, Share, applied, asked, by_site, positions, together
 from harness.ablation.positions import Places
 from harness.hooks import Part, Site
-from harness.metrics import Function, metric
+from harness.metrics import Metric
 from harness.models import Model
 from harness.prompts import batches
 from harness.sweep import engine
@@ -38,7 +38,7 @@ Edits = Mapping[Site, Sequence[Edit]]
 
 @torch.enable_grad()
 def derivatives(
-    model: Model, clean: Clean, edits: Edits, metrics: Sequence[str | Function], opened: float
+    model: Model, clean: Clean, edits: Edits, metrics: Sequence[Metric], opened: float
 ) -> Float[Tensor, "metric prompt site head"]:
     """Each prompt's metrics derived by each head's gate, where the gates of all heads in `edits` are `opened` so far.
     Of `clean` only its rows and targets are run again, and what distances compare with.
@@ -49,7 +49,7 @@ def derivatives(
     gates = {site: torch.full(shape, opened, device=model.device, requires_grad=True) for site in edits}
     with _gated(model, edits, gates):
         end = end_of(model, clean)
-    found = [_by_gate(end, _pull(model, clean, end.detach(), one), list(gates.values())) for one in metrics]
+    found = [_by_gate(end, _pull(model, clean, end.detach(), metric), list(gates.values())) for metric in metrics]
     owner = clean.targets.row.new_zeros(clean.n_rows).scatter(0, clean.targets.row, clean.targets.prompt)
     by_row = torch.stack(found)
     return by_row.new_zeros(len(by_row), clean.targets.n_prompts, *by_row.shape[2:]).index_add_(1, owner, by_row)
@@ -61,12 +61,12 @@ def _by_gate(end: Resid, pull: Resid, gates: Sequence[Tensor]) -> Float[Tensor, 
     return torch.stack(found, dim=1)
 
 
-def _pull(model: Model, clean: Clean, end: Resid, one: str | Function) -> Resid:
+def _pull(model: Model, clean: Clean, end: Resid, metric: Metric) -> Resid:
     """The derivative of the prompts' metrics, summed, by the end of the residual stream."""
     leaf, pull = end.requires_grad_(), torch.zeros_like(end)
     share = clean.targets.share
     for at, read in readouts(model, clean, leaf):
-        weighed = (metric(one).compute(read) * share[at]).sum()
+        weighed = (metric.compute(read) * share[at]).sum()
         if weighed.requires_grad:  # the accuracy is a step: no way leads up to it
             pull += torch.autograd.grad(weighed, leaf)[0]
     return pull

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from harness import hooks
 from harness.ablation import Check, Intervention, InterventionFailed
-from harness.metrics import Function
+from harness.metrics import Metric
 from harness.models import Model
 from harness.models.checks import not_finite
 from harness.prompts import Prompts
@@ -35,7 +35,7 @@ class Batch:
         self,
         model: Model,
         prompts: Prompts,
-        metrics: Sequence[str | Function],
+        metrics: Sequence[Metric],
         check: Check,
         some: range,
         positionwise: bool,

@@ -5,7 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from harness.ablation import Ablation
 from harness.config import RequestError, SweepSpec
-from harness.metrics import Function
+from harness.metrics import Metric
 from harness.models import Model
 from harness.prompts import Prompts
 from harness.sweep.attribution_patching import ScreenStage
@@ -27,7 +27,7 @@ def stages(
     prompts: Prompts,
     asked: SweepSpec,
     heads: Any,
-    metrics: tuple[str | Function, ...],
+    metrics: tuple[Metric, ...],
     ablation: Ablation,
     positions: str | tuple[int, ...],
     seed: int = 0,

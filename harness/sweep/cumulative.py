@@ -14,8 +14,8 @@ import numpy as np
 import xarray as xr
 
 from harness.hooks import Head
-from harness.metrics import name_of
-from harness.sweep.importance import First, leading_of, means, ranked, worse
+from harness.metrics import lead
+from harness.sweep.importance import First, means, ranked, worse
 from harness.sweep.labels import EFFECT
 from harness.sweep.stage import SweepStage
 
@@ -58,7 +58,7 @@ class CumulativeStage:
         if order == "greedy":
             assert done is not None
             return {order: done["greedy_head"].values[: self.n_steps].tolist()}
-        by = leading_of(self.sweep.metrics)
+        by = lead(self.sweep.metrics)
         needed = {head: worse(mean, by) for head, mean in means(done, order, self._heads, by).items()}
         return {order: list(map(str, ranked(needed, self.first)))[: self.n_steps]}
 
@@ -84,7 +84,7 @@ class CumulativeStage:
         step] (the one that is new), and `clean`."""
         swept = self._sweep(plan["orders"]).assemble(plan, units)
         flat, heads = swept[EFFECT["cumulative"]], np.array(list(plan["orders"].values()))
-        notes = {"ordered_by": name_of(leading_of(self.sweep.metrics)), "first": self.first}
+        notes = {"ordered_by": lead(self.sweep.metrics).name, "first": self.first}
         values = flat.values.reshape(*flat.shape[:2], *heads.shape)
         coords = {"order": list(plan["orders"]), "step": np.arange(1, heads.shape[1] + 1)}
         effect = xr.DataArray(values, dims=("metric", "prompt", "order", "step"), attrs={**flat.attrs, **notes})

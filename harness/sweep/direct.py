@@ -20,7 +20,7 @@ from harness.ablation.capture import Captured
 from harness.ablation.edits import Edit
 from harness.hooks import Head, Site
 from harness.hooks.frozen_norm import FrozenNorm
-from harness.metrics import Function
+from harness.metrics import Metric
 from harness.models import Model
 from harness.sweep.engine import Clean, Resid, measure
 
@@ -37,7 +37,7 @@ def _writes(part: Any) -> bool:
 
 @torch.no_grad()
 def direct_effects(
-    model: Model, clean: Clean, todo: Sequence[Intervention], metrics: Sequence[str | Function], at_once: int
+    model: Model, clean: Clean, todo: Sequence[Intervention], metrics: Sequence[Metric], at_once: int
 ) -> Float[Tensor, "metric prompt intervention"]:
     """metric(with the head's own write ablated, all else clean) − metric(clean); NaN for heads of an encoder, which
     the end of the residual stream never sees. `at_once` is how many interventions are read together."""

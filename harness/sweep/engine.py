@@ -22,7 +22,7 @@ from torch import Tensor
 from harness import ablation, hooks
 from harness.ablation import Check, Intervention, asked
 from harness.config import RequestError
-from harness.metrics import Function, Readout, Targets, metric, name_of
+from harness.metrics import Metric, Readout, Targets
 from harness.models import Inputs, Model
 from harness.models.pooling import pooled
 from harness.prompts import Prompts
@@ -71,7 +71,7 @@ class Clean:
 def run_clean(
     model: Model,
     prompts: Prompts,
-    metrics: Sequence[str | Function],
+    metrics: Sequence[Metric],
     some: range | None = None,
     narrow: bool = False,
 ) -> Clean:
@@ -81,7 +81,7 @@ def run_clean(
     if some is not None:
         targets = targets.of_rows(some)
     clean = clean_run(model, asked(model, prompts, some)[0].inputs(model.device), targets, narrow)
-    if any(callable(one) or metric(one).distance for one in metrics):
+    if any(metric.reads_clean for metric in metrics):
         clean.logits = torch.cat([logits for _, logits in logits_of(model, clean, clean.end)])
     return clean
 
@@ -171,22 +171,18 @@ def tolerance(model: Model) -> float:
     return max(1e-3, 16 * torch.finfo(getattr(torch, model.spec.dtype)).eps)
 
 
-def measure(
-    model: Model, clean: Clean, end: Resid, metrics: Sequence[str | Function]
-) -> Float[Tensor, "metric row prompt"]:
+def measure(model: Model, clean: Clean, end: Resid, metrics: Sequence[Metric]) -> Float[Tensor, "metric row prompt"]:
     """The metrics, one number per prompt, from the end of the residual stream [row × target, d_model]."""
     return clean.targets.mean_by_prompt(by_target(model, clean, end, metrics))
 
 
-def by_target(
-    model: Model, clean: Clean, end: Resid, metrics: Sequence[str | Function]
-) -> Float[Tensor, "metric copy scored"]:
+def by_target(model: Model, clean: Clean, end: Resid, metrics: Sequence[Metric]) -> Float[Tensor, "metric copy scored"]:
     """The metrics at each target, from the end of the residual stream [row × target, d_model]."""
     n_targets = len(clean.targets)
     values = end.new_empty((len(metrics), len(end)), dtype=torch.float32)
     for at, read in readouts(model, clean, end):
-        for number, one in enumerate(metrics):
-            values[number, at] = _checked(name_of(one), metric(one).compute(read), at.stop - at.start)
+        for number, metric in enumerate(metrics):
+            values[number, at] = _checked(metric.name, metric.compute(read), at.stop - at.start)
     return values.unflatten(1, (-1, n_targets))
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import xarray as xr
 
 from harness.hooks import Head
-from harness.metrics import name_of
-from harness.sweep.importance import First, leading_of, ranked, worse
+from harness.metrics import lead
+from harness.sweep.importance import First, ranked, worse
 from harness.sweep.labels import EFFECT
 from harness.sweep.stage import SweepStage
 
@@ -47,9 +47,9 @@ class GreedyStage:
     def follow(self, plan: Mapping[str, Any], before: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """One step: `head`, the one that is chosen, with the number of edits verified and what plain forwards were off
         where they were tried."""
-        sweep, by = self._step([str(unit["head"]) for unit in before]), leading_of(self.sweep.metrics)
+        sweep, by = self._step([str(unit["head"]) for unit in before]), lead(self.sweep.metrics)
         units = [sweep.compute(plan["step"], unit) for unit in range(len(plan["step"]["batches"]))]
-        effect = sweep.assemble(plan["step"], units)[EFFECT[sweep.kind]].sel(metric=name_of(by)).mean("prompt")
+        effect = sweep.assemble(plan["step"], units)[EFFECT[sweep.kind]].sel(metric=by.name).mean("prompt")
         needed = {head: worse(mean, by) for head, mean in zip(sweep.groups, effect.values.tolist(), strict=True)}
         return {
             "head": np.array(ranked(needed, self.first)[0]),
@@ -60,7 +60,7 @@ class GreedyStage:
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
         """`greedy_head` [step]: which head each step ablates."""
         notes = {
-            "ordered_by": name_of(leading_of(self.sweep.metrics)),
+            "ordered_by": lead(self.sweep.metrics).name,
             "first": self.first,
             "edits_verified": sum(int(unit["fired"]) for unit in units),
             "plain_forward_difference": float(np.concatenate([unit["off"] for unit in units]).max(initial=0)),

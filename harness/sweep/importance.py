@@ -1,7 +1,7 @@
 """Which heads are needed most, by what a sweep of single heads found, and which share a role: what orders and pairs are
 chosen by."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -9,29 +9,23 @@ import xarray as xr
 
 from harness.config import RequestError
 from harness.hooks import Head
-from harness.metrics import Function, leading, metric, name_of
+from harness.metrics import Metric
 
 First = Literal["most_needed", "least_needed"]
 
 
-def leading_of(metrics: Sequence[str | Function]) -> str | Function:
-    """The metric that heads are ordered by."""
-    names = [name_of(one) for one in metrics]
-    return metrics[names.index(leading(names))]
-
-
-def worse(effect: float, by: str | Function) -> float:
+def worse(effect: float, by: Metric) -> float:
     """An effect turned so that more is worse for the model; where nobody knows which way is worse, its size."""
-    higher_is_better = metric(by).higher_is_better
-    return abs(effect) if higher_is_better is None else -effect if higher_is_better else effect
+    better = by.higher_is_better
+    return abs(effect) if better is None else -effect if better else effect
 
 
-def means(done: xr.Dataset | None, of: str, heads: Iterable[Head], by: str | Function) -> dict[Head, float]:
+def means(done: xr.Dataset | None, of: str, heads: Iterable[Head], by: Metric) -> dict[Head, float]:
     """Each head's mean over prompts of `effect`, `direct` or `estimate`, on the metric it is ordered by; heads of which
     it is not known are left out. Raises `RequestError` where it was not measured."""
     if done is None or of not in done:
         raise RequestError("sweep", of, f"no stage of this run measured `{of}`")
-    mean = done[of].sel(metric=name_of(by)).mean("prompt")
+    mean = done[of].sel(metric=by.name).mean("prompt")
     found = {head: float(mean.sel(head.place)) for head in heads}
     return {head: value for head, value in found.items() if np.isfinite(value)}
 

@@ -14,8 +14,8 @@ import xarray as xr
 
 from harness.config import RequestError
 from harness.hooks import Head
-from harness.metrics import name_of
-from harness.sweep.importance import by_role, leading_of, means
+from harness.metrics import lead
+from harness.sweep.importance import by_role, means
 from harness.sweep.labels import EFFECT
 from harness.sweep.stage import SweepStage
 
@@ -55,7 +55,7 @@ class PairsStage:
             return list(combinations(self._heads, 2))
         if self.chosen == "role":
             return _alike(done, self._heads, self.top)
-        mean = means(done, self.chosen, self._heads, leading_of(self.sweep.metrics))
+        mean = means(done, self.chosen, self._heads, lead(self.sweep.metrics))
         top = sorted(mean, key=lambda head: -abs(mean[head]))[: self.top]
         return list(combinations([head for head in self._heads if head in top], 2))
 
@@ -86,7 +86,7 @@ class PairsStage:
         first, second = (effect.values[:, :, [groups.index(head) for head in side]] for side in (a, b))
         joint = effect.values[:, :, len(groups) - len(a) :]
         notes = {"chosen_by": self.chosen if isinstance(self.chosen, str) else "list"}
-        notes["ordered_by"] = name_of(leading_of(self.sweep.metrics))
+        notes["ordered_by"] = lead(self.sweep.metrics).name
         plain = {key: effect.attrs[key] for key in effect.attrs if key in swept["clean"].attrs} | notes
         dims = ("metric", "prompt", "pair")
         made = {

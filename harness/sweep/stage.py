@@ -12,7 +12,7 @@ from harness.ablation.positions import Places
 from harness.ablation.rows import CHUNK_TOKENS
 from harness.config import RequestError
 from harness.hooks import Part, Site
-from harness.metrics import Function, described, metric, name_of
+from harness.metrics import Metric, described
 from harness.models import Model, alone
 from harness.prompts import Prompts, batches
 from harness.sweep.batch import Batch, check_finite
@@ -41,7 +41,7 @@ class SweepStage:
     model: Model
     prompts: Prompts
     groups: Groups
-    metrics: tuple[str | Function, ...]
+    metrics: tuple[Metric, ...]
     ablation: Ablation = ZERO
     positions: str | tuple[int, ...] = "all"
     kind: str = "single"
@@ -63,7 +63,7 @@ class SweepStage:
 
     @property
     def metric_names(self) -> list[str]:
-        return [name_of(one) for one in self.metrics]
+        return [metric.name for metric in self.metrics]
 
     @property
     def _parts(self) -> list[Part]:
@@ -89,7 +89,7 @@ class SweepStage:
     @property
     def _has_null(self) -> bool:
         """Whether a metric is a distance, whose effects are held against those of random edits."""
-        distances = any(metric(one).distance for one in self.metrics)
+        distances = any(metric.distance for metric in self.metrics)
         return self.kind == "single" and self.positions != "each" and distances
 
     def plan(self, done: xr.Dataset | None = None) -> dict[str, Any]:
@@ -243,13 +243,13 @@ class SweepStage:
         draws = range(plan["null"]["draws"])
         by_draw = [gathered(plan["batches"], [unit["null"][draw] for unit in units]) for draw in draws]
         by_head = xr.concat([self.laid_out(values) for values in by_draw], dim="draw")
-        distance = xr.DataArray([metric(one).distance for one in self.metrics], dims="metric")
+        distance = xr.DataArray([metric.distance for metric in self.metrics], dims="metric")
         return by_head.where(distance)
 
     def attributes(self, plan: Mapping[str, Any]) -> dict[str, Any]:
         """What the arrays of a plan say of themselves."""
         return {
-            "units": str({name_of(one): metric(one).units for one in self.metrics}),
+            "units": str({metric.name: metric.units for metric in self.metrics}),
             "metrics": described(self.metrics),
             "ablation": self.ablation.name,
             "together": TOGETHER[self.kind],

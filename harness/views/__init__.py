@@ -9,7 +9,6 @@
 from typing import TYPE_CHECKING
 
 from harness.config import RequestError
-from harness.findings.reading import all_heads, lead_metric, top_heads
 from harness.hooks import Head
 from harness.views import notebook
 from harness.views.figures import write_figures as write_figures
@@ -85,7 +84,7 @@ def model_view(run: "Run", prompt: int = 0) -> View:
     """Every head of every layer on one prompt, a small picture each; the one that is opened is shown beneath."""
     _needs_patterns(run)
     prompt, picked = checked_prompt(run, prompt), _picked(run, None, None)
-    kept = Kept((prompt,), tuple(all_heads(run)), "Ask for that prompt.")
+    kept = Kept((prompt,), tuple(run.all_heads), "Ask for that prompt.")
     return _view(run, f"Model view, prompt {prompt}", ("controls", "modelview", "headview"), kept, picked)
 
 
@@ -100,14 +99,14 @@ def rollout(run: "Run", prompt: int = 0) -> View:
     """Attention rollout beside the mean pattern and the top head, on the same tokens."""
     _needs_patterns(run)
     prompt, head = checked_prompt(run, prompt), first_head(run)
-    shown = top_heads(run, lead_metric(run), 2) if "effect" in run.data else [head] if head else []
+    shown = run.top_heads(run.lead_metric, 2) if "effect" in run.data else [head] if head else []
     kept = Kept((prompt,), tuple(shown), "Ask for that prompt.")
     return _view(run, f"Attention rollout on prompt {prompt}", ("controls", "compare"), kept, head)
 
 
 def _row(run: "Run", prompt: int, picked: Head) -> Kept:
     """The heads of the picked one's layer on one prompt."""
-    row = tuple(other for other in all_heads(run) if other.site == picked.site)
+    row = tuple(other for other in run.all_heads if other.site == picked.site)
     return Kept((prompt,), row, "Ask for its layer.")
 
 

@@ -9,8 +9,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from harness.config import RequestError
-from harness.findings.reading import PATTERN, layers_of, pattern_of
 from harness.hooks import Head
+from harness.results.schema import pattern_variable
 from harness.views.axis import Axis, axis, brought, place_of, told
 from harness.views.page import View, asset, page
 from harness.views.selection import checked_prompt, needs_patterns
@@ -58,9 +58,9 @@ def followed(
     """
     needs_patterns(run)
     prompt, stack = checked_prompt(run, prompt), _checked_stack(run, stack)
-    _, first, second = PATTERN[stack]
+    _, first, second = pattern_variable(stack)
     ours, theirs = (axis(run, prompt, level, special, source=dim.startswith("source_")) for dim in (first, second))
-    pattern = pattern_of(run, prompt, stack).transpose("layer", "head", "query", "key")
+    pattern = run.pattern(prompt, stack).transpose("layer", "head", "query", "key")
     raw = pattern.values.astype(float)
     values, at = brought(raw, ours, theirs), place_of(ours, query, "query")
     wanted = [keys] if isinstance(keys, str | int) else list(keys)
@@ -81,7 +81,7 @@ def _name(place: Axis, at: int) -> str:
 
 
 def _checked_stack(run: "Run", stack: str) -> str:
-    stacks = layers_of(run)
+    stacks = run.layers
     stack = stack or ("decoder" if "decoder" in stacks else "")
     if stack not in stacks:
         raise RequestError("stack", stack, f"the run has {' '.join(stacks) or 'one stack only: leave it out'}")

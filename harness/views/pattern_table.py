@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from harness.attribution.rollout import rollout_of
 from harness.config import RequestError
-from harness.findings.reading import PATTERN, layers_of, pattern_of, rollout_of
 from harness.hooks import Head, parse_heads
+from harness.results.schema import pattern_variable
 from harness.views.axis import Axis, axis, brought, told
 from harness.views.selection import checked_prompt, needs_patterns
 
@@ -38,7 +39,7 @@ def weights(run: "Run", prompt: int, of: Head | str = MEAN, level: str = "token"
     needs_patterns(run)
     prompt = checked_prompt(run, prompt)
     raw, stack, title = _named(run, prompt, str(of).strip())
-    _, query, key = PATTERN[stack]
+    _, query, key = pattern_variable(stack)
     queries, keys = (axis(run, prompt, level, special, source=dim.startswith("source_")) for dim in (query, key))
     return Weights(brought(raw, queries, keys), queries, keys, title, told(raw, queries, keys))
 
@@ -49,14 +50,14 @@ def _named(run: "Run", prompt: int, of: str) -> tuple[Float[np.ndarray, "query k
         return rollout_of(run, prompt), "", "Attention rollout"
     heads = named_heads(run, of)
     stack = heads[0].stack
-    every = pattern_of(run, prompt, stack).transpose("layer", "head", "query", "key").astype(float)
+    every = run.pattern(prompt, stack).transpose("layer", "head", "query", "key").astype(float)
     values = np.mean([every.sel(layer=head.layer, head=head.head).values for head in heads], axis=0)
     return values, stack, of if len(heads) == 1 else f"Mean of {len(heads)} heads ({of})"
 
 
 def named_heads(run: "Run", of: str) -> tuple[Head, ...]:
     """The heads of one stack that a request names; ``mean`` names all of the model's own."""
-    stacks = layers_of(run)
+    stacks = run.layers
     own = "decoder" if "decoder" in stacks else ""
     n_heads = int(run.data["head"].values.max()) + 1
     model = str((run.spec.get("model") or {}).get("name", "the run"))

@@ -7,24 +7,10 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from harness.findings.reading import (
-    Claim,
-    all_heads,
-    by_head,
-    by_lead,
-    claims,
-    estimate,
-    kind_of,
-    layers_of,
-    level_of,
-    pattern_of,
-    rollout_of,
-    sense,
-    top_heads,
-    unit,
-    units,
-)
+from harness.attribution.rollout import rollout_of
 from harness.hooks import Head
+from harness.results.run import Claim
+from harness.results.schema import by_head
 from harness.views.pack import Packed, pack_numbers, pack_weights
 from harness.views.selection import Kept, is_causal
 from harness.views.text import visible
@@ -49,20 +35,20 @@ def payload(
     A head is [layer, head, stack]; whatever is told of every head is in the order of the stacks, layers and heads.
     """
     n_prompts = run.data.sizes["prompt"]
-    patterns = {stack: {index: pattern_of(run, index, stack) for index in kept.prompts} for stack in layers_of(run)}
+    patterns = {stack: {index: run.pattern(index, stack) for index in kept.prompts} for stack in run.layers}
     causal = {stack: is_causal(stack, of_prompts.values()) for stack, of_prompts in patterns.items()}
     return {
-        "stacks": [_stack(kept, name, n, causal[name]) for name, n in layers_of(run).items()],
+        "stacks": [_stack(kept, name, n, causal[name]) for name, n in run.layers.items()],
         "heads": [int(number) for number in run.data["head"].values] if "head" in run.data.coords else [],
         "offered": {
             "layers": sorted({head.layer for head in kept.heads}) if only_kept else None,
             "heads": sorted({head.head for head in kept.heads}) if only_kept else None,
             "prompts": list(kept.prompts) if only_kept else list(range(n_prompts)),
         },
-        "metrics": [_metric(run, name) for name in by_lead(run)],
+        "metrics": [_metric(run, name) for name in run.metrics],
         "roles": _roles(run),
-        "level": level_of(run),
-        "interval": kind_of(run),
+        "level": run.level,
+        "interval": run.interval_name,
         "prompts": [_prompt(run, index) for index in range(n_prompts)],
         "patterns": {str(index): _matrices(run, kept, index, patterns, causal) for index in kept.prompts},
         "sources": {str(index): _sources(run, index) for index in kept.prompts} if {*_SCORED} & set(run.data) else {},
@@ -109,12 +95,12 @@ def _of_heads(pattern: xr.DataArray, kept: Kept, stack: str, causal: bool) -> Pa
 
 def _metric(run: "Run", metric: str) -> dict:
     clean = run.data["clean"].sel(metric=metric).values.astype(float)
-    strongest = top_heads(run, metric, STRONGEST)
+    strongest = run.top_heads(metric, STRONGEST)
     return {
         "name": visible(metric),
-        "unit": unit(run, metric).strip(),
-        "units": units(run, metric),
-        "sense": sense(run, metric),
+        "unit": run.unit(metric).strip(),
+        "units": run.units(metric),
+        "sense": run.sense(metric),
         "clean": [float(value) if np.isfinite(value) else None for value in clean],
         "effect": pack_numbers(of_heads(run, "effect", metric)),
         "direct": pack_numbers(of_heads(run, "direct", metric).mean(axis=0)) if "direct" in run.data else None,
@@ -128,7 +114,7 @@ def of_heads(run: "Run", name: str, metric: str) -> Float[np.ndarray, "prompt he
     """A variable of one metric as numbers for every head, in the order of `all_heads`."""
     places, values = by_head(run.data[name].sel(metric=metric).transpose("prompt", ...))
     at = {head: index for index, head in enumerate(places)}
-    return values[:, [at[head] for head in all_heads(run)]].astype(float)
+    return values[:, [at[head] for head in run.all_heads]].astype(float)
 
 
 def _roles(run: "Run") -> list[dict]:
@@ -136,7 +122,7 @@ def _roles(run: "Run") -> list[dict]:
     if "role_score" not in run.data:
         return []
     places, values = by_head(run.data["role_score"].transpose("role", ...))
-    at = [{head: index for index, head in enumerate(places)}[head] for head in all_heads(run)]
+    at = [{head: index for index, head in enumerate(places)}[head] for head in run.all_heads]
     named = zip(map(str, run.data["role"].values), values, strict=True)
     return [{"name": visible(name), "scores": pack_numbers(row[at])} for name, row in named if not np.isnan(row).all()]
 
@@ -144,7 +130,7 @@ def _roles(run: "Run") -> list[dict]:
 def _beside(run: "Run", name: str, metric: str) -> dict:
     """The mean effect of ablating something of each layer, by stack."""
     mean = run.data[name].sel(metric=metric).mean("prompt")
-    by_stack = {stack: mean.sel(stack=stack) if stack else mean for stack in layers_of(run)}
+    by_stack = {stack: mean.sel(stack=stack) if stack else mean for stack in run.layers}
     return {
         "name": _BESIDE[name],
         "short": {"layer_effect": "heads", "mlp_effect": "MLP"}[name],
@@ -162,13 +148,13 @@ def _or_none(value: float) -> float | None:
 
 def _claims(run: "Run", metric: str) -> Float[np.ndarray, "claim head"]:
     """Interval and adjusted p of each head, in the order of `all_heads`; NaN where there is none."""
-    claimed = claims(run, metric)
-    found = [claimed.get(head, Claim()) for head in all_heads(run)]
+    claimed = run.claims(metric)
+    found = [claimed.get(head, Claim()) for head in run.all_heads]
     return np.array([[claim.low, claim.high, claim.p_adjusted] for claim in found], dtype=float).T
 
 
 def _interval(run: "Run", metric: str, head: Head) -> dict:
-    about = estimate(run, metric, head)
+    about = run.estimate(metric, head)
     ends = (about.low, about.high) if np.isfinite(about.low) else (None, None)
     return {"low": ends[0], "high": ends[1], "kind": about.kind}
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from harness.findings import Finding, effects, findings, in_words
 from harness.findings.changes import other_name
 from harness.findings.questions import asked
-from harness.findings.reading import lead_metric
 from harness.results.objects import Folder, folder_at
 from harness.views.figures import Picture, pictures
 from harness.views.page import page
@@ -74,7 +73,7 @@ def _answer(run: "Run") -> tuple[list[Finding], list[Finding]]:
         return [question.answer(run)], found
     compared = "clean_change" in run.data
     parts = (effects.helpers, effects.hurters, effects.counts) if "effect" in run.data and not compared else ()
-    first = {told.text for part in parts if (told := part(run, lead_metric(run)))}
+    first = {told.text for part in parts if (told := part(run, run.lead_metric))}
     answer = [finding for finding in found if finding.text in first] or found[: 6 if compared else 3]
     return answer, [finding for finding in found if finding not in answer]
 

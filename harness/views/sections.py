@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from harness.findings.reading import by_lead, kind_of, level_of, tested
-from harness.views import segment_section, tables
+from harness.views import number_tables, segment_section
 from harness.views.figures import Picture
 from harness.views.text import markup
 
@@ -124,13 +123,13 @@ def sections(run: "Run", drawn: Sequence[Picture], left_out: str) -> list[Sectio
         made.append(_sources())
     if "effect" in run.data:
         made.append(_numbers(run))
-    made.append(Section("prompts", "The prompts", tables.prompts(run)))
+    made.append(Section("prompts", "The prompts", number_tables.prompts(run)))
     made.append(_how(run))
     return made
 
 
 def _map(run: "Run", drawn: Sequence[Picture]) -> Section:
-    level = level_of(run)
+    level = run.level
     dot = (
         f" A <b>dot</b> marks a head that is shown to have an effect with all heads taken together (max-T p &lt; "
         f"{level:g}: at most a {100 * level:g} % chance of naming even one head without); of all others the side that "
@@ -209,7 +208,9 @@ def _held(shown: str, title: str) -> str:
 def _changed(run: "Run", drawn: Sequence[Picture]) -> Section:
     """The figures, and the table of what changed; or, of models with other numbers of heads, of their roles."""
     section = _of_pictures("changed", drawn)
-    return replace(section, body=section.body + (tables.changes(run) if len(run.changes) else tables.both_roles(run)))
+    return replace(
+        section, body=section.body + (number_tables.changes(run) if len(run.changes) else number_tables.both_roles(run))
+    )
 
 
 def _roles(run: "Run", drawn: Sequence[Picture]) -> Section:
@@ -217,7 +218,7 @@ def _roles(run: "Run", drawn: Sequence[Picture]) -> Section:
     choose_on = "" if "effect" in run.data else _drawn("map")
     shown = _images(drawn, "roles")
     define = f"<p class='define'>{ROLES}</p>"
-    body = f'{define}{tables.roles(run)}{choose_on}<div class="pictures">{shown}</div>'
+    body = f'{define}{number_tables.roles(run)}{choose_on}<div class="pictures">{shown}</div>'
     return Section("roles", "What heads do: their roles", body)
 
 
@@ -228,30 +229,28 @@ def _parts(run: "Run", drawn: Sequence[Picture]) -> Section:
 
 
 def _tested(run: "Run") -> bool:
-    return any(tested(run, metric) for metric in by_lead(run))
+    return any(run.tested(metric) for metric in run.metrics)
 
 
 def _numbers(run: "Run") -> Section:
-    level, share = level_of(run), run.spec.get("stats", {}).get("min_effect", 0.05)
+    share = run.spec.get("stats", {}).get("min_effect", 0.05)
     about = (
-        f"<b>ci</b>: {kind_of(run)} from resampling clusters of prompts, for one head at a time. <b>effect_size</b>: "
-        "mean of the clusters over their standard deviation. <b>p_value</b>: the signs of whole clusters flipped, one "
-        "head at a time. <b>q_value</b>: Benjamini–Hochberg, the share of false names to expect among heads with this "
-        "q or less; nothing here goes by it. <b>p_adjusted</b>: max-T, the chance of a test result this extreme in any "
-        f"head if none had an effect; <b>significant</b> (shown) is p_adjusted &lt; {level:g}. <b>p_important</b>: the "
-        f"same, if every effect were at most ±{100 * share:g} % of the clean value; <b>important</b>, the column to "
-        f"quote, is p_important &lt; {level:g} with the whole interval beyond that. Both hold for all heads together: "
-        f"at most a {100 * level:g} % chance of one wrong name."
+        f"<b>ci</b>: {run.interval_name} from resampling clusters of prompts, for one head at a time. "
+        "<b>effect_size</b>: mean of the clusters over their standard deviation. <b>p_value</b>: the signs of whole "
+        "clusters flipped, one head at a time. <b>q_value</b>: Benjamini–Hochberg, the share of false names to expect "
+        "among heads with this q or less; nothing here goes by it. <b>p_adjusted</b>: max-T, the chance of a test "
+        f"result this extreme in any head if none had an effect; <b>significant</b> (shown) is p_adjusted &lt; "
+        f"{run.level:g}. <b>p_important</b>: the same, if every effect were at most ±{100 * share:g} % of the clean "
+        f"value; <b>important</b>, the column to quote, is p_important &lt; {run.level:g} with the whole interval "
+        f"beyond that. Both hold for all heads together: at most a {100 * run.level:g} % chance of one wrong name."
     )
     define = f"<p class='define'>{about}</p>" if _tested(run) else ""
-    return Section("numbers", "The exact numbers", define + tables.numbers(run))
+    return Section("numbers", "The exact numbers", define + number_tables.numbers(run))
 
 
 def _how(run: "Run") -> Section:
-    body = (
-        f"<h3>Spec</h3>{tables.settings(run.spec, 'spec')}<h3>Manifest</h3>{tables.settings(run.manifest, 'manifest')}"
-    )
-    return Section("how", "How it was run", body)
+    spec, manifest = number_tables.settings(run.spec, "spec"), number_tables.settings(run.manifest, "manifest")
+    return Section("how", "How it was run", f"<h3>Spec</h3>{spec}<h3>Manifest</h3>{manifest}")
 
 
 def _drawn(name: str) -> str:

@@ -4,9 +4,8 @@ from typing import TYPE_CHECKING
 
 from harness.findings.format import number, signed
 from harness.findings.parts import TAKEN, Row, lead_cause, of_measure
-from harness.findings.reading import kind_of
 from harness.hooks import Head
-from harness.views.tables import html_table, scrolled
+from harness.views.number_tables import html_table, scrolled
 
 if TYPE_CHECKING:
     from harness.results import Run
@@ -30,7 +29,7 @@ def traced(run: "Run") -> str:
     rows = [[part, *(_cell(tables[name].get(part), name in taken) for name in measures)] for part in order]
     head = ["part", *(f"cause: {TAKEN.get(name, name)}" if name in taken else name for name in measures)]
     over = ", ".join(sorted(set(map(str, run.parts["over"]))))
-    note = f'<p class="note">Means with {kind_of(run)}s over {over}; every number is in parts.csv.</p>'
+    note = f'<p class="note">Means with {run.interval_name}s over {over}; every number is in parts.csv.</p>'
     shown = scrolled(html_table(head, rows, text=set(range(len(head))), name="parts"), "Parts of the prompt")
     return shown + note + (_heads(run) if len(run.part_heads) else "")
 

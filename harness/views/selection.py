@@ -9,17 +9,8 @@ import xarray as xr
 
 from harness.config import RequestError
 from harness.findings.format import count
-from harness.findings.reading import (
-    PATTERN,
-    ablated_heads,
-    all_heads,
-    by_head,
-    layers_of,
-    lead_metric,
-    pattern_of,
-    top_heads,
-)
 from harness.hooks import Head, check_head, parse_heads
+from harness.results.schema import by_head, pattern_variable
 from harness.views.pack import pack_weights, size
 
 if TYPE_CHECKING:
@@ -57,7 +48,7 @@ def checked_metric(run: "Run", metric: str | None) -> str:
     known = [str(name) for name in run.data["metric"].values]
     if metric is not None and metric not in known:
         raise RequestError("metric", metric, f"the run has {', '.join(known)}")
-    return metric or lead_metric(run)
+    return metric or run.lead_metric
 
 
 def needs_patterns(run: "Run") -> None:
@@ -71,14 +62,14 @@ def first_head(run: "Run") -> Head | None:
     asked = (run.spec.get("show") or {}).get("heads")
     if asked:
         return parse_heads(asked, _model(run), *_shape(run), "show.heads")[0]
-    if "effect" in run.data and ablated_heads(run):
-        return top_heads(run, lead_metric(run), 1)[0]
-    return next(iter(all_heads(run)), None)
+    if "effect" in run.data and run.ablated_heads:
+        return run.top_heads(run.lead_metric, 1)[0]
+    return next(iter(run.all_heads), None)
 
 
 def first_in_layer(run: "Run", layer: int, stack: str = "") -> Head:
     """The layer's head with the largest effect on the leading metric, or its first head."""
-    ranked = top_heads(run, lead_metric(run), len(all_heads(run))) if "effect" in run.data else []
+    ranked = run.top_heads(run.lead_metric, len(run.all_heads)) if "effect" in run.data else []
     return next((head for head in ranked if (head.layer, head.stack) == (layer, stack)), Head(layer, 0, stack))
 
 
@@ -93,12 +84,12 @@ def _model(run: "Run") -> str:
 
 
 def _shape(run: "Run") -> tuple[dict[str, int], int]:
-    return layers_of(run), int(run.data["head"].values.max()) + 1
+    return run.layers, int(run.data["head"].values.max()) + 1
 
 
 def choose(run: "Run", budget: int | None = None) -> Kept:
     """All patterns if ``budget`` characters hold them; else the first prompts and the heads that matter most."""
-    prompts, heads = asked_prompts(run), all_heads(run)
+    prompts, heads = asked_prompts(run), run.all_heads
     if "pattern" not in run.data:
         return Kept((), (), "This run kept no attention patterns; experiments.cache_attention makes them.")
     budget = BUDGET if budget is None else budget
@@ -139,12 +130,12 @@ def _by_effect(run: "Run", heads: Sequence[Head]) -> list[Head]:
 
 def _cost(run: "Run", prompt: int) -> int:
     """Characters of one prompt's patterns, in every stack."""
-    patterns = {stack: pattern_of(run, prompt, stack) for stack in layers_of(run)}
+    patterns = {stack: run.pattern(prompt, stack) for stack in run.layers}
     return sum(size(pack_weights(each.values, is_causal(stack, [each]))) for stack, each in patterns.items())
 
 
 def is_causal(stack: str, patterns: Iterable[xr.DataArray]) -> bool:
     """Whether no pattern of a stack looks ahead; an encoder and what reads a source always may."""
-    if PATTERN[stack][2] == "source_key":
+    if pattern_variable(stack)[2] == "source_key":
         return False
     return all(not np.triu(each.values, 1).any() for each in patterns)

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 from harness.findings.effects import caution
 from harness.findings.format import signed
-from harness.findings.reading import by_lead, estimate, top_heads, unit, verdict
 from harness.hooks import Head
 from harness.views.text import visible
 
@@ -17,25 +16,25 @@ _BAR = 28
 def strongest(run: "Run", n: int = 5) -> str:
     """A small table: for each metric the n heads with the largest mean effects, with their intervals, and what so few
     clusters of prompts cannot show. Empty where no single heads were ablated."""
-    tables = [line for metric in by_lead(run) for line in _of_metric(run, metric, n)]
+    tables = [line for metric in run.metrics for line in _of_metric(run, metric, n)]
     return "\n".join([*tables, *(finding.text for finding in caution(run))] if tables else tables)
 
 
 def _of_metric(run: "Run", metric: str, n: int) -> list[str]:
-    heads = top_heads(run, metric, n)
+    heads = run.top_heads(metric, n)
     rows = [_row(run, metric, head) for head in heads]
     if not rows:
         return []
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    measured = f"{visible(metric)}{f',{unit(run, metric)}' if unit(run, metric) else ''}"
+    measured = f"{visible(metric)}{f',{run.unit(metric)}' if run.unit(metric) else ''}"
     return [f"strongest heads by {measured}:", *(f"  {line}" for line in table)]
 
 
 def _row(run: "Run", metric: str, head: Head) -> list[str]:
-    about = estimate(run, metric, head)
+    about = run.estimate(metric, head)
     spread = f"[{signed(about.low)}, {signed(about.high)}]" if about.low == about.low else ""
-    return [str(head), signed(about.mean), spread, verdict(run, metric, head)]
+    return [str(head), signed(about.mean), spread, run.verdict(metric, head)]
 
 
 def bar(stage: str, done: int, total: int, seconds: float, before: int, width: int) -> str:

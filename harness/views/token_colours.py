@@ -12,7 +12,6 @@ import xarray as xr
 from jaxtyping import Float
 
 from harness.config import RequestError
-from harness.findings.reading import last_scored
 from harness.hooks import Head
 from harness.views.axis import LEVELS, Axis, axis, place_of
 from harness.views.pattern_table import MEAN, weights
@@ -164,7 +163,7 @@ def _looked(
         raise RequestError("head", head, "its row is over the source text; look at it with views.table")
     if query is None and not run.data["target"].values[prompt].any():
         return found.values.mean(axis=0), f"{found.title}, mean over all queries"
-    at = last_scored(run, prompt) if query is None else place_of(found.queries, query, "query")
+    at = run.last_scored(prompt) if query is None else place_of(found.queries, query, "query")
     return found.values[at], f"{found.title}, from {_at(run, prompt, at)}"
 
 

@@ -8,5 +8,5 @@ the copies that go through together (about 4,096 tokens, so memory grows with th
 patterns of all layers, of one prompt at once: say ``trace.gradient=false`` where layers × heads × tokens² is too much.
 """
 
-from harness.attribution.context.tables import parts_heads_table as parts_heads_table
-from harness.attribution.context.tables import parts_table as parts_table
+from harness.attribution.context.segment_table import parts_heads_table as parts_heads_table
+from harness.attribution.context.segment_table import parts_table as parts_table

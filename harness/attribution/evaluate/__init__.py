@@ -12,5 +12,5 @@ from harness.attribution.evaluate.agreement import spearman as spearman
 from harness.attribution.evaluate.measures import agreement as agreement
 from harness.attribution.evaluate.measures import curves as curves
 from harness.attribution.evaluate.measures import shares as shares
-from harness.attribution.evaluate.tables import methods_table as methods_table
-from harness.attribution.evaluate.tables import pairs_table as pairs_table
+from harness.attribution.evaluate.method_table import methods_table as methods_table
+from harness.attribution.evaluate.method_table import pairs_table as pairs_table

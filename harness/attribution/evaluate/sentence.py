@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from harness.attribution.evaluate.tables import ranked
+from harness.attribution.evaluate.method_table import ranked
 from harness.stats import clusters_needed, reachable
 
 _CAUSE = {

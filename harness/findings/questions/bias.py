@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from harness.findings.format import listed, number, signed
+from harness.findings.format import listed, mean_with_spread, number, with_spread
 from harness.findings.intervals import interval
 from harness.findings.parts import TAKEN, lead_cause
 from harness.findings.questions.patterns import unanswered
-from harness.findings.reading import Estimate, kind_of
 from harness.findings.sentence import Finding
+from harness.results.run import Estimate
 
 if TYPE_CHECKING:
     from harness.results import Run
@@ -28,14 +28,12 @@ def bias(run: "Run") -> Finding:
         return unanswered("Words of at least two kinds are needed to say which the prediction goes by.")
     first, most = order[0], about[order[0]]
     unit = " nats" if "nats" in run.data["traced_value"].attrs["units"] else ""
-    others = [f"{tag} {about[tag].shortly()}" for tag in order[1:]]
+    others = [f"{tag} {mean_with_spread(about[tag])}" for tag in order[1:]]
     text = f"Token for token the prediction goes most by {first} words"
-    if not (most.kind == kind_of(run) and most.low > 0):
+    if not (most.kind == run.interval_name and most.low > 0):
         text = f"Token for token no kind of word is shown to be used; the largest cause is that of {first} words"
     text += f": when {TAKEN.get(cause, cause)}, the prediction loses "
-    text += (
-        f"{most.told(signed(most.mean), unit)} per token; {listed(others)}. For each 1 % of the tokens attention gives "
-    )
+    text += f"{with_spread(most, unit)} per token; {listed(others)}. For each 1 % of the tokens attention gives "
     text += listed([f"{tag} {number(attention_for_length(run, tag))} %" for tag in order])
     return Finding(f"{text}.", most.mean, most.low, most.high, "part_cause")
 

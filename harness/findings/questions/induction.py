@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.findings.format import count, listed, number, signed
+from harness.findings.format import count, listed, number, signed, with_spread
 from harness.findings.intervals import interval
 from harness.findings.questions.patterns import unanswered
-from harness.findings.reading import by_head, lead_metric, unit
 from harness.findings.sentence import Finding
+from harness.results.schema import by_head
 
 if TYPE_CHECKING:
     from harness.results import Run
@@ -18,7 +18,7 @@ _NAMED = 4
 
 def induction(run: "Run") -> Finding:
     """The mean effect of ablating a head that has the role, less that of ablating one that has not."""
-    metric = lead_metric(run)
+    metric = run.lead_metric
     heads, given = by_head(run.data["role_given"].sel(role="induction"))
     where, effect = by_head(run.data["effect"].sel(metric=metric).transpose("prompt", ...))
     assert heads == where
@@ -36,6 +36,6 @@ def induction(run: "Run") -> Finding:
     order = [heads[at] for at in np.argsort(-np.where(has, score, -1)) if has[at]]
     names = listed([str(head) for head in order[:_NAMED]]) + (" and others" if len(order) > _NAMED else "")
     text = f"{count(len(order), 'head')} look for what followed the same token before ({names}): ablating one of them "
-    text += f"changes {metric} by {signed(float(mine.mean()))}{unit(run, metric)} on average, one of the others by "
-    text += f"{signed(float(others.mean()))}: {gap.told(signed(gap.mean), unit(run, metric))} apart."
+    text += f"changes {metric} by {signed(float(mine.mean()))}{run.unit(metric)} on average, one of the others by "
+    text += f"{signed(float(others.mean()))}: {with_spread(gap, run.unit(metric))} apart."
     return Finding(text, gap.mean, gap.low, gap.high, "effect")

@@ -6,19 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from harness.findings.format import number, signed
+from harness.findings.format import mean_with_spread, number, with_spread
 from harness.findings.intervals import interval
 from harness.findings.questions.patterns import PerHead, unanswered
-from harness.findings.reading import (
-    ablated_heads,
-    effect_of,
-    estimate,
-    last_scored,
-    lead_metric,
-    pattern_of,
-    top_heads,
-    unit,
-)
 from harness.findings.sentence import Finding
 
 if TYPE_CHECKING:
@@ -29,29 +19,31 @@ def ioi(run: "Run") -> Finding:
     """The head with the largest effect on the leading metric, as a share of the clean value, and how much of its
     attention at the end is on the answer's name and on the other's; beside it the head that looks at the answer most,
     which need not help."""
-    metric = lead_metric(run)
-    head = top_heads(run, metric, 1)[0]
-    about, clean = estimate(run, metric, head), float(run.data["clean"].sel(metric=metric).mean())
+    metric = run.lead_metric
+    head = run.top_heads(metric, 1)[0]
+    about, clean = run.estimate(metric, head), float(run.data["clean"].sel(metric=metric).mean())
     right, wrong = (_on(run, name, head.stack) for name in ("answer", "distractor"))
     if not np.isfinite([right, wrong]).all():
         return unanswered("Not every prompt has both an answer and a distractor among its words.")
     mine = {"right": right[:, head.layer, head.head], "wrong": wrong[:, head.layer, head.head]}
     more = interval(run, mine["right"] - mine["wrong"])
-    same = int((np.sign(effect_of(run, metric, head)) == np.sign(about.mean)).sum())
-    text = f"{head}: without it {metric} changes by {about.told(signed(about.mean), unit(run, metric))} of "
+    same = int((np.sign(run.effect(metric, head)) == np.sign(about.mean)).sum())
+    text = f"{head}: without it {metric} changes by {with_spread(about, run.unit(metric))} of "
     text += f"{number(clean)}, on {same} of {len(right)} prompts the same way. Where the answer is predicted it "
     text += f"looks at the right name with {number(mine['right'].mean())} of its attention, at the wrong one with "
-    text += f"{number(mine['wrong'].mean())} (difference {more.told(signed(more.mean), '')}). "
+    text += f"{number(mine['wrong'].mean())} (difference {with_spread(more)}). "
     reader = max(
-        (each for each in ablated_heads(run) if each.stack == head.stack),
+        (each for each in run.ablated_heads if each.stack == head.stack),
         key=lambda each: float(right[:, each.layer, each.head].mean()),
     )
     looks = number(float(right[:, reader.layer, reader.head].mean()))
     if reader == head:
         text += f"No head looks at the right name more ({looks})."
     else:
-        its = estimate(run, metric, reader)
-        text += f"{reader} looks at the right name most ({looks}): without it {metric} changes by {its.shortly()}."
+        its = run.estimate(metric, reader)
+        text += (
+            f"{reader} looks at the right name most ({looks}): without it {metric} changes by {mean_with_spread(its)}."
+        )
     return Finding(text, about.mean, about.low, about.high, "effect")
 
 
@@ -65,6 +57,6 @@ def _of_prompt(run: "Run", prompt: int, name: str, stack: str) -> Float[np.ndarr
     row, end = run.data.isel(prompt=prompt), int(run.data["length"].values[prompt])
     said = str(row[name].values).strip()
     there = np.array([str(token).strip() == said for token in row["token"].values[:end]])
-    pattern = pattern_of(run, prompt, stack).transpose("layer", "head", "query", "key").values.astype(float)
-    found = pattern[:, :, last_scored(run, prompt)][..., there].sum(axis=-1)
+    pattern = run.pattern(prompt, stack).transpose("layer", "head", "query", "key").values.astype(float)
+    found = pattern[:, :, run.last_scored(prompt)][..., there].sum(axis=-1)
     return found if said and there.any() else np.full_like(found, np.nan)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from harness.findings.format import listed, signed
+from harness.findings.format import listed, with_spread
 from harness.findings.intervals import interval
 from harness.findings.questions.patterns import Pattern, PerHead, by_word, extreme, unanswered
 from harness.findings.sentence import Finding
@@ -28,7 +28,7 @@ def layers(run: "Run") -> Finding:
         head, _ = extreme(met)
         about = interval(run, met[:, head.layer, head.head])
         first = first or about
-        said.append(f"its {other} in layer {head.layer} ({head}, {about.told(signed(about.mean), '')})")
+        said.append(f"its {other} in layer {head.layer} ({head}, {with_spread(about)})")
     assert first is not None
     text = f"The {tags[0]} meets {listed(said)}: so much more of its attention one of the two gives the other than it "
     return Finding(f"{text}gives to words at that distance elsewhere.", first.mean, first.low, first.high, "pattern")

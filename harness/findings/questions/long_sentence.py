@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from harness.findings.format import number
+from harness.findings.format import number, with_spread
 from harness.findings.intervals import interval
 from harness.findings.questions.patterns import Pattern, PerHead, extreme, looks_ahead, patterns, resting, unanswered
 from harness.findings.sentence import Finding
@@ -28,7 +28,7 @@ def long_sentence(run: "Run") -> Finding:
     far, near = extreme(slope), extreme(slope, largest=False)
     by_layer = slope.mean(axis=(0, 2))
     text = f"From {length.min():.0f} to {length.max():.0f} tokens the mean distance of attention grows by "
-    text += f"{about.told(number(about.mean), '')} tokens for each token of length; even attention would by "
+    text += f"{with_spread(about, sign=False)} tokens for each token of length; even attention would by "
     text += f"{number(float(slopes(even, length).mean()))}. Layer {by_layer.argmax()} grows most "
     text += f"({number(by_layer.max())}), layer {by_layer.argmin()} least ({number(by_layer.min())}); {far[0]} reaches "
     text += (

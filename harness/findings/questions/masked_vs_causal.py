@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from harness.findings.format import named, number
+from harness.findings.format import named, number, with_spread
 from harness.findings.questions.patterns import Pattern, extreme, over_heads, per_head
 from harness.findings.sentence import Finding
 
@@ -20,7 +20,7 @@ def masked_vs_causal(run: "Run") -> Finding:
     about, most = over_heads(run, later), extreme(later)
     itself = float(per_head(run, lambda pattern: np.diagonal(pattern, axis1=2, axis2=3).mean(-1)).mean())
     rest = float(resting(run).mean())
-    text = f"{named(run.spec.get('model'))} looks ahead with {about.told(number(about.mean), '')} of its attention"
+    text = f"{named(run.spec.get('model'))} looks ahead with {with_spread(about, sign=False)} of its attention"
     text += f" ({most[0]} most, {number(most[1])})" if about.mean > 0 else ": it is causal"
     text += f", back with {number(1 - about.mean - itself)}, at the token itself with {number(itself)}; "
     text += f"{number(rest)} rests on the first token and special ones."

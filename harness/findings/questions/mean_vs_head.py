@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from harness.findings.format import number
+from harness.findings.format import number, with_spread
 from harness.findings.intervals import interval
 from harness.findings.questions.patterns import Pattern, extreme, patterns, resting
 from harness.findings.sentence import Finding
@@ -22,10 +22,8 @@ def mean_vs_head(run: "Run") -> Finding:
     kept = list(_ordinary(run))
     differing, hidden = np.stack([other_top(pattern) for pattern in kept]), np.array([of_nobody(each) for each in kept])
     about, most, nobody = interval(run, differing.mean(axis=(1, 2))), extreme(differing), interval(run, hidden)
-    text = f"On {about.told(number(about.mean), '')} of its rows a head looks most at another token than the mean over "
-    text += (
-        f"the heads of its layer does; {most[0]} on {number(most[1])}. On {nobody.told(number(nobody.mean), '')} of "
-    )
+    text = f"On {with_spread(about, sign=False)} of its rows a head looks most at another token than the mean over "
+    text += f"the heads of its layer does; {most[0]} on {number(most[1])}. On {with_spread(nobody, sign=False)} of "
     text += "the rows no head at all looks most where the mean does. The first token and special ones are left out."
     return Finding(text, about.mean, about.low, about.high, "pattern")
 

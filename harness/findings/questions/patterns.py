@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from harness.findings.intervals import interval
-from harness.findings.reading import Estimate, pattern_of
 from harness.findings.sentence import Finding
 from harness.hooks import Head
+from harness.results.run import Estimate
 from harness.words import merge_pattern
 
 if TYPE_CHECKING:
@@ -22,12 +22,12 @@ PerHead = Float[np.ndarray, "prompt layer head"]
 def patterns(run: "Run") -> Iterator[Pattern]:
     """Each prompt's patterns, padding off."""
     for prompt in range(run.data.sizes["prompt"]):
-        yield pattern_of(run, prompt).transpose("layer", "head", "query", "key").values.astype(float)
+        yield run.pattern(prompt).transpose("layer", "head", "query", "key").values.astype(float)
 
 
 def by_word(run: "Run", prompt: int) -> Pattern:
     """A prompt's patterns merged to words."""
-    pattern = pattern_of(run, prompt).transpose("layer", "head", "query", "key").values.astype(float)
+    pattern = run.pattern(prompt).transpose("layer", "head", "query", "key").values.astype(float)
     return merge_pattern(pattern, run.data["word"].values[prompt, : pattern.shape[-1]])
 
 

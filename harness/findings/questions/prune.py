@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from harness.findings.format import count, number, signed
+from harness.findings.format import count, number, with_spread
 from harness.findings.intervals import interval
 from harness.findings.questions.patterns import unanswered
-from harness.findings.reading import lead_metric, meaning_of, unit
 from harness.findings.sentence import Finding
 
 if TYPE_CHECKING:
@@ -25,9 +24,9 @@ def prune(run: "Run") -> Finding:
         return unanswered(
             "No heads were ablated one after another: say sweep.kind=cumulative sweep.first=least_needed."
         )
-    metric = lead_metric(run)
+    metric = run.lead_metric
     effect = run.data["cumulative_effect"].sel(metric=metric).transpose("order", "prompt", "step")
-    worse = effect.values.astype(float) * (-1 if meaning_of(run, metric).higher_is_better else 1)
+    worse = effect.values.astype(float) * (-1 if run.meaning(metric).higher_is_better else 1)
     bar = _SHARE * abs(float(run.data["clean"].sel(metric=metric).mean()))
     spared = can_go(worse, bar)
     names = [str(name) for name in effect["order"].values]
@@ -37,13 +36,13 @@ def prune(run: "Run") -> Finding:
     all_of_them = int((spared[chosen] == n).sum())
     first, floor = str(effect.attrs["first"]).replace("_", " "), "at least " if all_of_them else ""
     text = f"The {first} first (by {names[chosen]}), {floor}"
-    text += f"{about.told(number(about.mean), '')} heads of the {n} that were tried can go before a prompt is worse by "
-    text += f"{number(bar)}{unit(run, metric)} of {metric} (a tenth of the clean value); {all_of_them} of "
+    text += f"{with_spread(about, sign=False)} heads of the {n} that were tried can go before a prompt is worse by "
+    text += f"{number(bar)}{run.unit(metric)} of {metric} (a tenth of the clean value); {all_of_them} of "
     text += f"{count(len(spared[chosen]), 'prompt')} {'bears' if all_of_them == 1 else 'bear'} all of them"
     if drawn:
         gain = interval(run, spared[chosen] - spared[drawn].mean(axis=0))
         text += f". In {count(len(drawn), 'random order')} it is {number(float(spared[drawn].mean()))}: "
-        text += f"{gain.told(number(gain.mean) if gain.mean >= 0 else signed(gain.mean), '')} more"
+        text += f"{with_spread(gain, sign=False)} more"
     text += "." if chosen in drawn else ". The order was chosen by these same prompts; others may bear fewer."
     return Finding(text, about.mean, about.low, about.high, "cumulative_effect")
 

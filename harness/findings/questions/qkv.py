@@ -4,10 +4,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.findings.format import number, signed
+from harness.findings.format import number, signed, with_spread
 from harness.findings.intervals import interval
 from harness.findings.questions.patterns import unanswered
-from harness.findings.reading import token_labels
 from harness.findings.sentence import Finding
 from harness.hooks import Head
 
@@ -26,7 +25,7 @@ def qkv(run: "Run") -> Finding:
     head = Head.parse(shown[0])
     taken = [Apart(run, prompt, head) for prompt in range(run.data.sizes["prompt"])]
     moved = interval(run, np.array([each.written[0] - each.weight[0] for each in taken]))
-    first, token = taken[0], token_labels(run, 0)
+    first, token = taken[0], run.token_labels(0)
     top = int(first.weight.argmax())
     off = max(max(each.softmax_error, each.sum_error) for each in taken)
     text = (
@@ -34,9 +33,7 @@ def qkv(run: "Run") -> Finding:
     )
     text += f"(the next best {signed(np.sort(first.score)[-2])}): {number(first.weight[top])} of its attention, "
     text += f"{number(first.written[top])} of what it writes by the norms of weight times value. Over all prompts the "
-    text += (
-        f"first token's share changes by {moved.told(signed(moved.mean), '')} from attention to what is written. The "
-    )
+    text += f"first token's share changes by {with_spread(moved)} from attention to what is written. The "
     text += f"softmax of the scores is the pattern and weights times values are z, to {off:.0e}."
     return Finding(text, moved.mean, moved.low, moved.high, "z")
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.findings.format import number, signed
+from harness.findings.format import with_spread
 from harness.findings.intervals import interval
 from harness.findings.questions.patterns import unanswered
 from harness.findings.sentence import Finding
@@ -27,6 +27,6 @@ def rollout(run: "Run") -> Finding:
     about, alone = interval(run, rolled - plain), interval(run, rolled)
     beats = "more than" if about.low > 0 else "less than" if about.high < 0 else "no surer than"
     text = f"Rollout orders tokens like the measured cause ({cause}, {_TOKENS[policy]}) with a Spearman correlation of "
-    text += f"{alone.told(number(alone.mean) if alone.mean >= 0 else signed(alone.mean), '')}, {beats} the mean of "
-    text += f"attention (difference {about.told(signed(about.mean), '')})."
+    text += f"{with_spread(alone, sign=False)}, {beats} the mean of "
+    text += f"attention (difference {with_spread(about)})."
     return Finding(text, about.mean, about.low, about.high, "agreement")

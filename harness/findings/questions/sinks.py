@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.attribution.evaluate import shares
-from harness.findings.format import count, number
+from harness.findings.format import count, number, with_spread
 from harness.findings.intervals import interval
 from harness.findings.questions.patterns import PerHead, extreme, per_head, unanswered
 from harness.findings.sentence import Finding
@@ -28,13 +28,9 @@ def sinks(run: "Run") -> Finding:
     gap = interval(run, share["attention"] - share["cause"])
     on_first = resting_heads(run)
     resting = int((on_first.mean(axis=0) > _SINK).sum())
-    text = (
-        f"The first token gets {about['attention'].told(number(about['attention'].mean), '')} of the attention where "
-    )
+    text = f"The first token gets {with_spread(about['attention'], sign=False)} of the attention where "
     text += f"something is predicted, {number(about['norms'].mean)} of it weighted by the norms of values, and "
-    text += (
-        f"{about['cause'].told(number(about['cause'].mean), '')} of what taking tokens away does ({asked['cause']}). "
-    )
+    text += f"{with_spread(about['cause'], sign=False)} of what taking tokens away does ({asked['cause']}). "
     verb = "gives" if resting == 1 else "give"
     text += f"{resting} of {count(on_first[0].size, 'head')} {verb} it more than half ({extreme(on_first)[0]} most)."
     return Finding(text, gap.mean, gap.low, gap.high, "attribution")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.findings.format import count, number, signed
+from harness.findings.format import count, number, signed, with_spread
 from harness.findings.intervals import interval
 from harness.findings.questions.patterns import Pattern, extreme, looks_ahead, patterns, unanswered
 from harness.findings.sentence import Finding
@@ -29,7 +29,7 @@ def subwords(run: "Run") -> Finding:
     about = interval(run, beyond.mean(axis=(1, 2)))
     most, least = extreme(beyond), extreme(beyond, largest=False)
     text = f"Of the attention that other tokens give to a split word, its last piece gets {number(share.mean())} on "
-    text += f"average ({count(words, 'word')}), {about.told(signed(about.mean), '')} beyond an even split "
+    text += f"average ({count(words, 'word')}), {with_spread(about)} beyond an even split "
     text += f"({number(split.mean())}). {most[0]} favours the last piece most ({signed(most[1])}), {least[0]} least "
     return Finding(f"{text}({signed(least[1])}).", about.mean, about.low, about.high, "pattern")
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from harness.findings.format import count, number
+from harness.findings.format import count, number, with_spread
 from harness.findings.intervals import interval
 from harness.findings.questions.patterns import by_word, looks_ahead, unanswered
-from harness.findings.reading import by_head
 from harness.findings.sentence import Finding
 from harness.hooks import Head
 from harness.prompts.relations import Relation
+from harness.results.schema import by_head
 from harness.roles.syntax import hits
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def syntax(run: "Run") -> Finding:
     order = sorted(range(len(names)), key=lambda at: -score[at, best[at]])
     about = [interval(run, hit_rate(run, names[at].removeprefix(_CALLED), heads[best[at]])) for at in order]
     said = [
-        f"{names[at].removeprefix(_CALLED)} {heads[best[at]]} {each.told(number(each.mean), '')}, the best fixed "
+        f"{names[at].removeprefix(_CALLED)} {heads[best[at]]} {with_spread(each, sign=False)}, the best fixed "
         f"distance {number(float(chance[at, best[at]]))}"
         for at, each in zip(order, about, strict=True)
     ]

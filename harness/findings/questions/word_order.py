@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from harness.findings.format import count, number
+from harness.findings.format import count, number, with_spread
 from harness.findings.intervals import interval
 from harness.findings.questions.patterns import by_word, extreme, unanswered
 from harness.findings.sentence import Finding
@@ -31,7 +31,7 @@ def word_order(run: "Run") -> Finding:
     about, most = interval(run, moved.mean(axis=(1, 2))), extreme(moved)
     still = int((moved.mean(axis=0) <= _SAME).sum())
     by_layer, verb = moved.mean(axis=(0, 2)), "goes" if still == 1 else "go"
-    text = f"Swapping words moves {about.told(number(about.mean), '')} of a head's attention to another place "
+    text = f"Swapping words moves {with_spread(about, sign=False)} of a head's attention to another place "
     text += (
         f"({count(len(groups), 'pair')}). {most[0]} changes most ({number(most[1])}), layer {by_layer.argmax()} more "
     )

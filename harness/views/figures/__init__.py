@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from harness.findings.reading import by_lead, roles_of
 from harness.results.objects import Folder, folder_at
 from harness.views.figures import changes
 from harness.views.figures.base import LOOKS, Look, Picture, as_picture
@@ -53,7 +52,7 @@ def _drawn(run: "Run", look: Look) -> Iterator[tuple[str, str, str, Figure]]:
     yield from _ablated(run, look)
     if "clean_change" in run.data:
         yield from _changed(run, look)
-    if any(roles_of(run).values()):
+    if any(run.roles().values()):
         yield "roles", "roles", "Score of each head for each role", roles(run, look)
     if "pattern" in run.data:
         label = "Rollout, mean pattern, top head"
@@ -66,7 +65,7 @@ def _drawn(run: "Run", look: Look) -> Iterator[tuple[str, str, str, Figure]]:
 
 def _ablated(run: "Run", look: Look) -> Iterator[tuple[str, str, str, Figure]]:
     """The figures of what was ablated."""
-    for metric in by_lead(run):
+    for metric in run.metrics:
         name = _plain(metric)
         yield f"effect_{name}", "map", f"Effect of each head on {metric}", effect_map(run, metric, look)
         yield f"strongest_{name}", "strongest", f"Strongest heads by {metric}", strongest(run, metric, look)

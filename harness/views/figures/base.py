@@ -15,7 +15,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from harness.findings.reading import sense, units
 from harness.results.objects import Folder
 from harness.views.glyphs import families
 from harness.views.text import visible
@@ -113,14 +112,14 @@ def style(text: str, look: Look) -> Iterator[None]:
 
 def measured(run: "Run", metric: str) -> str:
     """The metric and what it is counted in."""
-    return f"{visible(metric)}, {units(run, metric)}" if units(run, metric) else visible(metric)
+    return f"{visible(metric)}, {run.units(metric)}" if run.units(metric) else visible(metric)
 
 
 def map_of(run: "Run", metric: str) -> colors.Colormap:
     """White is no effect; blue helps and orange hurts, or the darker the more it matters."""
-    if sense(run, metric) == 0:
+    if run.sense(metric) == 0:
         return ramp("#ffffff", TONE["matters"])
-    below, above = ("hurts", "helps") if sense(run, metric) > 0 else ("helps", "hurts")
+    below, above = ("hurts", "helps") if run.sense(metric) > 0 else ("helps", "hurts")
     return ramp(TONE[below], "#ffffff", TONE[above])
 
 

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from harness.findings.changes import other_name, rows_of
 from harness.findings.format import named
-from harness.findings.reading import PATTERN, layers_of, lead_metric, sense
 from harness.hooks import Head
+from harness.results.schema import pattern_variable
 from harness.views.figures.base import TONE, Look, map_of, measured, panels, ramp, style
 from harness.views.text import short, visible
 
@@ -28,14 +28,14 @@ def effects(run: "Run", metric: str, look: Look) -> Figure:
     """By how much each head's effect changed."""
     mean = run.data["effect_change"].sel(metric=metric).mean("prompt")
     most = max(float(np.nanmax(np.abs(mean.values), initial=0)), 1e-12)
-    tones = map_of(run, metric) if sense(run, metric) else ramp(TONE["hurts"], "#ffffff", TONE["matters"])
+    tones = map_of(run, metric) if run.sense(metric) else ramp(TONE["hurts"], "#ffffff", TONE["matters"])
     return _map(run, mean, f"change of effect on {measured(run, metric)}", tones, (-most, most), look)
 
 
 def _map(
     run: "Run", mean: xr.DataArray, label: str, tones: colors.Colormap, ends: tuple[float, float | None], look: Look
 ) -> Figure:
-    stacks, heads = layers_of(run), run.data.sizes["head"]
+    stacks, heads = run.layers, run.data.sizes["head"]
     across = max(stacks.values())
     width = min(look.width, 0.3 * across + 2)
     cell = min((width - 2) / across, 0.3)
@@ -69,7 +69,7 @@ def by_prompt(run: "Run", metric: str, look: Look) -> Figure:
 
 def most_changed(run: "Run") -> Head:
     """The head whose patterns are furthest apart; of equal patterns, the one whose effect changed most."""
-    rows = rows_of(run, lead_metric(run))
+    rows = rows_of(run, run.lead_metric)
     return max(rows, key=lambda each: np.nan_to_num([each[1]["distance_mean"], abs(each[1]["change_mean"])]).tolist())[
         0
     ]
@@ -99,7 +99,7 @@ def side_by_side(run: "Run", look: Look) -> Figure:
 
 def _pattern(run: "Run", prompt: int, head: Head, of: str) -> tuple[np.ndarray, list[str], list[str]]:
     """One model's weights on a prompt, and the tokens along queries and keys."""
-    name, *sides = PATTERN[head.stack]
+    name, *sides = pattern_variable(head.stack)
     mine = of if f"{of}token" in run.data else ""
     weights = run.data[f"{of}{name}"].isel(prompt=prompt).sel(layer=head.layer, head=head.head).values.astype(float)
     tokens = []

@@ -8,7 +8,6 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.findings.reading import effect_of, estimate, layers_of, rule, sense, shown, side, top_heads, verdict
 from harness.hooks import Head
 from harness.views.figures.base import TONE, Look, map_of, measured, panels, style
 from harness.views.text import visible
@@ -25,7 +24,7 @@ def effect_map(run: "Run", metric: str, look: Look) -> Figure:
 
     Blue helps, orange (struck through) hurts, white is no effect, grey was not ablated.
     """
-    maps = {stack: _map(run, metric, stack) for stack in layers_of(run)}
+    maps = {stack: _map(run, metric, stack) for stack in run.layers}
     most = max(float(np.nanmax(np.abs(each.values), initial=1e-12)) for each in maps.values())
     across, down = max(each.sizes["layer"] for each in maps.values()), sum(len(each) for each in maps.values())
     width = min(look.width, max(0.75 * look.letters, 0.3 * across + 2))
@@ -53,12 +52,12 @@ def _map(run: "Run", metric: str, stack: str) -> xr.DataArray:
     rows = [np.atleast_2d(mean.transpose(..., "layer").values) for mean in mine.values()]
     labels = [str(row) for row in run.data["head"].values] + [_BESIDE[name] for name in mine if name != "effect"]
     whole = xr.DataArray(np.concatenate(rows), dims=("row", "layer"), coords={"row": labels})
-    whole = whole.isel(layer=slice(layers_of(run)[stack]))
-    return whole if sense(run, metric) else abs(whole)
+    whole = whole.isel(layer=slice(run.layers[stack]))
+    return whole if run.sense(metric) else abs(whole)
 
 
 def _draw_map(axes: Axes, run: "Run", metric: str, values: xr.DataArray, most: float, stack: str, look: Look):
-    signed = sense(run, metric)
+    signed = run.sense(metric)
     axes.set_facecolor("#d9d9d4")
     image = axes.imshow(values, cmap=map_of(run, metric), vmin=-most if signed else 0, vmax=most, aspect="equal")
     n_rows, n_layers = values.shape
@@ -84,9 +83,9 @@ def _draw_map(axes: Axes, run: "Run", metric: str, values: xr.DataArray, most: f
 
 
 def _map_title(run: "Run", metric: str, missing: bool) -> str:
-    legend = "blue helps, orange struck through hurts" if sense(run, metric) else "darker matters more"
-    if any(_sure(run, metric, stack) for stack in layers_of(run)):
-        legend += f"; dot: {rule(run, metric)}"
+    legend = "blue helps, orange struck through hurts" if run.sense(metric) else "darker matters more"
+    if any(_sure(run, metric, stack) for stack in run.layers):
+        legend += f"; dot: {run.rule(metric)}"
     legend += "; grey: not ablated" if missing else ""
     return f"Mean effect on {visible(metric)} of ablating each head ({legend})"
 
@@ -94,12 +93,12 @@ def _map_title(run: "Run", metric: str, missing: bool) -> str:
 def _sure(run: "Run", metric: str, stack: str) -> list[tuple[int, int]]:
     """Where on a stack's map (across, down) the heads are that are beyond chance."""
     rows = list(run.data["head"].values)
-    return [(head.layer, rows.index(head.head)) for head in sorted(shown(run, metric)) if head.stack == stack]
+    return [(head.layer, rows.index(head.head)) for head in sorted(run.shown(metric)) if head.stack == stack]
 
 
 def strongest(run: "Run", metric: str, look: Look, n: int = 12) -> Figure:
     """The n heads with the largest mean effects: a dot for each prompt, the mean and its interval."""
-    heads = top_heads(run, metric, n)
+    heads = run.top_heads(metric, n)
     with style(metric, look):
         height = (0.032 * len(heads) + 0.13) * look.letters
         figure, (axes,) = panels(1, 1, min(7.5, look.width), height)
@@ -108,22 +107,22 @@ def strongest(run: "Run", metric: str, look: Look, n: int = 12) -> Figure:
             _strip(axes, run, metric, head, row)
         axes.set_yticks(range(len(heads)), map(str, heads))
         axes.invert_yaxis()
-        spread = estimate(run, metric, heads[0]).kind if heads else ""
+        spread = run.estimate(metric, heads[0]).kind if heads else ""
         dots = f" (one dot per prompt; lines: mean, {spread})" if look.titles else ""
         axes.set(xlabel=f"effect on {measured(run, metric)}{dots}")
-        doubtful = any(verdict(run, metric, head) == "unsure" for head in heads)
-        doubt = f" (hollow: not shown, {rule(run, metric)})" if doubtful else ""
+        doubtful = any(run.verdict(metric, head) == "unsure" for head in heads)
+        doubt = f" (hollow: not shown, {run.rule(metric)})" if doubtful else ""
         if look.titles:
             axes.set_title(f"Largest mean effects on {visible(metric)}{doubt}")
     return figure
 
 
 def _strip(axes: Axes, run: "Run", metric: str, head: Head, row: int) -> None:
-    effect: Float[np.ndarray, " prompt"] = effect_of(run, metric, head)
-    about = estimate(run, metric, head)
+    effect: Float[np.ndarray, " prompt"] = run.effect(metric, head)
+    about = run.estimate(metric, head)
     offset = (np.arange(len(effect)) * 7 % 5 - 2) * 0.06
-    tone = TONE[side(run, metric, about.mean)]
-    if verdict(run, metric, head) == "unsure":
+    tone = TONE[run.side(metric, about.mean)]
+    if run.verdict(metric, head) == "unsure":
         axes.scatter(effect, row + offset, s=14, alpha=0.8, facecolors="none", edgecolors=tone, linewidths=0.8)
     else:
         axes.scatter(effect, row + offset, s=16, alpha=0.5, linewidths=0, color=tone)

@@ -6,7 +6,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from harness.findings.reading import layers_of
 from harness.views.figures.base import TONE, Look, measured, panels, style
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ SWEPT = {"layer_effect": ("all heads", "o", TONE["matters"]), "mlp_effect": ("ML
 
 def by_layer(run: "Run", metric: str, look: Look) -> Figure:
     """Mean effect of each layer with its standard error, a panel for each stack."""
-    stacks = layers_of(run)
+    stacks = run.layers
     with style(metric, look):
         figure, every = panels(1, len(stacks), min(look.width, 7.5), 0.38 * look.letters)
         for axes, (stack, n_layers) in zip(every, stacks.items(), strict=True):

@@ -9,15 +9,7 @@ from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.findings.reading import (
-    layers_of,
-    lead_metric,
-    mean_pattern_of,
-    pattern_of,
-    rollout_of,
-    tokens_of,
-    top_heads,
-)
+from harness.attribution.rollout import rollout_of
 from harness.hooks import Head
 from harness.views.figures.base import TONE, Look, panels, ramp, style
 from harness.views.selection import first_head
@@ -35,11 +27,11 @@ def compare(run: "Run", prompt: int, look: Look) -> Figure:
     longest = max(map(len, (weights for _, _, weights in drawn)))
     side = min(12.0, max(3.2, 0.24 * longest + 1.2), look.width / (len(drawn) if look.titles else 1))
     rows, columns = (1, len(drawn)) if look.titles else (len(drawn), 1)
-    text = "".join(short(visible(token)) for stack in layers_of(run) for token in tokens_of(run, prompt, stack)[1])
+    text = "".join(short(visible(token)) for stack in run.layers for token in run.tokens(prompt, stack)[1])
     with style(text, look):
         figure, all_axes = panels(rows, columns, side * columns, (side + 0.6) * rows)
         for axes, (title, stack, weights) in zip(all_axes, drawn, strict=True):
-            queries, keys = ([visible(token) for token in side] for side in tokens_of(run, prompt, stack))
+            queries, keys = ([visible(token) for token in side] for side in run.tokens(prompt, stack))
             if "sink" in run.data:
                 weights, keys = np.column_stack([weights, np.clip(1 - weights.sum(axis=1), 0, 1)]), [*keys, "(sink)"]
             _matrix(axes, title, weights, queries, keys, look)
@@ -49,18 +41,18 @@ def compare(run: "Run", prompt: int, look: Look) -> Figure:
 def _panels(run: "Run", prompt: int) -> Iterator[tuple[str, str, Float[np.ndarray, "query key"]]]:
     """Title, stack and weights of each panel."""
     head = first_head(run)
-    for stack in layers_of(run):
+    for stack in run.layers:
         if not stack:
             yield "Attention rollout", "", rollout_of(run, prompt)
-        yield f"Mean {stack} pattern".replace("  ", " "), stack, mean_pattern_of(run, prompt, stack)
+        yield f"Mean {stack} pattern".replace("  ", " "), stack, run.mean_pattern(prompt, stack)
     if head is not None:
-        pattern = pattern_of(run, prompt, head.stack).sel(layer=head.layer, head=head.head)
+        pattern = run.pattern(prompt, head.stack).sel(layer=head.layer, head=head.head)
         yield _title(run, head), head.stack, pattern.values.astype(float)
 
 
 def _title(run: "Run", head: Head) -> str:
-    most = "effect" in run.data and head in top_heads(run, lead_metric(run), 1)
-    return f"{head}, largest effect on {visible(lead_metric(run))}" if most else str(head)
+    most = "effect" in run.data and head in run.top_heads(run.lead_metric, 1)
+    return f"{head}, largest effect on {visible(run.lead_metric)}" if most else str(head)
 
 
 def _matrix(

@@ -6,7 +6,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.findings.reading import kind_of
 from harness.views.figures.base import Look, panels, style
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def agreement(run: "Run", look: Look) -> Figure:
                 chosen = {row["method"]: row for row in rows if (row["policy"], row["cause"]) == (policy, cause)}
                 _dots(axes[at], [chosen[method] for method in order], number, causes)
             axes[at].set_yticks(range(len(order)), order if at == 0 else [""] * len(order), fontsize=look.small)
-            axes[at].set_xlabel(f"rank correlation with the cause ({kind_of(run)})", fontsize=look.small)
+            axes[at].set_xlabel(f"rank correlation with the cause ({run.interval_name})", fontsize=look.small)
             if look.titles:
                 axes[at].set_title(_POLICY[policy])
         axes[0].legend(fontsize=look.small, frameon=False, loc="best")

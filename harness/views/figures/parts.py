@@ -7,7 +7,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from harness.findings.parts import TAKEN, lead_cause, of_measure
-from harness.findings.reading import kind_of
 from harness.views.figures.base import Look, panels, style
 from harness.views.text import visible
 
@@ -33,7 +32,7 @@ def traced(run: "Run", look: Look) -> Figure:
         axes[1].axvline(0, color="0.5", linewidth=0.8)
         axes[0].set_xlabel("share of the prompt, or of what a method gives", fontsize=look.small)
         unit = run.data["traced_value"].attrs["units"].split(",")[0]
-        axes[1].set_xlabel(f"{unit} when the part is taken away ({kind_of(run)})", fontsize=look.small)
+        axes[1].set_xlabel(f"{unit} when the part is taken away ({run.interval_name})", fontsize=look.small)
         for each in axes:
             each.legend(fontsize=look.small, frameon=False, loc="best")
     return figure

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from harness.findings.reading import by_head, sense, tokens_of
+from harness.results.schema import by_head
 from harness.views.figures.base import Look, map_of, measured, panels, style
 from harness.views.selection import asked_prompts
 from harness.views.text import short, visible
@@ -31,14 +31,14 @@ def strongest_anywhere(run: "Run", metric: str, n: int = 12) -> dict[str, Float[
 def by_position(run: "Run", metric: str, look: Look) -> Figure:
     """The strongest heads down, the prompt's tokens across."""
     strongest, prompt = strongest_anywhere(run, metric), asked_prompts(run)[0]
-    tokens = [visible(token) for token in tokens_of(run, prompt)[0]]
+    tokens = [visible(token) for token in run.tokens(prompt)[0]]
     values = np.array([effect[prompt, : len(tokens)] for effect in strongest.values()])
     most = float(np.nanmax(np.abs(values), initial=1e-12))
     with style(metric + "".join(map(short, tokens)), look):
         width = min(look.width, max(0.5 * look.letters, 0.3 * len(tokens) + 2))
         figure, (axes,) = panels(1, 1, width, (0.03 * len(strongest) + 0.2) * look.letters)
-        shown = values if sense(run, metric) else np.abs(values)
-        low = -most if sense(run, metric) else 0
+        shown = values if run.sense(metric) else np.abs(values)
+        low = -most if run.sense(metric) else 0
         image = axes.imshow(shown, cmap=map_of(run, metric), vmin=low, vmax=most, aspect="auto")
         axes.set_xticks(range(len(tokens)), [short(token) for token in tokens], rotation=90, fontsize=look.small)
         axes.set_yticks(range(len(strongest)), list(strongest), fontsize=look.small)

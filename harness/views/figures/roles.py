@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from harness.findings.reading import layers_of
 from harness.findings.roles import heads_by_role
 from harness.views.figures.base import TONE, Look, panels, ramp, style
 from harness.views.text import visible
@@ -18,7 +17,7 @@ def roles(run: "Run", look: Look) -> Figure:
     """The score of every head for each role, layers across and heads down; a dot marks a head that has the role."""
     having = heads_by_role(run)
     drawn = [(role, stack) for role, heads in having.items() for stack in {head.stack: 0 for head in heads}]
-    across, heads = max(layers_of(run).values()), run.data.sizes["head"]
+    across, heads = max(run.layers.values()), run.data.sizes["head"]
     each = min(4.4, 0.3 * across + 1.4)
     columns = max(1, min(len(drawn), int(look.width // each)))
     rows = -(-len(drawn) // columns)
@@ -31,7 +30,7 @@ def roles(run: "Run", look: Look) -> Figure:
         for axes, (role, stack) in zip(all_axes, drawn, strict=False):
             score = run.data["role_score"].sel(role=role)
             values = (score.sel(stack=stack) if stack else score).transpose("head", "layer").values
-            values = values[:, : layers_of(run)[stack]]
+            values = values[:, : run.layers[stack]]
             axes.set_facecolor("#d9d9d4")
             image = axes.imshow(np.maximum(values, 0), cmap=ramp("#ffffff", TONE["matters"]), vmin=0, vmax=1)
             axes.set_title(visible(f"{stack} {role}".strip()), fontsize=look.letters)

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from harness.findings.reading import sense, side
 from harness.hooks import STACKS, Head
 from harness.views.figures.base import TONE, Look, map_of, measured, panels, ramp, style
 from harness.views.text import short, visible
@@ -75,7 +74,7 @@ def pairs(run: "Run", metric: str, look: Look) -> Figure:
         width = min(look.width, 0.3 * len(heads) + 2.4)
         figure, (axes,) = panels(1, 1, width, width * 0.86)
         axes.set_facecolor("#d9d9d4")
-        colours = map_of(run, metric) if sense(run, metric) else ramp(TONE["hurts"], "#ffffff", TONE["matters"])
+        colours = map_of(run, metric) if run.sense(metric) else ramp(TONE["hurts"], "#ffffff", TONE["matters"])
         image = axes.imshow(whole, cmap=colours, vmin=-most, vmax=most, aspect="auto")
         axes.set_xticks(range(len(heads)), heads, rotation=90, fontsize=look.small)
         axes.set_yticks(range(len(heads)), heads, fontsize=look.small)
@@ -112,4 +111,4 @@ def _beyond(run: "Run", metric: str) -> str:
 
 
 def _tone(run: "Run", metric: str, effect: float) -> str:
-    return TONE[side(run, metric, effect)]
+    return TONE[run.side(metric, effect)]

@@ -7,37 +7,9 @@ import xarray as xr
 from harness import stats
 from harness.config import StatsSpec
 from harness.metrics import meaning
-from harness.roles import roles_joined
+from harness.results.schema import TABLES, roles_joined
 
 PLACE = ("stack", "layer", "head")
-CHANGES_COLUMNS = (
-    "metric",
-    "layer",
-    "head",
-    "distance_mean",
-    "distance_low",
-    "distance_high",
-    "distance_sd",
-    "distance_rank",
-    "effect_base",
-    "effect_other",
-    "change_mean",
-    "ci_low",
-    "ci_high",
-    "p_value",
-    "q_value",
-    "p_adjusted",
-    "significant",
-    "rank",
-    "roles_base",
-    "roles_other",
-)
-
-
-def changes_columns(stacks: bool) -> list[str]:
-    """The columns, with the stack before the layer where there are stacks."""
-    first, *rest = CHANGES_COLUMNS
-    return [first, *["stack"] * stacks, *rest]
 
 
 def changes_table(data: xr.Dataset, asked: StatsSpec) -> pd.DataFrame:
@@ -49,7 +21,7 @@ def changes_table(data: xr.Dataset, asked: StatsSpec) -> pd.DataFrame:
     table["metric"] = np.repeat([str(name) for name in data["metric"].values], [len(part) for part in parts])
     for name, of in (("roles_base", ""), ("roles_other", "other_")):
         table = table.merge(roles_joined(data[f"{of}role_given"]).rename(columns={"roles": name}), how="left")
-    return table.reindex(columns=changes_columns("stack" in table))
+    return table.reindex(columns=TABLES["changes"].columns_of("stack" in table))
 
 
 def _of_metric(data: xr.Dataset, name: str, asked: StatsSpec) -> pd.DataFrame:

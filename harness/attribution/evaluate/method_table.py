@@ -12,9 +12,7 @@ from jaxtyping import Bool, Float, Shaped
 from harness import stats
 from harness.attribution.evaluate.measures import AGREEMENT, BETTER, agreement, curves, shares
 from harness.config import AttributionSpec, StatsSpec
-
-COLUMNS = ("method", "cause", "policy", "statistic", "mean", "ci_low", "ci_high", "q_value")
-PAIR_COLUMNS = ("method", "against", "cause", "policy", "statistic", "difference", "ci_low", "ci_high", "p_adjusted")
+from harness.results.schema import TABLES
 
 
 class Group(NamedTuple):
@@ -62,7 +60,7 @@ def methods_table(data: xr.Dataset, spec: AttributionSpec, asked: StatsSpec) -> 
         which = [str(name) for name in shared["which"].values]
         names = {"method": [*which[:n], *[""] * (len(which) - n)], "cause": [*[""] * n, *which[n:]]}
         parts.append(made.assign(**names, policy="keep", statistic=str(statistic), q_value=np.nan))
-    return pd.concat(parts, ignore_index=True).reindex(columns=list(COLUMNS))
+    return pd.concat(parts, ignore_index=True).reindex(columns=list(TABLES["methods"].columns))
 
 
 def pairs_table(data: xr.Dataset, spec: AttributionSpec, asked: StatsSpec) -> pd.DataFrame:
@@ -74,7 +72,7 @@ def pairs_table(data: xr.Dataset, spec: AttributionSpec, asked: StatsSpec) -> pd
     methods, clusters = [str(name) for name in data["method"].values], data["cluster"].values
     two = [(a, b) for a, b in combinations(range(len(methods)), 2) if "random" not in (methods[a], methods[b])]
     if not two:
-        return pd.DataFrame(columns=np.array(PAIR_COLUMNS))
+        return pd.DataFrame(columns=np.array(TABLES["method_pairs"].columns))
     first, second = (np.array(side) for side in zip(*two, strict=True))
     parts = []
     for group in groups(data, spec):
@@ -82,7 +80,7 @@ def pairs_table(data: xr.Dataset, spec: AttributionSpec, asked: StatsSpec) -> pd
         names = {"method": [methods[at] for at in first], "against": [methods[at] for at in second]}
         made = made.assign(**names, cause=group.cause, policy=group.policy, statistic=group.statistic)
         parts.append(made.rename(columns={"mean": "difference"}))
-    return pd.concat(parts, ignore_index=True).reindex(columns=list(PAIR_COLUMNS))
+    return pd.concat(parts, ignore_index=True).reindex(columns=list(TABLES["method_pairs"].columns))
 
 
 def _against_chance(

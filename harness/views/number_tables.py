@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from harness.compare.tables import by_role
-from harness.findings.reading import by_head, by_lead, lead_metric, text_of
+from harness.compare.change_table import by_role
 from harness.findings.roles import heads_by_role
 from harness.hooks import Head
+from harness.results.schema import by_head
 from harness.roles import meaning_of
 from harness.views.text import markup
 
@@ -72,7 +72,7 @@ def numbers(run: "Run") -> str:
 
 def _in_order(run: "Run") -> pd.DataFrame:
     """The table of heads, the leading metric first, and in each the largest effects first."""
-    place = [by_lead(run).index(metric) for metric in run.heads["metric"]]
+    place = [run.metrics.index(metric) for metric in run.heads["metric"]]
     return run.heads.assign(_place=place).sort_values(["_place", "rank"], kind="stable").drop(columns="_place")
 
 
@@ -80,9 +80,9 @@ def prompts(run: "Run") -> str:
     """Every prompt with its answer and cluster, and the clean value of each metric."""
     data = run.data
     extra = [name for name in ("answer", "distractor", "cluster") if name in data and any(map(str, data[name].values))]
-    metrics = by_lead(run) if "clean" in data else []
+    metrics = run.metrics if "clean" in data else []
     rows = (
-        [index, text_of(run, index), *(data[name].values[index] for name in extra)]
+        [index, run.text(index), *(data[name].values[index] for name in extra)]
         + [float(data["clean"].sel(metric=metric).values[index]) for metric in metrics]
         for index in range(data.sizes["prompt"])
     )
@@ -106,7 +106,7 @@ def roles(run: "Run") -> str:
         rows.append([role, meaning_of(role), len(mine), named, str(most), *said, *_worth(run, role)])
     head = ["role", "a head with it", "heads", "which, highest score first", "highest", "score", "by chance", "max-T p"]
     if "role_effect" in run.data:
-        head += [f"{lead_metric(run)}, all ablated", "as many at random (median)"]
+        head += [f"{run.lead_metric}, all ablated", "as many at random (median)"]
     return scrolled(html_table(head, rows, text={0, 1, 3, 4}, long={3}, name="roles"), "Roles of heads")
 
 
@@ -117,7 +117,7 @@ def _worth(run: "Run", role: str) -> list[float]:
     if role not in run.data["having"].values:
         return [np.nan, np.nan]
     effect, random = (
-        run.data[name].sel(metric=lead_metric(run), having=role).mean("prompt")
+        run.data[name].sel(metric=run.lead_metric, having=role).mean("prompt")
         for name in ("role_effect", "random_effect")
     )
     return [float(effect), float(random.median())]
@@ -125,14 +125,14 @@ def _worth(run: "Run", role: str) -> list[float]:
 
 def changes(run: "Run") -> str:
     """changes.csv by the leading metric, the largest changes of effect first."""
-    mine = run.changes.assign(mine=run.changes["metric"] == lead_metric(run)).query("mine").drop(columns="mine")
+    mine = run.changes.assign(mine=run.changes["metric"] == run.lead_metric).query("mine").drop(columns="mine")
     table = mine.sort_values("rank", kind="stable").head(_ROWS)
     columns = [name for name in table.columns if name not in ("metric", "stack", "layer", "head")]
     stacks = table["stack"] if "stack" in table else [""] * len(table)
     names = [str(Head(*place)) for place in zip(table["layer"], table["head"], stacks, strict=True)]
     rows = ([name, *cells] for name, cells in zip(names, table[columns].itertuples(index=False), strict=True))
     words = {i + 1 for i, name in enumerate(columns) if name.startswith("roles") or name == "significant"}
-    note = f'<p class="note">By {markup(lead_metric(run))}; other metrics are in changes.csv.</p>'
+    note = f'<p class="note">By {markup(run.lead_metric)}; other metrics are in changes.csv.</p>'
     return scrolled(html_table(["head", *columns], rows, text={0, *words}, name="changes"), "What changed") + note
 
 

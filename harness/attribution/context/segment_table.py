@@ -7,11 +7,9 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float, Shaped
 
-from harness.attribution.evaluate.tables import intervals
+from harness.attribution.evaluate.method_table import intervals
 from harness.config import StatsSpec
-
-COLUMNS = ("measure", "part", "mean", "ci_low", "ci_high", "rank", "n_prompts", "over")
-HEAD_COLUMNS = ("part", "layer", "head", "mean", "ci_low", "ci_high", "p_adjusted", "attention", "rank", "n_prompts")
+from harness.results.schema import TABLES
 
 
 def parts_table(data: xr.Dataset, asked: StatsSpec) -> pd.DataFrame:
@@ -29,7 +27,7 @@ def parts_table(data: xr.Dataset, asked: StatsSpec) -> pd.DataFrame:
         known = table["mean"].notna().to_numpy()
         table["n_prompts"] = np.isfinite(values).any(axis=1).sum(axis=0)
         rows.append(table[known].assign(rank=lambda each: each["mean"].rank(ascending=False).astype(int)))
-    return pd.concat(rows, ignore_index=True).reindex(columns=list(COLUMNS))
+    return pd.concat(rows, ignore_index=True).reindex(columns=list(TABLES["parts"].columns))
 
 
 def measures(data: xr.Dataset) -> Iterator[tuple[str, Float[np.ndarray, "prompt traced part"]]]:
@@ -81,5 +79,5 @@ def parts_heads_table(data: xr.Dataset, asked: StatsSpec) -> pd.DataFrame:
         table = table.assign(part=str(part), layer=layer, head=head, attention=looked, n_prompts=int(prompts.sum()))
         rows.append(table.assign(rank=table["mean"].abs().rank(ascending=False, method="first").astype(int)))
     if not rows:
-        return pd.DataFrame(columns=np.array(HEAD_COLUMNS))
-    return pd.concat(rows, ignore_index=True).reindex(columns=list(HEAD_COLUMNS))
+        return pd.DataFrame(columns=np.array(TABLES["part_heads"].columns))
+    return pd.concat(rows, ignore_index=True).reindex(columns=list(TABLES["part_heads"].columns))
