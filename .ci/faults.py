@@ -323,7 +323,7 @@ FAULTS = (
     ),
     _fault(
         "split units in the order of their parts",
-        "execute/split",
+        "sweep/split",
         "axis=_AXIS[name]).take(places, _AXIS[name])",
         "axis=_AXIS[name])",
         *_in("execute", "a_split_sweep_gives_the_same_bits"),

@@ -42,7 +42,7 @@ LONGEST_FIRST = (
 MARKED_BY_FIXTURE = {
     "smollm2": "smollm2",
     **dict.fromkeys(("browser", "browser_program"), "browser"),
-    **dict.fromkeys(("launch", "fresh", "fetch", "crew_of", "cluster", "cells"), "launch"),
+    **dict.fromkeys(("launch", "fresh", "fetch", "pool_of", "cluster", "cells"), "launch"),
 }
 
 FAMILIES = ("gpt2", "neox", "llama", "gemma3", "mistral", "qwen3")

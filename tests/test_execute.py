@@ -8,10 +8,10 @@ import time
 from functools import partial
 from pathlib import Path
 
-import crews
+import pools
 import pytest
 import xarray as xr
-from crews import Numbers, Simulated, Sums
+from pools import Numbers, Simulated, Sums
 from runs import same
 
 from harness import study
@@ -19,11 +19,11 @@ from harness.config import RayExecute, RequestError, RunSpec, parse
 from harness.execute import UnitsLost, run_stage
 from harness.execute.cluster import Cluster as RayWorkers
 from harness.execute.processes import Processes
-from harness.execute.split import SplitStage, as_planned, divided
 from harness.execute.spread import Ended, spread
 from harness.execute.worker import NoWorkers, WorkerFailed, portable
 from harness.results import manifest
 from harness.results.store import StageFolder
+from harness.sweep.split import SplitStage
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,25 +36,25 @@ def asked(**changes):
 # --- who gets which unit ----------------------------------------------------------------------------------------
 
 
-def spreading(crew, n):
+def spreading(pool, n):
     made, said = [], []
-    spread(crew, "numbers", range(n), made.append, said.append)
+    spread(pool, "numbers", range(n), made.append, said.append)
     return made, said
 
 
 def test_every_unit_is_given_once_and_the_last_first():
-    crew = Simulated([1.0] * 7, [0, 0])
-    made, said = spreading(crew, 7)
-    assert [unit for _, unit in crew.given] == [6, 5, 4, 3, 2, 1, 0]
+    pool = Simulated([1.0] * 7, [0, 0])
+    made, said = spreading(pool, 7)
+    assert [unit for _, unit in pool.given] == [6, 5, 4, 3, 2, 1, 0]
     assert made == [1.0] * 7
     assert said == []
-    assert crew.now == 4
+    assert pool.now == 4
 
 
 def test_a_worker_that_dies_takes_no_unit_with_it():
-    crew = Simulated([1.0] * 6, [0, 0, 0], dies={1: 1.5})
-    made, said = spreading(crew, 6)
-    given = [unit for _, unit in crew.given]
+    pool = Simulated([1.0] * 6, [0, 0, 0], dies={1: 1.5})
+    made, said = spreading(pool, 6)
+    given = [unit for _, unit in pool.given]
     assert sorted(set(given)) == list(range(6))
     assert len(given) == 7
     assert len(made) == 6
@@ -62,10 +62,10 @@ def test_a_worker_that_dies_takes_no_unit_with_it():
 
 
 def test_workers_that_join_later_are_used():
-    crew = Simulated([1.0] * 10, [0, 3.0])
-    spreading(crew, 10)
-    assert {worker for worker, _ in crew.given} == {0, 1}
-    assert crew.now == 7  # three alone, then seven by two
+    pool = Simulated([1.0] * 10, [0, 3.0])
+    spreading(pool, 10)
+    assert {worker for worker, _ in pool.given} == {0, 1}
+    assert pool.now == 7  # three alone, then seven by two
 
 
 class Dying(Simulated):
@@ -79,10 +79,10 @@ class Dying(Simulated):
 
 
 def test_a_unit_that_kills_twice_is_left_and_named():
-    crew, made, said = Dying([1.0] * 5, [0]), [], []
+    pool, made, said = Dying([1.0] * 5, [0]), [], []
     with pytest.raises(UnitsLost, match="^numbers: unit 2 killed its worker twice and is not done; all others are$"):
-        spread(crew, "numbers", range(5), made.append, said.append)
-    assert [unit for _, unit in crew.given] == [4, 3, 2, 1, 0, 2]
+        spread(pool, "numbers", range(5), made.append, said.append)
+    assert [unit for _, unit in pool.given] == [4, 3, 2, 1, 0, 2]
     assert len(made) == 4
     assert said[-1] == "numbers: a worker died in unit 2; it is left aside"
 
@@ -132,99 +132,99 @@ def without_checks(data):
 
 def test_only_few_prompts_are_split():
     (stage,) = study.prepare("ablate_heads", asked(prompts={"name": "ioi", "n": 3})).stages
-    assert divided(stage, 1) is stage
-    assert isinstance(divided(stage, 2), SplitStage)
+    assert stage.divided(1) is stage
+    assert isinstance(stage.divided(2), SplitStage)
     (many,) = study.prepare("ablate_heads", asked(prompts={"name": "ioi", "n": 64})).stages
-    assert divided(many, 2) is many
-    plan = divided(stage, 2).plan()
-    assert isinstance(as_planned(stage, plan), SplitStage)  # also where nobody would cut it now
-    assert as_planned(stage, stage.plan()) is stage
+    assert many.divided(2) is many
+    plan = stage.divided(2).plan()
+    assert isinstance(stage.as_planned(plan), SplitStage)  # also where nobody would cut it now
+    assert stage.as_planned(stage.plan()) is stage
 
 
 # --- processes --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def crew_of(tmp_path):
+def pool_of(tmp_path):
     """Processes that build what is given; stopped at the end."""
     made = []
 
-    def hire(build, n=2):
+    def start_workers(build, n=2):
         made.append(Processes(build, tmp_path, n, threads=n))
         return made[-1]
 
-    yield hire
-    for crew in made:
-        crew.stop()
+    yield start_workers
+    for pool in made:
+        pool.stop()
 
 
-def carried_out(stage, tmp_path, crew):
+def carried_out(stage, tmp_path, pool):
     said = []
     folder = StageFolder(tmp_path / "stages" / stage.name)
-    return run_stage(stage, folder, lambda *_: None, None, crew, said.append), said
+    return run_stage(stage, folder, lambda *_: None, None, pool, said.append), said
 
 
-def test_processes_compute_what_this_process_would(tmp_path, crew_of):
-    crew = crew_of(partial(crews.numbers, 9, {}, str(tmp_path)))
-    data, _ = carried_out(Numbers(9), tmp_path, crew)
+def test_processes_compute_what_this_process_would(tmp_path, pool_of):
+    pool = pool_of(partial(pools.numbers, 9, {}, str(tmp_path)))
+    data, _ = carried_out(Numbers(9), tmp_path, pool)
     assert data.value.values.tolist() == [number**2 for number in range(9)]
     by = {mark.name.split("-")[2] for mark in tmp_path.glob("made-*")}
     assert str(os.getpid()) not in by
-    chain, _ = carried_out(Sums(5), tmp_path, crew)
+    chain, _ = carried_out(Sums(5), tmp_path, pool)
     assert chain.value.values.tolist() == [1, 2, 4, 8, 16]
 
 
-def test_a_unit_whose_worker_died_is_done_again(tmp_path, crew_of):
+def test_a_unit_whose_worker_died_is_done_again(tmp_path, pool_of):
     harm = dict.fromkeys((1, 4, 6), "once")
-    crew = crew_of(partial(crews.numbers, 9, harm, str(tmp_path)))
-    data, said = carried_out(Numbers(9), tmp_path, crew)
+    pool = pool_of(partial(pools.numbers, 9, harm, str(tmp_path)))
+    data, said = carried_out(Numbers(9), tmp_path, pool)
     assert data.value.values.tolist() == [number**2 for number in range(9)]
     assert sorted(said) == [f"numbers: a worker died in unit {unit}; another does it again" for unit in (1, 4, 6)]
     assert len(list(tmp_path.glob("made-*"))) == 9  # none is made twice
 
 
-def test_a_unit_that_kills_its_workers_is_named_and_the_others_are_done(tmp_path, crew_of):
-    crew = crew_of(partial(crews.numbers, 6, {3: "kill"}, str(tmp_path)))
+def test_a_unit_that_kills_its_workers_is_named_and_the_others_are_done(tmp_path, pool_of):
+    pool = pool_of(partial(pools.numbers, 6, {3: "kill"}, str(tmp_path)))
     with pytest.raises(UnitsLost, match="unit 3 killed its worker twice"):
-        carried_out(Numbers(6), tmp_path, crew)
+        carried_out(Numbers(6), tmp_path, pool)
     folder = StageFolder(tmp_path / "stages/numbers")
     assert [number for number in range(6) if folder.read(number) is None] == [3]
 
 
-def test_what_a_unit_raises_comes_home(tmp_path, crew_of):
+def test_what_a_unit_raises_comes_home(tmp_path, pool_of):
     with pytest.raises(WorkerFailed, match="numbers, unit 5: ZeroDivisionError: lightning"):
-        carried_out(Numbers(6), tmp_path, crew_of(partial(crews.numbers, 6, {5: "raise"}, None)))
+        carried_out(Numbers(6), tmp_path, pool_of(partial(pools.numbers, 6, {5: "raise"}, None)))
     with pytest.raises(RequestError, match="heads=L9H9: no such head"):
-        carried_out(Numbers(6), tmp_path, crew_of(partial(crews.numbers, 6, {2: "refuse"}, None)))
+        carried_out(Numbers(6), tmp_path, pool_of(partial(pools.numbers, 6, {2: "refuse"}, None)))
 
 
-def test_workers_have_the_environment_of_who_asks(tmp_path, crew_of, monkeypatch):
+def test_workers_have_the_environment_of_who_asks(tmp_path, pool_of, monkeypatch):
     for key in ("first", "second"):
         monkeypatch.setenv("HARNESS_TEST_KEY", key)
         with pytest.raises(RequestError, match=f"key={key}: this it has"):
-            carried_out(Numbers(6), tmp_path / key, crew_of(crews.keyed))
+            carried_out(Numbers(6), tmp_path / key, pool_of(pools.keyed))
 
 
-def test_workers_that_cannot_begin(tmp_path, crew_of):
+def test_workers_that_cannot_begin(tmp_path, pool_of):
     with pytest.raises(RequestError, match="model=x: there is none"):
-        carried_out(Numbers(6), tmp_path, crew_of(crews.unbuildable))
+        carried_out(Numbers(6), tmp_path, pool_of(pools.unbuildable))
     with pytest.raises(NoWorkers, match="3 workers died one after the other while they loaded the model"):
-        carried_out(Numbers(6), tmp_path, crew_of(crews.stillborn))
+        carried_out(Numbers(6), tmp_path, pool_of(pools.stillborn))
 
 
 ORPHANS = """
 import os, signal, sys
 from functools import partial
 from pathlib import Path
-import crews
+import pools
 from harness.execute.processes import Processes
 
 place = Path(sys.argv[1])
-crew = Processes(partial(crews.numbers, 4, {}, None), place, 2, 2)
-crew.hire(2)
-while len([hand for hand in crew._hands.values() if hand.ready]) < 2:
-    crew.wait()
-print(*(hand.process.pid for hand in crew._hands.values()), flush=True)
+pool = Processes(partial(pools.numbers, 4, {}, None), place, 2, 2)
+pool.start_workers(2)
+while len([hand for hand in pool._hands.values() if hand.ready]) < 2:
+    pool.wait()
+print(*(hand.process.pid for hand in pool._hands.values()), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -266,17 +266,17 @@ def alone(tmp_path_factory):
 def test_a_study_by_two_processes_one_of_which_is_killed_has_the_same_bits(tmp_path, alone, monkeypatch):
     monkeypatch.setattr(study, "draw", lambda run: None)
     hands, said = {}, []
-    hire = Processes.hire
+    start_workers = Processes.start_workers
 
     def watched(self, units):
-        hire(self, units)
+        start_workers(self, units)
         hands.update(self._hands)
 
     def kill_one(stage, there, total):
         if (stage, there) == ("sweep", 1):
             os.kill(next(hand for hand in hands.values() if hand.process.is_alive()).process.pid, signal.SIGKILL)
 
-    monkeypatch.setattr(Processes, "hire", watched)
+    monkeypatch.setattr(Processes, "start_workers", watched)
     spec = asked(sweep={"kind": ["single", "pairs"]}, execute={"name": "local", "workers": 2})
     run = study.run("study", spec, study.Place(str(tmp_path)), kill_one, said.append)
     same(run, alone)
@@ -330,19 +330,19 @@ def ray_crew(tmp_path, cluster):
     """Workers of the cluster that build what is given; stopped at the end."""
     made = []
 
-    def hire(build):
+    def start_workers(build):
         made.append(RayWorkers(build, tmp_path, RayExecute(name="ray")))
         return made[-1]
 
-    yield hire
-    for crew in made:
-        crew.stop()
+    yield start_workers
+    for pool in made:
+        pool.stop()
 
 
 @pytest.mark.soak
 def test_ray_loses_and_gains_nodes_and_no_unit(tmp_path, cluster, ray_crew):
-    crew = ray_crew(partial(crews.numbers, 20, dict.fromkeys(range(20), "slow") | {17: "company"}, str(tmp_path)))
-    assert crew.size == 1
+    pool = ray_crew(partial(pools.numbers, 20, dict.fromkeys(range(20), "slow") | {17: "company"}, str(tmp_path)))
+    assert pool.size == 1
     joined, progress = [], []
 
     def come_and_go(stage, there, total):
@@ -354,7 +354,7 @@ def test_ray_loses_and_gains_nodes_and_no_unit(tmp_path, cluster, ray_crew):
 
     said = []
     folder = StageFolder(tmp_path / "stages/numbers")
-    data = run_stage(Numbers(20), folder, come_and_go, None, crew, said.append)
+    data = run_stage(Numbers(20), folder, come_and_go, None, pool, said.append)
     assert data.value.values.tolist() == [number**2 for number in range(20)]
     assert progress == list(range(21))
     by = {mark.name.split("-")[2] for mark in tmp_path.glob("made-*")}
@@ -364,9 +364,9 @@ def test_ray_loses_and_gains_nodes_and_no_unit(tmp_path, cluster, ray_crew):
 
 @pytest.mark.soak
 def test_a_unit_that_kills_its_ray_workers_is_named(tmp_path, ray_crew):
-    crew = ray_crew(partial(crews.numbers, 4, {2: "kill", 1: "once"}, str(tmp_path)))
+    pool = ray_crew(partial(pools.numbers, 4, {2: "kill", 1: "once"}, str(tmp_path)))
     with pytest.raises(UnitsLost, match="unit 2 killed its worker twice"):
-        carried_out(Numbers(4), tmp_path, crew)
+        carried_out(Numbers(4), tmp_path, pool)
     folder = StageFolder(tmp_path / "stages/numbers")
     assert [number for number in range(4) if folder.read(number) is None] == [2]
 
@@ -374,13 +374,13 @@ def test_a_unit_that_kills_its_ray_workers_is_named(tmp_path, ray_crew):
 @pytest.mark.soak
 def test_what_a_unit_raises_comes_home_from_ray(tmp_path, ray_crew):
     with pytest.raises(RequestError, match="heads=L9H9: no such head"):
-        carried_out(Numbers(3), tmp_path, ray_crew(partial(crews.numbers, 3, {2: "refuse"}, None)))
+        carried_out(Numbers(3), tmp_path, ray_crew(partial(pools.numbers, 3, {2: "refuse"}, None)))
 
 
 @pytest.mark.soak
 def test_what_keeps_a_ray_worker_from_beginning_comes_home(tmp_path, ray_crew):
     with pytest.raises(RequestError, match="model=x: there is none"):
-        carried_out(Numbers(3), tmp_path, ray_crew(crews.unbuildable))
+        carried_out(Numbers(3), tmp_path, ray_crew(pools.unbuildable))
 
 
 @pytest.mark.soak
@@ -400,10 +400,10 @@ def test_a_cluster_that_does_not_answer(tmp_path, monkeypatch):
     monkeypatch.setattr(ray, "init", nobody)
     says = "execute.address=auto: no cluster answers there (Could not find any running Ray instance)"
     with pytest.raises(RequestError, match=re.escape(says)):
-        RayWorkers(crews.numbers, tmp_path, RayExecute(name="ray", address="auto"))
+        RayWorkers(pools.numbers, tmp_path, RayExecute(name="ray", address="auto"))
 
 
 def test_ray_that_is_not_installed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RequestError, match="execute=ray: Ray is not installed: pip install 'attention-harness.ray.'"):
-        RayWorkers(crews.numbers, tmp_path, RayExecute(name="ray"))
+        RayWorkers(pools.numbers, tmp_path, RayExecute(name="ray"))

@@ -5,7 +5,7 @@ import random
 from pathlib import Path
 
 import pytest
-from crews import Simulated
+from pools import Simulated
 
 from harness.execute.spread import spread
 
@@ -25,32 +25,32 @@ def times(n, seed=0):
 @pytest.mark.parametrize("n_units", [125, 1250])
 def test_workers_stay_near_the_ideal(n_workers, n_units):
     seconds = times(n_units)
-    crew = Simulated(seconds, [JOIN] * n_workers)
-    spread(crew, "sweep", range(n_units), lambda _: None, lambda _: None)
+    pool = Simulated(seconds, [JOIN] * n_workers)
+    spread(pool, "sweep", range(n_units), lambda _: None, lambda _: None)
     ideal = JOIN + max(sum(seconds) / n_workers, max(seconds))
-    assert ideal <= crew.now <= 1.10 * ideal
+    assert ideal <= pool.now <= 1.10 * ideal
 
 
 def test_in_the_order_in_which_units_come_it_would_not_do():
     """The check can fail: shortest first, one long unit last."""
     seconds = [1.0] * 64 + [40.0]
-    crew = Simulated(list(reversed(seconds)), [0.0] * 64)  # spread begins with the last, here the shortest
-    spread(crew, "sweep", range(65), lambda _: None, lambda _: None)
-    assert crew.now > 1.02 * max(sum(seconds) / 64, 40)
-    crew = Simulated(seconds, [0.0] * 64)
-    spread(crew, "sweep", range(65), lambda _: None, lambda _: None)
-    assert crew.now == 40
+    pool = Simulated(list(reversed(seconds)), [0.0] * 64)  # spread begins with the last, here the shortest
+    spread(pool, "sweep", range(65), lambda _: None, lambda _: None)
+    assert pool.now > 1.02 * max(sum(seconds) / 64, 40)
+    pool = Simulated(seconds, [0.0] * 64)
+    spread(pool, "sweep", range(65), lambda _: None, lambda _: None)
+    assert pool.now == 40
 
 
 def test_with_workers_that_die_and_join_no_unit_is_lost():
     seconds = times(400)
     chance = random.Random(1)
     joins = [JOIN] * 4 + [chance.uniform(10, 100) for _ in range(12)]
-    crew = Simulated(seconds, joins, dies={worker: joins[worker] + chance.uniform(1, 60) for worker in range(1, 12)})
+    pool = Simulated(seconds, joins, dies={worker: joins[worker] + chance.uniform(1, 60) for worker in range(1, 12)})
     made = []
-    spread(crew, "sweep", range(400), made.append, lambda _: None)
+    spread(pool, "sweep", range(400), made.append, lambda _: None)
     assert len(made) == 400
-    assert {unit for _, unit in crew.given} == set(range(400))
+    assert {unit for _, unit in pool.given} == set(range(400))
 
 
 DRIVER = """
@@ -60,7 +60,7 @@ import torch  # a driver has it, for its plan
 from transformer_lens.model_bridge import TransformerBridge
 sys.path[:0] = [sys.argv[2], sys.argv[2] + "/tests"]
 from pathlib import Path
-from crews import Many, Writing
+from pools import Many, Writing
 from harness.execute import run_stage
 from harness.results.manifest import peak_memory_gb
 from harness.results.store import StageFolder

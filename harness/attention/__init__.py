@@ -10,6 +10,8 @@ import xarray as xr
 from harness.attention.capture import Kind, Variable, sizes, variables
 from harness.attention.capture import activations as activations
 from harness.config import CacheSpec, RequestError
+from harness.execute import run_in_memory
+from harness.execute.cost import Trial, gigabytes
 from harness.hooks import Head
 from harness.models import Model, alone
 from harness.models.checks import not_finite
@@ -25,6 +27,10 @@ _UNITS = {
     "v": "value",
     "resid": "residual stream that enters the block of this number; at its last depth what leaves the last block",
 }
+
+
+#: Units lie beside the arrays until these are written.
+ON_DISK = 2
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,14 @@ class CacheStage:
         """How large the arrays are, before compression."""
         size, width = sizes(self.model, self.prompts), np.dtype(self.dtype).itemsize
         return width * sum(int(np.prod([size[dim] for dim in each.dims])) for each in self._variables)
+
+    def cost(self, trial: Trial) -> str:
+        return f"{len(self.prompts)} prompts, up to {gigabytes(ON_DISK * self.n_bytes())} on disk ({self.kinds})"
+
+    @property
+    def kinds(self) -> str:
+        """What is kept, in words."""
+        return ", ".join(("pattern", *self.also))
 
     @alone
     def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]:
@@ -125,6 +139,4 @@ def cache_attention(
     `RequestError` for heads that the model does not have, and for scores whose softmax is not the pattern.
     """
     stage = CacheStage(model, prompts, dtype, tuple(also), None if heads == "all" else model.heads(heads))
-    plan = stage.plan()
-    units = [stage.compute(plan, unit) for unit in range(len(plan["batches"]))]
-    return xr.merge([prompts.dataset(), stage.assemble(plan, units)])
+    return xr.merge([prompts.dataset(), run_in_memory(stage)])

@@ -13,6 +13,7 @@ from harness.config.ablation import ResampleAblation as ResampleAblation
 from harness.config.ablation import ZeroAblation as ZeroAblation
 from harness.config.attribution import AttributionSpec as AttributionSpec
 from harness.config.attribution import RolloutSpec as RolloutSpec
+from harness.config.errors import DISK_ERRORS as DISK_ERRORS
 from harness.config.errors import RequestError as RequestError
 from harness.config.errors import is_a_text as is_a_text
 from harness.config.errors import near as near

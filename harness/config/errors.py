@@ -1,7 +1,23 @@
 """What is wrong with a request, in one line."""
 
+import errno
 from collections.abc import Sequence
 from difflib import get_close_matches
+
+#: What a disk may refuse, by the system's error number.
+DISK_ERRORS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the disk is read-only",
+    errno.EACCES: "this place may not be written to",
+    errno.EPERM: "this place may not be written to",
+    errno.ENOTDIR: "part of this path is a file",
+    errno.EEXIST: "a file stands in the way",
+    errno.ENOENT: "part of this path is not there",
+    errno.ENAMETOOLONG: "this path is too long",
+    errno.EISDIR: "a folder stands in the way",
+    errno.EIO: "the disk fails",
+}
 
 
 class RequestError(Exception):

@@ -1,7 +1,7 @@
 """Where units of work run: in this process, in processes of their own, or over a Ray cluster.
 
-`stage` says what is computed, `split` cuts units finer for many workers, `worker` is what one worker does, `spread` who
-gets which unit and what happens when a worker dies; `processes` and `cluster` are the two kinds of workers. Workers
+`stage` says what is computed, `worker` is what one worker does, `spread` who gets which unit and what happens when a
+worker dies; `processes` and `cluster` are the two kinds of workers. Workers
 write to the store, so whoever asks for a stage holds no results until all of its units are there.
 """
 
@@ -13,13 +13,15 @@ from typing import Any
 import xarray as xr
 
 from harness.config import ExecuteSpec, RayExecute
-from harness.execute.split import as_planned, divided
-from harness.execute.spread import Crew as Crew
+from harness.execute.spread import Pool as Pool
 from harness.execute.spread import UnitsLost as UnitsLost
 from harness.execute.spread import spread
 from harness.execute.stage import Chain as Chain
+from harness.execute.stage import Closed as Closed
+from harness.execute.stage import Closing as Closing
+from harness.execute.stage import Divisible, make_unit
 from harness.execute.stage import Stage as Stage
-from harness.execute.stage import make_unit
+from harness.execute.stage import run_in_memory as run_in_memory
 from harness.execute.worker import Build as Build
 from harness.results.objects import Folder
 from harness.results.store import StageFolder
@@ -34,25 +36,25 @@ _LONG = 20
 
 
 @contextmanager
-def crew_of(asked: ExecuteSpec, build: Build, run: Folder) -> Iterator[Crew | None]:
+def pool_of(asked: ExecuteSpec, build: Build, run: Folder) -> Iterator[Pool | None]:
     """The workers that are asked for, while this lasts; none where this process does the work itself."""
     if isinstance(asked, RayExecute):
         from harness.execute.cluster import Cluster
 
-        crew: Crew = Cluster(build, run, asked)
+        pool: Pool = Cluster(build, run, asked)
     elif asked.workers > 1:
         import torch
 
         from harness.execute.processes import Processes
 
-        crew = Processes(build, run, asked.workers, torch.get_num_threads(), torch.cuda.device_count())
+        pool = Processes(build, run, asked.workers, torch.get_num_threads(), torch.cuda.device_count())
     else:
         yield None
         return
     try:
-        yield crew
+        yield pool
     finally:
-        crew.stop()
+        pool.stop()
 
 
 def run_stage(
@@ -60,21 +62,23 @@ def run_stage(
     folder: StageFolder,
     progress: Progress,
     done: xr.Dataset | None = None,
-    crew: Crew | None = None,
+    pool: Pool | None = None,
     say: Say = lambda _: None,
 ) -> xr.Dataset:
     """Freeze the plan (or take the one that is there), have the units made that are missing, assemble them.
 
     Raises `UnitsLost` where units kill their workers, after all others were made.
     """
-    workers = crew.size if crew else 1
-    plan = folder.plan() or folder.freeze(divided(stage, workers).plan(done))
-    stage, total = as_planned(stage, plan), len(plan["batches"])
+    workers = pool.size if pool else 1
+    divided = stage.divided(workers) if isinstance(stage, Divisible) else stage
+    plan = folder.plan() or folder.freeze(divided.plan(done))
+    stage = stage.as_planned(plan) if isinstance(stage, Divisible) else stage
+    total = len(plan["batches"])
     for _ in range(_TRIES):
         missing = [number for number in range(total) if folder.read(number) is None]
         if missing:
             pace = _Pace(stage.name, total - len(missing), total, workers, progress, say)
-            _make(stage, folder, plan, missing, crew, pace.made, say)
+            _make(stage, folder, plan, missing, pool, pace.made, say)
     units = [folder.read(number) for number in range(total)]
     if None in units:
         raise OSError(f"{folder.path}: unit {units.index(None)} was written but does not read back with its checksum")
@@ -87,22 +91,22 @@ def _make(
     folder: StageFolder,
     plan: Mapping[str, Any],
     missing: Sequence[int],
-    crew: Crew | None,
+    pool: Pool | None,
     made: Callable[[float], None],
     say: Say,
 ) -> None:
     """Make the units that are missing: here, by all workers at once, or one after the other where each needs the
     last."""
-    if crew is None:
+    if pool is None:
         for number in missing:
             started = time.monotonic()
             make_unit(stage, folder, plan, number)
             made(time.monotonic() - started)
     elif isinstance(stage, Chain):
         for number in missing:
-            spread(crew, stage.name, [number], made, say)
+            spread(pool, stage.name, [number], made, say)
     else:
-        spread(crew, stage.name, missing, made, say)
+        spread(pool, stage.name, missing, made, say)
 
 
 class _Pace:

@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.config import RayExecute, RequestError
 from harness.execute.spread import Ended
-from harness.execute.worker import STILLBORN, Build, NoWorkers, Worker, WorkerFailed, portable
+from harness.execute.worker import MAX_STARTUP_FAILURES, Build, NoWorkers, Worker, WorkerFailed, portable
 from harness.results.objects import Folder
 
 #: Seconds after which the cluster is looked at again: a node may have joined.
@@ -30,7 +30,7 @@ class Cluster:
         if self._begun:
             _connect(ray, asked.address)
         self._gpus = ray.cluster_resources().get("GPU", 0) > 0
-        self._actors, self._idle, self._next, self._stillborn = dict[int, Any](), list[int](), 0, 0
+        self._actors, self._idle, self._next, self._startup_failures = dict[int, Any](), list[int](), 0, 0
         #: What each future is awaited for: a worker, and whether it is a unit of its (or else its coming).
         self._awaited = dict[Any, tuple[int, bool]]()
 
@@ -40,7 +40,7 @@ class Cluster:
         room = there.get("GPU", 0) if self._gpus else there.get("CPU", 0) // self._asked.cpus
         return max(1, min(int(room), self._asked.workers or int(room)))
 
-    def hire(self, units: int) -> None:
+    def start_workers(self, units: int) -> None:
         for _ in range(min(self.size, units) - len(self._actors)):
             needs = {"num_cpus": self._asked.cpus, "num_gpus": int(self._gpus), "max_restarts": 0}
             self._actors[self._next] = actor = self._ray.remote(_Actor).options(**needs).remote()
@@ -50,7 +50,7 @@ class Cluster:
     def free(self) -> int | None:
         return self._idle.pop() if self._idle else None
 
-    def give(self, worker: int, stage: str, unit: int) -> None:
+    def submit(self, worker: int, stage: str, unit: int) -> None:
         self._awaited[self._actors[worker].do.remote(stage, unit)] = (worker, True)
 
     def wait(self) -> list[Ended]:
@@ -66,14 +66,14 @@ class Cluster:
             raise WorkerFailed(f"a Ray worker cannot begin: {error.cause}") from None
         except self._ray.exceptions.RayError:  # the worker, or its whole node, is gone
             self._actors.pop(worker)
-            self._stillborn += not a_unit
-            if self._stillborn == STILLBORN:
-                raise NoWorkers(STILLBORN) from None
+            self._startup_failures += not a_unit
+            if self._startup_failures == MAX_STARTUP_FAILURES:
+                raise NoWorkers(MAX_STARTUP_FAILURES) from None
             return Ended(worker, died=True) if a_unit else None
         if error is not None and not a_unit:
             raise error
         self._idle.append(worker)
-        self._stillborn = 0
+        self._startup_failures = 0
         return Ended(worker, seconds, error) if a_unit else None
 
     def stop(self) -> None:

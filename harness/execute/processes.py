@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from harness.execute.spread import Ended
-from harness.execute.worker import STILLBORN, Build, NoWorkers, Worker, portable
+from harness.execute.worker import MAX_STARTUP_FAILURES, Build, NoWorkers, Worker, portable
 from harness.results.objects import Folder
 
 #: What takes the time; not this package, of which the server might find another copy.
@@ -23,7 +23,7 @@ _PRELOADED = ["torch", "transformers", "transformer_lens.model_bridge", "xarray"
 
 
 @dataclass
-class _Hand:
+class _WorkerProcess:
     """A worker seen from here."""
 
     process: Any
@@ -39,7 +39,7 @@ class Processes:
     def __init__(self, build: Build, run: Folder, n: int, threads: int, gpus: int = 0):
         self._asked = (build, run, max(1, threads // n))
         self._n, self._gpus = n, gpus
-        self._hands, self._next, self._stillborn = dict[int, _Hand](), 0, 0
+        self._workers, self._next, self._startup_failures = dict[int, _WorkerProcess](), 0, 0
         methods = multiprocessing.get_all_start_methods()
         self._context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if "forkserver" in methods:
@@ -49,10 +49,10 @@ class Processes:
     def size(self) -> int:
         return self._n
 
-    def hire(self, units: int) -> None:
-        while len(self._hands) < min(self._n, units):
+    def start_workers(self, units: int) -> None:
+        while len(self._workers) < min(self._n, units):
             here, there = multiprocessing.Pipe()
-            taken = {hand.place for hand in self._hands.values()}
+            taken = {worker.place for worker in self._workers.values()}
             place = next(place for place in range(self._n) if place not in taken)
             gpu = place % self._gpus if self._gpus else None
             process = self._context.Process(
@@ -60,56 +60,56 @@ class Processes:
             )
             process.start()
             there.close()
-            self._hands[self._next] = _Hand(process, here, place)
+            self._workers[self._next] = _WorkerProcess(process, here, place)
             self._next += 1
 
     def free(self) -> int | None:
-        return next((name for name, hand in self._hands.items() if hand.ready and not hand.busy), None)
+        return next((name for name, worker in self._workers.items() if worker.ready and not worker.busy), None)
 
-    def give(self, worker: int, stage: str, unit: int) -> None:
-        hand = self._hands[worker]
-        hand.busy = True
+    def submit(self, worker: int, stage: str, unit: int) -> None:
+        process = self._workers[worker]
+        process.busy = True
         with suppress(OSError):  # it may have died, which `wait` will find
-            hand.line.send((stage, unit))
+            process.line.send((stage, unit))
 
     def wait(self) -> list[Ended]:
-        lines = {hand.line: name for name, hand in self._hands.items()}
+        lines = {worker.line: name for name, worker in self._workers.items()}
         ended = [self._heard(lines[line]) for line in wait(list(lines)) if isinstance(line, Connection)]
         return [each for each in ended if each is not None]
 
     def _heard(self, name: int) -> Ended | None:
         """What a worker has to say; nothing more, if it has died."""
-        hand = self._hands[name]
+        worker = self._workers[name]
         try:
-            seconds, error = hand.line.recv()
+            seconds, error = worker.line.recv()
         except (EOFError, OSError):
-            return self._buried(name)
-        if not hand.ready:
+            return self._failed(name)
+        if not worker.ready:
             if error is not None:
                 raise error
-            hand.ready, self._stillborn = True, 0
+            worker.ready, self._startup_failures = True, 0
             return None
-        hand.busy = False
+        worker.busy = False
         return Ended(name, seconds, error)
 
-    def _buried(self, name: int) -> Ended | None:
-        hand = self._hands.pop(name)
-        hand.line.close()
-        hand.process.join()
-        if hand.busy:
+    def _failed(self, name: int) -> Ended | None:
+        worker = self._workers.pop(name)
+        worker.line.close()
+        worker.process.join()
+        if worker.busy:
             return Ended(name, died=True)
-        self._stillborn += not hand.ready
-        if self._stillborn == STILLBORN:
-            raise NoWorkers(STILLBORN)
+        self._startup_failures += not worker.ready
+        if self._startup_failures == MAX_STARTUP_FAILURES:
+            raise NoWorkers(MAX_STARTUP_FAILURES)
         return None
 
     def stop(self) -> None:
-        for hand in self._hands.values():
-            hand.process.kill()
-        for hand in self._hands.values():
-            hand.process.join()
-            hand.line.close()
-        self._hands.clear()
+        for worker in self._workers.values():
+            worker.process.kill()
+        for worker in self._workers.values():
+            worker.process.join()
+            worker.line.close()
+        self._workers.clear()
 
 
 def _serve(

@@ -24,7 +24,7 @@ class Ended:
 
 
 @runtime_checkable
-class Crew(Protocol):
+class Pool(Protocol):
     """Workers that each hold a model and write what they compute to the store."""
 
     @property
@@ -32,7 +32,7 @@ class Crew(Protocol):
         """How many workers there may be at once, as far as is known now."""
         ...
 
-    def hire(self, units: int) -> None:
+    def start_workers(self, units: int) -> None:
         """See that there are workers for so many units, in place of those that died too."""
         ...
 
@@ -40,7 +40,7 @@ class Crew(Protocol):
         """A worker that has nothing to do."""
         ...
 
-    def give(self, worker: int, stage: str, unit: int) -> None: ...
+    def submit(self, worker: int, stage: str, unit: int) -> None: ...
 
     def wait(self) -> list[Ended]:
         """The turns that have ended, once one has or a worker has come; raises what kept a worker from coming."""
@@ -59,7 +59,7 @@ class UnitsLost(RuntimeError):
 
 
 def spread(
-    crew: Crew, stage: str, units: Sequence[int], made: Callable[[float], None], say: Callable[[str], None]
+    pool: Pool, stage: str, units: Sequence[int], made: Callable[[float], None], say: Callable[[str], None]
 ) -> None:
     """Have every unit made, from the last to the first: the heaviest are last in a plan. `made` is told of each
     how many seconds it took.
@@ -68,11 +68,11 @@ def spread(
     """
     left, doing, deaths, lost = deque(reversed(units)), dict[int, int](), Counter[int](), list[int]()
     while left or doing:
-        crew.hire(len(left) + len(doing))
-        while left and (worker := crew.free()) is not None:
+        pool.start_workers(len(left) + len(doing))
+        while left and (worker := pool.free()) is not None:
             doing[worker] = left.popleft()
-            crew.give(worker, stage, doing[worker])
-        for ended in crew.wait():
+            pool.submit(worker, stage, doing[worker])
+        for ended in pool.wait():
             unit = doing.pop(ended.worker)
             if ended.error is not None:
                 raise ended.error

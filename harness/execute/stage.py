@@ -6,11 +6,14 @@ found; since these are whole before it is frozen, a run that is resumed chooses 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
+from harness.results.schema import TableName
 from harness.results.store import StageFolder
 
 Arrays = Mapping[str, np.ndarray]
@@ -40,6 +43,41 @@ class Chain(Planned, Protocol):
     """One part of a run whose units build on each other: each is made from those before it, in order."""
 
     def follow(self, plan: Mapping[str, Any], before: Sequence[Arrays]) -> dict[str, np.ndarray]: ...
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """A stage whose units can be cut finer, for more workers than it has units."""
+
+    def divided(self, n_workers: int) -> Stage | Chain: ...
+
+    def as_planned(self, plan: Mapping[str, Any]) -> Stage | Chain:
+        """The stage as the plan has cut it."""
+        ...
+
+
+@runtime_checkable
+class Closing(Protocol):
+    """What is made of the arrays once all stages are done: further arrays, and tables by name."""
+
+    def close(self, data: xr.Dataset) -> "Closed": ...
+
+
+@dataclass(frozen=True)
+class Closed:
+    """The arrays of a run as far as they are made, and the tables that go with them."""
+
+    data: xr.Dataset
+    tables: Mapping[TableName, pd.DataFrame] = field(default_factory=dict)
+
+
+def run_in_memory(stage: Stage | Chain, done: xr.Dataset | None = None) -> xr.Dataset:
+    """Plan a stage, compute its units one after the other and assemble them, without a run directory. `done` is what
+    earlier stages assembled."""
+    plan, units = stage.plan(done), list[Arrays]()
+    for unit in range(len(plan["batches"])):
+        units.append(stage.follow(plan, units) if isinstance(stage, Chain) else stage.compute(plan, unit))
+    return stage.assemble(plan, units)
 
 
 def make_unit(stage: Stage | Chain, folder: StageFolder, plan: Mapping[str, Any], unit: int) -> None:

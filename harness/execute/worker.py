@@ -4,15 +4,14 @@ import time
 from collections.abc import Callable, Sequence
 
 from harness.config import RequestError
-from harness.execute.split import as_planned
-from harness.execute.stage import Chain, Stage, make_unit
+from harness.execute.stage import Chain, Divisible, Stage, make_unit
 from harness.results.objects import Folder
 from harness.results.store import StageFolder
 
 #: Makes a run's stages, with a model of one's own; travels to the worker, and is called there.
 Build = Callable[[], Sequence[Stage | Chain]]
 #: Workers that may die one after the other before one has come to work.
-STILLBORN = 3
+MAX_STARTUP_FAILURES = 3
 
 
 class WorkerFailed(RuntimeError):
@@ -42,7 +41,9 @@ class Worker:
             folder = StageFolder(self.run / "stages" / name)
             plan = folder.plan()
             assert plan is not None
-            make_unit(as_planned(self.stages[name], plan), folder, plan, unit)
+            stage = self.stages[name]
+            stage = stage.as_planned(plan) if isinstance(stage, Divisible) else stage
+            make_unit(stage, folder, plan, unit)
         except Exception as error:
             return time.monotonic() - started, portable(error, f"{name}, unit {unit}: ")
         return time.monotonic() - started, None

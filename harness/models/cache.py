@@ -5,7 +5,6 @@ renamed into place; a lock keeps two processes from doing the work twice. What h
 there.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -18,24 +17,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from harness.config import RequestError
+from harness.config import DISK_ERRORS, RequestError
 
 RECORD = "harness.json"
-
-#: What a disk may refuse, in words; `harness.results.store` says it in the same ones.
-DISK = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "the disk is read-only",
-    errno.EACCES: "this place may not be written to",
-    errno.EPERM: "this place may not be written to",
-    errno.ENOTDIR: "part of this path is a file",
-    errno.EEXIST: "a file stands in the way",
-    errno.ENOENT: "part of this path is not there",
-    errno.ENAMETOOLONG: "this path is too long",
-    errno.EISDIR: "a folder stands in the way",
-    errno.EIO: "the disk fails",
-}
 
 
 @contextmanager
@@ -46,7 +30,7 @@ def _writing(path: Path) -> Iterator[None]:
     except RequestError:
         raise
     except Exception as error:
-        what = DISK.get(_errno(error) or 0)
+        what = DISK_ERRORS.get(_errno(error) or 0)
         if what is None:
             raise
         advice = f"{what}; set HARNESS_CACHE to a folder that can be written to"

@@ -21,8 +21,7 @@ import numpy as np
 import xarray as xr
 from filelock import FileLock, Timeout
 
-from harness.config import RequestError
-from harness.models.cache import DISK
+from harness.config import DISK_ERRORS, RequestError
 from harness.results.lease import leased
 from harness.results.objects import Folder, ObjectPath
 
@@ -36,9 +35,9 @@ def writing(path: Folder, key: str = "store") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in DISK:
+        if error.errno not in DISK_ERRORS:
             raise
-        raise RequestError(key, path, f"{DISK[error.errno]}; choose another with {key}=DIR") from error
+        raise RequestError(key, path, f"{DISK_ERRORS[error.errno]}; choose another with {key}=DIR") from error
 
 
 def make_folder(path: Folder) -> Folder:

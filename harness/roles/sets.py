@@ -1,13 +1,13 @@
 """What the heads of a role are worth: ablated together, beside random sets of as many heads."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from harness.hooks import Head
+from harness.execute.cost import Trial
 from harness.sweep import SweepStage
 from harness.sweep.importance import by_role
 
@@ -25,40 +25,36 @@ class RoleSetsStage:
     seed: int = 0
     name: str = "role_sets"
 
-    @property
-    def _heads(self) -> list[Head]:
-        return [Head.parse(name) for name in self.sweep.groups]
-
     def plan(self, done: xr.Dataset | None = None) -> dict[str, Any]:
         """The sets. A role that all heads have has no random sets to compare with, and is left out."""
-        roles = {role: some for role, some in by_role(done, self._heads).items() if len(some) < len(self._heads)}
-        sets = {role: list(map(str, heads)) for role, heads in roles.items()}
-        rng = np.random.default_rng(self.seed)
-        for role, heads in roles.items():
+        heads, rng = self.sweep.heads, np.random.default_rng(self.seed)
+        roles = {role: having for role, having in by_role(done, heads).items() if len(having) < len(heads)}
+        sets = {role: tuple(having) for role, having in roles.items()}
+        for role, having in roles.items():
             for number in range(self.n):
-                drawn = rng.choice(len(self._heads), len(heads), replace=False)
-                sets[_RANDOM.format(role, number)] = [str(self._heads[at]) for at in sorted(drawn)]
-        plan = self._sweep(sets).plan() if sets else {"batches": []}
-        return {**plan, "roles": list(roles), "sets": sets}
+                drawn = rng.choice(len(heads), len(having), replace=False)
+                sets[_RANDOM.format(role, number)] = tuple(heads[at] for at in sorted(drawn))
+        plan = self.sweep.of(sets).plan() if sets else {"batches": []}
+        return {**plan, "roles": list(roles)}
 
-    def _sweep(self, sets: Mapping[str, Sequence[str]]) -> SweepStage:
-        return replace(self.sweep, groups={name: tuple(map(Head.parse, heads)) for name, heads in sets.items()})
+    def cost(self, trial: Trial) -> str:
+        return self.as_sweep().cost(trial)
 
-    def like(self) -> SweepStage:
+    def as_sweep(self) -> SweepStage:
         """A sweep of about as much work, known before any role is: six roles of ten heads."""
-        heads = self._heads
+        heads = self.sweep.heads
         chosen = [heads[at :: max(1, len(heads) // 10)] or heads[:1] for at in range(6 * (self.n + 1))]
-        return replace(self.sweep, groups={str(at): tuple(some) for at, some in enumerate(chosen)})
+        return self.sweep.of({str(at): tuple(some) for at, some in enumerate(chosen)})
 
     def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]:
-        return self._sweep(plan["sets"]).compute(plan, unit)
+        return self.sweep.planned(plan).compute(plan, unit)
 
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
         """`role_effect` [metric, prompt, having] of the heads of each role that some have, `random_effect` [metric,
         prompt, having, draw] of the random sets, and `clean`."""
         if not plan["roles"]:
             return xr.Dataset()
-        swept = self._sweep(plan["sets"]).assemble(plan, units)
+        swept = self.sweep.planned(plan).assemble(plan, units)
         effect, roles = swept["set_effect"], plan["roles"]
         random = [effect.sel(set=[_RANDOM.format(role, at) for at in range(self.n)]).values for role in roles]
         plain = {key: value for key, value in effect.attrs.items() if key in swept["clean"].attrs}

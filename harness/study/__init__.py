@@ -24,7 +24,7 @@ from harness.compare.stage import named_apart
 from harness.compare.weights import weight_change
 from harness.config import Place as Place
 from harness.config import RequestError, RunSpec
-from harness.execute import Chain, Progress, Stage, UnitsLost, crew_of, run_stage
+from harness.execute import Chain, Progress, Stage, UnitsLost, pool_of, run_stage
 from harness.results import manifest, open_run, store
 from harness.results.objects import Folder, folder_at
 from harness.results.schema import with_notes, write_table
@@ -100,10 +100,10 @@ def _computed(work: Work, folder: Folder, progress: Progress, say: Say) -> xr.Da
     """What the prompts are and all stages found. Raises `UnitsLost` once all is done that can be."""
     data, lost = _asked(work), list[UnitsLost]()
     build = partial(_built, work.runner, work.spec, _identity(work))
-    with crew_of(work.spec.execute, build, folder.absolute()) as crew:
+    with pool_of(work.spec.execute, build, folder.absolute()) as pool:
         for stage in work.stages:
             try:
-                found = run_stage(stage, StageFolder(folder / "stages" / stage.name), progress, data, crew, say)
+                found = run_stage(stage, StageFolder(folder / "stages" / stage.name), progress, data, pool, say)
             except UnitsLost as error:
                 lost.append(error)
                 continue

@@ -13,7 +13,7 @@ from harness.models import Model
 from harness.results import manifest, store
 from harness.results.objects import Folder
 from harness.study.request import Work
-from harness.sweep import alike, tolerance
+from harness.sweep import tolerance
 
 
 def checks_of(data: xr.Dataset) -> dict[str, Any] | None:
@@ -33,7 +33,7 @@ def checks_of(data: xr.Dataset) -> dict[str, Any] | None:
 
 def _checks_so_far(work: Work) -> dict[str, Any] | None:
     """What this process has checked."""
-    checks = [alike(stage).check for stage in work.ablating]
+    checks = [stage.as_sweep().check for stage in work.ablating]
     if not checks:
         return None
     off = max((off for check in checks for off in check.spot_checks), default=None)

@@ -20,7 +20,7 @@ from harness.models import Model, load_model
 from harness.prompts import Prompts, check_prompts, load_prompts
 from harness.roles.sets import RoleSetsStage
 from harness.roles.stage import RolesStage
-from harness.sweep import SweepStage, Swept
+from harness.sweep import Ablating, SweepStage
 
 #: Which parts each runner has.
 PARTS = {
@@ -32,8 +32,6 @@ PARTS = {
     "trace_context": ("trace",),
     "profile_heads": ("patterns", "rollout", "roles", "role_sets"),
 }
-#: The stages that ablate.
-Ablating = Swept | RoleSetsStage
 
 
 @dataclass(frozen=True)

@@ -18,17 +18,16 @@ from harness import ablation as ablations
 from harness import config
 from harness.ablation import Asked
 from harness.config import SweepSpec
+from harness.execute import run_in_memory
 from harness.hooks import Head
 from harness.metrics import Function, choose
 from harness.models import Model
 from harness.prompts import Prompts
-from harness.sweep.build import Swept as Swept
-from harness.sweep.build import alike as alike
+from harness.sweep.build import Ablating as Ablating
 from harness.sweep.build import goes_by_roles as goes_by_roles
 from harness.sweep.build import goes_by_singles as goes_by_singles
 from harness.sweep.build import stages as stages
 from harness.sweep.engine import tolerance as tolerance
-from harness.sweep.greedy import GreedyStage
 from harness.sweep.interventions import groups as groups
 from harness.sweep.stage import SweepStage as SweepStage
 from harness.sweep.verify import with_found as with_found
@@ -73,16 +72,8 @@ def ablate_heads(
     asked = config.parse(SweepSpec, _plain({"kind": kind, "sets": sets or {}, "method": method, **sweep}), "sweep.")
     done = prompts.dataset()
     for stage in stages(model, prompts, asked, heads, choose(metrics, prompts), made, where):
-        done = with_found(done, _in_memory(stage, done))
+        done = with_found(done, run_in_memory(stage, done))
     return done
-
-
-def _in_memory(stage: Swept, done: xr.Dataset) -> xr.Dataset:
-    """One stage, here and now."""
-    plan, units = stage.plan(done), list[Mapping[str, Any]]()
-    for unit in range(len(plan["batches"])):
-        units.append(stage.follow(plan, units) if isinstance(stage, GreedyStage) else stage.compute(plan, unit))
-    return stage.assemble(plan, units)
 
 
 def _plain(asked: Any) -> Any:

@@ -22,6 +22,7 @@ from torch import Tensor
 from harness import hooks
 from harness.ablation import Edit, Intervention, Share, applied, asked, by_site, positions, together
 from harness.ablation.positions import Places
+from harness.execute.cost import Trial
 from harness.hooks import Part, Site
 from harness.metrics import Metric
 from harness.models import Model
@@ -114,7 +115,10 @@ class ScreenStage:
     def name(self) -> str:
         return "screen"
 
-    def like(self) -> SweepStage:
+    def cost(self, trial: Trial) -> str:
+        return self.as_sweep().cost(trial)
+
+    def as_sweep(self) -> SweepStage:
         """A sweep of as many whole forwards: a way back is about one more."""
         forwards = (2 * self.steps + 1) * self.sweep.ablation.draws
         return replace(self.sweep, kind="set", groups={str(number): self._heads for number in range(forwards)})
@@ -130,7 +134,7 @@ class ScreenStage:
         """How many tokens' activations can be kept until the way back."""
         shape, length = self.sweep.model.shape, int(self.sweep.prompts.width.max())
         per_block = 4 * (_KEPT_WIDTHS * shape.d_model + _KEPT_PATTERNS * shape.n_heads * length)
-        return int(self.sweep.budget / (len(shape.sites) * per_block))
+        return int(self.sweep.fit.budget / (len(shape.sites) * per_block))
 
     def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]:
         """One batch: `estimate` [metric, prompt, group], and `ablated` [metric, prompt] with all heads ablated."""
@@ -175,7 +179,7 @@ class ScreenStage:
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
         """`estimate` [metric, prompt, layer, head] and `all_ablated` [metric, prompt]."""
         cut, notes = plan["batches"], self.sweep.attributes(plan)
-        estimate = self.sweep.laid_out(gathered(cut, [unit["estimate"][..., None] for unit in units])[..., 0])
+        estimate = self.sweep.layout.labelled(gathered(cut, [unit["estimate"][..., None] for unit in units])[..., 0])
         together = gathered(cut, [unit["ablated"][..., None] for unit in units])[..., 0]
         said = f"mean derivative at {self.steps} point{'s' * (self.steps > 1)} from the clean run on"
         found = {

@@ -5,6 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from harness.ablation import Ablation
 from harness.config import RequestError, SweepSpec
+from harness.execute import Chain, Stage
 from harness.metrics import Metric
 from harness.models import Model
 from harness.prompts import Prompts
@@ -18,9 +19,6 @@ from harness.sweep.pairs import Pair, PairsStage
 from harness.sweep.stage import SweepStage
 from harness.sweep.verify import VerifyStage
 
-#: The stages that ablate.
-Swept = SweepStage | FastStage | ScreenStage | VerifyStage | CumulativeStage | GreedyStage | PairsStage
-
 
 def stages(
     model: Model,
@@ -31,7 +29,7 @@ def stages(
     ablation: Ablation,
     positions: str | tuple[int, ...],
     seed: int = 0,
-) -> list[Swept]:
+) -> list[Stage | Chain]:
     """The stages of all kinds that are asked for; single heads come first, and are swept too where another kind goes
     by their effects. Raises `RequestError` for what this model, these prompts or the kinds do not allow."""
 
@@ -42,7 +40,7 @@ def stages(
 
     if positions == "each" and len(asked.kind) > 1:
         raise RequestError("ablation.positions", "each", "sweep one kind at each position in turn: sweep.kind=single")
-    others: list[Swept] = []
+    others: list[Stage | Chain] = []
     for kind in asked.kind:
         if kind == "cumulative":
             others += _cumulative(asked, sweep(kind))
@@ -58,7 +56,7 @@ def stages(
     return others
 
 
-def _singles(asked: SweepSpec, sweep: SweepStage) -> list[Swept]:
+def _singles(asked: SweepSpec, sweep: SweepStage) -> list[Stage | Chain]:
     """The stages that say what single heads do: exactly; or all at a quick look and some again."""
     if asked.method != "exact" and sweep.positions == "each":
         remedy = "at each position in turn all is exact; say sweep.method=exact, or other ablation.positions"
@@ -85,18 +83,17 @@ def goes_by_roles(asked: SweepSpec) -> bool:
 
 
 @runtime_checkable
-class Likened(Protocol):
-    """A stage that ablates what it chooses late."""
+class Ablating(Protocol):
+    """A stage that ablates. As a plain sweep it is one of as much work with the same checks, known before the stage
+    chooses what to ablate."""
 
-    def like(self) -> SweepStage: ...
+    @property
+    def name(self) -> str: ...
+
+    def as_sweep(self) -> SweepStage: ...
 
 
-def alike(stage: SweepStage | Likened) -> SweepStage:
-    """A plain sweep of as much work, with the same checks; known before anything is chosen."""
-    return stage if isinstance(stage, SweepStage) else stage.like()
-
-
-def _cumulative(asked: SweepSpec, sweep: SweepStage) -> list[Swept]:
+def _cumulative(asked: SweepSpec, sweep: SweepStage) -> list[Stage | Chain]:
     if "estimate" in asked.order and asked.method != "screen":
         raise RequestError(
             "sweep.order", "estimate", "only sweep.method=screen makes estimates; say effect, greedy or random"
@@ -108,7 +105,7 @@ def _cumulative(asked: SweepSpec, sweep: SweepStage) -> list[Swept]:
     n = len(sweep.groups)
     steps = {"all": n}[asked.until] if isinstance(asked.until, str) else asked.until
     n_steps = min(n, steps if isinstance(steps, int) else max(1, round(steps * n)))
-    greedy: list[Swept] = [GreedyStage(sweep, n_steps, asked.first)] if "greedy" in asked.order else []
+    greedy: list[Stage | Chain] = [GreedyStage(sweep, n_steps, asked.first)] if "greedy" in asked.order else []
     return [*greedy, CumulativeStage(sweep, asked.order, n_steps, asked.orders, asked.first)]
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from harness.hooks import Head
+from harness.execute.cost import Trial
 from harness.metrics import lead
 from harness.sweep.importance import First, means, ranked, worse
-from harness.sweep.labels import EFFECT
+from harness.sweep.interventions import EFFECT
 from harness.sweep.stage import SweepStage
 
 
@@ -39,10 +39,6 @@ class CumulativeStage:
     def name(self) -> str:
         return self.sweep.name
 
-    @property
-    def _heads(self) -> list[Head]:
-        return [Head.parse(name) for name in self.sweep.groups]
-
     def plan(self, done: xr.Dataset | None = None) -> dict[str, Any]:
         """The orders, by name, and the sets of heads of their steps. Raises `RequestError` where `done` lacks what an
         order goes by."""
@@ -59,30 +55,35 @@ class CumulativeStage:
             assert done is not None
             return {order: done["greedy_head"].values[: self.n_steps].tolist()}
         by = lead(self.sweep.metrics)
-        needed = {head: worse(mean, by) for head, mean in means(done, order, self._heads, by).items()}
+        needed = {head: worse(mean, by) for head, mean in means(done, order, self.sweep.heads, by).items()}
         return {order: list(map(str, ranked(needed, self.first)))[: self.n_steps]}
 
     def _sweep(self, orders: Mapping[str, Sequence[str]]) -> SweepStage:
         """The sweep of the sets that these orders go through."""
-        groups = {
-            f"{name} {step}": tuple(map(Head.parse, heads[:step]))
-            for name, heads in orders.items()
-            for step in range(1, len(heads) + 1)
-        }
-        return replace(self.sweep, groups=groups)
+        head = {name: heads for name, heads in self.sweep.groups.items()}
+        return self.sweep.of(
+            {
+                f"{name} {step}": tuple(part for each in heads[:step] for part in head[each])
+                for name, heads in orders.items()
+                for step in range(1, len(heads) + 1)
+            }
+        )
 
-    def like(self) -> SweepStage:
+    def cost(self, trial: Trial) -> str:
+        return self.as_sweep().cost(trial)
+
+    def as_sweep(self) -> SweepStage:
         """A sweep of as many sets of the same sizes, known before any order is."""
         n_orders = len(self.orders) - 1 + self.n_random if "random" in self.orders else len(self.orders)
         return self._sweep(replace(self, n_random=n_orders)._ordered("random", None))
 
     def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]:
-        return self._sweep(plan["orders"]).compute(plan, unit)
+        return self.sweep.planned(plan).compute(plan, unit)
 
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
         """`cumulative_effect` [metric, prompt, order, step] (step counts the heads ablated), `cumulative_head` [order,
         step] (the one that is new), and `clean`."""
-        swept = self._sweep(plan["orders"]).assemble(plan, units)
+        swept = self.sweep.planned(plan).assemble(plan, units)
         flat, heads = swept[EFFECT["cumulative"]], np.array(list(plan["orders"].values()))
         notes = {"ordered_by": lead(self.sweep.metrics).name, "first": self.first}
         values = flat.values.reshape(*flat.shape[:2], *heads.shape)

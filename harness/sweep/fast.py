@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from harness.execute.cost import Trial
 from harness.sweep.precision import PAYS_FROM, bfloat16_products, speedup
 from harness.sweep.stage import SweepStage
 
@@ -23,7 +24,10 @@ class FastStage:
     def name(self) -> str:
         return "fast"
 
-    def like(self) -> SweepStage:
+    def cost(self, trial: Trial) -> str:
+        return self.as_sweep().cost(trial)
+
+    def as_sweep(self) -> SweepStage:
         return self.sweep
 
     def plan(self, done: xr.Dataset | None = None) -> dict[str, Any]:

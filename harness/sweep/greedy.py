@@ -6,16 +6,16 @@ steps.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from harness.hooks import Head
+from harness.execute.cost import Trial
 from harness.metrics import lead
 from harness.sweep.importance import First, ranked, worse
-from harness.sweep.labels import EFFECT
+from harness.sweep.interventions import EFFECT
 from harness.sweep.stage import SweepStage
 
 
@@ -35,14 +35,18 @@ class GreedyStage:
     def _step(self, before: Sequence[str]) -> SweepStage:
         """The sweep of one step: each head that is left, with those that were ablated before."""
         left = [head for head in self.sweep.groups if head not in before]
-        return replace(self.sweep, groups={head: tuple(map(Head.parse, (*before, head))) for head in left})
+        taken = tuple(head for name in before for head in self.sweep.groups[name])
+        return self.sweep.of({head: (*taken, *self.sweep.groups[head]) for head in left})
 
-    def like(self) -> SweepStage:
+    def cost(self, trial: Trial) -> str:
+        return self.as_sweep().cost(trial)
+
+    def as_sweep(self) -> SweepStage:
         """A sweep of as many sets of the same sizes, known before any head is chosen."""
         names = np.random.default_rng(self.sweep.seed).permutation(list(self.sweep.groups)).tolist()
         steps = [self._step(names[:step]).groups for step in range(self.n_steps)]
         sets = {f"{at} {name}": heads for at, groups in enumerate(steps) for name, heads in groups.items()}
-        return replace(self.sweep, groups=sets)
+        return self.sweep.of(sets)
 
     def follow(self, plan: Mapping[str, Any], before: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """One step: `head`, the one that is chosen, with the number of edits verified and what plain forwards were off

@@ -7,10 +7,30 @@ from harness import hooks
 from harness.config import RequestError, near
 from harness.hooks import Head, Mlp, Part, Site
 from harness.models import Model
-from harness.sweep.labels import EFFECT
 
 #: Parts that are ablated together, by name.
 Groups = Mapping[str, tuple[Part, ...]]
+
+#: The variable in which the effects of each kind of intervention stand.
+EFFECT = {
+    "single": "effect",
+    "layer": "layer_effect",
+    "mlp": "mlp_effect",
+    "set": "set_effect",
+    "keep": "set_effect",
+    "cumulative": "cumulative_effect",
+    "pairs": "pair_effect",
+}
+#: What is ablated together, in words.
+TOGETHER = {
+    "single": "each head by itself",
+    "layer": "all heads of a layer",
+    "mlp": "the MLP of a layer",
+    "set": "the heads of a set",
+    "keep": "all heads but those of a set, which is kept",
+    "cumulative": "the head of a step and those of all steps before it",
+    "pairs": "the two heads of a pair",
+}
 
 
 def groups(

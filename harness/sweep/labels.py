@@ -1,57 +1,90 @@
 """What a sweep measured, as labelled arrays named as in ``data.zarr``."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from harness.hooks import Part
+from harness.metrics import Metric
 from harness.models import Shape
-
-#: The variable in which the effects of each kind of intervention stand.
-EFFECT = {
-    "single": "effect",
-    "layer": "layer_effect",
-    "mlp": "mlp_effect",
-    "set": "set_effect",
-    "keep": "set_effect",
-    "cumulative": "cumulative_effect",
-    "pairs": "pair_effect",
-}
-#: What is ablated together, in words.
-TOGETHER = {
-    "single": "each head by itself",
-    "layer": "all heads of a layer",
-    "mlp": "the MLP of a layer",
-    "set": "the heads of a set",
-    "keep": "all heads but those of a set, which is kept",
-    "cumulative": "the head of a step and those of all steps before it",
-    "pairs": "the two heads of a pair",
-}
+from harness.sweep.interventions import EFFECT, Groups
 
 Values = Float[np.ndarray, "metric prompt group *rest"]
 
 
-def labelled(values: Values, kind: str, groups: Mapping[str, tuple[Part, ...]], shape: Shape) -> xr.DataArray:
-    """Values [metric, prompt, group] or [metric, prompt, group, position] with what the groups are in their place:
-    layer and head, layer, or (of groups without a place in the model) set; in an encoder-decoder with the stack before
-    the layer. NaN where nothing was asked.
+@dataclass(frozen=True)
+class Layout:
+    """How what was measured of some interventions becomes labelled arrays.
+
+    Each of `groups` has a place in the arrays: of single heads layer and head, of layers and MLPs the layer, of any
+    other kind its name along `set`; in an encoder-decoder with the stack before the layer. NaN where nothing was asked.
+    With `position_lengths` [prompt] there is one more axis, `position`, NaN in padding.
     """
-    rest = ("position",)[: values.ndim - 3]
-    if kind not in ("single", "layer", "mlp"):
-        return xr.DataArray(values, dims=("metric", "prompt", "set", *rest), coords={"set": list(groups)})
-    stacks = [stack for stack in shape.stacks if stack]
-    sizes = {"stack": max(1, len(stacks)), "layer": shape.depth, "head": shape.n_heads}
-    dims = ("stack", "layer", "head") if kind == "single" else ("stack", "layer")
-    full = np.full((*values.shape[:2], *(sizes[dim] for dim in dims), *values.shape[3:]), np.nan)
-    parts = [parts[0] for parts in groups.values()]
-    at = [[stacks.index(part.stack) if stacks else 0 for part in parts], [part.layer for part in parts]]
-    at += [[part.head for part in parts]] if kind == "single" else []
-    full[:, :, *at] = values
-    coords = {"stack": stacks or [""], "layer": np.arange(shape.depth), "head": np.arange(shape.n_heads)}
-    array = xr.DataArray(full, dims=("metric", "prompt", *dims, *rest), coords={dim: coords[dim] for dim in dims})
-    return array if stacks else array.isel(stack=0, drop=True)
+
+    kind: str
+    groups: Groups
+    shape: Shape
+    metrics: Sequence[Metric]
+    position_lengths: Int[np.ndarray, " prompt"] | None = None
+
+    def labelled(self, values: Values) -> xr.DataArray:
+        """Values [metric, prompt, group] or [metric, prompt, group, position] in their places."""
+        rest = ("position",)[: values.ndim - 3]
+        if self.kind not in ("single", "layer", "mlp"):
+            return xr.DataArray(values, dims=("metric", "prompt", "set", *rest), coords={"set": list(self.groups)})
+        stacks = [stack for stack in self.shape.stacks if stack]
+        sizes = {"stack": max(1, len(stacks)), "layer": self.shape.depth, "head": self.shape.n_heads}
+        dims = ("stack", "layer", "head") if self.kind == "single" else ("stack", "layer")
+        full = np.full((*values.shape[:2], *(sizes[dim] for dim in dims), *values.shape[3:]), np.nan)
+        parts = [parts[0] for parts in self.groups.values()]
+        at = [[stacks.index(part.stack) if stacks else 0 for part in parts], [part.layer for part in parts]]
+        at += [[part.head for part in parts]] if self.kind == "single" else []
+        full[:, :, *at] = values
+        coords = {"stack": stacks or [""], "layer": np.arange(self.shape.depth), "head": np.arange(self.shape.n_heads)}
+        array = xr.DataArray(full, dims=("metric", "prompt", *dims, *rest), coords={dim: coords[dim] for dim in dims})
+        return array if stacks else array.isel(stack=0, drop=True)
+
+    def assembled(
+        self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]], notes: Mapping[str, Any]
+    ) -> xr.Dataset:
+        """All units of a sweep: `clean`, and by head (with `ablated`), layer, MLP or set the effect; or, position by
+        position, `position_effect`. Each array carries the `notes`, and one of them what was checked on the way."""
+        cut = plan["batches"]
+        clean = gathered(cut, [unit["clean"][..., None] for unit in units])[..., 0]
+        ablated = gathered(cut, [unit["ablated"] for unit in units])
+        by_position = self.position_lengths is not None
+        kept = self.labelled(ablated[..., 0]) if self.kind == "single" and not by_position else None
+        effect = np.subtract(ablated, clean[:, :, None, None], out=ablated)  # in place: a large run has room for one
+        arrays: dict[str, xr.DataArray] = {}
+        if self.position_lengths is not None:
+            real = np.arange(effect.shape[-1]) < self.position_lengths[:, None]
+            arrays["position_effect"] = self.labelled(np.where(real[None, :, None], effect, np.nan))
+        else:
+            arrays[EFFECT[self.kind]] = self.labelled(effect[..., 0])
+        if kept is not None:
+            arrays["ablated"] = kept
+        if plan["direct"]:
+            arrays["direct"] = self.labelled(gathered(cut, [unit["direct"] for unit in units]))
+        if plan["null"]:
+            arrays["null_effect"] = self._null(plan, units)
+        for array in arrays.values():
+            array.attrs = dict(notes)
+        off = float(np.concatenate([unit["off"] for unit in units]).max(initial=0))
+        checks = {"edits_verified": sum(int(unit["fired"]) for unit in units), "plain_forward_difference": off}
+        next(iter(arrays.values())).attrs = {**notes, **checks}
+        arrays["clean"] = xr.DataArray(clean, dims=("metric", "prompt"), attrs=dict(notes))
+        return xr.Dataset(arrays, coords={"metric": [metric.name for metric in self.metrics]})
+
+    def _null(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.DataArray:
+        """What random edits did to the distances, by draw and head; NaN for other metrics."""
+        draws = range(plan["null"]["draws"])
+        by_draw = [gathered(plan["batches"], [unit["null"][draw] for unit in units]) for draw in draws]
+        by_head = xr.concat([self.labelled(values) for values in by_draw], dim="draw")
+        distance = xr.DataArray([metric.distance for metric in self.metrics], dims="metric")
+        return by_head.where(distance)
 
 
 def gathered(batches: Sequence[Sequence[int]], parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,7 +1,70 @@
-"""How much memory there is for activations, and whether it ran out."""
+"""How a sweep fits in memory: how many rows, and how many interventions, go through the model together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import psutil
 import torch
+
+from harness.ablation.rows import CHUNK_TOKENS
+from harness.models import Model
+from harness.prompts import Prompts
+
+#: Activations that live at once for one token of one row, in multiples of d_model and of n_heads × keys.
+_WIDTHS, _PATTERN_BYTES = 24, 12
+#: Of the memory that is free, what a chunk may take where `sweep.memory` sets no limit.
+_SHARE_OF_FREE = 0.25
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How batches of prompts fit: by `gigabytes` for the activations of one chunk, or by what is free now.
+
+    On a CPU a chunk has `CHUNK_TOKENS` tokens at most, since more are not faster there; on an accelerator, as many as
+    fit.
+    """
+
+    model: Model
+    prompts: Prompts
+    gigabytes: float | None = None
+
+    @property
+    def budget(self) -> float:
+        """Bytes that the activations of one chunk may take."""
+        return free(self.model.device) * _SHARE_OF_FREE if self.gigabytes is None else self.gigabytes * 1e9
+
+    def n_rows(self, batch: Sequence[int]) -> int:
+        """The rows that the model is run on for these prompts: a masked-LM's have one for each scored token."""
+        return int(self.prompts.target[batch].sum()) if self.model.kind == "masked_lm" else len(batch)
+
+    def rows_at_once(self, batch: Sequence[int]) -> int:
+        """How many rows of this batch of prompts go through together."""
+        length = self._length(batch)
+        return max(1, min(self.n_rows(batch), self._tokens(length) // length))
+
+    def interventions_at_once(self, batch: Sequence[int]) -> int:
+        """How many interventions go through together for them."""
+        length = self._length(batch)
+        return max(1, self._tokens(length) // (self.rows_at_once(batch) * length))
+
+    def chunk_bytes(self, batches: Sequence[Sequence[int]], n_interventions: int) -> float:
+        """What the activations of the largest chunk take."""
+        per_token = self._bytes_per_token(int(self.prompts.width.max()))
+        tokens = (
+            min(self.interventions_at_once(batch), n_interventions) * self.rows_at_once(batch) * self._length(batch)
+            for batch in batches
+        )
+        return max(tokens) * per_token
+
+    def _length(self, batch: Sequence[int]) -> int:
+        return int(self.prompts.width[batch].max())
+
+    def _bytes_per_token(self, length: int) -> int:
+        return 4 * _WIDTHS * self.model.shape.d_model + _PATTERN_BYTES * self.model.shape.n_heads * length
+
+    def _tokens(self, length: int) -> int:
+        fitting = int(self.budget / self._bytes_per_token(length))
+        return min(CHUNK_TOKENS, fitting) if self.model.device == "cpu" else fitting
 
 
 def free(device: str) -> int:

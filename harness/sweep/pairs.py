@@ -5,7 +5,7 @@ them backups); the difference has the other sign where one head works through th
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -13,10 +13,11 @@ import numpy as np
 import xarray as xr
 
 from harness.config import RequestError
+from harness.execute.cost import Trial
 from harness.hooks import Head
 from harness.metrics import lead
 from harness.sweep.importance import by_role, means
-from harness.sweep.labels import EFFECT
+from harness.sweep.interventions import EFFECT
 from harness.sweep.stage import SweepStage
 
 Pair = tuple[Head, Head]
@@ -39,10 +40,6 @@ class PairsStage:
     def name(self) -> str:
         return self.sweep.name
 
-    @property
-    def _heads(self) -> list[Head]:
-        return [Head.parse(name) for name in self.sweep.groups]
-
     def plan(self, done: xr.Dataset | None = None) -> dict[str, Any]:
         """The pairs. Raises `RequestError` where `done` lacks what they are chosen by."""
         pairs = self._pairs(done)
@@ -52,35 +49,35 @@ class PairsStage:
         if not isinstance(self.chosen, str):
             return list(self.chosen)
         if self.chosen == "all":
-            return list(combinations(self._heads, 2))
+            return list(combinations(self.sweep.heads, 2))
         if self.chosen == "role":
-            return _alike(done, self._heads, self.top)
-        mean = means(done, self.chosen, self._heads, lead(self.sweep.metrics))
+            return _alike(done, self.sweep.heads, self.top)
+        mean = means(done, self.chosen, self.sweep.heads, lead(self.sweep.metrics))
         top = sorted(mean, key=lambda head: -abs(mean[head]))[: self.top]
-        return list(combinations([head for head in self._heads if head in top], 2))
+        return list(combinations([head for head in self.sweep.heads if head in top], 2))
 
     def _sweep(self, pairs: Iterable[Pair]) -> SweepStage:
         """The sweep of these pairs' heads one by one, then of the pairs."""
         pairs = list(pairs)
         singles = {str(head): (head,) for pair in pairs for head in pair}
-        return replace(self.sweep, groups=singles | {f"{a} + {b}": (a, b) for a, b in pairs})
+        return self.sweep.of(singles | {f"{a} + {b}": (a, b) for a, b in pairs})
 
-    def like(self) -> SweepStage:
+    def cost(self, trial: Trial) -> str:
+        return self.as_sweep().cost(trial)
+
+    def as_sweep(self) -> SweepStage:
         """A sweep of as many pairs, known before they are chosen."""
         known = self.chosen == "all" or not isinstance(self.chosen, str)
-        spread = self._heads[:: max(1, len(self._heads) // self.top)][: self.top]
+        spread = self.sweep.heads[:: max(1, len(self.sweep.heads) // self.top)][: self.top]
         return self._sweep(self._pairs(None) if known else combinations(spread, 2))
 
-    def _planned(self, plan: Mapping[str, Any]) -> SweepStage:
-        return self._sweep((Head.parse(a), Head.parse(b)) for a, b in plan["pairs"])
-
     def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]:
-        return self._planned(plan).compute(plan, unit)
+        return self.sweep.planned(plan).compute(plan, unit)
 
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
         """`pair_effect` [metric, prompt, pair] of both heads together, `pair_sum` of what each does by itself, their
         `pair_difference`, and `clean`; which heads they are say the coordinates `head_a` and `head_b`."""
-        swept = self._planned(plan).assemble(plan, units)
+        swept = self.sweep.planned(plan).assemble(plan, units)
         effect = swept[EFFECT["pairs"]]
         groups, (a, b) = list(effect["set"].values), np.array(plan["pairs"]).T
         first, second = (effect.values[:, :, [groups.index(head) for head in side]] for side in (a, b))

@@ -1,7 +1,7 @@
 """The stage that ablates: work cut into units with a frozen plan, and what came out as labelled arrays."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -9,22 +9,19 @@ import xarray as xr
 
 from harness.ablation import ZERO, Ablation, Check, Intervention, MatchedNull, Share, asked, positions, together
 from harness.ablation.positions import Places
-from harness.ablation.rows import CHUNK_TOKENS
 from harness.config import RequestError
-from harness.hooks import Part, Site
+from harness.execute import Stage
+from harness.execute.cost import Trial, duration, gigabytes
+from harness.hooks import Head, Part, Site
 from harness.metrics import Metric, described
 from harness.models import Model, alone
 from harness.prompts import Prompts, batches
 from harness.sweep.batch import Batch, check_finite
 from harness.sweep.direct import has_direct
-from harness.sweep.interventions import Groups
-from harness.sweep.labels import EFFECT, TOGETHER, gathered, labelled
-from harness.sweep.memory import free
+from harness.sweep.interventions import TOGETHER, Groups
+from harness.sweep.labels import Layout
+from harness.sweep.memory import Fit
 
-#: Activations that live at once for one token of one row, in multiples of d_model and of n_heads × keys.
-_WIDTHS = 24
-#: Of the memory that is free, what a chunk may take where nobody said.
-_SHARE_OF_FREE = 0.25
 #: Random edits of the same norm that each distance is held against.
 _NULL_DRAWS = 1
 
@@ -96,8 +93,8 @@ class SweepStage:
         cut = batches(self.prompts)
         return {
             "batches": cut,
-            "chunks": [self._chunk(batch) for batch in cut],
-            "rows": [self._at_once(batch) for batch in cut],
+            "chunks": [self.fit.interventions_at_once(batch) for batch in cut],
+            "rows": [self.fit.rows_at_once(batch) for batch in cut],
             "groups": {name: [str(part) for part in parts] for name, parts in self.groups.items()},
             "metrics": self.metric_names,
             "ablation": self.ablation.name,
@@ -107,51 +104,70 @@ class SweepStage:
             **self.ablation.plan(),
         }
 
-    def _rows(self, batch: list[int]) -> int:
-        """The rows that the model is run on for these prompts."""
-        return int(self.prompts.target[batch].sum()) if self.model.kind == "masked_lm" else len(batch)
+    @property
+    def fit(self) -> Fit:
+        """How its batches fit in memory."""
+        return Fit(self.model, self.prompts, self.memory)
 
     @property
-    def budget(self) -> float:
-        """Bytes that the activations of one chunk may take."""
-        return free(self.model.device) * _SHARE_OF_FREE if self.memory is None else self.memory * 1e9
+    def layout(self) -> Layout:
+        """How what it measures becomes labelled arrays."""
+        lengths = self.prompts.length if self.positions == "each" else None
+        return Layout(self.kind, self.groups, self.model.shape, self.metrics, lengths)
 
-    def _bytes_per_token(self, length: int) -> int:
-        return 4 * _WIDTHS * self.model.shape.d_model + 12 * self.model.shape.n_heads * length
+    @property
+    def heads(self) -> list[Head]:
+        """The heads, where each of its groups is a single one."""
+        return [head for (head,) in self.groups.values() if isinstance(head, Head)]
 
-    def _tokens(self, length: int) -> int:
-        """How many tokens go through a block together; on an accelerator, what fits."""
-        fitting = int(self.budget / self._bytes_per_token(length))
-        return min(CHUNK_TOKENS, fitting) if self.model.device == "cpu" else fitting
+    def of(self, groups: Groups) -> "SweepStage":
+        """The same sweep of other interventions."""
+        return replace(self, groups=groups)
 
-    def _at_once(self, batch: list[int]) -> int:
-        """How many rows of this batch of prompts go through together. (A masked-LM may have many for one prompt.)"""
-        length = int(self.prompts.width[batch].max())
-        return max(1, min(self._rows(batch), self._tokens(length) // length))
+    def planned(self, plan: Mapping[str, Any]) -> "SweepStage":
+        """The same sweep of the heads that a frozen plan names."""
+        return self.of({name: tuple(map(Head.parse, heads)) for name, heads in plan["groups"].items()})
 
-    def _chunk(self, batch: list[int]) -> int:
-        """How many interventions go through together for them."""
-        length = int(self.prompts.width[batch].max())
-        return max(1, self._tokens(length) // (self._at_once(batch) * length))
+    def divided(self, n_workers: int) -> "Stage":
+        """With units of parts of the interventions, where there are too few batches for so many workers."""
+        from harness.sweep.split import UNITS_EACH, SplitStage
 
-    def chunk_bytes(self) -> float:
-        """What the activations of the largest chunk take."""
-        sizes = (
-            (self._at_once(batch) * int(self.prompts.width[batch].max()), batch) for batch in batches(self.prompts)
-        )
-        per_token = self._bytes_per_token(int(self.prompts.width.max()))
-        return max(min(self._chunk(batch), len(self.groups)) * tokens * per_token for tokens, batch in sizes)
+        few = self.positions == "all" and n_workers > 1 and len(batches(self.prompts)) < UNITS_EACH * n_workers
+        return SplitStage(self, n_workers) if few else self
+
+    def as_planned(self, plan: Mapping[str, Any]) -> "Stage":
+        from harness.sweep.split import SplitStage
+
+        return SplitStage(self) if "parts" in plan else self
 
     def work(self, plan: Mapping[str, Any]) -> tuple[int, float]:
         """How many rows the model is run on without an intervention, and how many whole forwards of those rows the
         sweep amounts to, blocks that need not run again left out."""
-        rows = sum(self._rows(batch) for batch in plan["batches"])
+        rows = sum(self.fit.n_rows(batch) for batch in plan["batches"])
         n_blocks = len(self.model.shape.sites)
         firsts = [min(self.model.shape.block(part.site) for part in parts) for parts in self.groups.values()]
         share = sum(max(0.0, 1 - first / n_blocks) for first in firsts)
         turns = int(self.prompts.length.max()) if self.positions == "each" else 1
         draws = self.ablation.draws + (plan["null"] or {"draws": 0})["draws"]
         return rows, share * turns * draws
+
+    def cost(self, trial: Trial) -> str:
+        """How many rows go through how much of the model, about how long that takes, and in how much memory."""
+        plan = self.plan()
+        rows, sweeps = self.work(plan)
+        forwards = rows * (1 + sweeps)
+        seconds = duration(forwards * trial(self.model, self.prompts))
+        masked = ", each scored token masked in a row of its own" if self.model.kind == "masked_lm" else ""
+        weights = sum(each.numel() * each.element_size() for each in self.model.bridge.parameters())
+        memory = gigabytes(weights + self.fit.chunk_bytes(plan["batches"], len(self.groups)))
+        return (
+            f"{len(self.prompts)} prompts ({rows} rows{masked}) × {len(plan['groups'])} interventions, the work of "
+            f"{forwards:.0f} forwards of one row: about {seconds}; units of work: {len(plan['batches'])}; memory for "
+            f"each worker: up to {memory}"
+        )
+
+    def as_sweep(self) -> "SweepStage":
+        return self
 
     @alone
     def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]:
@@ -207,44 +223,8 @@ class SweepStage:
         return [Intervention(parts, baseline, where) for parts in self.groups.values() for where in of_rows]
 
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
-        """All units as labelled arrays: `clean`, and by head (with `ablated`), layer, MLP or set the effect; or,
-        position by position, `position_effect`."""
-        cut = plan["batches"]
-        clean = gathered(cut, [unit["clean"][..., None] for unit in units])[..., 0]
-        ablated = gathered(cut, [unit["ablated"] for unit in units])
-        kept = self.laid_out(ablated[..., 0]) if self.kind == "single" and self.positions != "each" else None
-        effect = np.subtract(ablated, clean[:, :, None, None], out=ablated)  # in place: a large run has room for one
-        found: dict[str, xr.DataArray] = {}
-        if self.positions == "each":
-            real = np.arange(effect.shape[-1]) < self.prompts.length[:, None]
-            found["position_effect"] = self.laid_out(np.where(real[None, :, None], effect, np.nan))
-        else:
-            found[EFFECT[self.kind]] = self.laid_out(effect[..., 0])
-        if kept is not None:
-            found["ablated"] = kept
-        if plan["direct"]:
-            found["direct"] = self.laid_out(gathered(cut, [unit["direct"] for unit in units]))
-        if plan["null"]:
-            found["null_effect"] = self._null(plan, units)
-        attributes = self.attributes(plan)
-        for array in found.values():
-            array.attrs = attributes
-        off = float(np.concatenate([unit["off"] for unit in units]).max(initial=0))
-        checks = {"edits_verified": sum(int(unit["fired"]) for unit in units), "plain_forward_difference": off}
-        next(iter(found.values())).attrs = {**attributes, **checks}
-        found["clean"] = xr.DataArray(clean, dims=("metric", "prompt"), attrs=attributes)
-        return xr.Dataset(found, coords={"metric": self.metric_names})
-
-    def laid_out(self, values: np.ndarray) -> xr.DataArray:
-        return labelled(values, self.kind, self.groups, self.model.shape)
-
-    def _null(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.DataArray:
-        """What random edits did to the distances, by draw and head; NaN for other metrics."""
-        draws = range(plan["null"]["draws"])
-        by_draw = [gathered(plan["batches"], [unit["null"][draw] for unit in units]) for draw in draws]
-        by_head = xr.concat([self.laid_out(values) for values in by_draw], dim="draw")
-        distance = xr.DataArray([metric.distance for metric in self.metrics], dims="metric")
-        return by_head.where(distance)
+        """All units as labelled arrays (`Layout.assembled`)."""
+        return self.layout.assembled(plan, units, self.attributes(plan))
 
     def attributes(self, plan: Mapping[str, Any]) -> dict[str, Any]:
         """What the arrays of a plan say of themselves."""

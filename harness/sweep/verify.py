@@ -3,14 +3,14 @@ whose errors say how far the others may be off."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from harness.hooks import Head
+from harness.execute.cost import Trial
 from harness.stats import correlation_interval, rank_correlation
 from harness.sweep.importance import means
 from harness.sweep.stage import SweepStage
@@ -41,7 +41,10 @@ class VerifyStage:
     def name(self) -> str:
         return "verify"
 
-    def like(self) -> SweepStage:
+    def cost(self, trial: Trial) -> str:
+        return self.as_sweep().cost(trial)
+
+    def as_sweep(self) -> SweepStage:
         names = list(self.sweep.groups)
         n = min(len(names), self.top + len(self._sample()))
         return self._of(names[:: max(1, len(names) // n)][:n])
@@ -62,27 +65,28 @@ class VerifyStage:
 
     def _strongest(self, done: xr.Dataset | None) -> list[str]:
         """The `top` heads: the first by each metric, then the second by each, and so on."""
-        heads = [Head.parse(name) for name in self.sweep.groups]
+        heads = self.sweep.heads
         by_metric = [means(done, self.quick, heads, one) for one in self.sweep.metrics]
         ranks = [sorted(filter(size.get, size), key=lambda head: -abs(size[head])) for size in by_metric]
         in_turn = [head for turn in zip_longest(*ranks) for head in turn if head is not None]
         return [str(head) for head in dict.fromkeys([*in_turn, *heads])][: self.top]
 
     def _of(self, names: Sequence[str]) -> SweepStage:
-        return replace(self.sweep, groups={name: self.sweep.groups[name] for name in names})
+        return self.sweep.of({name: self.sweep.groups[name] for name in names})
 
     def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]:
-        return self._of(list(plan["groups"])).compute(plan, unit)
+        return self.sweep.planned(plan).compute(plan, unit)
 
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
         """What the sweep gives, with names that begin with ``exact_``, and which heads were `sampled`."""
         if not units:
             return xr.Dataset()
-        found = self._of(list(plan["groups"])).assemble(plan, units)
+        found = self.sweep.planned(plan).assemble(plan, units)
         effect = found["effect"].isel(metric=0, prompt=0, drop=True)
         sampled = xr.zeros_like(effect, dtype=bool).drop_attrs()
+        place = {str(head): head.place for head in self.sweep.heads}
         for name in plan["sample"]:
-            sampled.loc[Head.parse(name).place] = True
+            sampled.loc[place[name]] = True
         return found.rename({name: f"exact_{name}" for name in found.data_vars if name != "clean"}).assign(
             sampled=sampled
         )

@@ -16,6 +16,7 @@ from harness.attribution.gradients import norms_in_turn
 from harness.attribution.knockout import knock_out_in
 from harness.attribution.occlusion import mean_embedding
 from harness.config import RequestError, RolloutSpec, TraceSpec
+from harness.execute.cost import Trial, at_most
 from harness.hooks import Head
 from harness.models import Model, alone
 from harness.prompts import Prompts
@@ -105,6 +106,11 @@ class TraceStage:
         gradients = spec.gradient * (1 + 2 * targets)
         causes = len(choose_causes(spec.causes, self.model)) * taken
         return float((rows * (2 + causes + carried * by_head + gradients)).sum())
+
+    def cost(self, trial: Trial) -> str:
+        heads = "no heads" if self.spec.heads == "none" else f"{len(self.heads)} heads ({self.spec.heads})"
+        done = f"{len(self.parts)} parts, {len(self.spec.causes)} causes, {heads}"
+        return at_most(len(self.prompts), done, self.work(), trial(self.model, self.prompts))
 
     @alone
     def compute(self, plan: Mapping[str, Any], unit: int) -> Arrays:

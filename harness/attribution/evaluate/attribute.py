@@ -10,6 +10,7 @@ from harness import config
 from harness.attribution.evaluate.measures import agreement
 from harness.attribution.evaluate.stage import AttributionStage
 from harness.config import AttributionSpec
+from harness.execute import run_in_memory
 from harness.models import Model
 from harness.prompts import Prompts
 
@@ -36,9 +37,7 @@ def compare_attributions(
     asked = {"methods": _listed(methods), "causes": _listed(causes), **options}
     spec = config.parse(AttributionSpec, {**asdict(AttributionSpec()), **asked}, "attribution.")
     stage = AttributionStage(model, prompts, spec)
-    plan = stage.plan()
-    units = [stage.compute(plan, unit) for unit in range(len(plan["batches"]))]
-    data = xr.merge([prompts.dataset(), stage.assemble(plan, units)])
+    data = xr.merge([prompts.dataset(), run_in_memory(stage)])
     return data.assign(agreement=agreement(data, spec.top, spec.level))
 
 

@@ -23,6 +23,7 @@ from harness.attribution.methods import refusal as method_refusal
 from harness.attribution.occlusion import mean_embedding
 from harness.attribution.weighted import negative_share
 from harness.config import AttributionSpec, RequestError
+from harness.execute.cost import Trial, at_most
 from harness.models import Model, alone
 from harness.prompts import Prompts, batches
 
@@ -135,6 +136,10 @@ class AttributionStage:
         copies = copies + targets * len(spec.special) * curves
         points = MOST * (spec.steps + 1) if "integrated_gradients" in self.methods else 0
         return float((rows * copies + 3 * targets * points).sum())
+
+    def cost(self, trial: Trial) -> str:
+        done = f"{len(self.methods)} methods, {len(self.causes)} causes"
+        return at_most(len(self.prompts), done, self.work(), trial(self.model, self.prompts))
 
     def _question(self, number: int) -> Question:
         return asking(self.model, self.explained.take([number]))

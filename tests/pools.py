@@ -108,13 +108,13 @@ class Simulated:
     def size(self):
         return len(self.joins)
 
-    def hire(self, units):
+    def start_workers(self, units):
         pass
 
     def free(self):
         return self._free.pop(0) if self._free else None
 
-    def give(self, worker, stage, unit):
+    def submit(self, worker, stage, unit):
         self.given.append((worker, unit))
         self._doing[worker] = unit
         heapq.heappush(self._events, (self.now + self.seconds[unit], worker, "ends", unit))
@@ -168,6 +168,6 @@ class Writing(Simulated):
         super().__init__([1.0] * len(stage.plan()["batches"]), [0.0] * 8)
         self.stage, self.folder = stage, folder
 
-    def give(self, worker, stage, unit):
-        super().give(worker, stage, unit)
+    def submit(self, worker, stage, unit):
+        super().submit(worker, stage, unit)
         make_unit(self.stage, self.folder, self.folder.plan(), unit)

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from harness.execute.stage import Arrays, Chain, Stage
-from harness.sweep import SweepStage
+from harness.execute.stage import Arrays
+from harness.sweep.stage import SweepStage
 
-#: Units for each worker, so that one who is done early finds another.
-_EACH = 2
+#: Units for each worker, so that one that is done early finds another.
+UNITS_EACH = 2
 #: The axis of the interventions in a unit's arrays.
 _AXIS = {"ablated": 2, "direct": 2, "null": 3}
 
@@ -36,7 +36,7 @@ class SplitStage:
     def plan(self, done: xr.Dataset | None = None) -> dict[str, Any]:
         """The sweep's own plan, with its batches once for each part. The heaviest parts are last."""
         plan = self.sweep.plan(done)
-        each = ceil(_EACH * self.n_workers / len(plan["batches"]))
+        each = ceil(UNITS_EACH * self.n_workers / len(plan["batches"]))
         parts = [
             (unit, places)
             for unit in range(len(plan["batches"]))
@@ -84,15 +84,3 @@ class SplitStage:
         for name in parts[0].keys() - joined.keys():
             joined[name] = np.concatenate([part[name] for part in parts], axis=_AXIS[name]).take(places, _AXIS[name])
         return joined
-
-
-def divided(stage: Stage | Chain, n_workers: int) -> Stage | Chain:
-    """The stage with units enough for so many workers, where it can be cut."""
-    if not isinstance(stage, SweepStage) or stage.positions != "all" or n_workers == 1:
-        return stage
-    return SplitStage(stage, n_workers) if len(stage.plan()["batches"]) < _EACH * n_workers else stage
-
-
-def as_planned(stage: Stage | Chain, plan: Mapping[str, Any]) -> Stage | Chain:
-    """The stage as the plan has cut it, whoever cut it."""
-    return SplitStage(stage) if "parts" in plan and isinstance(stage, SweepStage) else stage
