@@ -132,11 +132,11 @@ def browser_program():
 
 
 @pytest.fixture(scope="module")
-def browser(browser_program, tmp_path_factory):
+def browser(browser_program):
     """One browser for the tests of a file."""
     from harness.benchmark.browser import Browser
 
-    browser = Browser(browser_program, tmp_path_factory.mktemp("profile"))
+    browser = Browser(browser_program)
     yield browser
     browser.close()
 

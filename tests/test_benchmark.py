@@ -1,6 +1,7 @@
 """The benchmark's loop is a reference of its own; how long things take is not tested."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,12 @@ def test_a_page_is_measured_in_a_browser(pictures, browser_program, command, mon
     assert "false did not show its report" in refused(command, run)
     monkeypatch.setenv("CHROMIUM", "nowhere")
     assert "no browser was found: install chromium" in refused(command, run)
+
+
+def test_a_page_without_playwright_is_one_line(command, monkeypatch):
+    monkeypatch.setenv("CHROMIUM", sys.executable)
+    monkeypatch.setitem(sys.modules, "playwright.sync_api", None)
+    assert "what drives a browser is missing: pip install playwright" in refused(command, saved(command, "study"))
 
 
 def test_a_page_that_cannot_be_measured_is_one_line(command):

@@ -58,6 +58,30 @@ def quiet(browser):
     assert browser.evaluate("window.pwned === undefined")
 
 
+ASKS = """<!doctype html><html data-ready=1><body style="background: url(http://page.example/style)">
+<iframe sandbox="allow-scripts" srcdoc="<script>fetch('http://frame.example/').catch(() => 0)</script>"></iframe>
+<script>fetch('http://127.0.0.1:9/address').catch(() => 0); navigator.sendBeacon('http://page.example/beacon', '');
+new WebSocket('ws://page.example/socket'); new Worker(URL.createObjectURL(new Blob(
+["fetch('http://worker.example/').catch(() => 0)"])))</script>"""
+
+
+def test_what_a_page_asks_for_is_seen_and_does_not_leave(browser, tmp_path):
+    """What `quiet` goes by: of the page, of a sandbox in it and of a worker."""
+    (tmp_path / "page.html").write_text(ASKS)
+    browser.open(tmp_path / "page.html")
+    asked = {
+        *("http://page.example/style", "http://page.example/beacon", "ws://page.example/socket"),
+        *("http://127.0.0.1:9/address", "http://frame.example/", "http://worker.example/"),
+    }
+    end, unseen = time.monotonic() + 20, asked
+    while unseen and time.monotonic() < end:
+        browser.evaluate("new Promise((done) => setTimeout(done, 30))")
+        unseen = {url for url in asked if url not in browser.requests and url not in str(browser.errors)}
+    assert not unseen
+    assert browser.errors
+    assert all("DISCONNECTED" in said or "NOT_RESOLVED" in said for said in browser.errors), browser.errors
+
+
 @pytest.mark.parametrize(("width", "height"), most(SIZES, 1))
 @pytest.mark.parametrize("dark", most([False, True], 1))
 def test_everything_draws(browser, page, width, height, dark):
@@ -416,22 +440,19 @@ def test_words_and_hidden_special_tokens_and_sentence_pairs(browser, tmp_path):
     quiet(browser)
 
 
-def test_tables_are_copied_and_saved(browser, page, run, tmp_path):
+def test_tables_are_copied_and_saved(browser, page, run):
     browser.open(page)
-    browser.call("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
-    browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    browser.context.grant_permissions(["clipboard-read", "clipboard-write"])
     browser.wait(INK.replace("{}", ".circuitsvis canvas") + " > 5")  # after which nothing above moves
     browser.click("#numbers .tools button")
     browser.wait("document.querySelector('#numbers .said').textContent === 'copied'")
     copied = browser.evaluate("navigator.clipboard.readText()").splitlines()
     assert len(copied) == 1 + len(run.heads)
     assert copied[0].split("\t")[:3] == ["head", "metric", "effect_mean"]
-    browser.click("#numbers .tools button:nth-of-type(2)")
-    saved = tmp_path / "heads.csv"
-    end = time.monotonic() + 20
-    while not saved.exists() and time.monotonic() < end:
-        time.sleep(0.05)
-    table = pd.read_csv(saved)
+    with browser.page.expect_download() as saved:
+        browser.click("#numbers .tools button:nth-of-type(2)")
+    assert saved.value.suggested_filename == "heads.csv"
+    table = pd.read_csv(saved.value.path())
     first = run.heads.query("metric == 'logit_diff' and rank == 1").iloc[0]
     assert table["head"][0] == f"L{first['layer']}H{first['head']}"
     assert table["effect_mean"][0] == pytest.approx(first["effect_mean"], rel=1e-3)

@@ -326,7 +326,7 @@ def cluster(only_ray):
 
 
 @pytest.fixture
-def ray_crew(tmp_path, cluster):
+def ray_pool(tmp_path, cluster):
     """Workers of the cluster that build what is given; stopped at the end."""
     made = []
 
@@ -340,8 +340,8 @@ def ray_crew(tmp_path, cluster):
 
 
 @pytest.mark.soak
-def test_ray_loses_and_gains_nodes_and_no_unit(tmp_path, cluster, ray_crew):
-    pool = ray_crew(partial(pools.numbers, 20, dict.fromkeys(range(20), "slow") | {17: "company"}, str(tmp_path)))
+def test_ray_loses_and_gains_nodes_and_no_unit(tmp_path, cluster, ray_pool):
+    pool = ray_pool(partial(pools.numbers, 20, dict.fromkeys(range(20), "slow") | {17: "company"}, str(tmp_path)))
     assert pool.size == 1
     joined, progress = [], []
 
@@ -363,8 +363,8 @@ def test_ray_loses_and_gains_nodes_and_no_unit(tmp_path, cluster, ray_crew):
 
 
 @pytest.mark.soak
-def test_a_unit_that_kills_its_ray_workers_is_named(tmp_path, ray_crew):
-    pool = ray_crew(partial(pools.numbers, 4, {2: "kill", 1: "once"}, str(tmp_path)))
+def test_a_unit_that_kills_its_ray_workers_is_named(tmp_path, ray_pool):
+    pool = ray_pool(partial(pools.numbers, 4, {2: "kill", 1: "once"}, str(tmp_path)))
     with pytest.raises(UnitsLost, match="unit 2 killed its worker twice"):
         carried_out(Numbers(4), tmp_path, pool)
     folder = StageFolder(tmp_path / "stages/numbers")
@@ -372,15 +372,15 @@ def test_a_unit_that_kills_its_ray_workers_is_named(tmp_path, ray_crew):
 
 
 @pytest.mark.soak
-def test_what_a_unit_raises_comes_home_from_ray(tmp_path, ray_crew):
+def test_what_a_unit_raises_comes_home_from_ray(tmp_path, ray_pool):
     with pytest.raises(RequestError, match="heads=L9H9: no such head"):
-        carried_out(Numbers(3), tmp_path, ray_crew(partial(pools.numbers, 3, {2: "refuse"}, None)))
+        carried_out(Numbers(3), tmp_path, ray_pool(partial(pools.numbers, 3, {2: "refuse"}, None)))
 
 
 @pytest.mark.soak
-def test_what_keeps_a_ray_worker_from_beginning_comes_home(tmp_path, ray_crew):
+def test_what_keeps_a_ray_worker_from_beginning_comes_home(tmp_path, ray_pool):
     with pytest.raises(RequestError, match="model=x: there is none"):
-        carried_out(Numbers(3), tmp_path, ray_crew(pools.unbuildable))
+        carried_out(Numbers(3), tmp_path, ray_pool(pools.unbuildable))
 
 
 @pytest.mark.soak

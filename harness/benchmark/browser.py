@@ -1,32 +1,22 @@
-"""Headless Chromium over its debugging pipe: no driver, no extra package, nothing listening on a port.
+"""A saved page in headless Chromium, the network off, through playwright (no part of an installation).
 
-Finds ``$CHROMIUM``, or the first Chromium or Chrome on the path.
+The browser is the machine's own: ``$CHROMIUM``, or the first Chromium or Chrome on the path.
 """
 
-import base64
-import fcntl
-import json
 import os
-import select
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext, ConsoleMessage, Frame, Page
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-_SWITCHES = (
-    "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update "
-    "disable-sync hide-scrollbars disable-dev-shm-usage remote-debugging-pipe"
-)
-_FLAGS = [f"--{switch}" for switch in _SWITCHES.split(" ")]
-_LAUNCH = (
-    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execvp(sys.argv[3], sys.argv[3:])"
-)
-_KEYS = {"Enter": 13, "Tab": 9, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+#: No name is looked up: a sandboxed frame that has just been made is online for a moment.
+_SWITCHES = ["--disable-gpu", "--disable-quic", "--host-resolver-rules=MAP * ~NOTFOUND"]
 
 
 def find_browser() -> str | None:
@@ -36,177 +26,102 @@ def find_browser() -> str | None:
 
 
 class Browser:
-    """One page in one browser. ``errors`` and ``requests`` are those of the page open now; the network is off."""
+    """One page in one browser. `requests` is what it, its frames and its workers ask for, but for ``data:``, and
+    `errors` what their consoles say. All requests fail, so one that a frame makes before it is listened to is among
+    the errors. Raises `ImportError` without playwright, and playwright's `Error` for what fails."""
 
-    def __init__(self, program: str, profile: Path):
+    context: "BrowserContext"
+    page: "Page"
+    _frame: "Frame"
+
+    def __init__(self, program: str):
+        from playwright.sync_api import sync_playwright
+
         self.errors: list[str] = []
         self.requests: list[str] = []
-        self._number, self._session, self._buffer = 0, None, b""
-        (child_in, self._out), (self._in, child_out) = os.pipe(), os.pipe()
-        ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 20) for end in (child_in, child_out)]  # out of the way of 3 and 4
-        command = [sys.executable, "-c", _LAUNCH, *map(str, ends), program, *_FLAGS, f"--user-data-dir={profile}"]
-        self._process = subprocess.Popen(command, pass_fds=ends, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for end in (child_in, child_out, *ends):
-            os.close(end)
+        self._scripts: bool | None = None
+        self._driver = sync_playwright().start()
         try:
-            self._begin()
+            self._program = self._driver.chromium.launch(executable_path=program, args=_SWITCHES)
+            self._renew(scripts=True)
         except BaseException:
-            self.close()
+            self._driver.stop()
             raise
 
-    def _begin(self) -> None:
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.call(f"{domain}.enable")
-        offline = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
-        self.call("Network.emulateNetworkConditions", **offline)
+    def _renew(self, scripts: bool) -> None:
+        """Another page, with scripts or without."""
+        if self._scripts is not None:
+            self.context.close()
+        self._scripts = scripts
+        self.context = self._program.new_context(offline=True, reduced_motion="reduce", java_script_enabled=scripts)
+        self.context.on("request", lambda request: self.requests.append(request.url[:200]))
+        self.context.on("console", self._said)
+        self.context.on("weberror", lambda error: self.errors.append(str(error.error)))
+        self.page = self.context.new_page()
+        self.page.on("websocket", lambda socket: self.requests.append(socket.url[:200]))
+        self._frame = self.page.main_frame
+
+    def _said(self, message: "ConsoleMessage") -> None:
+        if message.type in ("error", "warning", "assert"):
+            self.errors.append(f"{message.text} ({message.location['url'][:200]})")
 
     def open(self, path: Path, width: int = 1280, height: int = 800, dark: bool = False, scripts: bool = True) -> None:
         """Open a file at a size and wait until it has loaded and, with scripts, said that it is ready."""
-        wanted = {"prefers-color-scheme": "dark" if dark else "light", "prefers-reduced-motion": "reduce"}
-        features = [{"name": name, "value": value} for name, value in wanted.items()]
-        self.call("Emulation.setEmulatedMedia", features=features)
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        self.call("Emulation.setScriptExecutionDisabled", value=not scripts)
+        if scripts != self._scripts:
+            self._renew(scripts)
+        self.page.set_viewport_size({"width": width, "height": height})
+        self.page.emulate_media(color_scheme="dark" if dark else "light")
         self.errors.clear()
         self.requests.clear()
-        self.call("Page.navigate", url=path.resolve().as_uri())
-        self.wait("document.readyState === 'complete'" + (" && !!document.documentElement.dataset.ready" * scripts))
+        self.page.goto(path.resolve().as_uri())
+        if scripts:
+            self.wait("!!document.documentElement.dataset.ready")
 
     @contextmanager
     def frame(self, number: int) -> Iterator[None]:
-        """Inside, everything is said to the page's number-th sandboxed frame, which nothing in the page can look into.
-
-        It has a target of its own; its console and its requests are added to the page's.
-        """
-        outer, target, end = self._session, self._frame(number), time.monotonic() + 20
-        while target not in [each["targetId"] for each in self.call("Target.getTargets", filter=[{}])["targetInfos"]]:
-            assert time.monotonic() < end, f"frame {number} has no target of its own: it is not sandboxed, or not there"
-            time.sleep(0.03)
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        """Inside, everything is said to the page's number-th sandboxed frame, which nothing in the page can look
+        into."""
+        frame = self.page.locator("iframe").nth(number).element_handle()
+        assert frame.evaluate("(frame) => !frame.contentDocument"), f"frame {number} is not sandboxed"
+        inside = frame.content_frame()
+        assert inside is not None
+        self._frame = inside
         try:
-            for domain in ("Runtime", "Log", "Network"):
-                self.call(f"{domain}.enable")
             yield
         finally:
-            self._session = outer
-
-    def _frame(self, number: int) -> str:
-        nodes = _nodes(self.call("DOM.getDocument", depth=-1)["root"])
-        return [node["frameId"] for node in nodes if node["nodeName"] == "IFRAME"][number]
+            self._frame = self.page.main_frame
 
     def evaluate(self, code: str) -> Any:
         """The value of an expression in the page, JSON-like; promises are awaited."""
-        reply = self.call("Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True)
-        if "exceptionDetails" in reply:
-            raise AssertionError(reply["exceptionDetails"].get("exception", {}).get("description", reply))
-        return reply["result"].get("value")
+        return self._frame.evaluate(code)
 
     def wait(self, code: str, seconds: float = 20) -> None:
         """Wait until the expression is true."""
         end = time.monotonic() + seconds
-        while not self.evaluate(code):
+        while not self.evaluate(code):  # playwright's `wait_for_function` is what the page's policy forbids: eval
             if time.monotonic() > end:
                 raise AssertionError(f"not true within {seconds} s: {code}; console: {self.errors}")
-            time.sleep(0.03)
+            self.page.wait_for_timeout(30)
 
     def click(self, selector: str) -> None:
-        """A real mouse click in the middle of the first match."""
-        x, y = self._middle(selector)
-        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
-        for kind in ("mousePressed", "mouseReleased"):
-            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+        """A real mouse click in the middle of the first match, once nothing above it is still growing."""
+        self._frame.locator(selector).first.click()
 
     def hover(self, selector: str, across: float = 0.5, down: float = 0.5) -> None:
         """Move the mouse to a share of the first match's width and height."""
-        x, y = self._middle(selector, across, down)
-        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        found = self._frame.locator(selector).first
+        box = found.evaluate("(node) => { const box = node.getBoundingClientRect(); return [box.width, box.height] }")
+        found.hover(position={"x": box[0] * across, "y": box[1] * down})
 
     def press(self, key: str) -> None:
         """Press and release a key."""
-        code = {"key": key, "code": key, "windowsVirtualKeyCode": _KEYS[key]}
-        self.call("Input.dispatchKeyEvent", type="keyDown", **code, **({"text": "\r"} if key == "Enter" else {}))
-        self.call("Input.dispatchKeyEvent", type="keyUp", **code)
-
-    def screenshot(self, path: Path, whole: bool = True) -> Path:
-        """A picture of the window, or of the whole page."""
-        reply = self.call("Page.captureScreenshot", captureBeyondViewport=whole, **(self._area() if whole else {}))
-        path.write_bytes(base64.b64decode(reply["data"]))
-        return path
-
-    def close(self) -> None:
-        """End the browser this object started."""
-        self._session = None
-        try:
-            self.call("Browser.close")
-            self._process.wait(timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            self._process.kill()
-            self._process.wait()
-        for end in (self._in, self._out):
-            os.close(end)
-
-    def call(self, method: str, **parameters: object) -> dict:
-        """Send one command of the DevTools protocol and return its result."""
-        self._number += 1
-        number, session = self._number, {"sessionId": self._session} if self._session else {}
-        message = {"id": number, "method": method, "params": parameters, **session}
-        os.write(self._out, json.dumps(message).encode() + b"\0")
-        while (reply := self._read()).get("id") != number:
-            self._notice(reply)
-        if "error" in reply:
-            raise AssertionError(f"{method}: {reply['error']}")
-        return reply["result"]
-
-    def _read(self, seconds: float = 60) -> dict:
-        while b"\0" not in self._buffer:
-            if not select.select([self._in], [], [], seconds)[0]:
-                raise TimeoutError("the browser does not answer")
-            part = os.read(self._in, 1 << 20)
-            if not part:
-                raise OSError("the browser has ended")
-            self._buffer += part
-        message, _, self._buffer = self._buffer.partition(b"\0")
-        return json.loads(message)
-
-    def _notice(self, event: dict) -> None:
-        name, told = event.get("method"), event.get("params", {})
-        if name == "Network.requestWillBeSent":
-            self.requests.append(told["request"]["url"][:200])
-        elif name == "Log.entryAdded" and told["entry"]["level"] in ("error", "warning"):
-            self.errors.append(told["entry"]["text"])
-        elif name == "Runtime.consoleAPICalled" and told["type"] in ("error", "warning", "assert"):
-            self.errors.append(str([part.get("value", part.get("description")) for part in told["args"]]))
-        elif name == "Runtime.exceptionThrown":
-            self.errors.append(str(told["exceptionDetails"].get("exception", told["exceptionDetails"])))
+        self.page.keyboard.press(key)
 
     def focus(self, selector: str, number: int = 0) -> None:
         """Give the keyboard to the number-th match, once there is one."""
-        found = f"document.querySelectorAll({json.dumps(selector)})[{number}]"
-        self.wait(f"!!{found}")
-        self.evaluate(f"{found}.focus()")
+        self._frame.locator(selector).nth(number).focus()
 
-    def _middle(self, selector: str, across: float = 0.5, down: float = 0.5) -> tuple[float, float]:
-        self.wait(f"!!document.querySelector({json.dumps(selector)})")  # sections are drawn one after the other
-        code = (
-            f"(() => {{ const node = document.querySelector({json.dumps(selector)});"
-            "node.scrollIntoView({ block: 'center', behavior: 'instant' }); const box = node.getBoundingClientRect();"
-            f"return [box.left + box.width * {across}, box.top + box.height * {down}]; }})()"
-        )
-        place, before = self.evaluate(code), None
-        while place != before:  # until nothing above it is still growing
-            time.sleep(0.03)
-            place, before = self.evaluate(code), place
-        x, y = place
-        return x, y
-
-    def _area(self) -> dict:
-        size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        return {"clip": {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}}
-
-
-def _nodes(node: dict) -> Iterator[dict]:
-    yield node
-    for child in node.get("children", []):
-        yield from _nodes(child)
+    def close(self) -> None:
+        """End the browser this object started."""
+        self._program.close()
+        self._driver.stop()

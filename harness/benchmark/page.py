@@ -46,7 +46,7 @@ def measured(run: str, rounds: int, say: Callable[[str], None]) -> dict[str, Any
     """Size of the report, the seconds in which it is written, and each opening, as plain values.
 
     Raises `RequestError` for what is no run, or one without patterns and effects of heads, and where no browser shows
-    its report.
+    its report, or playwright is missing.
     """
     try:
         saved = open_run(run)
@@ -57,13 +57,18 @@ def measured(run: str, rounds: int, say: Callable[[str], None]) -> dict[str, Any
     program = find_browser()
     if program is None:
         raise RequestError("page", run, "no browser was found: install chromium, or set CHROMIUM to its path")
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:  # the browser may still write to it
+    try:
+        from playwright.sync_api import Error
+    except ImportError:
+        raise RequestError("page", run, "what drives a browser is missing: pip install playwright") from None
+    with tempfile.TemporaryDirectory() as scratch:
         written, report = _written(saved, Path(scratch))
         try:
-            with closing(Browser(program, Path(scratch) / "profile")) as browser:
+            with closing(Browser(program)) as browser:
                 openings = [_opened(browser, report) for _ in range(rounds)]
-        except (OSError, AssertionError) as error:
-            raise RequestError("page", run, f"{program} did not show its report ({error})") from error
+        except (Error, OSError, AssertionError) as error:
+            said = str(error).partition("\n")[0]  # playwright adds its log
+            raise RequestError("page", run, f"{program} did not show its report ({said})") from error
         found = {"run": run, "megabytes": report.stat().st_size / 1e6, "written_seconds": written}
     say(f"report {found['megabytes']:.1f} MB, written in {written:.1f} s")
     for name, what in (("ready", "usable after"), ("drawn", "all drawn after"), ("head", "a head opened in")):

@@ -1,7 +1,8 @@
 """How far apart two patterns are: the Jensen–Shannon distance of their rows."""
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
+from scipy.special import rel_entr
 
 from harness.hooks import WHOLE_ROW
 
@@ -17,7 +18,7 @@ def pattern_distance(first: Pattern, second: Pattern, causal: bool = True) -> Fl
         return np.full(first.shape[:-2], np.nan)
     p, q = (_with_sink(np.asarray(each[..., rows, :], dtype=np.float64)) for each in (first, second))
     middle = (p + q) / 2
-    divergence = (_information(p, middle) + _information(q, middle)) / 2
+    divergence = (rel_entr(p, middle) + rel_entr(q, middle)).sum(axis=-1) / np.log(4)
     return np.asarray(np.sqrt(np.maximum(divergence, 0)).mean(axis=-1))
 
 
@@ -25,10 +26,3 @@ def _with_sink(pattern: Pattern) -> Float[np.ndarray, "*head query key_or_sink"]
     """The rows with what they lack of 1 as a key of its own; an empty row (padding) lacks nothing."""
     total = pattern.sum(axis=-1, keepdims=True)
     return np.concatenate([pattern, np.where((total > 0) & (total < WHOLE_ROW), 1 - total, 0)], axis=-1)
-
-
-def _information(p: Pattern, middle: Pattern) -> Float[np.ndarray, "*head query"]:
-    """The divergence of each row from the middle, in bits."""
-    there: Bool[np.ndarray, "*head query key"] = p > 0
-    ratio = np.divide(p, middle, out=np.ones_like(p), where=there)
-    return (p * np.log2(ratio)).sum(axis=-1)

@@ -2,6 +2,9 @@
 
 An object is there whole or not at all, so nothing is written under another name first. There are no folders: one is
 there as long as something lies in it. What the store refuses is a `RequestError` that says so.
+
+universal-pathlib's `UPath` was tried in its place: it makes a bucket that is not there, cannot list a folder with
+nothing in it, and a class of it that says what was refused must be registered for the whole process.
 """
 
 from collections.abc import Iterator

@@ -3,16 +3,9 @@
 from statistics import NormalDist
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Shaped
 
 from harness.config import RequestError
-
-
-def average_ranks(values: Shaped[np.ndarray, " item"]) -> Float[np.ndarray, " item"]:
-    """Ranks from 1, equal values share the mean of theirs."""
-    _, code, count = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(count)
-    return (last - (count - 1) / 2)[code]
 
 
 def correlation_interval(rho: float, n: int, confidence: float) -> tuple[float, float]:
@@ -36,9 +29,8 @@ def rank_correlation(a: Shaped[np.ndarray, "*shape"], b: Shaped[np.ndarray, "*sh
         raise RequestError("rank_correlation", f"shapes {first.shape} and {second.shape}", "they must be equal")
     if np.isnan(first).any() or np.isnan(second).any():
         raise RequestError("rank_correlation", "nan", "leave out what was not measured")
-    if first.size < 2:
+    if first.size < 2 or any((each == each.flat[0]).all() for each in (first, second)):
         return float("nan")
-    x, y = average_ranks(first.ravel()), average_ranks(second.ravel())
-    x, y = x - x.mean(), y - y.mean()
-    scale = float(np.sqrt((x @ x) * (y @ y)))
-    return float(x @ y) / scale if scale else float("nan")
+    from scipy.stats import spearmanr  # here, as in `discovery`
+
+    return float(spearmanr(first.ravel(), second.ravel()).statistic)  # pyright: ignore[reportAttributeAccessIssue]
