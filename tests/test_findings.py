@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fakes import fake_run, with_claims
 
-from harness.attribution.rollout import rollout_of
+from harness.attribution.saved_rollout import rollout_of
 from harness.findings import findings, in_words
 from harness.findings.format import chance, number, signed
 from harness.hooks import Head

@@ -9,8 +9,8 @@ import xarray as xr
 
 from harness.attention.capture import Kind, Variable, sizes, variables
 from harness.attention.capture import activations as activations
-from harness.config import CacheSpec, RequestError
-from harness.execute import run_in_memory
+from harness.config import CacheSpec, RequestError, RunSpec
+from harness.execute import Part, run_in_memory
 from harness.execute.cost import Trial, gigabytes
 from harness.hooks import Head
 from harness.models import Model, alone
@@ -122,6 +122,11 @@ def _sink(pattern: np.ndarray, length: np.ndarray) -> tuple[tuple[str, ...], np.
     real = np.arange(pattern.shape[-1]) < length[:, None]
     share = np.clip(1 - pattern.sum(axis=-1, dtype=np.float64), 0, 1) * real[:, None, None]
     return ("prompt", "layer", "head", "query"), share.astype(pattern.dtype), {"units": _UNITS["sink"]}
+
+
+def part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:
+    """The cached patterns of a run."""
+    return Part([CacheStage.of(model, prompts, spec.cache)])
 
 
 def cache_attention(

@@ -3,17 +3,12 @@
 Abnar & Zuidema, "Quantifying Attention Flow in Transformers" (ACL 2020), section 3, equation 1.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from jaxtyping import Float
 
 from harness.attribution.raw import Pattern, as_pattern
 from harness.config import RequestError
 from harness.hooks import WHOLE_ROW
-
-if TYPE_CHECKING:
-    from harness.results import Run
 
 #: How a layer's heads become one matrix.
 FUSIONS = {"mean": np.mean, "max": np.max, "min": np.min}
@@ -111,12 +106,3 @@ def normalise_rows(fused: Float[np.ndarray, "*layer query key"]) -> Float[np.nda
     total = fused.sum(axis=-1, keepdims=True)
     empty = total == 0
     return np.where(empty, np.eye(fused.shape[-1]), fused / np.where(empty, 1, total))
-
-
-def rollout_of(run: "Run", prompt: int) -> Float[np.ndarray, "query key"]:
-    """A saved run's rollout on one prompt: the saved one, or computed from its patterns with the run's own options.
-    Padding off."""
-    length = int(run.data["length"].values[prompt])
-    if "rollout" in run.data:
-        return run.data["rollout"].isel(prompt=prompt).values[:length, :length].astype(float)
-    return rollout(run.pattern(prompt).values, **(run.spec.get("attribution", {}).get("rollout") or {}))

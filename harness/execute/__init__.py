@@ -20,6 +20,7 @@ from harness.execute.stage import Chain as Chain
 from harness.execute.stage import Closed as Closed
 from harness.execute.stage import Closing as Closing
 from harness.execute.stage import Divisible, make_unit
+from harness.execute.stage import Part as Part
 from harness.execute.stage import Stage as Stage
 from harness.execute.stage import run_in_memory as run_in_memory
 from harness.execute.worker import Build as Build

@@ -71,6 +71,14 @@ class Closed:
     tables: Mapping[TableName, pd.DataFrame] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Part:
+    """One part of a run, as its room makes it: the stages in their order, and what closes it."""
+
+    stages: Sequence[Stage | Chain] = ()
+    closings: Sequence[Closing] = ()
+
+
 def run_in_memory(stage: Stage | Chain, done: xr.Dataset | None = None) -> xr.Dataset:
     """Plan a stage, compute its units one after the other and assemble them, without a run directory. `done` is what
     earlier stages assembled."""

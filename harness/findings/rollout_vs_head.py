@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from harness.attribution.rollout import rollout_of
+from harness.attribution.saved_rollout import rollout_of
 from harness.findings.format import count
 from harness.findings.sentence import Finding
 from harness.hooks import Head

@@ -7,8 +7,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from harness import ablation
+from harness.config import RunSpec
+from harness.execute import Part
 from harness.execute.cost import Trial
-from harness.sweep import SweepStage
+from harness.metrics import choose
+from harness.models import Model
+from harness.prompts import Prompts
+from harness.sweep import SweepStage, groups
 from harness.sweep.importance import by_role
 
 #: How the random sets of a role are called among the interventions.
@@ -72,3 +78,14 @@ class RoleSetsStage:
             "clean": swept["clean"],
         }
         return xr.Dataset(made, {**swept["clean"].coords, "having": roles})
+
+
+def part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:
+    """The heads of each role of a run, ablated together; nothing where no random sets are asked for."""
+    if not spec.roles.sets:
+        return Part()
+    made, positions = ablation.build(spec.ablation, model, prompts)
+    heads, metrics = groups(model, list(spec.heads)), choose(spec.metrics, prompts)
+    memory, seed = spec.sweep.memory, spec.seed
+    swept = SweepStage(model, prompts, heads, metrics, made, positions, kind="set", memory=memory, seed=seed)
+    return Part([RoleSetsStage(swept, spec.roles.sets, spec.roles.seed)])

@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from harness.attention import activations
-from harness.config import RequestError, RolesSpec, StatsSpec
+from harness.config import RequestError, RolesSpec, RunSpec, StatsSpec
+from harness.execute import Part
 from harness.models import Model, alone
 from harness.prompts import Prompts, batches
 from harness.roles.attention_context import read, read_by_mask
@@ -19,6 +20,7 @@ from harness.roles.measures import MEASURES, Measured
 from harness.roles.probe_prompts import repeats
 from harness.roles.scoring import Related, Texts, role_scores
 from harness.roles.syntax import WAYS, hits
+from harness.sweep.head_table import HeadTable
 from harness.words import merge_pattern
 
 Arrays = dict[str, np.ndarray]
@@ -125,3 +127,8 @@ class RolesStage:
         relations = [each for batch in cut[:own] for number in batch for each in self.prompts.relations[number]]
         related = Related(relations, np.concatenate([unit["hit"] for unit in units[:own]]), self._causal)
         return role_scores(texts, related, self._stacks, self.spec, self.stats)
+
+
+def part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:
+    """The roles of a run's heads, which stand in its table of heads."""
+    return Part([RolesStage(model, prompts, spec.roles, spec.stats)], [HeadTable(spec.stats)])

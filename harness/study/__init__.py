@@ -7,37 +7,29 @@ directory, `record` writes what is known of the run as it goes on; ``status`` be
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-import numpy as np
+import pandas as pd
 import xarray as xr
 import yaml
 
-from harness import attribution
-from harness.attribution import context, evaluate
-from harness.attribution.evaluate.heads import with_top_head
-from harness.compare.change_table import by_role, changes_table
-from harness.compare.changes import with_changes
 from harness.compare.stage import named_apart
-from harness.compare.weights import weight_change
 from harness.config import Place as Place
 from harness.config import RequestError, RunSpec
-from harness.execute import Chain, Progress, Stage, UnitsLost, pool_of, run_stage
+from harness.execute import Chain, Closed, Progress, Stage, UnitsLost, pool_of, run_stage
 from harness.results import manifest, open_run, store
 from harness.results.objects import Folder, folder_at
-from harness.results.schema import with_notes, write_table
+from harness.results.schema import TableName, write_table
 from harness.results.store import StageFolder
 from harness.study.folder import check_resume, check_same, differences, new_folder, plain
 from harness.study.folder import is_complete as is_complete
 from harness.study.folder import saved_spec as saved_spec
 from harness.study.forecast import forecast
 from harness.study.record import checks_of, write_manifest
-from harness.study.request import Other, Work
+from harness.study.request import Work
 from harness.study.request import prepare as prepare
 from harness.sweep import with_found
-from harness.sweep.head_table import heads_table
 from harness.views.draw import draw
 
 Say = Callable[[str], None]
@@ -134,22 +126,13 @@ def _identity(work: Work) -> dict[str, Any]:
 def _write_results(work: Work, folder: Folder, data: xr.Dataset) -> None:
     """Arrays, tables and pictures, from what the stages found."""
     work.checks = checks_of(data)
-    if work.has_rollout:
-        data["rollout"] = _rollout(data["pattern"], work.spec)
-    if "attribution" in data:
-        data = _with_agreement(data, work.spec)
-    if work.other is not None:
-        data = _compared(data, work, work.other, folder)
-    heads = heads_table(data, work.spec.stats) if {"effect", "role_given"} & set(data) else None
-    store.write_data(folder, data if heads is None else with_notes(data, heads))
-    if heads is not None:
-        write_table(folder, "heads", heads)
-    if "attribution" in data:
-        _write_methods(data, work, folder)
-    if "part_cause" in data:
-        write_table(folder, "parts", context.parts_table(data, work.spec.stats))
-    if "part_head_cause" in data:
-        write_table(folder, "part_heads", context.parts_heads_table(data, work.spec.stats))
+    closed, tables = Closed(data), dict[TableName, pd.DataFrame]()
+    for closing in work.closings:
+        closed = closing.close(closed.data)
+        tables |= closed.tables
+    store.write_data(folder, closed.data)
+    for name, table in tables.items():
+        write_table(folder, name, table)
     write_manifest(work, folder, "running")
     draw(open_run(folder, incomplete=True))
 
@@ -160,37 +143,3 @@ def _asked(work: Work) -> xr.Dataset:
     if other is None or other.how.same_tokens:
         return data
     return data.merge(named_apart(other.prompts.dataset().drop_dims("tag", errors="ignore"), other.how))
-
-
-def _compared(data: xr.Dataset, work: Work, other: Other, folder: Folder) -> xr.Dataset:
-    """The arrays with what changed from one model to the other; ``roles.csv``, and ``changes.csv`` where the two have
-    the same heads."""
-    wider = with_changes(data, work.spec.compare, work.model.kind == "decoder")
-    write_table(folder, "roles", by_role(wider))
-    if other.how.same_heads:
-        write_table(folder, "changes", changes_table(wider, work.spec.stats))
-        weights = weight_change(work.model, other.model)
-        note = {"units": "length of the difference over the base's length", "method": "all parameters of a block"}
-        wider["weight_change"] = xr.DataArray(weights, dims="block", attrs=note)
-    return wider
-
-
-def _rollout(pattern: xr.DataArray, spec: RunSpec) -> xr.DataArray:
-    options = asdict(spec.attribution.rollout)
-    rolled = np.stack([attribution.rollout(one.values, **options) for one in pattern])
-    note = {"units": "share of attention", "method": f"attention rollout {options}"}
-    return xr.DataArray(rolled.astype(np.float32), dims=("prompt", "query", "key"), attrs=note)
-
-
-def _with_agreement(data: xr.Dataset, spec: RunSpec) -> xr.Dataset:
-    """The arrays with the head that matters most beside the methods, and each method's agreement with each cause."""
-    wider, asked = with_top_head(data), spec.attribution
-    return wider.assign(agreement=evaluate.agreement(wider, asked.top, asked.level))
-
-
-def _write_methods(data: xr.Dataset, work: Work, folder: Folder) -> None:
-    """What is claimed of the methods, and (where they are what is asked) of each two of them."""
-    asked = (data, work.spec.attribution, work.spec.stats)
-    write_table(folder, "methods", evaluate.methods_table(*asked))
-    if work.runner == "compare_attributions":
-        write_table(folder, "method_pairs", evaluate.pairs_table(*asked))

@@ -1,33 +1,45 @@
 """What is asked, found right: model, prompts and stages, before anything is written."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from harness import ablation, attribution, compare, metrics, stats, sweep
-from harness.attention import CacheStage
-from harness.attribution.context.stage import TraceStage
-from harness.attribution.evaluate.stage import AttributionStage
+from harness import attention, compare, metrics, stats, sweep
+from harness.attribution import saved_rollout
+from harness.attribution.context import stage as context_stage
+from harness.attribution.evaluate import stage as evaluate_stage
+from harness.compare.comparison import Comparison
 from harness.compare.stage import OtherStage
 from harness.config import RequestError, RunSpec
-from harness.execute import Chain, Stage
+from harness.execute import Chain, Closing, Part, Stage
 from harness.findings import questions
 from harness.metrics import choose
 from harness.models import Model, load_model
 from harness.prompts import Prompts, check_prompts, load_prompts
-from harness.roles.sets import RoleSetsStage
-from harness.roles.stage import RolesStage
-from harness.sweep import Ablating, SweepStage
+from harness.roles import sets as role_sets
+from harness.roles import stage as roles_stage
+from harness.sweep import Ablating
 
+#: The parts that a run may have, in the order in which they run. To add one: its room's `part`, and its line here.
+BUILDERS: dict[str, Callable[[RunSpec, Model, Prompts], Part]] = {
+    "patterns": attention.part,
+    "rollout": saved_rollout.part,
+    "roles": roles_stage.part,
+    "role_sets": role_sets.part,
+    "sweep": sweep.part,
+    "attribution": evaluate_stage.part,
+    "method_pairs": evaluate_stage.pairs_part,
+    "trace": context_stage.part,
+}
 #: Which parts each runner has.
 PARTS = {
     "study": ("patterns", "sweep", "rollout", "attribution", "roles"),
     "cache_attention": ("patterns", "rollout"),
     "ablate_heads": ("sweep",),
-    "compare_attributions": ("patterns", "rollout", "attribution"),
+    "compare_attributions": ("patterns", "rollout", "attribution", "method_pairs"),
     "compare_models": ("patterns", "rollout", "sweep", "roles"),
     "trace_context": ("trace",),
     "profile_heads": ("patterns", "rollout", "roles", "role_sets"),
@@ -52,6 +64,7 @@ class Work:
     model: Model
     prompts: Prompts
     stages: list[Stage | Chain]
+    closings: list[Closing]
     started: float = field(default_factory=time.time)
     #: The manifest that a resumed run has so far.
     before: Mapping[str, Any] | None = None
@@ -64,11 +77,6 @@ class Work:
         """The stages that ablate, of both models."""
         stages = [stage.stage if isinstance(stage, OtherStage) else stage for stage in self.stages]
         return [stage for stage in stages if isinstance(stage, Ablating)]
-
-    @property
-    def has_rollout(self) -> bool:
-        """Of an encoder-decoder there is none: what its decoder reads comes from the source as well."""
-        return "rollout" in parts_of(self.runner, self.spec) and self.prompts.source is None
 
 
 def parts_of(runner: str, spec: RunSpec) -> tuple[str, ...]:
@@ -130,30 +138,20 @@ def prepare(runner: str, spec: RunSpec) -> Work:
     check_names(runner, spec)
     model = load_model(spec.model)
     prompts = load_prompts(spec.prompts, model)
-    work = Work(runner, spec, model, prompts, _stages(runner, spec, model, prompts))
+    parts = _parts(runner, spec, model, prompts)
+    closings = dict.fromkeys(closing for part in parts for closing in part.closings)
+    work = Work(runner, spec, model, prompts, [stage for part in parts for stage in part.stages], list(closings))
     if spec.other is not None:
         _add_other(work, spec.other)
-    _check_end(work)
+    _check_shown(work)
     return work
 
 
-def _stages(runner: str, spec: RunSpec, model: Model, prompts: Prompts) -> list[Stage | Chain]:
-    """What the runner does with a model and its prompts."""
-    parts, stages = parts_of(runner, spec), list[Stage | Chain]()
-    if "patterns" in parts:
-        stages.append(CacheStage.of(model, prompts, spec.cache))
-    if "roles" in parts or ("sweep" in parts and sweep.goes_by_roles(spec.sweep)):
-        stages.append(RolesStage(model, prompts, spec.roles, spec.stats))
-    if "role_sets" in parts and spec.roles.sets:
-        stages.append(_role_sets(spec, model, prompts))
-    if "sweep" in parts:
-        stages += _sweeps(spec, model, prompts)
-    if "attribution" in parts:
-        stages.append(AttributionStage(model, prompts, spec.attribution))
-    if "trace" in parts:
-        heads = model.heads(list(spec.heads))
-        stages.append(TraceStage(model, prompts, spec.trace, heads, spec.attribution.rollout, spec.seed))
-    return stages
+def _parts(runner: str, spec: RunSpec, model: Model, prompts: Prompts) -> list[Part]:
+    """What the runner does with a model and its prompts. Pairs that are chosen by roles need these first."""
+    names = {*parts_of(runner, spec)}
+    names |= {"roles"} if "sweep" in names and sweep.goes_by_roles(spec.sweep) else set()
+    return [build(spec, model, prompts) for name, build in BUILDERS.items() if name in names]
 
 
 def _add_other(work: Work, named: Any) -> None:
@@ -167,30 +165,15 @@ def _add_other(work: Work, named: Any) -> None:
             "heads", ",".join(spec.heads), f"{other.name} has other heads; two sizes are compared by role"
         )
     work.other = Other(other, prompts, how)
-    work.stages += [OtherStage(stage, how) for stage in _stages(work.runner, spec, other, prompts)]
+    work.stages += [
+        OtherStage(stage, how) for part in _parts(work.runner, spec, other, prompts) for stage in part.stages
+    ]
+    work.closings.insert(0, Comparison(work.model, other, how, spec.compare, spec.stats))
 
 
-def _sweeps(spec: RunSpec, model: Model, prompts: Prompts) -> Sequence[Stage | Chain]:
-    """The stages that ablate."""
-    made, positions = ablation.build(spec.ablation, model, prompts)
-    measured, heads = choose(spec.metrics, prompts), list(spec.heads)
-    return sweep.stages(model, prompts, spec.sweep, heads, measured, made, positions, spec.seed)
-
-
-def _role_sets(spec: RunSpec, model: Model, prompts: Prompts) -> RoleSetsStage:
-    """The stage that ablates the heads of each role together."""
-    made, positions = ablation.build(spec.ablation, model, prompts)
-    measured, heads = choose(spec.metrics, prompts), sweep.groups(model, list(spec.heads))
-    memory = spec.sweep.memory
-    swept = SweepStage(model, prompts, heads, measured, made, positions, kind="set", memory=memory, seed=spec.seed)
-    return RoleSetsStage(swept, spec.roles.sets, spec.roles.seed)
-
-
-def _check_end(work: Work) -> None:
-    """What the run's end would refuse, asked now: a rollout of next to nothing, and what to show."""
-    spec, shown = work.spec, work.spec.show
-    if work.has_rollout:
-        attribution.rollout(np.ones((work.model.shape.n_layers, 1, 1, 1)), **asdict(spec.attribution.rollout))
+def _check_shown(work: Work) -> None:
+    """Refuse what the report at the run's end cannot show."""
+    shown = work.spec.show
     for number in shown.prompts:
         if not 0 <= number < len(work.prompts):
             raise RequestError("show.prompts", number, f"the run has prompts 0-{len(work.prompts) - 1}")

@@ -26,6 +26,7 @@ from harness.prompts import Prompts
 from harness.sweep.build import Ablating as Ablating
 from harness.sweep.build import goes_by_roles as goes_by_roles
 from harness.sweep.build import goes_by_singles as goes_by_singles
+from harness.sweep.build import part as part
 from harness.sweep.build import stages as stages
 from harness.sweep.engine import tolerance as tolerance
 from harness.sweep.interventions import groups as groups

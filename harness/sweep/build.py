@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from harness import ablation
 from harness.ablation import Ablation
-from harness.config import RequestError, SweepSpec
-from harness.execute import Chain, Stage
-from harness.metrics import Metric
+from harness.config import RequestError, RunSpec, SweepSpec
+from harness.execute import Chain, Part, Stage
+from harness.metrics import Metric, choose
 from harness.models import Model
 from harness.prompts import Prompts
 from harness.sweep.attribution_patching import ScreenStage
@@ -14,6 +15,7 @@ from harness.sweep.cumulative import CumulativeStage
 from harness.sweep.direct import has_direct
 from harness.sweep.fast import FastStage
 from harness.sweep.greedy import GreedyStage
+from harness.sweep.head_table import HeadTable
 from harness.sweep.interventions import groups
 from harness.sweep.pairs import Pair, PairsStage
 from harness.sweep.stage import SweepStage
@@ -26,7 +28,7 @@ def stages(
     asked: SweepSpec,
     heads: Any,
     metrics: tuple[Metric, ...],
-    ablation: Ablation,
+    ablated: Ablation,
     positions: str | tuple[int, ...],
     seed: int = 0,
 ) -> list[Stage | Chain]:
@@ -36,7 +38,7 @@ def stages(
     def sweep(kind: str) -> SweepStage:
         interventions = groups(model, heads, kind, asked.sets)
         how = {"kind": kind, "memory": asked.memory, "with_direct": asked.direct, "seed": seed}
-        return SweepStage(model, prompts, interventions, metrics, ablation, positions, **how)
+        return SweepStage(model, prompts, interventions, metrics, ablated, positions, **how)
 
     if positions == "each" and len(asked.kind) > 1:
         raise RequestError("ablation.positions", "each", "sweep one kind at each position in turn: sweep.kind=single")
@@ -80,6 +82,14 @@ def goes_by_singles(asked: SweepSpec) -> bool:
 def goes_by_roles(asked: SweepSpec) -> bool:
     """Whether pairs are chosen by the roles that heads have."""
     return "pairs" in asked.kind and asked.pairs == "role"
+
+
+def part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:
+    """The sweeps of a run, and its table of heads where single heads are among them."""
+    made, positions = ablation.build(spec.ablation, model, prompts)
+    metrics, heads = choose(spec.metrics, prompts), list(spec.heads)
+    made_stages = stages(model, prompts, spec.sweep, heads, metrics, made, positions, spec.seed)
+    return Part(made_stages, [HeadTable(spec.stats)])
 
 
 @runtime_checkable

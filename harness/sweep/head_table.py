@@ -2,6 +2,7 @@
 a column `stack` before the layer. What was not computed is empty."""
 
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,22 @@ import xarray as xr
 
 from harness import stats
 from harness.config import StatsSpec
+from harness.execute import Closed
 from harness.metrics import meaning
-from harness.results.schema import TABLES, roles_joined
+from harness.results.schema import TABLES, roles_joined, with_notes
+
+
+@dataclass(frozen=True)
+class HeadTable:
+    """Writes ``heads.csv`` where single heads were ablated or roles scored, its notes beside the effects."""
+
+    stats: StatsSpec
+
+    def close(self, data: xr.Dataset) -> Closed:
+        if not {"effect", "role_given"} & set(data):
+            return Closed(data)
+        table = heads_table(data, self.stats)
+        return Closed(with_notes(data, table), {"heads": table})
 
 
 def heads_table(data: xr.Dataset, asked: StatsSpec) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from harness.views.figures.words import follow_figure as follow_figure
 from harness.views.figures.words import saliency_figure as saliency_figure
 from harness.views.follow import follow as follow
 from harness.views.follow import follow_table as follow_table
-from harness.views.page import View as View
+from harness.views.notebook import View as View
 from harness.views.page import page
 from harness.views.pattern_table import strongest_keys as strongest_keys
 from harness.views.pattern_table import table as table

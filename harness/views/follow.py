@@ -12,7 +12,8 @@ from harness.config import RequestError
 from harness.hooks import Head
 from harness.results.schema import pattern_variable
 from harness.views.axis import Axis, axis, brought, place_of, told
-from harness.views.page import View, asset, page
+from harness.views.notebook import View
+from harness.views.page import asset, page
 from harness.views.selection import checked_prompt, needs_patterns
 from harness.views.text import markup
 

@@ -9,14 +9,38 @@ import hashlib
 import html
 import json
 import sys
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from harness.views.page import View, asset, code_of, library
+from harness.results.objects import Folder, folder_at
+from harness.views.page import asset, code_of, library
 from harness.views.text import json_block
 
 #: The cell of this kernel whose output holds the scripts, by their key: shown again, it hands them out again.
 _held_by: dict[str, object] = {}
+
+
+@dataclass(frozen=True)
+class View:
+    """A page that shows itself in a notebook, offline and apart from everything else there.
+
+    `html` has all it needs; `asking` is the same page without its scripts, for which it asks the
+    notebook. A page that draws nothing asks for nothing.
+    """
+
+    html: str = field(repr=False)
+    height: int = 860
+    asking: str = field(default="", repr=False)
+
+    def _repr_html_(self) -> str:
+        return shown(self)
+
+    def save(self, path: str | Folder) -> Folder:
+        """Write the page to a file; returns its path."""
+        path = folder_at(path)
+        path.write_text(self.html, encoding="utf-8")
+        return path
 
 
 def shown(view: View) -> str:

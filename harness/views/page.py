@@ -3,12 +3,10 @@
 import base64
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from string import Template
 
-from harness.results.objects import Folder, folder_at
 from harness.views.circuitsvis import bundle
 from harness.views.pack import pack_text
 from harness.views.text import json_block, markup
@@ -17,30 +15,6 @@ _SCRIPTS = (
     *("unpack", "draw", "patterns", "scores", "controls", "tables", "map", "strips", "head", "headview"),
     *("modelview", "compare", "sources", "app"),
 )
-
-
-@dataclass(frozen=True)
-class View:
-    """A page that shows itself in a notebook, offline and apart from everything else there.
-
-    `html` has all it needs; `asking` is the same page without its scripts, for which it asks the notebook (see
-    `harness.views.notebook`). A page that draws nothing asks for nothing.
-    """
-
-    html: str = field(repr=False)
-    height: int = 860
-    asking: str = field(default="", repr=False)
-
-    def _repr_html_(self) -> str:
-        from harness.views.notebook import shown
-
-        return shown(self)
-
-    def save(self, path: str | Folder) -> Folder:
-        """Write the page to a file; returns its path."""
-        path = folder_at(path)
-        path.write_text(self.html, encoding="utf-8")
-        return path
 
 
 def page(

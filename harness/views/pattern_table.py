@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from harness.attribution.rollout import rollout_of
+from harness.attribution.saved_rollout import rollout_of
 from harness.config import RequestError
 from harness.hooks import Head, parse_heads
 from harness.results.schema import pattern_variable

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from harness.attribution.rollout import rollout_of
+from harness.attribution.saved_rollout import rollout_of
 from harness.hooks import Head
 from harness.results.run import Claim
 from harness.results.schema import by_head

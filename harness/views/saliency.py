@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.hooks import Head
+from harness.views.notebook import View
 from harness.views.number_tables import html_table
-from harness.views.page import View, asset, page
+from harness.views.page import asset, page
 from harness.views.text import markup
 from harness.views.token_colours import Colours, Saliency, Scores, Text, coloured, plainly
 

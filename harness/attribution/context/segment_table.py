@@ -1,6 +1,7 @@
 """What is claimed of parts (``parts.csv``), and of the heads that carry one (``part_heads.csv``)."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,21 @@ from jaxtyping import Float, Shaped
 
 from harness.attribution.evaluate.method_table import intervals
 from harness.config import StatsSpec
-from harness.results.schema import TABLES
+from harness.execute import Closed
+from harness.results.schema import TABLES, TableName
+
+
+@dataclass(frozen=True)
+class SegmentTables:
+    """Writes ``parts.csv``, and ``part_heads.csv`` where heads were knocked out."""
+
+    stats: StatsSpec
+
+    def close(self, data: xr.Dataset) -> Closed:
+        tables: dict[TableName, pd.DataFrame] = {"parts": parts_table(data, self.stats)}
+        if "part_head_cause" in data:
+            tables["part_heads"] = parts_heads_table(data, self.stats)
+        return Closed(data, tables)
 
 
 def parts_table(data: xr.Dataset, asked: StatsSpec) -> pd.DataFrame:

@@ -11,11 +11,13 @@ from jaxtyping import Bool, Float
 
 from harness.attribution.causes import Taking, choose_causes
 from harness.attribution.context.looking import looked
+from harness.attribution.context.segment_table import SegmentTables
 from harness.attribution.example import Question, asking, clean_values, thinned
 from harness.attribution.gradients import norms_in_turn
 from harness.attribution.knockout import knock_out_in
 from harness.attribution.occlusion import mean_embedding
-from harness.config import RequestError, RolloutSpec, TraceSpec
+from harness.config import RequestError, RolloutSpec, RunSpec, TraceSpec
+from harness.execute import Part
 from harness.execute.cost import Trial, at_most
 from harness.hooks import Head
 from harness.models import Model, alone
@@ -225,3 +227,10 @@ class TraceStage:
     @property
     def _vector(self) -> bool:
         return self.model.kind == "embedding"
+
+
+def part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:
+    """What a run's predictions are traced to."""
+    heads = model.heads(list(spec.heads))
+    stage = TraceStage(model, prompts, spec.trace, heads, spec.attribution.rollout, spec.seed)
+    return Part([stage], [SegmentTables(spec.stats)])

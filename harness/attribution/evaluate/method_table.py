@@ -1,6 +1,7 @@
 """Arrays to ``methods.csv``, one row per method, cause, policy and statistic; and what methods differ by."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -10,9 +11,35 @@ import xarray as xr
 from jaxtyping import Bool, Float, Shaped
 
 from harness import stats
+from harness.attribution.evaluate.heads import with_top_head
 from harness.attribution.evaluate.measures import AGREEMENT, BETTER, agreement, curves, shares
 from harness.config import AttributionSpec, StatsSpec
+from harness.execute import Closed
 from harness.results.schema import TABLES
+
+
+@dataclass(frozen=True)
+class MethodTable:
+    """Adds the top head as one more method and each method's `agreement` with each cause; writes ``methods.csv``."""
+
+    spec: AttributionSpec
+    stats: StatsSpec
+
+    def close(self, data: xr.Dataset) -> Closed:
+        wider = with_top_head(data)
+        wider = wider.assign(agreement=agreement(wider, self.spec.top, self.spec.level))
+        return Closed(wider, {"methods": methods_table(wider, self.spec, self.stats)})
+
+
+@dataclass(frozen=True)
+class PairTable:
+    """Writes ``method_pairs.csv``, of the methods that the arrays have by then."""
+
+    spec: AttributionSpec
+    stats: StatsSpec
+
+    def close(self, data: xr.Dataset) -> Closed:
+        return Closed(data, {"method_pairs": pairs_table(data, self.spec, self.stats)})
 
 
 class Group(NamedTuple):

@@ -13,6 +13,7 @@ from harness.attribution.causes import CAUSES, Cause, Taking, caused, choose_cau
 from harness.attribution.causes import refusal as cause_refusal
 from harness.attribution.evaluate.erasure import CURVES, erased
 from harness.attribution.evaluate.levels import counting, summed, words_of
+from harness.attribution.evaluate.method_table import MethodTable, PairTable
 from harness.attribution.evaluate.policies import counted
 from harness.attribution.example import Question, asking, clean_values, thinned
 from harness.attribution.forward_cache import Evidence
@@ -22,7 +23,8 @@ from harness.attribution.methods import METHODS, Method, choose_methods, scored
 from harness.attribution.methods import refusal as method_refusal
 from harness.attribution.occlusion import mean_embedding
 from harness.attribution.weighted import negative_share
-from harness.config import AttributionSpec, RequestError
+from harness.config import AttributionSpec, RequestError, RunSpec
+from harness.execute import Part
 from harness.execute.cost import Trial, at_most
 from harness.models import Model, alone
 from harness.prompts import Prompts, batches
@@ -274,3 +276,14 @@ class AttributionStage:
 
 _TARGET = ("prompt", "target_position")
 _ERASED = ("prompt", "method", "policy", "curve", "target_position", "fraction")
+
+
+def part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:
+    """The attribution methods of a run, beside what is measured."""
+    stage = AttributionStage(model, prompts, spec.attribution)
+    return Part([stage], [MethodTable(spec.attribution, spec.stats)])
+
+
+def pairs_part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:
+    """Each two of the methods compared, once they are there."""
+    return Part(closings=[PairTable(spec.attribution, spec.stats)])

@@ -9,7 +9,7 @@ from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.attribution.rollout import rollout_of
+from harness.attribution.saved_rollout import rollout_of
 from harness.hooks import Head
 from harness.views.figures.base import TONE, Look, panels, ramp, style
 from harness.views.selection import first_head
