@@ -338,8 +338,8 @@ FAULTS = (
     _fault(
         "the diagonal a token too near",
         "roles/masks",
-        "np.abs(seen.offset) <= BAND",
-        "np.abs(seen.offset) < BAND",
+        "np.abs(context.offset) <= BAND",
+        "np.abs(context.offset) < BAND",
         *_in("roles", "which_keys_a_role_looks_at"),
     ),
     _fault(

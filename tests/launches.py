@@ -26,7 +26,7 @@ LIGHT = ("hydra", "omegaconf", "pydantic", "yaml")
 
 
 @dataclass
-class Ended:
+class TurnResult:
     """How a command ended: ``returncode`` is negative for a signal, ``imported`` names the packages it had imported."""
 
     returncode: int
@@ -94,7 +94,7 @@ class Started:
         """Wait for it. What it writes is read in one go each: less than a pipe holds of standard error."""
         with self.stdout, self.stderr, self._imported:
             out, err, imported = (stream.read() for stream in (self.stdout, self.stderr, self._imported))
-        return Ended(json.loads(self._line.recv(100)), out, err, {*imported.split()})
+        return TurnResult(json.loads(self._line.recv(100)), out, err, {*imported.split()})
 
 
 def _hear_interrupts():

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from harness.config import RequestError
-from harness.execute.spread import Ended
+from harness.execute.spread import TurnResult
 from harness.execute.stage import make_unit
 from harness.sweep.labels import gathered
 
@@ -126,11 +126,11 @@ class Simulated:
         elif what == "dies":
             self._free = [each for each in self._free if each != worker]
             if self._doing.pop(worker, None) is not None:
-                return [Ended(worker, died=True)]
+                return [TurnResult(worker, died=True)]
         elif self._doing.get(worker) == unit:
             del self._doing[worker]
             self._free.append(worker)
-            return [Ended(worker, self.seconds[unit])]
+            return [TurnResult(worker, self.seconds[unit])]
         return []
 
     def stop(self):

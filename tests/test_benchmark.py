@@ -18,7 +18,7 @@ def test_loops_and_sweep_are_plain_hugging_face(tiny, positions):
     model = tiny("llama")
     prompts = harness.load_prompts("ioi", model, n=5)
     twin = random_models.build("llama", 0)[0].eval()
-    work = sides.Work(model, prompts, "logit_diff", model.heads()[::5], positions)
+    work = sides.SweepTask(model, prompts, "logit_diff", model.heads()[::5], positions)
     found = [sides.lens_loop(work), sides.plain_loop(work), sides.sweep(work)]
     for row in range(5):
         n = prompts.length[row]

@@ -10,7 +10,7 @@ import torch
 import harness
 from harness.ablation import InterventionFailed
 from harness.attribution import causes, deletion, knockout, occlusion
-from harness.attribution.example import asking, clean_values, thinned
+from harness.attribution.example import clean_values, example_of, thinned
 from harness.attribution.masking import each_token
 from harness.config import RequestError
 from harness.hooks import Head
@@ -33,7 +33,7 @@ def of_kind(tiny, shape):
     model = tiny(shape)
     prompts = harness.load_prompts("inline", model, text=[TEXT], **GIVEN.get(shape, {}))
     twin, *_ = random_models.build(shape, 0)
-    return asking(model, thinned(prompts, 3)), twin.eval()
+    return example_of(model, thinned(prompts, 3)), twin.eval()
 
 
 @torch.no_grad()
@@ -326,7 +326,7 @@ def test_causes_of_a_sentences_vector_are_cosine_distances():
 
     minilm = harness.load_model("minilm")
     twin = AutoModel.from_pretrained(sources.local_folder(minilm.spec), attn_implementation="eager").eval()
-    question = asking(minilm, harness.load_prompts("inline", minilm, text=["The dog chased the cat."]))
+    question = example_of(minilm, harness.load_prompts("inline", minilm, text=["The dog chased the cat."]))
     own = question.rows.token_id[0]
     clean = plain.logits(twin, own).double().mean(0)
 
@@ -399,7 +399,7 @@ def test_on_the_planted_model_the_cause_names_the_tokens_of_the_circuit(seed):
     what stands before it: the first t_j."""
     model = harness.load_model("planted", seed=seed, variant="sharp")
     prompts = harness.load_prompts("induction", model, n=1, length=18)
-    question = asking(model, thinned(prompts, 5))
+    question = example_of(model, thinned(prompts, 5))
     got = knockout.knock_out(question, each_token(question))
     for target, position in enumerate(question.position.tolist()):
         first = position - 18

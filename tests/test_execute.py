@@ -19,7 +19,7 @@ from harness.config import RayExecute, RequestError, RunSpec, parse
 from harness.execute import UnitsLost, run_stage
 from harness.execute.cluster import Cluster as RayWorkers
 from harness.execute.processes import Processes
-from harness.execute.spread import Ended, spread
+from harness.execute.spread import TurnResult, spread
 from harness.execute.worker import NoWorkers, WorkerFailed, portable
 from harness.results import manifest
 from harness.results.store import StageFolder
@@ -74,7 +74,7 @@ class Dying(Simulated):
     def wait(self):
         ended = super().wait()
         if self.given and self.given[-1][1] == 2 and ended:
-            return [Ended(ended[0].worker, died=True)]
+            return [TurnResult(ended[0].worker, died=True)]
         return ended
 
 
@@ -90,7 +90,7 @@ def test_a_unit_that_kills_twice_is_left_and_named():
 def test_an_error_of_a_unit_ends_it_at_once():
     class Failing(Simulated):
         def wait(self):
-            return [Ended(each.worker, 0, ZeroDivisionError("lightning")) for each in super().wait()]
+            return [TurnResult(each.worker, 0, ZeroDivisionError("lightning")) for each in super().wait()]
 
     with pytest.raises(ZeroDivisionError, match="lightning"):
         spreading(Failing([1.0] * 5, [0]), 5)

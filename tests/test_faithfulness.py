@@ -18,7 +18,7 @@ from harness.attribution.evaluate import erasure
 from harness.attribution.evaluate.heads import top_head, with_top_head
 from harness.attribution.evaluate.sentence import nearest
 from harness.attribution.evaluate.stage import AttributionStage
-from harness.attribution.example import asking
+from harness.attribution.example import example_of
 from harness.attribution.masking import each_token
 from harness.attribution.occlusion import mean_embedding, occlude
 from harness.config import AttributionSpec, RequestError, StatsSpec
@@ -132,7 +132,7 @@ def test_curves_equal_plain_forwards_with_the_tokens_replaced(tiny):
     twin, *_ = random_models.build("gpt2", 0)
     twin.eval()
     prompts = harness.load_prompts("inline", model, text=["John gave a drink"], answer=[" Mary"])
-    question = asking(model, prompts)
+    question = example_of(model, prompts)
     n, rng = len(question.nodes), np.random.default_rng(0)
     scores, counts = rng.normal(size=(2, 1, n)), np.ones((1, 1, n), dtype=bool)
     counts[0, 0, 0] = False
@@ -216,7 +216,7 @@ def test_by_word_whole_words_are_taken_away(tiny):
         ALL, methods=("random",), causes=("occlude_mean",), fractions=(0.5,), level="word", special=("keep",)
     )
     data = computed(model, prompts, spec)
-    question, word = asking(model, prompts), prompts.word[0]
+    question, word = example_of(model, prompts), prompts.word[0]
     sums = np.bincount(word, weights=data.attribution.values[0, 0, 0].astype(float))
     strong = np.argsort(-sums, kind="stable")[: math.ceil(len(sums) / 2)]
     assert len(sums) < len(word)

@@ -12,8 +12,8 @@ from thinned import most
 
 import harness
 from harness.attribution import gradients, integrated
-from harness.attribution.example import asking, clean_values, thinned
-from harness.attribution.forward_cache import Evidence
+from harness.attribution.example import clean_values, example_of, thinned
+from harness.attribution.forward_cache import ForwardCache
 from harness.attribution.methods import METHODS, choose_methods, scored
 from harness.attribution.occlusion import mean_embedding
 from harness.config import AttributionSpec, RequestError, RolloutSpec
@@ -68,9 +68,9 @@ def smol(smollm2):
     twin = AutoModelForCausalLM.from_pretrained(sources.local_folder(smollm2.spec), attn_implementation="eager").eval()
     twin.requires_grad_(False)
     prompts = harness.load_prompts("ioi", smollm2, n=1)
-    question = asking(smollm2, prompts)
+    question = example_of(smollm2, prompts)
     right = int(prompts.correct[0, prompts.length[0] - 1])
-    return Evidence(question, SPEC, mean_embedding(smollm2)), plainly(twin, prompts.token_id[0], right)
+    return ForwardCache(question, SPEC, mean_embedding(smollm2)), plainly(twin, prompts.token_id[0], right)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def mini():
     twin = AutoModel.from_pretrained(sources.local_folder(model.spec), attn_implementation="eager").eval()
     twin.requires_grad_(False)
     prompts = harness.load_prompts("inline", model, text=["The dog chased the cat across the garden."])
-    return Evidence(asking(model, prompts), SPEC, mean_embedding(model)), plainly(twin, prompts.token_id[0])
+    return ForwardCache(example_of(model, prompts), SPEC, mean_embedding(model)), plainly(twin, prompts.token_id[0])
 
 
 @pytest.fixture(params=most(["mini", "smol"], 1))
@@ -267,7 +267,7 @@ def test_gradients_as_captum_has_them(mini):
 
 
 def fine(evidence):
-    return Evidence(evidence.question, replace(SPEC, steps=64), evidence.baseline)
+    return ForwardCache(evidence.question, replace(SPEC, steps=64), evidence.baseline)
 
 
 def test_gradient_weighted_rollout(both):
@@ -293,7 +293,7 @@ def test_gradient_weighted_rollout(both):
 @pytest.mark.soak
 def test_integrated_gradients_are_complete_on_a_deep_model(smollm2):
     """SmolLM2 loses nats within a thousandth of the way from the mean embedding; even steps miss that by nats."""
-    question = asking(smollm2, harness.load_prompts("ioi", smollm2, n=1))
+    question = example_of(smollm2, harness.load_prompts("ioi", smollm2, n=1))
     base = mean_embedding(smollm2)
     way = integrated._walked(question, base, 16)
     whole = way.explained[0] - way.explained[-1]
@@ -305,7 +305,7 @@ def test_integrated_gradients_are_complete_on_a_deep_model(smollm2):
 
 def test_integrated_gradients_are_complete():
     model = harness.load_model("minilm")
-    question = asking(model, harness.load_prompts("inline", model, text=["The dog chased the cat."]))
+    question = example_of(model, harness.load_prompts("inline", model, text=["The dog chased the cat."]))
     found = integrated.integrated_gradients(question, mean_embedding(model), 64)
     assert found.error.max() < 1e-3
     assert found.scores.sum() > 1
@@ -316,7 +316,7 @@ def test_integrated_gradients_are_complete_on_every_kind(tiny, shape):
     model = tiny(shape)
     given = {"answer": ["neutral"]} if shape == "bert_classifier" else {}
     prompts = harness.load_prompts("inline", model, text=["When Mary and John went to the store"], **given)
-    question = asking(model, thinned(prompts, 3))
+    question = example_of(model, thinned(prompts, 3))
     found = integrated.integrated_gradients(question, mean_embedding(model), 128)
     assert found.error.max() < 1e-3
     assert np.abs(found.scores).max() > 1e-2
@@ -350,7 +350,7 @@ def linear_model(folder):
 def test_on_a_linear_one_layer_model_the_gradient_is_the_cause(tmp_path):
     """Putting zero in a token's place costs exactly gradient × embedding, whichever token."""
     model = linear_model(tmp_path)
-    question = asking(model, harness.load_prompts("inline", model, text=["Mary went to the store"]))
+    question = example_of(model, harness.load_prompts("inline", model, text=["Mary went to the store"]))
     given = gradients.target_rows(question)
     start = gradients.embedded(model, given)
     found = gradients.slopes(question, given, start)
@@ -372,7 +372,7 @@ def test_every_method_scores_what_a_target_can_see_and_nothing_else(tiny, shape)
     model = tiny(shape)
     given = {"t5": {"target": ["a drink to John"]}, "bert_classifier": {"answer": ["neutral"]}}.get(shape, {})
     prompts = harness.load_prompts("inline", model, text=["When Mary and John went to the store"], **given)
-    evidence = Evidence(asking(model, thinned(prompts, 2)), replace(SPEC, steps=2), mean_embedding(model))
+    evidence = ForwardCache(example_of(model, thinned(prompts, 2)), replace(SPEC, steps=2), mean_embedding(model))
     methods = dict(METHODS)
     if shape in ("gemma3", "neox"):
         with pytest.raises(RequestError, match="attribution.methods=alti: the terms of random's attention do not sum"):
@@ -392,7 +392,7 @@ def test_the_terms_of_an_attention_sum_to_what_it_writes(tiny):
     from harness.attribution.ov_contributions import streams, through_output
 
     model = tiny("gpt2")
-    question = asking(model, harness.load_prompts("inline", model, text=["Mary went to the store"]))
+    question = example_of(model, harness.load_prompts("inline", model, text=["Mary went to the store"]))
     pattern, value = by_attention(question, ("pattern", "v"))
     for site, stream in streams(question).items():
         added = terms(pattern[site][0], through_output(question, site, value[site])[0]).sum(1)

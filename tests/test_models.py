@@ -99,7 +99,7 @@ def test_a_hooked_model_with_other_logits_is_an_error(monkeypatch):
     built = random.build("gpt2", 0)
 
     def wrong(spec):
-        return load.Loaded(*built, {"weights": {}})
+        return load.PlainModel(*built, {"weights": {}})
 
     monkeypatch.setattr(load, "_random", wrong)
     forward = type(built[0]).forward

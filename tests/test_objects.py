@@ -201,7 +201,7 @@ class Clock:
             assert self.turned.wait_for(lambda: self.waiting, 60)
 
 
-class Ended:
+class TurnResult:
     """`threading.Event` on that clock, for one thread that waits."""
 
     def __init__(self, clock):
@@ -226,7 +226,7 @@ def clock(monkeypatch):
     """The clock of leases."""
     clock = Clock()
     monkeypatch.setattr(lease, "time", clock)
-    monkeypatch.setattr(lease, "threading", SimpleNamespace(Event=lambda: Ended(clock), Thread=threading.Thread))
+    monkeypatch.setattr(lease, "threading", SimpleNamespace(Event=lambda: TurnResult(clock), Thread=threading.Thread))
     return clock
 
 

@@ -16,7 +16,7 @@ from thinned import seeds
 
 from harness.config import RequestError
 from harness.hooks import Head
-from harness.models.planted import Planted, Variant, build
+from harness.models.planted import PlantedWeights, Variant, build
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -51,7 +51,7 @@ class Prompts:
     r: list[int]
 
 
-def make_prompts(planted: Planted, seed: int, n: int = 5) -> Prompts:
+def make_prompts(planted: PlantedWeights, seed: int, n: int = 5) -> Prompts:
     rng = np.random.default_rng(seed)
     low, high = planted.repeats
     r = rng.integers(low, high + 1, size=n).tolist()
@@ -94,12 +94,12 @@ def zeroed(model, heads, positions: Positions = EVERYWHERE):
 
 
 @torch.no_grad()
-def loss(planted: Planted, prompts: Prompts, heads=(), positions: Positions = EVERYWHERE) -> torch.Tensor:
+def loss(planted: PlantedWeights, prompts: Prompts, heads=(), positions: Positions = EVERYWHERE) -> torch.Tensor:
     with zeroed(planted.model, heads, positions):
         return mean_loss(planted.model(prompts.ids, attention_mask=prompts.mask).logits, prompts)
 
 
-def role_scores(planted: Planted, prompts: Prompts) -> dict[str, dict[Head, float]]:
+def role_scores(planted: PlantedWeights, prompts: Prompts) -> dict[str, dict[Head, float]]:
     """Mean weight at offset −1, at the token after the previous occurrence, at BOS, and at the query itself."""
     with torch.no_grad():
         layers = planted.model(prompts.ids, attention_mask=prompts.mask, output_attentions=True).attentions
@@ -116,7 +116,7 @@ def role_scores(planted: Planted, prompts: Prompts) -> dict[str, dict[Head, floa
 
 @dataclass(frozen=True)
 class Measured:
-    planted: Planted
+    planted: PlantedWeights
     prompts: Prompts
     clean: torch.Tensor
     effect: dict[Head, torch.Tensor]

@@ -17,12 +17,12 @@ from harness.models import sources
 from harness.models.planted import build
 from harness.prompts.relations import Relation, relations
 from harness.roles import ROLES, masks
-from harness.roles.attention_context import Seen
+from harness.roles.attention_context import AttentionContext
 from harness.roles.copying import copying, raised
 from harness.roles.masks import by_chance
 from harness.roles.measures import MEASURES, alignment
 from harness.roles.probe_prompts import repeats
-from harness.roles.scoring import Related, Texts, beyond_chance, far_enough, role_scores
+from harness.roles.scoring import RelationHits, TextScores, beyond_chance, far_enough, role_scores
 from harness.roles.stage import RolesStage
 from harness.roles.syntax import best_offset, hits, syntactic
 from harness.views import sections
@@ -52,8 +52,8 @@ def having(found):
 
 # --- masks ------------------------------------------------------------------------------------------------------
 
-TEXT = Seen.of_text(np.array([7, 8, 9, 7, 8]))
-BOTH_WAYS = Seen.of_text(np.array([7, 8, 9, 7, 8]), causal=False)
+TEXT = AttentionContext.of_text(np.array([7, 8, 9, 7, 8]))
+BOTH_WAYS = AttentionContext.of_text(np.array([7, 8, 9, 7, 8]), causal=False)
 
 
 def keys(mask, seen):
@@ -85,12 +85,12 @@ def test_which_keys_a_role_looks_at(maker, causal, expected):
 
 def test_special_tokens_are_a_role_of_their_own_only_where_not_the_first_alone():
     marks = np.array([True, False, False, False, True])
-    framed = Seen.of_text(np.array([1, 5, 6, 7, 2]), marks, causal=False)
+    framed = AttentionContext.of_text(np.array([1, 5, 6, 7, 2]), marks, causal=False)
     assert keys(masks.special_token(framed), framed) == [[0, 4]] * 5
     assert framed.rows.tolist() == [False, True, True, True, False]
-    begun = Seen.of_text(np.array([1, 5, 6]), np.array([True, False, False]))
+    begun = AttentionContext.of_text(np.array([1, 5, 6]), np.array([True, False, False]))
     assert not masks.special_token(begun).any()
-    assert not masks.duplicate_token(Seen.of_text(np.array([1, 1]), np.array([True, True]))).any()
+    assert not masks.duplicate_token(AttentionContext.of_text(np.array([1, 1]), np.array([True, True]))).any()
 
 
 def test_a_score_is_the_mean_attention_of_the_rows_that_have_a_choice():
@@ -104,7 +104,7 @@ def test_a_score_is_the_mean_attention_of_the_rows_that_have_a_choice():
 
 @pytest.mark.parametrize("maker", [masks.previous_token, masks.first_token, masks.diagonal])
 def test_keys_moved_at_random_are_those_of_a_head_that_looks_everywhere_alike(maker):
-    rng, seen = np.random.default_rng(0), Seen.of_text(np.arange(9))
+    rng, seen = np.random.default_rng(0), AttentionContext.of_text(np.arange(9))
     mask, uniform = maker(seen), np.tril(np.ones((9, 9))) / np.arange(1, 10)[:, None]
     inside, rows = masks.counted(mask, seen)
     drawn = masks.by_chance(mask, seen, 3000, rng) * rows.sum()
@@ -138,7 +138,7 @@ def patterns(n, rng, causal=True):
 def test_a_head_built_for_a_role_has_that_one_and_no_other(causal):
     rng = np.random.default_rng(0)
     built = patterns(48, rng, causal)
-    seen = Seen.of_text(rng.permutation(48), causal=causal)
+    seen = AttentionContext.of_text(rng.permutation(48), causal=causal)
     pattern = np.stack(list(built.values())).astype(np.float32)
     found = {}
     for role, measure in MEASURES.items():
@@ -160,7 +160,7 @@ def test_scores_are_those_of_plain_loops():
     rng, n = np.random.default_rng(1), 12
     ids = np.concatenate([[99], rng.permutation(6), np.arange(5)])[:n]
     ids[7:] = ids[1:6]
-    seen = Seen.of_text(ids, ids == 99)
+    seen = AttentionContext.of_text(ids, ids == 99)
     pattern = np.tril(rng.random((3, n, n))).astype(np.float32)
     pattern /= pattern.sum(-1, keepdims=True)
     loops = {role: np.zeros(3) for role in ("induction", "duplicate_token", "rare_word")}
@@ -183,7 +183,7 @@ def test_scores_are_those_of_plain_loops():
 
 def test_alignment_is_the_correlation_of_places():
     rng = np.random.default_rng(0)
-    seen = Seen(np.arange(10), np.zeros(10, bool), np.ones((8, 10), bool), np.ones(8, bool), another=True)
+    seen = AttentionContext(np.arange(10), np.zeros(10, bool), np.ones((8, 10), bool), np.ones(8, bool), another=True)
     along, still = np.eye(8, 10), np.tile(np.eye(10)[3], (8, 1))
     measured = alignment(np.stack([along, still, along[::-1]]).astype(np.float32), seen, 500, rng)
     np.testing.assert_allclose(measured.score, [1, 0, -1], atol=1e-6)
@@ -202,7 +202,7 @@ def texts_with(score, null):
     """Texts of which every role has these scores [text, head] and this null [draw, head], in one layer."""
     score, null = (np.broadcast_to(each, (len(ROLES), *np.shape(each))) for each in (score, null))
     clusters, n = np.arange(score.shape[1]).astype(str), np.ones((len(ROLES), 1), int)
-    return Texts(clusters, score[:, :, None, None].copy(), null[:, :, None, None].copy(), n)
+    return TextScores(clusters, score[:, :, None, None].copy(), null[:, :, None, None].copy(), n)
 
 
 def test_role_scores_give_no_role_that_chance_gives_as_often():
@@ -210,7 +210,7 @@ def test_role_scores_give_no_role_that_chance_gives_as_often():
     null = np.full((100, 3), 0.1) + 0.01 * np.random.default_rng(0).standard_normal((100, 3))
     null[::10, 1] = 0.95
     texts = texts_with(np.tile([0.8, 0.8, 0.1], (6, 1)), null)
-    found = role_scores(dict.fromkeys(("prompts", "repeats"), texts), Related((), NO_HITS, True), [""], FEW, STATS)
+    found = role_scores(dict.fromkeys(("prompts", "repeats"), texts), RelationHits((), NO_HITS, True), [""], FEW, STATS)
     of_role = found.sel(role="previous_token", layer=0)
     assert of_role["role_given"].values.tolist() == [True, False, False]
     assert float(of_role["role_p"][0]) < 0.05 < float(of_role["role_p"][1])
@@ -222,7 +222,7 @@ def test_role_scores_give_no_syntactic_role_after_two_relations():
         related = [Relation("nsubj", 5 - at % 2, 6) for at in range(n)]
         texts = dict.fromkeys(("prompts", "repeats"), texts_with(np.zeros((2, 2)), np.zeros((10, 2))))
         hit = np.ones((n, 2, 1, 2))
-        found = role_scores(texts, Related(related, hit, True), [""], FEW, STATS)
+        found = role_scores(texts, RelationHits(related, hit, True), [""], FEW, STATS)
         assert found["role_given"].sel(role="syntactic_nsubj", layer=0).values.tolist() == [given, given]
 
 
@@ -419,7 +419,7 @@ def test_by_chance_moves_keys_within_a_window():
     """Keys 2 to 4 of a row may be looked at, the mask marks key 4: each of the three is as likely."""
     allowed = np.zeros((1, 6), bool)
     allowed[0, 2:5] = True
-    seen = replace(Seen.of_text(np.arange(6)), allowed=allowed, ordinary=np.ones(1, bool))
+    seen = replace(AttentionContext.of_text(np.arange(6)), allowed=allowed, ordinary=np.ones(1, bool))
     mask = np.zeros((1, 6), bool)
     mask[0, 4] = True
     drawn = by_chance(mask, seen, 3000, np.random.default_rng(0))

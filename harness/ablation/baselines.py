@@ -42,7 +42,7 @@ class Ablation(Protocol):
 
 
 @dataclass(frozen=True)
-class Fixed:
+class FixedBaseline:
     """The same for all prompts: zero, or a function of z and the head."""
 
     baseline: Baseline
@@ -63,4 +63,4 @@ class Fixed:
         return self.baseline
 
 
-ZERO = Fixed(zeros, "zero")
+ZERO = FixedBaseline(zeros, "zero")

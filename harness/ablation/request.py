@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from harness import config
-from harness.ablation.baselines import ZERO, Ablation, Fixed
+from harness.ablation.baselines import ZERO, Ablation, FixedBaseline
 from harness.ablation.edits import Baseline
 from harness.ablation.mean import Mean
 from harness.ablation.patch import Patch
@@ -23,7 +23,7 @@ def build(asked: Asked, model: Model, prompts: Prompts) -> tuple[Ablation, str |
     Raises `RequestError` for an unknown name, and for what these prompts do not allow.
     """
     if callable(asked):
-        return Fixed(asked, getattr(asked, "__name__", type(asked).__name__)), "all"
+        return FixedBaseline(asked, getattr(asked, "__name__", type(asked).__name__)), "all"
     spec: Any = _spec(asked)
     match spec:
         case config.ZeroAblation():

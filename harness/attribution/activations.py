@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from harness import hooks
 from harness.attention.capture import activations
-from harness.attribution.example import Question
+from harness.attribution.example import Example
 from harness.hooks import Site, variable_name
 
 Stacked = dict[Site, Float[np.ndarray, "row head position key"]]
@@ -20,19 +20,19 @@ def run_order(sites: Iterable[Site]) -> list[Site]:
     return sorted(sites, key=lambda site: (site.stack != "encoder", site.layer, site.stack == "cross"))
 
 
-def by_attention(question: Question, kinds: tuple[Literal["pattern", "v"], ...]) -> tuple[Stacked, ...]:
+def by_attention(example: Example, kinds: tuple[Literal["pattern", "v"], ...]) -> tuple[Stacked, ...]:
     """For each kind, by attention in run order: `pattern` [row, head, query, key] and `v` [row, kv_head, key, d_head].
 
     In double precision: what is summed over many layers should not add rounding of its own.
     """
-    kept = activations(question.model, question.rows, kinds, "float64")
-    order = run_order(question.model.shape.sites)
+    kept = activations(example.model, example.rows, kinds, "float64")
+    order = run_order(example.model.shape.sites)
     return tuple({site: kept[variable_name(kind, site.stack)][:, site.layer] for site in order} for kind in kinds)
 
 
 @torch.no_grad()
 def of_site(
-    question: Question, site: Site
+    example: Example, site: Site
 ) -> tuple[Float[np.ndarray, "row head query key"], Float[np.ndarray, "row kv_head key d_head"]]:
     """`pattern` and `v` of one attention alone, so that those of a long text need no more room than one layer has."""
     kept: dict[str, np.ndarray] = {}
@@ -41,6 +41,6 @@ def of_site(
         return lambda tensor, hook: kept.__setitem__(kind, tensor.double().cpu().numpy())
 
     watches = [(hooks.hook_name(kind, site), keep(kind)) for kind in ("pattern", "v")]
-    with question.model.bridge.hooks(fwd_hooks=watches):
-        question.model.forward(question.clean.given)
+    with example.model.bridge.hooks(fwd_hooks=watches):
+        example.model.forward(example.clean.given)
     return kept["pattern"], kept["v"].swapaxes(1, 2)

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from harness.attribution.deletion import delete
-from harness.attribution.example import Question
+from harness.attribution.example import Example
 from harness.attribution.forward_cache import Scores
 from harness.attribution.knockout import knock_out, knock_out_in
 from harness.attribution.masking import Parts, each_token
@@ -26,7 +26,7 @@ from harness.models import Model
 
 
 @dataclass(frozen=True)
-class Taking:
+class Removal:
     """What is taken instead of a token: the mean embedding by stack, or tokens drawn from the `ordinary` ones."""
 
     baseline: Mapping[str, Tensor]
@@ -36,23 +36,23 @@ class Taking:
 
 
 #: The effect of taking away each part, [part, target].
-Cause = Callable[[Question, Parts, Taking], Float[np.ndarray, "part target"]]
+Cause = Callable[[Example, Parts, Removal], Float[np.ndarray, "part target"]]
 
 
-def fill_of(name: str, question: Question, taking: Taking) -> Fill:
+def fill_of(name: str, example: Example, taking: Removal) -> Fill:
     """What stands in a token's place under this occlusion."""
     match name:
         case "occlude_mean":
             return dict(taking.baseline)
         case "occlude_token":
-            return drawn_tokens(question, taking.ordinary, [*taking.seed, 1])
+            return drawn_tokens(example, taking.ordinary, [*taking.seed, 1])
         case "occlude_mask":
-            return same_token(question, question.model.tokenizer.mask_token_id)
-    return same_token(question, question.model.tokenizer.unk_token_id)
+            return same_token(example, example.model.tokenizer.mask_token_id)
+    return same_token(example, example.model.tokenizer.unk_token_id)
 
 
-def _occluding(name: str, question: Question, parts: Parts, taking: Taking) -> Float[np.ndarray, "part target"]:
-    return occlude(question, parts, fill_of(name, question, taking))
+def _occluding(name: str, example: Example, parts: Parts, taking: Removal) -> Float[np.ndarray, "part target"]:
+    return occlude(example, parts, fill_of(name, example, taking))
 
 
 #: Mask first: what a model with a mask token has learnt to do without.
@@ -60,8 +60,8 @@ OCCLUSIONS = ("occlude_mask", "occlude_mean", "occlude_unk", "occlude_token")
 
 CAUSES: dict[str, Cause] = {
     **{name: partial(_occluding, name) for name in OCCLUSIONS},
-    "delete": lambda question, parts, taking: delete(question, parts),
-    "knockout": lambda question, parts, taking: knock_out(question, parts),
+    "delete": lambda example, parts, taking: delete(example, parts),
+    "knockout": lambda example, parts, taking: knock_out(example, parts),
 }
 
 _TOKEN = {"occlude_mask": "mask_token_id", "occlude_unk": "unk_token_id"}
@@ -104,9 +104,9 @@ def _of_heads(name: str, model: Model) -> Cause:
 
 
 def _knocking_out(
-    heads: list[Head], question: Question, parts: Parts, taking: Taking
+    heads: list[Head], example: Example, parts: Parts, taking: Removal
 ) -> Float[np.ndarray, "part target"]:
-    return knock_out_in(question, [(part, heads) for part in parts])
+    return knock_out_in(example, [(part, heads) for part in parts])
 
 
 def lead_occlusion(causes: Mapping[str, Cause]) -> str:
@@ -114,8 +114,8 @@ def lead_occlusion(causes: Mapping[str, Cause]) -> str:
     return next((name for name in causes if name in OCCLUSIONS), "occlude_mean")
 
 
-def caused(question: Question, causes: Mapping[str, Cause], taking: Taking) -> Float[np.ndarray, "cause target node"]:
+def caused(example: Example, causes: Mapping[str, Cause], taking: Removal) -> Float[np.ndarray, "cause target node"]:
     """Every token's effect under each cause, NaN for tokens that a target cannot have drawn on."""
-    parts = each_token(question)
-    made: list[Scores] = [cause(question, parts, taking).T for cause in causes.values()]
-    return np.where(question.visible, np.stack(made), np.nan)
+    parts = each_token(example)
+    made: list[Scores] = [cause(example, parts, taking).T for cause in causes.values()]
+    return np.where(example.visible, np.stack(made), np.nan)

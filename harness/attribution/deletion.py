@@ -4,47 +4,47 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from harness.attribution.example import Question, clean_values, ends, values
+from harness.attribution.example import Example, clean_values, ends, values
 from harness.attribution.masking import Parts, chunks, members
 from harness.models import Inputs
 
 
 @torch.no_grad()
-def delete(question: Question, parts: Parts) -> Float[np.ndarray, "part target"]:
+def delete(example: Example, parts: Parts) -> Float[np.ndarray, "part target"]:
     """By how much the explained number grows without each part's tokens, those after them moving up by as many places.
 
     So this is not the part's doing alone: later tokens stand at other positions. Where the token goes at which a
     causal model predicts, it predicts from the one before. NaN where nothing is left to read or to predict from.
     """
-    gone = members(question, parts)
-    lost = np.full((len(parts), question.n_targets), np.nan)
-    position = np.stack([_moved(question, each) for each in gone])
-    whole = question.nodes.source
+    gone = members(example, parts)
+    lost = np.full((len(parts), example.n_targets), np.nan)
+    position = np.stack([_moved(example, each) for each in gone])
+    whole = example.nodes.source
     left = np.stack([(~gone[:, :whole]).sum(1), (~gone[:, whole:]).sum(1)], axis=1)
     possible = (left[:, 1] > 0) & ((left[:, 0] > 0) | (whole == 0)) & (position >= 0).any(axis=1)
     for size in np.unique(left[possible], axis=0):
         alike = np.flatnonzero(possible & (left == size).all(axis=1))
-        for some in chunks(question, len(alike)):
+        for some in chunks(example, len(alike)):
             which = alike[some]
-            given = _without(question, gone[which])
-            end = ends(question, given, position[which].clip(0))
-            lost[which] = values(question, end).double().cpu().numpy().reshape(-1, question.n_targets)
-    return np.where(position >= 0, lost, np.nan) - clean_values(question)
+            given = _without(example, gone[which])
+            end = ends(example, given, position[which].clip(0))
+            lost[which] = values(example, end).double().cpu().numpy().reshape(-1, example.n_targets)
+    return np.where(position >= 0, lost, np.nan) - clean_values(example)
 
 
-def _moved(question: Question, gone: Bool[np.ndarray, " node"]) -> Int[np.ndarray, " target"]:
+def _moved(example: Example, gone: Bool[np.ndarray, " node"]) -> Int[np.ndarray, " target"]:
     """Where each target is read when these are gone; −1 if nowhere."""
-    kept = ~gone[question.nodes.source :]
+    kept = ~gone[example.nodes.source :]
     before = np.cumsum(kept) - 1  # the last kept token up to each position, in its new place
-    if question.model.kind == "embedding":
-        return np.zeros(question.n_targets, dtype=int)
-    at = before[question.position]
-    return at if question.causal else np.where(kept[question.position], at, -1)
+    if example.model.kind == "embedding":
+        return np.zeros(example.n_targets, dtype=int)
+    at = before[example.position]
+    return at if example.causal else np.where(kept[example.position], at, -1)
 
 
-def _without(question: Question, gone: Bool[np.ndarray, "part node"]) -> Inputs:
+def _without(example: Example, gone: Bool[np.ndarray, "part node"]) -> Inputs:
     """The rows without these tokens, as many in each part."""
-    given, n_source = question.clean.given, question.nodes.source
+    given, n_source = example.clean.given, example.nodes.source
     rows = len(given.token_id)
 
     def kept(each: torch.Tensor | None, missing: np.ndarray) -> torch.Tensor | None:

@@ -26,7 +26,7 @@ from harness.sweep.blocks import Stop, first_of, forward_until_stop
 
 
 @dataclass(frozen=True)
-class Question:
+class Example:
     """One prompt, the rows that the model is asked for it, and their clean run.
 
     A masked-LM is asked one row for each target, which is masked in it; all others one row in all.
@@ -87,7 +87,7 @@ class Question:
         hidden = first_of(self.clean.outputs[-1])
         return shares(hidden, self.clean.given.mask.bool(), self.model.pooling).cpu().numpy()
 
-    def of_target(self, target: int) -> "Question":
+    def of_target(self, target: int) -> "Example":
         """The same with one of its targets alone."""
         clean, one = self.clean, slice(target, target + 1)
         logits = None if clean.logits is None else clean.logits[one]
@@ -98,10 +98,10 @@ class Question:
         return max(1, CHUNK_TOKENS // (len(self.rows) * len(self.nodes)))
 
 
-def asking(model: Model, prompt: Prompts) -> Question:
+def example_of(model: Model, prompt: Prompts) -> Example:
     """The question that one prompt (a batch of one) asks, its clean run included."""
     rows, _ = asked(model, prompt)
-    return Question(model, prompt, rows, engine.run_clean(model, prompt, [_explained(model)]))
+    return Example(model, prompt, rows, engine.run_clean(model, prompt, [_explained(model)]))
 
 
 def _explained(model: Model) -> Metric:
@@ -121,7 +121,7 @@ def thinned(prompts: Prompts, at_most: int) -> Prompts:
 
 
 def ends(
-    question: Question,
+    example: Example,
     given: Inputs,
     position: Int[np.ndarray, "copy target"],
     row: Int[np.ndarray, " target"] | None = None,
@@ -137,29 +137,29 @@ def ends(
         seen.append(first_of(output))
         raise Stop
 
-    last = hooks.blocks(question.model.bridge)[-1]
-    forward_until_stop(question.model, given, [last.register_forward_hook(leave)])
+    last = hooks.blocks(example.model.bridge)[-1]
+    forward_until_stop(example.model, given, [last.register_forward_hook(leave)])
     hidden = seen[0].unflatten(0, (len(position), -1))
-    if question.model.kind == "embedding":  # a prompt runs alone: no row has padding, whatever mask it is given
+    if example.model.kind == "embedding":  # a prompt runs alone: no row has padding, whatever mask it is given
         everything = hidden.new_ones(hidden.shape[1:3], dtype=torch.bool)
-        return pooled(hidden, everything, question.model.pooling).flatten(0, 1)
+        return pooled(hidden, everything, example.model.pooling).flatten(0, 1)
     copy = torch.arange(len(position), device=hidden.device)[:, None]
     at = torch.as_tensor(position, device=hidden.device)
-    which = torch.as_tensor(question.row if row is None else row, device=hidden.device)
+    which = torch.as_tensor(example.row if row is None else row, device=hidden.device)
     return hidden[copy, which, at].flatten(0, 1)
 
 
-def values(question: Question, end: Float[Tensor, "read d_model"]) -> Float[Tensor, " read"]:
+def values(example: Example, end: Float[Tensor, "read d_model"]) -> Float[Tensor, " read"]:
     """The number that is explained, one for each end that was read: `loss` or `embedding` (cosine distance)."""
     found = []
-    for at, logits in engine.logits_of(question.model, question.clean, end):
-        which = torch.arange(at.start, at.stop, device=end.device) % question.n_targets
-        clean = None if question.clean.logits is None else question.clean.logits[which]
-        found.append(question.metric.compute(question.clean.targets.read(which, logits, clean)))
+    for at, logits in engine.logits_of(example.model, example.clean, end):
+        which = torch.arange(at.start, at.stop, device=end.device) % example.n_targets
+        clean = None if example.clean.logits is None else example.clean.logits[which]
+        found.append(example.metric.compute(example.clean.targets.read(which, logits, clean)))
     return torch.cat(found)
 
 
 @torch.no_grad()
-def clean_values(question: Question) -> Float[np.ndarray, " target"]:
+def clean_values(example: Example) -> Float[np.ndarray, " target"]:
     """The number that is explained, as it is."""
-    return values(question, question.clean.end).double().cpu().numpy()
+    return values(example, example.clean.end).double().cpu().numpy()

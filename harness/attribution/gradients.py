@@ -17,7 +17,7 @@ from torch import Tensor
 
 from harness import hooks
 from harness.attribution.activations import run_order
-from harness.attribution.example import Question, ends, values
+from harness.attribution.example import Example, ends, values
 from harness.hooks import Site
 from harness.models import Inputs, Model
 
@@ -34,10 +34,10 @@ class Slopes:
     at_z: dict[Site, Float[Tensor, "row position head d_head"]]
 
 
-def target_rows(question: Question) -> Inputs:
+def target_rows(example: Example) -> Inputs:
     """One row for each target."""
-    given = {name: each for name, each in vars(question.clean.given).items() if each is not None}
-    return Inputs(**{name: each[question.clean.targets.row] for name, each in given.items()})
+    given = {name: each for name, each in vars(example.clean.given).items() if each is not None}
+    return Inputs(**{name: each[example.clean.targets.row] for name, each in given.items()})
 
 
 @torch.no_grad()
@@ -49,17 +49,17 @@ def embedded(model: Model, given: Inputs) -> Embedded:
 
 
 @torch.enable_grad()
-def slopes(question: Question, given: Inputs, start: Mapping[str, Tensor], with_z: bool = False) -> Slopes:
+def slopes(example: Example, given: Inputs, start: Mapping[str, Tensor], with_z: bool = False) -> Slopes:
     """The gradients at these embeddings of rows that are copies of `target_rows`, each explaining its own target."""
     leaves = {stack: vectors.detach().requires_grad_(True) for stack, vectors in start.items()}
     zs: dict[Site, Tensor] = {}
-    sites = run_order(question.model.shape.sites) if with_z else []
-    with _starting_at(question.model, leaves), _keeping_z(question.model, sites, zs):
-        end = _own_ends(question, given)
-    explained = _objective(question, end)
+    sites = run_order(example.model.shape.sites) if with_z else []
+    with _starting_at(example.model, leaves), _keeping_z(example.model, sites, zs):
+        end = _own_ends(example, given)
+    explained = _objective(example, end)
     at = [*leaves.values(), *zs.values()]
     found = torch.autograd.grad(explained.sum(), at)
-    n_heads = question.model.shape.n_heads
+    n_heads = example.model.shape.n_heads
     by_site = dict(zip(zs, found[len(leaves) :], strict=True))
     return Slopes(
         explained.detach(),
@@ -68,16 +68,16 @@ def slopes(question: Question, given: Inputs, start: Mapping[str, Tensor], with_
     )
 
 
-def _own_ends(question: Question, given: Inputs) -> Float[Tensor, "row d_model"]:
+def _own_ends(example: Example, given: Inputs) -> Float[Tensor, "row d_model"]:
     """The end of the residual stream at each row's own target."""
-    position = np.resize(question.position, len(given.token_id))
-    return ends(question, given, position[:, None], row=np.zeros(1, dtype=int))
+    position = np.resize(example.position, len(given.token_id))
+    return ends(example, given, position[:, None], row=np.zeros(1, dtype=int))
 
 
-def _objective(question: Question, end: Float[Tensor, "row d_model"]) -> Float[Tensor, " row"]:
-    if question.model.kind != "embedding":
-        return values(question, end)
-    clean = question.clean.end
+def _objective(example: Example, end: Float[Tensor, "row d_model"]) -> Float[Tensor, " row"]:
+    if example.model.kind != "embedding":
+        return values(example, end)
+    clean = example.clean.end
     return -(end @ (clean / clean.norm(dim=-1, keepdim=True)).T)[:, 0]
 
 
@@ -112,56 +112,56 @@ def _keeping_z(model: Model, sites: list[Site], kept: dict[Site, Tensor]) -> Ite
             handle.remove()
 
 
-def by_node(question: Question, by_stack: Mapping[str, Tensor]) -> Float[Tensor, "row node d_model"]:
+def by_node(example: Example, by_stack: Mapping[str, Tensor]) -> Float[Tensor, "row node d_model"]:
     """Source and own tokens side by side."""
-    return torch.cat([by_stack["encoder"], by_stack[""]], dim=1) if question.nodes.source else by_stack[""]
+    return torch.cat([by_stack["encoder"], by_stack[""]], dim=1) if example.nodes.source else by_stack[""]
 
 
 # --- the methods ------------------------------------------------------------------------------------------------
 
 
-def gradient_norm(found: Slopes, question: Question) -> Float[np.ndarray, "target node"]:
+def gradient_norm(found: Slopes, example: Example) -> Float[np.ndarray, "target node"]:
     """The L2 norm of the loss's gradient at each embedding: how much it could change, whichever way (Li et al. 2016,
     arXiv:1506.01066; so read in PromptRobust, Zhu et al. 2023, arXiv:2306.04528)."""
-    return by_node(question, found.at_embedding).double().norm(dim=-1).cpu().numpy()
+    return by_node(example, found.at_embedding).double().norm(dim=-1).cpu().numpy()
 
 
 @torch.enable_grad()
-def norms_in_turn(question: Question) -> Float[np.ndarray, "target node"]:
+def norms_in_turn(example: Example) -> Float[np.ndarray, "target node"]:
     """As `gradient_norm`, in the memory of a single forward: one backward pass for each target."""
     leaves = {
-        stack: vectors.requires_grad_(True) for stack, vectors in embedded(question.model, question.clean.given).items()
+        stack: vectors.requires_grad_(True) for stack, vectors in embedded(example.model, example.clean.given).items()
     }
-    with _starting_at(question.model, leaves):
-        end = ends(question, question.clean.given, question.position[None])
-    explained = _objective(question, end)
+    with _starting_at(example.model, leaves):
+        end = ends(example, example.clean.given, example.position[None])
+    explained = _objective(example, end)
     found = []
-    for target, row in enumerate(question.row.tolist()):
+    for target, row in enumerate(example.row.tolist()):
         slope = torch.autograd.grad(explained[target], list(leaves.values()), retain_graph=True)
         by_stack = dict(zip(leaves, slope, strict=True))
-        found.append(by_node(question, by_stack)[row].double().norm(dim=-1).cpu().numpy())
+        found.append(by_node(example, by_stack)[row].double().norm(dim=-1).cpu().numpy())
     return np.stack(found)
 
 
 def gradient_times_input(
-    found: Slopes, start: Mapping[str, Tensor], question: Question
+    found: Slopes, start: Mapping[str, Tensor], example: Example
 ) -> Float[np.ndarray, "target node"]:
     """Minus gradient · embedding: what taking the embedding to zero would cost if the loss were linear (Shrikumar et
     al. 2016, arXiv:1605.01713). Positive: the token helped."""
-    slope, vector = by_node(question, found.at_embedding).double(), by_node(question, start).double()
+    slope, vector = by_node(example, found.at_embedding).double(), by_node(example, start).double()
     return -(slope * vector).sum(-1).cpu().numpy()
 
 
 def weight_gradients(
-    found: Slopes, value: Mapping[Site, Float[np.ndarray, "row kv_head key d_head"]], question: Question
+    found: Slopes, value: Mapping[Site, Float[np.ndarray, "row kv_head key d_head"]], example: Example
 ) -> dict[Site, Float[np.ndarray, "target head query key"]]:
     """The slope of what is explained (larger: better explained, so of minus the loss) by each attention weight.
 
     Since z_i = Σ_j A_ij v_j, it is ⟨∂/∂z_i, v_j⟩, whatever the model makes its weights of.
     """
-    n_heads = question.model.shape.n_heads
+    n_heads = example.model.shape.n_heads
     made = {}
     for site, slope in found.at_z.items():
-        by_head = value[site][question.row].repeat(n_heads // value[site].shape[1], axis=1)
+        by_head = value[site][example.row].repeat(n_heads // value[site].shape[1], axis=1)
         made[site] = -np.einsum("rqhd,rhkd->rhqk", slope.double().cpu().numpy(), by_head, optimize=True)
     return made

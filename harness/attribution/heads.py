@@ -6,23 +6,23 @@ from jaxtyping import Float
 
 from harness.ablation import Check, zero
 from harness.attribution.activations import run_order
-from harness.attribution.example import Question, clean_values, values
+from harness.attribution.example import Example, clean_values, values
 from harness.attribution.masking import chunks
 from harness.hooks import Head
 from harness.sweep import engine
 
 
 @torch.no_grad()
-def head_effects(question: Question) -> Float[np.ndarray, "target attention head"]:
+def head_effects(example: Example) -> Float[np.ndarray, "target attention head"]:
     """By how much the explained number grows when a head is zero-ablated (positive: it helped), attentions in the
     order in which they run."""
-    shape = question.model.shape
+    shape = example.model.shape
     sites = run_order(shape.sites)
     heads = [Head(site.layer, head, site.stack) for site in sites for head in range(shape.n_heads)]
     order = sorted(range(len(heads)), key=lambda at: shape.block(heads[at].site))
-    found, check = np.empty((len(heads), question.n_targets)), Check()
-    for some in chunks(question, len(heads)):
+    found, check = np.empty((len(heads), example.n_targets)), Check()
+    for some in chunks(example, len(heads)):
         chosen = order[some]
-        end = engine.run_ablated(question.model, question.clean, [zero(heads[at]) for at in chosen], check)
-        found[chosen] = values(question, end).double().cpu().numpy().reshape(-1, question.n_targets)
-    return (found - clean_values(question)).T.reshape(question.n_targets, len(sites), shape.n_heads)
+        end = engine.run_ablated(example.model, example.clean, [zero(heads[at]) for at in chosen], check)
+        found[chosen] = values(example, end).double().cpu().numpy().reshape(-1, example.n_targets)
+    return (found - clean_values(example)).T.reshape(example.n_targets, len(sites), shape.n_heads)

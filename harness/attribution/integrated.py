@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from harness.ablation.rows import CHUNK_TOKENS
-from harness.attribution.example import Question
+from harness.attribution.example import Example
 from harness.attribution.gradients import by_node, embedded, slopes, target_rows
 
 #: The way is refined until the errors of its panels sum to this share of what there is to share out, or to this much.
@@ -40,7 +40,7 @@ class Way(NamedTuple):
     part: Float[np.ndarray, "point node"]
 
 
-def integrated_gradients(question: Question, baseline: Mapping[str, Tensor], steps: int) -> Integrated:
+def integrated_gradients(example: Example, baseline: Mapping[str, Tensor], steps: int) -> Integrated:
     """(x − b) · ∫ of minus the gradient along the straight line from `baseline` b (one vector for each stack, in every
     place) to the embeddings x, by Simpson's rule on panels of the way, from `steps` points on.
 
@@ -48,21 +48,21 @@ def integrated_gradients(question: Question, baseline: Mapping[str, Tensor], ste
     proposition 1). The same holds of each panel and so says where the rule is off: a deep model may lose nats within a
     thousandth of the way. Those panels are halved until little is left (`TOLERANCE`); what it is, is reported.
     """
-    ways = [_walked(question.of_target(target), baseline, steps) for target in range(question.n_targets)]
+    ways = [_walked(example.of_target(target), baseline, steps) for target in range(example.n_targets)]
     scores = -np.stack([_by_panel(way).sum(0) for way in ways])
     lost = np.array([way.explained[0] - way.explained[-1] for way in ways])
     return Integrated(scores, np.abs(scores.sum(-1) - lost))
 
 
-def _walked(question: Question, baseline: Mapping[str, Tensor], steps: int) -> Way:
+def _walked(example: Example, baseline: Mapping[str, Tensor], steps: int) -> Way:
     """The way of a question's only target, fine enough where it is rough."""
-    way = _seen(question, baseline, np.linspace(0, 1, 2 * max(1, steps // 2) + 1))
+    way = _seen(example, baseline, np.linspace(0, 1, 2 * max(1, steps // 2) + 1))
     most = MOST * len(way.at)
     while len(chosen := _rough(way)[: (most - len(way.at)) // 2]):
         quarters = np.concatenate(
             [(way.at[side] + way.at[2 * chosen + 1]) / 2 for side in (2 * chosen, 2 * chosen + 2)]
         )
-        way = _merged(way, _seen(question, baseline, quarters))
+        way = _merged(way, _seen(example, baseline, quarters))
     return way
 
 
@@ -86,20 +86,20 @@ def _merged(way: Way, more: Way) -> Way:
     return Way(*(np.concatenate(pair)[order] for pair in zip(way, more, strict=True)))
 
 
-def _seen(question: Question, baseline: Mapping[str, Tensor], at: Float[np.ndarray, " point"]) -> Way:
+def _seen(example: Example, baseline: Mapping[str, Tensor], at: Float[np.ndarray, " point"]) -> Way:
     """The model asked at some points of the way."""
-    given = target_rows(question)
-    end = embedded(question.model, given)
+    given = target_rows(example)
+    end = embedded(example.model, given)
     step = {stack: vectors - baseline[stack].to(vectors) for stack, vectors in end.items()}
     explained, part = [], []
-    for some in np.array_split(at, -(-len(at) * len(question.nodes) // CHUNK_TOKENS)):
-        back = torch.as_tensor(1 - some, device=question.model.device)[:, None, None]
+    for some in np.array_split(at, -(-len(at) * len(example.nodes) // CHUNK_TOKENS)):
+        back = torch.as_tensor(1 - some, device=example.model.device)[:, None, None]
         found = slopes(
-            question,
+            example,
             given.repeated(len(some)),
             {stack: end[stack] - (back * step[stack].double()).to(end[stack]) for stack in end},
         )
         explained.append(found.explained.double().cpu().numpy())
-        along = by_node(question, found.at_embedding).double() * by_node(question, step).double()
+        along = by_node(example, found.at_embedding).double() * by_node(example, step).double()
         part.append(along.sum(-1).cpu().numpy())
     return Way(at, np.concatenate(explained), np.concatenate(part))

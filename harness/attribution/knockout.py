@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 from harness import hooks
 from harness.ablation import Check, Intervention, InterventionFailed
 from harness.attribution.activations import of_site
-from harness.attribution.example import Question, clean_values, ends, values
+from harness.attribution.example import Example, clean_values, ends, values
 from harness.attribution.masking import Parts, chunks, members, of_rows
 from harness.hooks import Head, Site
 from harness.hooks.softmax import at_softmax
@@ -28,24 +28,24 @@ from harness.sweep import engine
 
 
 @torch.no_grad()
-def knock_out(question: Question, parts: Parts) -> Float[np.ndarray, "part target"]:
+def knock_out(example: Example, parts: Parts) -> Float[np.ndarray, "part target"]:
     """By how much the explained number grows when, in all layers and heads, no token outside a part may read it.
 
     Tokens of the part may read each other. What a causal model predicts *at* a token does not change when that token
     is knocked out.
     """
-    inside, found = members(question, parts), []
-    for some in chunks(question, len(parts)):
-        given = question.clean.given.repeated(some.stop - some.start)
-        source, own = of_rows(question, inside[some])
-        where = np.tile(question.position, (some.stop - some.start, 1))
-        if question.model.kind == "decoder":
-            with _unread(question, own):
-                end = ends(question, given, where)
+    inside, found = members(example, parts), []
+    for some in chunks(example, len(parts)):
+        given = example.clean.given.repeated(some.stop - some.start)
+        source, own = of_rows(example, inside[some])
+        where = np.tile(example.position, (some.stop - some.start, 1))
+        if example.model.kind == "decoder":
+            with _unread(example, own):
+                end = ends(example, given, where)
         else:
-            end = ends(question, _masked(question, given, source, own), where)
-        found.append(values(question, end).double().cpu().numpy().reshape(-1, question.n_targets))
-    return np.concatenate(found) - clean_values(question)
+            end = ends(example, _masked(example, given, source, own), where)
+        found.append(values(example, end).double().cpu().numpy().reshape(-1, example.n_targets))
+    return np.concatenate(found) - clean_values(example)
 
 
 def _blocked(own: Tensor) -> Tensor:
@@ -54,10 +54,10 @@ def _blocked(own: Tensor) -> Tensor:
 
 
 @contextmanager
-def _unread(question: Question, own: Tensor) -> Iterator[None]:
+def _unread(example: Example, own: Tensor) -> Iterator[None]:
     """A decoder's scores, edited in all layers and verified in the patterns. (Not its mask, which differs from layer to
     layer where there are sliding windows.)"""
-    blocked, sites, fired = _blocked(own)[:, None], question.model.shape.sites, []
+    blocked, sites, fired = _blocked(own)[:, None], example.model.shape.sites, []
 
     def edit(scores: Tensor) -> Tensor:
         beside = scores.shape[-1] - blocked.shape[-1]  # the column of a learnt sink is not a token, and stays
@@ -69,20 +69,20 @@ def _unread(question: Question, own: Tensor) -> Iterator[None]:
         fired.append(hook.name)
 
     looks = [(hooks.hook_name("pattern", site), verify) for site in sites]
-    with question.model.bridge.hooks(fwd_hooks=looks), at_softmax(question.model.bridge, dict.fromkeys(sites, edit)):
+    with example.model.bridge.hooks(fwd_hooks=looks), at_softmax(example.model.bridge, dict.fromkeys(sites, edit)):
         yield
     if len(fired) < len(sites):
-        raise InterventionFailed(f"{len(sites) - len(fired)} attentions of {question.model.name} ran unedited")
+        raise InterventionFailed(f"{len(sites) - len(fired)} attentions of {example.model.name} ran unedited")
 
 
-def _masked(question: Question, given: Inputs, source: Tensor, own: Tensor) -> Inputs:
+def _masked(example: Example, given: Inputs, source: Tensor, own: Tensor) -> Inputs:
     """An encoder's rows, or both sides of an encoder-decoder's, with masks under which a part is read by nobody else.
 
     Of a source it does not matter whether a token reads itself: when nobody reads it, nothing of it arrives.
     """
-    dtype = getattr(torch, question.model.spec.dtype)
+    dtype = getattr(torch, example.model.spec.dtype)
     blocked = _blocked(own)
-    if question.causal:
+    if example.causal:
         blocked = blocked | torch.ones_like(blocked).triu(1)
     added = torch.zeros(blocked.shape, dtype=dtype, device=blocked.device)
     mask = added.masked_fill(blocked, torch.finfo(dtype).min)[:, None]
@@ -96,7 +96,7 @@ def _masked(question: Question, given: Inputs, source: Tensor, own: Tensor) -> I
 
 @torch.no_grad()
 def knock_out_in(
-    question: Question, todo: Sequence[tuple[Sequence[int], Sequence[Head]]]
+    example: Example, todo: Sequence[tuple[Sequence[int], Sequence[Head]]]
 ) -> Float[np.ndarray, "pair target"]:
     """By how much the explained number grows when in some heads of one attention, and in no others, no token outside a
     part may read it: for each pair of a part and heads.
@@ -106,31 +106,31 @@ def knock_out_in(
     do.) A query that has nothing else to read (its other weights vanish in the model's precision) reads nothing. Blocks
     before the head do not run again. It needs a model whose z is pattern · v (`Traits.mixes_values`).
     """
-    interventions = list(_rewritten(question, todo))
-    order = sorted(range(len(todo)), key=lambda at: interventions[at].first_block(question.model.shape))
-    found = np.empty((len(todo), question.n_targets))
+    interventions = list(_rewritten(example, todo))
+    order = sorted(range(len(todo)), key=lambda at: interventions[at].first_block(example.model.shape))
+    found = np.empty((len(todo), example.n_targets))
     check = Check()
-    for some in chunks(question, len(todo)):
+    for some in chunks(example, len(todo)):
         chosen = order[some]
-        end = engine.run_ablated(question.model, question.clean, [interventions[at] for at in chosen], check)
-        found[chosen] = values(question, end).double().cpu().numpy().reshape(-1, question.n_targets)
-    return found - clean_values(question)
+        end = engine.run_ablated(example.model, example.clean, [interventions[at] for at in chosen], check)
+        found[chosen] = values(example, end).double().cpu().numpy().reshape(-1, example.n_targets)
+    return found - clean_values(example)
 
 
-def _rewritten(question: Question, todo: Sequence[tuple[Sequence[int], Sequence[Head]]]) -> Iterator[Intervention]:
+def _rewritten(example: Example, todo: Sequence[tuple[Sequence[int], Sequence[Head]]]) -> Iterator[Intervention]:
     """Each pair as an intervention that puts the recomputed z in place."""
-    seen = {site: of_site(question, site) for site in dict.fromkeys(heads[0].site for _, heads in todo)}
+    seen = {site: of_site(example, site) for site in dict.fromkeys(heads[0].site for _, heads in todo)}
     for part, heads in todo:
         site = heads[0].site
-        inside = members(question, [part])[0]
-        z = without(*seen[site], *_sides(question, site, inside), question.model.traits.learnt_sink)
-        made = torch.as_tensor(z, device=question.model.device)
+        inside = members(example, [part])[0]
+        z = without(*seen[site], *_sides(example, site, inside), example.model.traits.learnt_sink)
+        made = torch.as_tensor(z, device=example.model.device)
         yield Intervention(tuple(heads), lambda clean, head, made=made: made[:, :, head.head].to(clean))
 
 
-def _sides(question: Question, site: Site, inside: Bool[np.ndarray, " node"]) -> tuple[np.ndarray, np.ndarray]:
+def _sides(example: Example, site: Site, inside: Bool[np.ndarray, " node"]) -> tuple[np.ndarray, np.ndarray]:
     """Which queries and which keys of an attention are in the part."""
-    source, own = inside[: question.nodes.source], inside[question.nodes.source :]
+    source, own = inside[: example.nodes.source], inside[example.nodes.source :]
     queries = source if site.stack == "encoder" else own
     return queries if site.stack != "cross" else np.zeros_like(own), source if site.stack == "cross" else queries
 

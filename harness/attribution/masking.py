@@ -7,33 +7,33 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from harness.attribution.example import Question
+from harness.attribution.example import Example
 
 #: The nodes of each part.
 Parts = Sequence[Sequence[int]]
 
 
-def each_token(question: Question) -> Parts:
+def each_token(example: Example) -> Parts:
     """Every token by itself."""
-    return [[node] for node in range(len(question.nodes))]
+    return [[node] for node in range(len(example.nodes))]
 
 
-def members(question: Question, parts: Parts) -> Bool[np.ndarray, "part node"]:
+def members(example: Example, parts: Parts) -> Bool[np.ndarray, "part node"]:
     """Which nodes are in which part."""
-    inside = np.zeros((len(parts), len(question.nodes)), dtype=bool)
+    inside = np.zeros((len(parts), len(example.nodes)), dtype=bool)
     for row, part in zip(inside, parts, strict=True):
         row[list(part)] = True
     return inside
 
 
-def chunks(question: Question, n: int) -> Iterator[slice]:
+def chunks(example: Example, n: int) -> Iterator[slice]:
     """The parts that go through the model together."""
-    size = question.at_once()
+    size = example.at_once()
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
-def of_rows(question: Question, inside: Bool[np.ndarray, "part node"]) -> tuple[Tensor, Tensor]:
+def of_rows(example: Example, inside: Bool[np.ndarray, "part node"]) -> tuple[Tensor, Tensor]:
     """The same for each row of each copy, source and own tokens apart: [part × row, source_position] and [part × row,
     position]."""
-    rows = torch.as_tensor(inside, device=question.model.device).repeat_interleave(len(question.rows), 0)
-    return rows[:, : question.nodes.source], rows[:, question.nodes.source :]
+    rows = torch.as_tensor(inside, device=example.model.device).repeat_interleave(len(example.rows), 0)
+    return rows[:, : example.nodes.source], rows[:, example.nodes.source :]

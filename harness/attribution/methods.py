@@ -1,7 +1,7 @@
-"""The attribution methods by name, each from the evidence of one question to scores [target, node].
+"""The attribution methods by name, each from one example's forward to scores [target, node].
 
-To add one: write a function of an `Evidence`, with its paper, and name it in `METHODS`. Larger means that more of the
-prediction is said to come from the token; `gradient_input` and `integrated_gradients` have signs (positive: it helped).
+To add one: write a function of a `ForwardCache`, with its paper, and name it in `METHODS`. Larger means that more of
+the prediction is attributed to the token; `gradient_input` and `integrated_gradients` have signs (positive: it helped).
 """
 
 import re
@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from harness.attribution.chance import random_scores
 from harness.attribution.flow import flow, pooled_flow
-from harness.attribution.forward_cache import Evidence, Scores
+from harness.attribution.forward_cache import ForwardCache, Scores
 from harness.attribution.gradient_rollout import gradient_weighted
 from harness.attribution.gradients import gradient_norm, gradient_times_input
 from harness.attribution.rollout import normalise_rows, roll, rollout
@@ -24,97 +24,95 @@ from harness.config import RequestError, near
 from harness.hooks import Head
 from harness.models import Model
 
-Method = Callable[[Evidence], Scores]
+Method = Callable[[ForwardCache], Scores]
 
 
-def attention_mean(evidence: Evidence) -> Scores:
+def attention_mean(cache: ForwardCache) -> Scores:
     """Attention weights, averaged over all layers and heads."""
-    writing = list(evidence.writing())
-    return evidence.from_rows(lambda row: evidence.pattern[row, writing].mean(axis=(0, 1)))
+    writing = list(cache.writing())
+    return cache.from_rows(lambda row: cache.pattern[row, writing].mean(axis=(0, 1)))
 
 
-def attention_last(evidence: Evidence) -> Scores:
+def attention_last(cache: ForwardCache) -> Scores:
     """Attention weights of the last layer (of an encoder-decoder: on both texts), averaged over heads."""
-    last = evidence.sites[-1].layer
-    writing = [at for at in evidence.writing() if evidence.sites[at].layer == last]
-    return evidence.from_rows(lambda row: evidence.pattern[row, writing].mean(axis=(0, 1)))
+    last = cache.sites[-1].layer
+    writing = [at for at in cache.writing() if cache.sites[at].layer == last]
+    return cache.from_rows(lambda row: cache.pattern[row, writing].mean(axis=(0, 1)))
 
 
-def rolled_out(evidence: Evidence) -> Scores:
+def rolled_out(cache: ForwardCache) -> Scores:
     """Attention rollout with the request's options."""
-    options = asdict(evidence.spec.rollout)
-    return evidence.from_rows(lambda row: rollout(evidence.pattern[row], **options))
+    options = asdict(cache.spec.rollout)
+    return cache.from_rows(lambda row: rollout(cache.pattern[row], **options))
 
 
-def rollout_plain(evidence: Evidence) -> Scores:
+def rollout_plain(cache: ForwardCache) -> Scores:
     """Attention rollout as if there were no residual stream."""
-    return evidence.from_rows(lambda row: rollout(evidence.pattern[row], residual=0.0))
+    return cache.from_rows(lambda row: rollout(cache.pattern[row], residual=0.0))
 
 
-def rollout_uniform(evidence: Evidence) -> Scores:
+def rollout_uniform(cache: ForwardCache) -> Scores:
     """Rollout, divided by that of even attention."""
-    residual = evidence.spec.rollout.residual
-    return evidence.from_rows(lambda row: uniform_normalised(evidence.pattern[row], residual))
+    residual = cache.spec.rollout.residual
+    return cache.from_rows(lambda row: uniform_normalised(cache.pattern[row], residual))
 
 
-def rollout_effect(evidence: Evidence) -> Scores:
+def rollout_effect(cache: ForwardCache) -> Scores:
     """Rollout in which heads count by what ablating them costs this very prediction."""
-    rows, residual = evidence.question.row.tolist(), evidence.spec.rollout.residual
-    made = [
-        effect_weighted(evidence.pattern[row], helps, residual) for row, helps in zip(rows, evidence.helps, strict=True)
-    ]
-    return np.stack([evidence.read(matrix, target) for target, matrix in enumerate(made)])
+    rows, residual = cache.example.row.tolist(), cache.spec.rollout.residual
+    made = [effect_weighted(cache.pattern[row], helps, residual) for row, helps in zip(rows, cache.helps, strict=True)]
+    return np.stack([cache.read(matrix, target) for target, matrix in enumerate(made)])
 
 
-def rollout_gradient(evidence: Evidence) -> Scores:
+def rollout_gradient(cache: ForwardCache) -> Scores:
     """Rollout in which weights count by the gradient of this very prediction (Chefer et al. 2021)."""
     made = [
-        gradient_weighted(evidence.pattern[row], slope)
-        for row, slope in zip(evidence.question.row.tolist(), evidence.weight_gradient, strict=True)
+        gradient_weighted(cache.pattern[row], slope)
+        for row, slope in zip(cache.example.row.tolist(), cache.weight_gradient, strict=True)
     ]
-    return np.stack([evidence.read(matrix, target) for target, matrix in enumerate(made)])
+    return np.stack([cache.read(matrix, target) for target, matrix in enumerate(made)])
 
 
-def flowing(evidence: Evidence) -> Scores:
+def flowing(cache: ForwardCache) -> Scores:
     """Attention flow with the residual and the fusion of the request's rollout."""
-    question, asked = evidence.question, evidence.spec.rollout
+    example, asked = cache.example, cache.spec.rollout
     found = []
-    for row, own in zip(question.row.tolist(), question.own.tolist(), strict=True):
-        mixed = (evidence.pattern[row], asked.residual, asked.head_fusion)
-        found.append(flow(*mixed, [own])[0] if own >= 0 else pooled_flow(*mixed, question.vector_share[row]))
+    for row, own in zip(example.row.tolist(), example.own.tolist(), strict=True):
+        mixed = (cache.pattern[row], asked.residual, asked.head_fusion)
+        found.append(flow(*mixed, [own])[0] if own >= 0 else pooled_flow(*mixed, example.vector_share[row]))
     return np.stack(found)
 
 
-def value_norms(evidence: Evidence) -> Scores:
+def value_norms(cache: ForwardCache) -> Scores:
     """Value-weighted norms, each layer's made shares of 1, averaged over layers."""
-    writing = list(evidence.writing())
-    return evidence.from_rows(lambda row: normalise_rows(evidence.norms[row, writing]).mean(axis=0))
+    writing = list(cache.writing())
+    return cache.from_rows(lambda row: normalise_rows(cache.norms[row, writing]).mean(axis=0))
 
 
-def alti(evidence: Evidence) -> Scores:
+def alti(cache: ForwardCache) -> Scores:
     """ALTI's contributions, rolled out over the layers."""
-    return evidence.from_rows(lambda row: roll(evidence.alti[row]))
+    return cache.from_rows(lambda row: roll(cache.alti[row]))
 
 
-def gradient(evidence: Evidence) -> Scores:
+def gradient(cache: ForwardCache) -> Scores:
     """L2 norm of the gradient at the embeddings."""
-    return gradient_norm(evidence.slopes, evidence.question)
+    return gradient_norm(cache.slopes, cache.example)
 
 
-def gradient_input(evidence: Evidence) -> Scores:
+def gradient_input(cache: ForwardCache) -> Scores:
     """Gradient times embedding."""
-    return gradient_times_input(evidence.slopes, evidence.embedded, evidence.question)
+    return gradient_times_input(cache.slopes, cache.embedded, cache.example)
 
 
-def integrated_gradients(evidence: Evidence) -> Scores:
+def integrated_gradients(cache: ForwardCache) -> Scores:
     """Integrated gradients from the mean embedding."""
-    return evidence.integrated.scores
+    return cache.integrated.scores
 
 
-def at_random(evidence: Evidence) -> Scores:
+def at_random(cache: ForwardCache) -> Scores:
     """A random order."""
-    targets = range(evidence.question.n_targets)
-    return np.stack([random_scores(len(evidence.nodes), [*evidence.seed, target]) for target in targets])
+    targets = range(cache.example.n_targets)
+    return np.stack([random_scores(len(cache.nodes), [*cache.seed, target]) for target in targets])
 
 
 METHODS: dict[str, Method] = {
@@ -135,10 +133,10 @@ METHODS: dict[str, Method] = {
 }
 
 
-def attention_of(heads: list[Head], evidence: Evidence) -> Scores:
+def attention_of(heads: list[Head], cache: ForwardCache) -> Scores:
     """Attention weights of one head, or averaged over those of a layer."""
-    at, which = evidence.sites.index(heads[0].site), [head.head for head in heads]
-    return evidence.from_rows(lambda row: evidence.pattern[row, at, which].mean(axis=0))
+    at, which = cache.sites.index(heads[0].site), [head.head for head in heads]
+    return cache.from_rows(lambda row: cache.pattern[row, at, which].mean(axis=0))
 
 
 #: Methods that take z apart into weights times values.
@@ -188,7 +186,7 @@ def heads_named(where: str, model: Model, key: str, name: str) -> list[Head]:
         raise RequestError(key, name, error.remedy) from None
 
 
-def scored(evidence: Evidence, methods: dict[str, Method]) -> Float[np.ndarray, "method target node"]:
+def scored(cache: ForwardCache, methods: dict[str, Method]) -> Float[np.ndarray, "method target node"]:
     """The methods' scores, NaN for tokens that a target cannot have drawn on."""
-    made = np.stack([method(evidence) for method in methods.values()])
-    return np.where(evidence.question.visible, made, np.nan)
+    made = np.stack([method(cache) for method in methods.values()])
+    return np.where(cache.example.visible, made, np.nan)

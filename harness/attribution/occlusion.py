@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from harness import hooks
-from harness.attribution.example import Question, clean_values, ends, values
+from harness.attribution.example import Example, clean_values, ends, values
 from harness.attribution.masking import Parts, chunks, members, of_rows
 from harness.models import Inputs, Model
 
@@ -23,24 +23,24 @@ Fill = Int[np.ndarray, " node"] | dict[str, Tensor]
 
 
 @torch.no_grad()
-def occlude(question: Question, parts: Parts, fill: Fill) -> Float[np.ndarray, "part target"]:
+def occlude(example: Example, parts: Parts, fill: Fill) -> Float[np.ndarray, "part target"]:
     """By how much the explained number grows when each part's tokens are replaced, all others staying where they are.
 
     Positive: the part helped. A token that is replaced by itself changes nothing.
     """
-    inside, found = members(question, parts), []
-    for some in chunks(question, len(parts)):
-        source, own = of_rows(question, inside[some])
-        given = question.clean.given.repeated(some.stop - some.start)
-        where = np.tile(question.position, (some.stop - some.start, 1))
+    inside, found = members(example, parts), []
+    for some in chunks(example, len(parts)):
+        source, own = of_rows(example, inside[some])
+        given = example.clean.given.repeated(some.stop - some.start)
+        where = np.tile(example.position, (some.stop - some.start, 1))
         with ExitStack() as stack:
             if isinstance(fill, dict):
-                stack.enter_context(_embedded(question.model, {"encoder": source, "": own}, fill))
+                stack.enter_context(_embedded(example.model, {"encoder": source, "": own}, fill))
             else:
                 given = _replaced(given, source, own, torch.as_tensor(fill, device=source.device))
-            end = ends(question, given, where)
-        found.append(values(question, end).double().cpu().numpy().reshape(-1, question.n_targets))
-    return np.concatenate(found) - clean_values(question)
+            end = ends(example, given, where)
+        found.append(values(example, end).double().cpu().numpy().reshape(-1, example.n_targets))
+    return np.concatenate(found) - clean_values(example)
 
 
 def _replaced(given: Inputs, source: Tensor, own: Tensor, fill: Tensor) -> Inputs:
@@ -76,14 +76,14 @@ def mean_embedding(model: Model) -> dict[str, Tensor]:
     return {stack: module(ids[: module.num_embeddings]).float().mean(0) for stack, module in modules.items()}
 
 
-def same_token(question: Question, token_id: int) -> Fill:
+def same_token(example: Example, token_id: int) -> Fill:
     """One token (unk or mask) in every place."""
-    return np.full(len(question.nodes), token_id)
+    return np.full(len(example.nodes), token_id)
 
 
-def drawn_tokens(question: Question, ordinary: Int[np.ndarray, " token"], seed: list[int]) -> Fill:
+def drawn_tokens(example: Example, ordinary: Int[np.ndarray, " token"], seed: list[int]) -> Fill:
     """Another token in each place, drawn from those that are `ordinary` (as often as they occur there)."""
-    rng, prompt = np.random.default_rng(seed), question.prompt
+    rng, prompt = np.random.default_rng(seed), example.prompt
     source = [] if prompt.source is None else prompt.source.token_id[0].tolist()
     there = [*source, *prompt.token_id[0].tolist()]
     return np.array([rng.choice(ordinary[ordinary != own]) for own in there])

@@ -13,7 +13,7 @@ from torch import Tensor
 from harness import hooks
 from harness.attribution.activations import Stacked, run_order
 from harness.attribution.alti import contributions
-from harness.attribution.example import Question
+from harness.attribution.example import Example
 from harness.attribution.norms import terms
 from harness.config import RequestError
 from harness.hooks import Site
@@ -34,15 +34,15 @@ class Stream:
 
 @torch.no_grad()
 def through_output(
-    question: Question, site: Site, value: Float[np.ndarray, "row kv_head key d_head"]
+    example: Example, site: Site, value: Float[np.ndarray, "row kv_head key d_head"]
 ) -> Float[np.ndarray, "row key head d_model"]:
     """f_h(x_j): each value through its head's part of W_O, without the bias.
 
     The module is asked for the answer to one head at a time, so how a family writes its weights does not matter.
     """
-    projection, n_heads = hooks.output_projection(question.model.bridge, site), question.model.shape.n_heads
+    projection, n_heads = hooks.output_projection(example.model.bridge, site), example.model.shape.n_heads
     by_head = np.moveaxis(value.repeat(n_heads // value.shape[1], axis=1), 1, 2)
-    given = torch.as_tensor(by_head, device=question.model.device).to(projection.weight)
+    given = torch.as_tensor(by_head, device=example.model.device).to(projection.weight)
     alone = torch.zeros(*given.shape[:2], n_heads, n_heads, given.shape[-1]).to(given)
     alone[..., range(n_heads), range(n_heads), :] = given
     written = projection(alone.flatten(-2).flatten(0, 2)) - _bias(projection, given)
@@ -54,24 +54,24 @@ def _bias(projection: Any, like: Tensor) -> Float[Tensor, " d_model"]:
 
 
 @torch.no_grad()
-def streams(question: Question) -> dict[Site, Stream]:
+def streams(example: Example) -> dict[Site, Stream]:
     """The residual stream around each attention of the question's rows."""
-    model, sites = question.model, run_order(question.model.shape.sites)
-    names = {site: hooks.stream_hooks(site, _is_post_norm(question)) for site in sites}
+    model, sites = example.model, run_order(example.model.shape.sites)
+    names = {site: hooks.stream_hooks(site, _is_post_norm(example)) for site in sites}
     kept: dict[str, Tensor] = {}
     watches = [
         (name, lambda tensor, hook, name=name: kept.__setitem__(name, tensor.clone()))
         for name in dict.fromkeys(name for pair in names.values() for name in pair)
     ]
     if absent := [name for name, _ in watches if name not in model.bridge.hook_dict]:
-        raise _refused(question, f"it has no {absent[0]}: attention and MLP read one stream, or a norm follows W_O")
+        raise _refused(example, f"it has no {absent[0]}: attention and MLP read one stream, or a norm follows W_O")
     try:
         with model.bridge.hooks(fwd_hooks=watches):
-            model.forward(question.clean.given)
+            model.forward(example.clean.given)
     except ValueError as error:
-        raise _refused(question, str(error)) from error
+        raise _refused(example, str(error)) from error
     if silent := [name for name, _ in watches if name not in kept]:
-        raise _refused(question, f"{silent[0]} does not run")
+        raise _refused(example, f"{silent[0]} does not run")
     width = (model.shape.n_heads, model.shape.d_head)
     projections = {site: hooks.output_projection(model.bridge, site) for site in sites}
     return {
@@ -80,9 +80,9 @@ def streams(question: Question) -> dict[Site, Stream]:
     }
 
 
-def _is_post_norm(question: Question) -> bool:
+def _is_post_norm(example: Example) -> bool:
     """Encoders that are hooked (BERT and its kin) normalise after adding; all others before."""
-    return question.model.kind not in ("decoder", "encoder_decoder")
+    return example.model.kind not in ("decoder", "encoder_decoder")
 
 
 def norms_of(
@@ -97,7 +97,7 @@ def norms_of(
 
 
 def alti_of(
-    question: Question, pattern: Stacked, carried: Mapping[Site, Float[np.ndarray, "row key head d_model"]]
+    example: Example, pattern: Stacked, carried: Mapping[Site, Float[np.ndarray, "row key head d_model"]]
 ) -> dict[Site, Float[np.ndarray, "row query item"]]:
     """ALTI's contributions in every attention; of a cross attention the last item is the residual.
 
@@ -106,31 +106,31 @@ def alti_of(
     Raises `RequestError` for a model in which they do not (parallel attention, or a norm of what is written).
     """
     found = {}
-    for site, stream in streams(question).items():
+    for site, stream in streams(example).items():
         rows = [
-            _contributions(question, site, stream, row, pattern[site][row], carried[site][row])
-            for row in range(len(question.rows))
+            _contributions(example, site, stream, row, pattern[site][row], carried[site][row])
+            for row in range(len(example.rows))
         ]
         found[site] = np.stack(rows)
     return found
 
 
 def _contributions(
-    question: Question,
+    example: Example,
     site: Site,
     stream: Stream,
     row: int,
     pattern: Float[np.ndarray, "head query key"],
     carried: Float[np.ndarray, "key head d_model"],
 ) -> Float[np.ndarray, "query item"]:
-    scale = question.model.traits.write_scale.get(site, 1.0)
+    scale = example.model.traits.write_scale.get(site, 1.0)
     items = items_of(site, scale * terms(pattern, carried), stream.before[row].double().cpu().numpy())
     whole, bias = stream.after[row].double().cpu().numpy(), scale * stream.bias.double().cpu().numpy()
     off = np.abs(items.sum(1) + bias - whole).max()
     if not off <= TOLERANCE * max(1.0, np.abs(whole).max()):
-        raise _refused(question, f"at {site} they are off by {off:.2g}")
-    if _is_post_norm(question):
-        items, whole = _normalised(question, site, items, whole)
+        raise _refused(example, f"at {site} they are off by {off:.2g}")
+    if _is_post_norm(example):
+        items, whole = _normalised(example, site, items, whole)
     return contributions(items, whole)
 
 
@@ -149,18 +149,18 @@ def items_of(
 
 @torch.no_grad()
 def _normalised(
-    question: Question, site: Site, items: np.ndarray, whole: np.ndarray
+    example: Example, site: Site, items: np.ndarray, whole: np.ndarray
 ) -> tuple[Float[np.ndarray, "query item d_model"], Float[np.ndarray, "query d_model"]]:
     """The same vectors behind the layer's norm, which is linear once its scale is held still."""
-    norm = hooks.post_norm(question.model.bridge, site)
-    clean = torch.as_tensor(whole, device=question.model.device).to(norm.weight)[:, None]
+    norm = hooks.post_norm(example.model.bridge, site)
+    clean = torch.as_tensor(whole, device=example.model.device).to(norm.weight)[:, None]
     frozen = FrozenNorm(norm, clean)
     shift = frozen(torch.zeros_like(clean))
     linear = frozen(torch.as_tensor(items, device=clean.device).to(clean)) - shift
     return linear.double().cpu().numpy(), frozen(clean)[:, 0].double().cpu().numpy()
 
 
-def _refused(question: Question, reason: str) -> RequestError:
-    name = question.model.name
+def _refused(example: Example, reason: str) -> RequestError:
+    name = example.model.name
     remedy = f"the terms of {name}'s attention do not sum to its residual stream ({reason}); leave out alti"
     return RequestError("attribution.methods", "alti", remedy)

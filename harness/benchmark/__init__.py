@@ -19,7 +19,7 @@ import torch
 from harness import stats
 from harness.benchmark.floor import floor
 from harness.benchmark.peak import watched
-from harness.benchmark.sides import Effects, Work, by_name
+from harness.benchmark.sides import Effects, SweepTask, by_name
 from harness.config import BenchmarkSpec, RequestError
 from harness.models import load_model
 from harness.prompts import check_prompts, load_prompts
@@ -40,7 +40,7 @@ class Side:
     rms_error: float
     rank_correlation: float
 
-    def row(self, work: Work, least: float) -> str:
+    def row(self, work: SweepTask, least: float) -> str:
         took, speed = statistics.median(self.seconds), statistics.median(self.ratio)
         rate = work.tokens * work.n_heads / took
         return (
@@ -58,7 +58,7 @@ def benchmark(spec: BenchmarkSpec, say: Callable[[str], None]) -> dict[str, Any]
     if model.kind != "decoder":
         raise RequestError("model", model.name, "the loops are those of a decoder; benchmark one of those")
     prompts = load_prompts(spec.prompts, model)
-    work = Work(model, prompts, spec.metric, model.heads()[:: spec.every], spec.positions, spec.memory)
+    work = SweepTask(model, prompts, spec.metric, model.heads()[:: spec.every], spec.positions, spec.memory)
     made, least = _timed(work, spec), floor(work)
     for side in made:
         say(side.row(work, least))
@@ -77,7 +77,7 @@ def benchmark(spec: BenchmarkSpec, say: Callable[[str], None]) -> dict[str, Any]
     }
 
 
-def _timed(work: Work, spec: BenchmarkSpec) -> list[Side]:
+def _timed(work: SweepTask, spec: BenchmarkSpec) -> list[Side]:
     """All sides in turn, round after round."""
     run = by_name(spec.methods)
     seconds: dict[str, list[float]] = {name: [] for name in run}

@@ -5,10 +5,10 @@ import time
 import torch
 
 from harness import hooks
-from harness.benchmark.sides import Work
+from harness.benchmark.sides import SweepTask
 
 
-def floor(work: Work) -> float:
+def floor(work: SweepTask) -> float:
     """Seconds that the multiply-adds of an exact sweep take at the rate of this machine's matrix products.
 
     Counted are the matrices of each head's block and those after it, on the tokens that can change, of the last block

@@ -33,7 +33,7 @@ _OPENED = (
 
 
 @dataclass(frozen=True)
-class Opening:
+class PageTimes:
     """Seconds from the start until the page can be used, until all of it is drawn, and from a click on the map until
     another head is drawn."""
 
@@ -84,7 +84,7 @@ def _written(run: Run, folder: Path) -> tuple[float, Path]:
     return time.monotonic() - began, report
 
 
-def _opened(browser: Browser, report: Path) -> Opening:
+def _opened(browser: Browser, report: Path) -> PageTimes:
     began = time.monotonic()
     browser.open(report)
     ready = time.monotonic() - began
@@ -93,4 +93,4 @@ def _opened(browser: Browser, report: Path) -> Opening:
     began = time.monotonic()
     browser.click(f'.map button[data-head="{other}"]')
     browser.wait(_OPENED.format(other))
-    return Opening(ready, drawn, time.monotonic() - began)
+    return PageTimes(ready, drawn, time.monotonic() - began)

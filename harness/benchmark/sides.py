@@ -28,7 +28,7 @@ Effects = np.ndarray
 
 
 @dataclass(frozen=True)
-class Work:
+class SweepTask:
     """What all sides do: heads ablated on prompts, by a metric."""
 
     model: Model
@@ -54,7 +54,7 @@ class Work:
         return model
 
 
-Side = Callable[[Work], Effects]
+Side = Callable[[SweepTask], Effects]
 
 
 def by_name(methods: tuple[str, ...]) -> dict[str, Side]:
@@ -66,7 +66,7 @@ def by_name(methods: tuple[str, ...]) -> dict[str, Side]:
 # --- the sweep --------------------------------------------------------------------------------------------------
 
 
-def sweep(work: Work, method: str = "exact") -> Effects:
+def sweep(work: SweepTask, method: str = "exact") -> Effects:
     """The harness; of a screen the estimates where nothing else is known."""
     found = swept(work, method)
     effect = found["effect"] if "estimate" not in found else found["effect"].fillna(found["estimate"])
@@ -74,7 +74,7 @@ def sweep(work: Work, method: str = "exact") -> Effects:
     return np.stack([by_head[:, head.layer, head.head] for head in work.heads], axis=1)
 
 
-def swept(work: Work, method: str) -> xr.Dataset:
+def swept(work: SweepTask, method: str) -> xr.Dataset:
     """What the harness measures where it is asked for no more than the loops give: no direct effects."""
     return ablate_heads(
         work.model,
@@ -94,7 +94,7 @@ def swept(work: Work, method: str) -> xr.Dataset:
 Forward = Callable[[Inputs, Head | None, Prompts], Tensor]
 
 
-def lens_loop(work: Work) -> Effects:
+def lens_loop(work: SweepTask) -> Effects:
     """Whole hooked TransformerLens forwards."""
 
     def forward(given: Inputs, head: Head | None, batch: Prompts) -> Tensor:
@@ -108,7 +108,7 @@ def lens_loop(work: Work) -> Effects:
     return _looped(work, forward)
 
 
-def plain_loop(work: Work) -> Effects:
+def plain_loop(work: SweepTask) -> Effects:
     """Whole Hugging Face forwards with torch's own attention, z zeroed by a torch hook where W_O reads it."""
     written = {site: _same_weights(work, site) for site in {head.site for head in work.heads}}
 
@@ -124,7 +124,7 @@ def plain_loop(work: Work) -> Effects:
 
 
 @torch.no_grad()
-def _looped(work: Work, forward: Forward) -> Effects:
+def _looped(work: SweepTask, forward: Forward) -> Effects:
     found = np.empty((len(work.prompts), work.n_heads))
     for numbers in batches(work.prompts, at_most=64, padding=inf):
         batch = work.prompts.take(numbers)
@@ -136,7 +136,7 @@ def _looped(work: Work, forward: Forward) -> Effects:
     return found
 
 
-def _zeroing(work: Work, batch: Prompts) -> Callable[[Tensor, int], Tensor]:
+def _zeroing(work: SweepTask, batch: Prompts) -> Callable[[Tensor, int], Tensor]:
     """Zeroes a head of z [row, position, head, d_head], everywhere or at each prompt's last position."""
     rows, last = torch.arange(len(batch)), torch.as_tensor(batch.length - 1)
 
@@ -151,7 +151,7 @@ def _zeroing(work: Work, batch: Prompts) -> Callable[[Tensor, int], Tensor]:
     return zeroed
 
 
-def _same_weights(work: Work, site: Site) -> Any:
+def _same_weights(work: SweepTask, site: Site) -> Any:
     """The plain model's W_O of a layer: the module with the weights of the hooked model's."""
     weight = hooks.output_projection(work.model.bridge, site).weight
     for module in work.plain.modules():
@@ -171,7 +171,7 @@ def _reading(module: Any, change: Callable[[Tensor], Tensor], n_heads: int) -> I
         handle.remove()
 
 
-def _measured(work: Work, targets: Targets, logits: Tensor) -> Tensor:
+def _measured(work: SweepTask, targets: Targets, logits: Tensor) -> Tensor:
     """The metric of each prompt, from the logits of all positions."""
     read = targets.read(slice(None), logits[targets.row, targets.position], None)
     return targets.mean_by_prompt(METRICS[work.metric].compute(read)[None])[0]

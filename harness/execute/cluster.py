@@ -6,7 +6,7 @@ import signal
 from typing import Any
 
 from harness.config import RayExecute, RequestError
-from harness.execute.spread import Ended
+from harness.execute.spread import TurnResult
 from harness.execute.worker import MAX_STARTUP_FAILURES, Build, NoWorkers, Worker, WorkerFailed, portable
 from harness.results.objects import Folder
 
@@ -53,12 +53,12 @@ class Cluster:
     def submit(self, worker: int, stage: str, unit: int) -> None:
         self._awaited[self._actors[worker].do.remote(stage, unit)] = (worker, True)
 
-    def wait(self) -> list[Ended]:
+    def wait(self) -> list[TurnResult]:
         done, _ = self._ray.wait(list(self._awaited), num_returns=1, timeout=_LOOK)
         ended = [self._heard(future, *self._awaited.pop(future)) for future in done]
         return [each for each in ended if each is not None]
 
-    def _heard(self, future: Any, worker: int, a_unit: bool) -> Ended | None:
+    def _heard(self, future: Any, worker: int, a_unit: bool) -> TurnResult | None:
         """What became of a unit, or of a worker that was to come."""
         try:
             seconds, error = self._ray.get(future)
@@ -69,12 +69,12 @@ class Cluster:
             self._startup_failures += not a_unit
             if self._startup_failures == MAX_STARTUP_FAILURES:
                 raise NoWorkers(MAX_STARTUP_FAILURES) from None
-            return Ended(worker, died=True) if a_unit else None
+            return TurnResult(worker, died=True) if a_unit else None
         if error is not None and not a_unit:
             raise error
         self._idle.append(worker)
         self._startup_failures = 0
-        return Ended(worker, seconds, error) if a_unit else None
+        return TurnResult(worker, seconds, error) if a_unit else None
 
     def stop(self) -> None:
         for actor in self._actors.values():

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from harness.execute.spread import Ended
+from harness.execute.spread import TurnResult
 from harness.execute.worker import MAX_STARTUP_FAILURES, Build, NoWorkers, Worker, portable
 from harness.results.objects import Folder
 
@@ -72,12 +72,12 @@ class Processes:
         with suppress(OSError):  # it may have died, which `wait` will find
             process.line.send((stage, unit))
 
-    def wait(self) -> list[Ended]:
+    def wait(self) -> list[TurnResult]:
         lines = {worker.line: name for name, worker in self._workers.items()}
         ended = [self._heard(lines[line]) for line in wait(list(lines)) if isinstance(line, Connection)]
         return [each for each in ended if each is not None]
 
-    def _heard(self, name: int) -> Ended | None:
+    def _heard(self, name: int) -> TurnResult | None:
         """What a worker has to say; nothing more, if it has died."""
         worker = self._workers[name]
         try:
@@ -90,14 +90,14 @@ class Processes:
             worker.ready, self._startup_failures = True, 0
             return None
         worker.busy = False
-        return Ended(name, seconds, error)
+        return TurnResult(name, seconds, error)
 
-    def _failed(self, name: int) -> Ended | None:
+    def _failed(self, name: int) -> TurnResult | None:
         worker = self._workers.pop(name)
         worker.line.close()
         worker.process.join()
         if worker.busy:
-            return Ended(name, died=True)
+            return TurnResult(name, died=True)
         self._startup_failures += not worker.ready
         if self._startup_failures == MAX_STARTUP_FAILURES:
             raise NoWorkers(MAX_STARTUP_FAILURES)

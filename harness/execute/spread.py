@@ -14,7 +14,7 @@ _DEATHS = 2
 
 
 @dataclass(frozen=True)
-class Ended:
+class TurnResult:
     """How a worker's turn ended: well, after so many seconds; with an error; or with the worker's death."""
 
     worker: int
@@ -42,7 +42,7 @@ class Pool(Protocol):
 
     def submit(self, worker: int, stage: str, unit: int) -> None: ...
 
-    def wait(self) -> list[Ended]:
+    def wait(self) -> list[TurnResult]:
         """The turns that have ended, once one has or a worker has come; raises what kept a worker from coming."""
         ...
 

@@ -19,7 +19,7 @@ from harness.results.store import StageFolder
 Arrays = Mapping[str, np.ndarray]
 
 
-class Planned(Protocol):
+class StageBase(Protocol):
     """What all stages share. ``plan()["batches"]`` has one entry per unit; `done` is what earlier stages assembled,
     which a plan may choose by."""
 
@@ -32,14 +32,14 @@ class Planned(Protocol):
 
 
 @runtime_checkable
-class Stage(Planned, Protocol):
+class Stage(StageBase, Protocol):
     """One part of a run, its units independent of each other."""
 
     def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]: ...
 
 
 @runtime_checkable
-class Chain(Planned, Protocol):
+class Chain(StageBase, Protocol):
     """One part of a run whose units build on each other: each is made from those before it, in order."""
 
     def follow(self, plan: Mapping[str, Any], before: Sequence[Arrays]) -> dict[str, np.ndarray]: ...

@@ -72,7 +72,7 @@ def boot(spec: ModelSpec) -> Model:
     return replace(model, identity=identity)
 
 
-def _pooling(loaded: "Loaded") -> dict[str, str]:
+def _pooling(loaded: "PlainModel") -> dict[str, str]:
     """What the manifest says of how a text's vector is made, of a model that gives one."""
     if loaded.kind != "embedding":
         return {}
@@ -101,7 +101,7 @@ def plain_model(spec: ModelSpec) -> Any:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class PlainModel:
     """A plain Hugging Face model and its tokenizer, what it gives at its end, what identifies its weights, and which
     heads do what, where someone set them by hand."""
 
@@ -135,7 +135,7 @@ def _checked_device(device: str) -> Any:
     return checked
 
 
-def _loaded(spec: ModelSpec) -> Loaded:
+def _loaded(spec: ModelSpec) -> PlainModel:
     match spec:
         case RandomModel():
             return _random(spec)
@@ -144,20 +144,20 @@ def _loaded(spec: ModelSpec) -> Loaded:
     return _from_folder(spec)
 
 
-def _planted(spec: PlantedModel) -> Loaded:
+def _planted(spec: PlantedModel) -> PlainModel:
     made = planted.build(spec.seed, spec.variant)
     weights: dict[str, Any] = {"weights": {"planted": f"{spec.variant} seed {spec.seed}"}}
     if made.position is not None:
         weights["position"] = made.position
-    return Loaded(made.model, planted.tokenizer(), "decoder", weights, dict(made.truth))
+    return PlainModel(made.model, planted.tokenizer(), "decoder", weights, dict(made.truth))
 
 
-def _random(spec: RandomModel) -> Loaded:
+def _random(spec: RandomModel) -> PlainModel:
     plain, tokenizer, kind = random.build(spec.shape, spec.seed)
-    return Loaded(plain, tokenizer, kind, {"weights": {"random": f"{spec.shape} seed {spec.seed}"}})
+    return PlainModel(plain, tokenizer, kind, {"weights": {"random": f"{spec.shape} seed {spec.seed}"}})
 
 
-def _from_folder(spec: Any) -> Loaded:
+def _from_folder(spec: Any) -> PlainModel:
     import torch
     import transformers
 
@@ -191,9 +191,9 @@ def _from_folder(spec: Any) -> Loaded:
     weights = _weights(folder, cached=isinstance(spec, WheelModel | GgufModel))
     how = config_of(folder, spec.name) if kind == "embedding" else None
     if how is None:
-        return Loaded(plain, tokenizer, kind, weights)
+        return PlainModel(plain, tokenizer, kind, weights)
     weights["weights"][how.relative_to(folder).as_posix()] = cache.sha256(how)  # it decides the numbers as they do
-    return Loaded(plain, tokenizer, kind, weights, pooling=pooling_of(how, spec.name))
+    return PlainModel(plain, tokenizer, kind, weights, pooling=pooling_of(how, spec.name))
 
 
 def _missing_package(error: ImportError) -> str:

@@ -77,7 +77,7 @@ _SALT = 67  # with it, seed 3 has the heads that the contract shows
 
 
 @dataclass(frozen=True)
-class Planted:
+class PlantedWeights:
     """A hand-set model and what is true of it.
 
     `truth`: role to its heads, in order: ``previous_token``, ``induction`` and, by variant, ``redundant`` (the
@@ -141,7 +141,7 @@ class _Weights(NamedTuple):
     o: Float[np.ndarray, "d_head d_model"]
 
 
-def build(seed: int, variant: str) -> Planted:
+def build(seed: int, variant: str) -> PlantedWeights:
     """The planted model of this seed: which heads carry the circuit, the axes and the tokens come from `seed`.
 
     Eager attention, evaluation mode, fp32. Neither numpy's nor torch's global random state is used or changed.
@@ -162,7 +162,7 @@ def build(seed: int, variant: str) -> Planted:
         "transformer.wpe.weight": _place_embedding(space, tokens[BOS] @ space.answer, design.stray_vote, position),
         "lm_head.weight": design.readout / _SIZE * tokens @ space.answer,
     }
-    return Planted(_assemble(embeddings | _attention(heads)), truth, position)
+    return PlantedWeights(_assemble(embeddings | _attention(heads)), truth, position)
 
 
 def tokenizer() -> Any:

@@ -16,7 +16,7 @@ from harness.words import Segmenter, Span, Words
 
 
 @dataclass(frozen=True)
-class Encoded:
+class Encoding:
     """One text, or a pair, as tokens: ids, the string each token stands for, which are special, and where they stand.
 
     `texts` are what was encoded, `sentence` says in which of them a token stands (or after which, for one that was
@@ -77,7 +77,7 @@ class Tokens:
         """Whether the policy puts a BOS token before a text."""
         return self.encode("a").token_id[0] == self.bos_id
 
-    def encode(self, text: str, pair: str | None = None) -> Encoded:
+    def encode(self, text: str, pair: str | None = None) -> Encoding:
         """The text, or the pair of texts, under the policy. Nothing is cut, however long it is."""
         texts = [text] if pair is None else [text, pair]
         fast = bool(getattr(self.tokenizer, "is_fast", False))
@@ -121,13 +121,13 @@ class Tokens:
         segment: list[int] | None = None,
         sentence: list[int] | None = None,
         texts: Sequence[str] = (),
-    ) -> Encoded:
-        """Token ids as an `Encoded`, with their strings, and what is known of where they stand."""
+    ) -> Encoding:
+        """Token ids as an `Encoding`, with their strings, and what is known of where they stand."""
         marks, n = self.special_ids, len(ids)
         where, own = spans or list[Span | None]([None]) * n, sentence or [0] * n
         text = [texts[number] if number < len(texts) else "" for number in own]
         read = map(self._is_read, ids, where, text)
-        return Encoded(
+        return Encoding(
             token_id=tuple(ids),
             token=tuple(self.string(token_id) for token_id in ids),
             special=tuple(token_id in marks and not as_text for token_id, as_text in zip(ids, read, strict=True)),

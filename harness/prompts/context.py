@@ -16,7 +16,7 @@ import yaml
 from harness import config
 from harness.config import Context, PartsPrompts, RequestError
 from harness.models import Model
-from harness.models.tokens import Encoded
+from harness.models.tokens import Encoding
 from harness.prompts.prompt import ANSWER, NOUN, QUESTION, SPECIAL, Prompt, from_text
 from harness.words import is_unspaced
 
@@ -107,7 +107,7 @@ def _after(question: str, answer: str) -> str:
     return answer if apart else f" {answer}"
 
 
-def _part_of(encoded: Encoded, pieces: list[str], names: list[str]) -> tuple[str, ...]:
+def _part_of(encoded: Encoding, pieces: list[str], names: list[str]) -> tuple[str, ...]:
     """The part of each token."""
     begins = [0, *accumulate(map(len, pieces))][: len(pieces)]
     found: list[str] = []

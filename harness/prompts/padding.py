@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int
 from harness import config
 from harness.config import RequestError
 from harness.models import Inputs, Kind, Model
-from harness.models.tokens import Encoded
+from harness.models.tokens import Encoding
 from harness.prompts.prompt import NOUN, Prompt
 from harness.prompts.relations import Relation
 from harness.words import Words
@@ -268,7 +268,7 @@ def _ways(prompt: Prompt) -> tuple[str, ...]:
     return prompt.words.ways + (prompt.source_words.ways if prompt.source_words else ())
 
 
-def _grids(made: Sequence[Encoded], words: Sequence[Words]) -> Source:
+def _grids(made: Sequence[Encoding], words: Sequence[Words]) -> Source:
     """What is known of every token, side by side."""
     return Source(
         token_id=_grid([each.token_id for each in made], -1, np.int64),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from harness import config
 from harness.config import RequestError
 from harness.models import Kind, Model
-from harness.models.tokens import Encoded
+from harness.models.tokens import Encoding
 from harness.prompts.answers import filling, following
 from harness.prompts.relations import Relation, relations
 from harness.words import Words
@@ -38,14 +38,14 @@ class Prompt:
     """
 
     text: str
-    encoded: Encoded
+    encoded: Encoding
     words: Words
     correct: dict[int, int]
     cluster: str
     answer: int | None = None
     distractor: int | None = None
     counterfactual: tuple[int, ...] | None = None
-    source: Encoded | None = None
+    source: Encoding | None = None
     source_words: Words | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     part: tuple[str, ...] = ()
@@ -184,7 +184,7 @@ def check_embedded(token_id: Iterable[int], text: str, model: Model, key: str) -
     raise RequestError(key, config.quoted(text), remedy)
 
 
-def _check_length(encoded: Encoded, text: str, model: Model, key: str) -> None:
+def _check_length(encoded: Encoding, text: str, model: Model, key: str) -> None:
     n, limit = len(encoded.token_id), model.shape.n_ctx
     check_embedded(encoded.token_id, text, model, key)
     if not text.strip() or all(encoded.special):

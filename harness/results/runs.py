@@ -17,7 +17,7 @@ _COLUMNS = ("run", "model", "prompts", "metrics", "status", "size", "age")
 
 
 @dataclass(frozen=True)
-class Listed:
+class RunSummary:
     """One run: its name in the store, what it was asked, how it ended, its size in bytes and when it began."""
 
     name: str
@@ -30,7 +30,7 @@ class Listed:
     started: float
 
 
-def runs(asked: ListSpec) -> list[Listed]:
+def runs(asked: ListSpec) -> list[RunSummary]:
     """The runs that pass the filters, newest first."""
     root, where = Path(asked.store), asked.where
     wanted = {"runner": where.runner, "model": where.model, "prompts": where.prompts, "status": where.status}
@@ -67,7 +67,7 @@ def delete(asked: ListSpec) -> list[tuple[str, str]]:
     return [(run.name, _size(run.size)) for run in chosen]
 
 
-def described(found: Sequence[Listed], now: float) -> list[str]:
+def described(found: Sequence[RunSummary], now: float) -> list[str]:
     """The runs as lines of a table; one line if there are none."""
     if not found:
         return ["no such runs"]
@@ -93,7 +93,7 @@ def _is_run(folder: Path) -> bool:
     return folder.is_dir() and (folder / "spec.yaml").is_file()
 
 
-def _listed(root: Path, folder: Path) -> Listed:
+def _listed(root: Path, folder: Path) -> RunSummary:
     name, files = folder.relative_to(root).as_posix(), (each for each in folder.rglob("*") if not each.is_symlink())
     size = sum(each.stat().st_size for each in files if each.is_file())
     began = (folder / "spec.yaml").stat().st_mtime
@@ -103,8 +103,8 @@ def _listed(root: Path, folder: Path) -> Listed:
         metrics = tuple(map(str, spec["metrics"]))
         model, prompts = (str(spec[part]["name"]) for part in ("model", "prompts"))
     except (RequestError, OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        return Listed(name, folder.parent.name if folder.parent != root else "", "", "", (), DAMAGED, size, began)
-    return Listed(name, str(manifest["runner"]), model, prompts, metrics, str(manifest["status"]), size, began)
+        return RunSummary(name, folder.parent.name if folder.parent != root else "", "", "", (), DAMAGED, size, began)
+    return RunSummary(name, str(manifest["runner"]), model, prompts, metrics, str(manifest["status"]), size, began)
 
 
 def _size(n_bytes: float) -> str:

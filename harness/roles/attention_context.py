@@ -17,7 +17,7 @@ Mask = Bool[np.ndarray, "query key"]
 
 
 @dataclass(frozen=True)
-class Seen:
+class AttentionContext:
     """One text as the heads of a stack read it.
 
     `token_id` and `special` are those of the keys, `allowed` says which key a query may look at, and `ordinary` which
@@ -33,7 +33,7 @@ class Seen:
     @classmethod
     def of_text(
         cls, token_id: Int[np.ndarray, " key"], special: Bool[np.ndarray, " key"] | None = None, causal: bool = True
-    ) -> "Seen":
+    ) -> "AttentionContext":
         """A text that reads itself: a decoder's (`causal`) or an encoder's."""
         marks = np.zeros(len(token_id), bool) if special is None else special
         allowed = np.ones((len(token_id), len(token_id)), bool)
@@ -50,7 +50,7 @@ class Seen:
         """The queries that count: ordinary tokens that have a choice of keys."""
         return self.ordinary & (self.allowed.sum(axis=1) > 1)
 
-    def shuffled(self, rng: np.random.Generator) -> "Seen":
+    def shuffled(self, rng: np.random.Generator) -> "AttentionContext":
         """The same places with the keys' tokens in another order; in self-attention the queries' go with them."""
         order = rng.permutation(len(self.token_id))
         special = self.special[order]
@@ -64,15 +64,15 @@ class Seen:
 
 def read_by_mask(
     batch: "Prompts", row: int, found: Mapping[str, np.ndarray], stack: str, model: "Model"
-) -> Iterator[tuple[Int[np.ndarray, " layer"], Float[np.ndarray, "head query key"], Seen]]:
+) -> Iterator[tuple[Int[np.ndarray, " layer"], Float[np.ndarray, "head query key"], AttentionContext]]:
     """The layers of a stack that may look at the same keys, their patterns, and what they could see: layers with a
     sliding window apart from those that see all that came before."""
-    pattern, seen = read(batch, row, found, stack, model)
+    pattern, context = read(batch, row, found, stack, model)
     layers = pattern.reshape(model.shape.stacks[stack], -1, *pattern.shape[1:])
     allowed = _allowed(found, row, stack, layers)
     for mask in {each.tobytes(): each for each in allowed}.values():
         which = np.flatnonzero((allowed == mask).all(axis=(1, 2)))
-        yield which, layers[which].reshape(-1, *pattern.shape[1:]), replace(seen, allowed=mask)
+        yield which, layers[which].reshape(-1, *pattern.shape[1:]), replace(context, allowed=mask)
 
 
 def _allowed(
@@ -88,7 +88,7 @@ def _allowed(
 
 def read(
     batch: "Prompts", row: int, found: Mapping[str, np.ndarray], stack: str, model: "Model"
-) -> tuple[Float[np.ndarray, "head query key"], Seen]:
+) -> tuple[Float[np.ndarray, "head query key"], AttentionContext]:
     """The patterns of a stack's heads in one text, layer after layer and padding off, and what they see without a
     sliding window."""
     queries = batch.source if stack == "encoder" and batch.source else batch
@@ -97,7 +97,7 @@ def read(
     pattern = found[variable_name("pattern", stack)][row, : model.shape.stacks[stack], :, :n_queries, :n_keys]
     causal = stack == "decoder" or model.kind == "decoder"
     allowed = np.ones((n_queries, n_keys), bool)
-    seen = Seen(
+    context = AttentionContext(
         token_id=keys.token_id[row, :n_keys],
         special=keys.special[row, :n_keys],
         allowed=np.tril(allowed) if causal else allowed,
@@ -106,4 +106,4 @@ def read(
     )
     if model.traits.learnt_sink:  # which token a head reads where it reads one: roles are about tokens
         pattern = pattern / np.maximum(pattern.sum(axis=-1, keepdims=True), 1e-12)
-    return pattern.reshape(-1, n_queries, n_keys), seen
+    return pattern.reshape(-1, n_queries, n_keys), context

@@ -17,7 +17,7 @@ from harness.hooks import Site
 from harness.hooks.frozen_norm import FrozenNorm
 from harness.models import Model
 from harness.prompts import Prompts
-from harness.roles.measures import Measured
+from harness.roles.measures import RoleScore
 
 _ROUNDING = 1e-5  # a difference of logits that is smaller, as a share of what the vectors' lengths allow, is none
 
@@ -62,7 +62,7 @@ def _written(model: Model, site: Site, v: Float[Tensor, "head key d_head"]) -> F
     return out if norm is None else norm(out)
 
 
-def copying(raised: Float[np.ndarray, "head key token"], draws: int, rng: np.random.Generator) -> Measured:
+def copying(raised: Float[np.ndarray, "head key token"], draws: int, rng: np.random.Generator) -> RoleScore:
     """The share of tokens that raise themselves most of all, against what each is raised when the head looks elsewhere;
     by chance: with the tokens' places shuffled. The tokens must all be different."""
     beyond = raised - raised.mean(axis=1, keepdims=True)
@@ -70,4 +70,4 @@ def copying(raised: Float[np.ndarray, "head key token"], draws: int, rng: np.ran
     most = np.where(first - second > _ROUNDING, beyond.argmax(axis=-1), -1)
     places = np.stack([rng.permutation(most.shape[1]) for _ in range(draws)])
     null = np.stack([(most == order).mean(axis=-1) for order in places])
-    return Measured((most == np.arange(most.shape[1])).mean(axis=-1), null)
+    return RoleScore((most == np.arange(most.shape[1])).mean(axis=-1), null)

@@ -9,103 +9,107 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Bool, Float
 
-from harness.roles.attention_context import Mask, Seen
+from harness.roles.attention_context import AttentionContext, Mask
 
 BAND = 2  # tokens on either side that a diagonal head looks at
 
-Maker = Callable[[Seen], Mask]
+Maker = Callable[[AttentionContext], Mask]
 
 # --- by place ---------------------------------------------------------------------------------------------------
 
 
-def previous_token(seen: Seen) -> Mask:
-    return seen.offset == -1
+def previous_token(context: AttentionContext) -> Mask:
+    return context.offset == -1
 
 
-def next_token(seen: Seen) -> Mask:
-    return seen.offset == 1
+def next_token(context: AttentionContext) -> Mask:
+    return context.offset == 1
 
 
-def same_token(seen: Seen) -> Mask:
+def same_token(context: AttentionContext) -> Mask:
     """The query's own place (Clark et al. 2019, arXiv:1906.04341, call it the current token)."""
-    return seen.offset == 0
+    return context.offset == 0
 
 
-def first_token(seen: Seen) -> Mask:
+def first_token(context: AttentionContext) -> Mask:
     """The first of the keys: the sink of decoders (Xiao et al. 2023, arXiv:2309.17453), [CLS] in BERT."""
-    return np.broadcast_to(np.arange(seen.allowed.shape[1]) == 0, seen.allowed.shape)
+    return np.broadcast_to(np.arange(context.allowed.shape[1]) == 0, context.allowed.shape)
 
 
-def diagonal(seen: Seen) -> Mask:
+def diagonal(context: AttentionContext) -> Mask:
     """A band around the query (Kovaleva et al. 2019, arXiv:1908.08593)."""
-    return np.abs(seen.offset) <= BAND
+    return np.abs(context.offset) <= BAND
 
 
 # --- by token ---------------------------------------------------------------------------------------------------
 
 
-def special_token(seen: Seen) -> Mask:
+def special_token(context: AttentionContext) -> Mask:
     """Any special token (Clark et al. 2019, §3.2). If only the first token is one, that is `first_token`'s to say."""
-    if not seen.special[1:].any():
-        return np.zeros(seen.allowed.shape, bool)
-    return np.broadcast_to(seen.special, seen.allowed.shape)
+    if not context.special[1:].any():
+        return np.zeros(context.allowed.shape, bool)
+    return np.broadcast_to(context.special, context.allowed.shape)
 
 
-def rare_word(seen: Seen) -> Mask:
+def rare_word(context: AttentionContext) -> Mask:
     """The rarest ordinary token that may be looked at (Voita et al. 2019, arXiv:1905.09418). Tokenizers number
     frequent tokens first, so the one with the largest id."""
-    known = np.where(seen.allowed & ~seen.special, seen.token_id, -1)
+    known = np.where(context.allowed & ~context.special, context.token_id, -1)
     return (known == known.max(axis=1, keepdims=True)) & (known >= 0)
 
 
-def duplicate_token(seen: Seen) -> Mask:
+def duplicate_token(context: AttentionContext) -> Mask:
     """Other places of the query's own token (Wang et al. 2022, arXiv:2211.00593, §3.2)."""
-    return _same(seen) & (seen.offset != 0)
+    return _same(context) & (context.offset != 0)
 
 
-def induction(seen: Seen) -> Mask:
+def induction(context: AttentionContext) -> Mask:
     """The token after another place of the query's own (Olsson et al. 2022, arXiv:2209.11895)."""
-    after = np.zeros(seen.allowed.shape, bool)
-    after[:, 1:] = duplicate_token(seen)[:, :-1]
+    after = np.zeros(context.allowed.shape, bool)
+    after[:, 1:] = duplicate_token(context)[:, :-1]
     return after
 
 
-def _same(seen: Seen) -> Mask:
-    return (seen.token_id[:, None] == seen.token_id[None, :]) & ~seen.special
+def _same(context: AttentionContext) -> Mask:
+    return (context.token_id[:, None] == context.token_id[None, :]) & ~context.special
 
 
 # --- scores -----------------------------------------------------------------------------------------------------
 
 
-def counted(mask: Mask, seen: Seen) -> tuple[Mask, Bool[np.ndarray, " query"]]:
+def counted(mask: Mask, context: AttentionContext) -> tuple[Mask, Bool[np.ndarray, " query"]]:
     """The allowed part of a mask, and the rows in which it is a choice: some of the allowed keys, not all."""
-    inside = mask & seen.allowed
-    n, of = inside.sum(axis=1), seen.allowed.sum(axis=1)
-    return inside, seen.rows & (n > 0) & (n < of)
+    inside = mask & context.allowed
+    n, of = inside.sum(axis=1), context.allowed.sum(axis=1)
+    return inside, context.rows & (n > 0) & (n < of)
 
 
-def weights(mask: Mask, seen: Seen) -> Float[np.ndarray, "query key"] | None:
+def weights(mask: Mask, context: AttentionContext) -> Float[np.ndarray, "query key"] | None:
     """What the attention is multiplied by to give the score; `None` where no row counts."""
-    inside, rows = counted(mask, seen)
+    inside, rows = counted(mask, context)
     return (inside & rows[:, None]).astype(np.float32) / rows.sum() if rows.any() else None
 
 
-def share(pattern: Float[np.ndarray, "head query key"], mask: Mask, seen: Seen) -> Float[np.ndarray, " head"]:
+def share(
+    pattern: Float[np.ndarray, "head query key"], mask: Mask, context: AttentionContext
+) -> Float[np.ndarray, " head"]:
     """The mean attention of the counted rows on the mask's keys, 0 to 1; NaN where no row counts."""
-    factor = weights(mask, seen)
+    factor = weights(mask, context)
     if factor is None:
         return np.full(len(pattern), np.nan)
     return pattern.reshape(len(pattern), -1) @ factor.ravel()
 
 
-def by_chance(mask: Mask, seen: Seen, draws: int, rng: np.random.Generator) -> Float[np.ndarray, "draw query key"]:
+def by_chance(
+    mask: Mask, context: AttentionContext, draws: int, rng: np.random.Generator
+) -> Float[np.ndarray, "draw query key"]:
     """Weights of masks whose keys are moved on by a random number of places in each row, among the keys that it may
     look at and around their end: the score of uniform attention, on average."""
-    inside, rows = counted(mask, seen)
-    n = np.maximum(seen.allowed.sum(axis=1), 1)
+    inside, rows = counted(mask, context)
+    n = np.maximum(context.allowed.sum(axis=1), 1)
     moved = rng.integers(n, size=(draws, len(n)))
     # Where a window slides, the allowed keys do not start at the first: count from the first that is allowed.
-    first = seen.allowed.argmax(axis=1)[:, None]
+    first = context.allowed.argmax(axis=1)[:, None]
     came_from = first + (np.arange(mask.shape[1]) - first - moved[..., None]) % n[:, None]
     there = np.take_along_axis(np.broadcast_to(inside, came_from.shape), came_from, axis=2)
-    return (there & seen.allowed & rows[:, None]).astype(np.float32) / rows.sum()
+    return (there & context.allowed & rows[:, None]).astype(np.float32) / rows.sum()

@@ -12,14 +12,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from harness.roles import masks
-from harness.roles.attention_context import Mask, Seen
+from harness.roles.attention_context import AttentionContext, Mask
 from harness.roles.masks import Maker, weights
 
 Patterns = Float[np.ndarray, "head query key"]
 _AT_ONCE = 2**22  # cells of masks that are held at once
 
 
-class Measured(NamedTuple):
+class RoleScore(NamedTuple):
     """The heads' scores in one text, and draws of what chance gives."""
 
     score: Float[np.ndarray, " head"]
@@ -34,7 +34,7 @@ class Measure(NamedTuple):
     which it is only the shadow: a head that has one of these does not have this one.
     """
 
-    by: Callable[[Patterns, Seen, int, np.random.Generator], Measured | None]
+    by: Callable[[Patterns, AttentionContext, int, np.random.Generator], RoleScore | None]
     on: Literal["prompts", "repeats"] = "prompts"
     where: tuple[Literal["self", "cross"], ...] = ("self",)
     least: float = 0.0
@@ -44,53 +44,61 @@ class Measure(NamedTuple):
 # --- shares of attention ----------------------------------------------------------------------------------------
 
 
-def _by_place(maker: Maker) -> Callable[[Patterns, Seen, int, np.random.Generator], Measured | None]:
+def _by_place(maker: Maker) -> Callable[[Patterns, AttentionContext, int, np.random.Generator], RoleScore | None]:
     """A mask of places, against the same moved at random in each row."""
 
-    def measured(pattern: Patterns, seen: Seen, draws: int, rng: np.random.Generator) -> Measured | None:
-        mask = maker(seen)
-        return _shares(pattern, seen, mask, draws, lambda n: masks.by_chance(mask, seen, n, rng))
+    def measured(
+        pattern: Patterns, context: AttentionContext, draws: int, rng: np.random.Generator
+    ) -> RoleScore | None:
+        mask = maker(context)
+        return _shares(pattern, context, mask, draws, lambda n: masks.by_chance(mask, context, n, rng))
 
     return measured
 
 
-def _by_token(maker: Maker) -> Callable[[Patterns, Seen, int, np.random.Generator], Measured | None]:
+def _by_token(maker: Maker) -> Callable[[Patterns, AttentionContext, int, np.random.Generator], RoleScore | None]:
     """A mask of tokens, against the same of shuffled tokens."""
 
-    def drawn(seen: Seen, n: int, rng: np.random.Generator) -> Float[np.ndarray, "draw query key"]:
-        others = [seen.shuffled(rng) for _ in range(n)]
+    def drawn(context: AttentionContext, n: int, rng: np.random.Generator) -> Float[np.ndarray, "draw query key"]:
+        others = [context.shuffled(rng) for _ in range(n)]
         made = [weights(maker(other), other) for other in others]
-        return np.stack([np.zeros(seen.allowed.shape, np.float32) if each is None else each for each in made])
+        return np.stack([np.zeros(context.allowed.shape, np.float32) if each is None else each for each in made])
 
-    return lambda pattern, seen, draws, rng: _shares(pattern, seen, maker(seen), draws, lambda n: drawn(seen, n, rng))
+    return lambda pattern, context, draws, rng: _shares(
+        pattern, context, maker(context), draws, lambda n: drawn(context, n, rng)
+    )
 
 
 def _shares(
-    pattern: Patterns, seen: Seen, mask: Mask, draws: int, drawn: Callable[[int], Float[np.ndarray, "draw query key"]]
-) -> Measured | None:
+    pattern: Patterns,
+    context: AttentionContext,
+    mask: Mask,
+    draws: int,
+    drawn: Callable[[int], Float[np.ndarray, "draw query key"]],
+) -> RoleScore | None:
     """The attention on a mask, and under the weights that are `drawn`, some at a time; `None` where no row counts."""
-    factor = weights(mask, seen)
+    factor = weights(mask, context)
     if factor is None:
         return None
     flat, size = pattern.reshape(len(pattern), -1), max(1, _AT_ONCE // factor.size)
     sizes = [min(size, draws - start) for start in range(0, draws, size)]
     null = [drawn(n).reshape(n, -1) @ flat.T for n in sizes]
-    return Measured(masks.share(pattern, mask, seen), np.concatenate(null))
+    return RoleScore(masks.share(pattern, mask, context), np.concatenate(null))
 
 
 # --- shapes of patterns -----------------------------------------------------------------------------------------
 
 
-def positional(pattern: Patterns, seen: Seen, draws: int, rng: np.random.Generator) -> Measured | None:
+def positional(pattern: Patterns, context: AttentionContext, draws: int, rng: np.random.Generator) -> RoleScore | None:
     """In which share of the rows the key looked at most stands at one and the same offset (Voita et al. 2019,
     arXiv:1905.09418, who ask for 90 %)."""
-    if not seen.rows.any():
+    if not context.rows.any():
         return None
-    rows, allowed = np.flatnonzero(seen.rows), seen.allowed[seen.rows]
+    rows, allowed = np.flatnonzero(context.rows), context.allowed[context.rows]
     most = np.where(allowed, pattern[:, rows], -1).argmax(axis=-1)
     by_chance = np.stack([np.where(allowed, rng.random(allowed.shape), -1).argmax(axis=-1) for _ in range(draws)])
     null = np.broadcast_to(_commonest(by_chance - rows)[:, None], (draws, len(pattern)))
-    return Measured(_commonest(most - rows), null)
+    return RoleScore(_commonest(most - rows), null)
 
 
 def _commonest(offset: Int[np.ndarray, "one row"]) -> Float[np.ndarray, " one"]:
@@ -98,16 +106,18 @@ def _commonest(offset: Int[np.ndarray, "one row"]) -> Float[np.ndarray, " one"]:
     return np.array([np.unique(row, return_counts=True)[1].max() for row in offset]) / offset.shape[1]
 
 
-def near_uniform(pattern: Patterns, seen: Seen, draws: int, rng: np.random.Generator) -> Measured | None:
+def near_uniform(
+    pattern: Patterns, context: AttentionContext, draws: int, rng: np.random.Generator
+) -> RoleScore | None:
     """How evenly attention is spread: entropy over that of the uniform pattern. By chance: rows drawn evenly from all
     that there are (a flat Dirichlet), whose entropy is 0.42 nats short of it."""
-    rows = seen.rows & (seen.allowed.sum(axis=1) > 3)
+    rows = context.rows & (context.allowed.sum(axis=1) > 3)
     if not rows.any():
         return None
-    allowed = seen.allowed[rows]
+    allowed = context.allowed[rows]
     drawn = [np.where(allowed, rng.standard_exponential(allowed.shape), 0) for _ in range(draws)]
     null = np.stack([_evenness(each[None] / each.sum(axis=1, keepdims=True), allowed) for each in drawn])
-    return Measured(_evenness(pattern[:, rows], allowed), np.broadcast_to(null, (draws, len(pattern))))
+    return RoleScore(_evenness(pattern[:, rows], allowed), np.broadcast_to(null, (draws, len(pattern))))
 
 
 def _evenness(pattern: Patterns, allowed: Mask) -> Float[np.ndarray, " head"]:
@@ -116,10 +126,10 @@ def _evenness(pattern: Patterns, allowed: Mask) -> Float[np.ndarray, " head"]:
     return (entropy / np.log(allowed.sum(axis=1))).mean(axis=-1)
 
 
-def alignment(pattern: Patterns, seen: Seen, draws: int, rng: np.random.Generator) -> Measured | None:
+def alignment(pattern: Patterns, context: AttentionContext, draws: int, rng: np.random.Generator) -> RoleScore | None:
     """Whether what is read of the source moves along with what is written: the correlation of a query's place with
     the centre of its attention. By chance: the rows in another order."""
-    rows = np.flatnonzero(seen.rows)
+    rows = np.flatnonzero(context.rows)
     if len(rows) < 3:
         return None
     centre = pattern[:, rows].astype(np.float64) @ np.arange(pattern.shape[-1])
@@ -128,7 +138,7 @@ def alignment(pattern: Patterns, seen: Seen, draws: int, rng: np.random.Generato
     unit = np.where(spread > 1e-6, centre / np.maximum(spread, 1e-6), 0) / len(rows)
     place = (rows - rows.mean()) / rows.std()
     shuffled = np.stack([rng.permutation(place) for _ in range(draws)])
-    return Measured(unit @ place, shuffled @ unit.T)
+    return RoleScore(unit @ place, shuffled @ unit.T)
 
 
 #: Every role that is read off a pattern, in the order of `harness.roles.catalogue.ROLES`.

@@ -37,7 +37,7 @@ _FIELDS = ("score", "low", "high", "chance", "p", "given")
 
 
 @dataclass(frozen=True)
-class Texts:
+class TextScores:
     """All texts of one kind: their clusters, each text's score, and what chance gives on average over them."""
 
     cluster: np.ndarray
@@ -48,7 +48,7 @@ class Texts:
     @classmethod
     def of(
         cls, cluster: Sequence[str], cut: Sequence[Sequence[int]], units: Sequence[Mapping[str, np.ndarray]]
-    ) -> "Texts":
+    ) -> "TextScores":
         """From the units of these batches."""
         order = [number for batch in cut for number in batch]
         n = np.sum([unit["n"] for unit in units], axis=0)
@@ -58,7 +58,7 @@ class Texts:
 
 
 @dataclass(frozen=True)
-class Related:
+class RelationHits:
     """The relations of all prompts, which heads of the stack that reads their words hit them, and whether it is one
     that sees only what came before."""
 
@@ -68,7 +68,7 @@ class Related:
 
 
 def role_scores(
-    texts: Mapping[str, Texts], related: Related, stacks: Sequence[str], spec: RolesSpec, stats: StatsSpec
+    texts: Mapping[str, TextScores], related: RelationHits, stacks: Sequence[str], spec: RolesSpec, stats: StatsSpec
 ) -> xr.Dataset:
     """`role_score` and what is known of it, [role, layer, head], in an encoder-decoder with the stack before the layer.
     NaN (and no role) where a role cannot be had. Of a shadow role only the heads without a finer one are given it."""
@@ -88,7 +88,7 @@ def role_scores(
     return found if len(stacks) > 1 else found.isel(stack=0, drop=True)
 
 
-def _of_role(role: str, texts: Mapping[str, Texts], spec: RolesSpec, stats: StatsSpec) -> dict[str, np.ndarray]:
+def _of_role(role: str, texts: Mapping[str, TextScores], spec: RolesSpec, stats: StatsSpec) -> dict[str, np.ndarray]:
     """Everything that is said of one role, each [stack, layer, head]."""
     measure, at = MEASURES.get(role), ROLES.index(role)
     of = texts[measure.on if measure else "repeats"]
@@ -113,7 +113,7 @@ def _nothing(size: tuple[int, ...]) -> dict[str, np.ndarray]:
     return {name: np.zeros(size, bool) if name == "given" else np.full(size, np.nan) for name in _FIELDS}
 
 
-def _syntactic(related: Related, size: tuple[int, ...], spec: RolesSpec, stats: StatsSpec):
+def _syntactic(related: RelationHits, size: tuple[int, ...], spec: RolesSpec, stats: StatsSpec):
     """Each relation's name, and what is said of the heads of the stack that reads its words; without intervals."""
     n_layers = related.hit.shape[2]
     for name, which in grouped(related.relations).items():

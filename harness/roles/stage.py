@@ -16,9 +16,9 @@ from harness.prompts import Prompts, batches
 from harness.roles.attention_context import read, read_by_mask
 from harness.roles.catalogue import ROLES
 from harness.roles.copying import copying, has_copying, raised
-from harness.roles.measures import MEASURES, Measured
+from harness.roles.measures import MEASURES, RoleScore
 from harness.roles.probe_prompts import repeats
-from harness.roles.scoring import Related, Texts, role_scores
+from harness.roles.scoring import RelationHits, TextScores, role_scores
 from harness.roles.syntax import WAYS, hits
 from harness.sweep.head_table import HeadTable
 from harness.words import merge_pattern
@@ -77,14 +77,14 @@ class RolesStage:
 
     def _measured(
         self, on: str, batch: Prompts, found: Arrays, numbers: Sequence[int]
-    ) -> Iterator[tuple[int, int, int, np.ndarray, Measured]]:
+    ) -> Iterator[tuple[int, int, int, np.ndarray, RoleScore]]:
         """Role, row, stack and layers of each score, as numbers, with the heads in the order of layers."""
         for row, number in enumerate(numbers):
             for at, stack in enumerate(self._stacks):
-                for layers, pattern, seen in read_by_mask(batch, row, found, stack, self.model):
+                for layers, pattern, context in read_by_mask(batch, row, found, stack, self.model):
                     for role, measure in MEASURES.items():
-                        if measure.on == on and ("cross" if seen.another else "self") in measure.where:
-                            measured = measure.by(pattern, seen, self.spec.draws, self._rng(role, number, at))
+                        if measure.on == on and ("cross" if context.another else "self") in measure.where:
+                            measured = measure.by(pattern, context, self.spec.draws, self._rng(role, number, at))
                             if measured is not None:
                                 yield ROLES.index(role), row, at, layers, measured
         if on == "repeats" and has_copying(self.model):
@@ -104,9 +104,9 @@ class RolesStage:
         made = [np.empty((0, len(WAYS), shape.stacks[stack], shape.n_heads), np.float32)]
         for row, relations in enumerate(batch.relations):
             if relations:
-                pattern, seen = read(batch, row, found, stack, self.model)
-                word = (batch.source or batch).word[row, : len(seen.token_id)]
-                special = np.isin(np.arange(word.max() + 1), word[seen.special])
+                pattern, context = read(batch, row, found, stack, self.model)
+                word = (batch.source or batch).word[row, : len(context.token_id)]
+                special = np.isin(np.arange(word.max() + 1), word[context.special])
                 hit = hits(merge_pattern(pattern, word), special, relations, self._causal)
                 made.append(hit.reshape(*hit.shape[:2], *made[0].shape[2:]).astype(np.float32))
         return np.concatenate(made)
@@ -121,11 +121,11 @@ class RolesStage:
         interval of the score over texts, `role_low` and `role_high`."""
         cut, own = plan["batches"], plan["own"]
         texts = {
-            "prompts": Texts.of(self.prompts.cluster, cut[:own], units[:own]),
-            "repeats": Texts.of(self.repeats.cluster, cut[own:], units[own:]),
+            "prompts": TextScores.of(self.prompts.cluster, cut[:own], units[:own]),
+            "repeats": TextScores.of(self.repeats.cluster, cut[own:], units[own:]),
         }
         relations = [each for batch in cut[:own] for number in batch for each in self.prompts.relations[number]]
-        related = Related(relations, np.concatenate([unit["hit"] for unit in units[:own]]), self._causal)
+        related = RelationHits(relations, np.concatenate([unit["hit"] for unit in units[:own]]), self._causal)
         return role_scores(texts, related, self._stacks, self.spec, self.stats)
 
 

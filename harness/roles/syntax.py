@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from harness.prompts.relations import Relation
-from harness.roles.measures import Measured
+from harness.roles.measures import RoleScore
 
 #: How much more often than the best fixed offset.
 MORE = 0.1
@@ -60,7 +60,7 @@ def best_offset(relations: Sequence[Relation], causal: bool) -> Float[np.ndarray
 
 def syntactic(
     hit: Hits, fixed: Float[np.ndarray, "relation way"], draws: int, rng: np.random.Generator
-) -> tuple[Measured, Float[np.ndarray, " head"]] | None:
+) -> tuple[RoleScore, Float[np.ndarray, " head"]] | None:
     """How often each head hits, in the way in which it is further ahead of the best fixed offset, and how often that
     offset does; `None` where no relation can be hit. By chance a relation on which the two differ is as often the
     one's as the other's (McNemar)."""
@@ -74,7 +74,7 @@ def syntactic(
     signs = rng.choice([-1.0, 1.0], size=(draws, len(hit)))
     flipped = np.stack([signs[:, some] @ each / some.sum() for some, each in zip(known, more, strict=True)])
     better = (score - rate[:, None]).argmax(axis=0)
-    measured = Measured(score[better, np.arange(score.shape[1])], rate[better] + flipped.max(axis=0))
+    measured = RoleScore(score[better, np.arange(score.shape[1])], rate[better] + flipped.max(axis=0))
     return measured, rate[better]
 
 

@@ -13,7 +13,7 @@ from harness.hooks import Head
 
 
 @runtime_checkable
-class Labelled(Protocol):
+class LabelledArray(Protocol):
     """What is used of an `xarray.DataArray`, so that xarray need not be imported."""
 
     @property
@@ -43,9 +43,9 @@ class Columns:
         return ", ".join(f"{key}={value}" for key, value in row.items())
 
 
-def labelled_axes(effect: Labelled | np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def labelled_axes(effect: LabelledArray | np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The plain array with the prompt first, and the coordinates of every other axis."""
-    if not isinstance(effect, Labelled):
+    if not isinstance(effect, LabelledArray):
         plain = np.asarray(effect)
         if plain.ndim != 3:
             raise RequestError("effect", f"shape {plain.shape}", "a plain array must be [prompt, layer, head]")
@@ -61,7 +61,7 @@ def labelled_axes(effect: Labelled | np.ndarray) -> tuple[np.ndarray, dict[str, 
     }
 
 
-def columns(effect: Labelled | np.ndarray) -> Columns:
+def columns(effect: LabelledArray | np.ndarray) -> Columns:
     """One float64 column per measured head. A head that is NaN for every prompt was not ablated, and is left out.
 
     Raises:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Shaped
 from harness.config import RequestError
 from harness.stats.bootstrap import Interval, interval
 from harness.stats.clusters import Clusters, group
-from harness.stats.columns import Columns, Labelled, columns
+from harness.stats.columns import Columns, LabelledArray, columns
 from harness.stats.discovery import false_discovery
 from harness.stats.planning import check_share, clusters_needed, reachable
 from harness.stats.randomisation import Tail, matched_null, sign_flip, sign_flip_beyond
@@ -39,7 +39,7 @@ class _Asked:
 
 
 def summarize(
-    effect: Float[np.ndarray, "prompt layer head"] | Labelled,
+    effect: Float[np.ndarray, "prompt layer head"] | LabelledArray,
     clusters: Shaped[np.ndarray, " prompt"] | None = None,
     higher_is_better: bool = False,
     confidence: float = 0.95,
@@ -49,7 +49,7 @@ def summarize(
     seed: int = 0,
     *,
     distance: bool = False,
-    null: Float[np.ndarray, "draw prompt layer head"] | Labelled | None = None,
+    null: Float[np.ndarray, "draw prompt layer head"] | LabelledArray | None = None,
     tested: int | None = None,
 ) -> pd.DataFrame:
     """Effects to claims: per head the mean, its interval, effect size, p, q, adjusted p, and what they amount to.
@@ -280,12 +280,12 @@ def _note(
 
 
 def _null_sums(
-    null: Float[np.ndarray, "draw prompt layer head"] | Labelled, taken: Columns, grouped: Clusters, distance: bool
+    null: Float[np.ndarray, "draw prompt layer head"] | LabelledArray, taken: Columns, grouped: Clusters, distance: bool
 ) -> Float[np.ndarray, "draw cluster measured"]:
     """Cluster sums of the random edits, for the heads that were measured."""
     if not distance:
         raise RequestError("null", "given", "a matched null is for distances (distance=True); effects get a sign test")
-    if isinstance(null, Labelled):
+    if isinstance(null, LabelledArray):
         null = null.transpose("draw", "prompt", *taken.labels.columns)
     edits = np.asarray(null, dtype=np.float64)
     if edits.shape[1:] != taken.shape or not len(edits):

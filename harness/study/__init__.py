@@ -27,7 +27,7 @@ from harness.study.folder import is_complete as is_complete
 from harness.study.folder import saved_spec as saved_spec
 from harness.study.forecast import forecast
 from harness.study.record import checks_of, write_manifest
-from harness.study.request import Work
+from harness.study.request import Request
 from harness.study.request import prepare as prepare
 from harness.sweep import with_found
 from harness.views.draw import draw
@@ -72,7 +72,7 @@ def run(runner: str, spec: RunSpec, place: Place, progress: Progress, say: Say =
     return folder
 
 
-def _carry_out(work: Work, folder: Folder, progress: Progress, say: Say) -> None:
+def _carry_out(work: Request, folder: Folder, progress: Progress, say: Say) -> None:
     """From the spec to the status ``complete``, in a directory that is ours."""
     store.write_text(folder / "spec.yaml", yaml.safe_dump(plain(work.spec), sort_keys=False, allow_unicode=True))
     write_manifest(work, folder, "running")
@@ -88,7 +88,7 @@ def _carry_out(work: Work, folder: Folder, progress: Progress, say: Say) -> None
     write_manifest(work, folder, "complete")
 
 
-def _computed(work: Work, folder: Folder, progress: Progress, say: Say) -> xr.Dataset:
+def _computed(work: Request, folder: Folder, progress: Progress, say: Say) -> xr.Dataset:
     """What the prompts are and all stages found. Raises `UnitsLost` once all is done that can be."""
     data, lost = _asked(work), list[UnitsLost]()
     build = partial(_built, work.runner, work.spec, _identity(work))
@@ -118,12 +118,12 @@ def _built(runner: str, spec: RunSpec, identity: Mapping[str, Any]) -> Sequence[
     return work.stages
 
 
-def _identity(work: Work) -> dict[str, Any]:
+def _identity(work: Request) -> dict[str, Any]:
     """What must be the same wherever a unit of this run is computed."""
     return {"weights": work.model.identity["weights"], "prompts": work.prompts.sha256}
 
 
-def _write_results(work: Work, folder: Folder, data: xr.Dataset) -> None:
+def _write_results(work: Request, folder: Folder, data: xr.Dataset) -> None:
     """Arrays, tables and pictures, from what the stages found."""
     work.checks = checks_of(data)
     closed, tables = Closed(data), dict[TableName, pd.DataFrame]()
@@ -137,7 +137,7 @@ def _write_results(work: Work, folder: Folder, data: xr.Dataset) -> None:
     draw(open_run(folder, incomplete=True))
 
 
-def _asked(work: Work) -> xr.Dataset:
+def _asked(work: Request) -> xr.Dataset:
     """The prompts; where another model reads them in other tokens, those too."""
     data, other = work.prompts.dataset(), work.other
     if other is None or other.how.same_tokens:

@@ -11,7 +11,7 @@ from harness import config
 from harness.config import Place, RequestError, RunSpec
 from harness.results import manifest, store
 from harness.results.objects import Folder, folder_at
-from harness.study.request import Work
+from harness.study.request import Request
 
 #: What of the environment computes the numbers.
 _CODE = ("code", "packages", "python")
@@ -44,7 +44,7 @@ def saved_spec(folder: Folder, key: str = "resume") -> RunSpec:
         raise RequestError(key, folder, f"its spec.yaml is damaged ({error})") from None
 
 
-def new_folder(work: Work, place: Place) -> Folder:
+def new_folder(work: Request, place: Place) -> Folder:
     """``run``, if it is empty, or ``store/runner/date-time-hash``; a second run within a second gets a number."""
     if place.run:
         return store.make_folder(folder_at(place.run))
@@ -101,7 +101,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return found
 
 
-def check_same(work: Work, folder: Folder) -> None:
+def check_same(work: Request, folder: Folder) -> None:
     """A resumed run goes on with the weights and prompts, the code and the packages it was begun with."""
     if not manifest.begun(folder):
         return

@@ -14,13 +14,13 @@ from harness.execute.cost import Costed, gigabytes
 from harness.models import Model
 from harness.prompts import Prompts
 from harness.results.objects import Folder, ObjectPath, folder_at
-from harness.study.request import Work
+from harness.study.request import Request
 
 #: A trial of fewer tokens is slower per row than a sweep's chunks are; a longer one delays every run.
 _TRIAL_TOKENS = 512
 
 
-def forecast(work: Work, place: Place) -> list[str]:
+def forecast(work: Request, place: Place) -> list[str]:
     """One line for each stage that takes time or room. Raises `RequestError` if the disk cannot hold what would be
     kept."""
     for stage in (each.stage if isinstance(each, OtherStage) else each for each in work.stages):
@@ -30,7 +30,7 @@ def forecast(work: Work, place: Place) -> list[str]:
     return [f"{name}: {cost}{_why_singles(name, work)}" for name, cost in costs.items() if cost]
 
 
-def _why_singles(name: str, work: Work) -> str:
+def _why_singles(name: str, work: Request) -> str:
     """Why single heads are swept where another kind was asked for."""
     kinds = work.spec.sweep.kind
     if name != "sweep" or "single" in kinds:

@@ -12,7 +12,7 @@ from harness import config
 from harness.models import Model
 from harness.results import manifest, store
 from harness.results.objects import Folder
-from harness.study.request import Work
+from harness.study.request import Request
 from harness.sweep import tolerance
 
 
@@ -31,7 +31,7 @@ def checks_of(data: xr.Dataset) -> dict[str, Any] | None:
     }
 
 
-def _checks_so_far(work: Work) -> dict[str, Any] | None:
+def _checks_so_far(work: Request) -> dict[str, Any] | None:
     """What this process has checked."""
     checks = [stage.as_sweep().check for stage in work.ablating]
     if not checks:
@@ -45,12 +45,12 @@ def _identity(model: Model) -> dict[str, Any]:
     return {"name": model.name, "source": model.spec.source, **asdict(model.shape), **model.identity}
 
 
-def _bos_first(work: Work) -> int:
+def _bos_first(work: Request) -> int:
     """How many prompts begin with a BOS token."""
     return int((work.prompts.token_id[:, 0] == work.model.tokens.bos_id).sum())
 
 
-def _bos(work: Work) -> str:
+def _bos(work: Request) -> str:
     """The policy for texts, and that the prompts begin with a BOS token where that policy adds none."""
     tokens, first = work.model.tokens, _bos_first(work)
     if not first or tokens.begins_with_bos:
@@ -58,7 +58,7 @@ def _bos(work: Work) -> str:
     return f"{tokens.policy}; {first} of these {len(work.prompts)} prompts begin with one all the same"
 
 
-def write_manifest(work: Work, folder: Folder, status: str, error: str | None = None) -> None:
+def write_manifest(work: Request, folder: Folder, status: str, error: str | None = None) -> None:
     """``manifest.json`` as of now."""
     import torch
 

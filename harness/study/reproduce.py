@@ -32,7 +32,7 @@ _OF_ITS_TIME = {
 
 
 @dataclass(frozen=True)
-class Moved:
+class ValueChange:
     """A value that is not what it was: whose it is, before and now, and the interval that it had."""
 
     name: str
@@ -54,7 +54,7 @@ class Reproduction:
     run: Folder
     compared: int
     tolerance: float
-    moved: tuple[Moved, ...]
+    moved: tuple[ValueChange, ...]
     environment: tuple[str, ...]
 
     @property
@@ -133,7 +133,7 @@ def _compared(folder: Folder, record: dict[str, Any], table: pd.DataFrame, again
     return result
 
 
-def _of_tables(before: pd.DataFrame, now: pd.DataFrame) -> Iterator[Moved]:
+def _of_tables(before: pd.DataFrame, now: pd.DataFrame) -> Iterator[ValueChange]:
     """Every value of the table; one that the new run does not have is not a number there."""
     new = {_key(row): row for row in now.to_dict("records")}
     for row in before.to_dict("records"):
@@ -142,14 +142,14 @@ def _of_tables(before: pd.DataFrame, now: pd.DataFrame) -> Iterator[Moved]:
         for column in VALUES:
             if np.isfinite(row[column]):
                 ends = (row["ci_low"], row["ci_high"]) if column == "effect_mean" else (np.nan, np.nan)
-                yield Moved(f"{metric} {head} {column}", row[column], float(other.get(column, np.nan)), *ends)
+                yield ValueChange(f"{metric} {head} {column}", row[column], float(other.get(column, np.nan)), *ends)
 
 
 def _key(row: dict[Any, Any]) -> tuple[str, Head]:
     return str(row["metric"]), Head(int(row["layer"]), int(row["head"]), str(row.get("stack", "")))
 
 
-def _of_arrays(before: Any, now: Any) -> Iterator[Moved]:
+def _of_arrays(before: Any, now: Any) -> Iterator[ValueChange]:
     """Of every array of numbers, the value that is off by most."""
     for name, array in before.data_vars.items():
         if array.dtype.kind != "f":
@@ -157,13 +157,13 @@ def _of_arrays(before: Any, now: Any) -> Iterator[Moved]:
         old = array.values.astype(float)
         new = now[name].values.astype(float) if name in now else np.empty(0)
         if old.shape != new.shape:
-            yield Moved(f"{name} (another shape: {old.shape} → {new.shape})", 0.0, np.nan)
+            yield ValueChange(f"{name} (another shape: {old.shape} → {new.shape})", 0.0, np.nan)
             continue
         off = np.where(np.isnan(old) & np.isnan(new) | (old == new), 0, np.abs(new - old))
         at = np.unravel_index(int(np.nan_to_num(off, nan=np.inf).argmax()), old.shape)
         label = ", ".join(f"{dim} {int(index)}" for dim, index in zip(array.dims, at, strict=True))
         before_there = np.nan_to_num(old[at]) if off[at] == 0 else old[at]  # not a number in both is the same
-        yield Moved(f"{name} at {label}", float(before_there), float(before_there if off[at] == 0 else new[at]))
+        yield ValueChange(f"{name} at {label}", float(before_there), float(before_there if off[at] == 0 else new[at]))
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:

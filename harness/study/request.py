@@ -47,7 +47,7 @@ PARTS = {
 
 
 @dataclass(frozen=True)
-class Other:
+class OtherModel:
     """The model that is compared with, its prompts, and how the two are compared."""
 
     model: Model
@@ -56,7 +56,7 @@ class Other:
 
 
 @dataclass
-class Work:
+class Request:
     """A request that was found right: model, prompts and stages, ready to run."""
 
     runner: str
@@ -70,7 +70,7 @@ class Work:
     before: Mapping[str, Any] | None = None
     #: What the sweep's arrays say of its checks, once they are there.
     checks: dict[str, Any] | None = None
-    other: Other | None = None
+    other: OtherModel | None = None
 
     @property
     def ablating(self) -> list[Ablating]:
@@ -133,14 +133,14 @@ def _check_statistics(spec: RunSpec) -> None:
     )
 
 
-def prepare(runner: str, spec: RunSpec) -> Work:
+def prepare(runner: str, spec: RunSpec) -> Request:
     """Load what the request names and check the one against the other."""
     check_names(runner, spec)
     model = load_model(spec.model)
     prompts = load_prompts(spec.prompts, model)
     parts = _parts(runner, spec, model, prompts)
     closings = dict.fromkeys(closing for part in parts for closing in part.closings)
-    work = Work(runner, spec, model, prompts, [stage for part in parts for stage in part.stages], list(closings))
+    work = Request(runner, spec, model, prompts, [stage for part in parts for stage in part.stages], list(closings))
     if spec.other is not None:
         _add_other(work, spec.other)
     _check_shown(work)
@@ -154,7 +154,7 @@ def _parts(runner: str, spec: RunSpec, model: Model, prompts: Prompts) -> list[P
     return [build(spec, model, prompts) for name, build in BUILDERS.items() if name in names]
 
 
-def _add_other(work: Work, named: Any) -> None:
+def _add_other(work: Request, named: Any) -> None:
     """The other model, and what is done with it: the same. Raises `RequestError` where the two cannot be compared."""
     spec, other = work.spec, load_model(named)
     prompts = load_prompts(spec.prompts, other)
@@ -164,14 +164,14 @@ def _add_other(work: Work, named: Any) -> None:
         raise RequestError(
             "heads", ",".join(spec.heads), f"{other.name} has other heads; two sizes are compared by role"
         )
-    work.other = Other(other, prompts, how)
+    work.other = OtherModel(other, prompts, how)
     work.stages += [
         OtherStage(stage, how) for part in _parts(work.runner, spec, other, prompts) for stage in part.stages
     ]
     work.closings.insert(0, Comparison(work.model, other, how, spec.compare, spec.stats))
 
 
-def _check_shown(work: Work) -> None:
+def _check_shown(work: Request) -> None:
     """Refuse what the report at the run's end cannot show."""
     shown = work.spec.show
     for number in shown.prompts:

@@ -16,7 +16,7 @@ from harness.prompts import Prompts
 from harness.sweep import engine, memory
 from harness.sweep.direct import direct_effects
 from harness.sweep.engine import Clean
-from harness.sweep.kv_cache import Suffixes, first_place, from_there
+from harness.sweep.kv_cache import CachedPrefixes, first_place, from_there
 
 #: Interventions in one forward, at most, however short the rows are.
 _MOST = 1024
@@ -43,7 +43,7 @@ class Batch:
         self.model, self.metrics, self.check = model, metrics, check
         self.late = positionwise and model.kind == "decoder" and not hooks.has_mixer(model.bridge)
         self.whole = engine.run_clean(model, prompts, metrics, some, narrow=positionwise)
-        self._suffixes = Suffixes(model, self.whole)
+        self._suffixes = CachedPrefixes(model, self.whole)
         self._unharmed = engine.by_target(model, self.whole, self.whole.end, metrics)
 
     @property

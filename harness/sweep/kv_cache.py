@@ -21,7 +21,7 @@ from harness.sweep import engine
 from harness.sweep.engine import Clean
 
 
-class Suffixes:
+class CachedPrefixes:
     """Parts of one clean run, each from some position on, made when they are first asked for."""
 
     def __init__(self, model: Model, clean: Clean):

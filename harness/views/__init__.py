@@ -24,7 +24,7 @@ from harness.views.payload import payload
 from harness.views.report import write_report as write_report
 from harness.views.saliency import saliency as saliency
 from harness.views.selection import (
-    Kept,
+    Selection,
     checked_head,
     checked_metric,
     checked_prompt,
@@ -84,14 +84,14 @@ def model_view(run: "Run", prompt: int = 0) -> View:
     """Every head of every layer on one prompt, a small picture each; the one that is opened is shown beneath."""
     _needs_patterns(run)
     prompt, picked = checked_prompt(run, prompt), _picked(run, None, None)
-    kept = Kept((prompt,), tuple(run.all_heads), "Ask for that prompt.")
+    kept = Selection((prompt,), tuple(run.all_heads), "Ask for that prompt.")
     return _view(run, f"Model view, prompt {prompt}", ("controls", "modelview", "headview"), kept, picked)
 
 
 def effects(run: "Run", metric: str | None = None) -> View:
     """The layer × head map of mean effects and the strongest heads prompt by prompt."""
     metric = checked_metric(run, metric)
-    kept = Kept((), (), "")
+    kept = Selection((), (), "")
     return _view(run, "Effects of ablating each head", ("map", "strips"), kept, first_head(run), metric)
 
 
@@ -100,14 +100,14 @@ def rollout(run: "Run", prompt: int = 0) -> View:
     _needs_patterns(run)
     prompt, head = checked_prompt(run, prompt), first_head(run)
     shown = run.top_heads(run.lead_metric, 2) if "effect" in run.data else [head] if head else []
-    kept = Kept((prompt,), tuple(shown), "Ask for that prompt.")
+    kept = Selection((prompt,), tuple(shown), "Ask for that prompt.")
     return _view(run, f"Attention rollout on prompt {prompt}", ("controls", "compare"), kept, head)
 
 
-def _row(run: "Run", prompt: int, picked: Head) -> Kept:
+def _row(run: "Run", prompt: int, picked: Head) -> Selection:
     """The heads of the picked one's layer on one prompt."""
     row = tuple(other for other in run.all_heads if other.site == picked.site)
-    return Kept((prompt,), row, "Ask for its layer.")
+    return Selection((prompt,), row, "Ask for its layer.")
 
 
 def _picked(run: "Run", layer: int | None, head: Head | str | int | None) -> Head:
@@ -123,7 +123,7 @@ def _picked(run: "Run", layer: int | None, head: Head | str | int | None) -> Hea
 
 
 def _view(
-    run: "Run", title: str, parts: tuple[str, ...], kept: Kept, head: Head | None, metric: str | None = None
+    run: "Run", title: str, parts: tuple[str, ...], kept: Selection, head: Head | None, metric: str | None = None
 ) -> View:
     prompt = kept.prompts[0] if kept.prompts else 0
     data = payload(run, kept, prompt=prompt, head=head, metric=metric and visible(metric), only_kept=True)

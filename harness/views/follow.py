@@ -36,7 +36,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Followed:
+class PairWeights:
     """Pairs with the same query, and what was done to the patterns."""
 
     pairs: tuple[Pair, ...]
@@ -52,7 +52,7 @@ class Followed:
 
 def followed(
     run: "Run", prompt: int, query: str | int, keys: Asked, level: str = "word", special: str = "keep", stack: str = ""
-) -> Followed:
+) -> PairWeights:
     """How much a word looks at others in every head of a stack.
 
     Words are named by their text, or by number where that stands in the prompt more than once.
@@ -72,7 +72,7 @@ def followed(
     said = [told(raw, ours, theirs)]
     if ahead:
         said.append(f"What comes later cannot be seen from “{ours.labels[at]}”: {', '.join(ahead)}.")
-    return Followed(tuple(pairs), tuple(map(int, pattern["layer"].values)), stack, " ".join(filter(None, said)))
+    return PairWeights(tuple(pairs), tuple(map(int, pattern["layer"].values)), stack, " ".join(filter(None, said)))
 
 
 def _name(place: Axis, at: int) -> str:
@@ -119,7 +119,7 @@ def follow(
     return View(page(title, body, {}, circuitsvis=False, kind="view", scripts=(), style=asset("saliency.css")))
 
 
-def _map(found: Followed, pair: Pair) -> str:
+def _map(found: PairWeights, pair: Pair) -> str:
     title = f"<h2>“<bdi>{markup(pair.query)}</bdi>” → “<bdi>{markup(pair.key)}</bdi>”</h2>"
     if not pair.weight.any():
         return f"<section>{title}<p class='define'>No head looks there.</p></section>"
@@ -135,12 +135,12 @@ def _map(found: Followed, pair: Pair) -> str:
     )
 
 
-def _row(found: Followed, layer: int, weight: Float[np.ndarray, " head"]) -> str:
+def _row(found: PairWeights, layer: int, weight: Float[np.ndarray, " head"]) -> str:
     cells = "".join(_cell(found, layer, head, value) for head, value in enumerate(weight))
     return f'<tr><th scope="row">{layer}</th>{cells}</tr>'
 
 
-def _cell(found: Followed, layer: int, head: int, value: float) -> str:
+def _cell(found: PairWeights, layer: int, head: int, value: float) -> str:
     share = 0 if found.most == 0 else np.sqrt(value / found.most)
     told = f"{Head(layer, head, found.stack)}: {value:.4f}"
     shown = f"{value:.2f}".removeprefix("0") if value >= 0.005 else "·"

@@ -12,7 +12,7 @@ from harness.hooks import Head
 from harness.results.run import Claim
 from harness.results.schema import by_head
 from harness.views.pack import Packed, pack_numbers, pack_weights
-from harness.views.selection import Kept, is_causal
+from harness.views.selection import Selection, is_causal
 from harness.views.text import visible
 from harness.words import labels
 
@@ -27,7 +27,7 @@ _BESIDE = {"layer_effect": "all heads of the layer", "mlp_effect": "its MLP"}
 
 
 def payload(
-    run: "Run", kept: Kept, prompt: int, head: Head | None, metric: str | None = None, only_kept: bool = False
+    run: "Run", kept: Selection, prompt: int, head: Head | None, metric: str | None = None, only_kept: bool = False
 ) -> dict:
     """Everything a page needs, JSON-ready. ``prompt``, ``head`` and ``metric`` say what it shows first;
     with ``only_kept`` its menus offer nothing else than ``kept``.
@@ -63,7 +63,7 @@ def _level(run: "Run") -> str:
     return (run.spec.get("show") or {}).get("level", "token")
 
 
-def _stack(kept: Kept, name: str, n_layers: int, causal: bool) -> dict:
+def _stack(kept: Selection, name: str, n_layers: int, causal: bool) -> dict:
     """A stack, and whose patterns are kept there: ``slots`` are [layer, head]."""
     slots = [[head.layer, head.head] for head in kept.heads if head.stack == name]
     return {"name": name, "layers": list(range(n_layers)), "causal": causal, "slots": slots}
@@ -71,7 +71,7 @@ def _stack(kept: Kept, name: str, n_layers: int, causal: bool) -> dict:
 
 def _matrices(
     run: "Run",
-    kept: Kept,
+    kept: Selection,
     prompt: int,
     patterns: Mapping[str, Mapping[int, xr.DataArray]],
     causal: Mapping[str, bool],
@@ -85,7 +85,7 @@ def _matrices(
     return found if whole else found | {"rollout": pack_weights(rollout_of(run, prompt), causal[""], bits=16)}
 
 
-def _of_heads(pattern: xr.DataArray, kept: Kept, stack: str, causal: bool) -> Packed:
+def _of_heads(pattern: xr.DataArray, kept: Selection, stack: str, causal: bool) -> Packed:
     """The kept heads' patterns, [slot, query, key]."""
     mine = [head for head in kept.heads if head.stack == stack]
     numbers = list(pattern["head"].values)

@@ -20,7 +20,7 @@ BUDGET = 15_000_000  # characters of packed patterns in one page
 
 
 @dataclass(frozen=True)
-class Kept:
+class Selection:
     """Whose patterns go into the page, and one sentence about what does not (empty when all do)."""
 
     prompts: tuple[int, ...]
@@ -87,11 +87,11 @@ def _shape(run: "Run") -> tuple[dict[str, int], int]:
     return run.layers, int(run.data["head"].values.max()) + 1
 
 
-def choose(run: "Run", budget: int | None = None) -> Kept:
+def choose(run: "Run", budget: int | None = None) -> Selection:
     """All patterns if ``budget`` characters hold them; else the first prompts and the heads that matter most."""
     prompts, heads = asked_prompts(run), run.all_heads
     if "pattern" not in run.data:
-        return Kept((), (), "This run kept no attention patterns; experiments.cache_attention makes them.")
+        return Selection((), (), "This run kept no attention patterns; experiments.cache_attention makes them.")
     budget = BUDGET if budget is None else budget
     cost, areas = _cost(run, prompts[0]), _areas(run)
     per_prompt = [cost * areas[prompt] / areas[prompts[0]] for prompt in prompts]
@@ -100,7 +100,7 @@ def choose(run: "Run", budget: int | None = None) -> Kept:
         fit -= 1
     share = min(1.0, budget / max(sum(per_prompt[:fit]), 1))
     some = sorted(_by_effect(run, heads)[: max(1, int(share * len(heads)))]) if share < 1 else heads
-    return Kept(tuple(prompts[:fit]), tuple(some), _left_out(run, fit, len(some), len(heads)))
+    return Selection(tuple(prompts[:fit]), tuple(some), _left_out(run, fit, len(some), len(heads)))
 
 
 def _left_out(run: "Run", prompts: int, heads: int, all_of_them: int) -> str:

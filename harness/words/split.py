@@ -32,7 +32,7 @@ class Words:
 
 
 @dataclass(frozen=True)
-class Placed:
+class TokenSpan:
     """A token with its place in its text: `span` is ``None`` if it stands in none, or nobody knows where."""
 
     token: str
@@ -55,7 +55,7 @@ def split(
     Where `span` does not know (``None`` for a token that is not special), the tokens' own leading space decides, or,
     in a tokenizer that has none, its ``##``.
     """
-    placed = [Placed(*each) for each in zip(token, special, span, sentence, strict=True)]
+    placed = [TokenSpan(*each) for each in zip(token, special, span, sentence, strict=True)]
     keys, parts = _unplaced(placed)
     ways = [TOKENS] if any(not each.special for each in placed if each.span is None) else []
     for number, text in enumerate(texts):
@@ -70,7 +70,7 @@ def split(
     return _numbered([keys[at] for at in range(len(placed))], parts, ways)
 
 
-def _unplaced(placed: Sequence[Placed]) -> tuple[dict[int, Key], dict[Key, str]]:
+def _unplaced(placed: Sequence[TokenSpan]) -> tuple[dict[int, Key], dict[Key, str]]:
     """The words of the tokens that stand in no text: what they are called by, and their text."""
     keys, parts, key = dict[int, Key](), dict[Key, str](), (-1, 0)
     spaced = any(each.token[:1].isspace() for each in placed if each.span is None)
@@ -85,7 +85,7 @@ def _unplaced(placed: Sequence[Placed]) -> tuple[dict[int, Key], dict[Key, str]]
     return keys, parts
 
 
-def _borders(text: str, could: Sequence[int], tokens: Sequence[Placed]) -> list[int]:
+def _borders(text: str, could: Sequence[int], tokens: Sequence[TokenSpan]) -> list[int]:
     """Where words begin: of the places where one could, those that no token goes across, and both ends of a special
     token; a space is part of the word after it."""
     spans = [(*each.span, each.special) for each in tokens if each.span is not None]
@@ -98,7 +98,7 @@ def _borders(text: str, could: Sequence[int], tokens: Sequence[Placed]) -> list[
     return [at for at in borders if at not in joined]
 
 
-def _piece(borders: Sequence[int], each: Placed) -> int:
+def _piece(borders: Sequence[int], each: TokenSpan) -> int:
     """Between which borders the token stands."""
     return bisect_right(borders, each.span[0]) - 1 if each.span else 0
 

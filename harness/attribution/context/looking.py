@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from harness import hooks
-from harness.attribution.example import Question
+from harness.attribution.example import Example
 from harness.attribution.rollout import rollout
 from harness.config import RolloutSpec
 
@@ -17,36 +17,36 @@ Rolled = Float[np.ndarray, "target part"]
 
 
 @torch.no_grad()
-def looked(question: Question, inside: Bool[np.ndarray, "part node"], options: RolloutSpec) -> tuple[Attention, Rolled]:
+def looked(example: Example, inside: Bool[np.ndarray, "part node"], options: RolloutSpec) -> tuple[Attention, Rolled]:
     """How much of what each target looks at is in each part: by head, and rolled out through all layers.
 
     Read at the token at which the target is predicted; for the vector of a text, the mean over the tokens
     that it is pooled from.
     """
-    shape, member = question.model.shape, inside.T.astype(np.float64)
-    attention = np.full((question.n_targets, shape.n_layers, shape.n_heads, len(inside)), np.nan)
+    shape, member = example.model.shape, inside.T.astype(np.float64)
+    attention = np.full((example.n_targets, shape.n_layers, shape.n_heads, len(inside)), np.nan)
     step: dict[str, Any] = asdict(options) | {"start_layer": 0}
-    rolled = np.tile(np.eye(len(question.nodes)), (len(question.rows), 1, 1))
+    rolled = np.tile(np.eye(len(example.nodes)), (len(example.rows), 1, 1))
 
     def look(layer: int, pattern: Float[np.ndarray, "row head query key"]) -> None:
-        attention[:, layer] = _read(question, pattern) @ member
+        attention[:, layer] = _read(example, pattern) @ member
         if layer >= options.start_layer:
             rolled[:] = [rollout(one[None], **step) @ before for one, before in zip(pattern, rolled, strict=True)]
 
     watches = [(hooks.hook_name("pattern", site), _at(site.layer, look)) for site in shape.sites]
-    with question.model.bridge.hooks(fwd_hooks=watches):
-        question.model.forward(question.clean.given)
+    with example.model.bridge.hooks(fwd_hooks=watches):
+        example.model.forward(example.clean.given)
     if np.isnan(attention).any():
-        raise RuntimeError(f"an attention of {question.model.name} did not fire")
-    return attention, _read(question, rolled[:, None])[:, 0] @ member
+        raise RuntimeError(f"an attention of {example.model.name} did not fire")
+    return attention, _read(example, rolled[:, None])[:, 0] @ member
 
 
 def _at(layer: int, look: Any) -> Any:
     return lambda pattern, hook: look(layer, pattern.float().cpu().numpy())
 
 
-def _read(question: Question, pattern: Float[np.ndarray, "row head query key"]) -> Float[np.ndarray, "target head key"]:
+def _read(example: Example, pattern: Float[np.ndarray, "row head query key"]) -> Float[np.ndarray, "target head key"]:
     """The rows of a pattern at which the targets are predicted."""
-    if question.model.kind == "embedding":
-        return np.einsum("rq,rhqk->rhk", question.vector_share, pattern)[question.row]
-    return pattern[question.row, :, question.position].astype(np.float64)
+    if example.model.kind == "embedding":
+        return np.einsum("rq,rhqk->rhk", example.vector_share, pattern)[example.row]
+    return pattern[example.row, :, example.position].astype(np.float64)

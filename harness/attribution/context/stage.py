@@ -9,10 +9,10 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float
 
-from harness.attribution.causes import Taking, choose_causes
+from harness.attribution.causes import Removal, choose_causes
 from harness.attribution.context.looking import looked
 from harness.attribution.context.segment_table import SegmentTables
-from harness.attribution.example import Question, asking, clean_values, thinned
+from harness.attribution.example import Example, clean_values, example_of, thinned
 from harness.attribution.gradients import norms_in_turn
 from harness.attribution.knockout import knock_out_in
 from harness.attribution.occlusion import mean_embedding
@@ -75,9 +75,9 @@ class TraceStage:
         return thinned(self.prompts, self.spec.targets)
 
     @cached_property
-    def _taking(self) -> Taking:
+    def _taking(self) -> Removal:
         ordinary = self.prompts.token_id[(self.prompts.token_id >= 0) & ~self.prompts.special]
-        return Taking(mean_embedding(self.model), ordinary)
+        return Removal(mean_embedding(self.model), ordinary)
 
     @property
     def n_targets(self) -> int:
@@ -118,24 +118,24 @@ class TraceStage:
     def compute(self, plan: Mapping[str, Any], unit: int) -> Arrays:
         """One prompt, every array with the prompt first, padded with NaN to the prompt that has most targets."""
         number = plan["batches"][unit][0]
-        question = asking(self.model, self.explained.take([number]))
-        names = self.prompts.part[number, : len(question.nodes)]
+        example = example_of(self.model, self.explained.take([number]))
+        names = self.prompts.part[number, : len(example.nodes)]
         inside = np.array([names == part for part in self.parts])
-        attention, rolled = looked(question, inside, self.rollout)
-        cause = self._causes(question, inside, number)
+        attention, rolled = looked(example, inside, self.rollout)
+        cause = self._causes(example, inside, number)
         there = inside.any(axis=1)
         found = {
             "tokens": inside.sum(axis=1)[None].astype(float),
             "attention": np.where(there, attention, np.nan),
             "rollout": np.where(there, rolled, np.nan),
             "cause": cause,
-            "clean": clean_values(question),
-            "position": question.position.astype(float),
+            "clean": clean_values(example),
+            "position": example.position.astype(float),
         }
         if self.spec.gradient:
-            found["gradient"] = np.where(there, norms_in_turn(question) @ inside.T, np.nan)
+            found["gradient"] = np.where(there, norms_in_turn(example) @ inside.T, np.nan)
         if self.spec.heads != "none":
-            found["head_cause"] = self._by_head(question, inside, cause)
+            found["head_cause"] = self._by_head(example, inside, cause)
         return {name: each if name == "tokens" else self._padded(each)[None] for name, each in found.items()}
 
     def _padded(self, values: np.ndarray) -> np.ndarray:
@@ -148,33 +148,33 @@ class TraceStage:
         return [at for at, name in enumerate(self.parts) if inside[at].any() and name != ANSWER]
 
     def _causes(
-        self, question: Question, inside: Bool[np.ndarray, "part node"], number: int
+        self, example: Example, inside: Bool[np.ndarray, "part node"], number: int
     ) -> Float[np.ndarray, "target taken part"]:
         """By how much the explained number grows without each part, in each way of taking it away."""
         which = self._takeable(inside)
         nodes = [np.flatnonzero(inside[at]).tolist() for at in which]
         taking = replace(self._taking, seed=(self.seed, number))
         causes = choose_causes(self.spec.causes, self.model)
-        found = np.full((question.n_targets, len(causes), len(self.parts)), np.nan)
+        found = np.full((example.n_targets, len(causes), len(self.parts)), np.nan)
         for kind, cause in enumerate(causes.values()):
-            found[:, kind, which] = cause(question, nodes, taking).T
+            found[:, kind, which] = cause(example, nodes, taking).T
         return found
 
     def _by_head(
         self,
-        question: Question,
+        example: Example,
         inside: Bool[np.ndarray, "part node"],
         cause: Float[np.ndarray, "target taken part"],
     ) -> Float[np.ndarray, "target layer head part"]:
         """By how much it grows when in one head nobody outside a part may attend to it; a layer at a time."""
         shape = self.model.shape
-        found = np.full((question.n_targets, shape.n_layers, shape.n_heads, len(self.parts)), np.nan)
+        found = np.full((example.n_targets, shape.n_layers, shape.n_heads, len(self.parts)), np.nan)
         for part in self._carried(inside, cause):
             nodes = np.flatnonzero(inside[part]).tolist()
             for layer in range(shape.n_layers):
                 mine = [head for head in self.heads if head.layer == layer]
                 if mine:
-                    grown = knock_out_in(question, [(nodes, [head]) for head in mine])
+                    grown = knock_out_in(example, [(nodes, [head]) for head in mine])
                     found[:, layer, [head.head for head in mine], part] = grown.T
         return found
 

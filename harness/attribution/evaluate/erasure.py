@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
-from harness.attribution.example import Question
+from harness.attribution.example import Example
 from harness.attribution.masking import Parts
 from harness.attribution.occlusion import Fill, occlude
 
@@ -33,7 +33,7 @@ def taken_away(
 
 
 def erased(
-    question: Question,
+    example: Example,
     scores: Float[np.ndarray, "method target part"],
     counts: Bool[np.ndarray, "policy target part"],
     fractions: Sequence[float],
@@ -46,13 +46,13 @@ def erased(
     What many methods agree to take away is run once.
     """
     n_methods, n_policies = len(scores), len(counts)
-    grown = np.empty((n_methods, n_policies, len(CURVES), question.n_targets, len(fractions)))
-    without_all = np.empty((n_policies, question.n_targets))
-    for target in range(question.n_targets):
+    grown = np.empty((n_methods, n_policies, len(CURVES), example.n_targets, len(fractions)))
+    without_all = np.empty((n_policies, example.n_targets))
+    for target in range(example.n_targets):
         wanted = [[taken_away(each[target], policy[target], fractions) for policy in counts] for each in scores]
         everything = [frozenset(np.flatnonzero(policy[target]).tolist()) for policy in counts]
         sets = {tokens for method in wanted for policy in method for curve in policy for tokens in curve}
-        known = _effects(question, target, {*sets, *everything}, fill, parts)
+        known = _effects(example, target, {*sets, *everything}, fill, parts)
         grown[..., target, :] = [
             [[[known[tokens] for tokens in curve] for curve in policy] for policy in method] for method in wanted
         ]
@@ -60,8 +60,8 @@ def erased(
     return grown, without_all
 
 
-def _effects(question: Question, target: int, sets: set[Tokens], fill: Fill, parts: Parts) -> dict[Tokens, float]:
+def _effects(example: Example, target: int, sets: set[Tokens], fill: Fill, parts: Parts) -> dict[Tokens, float]:
     """The effect of taking each set of parts away."""
     order = sorted(sets, key=lambda tokens: (len(tokens), sorted(tokens)))
-    found = occlude(question, [[node for at in each for node in parts[at]] for each in order], fill)[:, target]
+    found = occlude(example, [[node for at in each for node in parts[at]] for each in order], fill)[:, target]
     return dict(zip(order, found.tolist(), strict=True))

@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 
 if TYPE_CHECKING:
-    from harness.attribution.example import Question
+    from harness.attribution.example import Example
 
 #: The nodes of each word.
 Words = Sequence[Sequence[int]]
@@ -28,9 +28,9 @@ def nodes_of(word: Int[np.ndarray, " own"], source_word: Int[np.ndarray, " sourc
     ]
 
 
-def words_of(question: "Question") -> Words:
+def words_of(example: "Example") -> Words:
     """The words of a question's prompt and of its source."""
-    prompt = question.prompt
+    prompt = example.prompt
     return nodes_of(prompt.word[0], None if prompt.source is None else prompt.source.word[0])
 
 

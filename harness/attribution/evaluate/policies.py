@@ -9,22 +9,22 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool
 
-from harness.attribution.example import Question
+from harness.attribution.example import Example
 
 
-def counted(question: Question, policies: Sequence[str]) -> Bool[np.ndarray, "policy target node"]:
+def counted(example: Example, policies: Sequence[str]) -> Bool[np.ndarray, "policy target node"]:
     """Under each policy, which tokens of each target count."""
-    visible = question.visible
-    return np.stack([visible if policy == "keep" else visible & _ordinary(question) for policy in policies])
+    visible = example.visible
+    return np.stack([visible if policy == "keep" else visible & _ordinary(example) for policy in policies])
 
 
-def _ordinary(question: Question) -> Bool[np.ndarray, "target node"]:
+def _ordinary(example: Example) -> Bool[np.ndarray, "target node"]:
     """Neither special, nor the first of what is written, nor where the target is predicted."""
-    prompt, nodes = question.prompt, question.nodes
+    prompt, nodes = example.prompt, example.nodes
     special = prompt.special[0] if prompt.source is None else np.append(prompt.source.special[0], prompt.special[0])
-    ordinary = np.tile(~special, (question.n_targets, 1))
+    ordinary = np.tile(~special, (example.n_targets, 1))
     ordinary[:, nodes.source] = False
-    own = question.own
+    own = example.own
     targets = np.flatnonzero(own >= 0)
     ordinary[targets, own[targets]] = False
     return ordinary

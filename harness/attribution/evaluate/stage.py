@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from harness.attribution.causes import CAUSES, Cause, Taking, caused, choose_causes, fill_of, lead_occlusion
+from harness.attribution.causes import CAUSES, Cause, Removal, caused, choose_causes, fill_of, lead_occlusion
 from harness.attribution.causes import refusal as cause_refusal
 from harness.attribution.evaluate.erasure import CURVES, erased
 from harness.attribution.evaluate.levels import counting, summed, words_of
 from harness.attribution.evaluate.method_table import MethodTable, PairTable
 from harness.attribution.evaluate.policies import counted
-from harness.attribution.example import Question, asking, clean_values, thinned
-from harness.attribution.forward_cache import Evidence
+from harness.attribution.example import Example, clean_values, example_of, thinned
+from harness.attribution.forward_cache import ForwardCache
 from harness.attribution.integrated import MOST
 from harness.attribution.masking import each_token
 from harness.attribution.methods import METHODS, Method, choose_methods, scored
@@ -92,13 +92,13 @@ class AttributionStage:
         return thinned(self.prompts, self.spec.targets)
 
     @cached_property
-    def _taking(self) -> Taking:
+    def _taking(self) -> Removal:
         prompts = self.prompts
         ordinary = prompts.token_id[(prompts.token_id >= 0) & ~prompts.special]
         if prompts.source is not None:
             read = prompts.source
             ordinary = np.append(ordinary, read.token_id[(read.token_id >= 0) & ~read.special])
-        return Taking(mean_embedding(self.model), ordinary)
+        return Removal(mean_embedding(self.model), ordinary)
 
     @property
     def n_targets(self) -> int:
@@ -143,13 +143,15 @@ class AttributionStage:
         done = f"{len(self.methods)} methods, {len(self.causes)} causes"
         return at_most(len(self.prompts), done, self.work(), trial(self.model, self.prompts))
 
-    def _question(self, number: int) -> Question:
-        return asking(self.model, self.explained.take([number]))
+    def _question(self, number: int) -> Example:
+        return example_of(self.model, self.explained.take([number]))
 
-    def methods_of(self, question: Question, number: int, methods: Mapping[str, Method]) -> tuple[Evidence, np.ndarray]:
+    def methods_of(
+        self, example: Example, number: int, methods: Mapping[str, Method]
+    ) -> tuple[ForwardCache, np.ndarray]:
         """The evidence of one prompt, and the scores [method, target, node] that methods make of it."""
-        evidence = Evidence(question, self.spec, self._taking.baseline, (self.spec.seed, number))
-        return evidence, scored(evidence, dict(methods))
+        cache = ForwardCache(example, self.spec, self._taking.baseline, (self.spec.seed, number))
+        return cache, scored(cache, dict(methods))
 
     @alone
     def compute(self, plan: Mapping[str, Any], unit: int) -> Arrays:
@@ -159,48 +161,48 @@ class AttributionStage:
 
     def _one(self, number: int) -> Arrays:
         """All that is known of one prompt."""
-        question = self._question(number)
-        evidence, scores = self.methods_of(question, number, self.methods)
+        example = self._question(number)
+        cache, scores = self.methods_of(example, number, self.methods)
         taking = replace(self._taking, seed=(self.spec.seed, number))
-        counts = counted(question, self.spec.special)
+        counts = counted(example, self.spec.special)
         found = {
-            "attribution": self._padded(scores, question),
-            "cause": self._padded(caused(question, self.causes, taking), question),
-            "counted": self._padded(counts.astype(float), question),
-            "clean": self._by_target(clean_values(question)),
-            "explained": self._by_target(question.position.astype(float)),
+            "attribution": self._padded(scores, example),
+            "cause": self._padded(caused(example, self.causes, taking), example),
+            "counted": self._padded(counts.astype(float), example),
+            "clean": self._by_target(clean_values(example)),
+            "explained": self._by_target(example.position.astype(float)),
         }
         if self.model.kind == "embedding":
-            share = question.vector_share[0]
+            share = example.vector_share[0]
             found["vector_share"] = np.pad(share, (0, self._sides[1] - len(share)))
         if "integrated_gradients" in self.methods:
-            found["completeness_error"] = self._by_target(evidence.integrated.error)
+            found["completeness_error"] = self._by_target(cache.integrated.error)
         if "rollout_effect" in self.methods:
-            found["negative_share"] = self._by_target(np.array([negative_share(each) for each in evidence.helps]))
+            found["negative_share"] = self._by_target(np.array([negative_share(each) for each in cache.helps]))
         if self.spec.fractions:
-            grown, everything = self._erased(question, scores, counts, taking)
+            grown, everything = self._erased(example, scores, counts, taking)
             found["erased"] = np.moveaxis(self._by_target(np.moveaxis(grown, -2, -1)), -1, -2)
             found["erased_all"] = self._by_target(everything)
         return found
 
     def _erased(
-        self, question: Question, scores: np.ndarray, counts: np.ndarray, taking: Taking
+        self, example: Example, scores: np.ndarray, counts: np.ndarray, taking: Removal
     ) -> tuple[np.ndarray, np.ndarray]:
         """The curves, by token or by whole words."""
-        fill, parts = fill_of(lead_occlusion(self.causes), question, taking), each_token(question)
+        fill, parts = fill_of(lead_occlusion(self.causes), example, taking), each_token(example)
         if self.spec.level == "word":
-            parts, seen = words_of(question), np.broadcast_to(question.visible, counts.shape)
+            parts, seen = words_of(example), np.broadcast_to(example.visible, counts.shape)
             scores, counts = summed(scores, parts), counting(counts, seen, parts)
-        return erased(question, scores, counts, self.spec.fractions, fill, parts)
+        return erased(example, scores, counts, self.spec.fractions, fill, parts)
 
     def _by_target(self, values: np.ndarray) -> np.ndarray:
         """[…, target], padded with NaN to the prompt that has most targets."""
         missing = self.n_targets - values.shape[-1]
         return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)], constant_values=np.nan)
 
-    def _padded(self, values: np.ndarray, question: Question) -> np.ndarray:
+    def _padded(self, values: np.ndarray, example: Example) -> np.ndarray:
         """[…, target, node], padded with NaN: the source's tokens, then the prompt's own."""
-        sides = (slice(0, question.nodes.source), slice(question.nodes.source, None))
+        sides = (slice(0, example.nodes.source), slice(example.nodes.source, None))
         by_side = [
             np.pad(each, [(0, 0)] * (each.ndim - 1) + [(0, size - each.shape[-1])], constant_values=np.nan)
             for each, size in zip((values[..., side] for side in sides), self._sides, strict=True)

@@ -23,7 +23,7 @@ def qkv(run: "Run") -> Finding:
         return unanswered("The head cannot be taken apart: say cache.also=[q,k,v,scores,z].")
     shown = (run.spec.get("show") or {}).get("heads") or ["L0H0"]
     head = Head.parse(shown[0])
-    taken = [Apart(run, prompt, head) for prompt in range(run.data.sizes["prompt"])]
+    taken = [HeadParts(run, prompt, head) for prompt in range(run.data.sizes["prompt"])]
     moved = interval(run, np.array([each.written[0] - each.weight[0] for each in taken]))
     first, token = taken[0], run.token_labels(0)
     top = int(first.weight.argmax())
@@ -38,7 +38,7 @@ def qkv(run: "Run") -> Finding:
     return Finding(text, moved.mean, moved.low, moved.high, "z")
 
 
-class Apart:
+class HeadParts:
     """One head at one prompt's last token: `score`, `weight` and `written` (shares of norms) for each token."""
 
     def __init__(self, run: "Run", prompt: int, head: Head):

@@ -11,7 +11,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.font_manager import FontProperties
 
 from harness.views.figures.base import LOOKS, TONE, Look, Picture, as_picture, panels, ramp, style
-from harness.views.follow import Asked, Followed, Pair, followed
+from harness.views.follow import Asked, Pair, PairWeights, followed
 from harness.views.text import visible
 from harness.views.token_colours import Colours, coloured, plainly
 
@@ -142,7 +142,7 @@ def follow_figure(
     return as_picture("follow", "follow", f"From {found.pairs[0].query} in every head", figure, look)
 
 
-def _heat(axes: Axes, pair: Pair, found: Followed, look: Look) -> Any:
+def _heat(axes: Axes, pair: Pair, found: PairWeights, look: Look) -> Any:
     scale = PowerNorm(0.5, 0, found.most or 1)  # by the square root, or all but the strongest would be white
     image = axes.imshow(pair.weight, cmap=ramp("#ffffff", *_MARK), norm=scale, aspect="auto")
     axes.set_title(visible(f"“{pair.query}” → “{pair.key}”"))
