@@ -5,6 +5,8 @@ no figures and no report (`drawing`). HARNESS_ORDER=SEED shuffles the files and 
 what an edit needs.
 """
 
+import copy
+import gc
 import inspect
 import os
 import random
@@ -77,6 +79,31 @@ def shared_models():
     boot.boot = boot_once
     yield shared
     boot.boot = build
+
+
+@pytest.fixture(scope="session", autouse=True)
+def yaml_parsed_once():
+    """The same YAML text is parsed once in a session: each command reads the same sixty small configs, which takes a
+    sixth of its time. What cannot be parsed is handed on, so that messages are those of the file."""
+    import yaml
+
+    parse, known = yaml.load, {}
+
+    def load(stream, Loader):
+        text = stream if isinstance(stream, str | bytes) else stream.read()
+        key = text, Loader.__module__, Loader.__qualname__
+        if key not in known:
+            try:
+                known[key] = parse(text, Loader)
+            except yaml.YAMLError:
+                if text is not stream:
+                    stream.seek(0)
+                return parse(stream, Loader)
+        return copy.deepcopy(known[key])
+
+    yaml.load = load
+    yield
+    yaml.load = parse
 
 
 def checksum(model):
@@ -204,6 +231,8 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish():
     if "harness.study" in sys.modules:
         nothing_drawn()
+    gc.freeze()  # a collection looks at what tests make, not each time at all that was imported
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _place_in_order():
