@@ -7,17 +7,20 @@ import sys
 from pathlib import Path
 
 import pytest
+from drawing import drawn
 from thinned import most
 
 import harness
 from harness.results.manifest import read_manifest
 
 ROOT = Path(__file__).parents[1]
-TINY = ("model=random", "prompts.n=3")
+TINY = ("model=random", "prompts.n=3", "stats.resamples=300")
+FEW_ROLES = ("roles.n=2", "roles.length=6", "roles.draws=40")
 
 
-def test_study_ends_with_the_path_of_a_complete_run(command, pictures):
-    code, out, _ = command("study", *TINY)
+def test_study_ends_with_the_path_of_a_complete_run(command):
+    with drawn(figures=False):
+        code, out, _ = command("study", *TINY, *FEW_ROLES)
     assert code == 0
     run = harness.open_run(out.splitlines()[-1])
     assert run.manifest["runner"] == "study"
@@ -50,7 +53,9 @@ def test_named_sets_are_ablated_together(command):
 
 
 def test_a_preset_and_a_run_directory_of_ones_own(command, tmp_path):
-    code, out, _ = command("study", *TINY, "experiment=induction", f"run={tmp_path / 'mine'}", "prompts.length=5")
+    code, out, _ = command(
+        "study", *TINY, *FEW_ROLES, "experiment=induction", f"run={tmp_path / 'mine'}", "prompts.length=5"
+    )
     assert (code, out.splitlines()[-1]) == (0, str(tmp_path / "mine"))
     assert harness.open_run(tmp_path / "mine").spec["prompts"]["name"] == "induction"
 
@@ -343,24 +348,24 @@ def test_an_interrupt_while_importing_says_nothing():
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_the_config_can_be_shown_without_running(launch):
-    done = launch.run("experiments.study", "--cfg", "job", "model=random", "heads=[L1]")
-    assert done.returncode == 0
-    assert "source: random" in done.stdout
+def test_the_config_can_be_shown_without_running(command, asked):
+    code, out, _ = command("study", "--cfg", "job", "model=random", "heads=[L1]")
+    assert (code, asked) == (0, [])
+    assert "source: random" in out
 
 
-def test_a_multirun_prints_a_line_a_run(launch, tmp_path):
-    done = launch.run("experiments.ablate_heads", "-m", *TINY, "prompts.seed=1,2", f"store={tmp_path}")
-    assert done.returncode == 0
-    runs = done.stdout.splitlines()
+def test_a_multirun_prints_a_line_a_run(command, tmp_path):
+    code, out, _ = command("ablate_heads", "-m", *TINY, "prompts.seed=1,2", "heads=[L0H0]")
+    assert code == 0
+    runs = out.splitlines()
     assert len(runs) == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["ablate_heads"]
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["ablate_heads"]
     assert [harness.open_run(run).spec["prompts"]["seed"] for run in runs] == [1, 2]
 
 
 def test_a_wrong_job_of_a_multirun_is_named_and_the_later_ones_run(command, monkeypatch):
     monkeypatch.setattr("harness.study.draw", lambda *_: None)
-    given = (*TINY, "stats.resamples=100", "prompts.n=2", "heads=[L0H0],[L99],[L1H0]")
+    given = (*TINY, "prompts.n=2", "heads=[L0H0],[L99],[L1H0]")
     code, out, err = command("ablate_heads", "-m", *given)
     assert [harness.open_run(run).spec["heads"] for run in out.splitlines()] == [["L0H0"], ["L1H0"]]
     (line,) = [line for line in err.splitlines() if "L99" in line]
