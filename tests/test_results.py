@@ -26,8 +26,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def asked(**changes):
-    values = {"model": {"name": "random", "source": "random"}, "prompts": {"name": "ioi", "n": 12}, **changes}
-    return parse(RunSpec, values)
+    values = {"model": {"name": "random", "source": "random"}, "prompts": {"name": "ioi", "n": 12}}
+    values |= {"roles": {"n": 2, "length": 6, "draws": 40}, "stats": {"resamples": 300}}
+    return parse(RunSpec, values | changes)
 
 
 @pytest.fixture(scope="module")
