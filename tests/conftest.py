@@ -60,15 +60,15 @@ def tiny():
 
 @pytest.fixture(scope="session", autouse=True)
 def shared_models():
-    """Random and planted models are built once in a session: nothing may change a model, and its load is a fifth of a
-    tiny study. Tests that take `monkeypatch` may have patched the load, and get models of their own."""
+    """Random and planted models and MiniLM are built once in a session: nothing may change a model, and its load is a
+    fifth of a tiny study. Tests that take `monkeypatch` may have patched the load, and get models of their own."""
     from harness.models import boot
 
     shared = SimpleNamespace(on=True, made={}, used=set())
     build = boot.boot
 
     def boot_once(spec):
-        if spec.source not in ("random", "planted") or not shared.on:
+        if not (spec.source in ("random", "planted") or spec.name == "minilm") or not shared.on:
             return build(spec)
         if spec not in shared.made:
             model = build(spec)

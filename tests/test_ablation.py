@@ -521,6 +521,7 @@ def test_every_edit_is_counted(tiny, asked, where, edits):
     assert len(stage.check.spot_checks) == 2
 
 
+@pytest.mark.covering(1)
 def test_nothing_is_left_on_the_model(model, prompts):
     token_id = torch.as_tensor(tokens(prompts, 0))[None]
     before, hooked = model.forward(Inputs(token_id, torch.ones_like(token_id))), hooks_on(model)

@@ -410,38 +410,36 @@ def test_each_wrong_job_of_a_multirun_is_one_line(command):
     assert err.splitlines() == [f"job #{number} (heads=[{head}]): {says}" for number, head in enumerate(("L0", "L9"))]
 
 
-@pytest.mark.parametrize("number", most([signal.SIGINT, signal.SIGTERM], 1))
-def test_an_interrupted_run_is_code_130_and_can_go_on(launch, tmp_path, number):
-    process = launch.start("experiments.ablate_heads", "model=random", "prompts.n=60", f"run={tmp_path / 'run'}")
+def interrupted(run, number, unit, *asked):
+    """A sweep in a process of its own, sent a signal once it has said that so many units are done."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments.ablate_heads", "model=random", *asked, f"run={run}"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listening,
+    )  # fmt: skip
     for line in process.stderr:
-        if line.startswith("sweep 1/"):
+        if line.startswith(f"sweep {unit}/"):
             break
     process.send_signal(number)
-    ended = process.end()
-    assert (ended.returncode, ended.stdout) == (130, "")
-    assert ended.stderr.splitlines()[-1] == f"interrupted; continue with resume={tmp_path / 'run'}"
-    assert read_manifest(tmp_path / "run")["status"] == "failed"
-    assert launch.run("experiments.ablate_heads", f"resume={tmp_path / 'run'}").returncode == 0
-    assert harness.open_run(tmp_path / "run").data.sizes["prompt"] == 60
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines()[-1] == f"interrupted; continue with resume={run}"
+    assert read_manifest(run)["status"] == "failed"
+
+
+@pytest.mark.launch
+@pytest.mark.parametrize("number", most([signal.SIGINT, signal.SIGTERM], 1))
+def test_an_interrupted_run_is_code_130_and_can_go_on(command, tmp_path, number):
+    run = tmp_path / "run"
+    interrupted(run, number, 1, "prompts.n=60")
+    assert command("ablate_heads", f"resume={run}", store=False)[0] == 0
+    assert harness.open_run(run).data.sizes["prompt"] == 60
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_by_workers_is_code_130_and_can_go_on_by_others(launch, tmp_path, number):
     """In a process of its own, with workers of its own."""
-    base = [sys.executable, "-m", "experiments.ablate_heads"]
-    process = subprocess.Popen(
-        [*base, "model=random", "prompts.n=200", "execute.workers=2", f"run={tmp_path / 'run'}"],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listening,
-    )  # fmt: skip
-    for line in process.stderr:
-        if line.startswith("sweep 2/"):
-            break
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == f"interrupted; continue with resume={tmp_path / 'run'}"
-    assert read_manifest(tmp_path / "run")["status"] == "failed"
+    interrupted(tmp_path / "run", number, 2, "prompts.n=200", "execute.workers=2")
     again = launch.run("experiments.ablate_heads", f"resume={tmp_path / 'run'}", "execute.workers=1")
     assert again.returncode == 0, again.stderr
     run = harness.open_run(tmp_path / "run")

@@ -488,6 +488,7 @@ def test_passages_keep_the_space_before_their_lines():
     assert "\n    def chunk(items, n):\n        for i in" in prose.passages("en")["en12"]
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("language", ["en", "ja"])
 @pytest.mark.parametrize("length", [8, 64, 256])
 @pytest.mark.parametrize("bos", ["always", "never"])
