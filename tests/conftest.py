@@ -26,18 +26,13 @@ if os.environ.get("HARNESS_SHAPES") == "1":
     install_import_hook("harness", "typecheck.check")
 
 #: Files in the order in which workers take them: the longest first, so that none is left with one at the end.
-LONGEST_FIRST = (
-    *("test_browser", "test_families", "test_objects", "test_contract", "test_execute", "test_ablation", "test_guides"),
-    *(
-        "test_together",
-        "test_requests",
-        "test_hub",
-        "test_views",
-        "test_truth",
-        "test_faults",
-        "test_questions",
-        "test_reproduce",
-    ),
+LONGEST_FIRST = tuple(
+    f"test_{name}"
+    for name in (
+        *("browser", "views", "contract", "requests", "sentences", "smollm2", "families", "ablation", "together"),
+        *("objects", "faults", "reproduce", "results", "execute", "questions", "quick_sweeps", "kinds", "roles"),
+        *("truth", "prompt_files", "compare", "stats", "hub", "causes", "faithfulness", "methods_on_models"),
+    )
 )
 
 #: What `make test-quick` leaves out, by the fixture that a test uses.
@@ -60,15 +55,15 @@ def tiny():
 
 @pytest.fixture(scope="session", autouse=True)
 def shared_models():
-    """Random and planted models and MiniLM are built once in a session: nothing may change a model, and its load is a
-    fifth of a tiny study. Tests that take `monkeypatch` may have patched the load, and get models of their own."""
+    """Random and planted models and the embedded ones are built once in a session: nothing may change a model, and its
+    load is a fifth of a tiny study. Tests that take `monkeypatch` may have patched the load: they have their own."""
     from harness.models import boot
 
     shared = SimpleNamespace(on=True, made={}, used=set())
     build = boot.boot
 
     def boot_once(spec):
-        if not (spec.source in ("random", "planted") or spec.name == "minilm") or not shared.on:
+        if spec.source not in ("random", "planted", "wheel") or not shared.on:
             return build(spec)
         if spec not in shared.made:
             model = build(spec)

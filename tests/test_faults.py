@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def asked(**changes):
-    values = {"model": {"name": "random", "source": "random"}, "prompts": {"name": "ioi", "n": 12}, **changes}
-    return parse(RunSpec, values)
+    values = {"model": {"name": "random", "source": "random"}, "prompts": {"name": "ioi", "n": 12}}
+    return parse(RunSpec, values | {"heads": ["L0H1", "L1H2", "L2H3"], "stats": {"resamples": 300}} | changes)
 
 
 def quiet(*_):

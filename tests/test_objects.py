@@ -23,8 +23,8 @@ KEYS = {"AWS_ACCESS_KEY_ID": "AKIATESTKEYOFNOBODY", "AWS_SECRET_ACCESS_KEY": "se
 
 
 def asked(**changes):
-    values = {"model": {"name": "random", "source": "random"}, "prompts": {"name": "ioi", "n": 12}, **changes}
-    return parse(RunSpec, values)
+    values = {"model": {"name": "random", "source": "random"}, "prompts": {"name": "ioi", "n": 12}}
+    return parse(RunSpec, values | {"stats": {"resamples": 300}} | changes)
 
 
 @pytest.fixture(scope="module")

@@ -1988,7 +1988,7 @@ RUNS = {
     ),
 }
 #: What makes sentences that others make too.
-ALIKE = ("t5", "one", "many_roles")
+ALIKE = ("t5", "one", "many_roles", "few", "pairs")
 #: Whose sentences are long, or many.
 LARGE = (
     "study",
@@ -1996,7 +1996,6 @@ LARGE = (
     "encoder",
     "harmful",
     "unequal",
-    "few",
     "roles",
     "slow",
     "one_context",
