@@ -352,7 +352,8 @@ def die(stage, there, total):
     if (stage, there) == ("sweep", 1):
         os.kill(os.getpid(), signal.SIGKILL)
 
-spec = parse(RunSpec, {"model": {"name": "random", "source": "random"}, "prompts": {"name": "ioi", "n": 12}})
+spec = parse(RunSpec, {"model": {"name": "random", "source": "random"}, "prompts": {"name": "ioi", "n": 12},
+                       "stats": {"resamples": 300}})
 study.run("ablate_heads", spec, study.Place(run=sys.argv[1]), die)
 """
 
