@@ -120,6 +120,7 @@ def copied(run, place):
     [
         (lambda run: (run / "manifest.json").unlink(), "it has no manifest.json"),
         (lambda run: (run / "manifest.json").write_text("{"), "its manifest.json is damaged"),
+        (lambda run: replace_in(run / "manifest.json", "complete", "finished"), "its manifest.json is damaged"),
         (lambda run: write_manifest(run, {"status": "complete"}), "keys are missing or unknown"),
         (lambda run: (run / "spec.yaml").write_text("a: ["), "its spec.yaml cannot be read"),
         (lambda run: (run / "spec.yaml").write_text("3"), "its spec.yaml holds no settings"),
@@ -152,6 +153,10 @@ def test_what_opens_but_was_changed_is_found_by_its_digest(finished, tmp_path, d
     harness.open_run(run)
     with pytest.raises(RequestError, match="is not what the run wrote"):
         results.verify(run)
+
+
+def replace_in(path, before, after):
+    path.write_text(path.read_text().replace(before, after, 1))
 
 
 def set_status(run, status):
