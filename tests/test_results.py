@@ -120,7 +120,7 @@ def copied(run, place):
     [
         (lambda run: (run / "manifest.json").unlink(), "it has no manifest.json"),
         (lambda run: (run / "manifest.json").write_text("{"), "its manifest.json is damaged"),
-        (lambda run: replace_in(run / "manifest.json", "complete", "finished"), "its manifest.json is damaged"),
+        (lambda run: replace_in(run / "manifest.json", '"seed": 0', '"seed": 1'), "its manifest.json is damaged"),
         (lambda run: write_manifest(run, {"status": "complete"}), "keys are missing or unknown"),
         (lambda run: (run / "spec.yaml").write_text("a: ["), "its spec.yaml cannot be read"),
         (lambda run: (run / "spec.yaml").write_text("3"), "its spec.yaml holds no settings"),
