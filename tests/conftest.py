@@ -5,6 +5,8 @@ no figures and no report (`drawing`). HARNESS_ORDER=SEED shuffles the files and 
 what an edit needs.
 """
 
+import copy
+import gc
 import inspect
 import os
 import random
@@ -24,18 +26,13 @@ if os.environ.get("HARNESS_SHAPES") == "1":
     install_import_hook("harness", "typecheck.check")
 
 #: Files in the order in which workers take them: the longest first, so that none is left with one at the end.
-LONGEST_FIRST = (
-    *("test_browser", "test_families", "test_objects", "test_contract", "test_execute", "test_ablation", "test_guides"),
-    *(
-        "test_together",
-        "test_requests",
-        "test_hub",
-        "test_views",
-        "test_truth",
-        "test_faults",
-        "test_questions",
-        "test_reproduce",
-    ),
+LONGEST_FIRST = tuple(
+    f"test_{name}"
+    for name in (
+        *("browser", "views", "contract", "requests", "sentences", "smollm2", "families", "ablation", "together"),
+        *("objects", "faults", "reproduce", "results", "execute", "questions", "quick_sweeps", "kinds", "roles"),
+        *("truth", "prompt_files", "compare", "stats", "hub", "causes", "faithfulness", "methods_on_models"),
+    )
 )
 
 #: What `make test-quick` leaves out, by the fixture that a test uses.
@@ -58,15 +55,15 @@ def tiny():
 
 @pytest.fixture(scope="session", autouse=True)
 def shared_models():
-    """Random and planted models are built once in a session: nothing may change a model, and its load is a fifth of a
-    tiny study. Tests that take `monkeypatch` may have patched the load, and get models of their own."""
+    """Random and planted models and the embedded ones are built once in a session: nothing may change a model, and its
+    load is a fifth of a tiny study. Tests that take `monkeypatch` may have patched the load: they have their own."""
     from harness.models import load
 
     shared = SimpleNamespace(on=True, made={}, used=set())
     build = load.boot
 
     def boot_once(spec):
-        if spec.source not in ("random", "planted") or not shared.on:
+        if spec.source not in ("random", "planted", "wheel") or not shared.on:
             return build(spec)
         if spec not in shared.made:
             model = build(spec)
@@ -77,6 +74,31 @@ def shared_models():
     load.boot = boot_once
     yield shared
     load.boot = build
+
+
+@pytest.fixture(scope="session", autouse=True)
+def yaml_parsed_once():
+    """The same YAML text is parsed once in a session: each command reads the same sixty small configs, which takes a
+    sixth of its time. What cannot be parsed is handed on, so that messages are those of the file."""
+    import yaml
+
+    parse, known = yaml.load, {}
+
+    def load(stream, Loader):
+        text = stream if isinstance(stream, str | bytes) else stream.read()
+        key = text, Loader.__module__, Loader.__qualname__
+        if key not in known:
+            try:
+                known[key] = parse(text, Loader)
+            except yaml.YAMLError:
+                if text is not stream:
+                    stream.seek(0)
+                return parse(stream, Loader)
+        return copy.deepcopy(known[key])
+
+    yaml.load = load
+    yield
+    yaml.load = parse
 
 
 def checksum(model):
@@ -204,6 +226,8 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish():
     if "harness.study" in sys.modules:
         nothing_drawn()
+    gc.freeze()  # a collection looks at what tests make, not each time at all that was imported
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _place_in_order():

@@ -206,7 +206,7 @@ def test_without_scripts_the_figures_are_pictures(browser, page):
 
 @pytest.mark.parametrize("parts", [("pattern",), ("effect",)])
 def test_partial_runs(browser, tmp_path, parts):
-    browser.open(views.write_report(fake_run(tmp_path, n_prompts=1, parts=parts), tmp_path / "report.html"))
+    browser.open(views.write_report(fake_run(tmp_path, n_prompts=1, parts=parts), tmp_path / "report.html", []))
     drawn = ".circuitsvis canvas" if parts == ("pattern",) else ".map button"
     browser.wait(f"!!document.querySelector('{drawn}')")
     quiet(browser)
@@ -215,7 +215,7 @@ def test_partial_runs(browser, tmp_path, parts):
 def test_heads_beyond_chance_are_marked_and_the_others_doubted(browser, run, tmp_path):
     sure = (run.heads["layer"] == 1) & (run.heads["head"] == 2)
     tested = replace(run, heads=run.heads.assign(p_adjusted=np.where(sure, 0.0001, 0.4)))
-    browser.open(views.write_report(tested, tmp_path / "report.html"))
+    browser.open(views.write_report(tested, tmp_path / "report.html", []))
     browser.wait("document.querySelectorAll('.map button.sure').length === 1")
     assert browser.evaluate("document.querySelector('.map button.sure').dataset.head") == "L1H2"
     assert browser.evaluate("document.querySelectorAll('.strips svg.doubtful').length") == 11
@@ -323,7 +323,7 @@ def test_scripts_that_are_not_ours_do_not_run_in_a_view(browser, run, tmp_path, 
 def test_a_run_too_large_says_what_it_left_out(browser, tmp_path, monkeypatch):
     run = fake_run(tmp_path, n_prompts=3)
     monkeypatch.setattr("harness.views.selection.BUDGET", 250)
-    browser.open(views.write_report(run, tmp_path / "report.html"))
+    browser.open(views.write_report(run, tmp_path / "report.html", []))
     browser.wait("document.getElementById('head').textContent.includes('This page holds the patterns of')")
     kept = browser.evaluate("JSON.parse(document.getElementById('data').textContent).stacks[0].slots")
     head = next(f"L{layer}H{number}" for layer in range(3) for number in range(4) if [layer, number] not in kept)
@@ -335,7 +335,7 @@ def test_a_run_too_large_says_what_it_left_out(browser, tmp_path, monkeypatch):
 @pytest.mark.soak
 def test_long_prompts_wait_to_be_asked(browser, tmp_path):
     run = fake_run(tmp_path, n_prompts=1, n_layers=1, n_heads=2, lengths=[180])
-    browser.open(views.write_report(run, tmp_path / "report.html"))
+    browser.open(views.write_report(run, tmp_path / "report.html", []))
     browser.wait("document.querySelector('.circuitsvis button')?.textContent.startsWith('Draw all 180 tokens')")
     assert np.isfinite(colours(browser, ".three canvas"))
     quiet(browser)
@@ -343,7 +343,7 @@ def test_long_prompts_wait_to_be_asked(browser, tmp_path):
 
 def test_an_encoder_decoder_draws_stack_by_stack(browser, tmp_path):
     run = fake_t5(tmp_path)
-    browser.open(views.write_report(run, tmp_path / "report.html"))
+    browser.open(views.write_report(run, tmp_path / "report.html", []))
     assert browser.evaluate(
         "[...document.querySelectorAll('.map')].map((one) => one.querySelectorAll('button').length)"
     ) == [12, 8, 8]
@@ -417,7 +417,7 @@ def test_words_and_hidden_special_tokens_and_sentence_pairs(browser, tmp_path):
     word, marks = np.array([0, 1, 1, 2, 3, 4, 4, 5]), np.arange(8) == 0
     grid = {"word": np.tile(word, (2, 1)), "special": np.tile(marks, (2, 1)), "sentence": np.tile(word > 2, (2, 1)) * 1}
     run = replace(run, data=run.data.assign({name: (("prompt", "position"), value) for name, value in grid.items()}))
-    browser.open(views.write_report(run, tmp_path / "report.html"))
+    browser.open(views.write_report(run, tmp_path / "report.html", []))
     browser.wait("document.querySelectorAll('.column.left [role=option]').length === 8")
     browser.click("fieldset[data-name=By] label:nth-of-type(2) span")
     browser.wait("document.querySelectorAll('.column.left [role=option]').length === 6")
@@ -462,7 +462,7 @@ def test_the_map_shows_direct_parts_and_roles_too(browser, run, tmp_path):
     direct = run.data["effect"] * 0.25
     role = xr.DataArray(np.eye(3, 4)[None], dims=("role", "layer", "head"))
     data = run.data.assign(direct=direct, role_score=role).assign_coords(role=["previous token"])
-    browser.open(views.write_report(replace(run, data=data), tmp_path / "report.html"))
+    browser.open(views.write_report(replace(run, data=data), tmp_path / "report.html", []))
     shown = "document.querySelector('.map button[data-head=L1H2]').getAttribute('aria-label')"
     mean = float(run.data["effect"].sel(metric="logit_diff", layer=1, head=2).mean())
     for name, share in (("direct", 0.25), ("later layers", 0.75)):
@@ -504,7 +504,7 @@ def faults(browser):
 def test_no_serious_fault_where_sources_and_causes_are_shown(browser, tmp_path, width, height, dark):
     """An encoder-decoder with scores, its three stacks, and a row of causes: what the plain page has not."""
     run = with_sources(fake_t5(tmp_path))
-    browser.open(views.write_report(run, tmp_path / "report.html"), width, height, dark)
+    browser.open(views.write_report(run, tmp_path / "report.html", []), width, height, dark)
     browser.wait(INK.replace("{}", "canvas.large") + " > 5")
     assert faults(browser) == []
     assert browser.evaluate("document.documentElement.scrollWidth") == width
@@ -540,7 +540,7 @@ def test_methods_and_causes_are_shaded_text(browser, run, tmp_path):
     over = ("prompt", "method", "target_position", "position")
     data = run.data.assign(attribution=(over, scores), cause=(("prompt", "cause_kind", *over[2:]), scores[:, :1]))
     data = data.assign_coords(method=["gradient", HOSTILE[0]], cause_kind=["occlusion"])
-    browser.open(views.write_report(replace(run, data=data), tmp_path / "report.html"))
+    browser.open(views.write_report(replace(run, data=data), tmp_path / "report.html", []))
     browser.wait("document.querySelectorAll('.source').length === 3")
     titles = browser.evaluate("[...document.querySelectorAll('.source h3')].map((one) => one.firstChild.textContent)")
     assert titles == ["gradient", HOSTILE[0], "occlusion (cause)"]
@@ -565,7 +565,7 @@ def test_methods_and_causes_are_shaded_text(browser, run, tmp_path):
 def test_scores_stand_where_they_were_made_and_over_the_source_too(browser, tmp_path):
     """Of an encoder-decoder: predictions at positions 1 and 3 of the text, what was read before what was written."""
     run = with_sources(fake_t5(tmp_path))
-    browser.open(views.write_report(run, tmp_path / "report.html"))
+    browser.open(views.write_report(run, tmp_path / "report.html", []))
     browser.wait("document.querySelectorAll('.source').length === 1")
     choices = browser.evaluate("[...document.querySelectorAll('#draw-sources option')].map((one) => one.value)")
     assert choices == ["1", "3"]

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from drawing import drawn
 from scipy.spatial.distance import jensenshannon
 
 import harness
@@ -126,9 +127,10 @@ def test_a_head_that_is_zeroed_has_no_effect_any_more(tmp_path):
     np.testing.assert_allclose(run.data["clean_change"].sel(metric="loss"), effect, atol=1e-5)
 
 
-def test_changes_are_the_other_models_own_effects(tmp_path, pictures):
+def test_changes_are_the_other_models_own_effects(tmp_path):
     other = {**RANDOM, "seed": 1}
-    run = compared(tmp_path / "run", RANDOM, other, compare={"special": "drop"})
+    with drawn(figures=False):
+        run = compared(tmp_path / "run", RANDOM, other, compare={"special": "drop"})
     model = harness.load_model("random", shape="gpt2", seed=1)
     prompts = harness.load_prompts("inline", model, text=PROMPTS["text"])
     alone = harness.ablate_heads(model, prompts, metrics=["loss"])

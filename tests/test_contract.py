@@ -7,17 +7,20 @@ import sys
 from pathlib import Path
 
 import pytest
+from drawing import drawn
 from thinned import most
 
 import harness
 from harness.results.manifest import read_manifest
 
 ROOT = Path(__file__).parents[1]
-TINY = ("model=random", "prompts.n=3")
+TINY = ("model=random", "prompts.n=3", "stats.resamples=300")
+FEW_ROLES = ("roles.n=2", "roles.length=6", "roles.draws=40")
 
 
-def test_study_ends_with_the_path_of_a_complete_run(command, pictures):
-    code, out, _ = command("study", *TINY)
+def test_study_ends_with_the_path_of_a_complete_run(command):
+    with drawn(figures=False):
+        code, out, _ = command("study", *TINY, *FEW_ROLES)
     assert code == 0
     run = harness.open_run(out.splitlines()[-1])
     assert run.manifest["runner"] == "study"
@@ -50,7 +53,9 @@ def test_named_sets_are_ablated_together(command):
 
 
 def test_a_preset_and_a_run_directory_of_ones_own(command, tmp_path):
-    code, out, _ = command("study", *TINY, "experiment=induction", f"run={tmp_path / 'mine'}", "prompts.length=5")
+    code, out, _ = command(
+        "study", *TINY, *FEW_ROLES, "experiment=induction", f"run={tmp_path / 'mine'}", "prompts.length=5"
+    )
     assert (code, out.splitlines()[-1]) == (0, str(tmp_path / "mine"))
     assert harness.open_run(tmp_path / "mine").spec["prompts"]["name"] == "induction"
 
@@ -343,24 +348,24 @@ def test_an_interrupt_while_importing_says_nothing():
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_the_config_can_be_shown_without_running(launch):
-    done = launch.run("experiments.study", "--cfg", "job", "model=random", "heads=[L1]")
-    assert done.returncode == 0
-    assert "source: random" in done.stdout
+def test_the_config_can_be_shown_without_running(command, asked):
+    code, out, _ = command("study", "--cfg", "job", "model=random", "heads=[L1]")
+    assert (code, asked) == (0, [])
+    assert "source: random" in out
 
 
-def test_a_multirun_prints_a_line_a_run(launch, tmp_path):
-    done = launch.run("experiments.ablate_heads", "-m", *TINY, "prompts.seed=1,2", f"store={tmp_path}")
-    assert done.returncode == 0
-    runs = done.stdout.splitlines()
+def test_a_multirun_prints_a_line_a_run(command, tmp_path):
+    code, out, _ = command("ablate_heads", "-m", *TINY, "prompts.seed=1,2", "heads=[L0H0]")
+    assert code == 0
+    runs = out.splitlines()
     assert len(runs) == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["ablate_heads"]
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["ablate_heads"]
     assert [harness.open_run(run).spec["prompts"]["seed"] for run in runs] == [1, 2]
 
 
 def test_a_wrong_job_of_a_multirun_is_named_and_the_later_ones_run(command, monkeypatch):
     monkeypatch.setattr("harness.study.draw", lambda *_: None)
-    given = (*TINY, "stats.resamples=100", "prompts.n=2", "heads=[L0H0],[L99],[L1H0]")
+    given = (*TINY, "prompts.n=2", "heads=[L0H0],[L99],[L1H0]")
     code, out, err = command("ablate_heads", "-m", *given)
     assert [harness.open_run(run).spec["heads"] for run in out.splitlines()] == [["L0H0"], ["L1H0"]]
     (line,) = [line for line in err.splitlines() if "L99" in line]
@@ -405,38 +410,36 @@ def test_each_wrong_job_of_a_multirun_is_one_line(command):
     assert err.splitlines() == [f"job #{number} (heads=[{head}]): {says}" for number, head in enumerate(("L0", "L9"))]
 
 
-@pytest.mark.parametrize("number", most([signal.SIGINT, signal.SIGTERM], 1))
-def test_an_interrupted_run_is_code_130_and_can_go_on(launch, tmp_path, number):
-    process = launch.start("experiments.ablate_heads", "model=random", "prompts.n=60", f"run={tmp_path / 'run'}")
+def interrupted(run, number, unit, *asked):
+    """A sweep in a process of its own, sent a signal once it has said that so many units are done."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments.ablate_heads", "model=random", *asked, f"run={run}"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listening,
+    )  # fmt: skip
     for line in process.stderr:
-        if line.startswith("sweep 1/"):
+        if line.startswith(f"sweep {unit}/"):
             break
     process.send_signal(number)
-    ended = process.end()
-    assert (ended.returncode, ended.stdout) == (130, "")
-    assert ended.stderr.splitlines()[-1] == f"interrupted; continue with resume={tmp_path / 'run'}"
-    assert read_manifest(tmp_path / "run")["status"] == "failed"
-    assert launch.run("experiments.ablate_heads", f"resume={tmp_path / 'run'}").returncode == 0
-    assert harness.open_run(tmp_path / "run").data.sizes["prompt"] == 60
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines()[-1] == f"interrupted; continue with resume={run}"
+    assert read_manifest(run)["status"] == "failed"
+
+
+@pytest.mark.launch
+@pytest.mark.parametrize("number", most([signal.SIGINT, signal.SIGTERM], 1))
+def test_an_interrupted_run_is_code_130_and_can_go_on(command, tmp_path, number):
+    run = tmp_path / "run"
+    interrupted(run, number, 1, "prompts.n=60")
+    assert command("ablate_heads", f"resume={run}", store=False)[0] == 0
+    assert harness.open_run(run).data.sizes["prompt"] == 60
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_by_workers_is_code_130_and_can_go_on_by_others(launch, tmp_path, number):
     """In a process of its own, with workers of its own."""
-    base = [sys.executable, "-m", "experiments.ablate_heads"]
-    process = subprocess.Popen(
-        [*base, "model=random", "prompts.n=200", "execute.workers=2", f"run={tmp_path / 'run'}"],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listening,
-    )  # fmt: skip
-    for line in process.stderr:
-        if line.startswith("sweep 2/"):
-            break
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == f"interrupted; continue with resume={tmp_path / 'run'}"
-    assert read_manifest(tmp_path / "run")["status"] == "failed"
+    interrupted(tmp_path / "run", number, 2, "prompts.n=200", "execute.workers=2")
     again = launch.run("experiments.ablate_heads", f"resume={tmp_path / 'run'}", "execute.workers=1")
     assert again.returncode == 0, again.stderr
     run = harness.open_run(tmp_path / "run")

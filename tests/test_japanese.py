@@ -123,7 +123,8 @@ def test_masked_lm_effects_equal_plain_hugging_face_with_words_asked_of_mecab(fo
 def test_a_study_from_the_folder_ends_and_keeps_the_words(command, folder):
     asked = "prompts.text=['犬が猫を追う。','走る犬と歩く猫']"
     code, out, err = command(
-        "study", "model=path", f"model.path={folder}", "prompts=inline", asked, "stats.resamples=200"
+        *("study", "model=path", f"model.path={folder}", "prompts=inline", asked, "stats.resamples=200"),
+        *("roles.n=2", "roles.length=6", "roles.draws=20", "attribution.targets=1"),
     )
     assert code == 0, err
     run = harness.open_run(out.strip())

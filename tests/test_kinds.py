@@ -241,6 +241,7 @@ def test_sets_across_stacks_are_ablated_together(pair, prompts):
         np.testing.assert_allclose(got.set_effect[:, row, 0] + got.clean[:, row], want, atol=1e-4)
 
 
+@pytest.mark.covering(1)
 def test_a_whole_layer_zeroed_is_its_attention_removed(pair, prompts):
     """By a forward in which W_O's module gives its bias alone, whatever it reads."""
     model, twin = pair
@@ -259,6 +260,7 @@ def test_a_whole_layer_zeroed_is_its_attention_removed(pair, prompts):
             np.testing.assert_allclose(layer_effect, [values[name] for name in names_of(model)], atol=1e-4)
 
 
+@pytest.mark.covering(1)
 def test_an_mlp_zeroed_is_its_output_removed(pair, prompts):
     model, twin = pair
     got = harness.ablate_heads(model, prompts, metrics=names_of(model), kind="mlp")
@@ -296,6 +298,7 @@ def assert_nothing(effect):
     np.testing.assert_allclose(known, 0, atol=1e-5)
 
 
+@pytest.mark.covering(1)
 def test_resampling_from_itself_changes_nothing(pair, prompts):
     model = pair[0]
     made, _ = ablation.build("resample", model, prompts)

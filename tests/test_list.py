@@ -118,7 +118,10 @@ def test_a_store_that_is_not_there(command, tmp_path):
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
-        (("compare_attributions", "attribution.fractions=[]"), {"methods", "method_pairs"}),
+        (
+            ("compare_attributions", "attribution.fractions=[]", "attribution.methods=[rollout,gradient]"),
+            {"methods", "method_pairs"},
+        ),
         (
             ("compare_models", "other.seed=1", "roles.draws=40", "roles.n=2", "roles.length=6"),
             {"heads", "roles", "changes"},

@@ -409,8 +409,8 @@ def test_a_method_that_is_none_is_refused(tiny):
         choose_methods(("attention_encoder.L0H1",), tiny("t5"))
 
 
-def test_the_clean_loss_is_what_the_sweep_measures(smol):
-    evidence, _ = smol
-    question = evidence.question
-    swept = harness.ablate_heads(question.model, question.prompt, metrics=["loss"], heads=["L0H0"])
+def test_the_clean_loss_is_what_the_sweep_measures(tiny):
+    model = tiny("llama")
+    question = asking(model, harness.load_prompts("ioi", model, n=1))
+    swept = harness.ablate_heads(model, question.prompt, metrics=["loss"], heads=["L0H0"])
     assert clean_values(question)[0] == pytest.approx(float(swept.clean[0, 0]), abs=1e-5)

@@ -23,8 +23,8 @@ KEYS = {"AWS_ACCESS_KEY_ID": "AKIATESTKEYOFNOBODY", "AWS_SECRET_ACCESS_KEY": "se
 
 
 def asked(**changes):
-    values = {"model": {"name": "random", "source": "random"}, "prompts": {"name": "ioi", "n": 12}, **changes}
-    return parse(RunSpec, values)
+    values = {"model": {"name": "random", "source": "random"}, "prompts": {"name": "ioi", "n": 12}}
+    return parse(RunSpec, values | {"stats": {"resamples": 300}} | changes)
 
 
 @pytest.fixture(scope="module")
@@ -325,7 +325,7 @@ def test_a_run_goes_on_in_the_store(bucket, alone):
 
 
 def test_commands_on_a_store(bucket, command):
-    shape = ("model=random", "prompts=ioi", "prompts.n=2", "metrics=[loss]")
+    shape = ("model=random", "prompts=ioi", "prompts.n=2", "metrics=[loss]", "heads=[L0H0,L2H3]")
     code, out, err = command("ablate_heads", *shape, f"store={bucket}", store=False)
     assert code == 0, err
     run = out.splitlines()[-1]
@@ -352,7 +352,8 @@ def die(stage, there, total):
     if (stage, there) == ("sweep", 1):
         os.kill(os.getpid(), signal.SIGKILL)
 
-spec = parse(RunSpec, {"model": {"name": "random", "source": "random"}, "prompts": {"name": "ioi", "n": 12}})
+spec = parse(RunSpec, {"model": {"name": "random", "source": "random"}, "prompts": {"name": "ioi", "n": 12},
+                       "stats": {"resamples": 300}})
 study.run("ablate_heads", spec, study.Place(run=sys.argv[1]), die)
 """
 

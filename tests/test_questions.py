@@ -1,4 +1,5 @@
-"""Every preset that asks a question runs and answers it in a sentence with an interval, which follows the data."""
+"""Every preset that asks a question runs and answers it in a sentence with an interval, which follows the data and is
+computed again from them by the reader in `test_sentences`."""
 
 from dataclasses import replace
 
@@ -7,13 +8,14 @@ import pytest
 import yaml
 from drawing import drawn
 from fakes import fake_run
+from test_sentences import Saved, changed, read, refused
 from thinned import most
 
 import harness
 from harness import config
 from harness.attribution.context import parts_table
 from harness.config import RequestError, StatsSpec
-from harness.findings import questions
+from harness.findings import findings, questions
 from harness.findings.format import signed
 from harness.findings.questions import QUESTIONS
 from harness.findings.questions.bias import attention_for_length, per_token
@@ -21,7 +23,7 @@ from harness.findings.questions.layers import beyond_distance
 from harness.findings.questions.long_sentence import distance, slopes
 from harness.findings.questions.mean_vs_head import of_nobody, other_top
 from harness.findings.questions.prune import can_go
-from harness.findings.questions.qkv import Apart
+from harness.findings.questions.qkv import HeadParts
 from harness.findings.questions.word_order import place_change
 from harness.hooks import Head
 
@@ -31,7 +33,7 @@ TINY = {
     "syntax": ("model.shape=bert", "roles.draws=40", "roles.n=2", "roles.length=6"),
     "qkv": ("cache.heads=[L1H2]", "show.heads=[L1H2]"),
     "qkv_ja": ("cache.heads=[L1H2]", "show.heads=[L1H2]"),
-    "induction": ("prompts.n=4", "prompts.length=8", "roles.draws=40", "roles.n=2", "roles.length=6"),
+    "induction": ("prompts.n=6", "roles.draws=40", "roles.n=2", "roles.length=6", "model=planted"),
     "ioi": ("prompts.n=4",),
     "prune": ("prompts.n=3", "sweep.until=3", "sweep.orders=2"),
     "rag": ("heads=[L1]", "trace.targets=2"),
@@ -99,6 +101,11 @@ def test_a_preset_runs_on_a_tiny_model_and_answers_its_question(command, preset,
     assert f"{question.asks}\n{found.text}" in err
     assert "\n" not in found.text
     assert "nan" not in found.text
+    saved = Saved(run)
+    assert read(saved, found.text) == asked_of(preset)
+    assert not [other for other in changed(found.text) if not refused(saved, other)], found.text
+    for finding in findings(run):
+        read(saved, finding.text)
     if found.source != "question":
         assert f"{found.value:.3f}" != "nan"
         assert found.low <= found.value <= found.high
@@ -258,7 +265,7 @@ def test_a_head_taken_apart_has_the_values_of_its_group(tmp_path, head, written)
         "pattern": xr.full_like(run.data["pattern"], 0.5, dtype=float),
     }
     coords = {"kv_head": [0, 1]}
-    apart = Apart(replace(run, data=run.data.assign(parts).assign_coords(coords)), 0, Head(0, head))
+    apart = HeadParts(replace(run, data=run.data.assign(parts).assign_coords(coords)), 0, Head(0, head))
     assert apart.written.tolist() == written
     assert apart.sum_error == apart.softmax_error == 0
 

@@ -70,7 +70,7 @@ def test_an_estimate_is_the_derivative_by_finite_differences(family, positions):
 
 @pytest.mark.covering(1)
 @pytest.mark.parametrize("shape", most(["bert", "llama", "t5", "gpt2", "bert_classifier"], 1))
-@pytest.mark.parametrize("asked", ["zero", "mean"])
+@pytest.mark.parametrize("asked", most(["zero", "mean"], 1))
 def test_estimates_along_the_way_add_up_to_what_all_heads_do(tiny, shape, asked):
     """The sum over the points is off the integral by about as much as there are fewer points; twice as many, and the
     rest is taken away (Richardson)."""

@@ -1,4 +1,4 @@
-"""The README's Python runs on the prompts that its default run reads, with a tiny model in place of SmolLM2."""
+"""The README's Python runs on the first prompts that its default run reads, with a tiny model in place of SmolLM2."""
 
 import re
 from pathlib import Path
@@ -16,9 +16,10 @@ def run(tmp_path_factory):
     """The default study, of a model that has a head L2H3."""
     values = {
         "model": {"name": "random", "source": "random"},
-        "prompts": {"name": "ioi"},
+        "prompts": {"name": "ioi", "n": 6},
         "attribution": {"methods": ["gradient_input"]},
         "stats": {"resamples": 200},
+        "roles": {"n": 2, "length": 6, "draws": 40},
     }
     return study.run(
         "study", parse(RunSpec, values), study.Place(str(tmp_path_factory.mktemp("readme"))), lambda *_: None

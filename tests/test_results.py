@@ -26,8 +26,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def asked(**changes):
-    values = {"model": {"name": "random", "source": "random"}, "prompts": {"name": "ioi", "n": 12}, **changes}
-    return parse(RunSpec, values)
+    values = {"model": {"name": "random", "source": "random"}, "prompts": {"name": "ioi", "n": 12}}
+    values |= {"roles": {"n": 2, "length": 6, "draws": 40}, "stats": {"resamples": 300}}
+    return parse(RunSpec, values | changes)
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +120,7 @@ def copied(run, place):
     [
         (lambda run: (run / "manifest.json").unlink(), "it has no manifest.json"),
         (lambda run: (run / "manifest.json").write_text("{"), "its manifest.json is damaged"),
+        (lambda run: replace_in(run / "manifest.json", '"seed": 0', '"seed": 1'), "its manifest.json is damaged"),
         (lambda run: write_manifest(run, {"status": "complete"}), "keys are missing or unknown"),
         (lambda run: (run / "spec.yaml").write_text("a: ["), "its spec.yaml cannot be read"),
         (lambda run: (run / "spec.yaml").write_text("3"), "its spec.yaml holds no settings"),
@@ -151,6 +153,10 @@ def test_what_opens_but_was_changed_is_found_by_its_digest(finished, tmp_path, d
     harness.open_run(run)
     with pytest.raises(RequestError, match="is not what the run wrote"):
         results.verify(run)
+
+
+def replace_in(path, before, after):
+    path.write_text(path.read_text().replace(before, after, 1))
 
 
 def set_status(run, status):

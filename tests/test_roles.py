@@ -369,14 +369,14 @@ def test_a_head_that_looks_everywhere_alike_but_at_one_position_is_broad():
 
 PLACES = ("previous_token", "next_token", "same_token", "first_token", "diagonal", "positional")
 #: The layers whose queries see their own token and four before it; those of the others see all before them.
-WINDOWED = {"mistral": [0, 1, 2], "gemma3": [0, 2], "llama": [], "gpt2": [], "neox": [], "qwen3": [], "bert": []}
+WINDOWED = {"mistral": [0, 1, 2], "gemma3": [0, 2], "gpt2": [], "bert": [], "llama": [], "neox": [], "qwen3": []}
 
 
-@pytest.mark.parametrize("shape", list(WINDOWED))
+@pytest.mark.parametrize("shape", most(WINDOWED, 4))
 def test_random_heads_have_no_role_by_place_with_and_without_a_sliding_window(tiny, shape):
     model = tiny(shape)
-    prompts = harness.load_prompts("prose", model, n=4, length=48)
-    found = profiled(model, prompts, RolesSpec(draws=100))
+    prompts = harness.load_prompts("prose", model, n=2, length=48)
+    found = profiled(model, prompts, RolesSpec(n=1, length=6, draws=100))  # places are scored on the prompts
     assert not found["role_given"].sel(role=list(PLACES)).any()
     chance = found["role_chance"].sel(role="previous_token").values
     for layer in range(3):

@@ -155,14 +155,15 @@ def test_a_pickle_among_units_and_weights_is_never_opened(tmp_path, monkeypatch)
 # --- keys -------------------------------------------------------------------------------------------------------
 
 
-def test_keys_of_the_environment_are_in_nothing_that_is_written_or_said(launch, tmp_path):
+def test_keys_of_the_environment_are_in_nothing_that_is_written_or_said(command, monkeypatch, tmp_path):
     keys = ("HF_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "WANDB_API_KEY")
     secrets = {name: f"s3cret-{at}-{name[::-1]}" for at, name in enumerate(keys)}
-    arguments = ("model=random", "prompts.n=2", "metrics=[loss]", f"store={tmp_path / 'results'}")
-    done = launch.run("experiments.ablate_heads", *arguments, env={**os.environ, **secrets})
-    assert done.returncode == 0, done.stderr
+    for name, secret in secrets.items():
+        monkeypatch.setenv(name, secret)
+    code, out, err = command("ablate_heads", "model=random", "prompts.n=2", "metrics=[loss]")
+    assert code == 0, err
     written = [path.read_bytes() for path in (tmp_path / "results").rglob("*") if path.is_file()]
     assert len(written) > 10
     for secret in secrets.values():
-        assert secret not in done.stdout + done.stderr
+        assert secret not in out + err
         assert not any(secret.encode() in content for content in written)

@@ -1,13 +1,17 @@
 """SmolLM2 itself, end to end: what `facts` measured about it, and plain Hugging Face forwards beside it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import plain
 import pytest
+import torch
+from fakes import fake_run
+from test_word_views import attributed, told
 
 import harness
-from harness import study
+from harness import study, views
 from harness.config import RunSpec, parse
 from harness.findings.parts import traced
 from harness.hooks import Head
@@ -19,10 +23,10 @@ pytestmark = pytest.mark.smollm2
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """The sweep of the default study, on the heads that matter most and least."""
+    """The sweep of the default study on half of its prompts, on the heads that matter most and least."""
     values = {
         "model": {"name": "smollm2", **named()},
-        "prompts": {"name": "ioi"},
+        "prompts": {"name": "ioi", "n": 16},
         "heads": list(HEADS),
     }
     place = study.Place(run=str(tmp_path_factory.mktemp("smollm2") / "run"))
@@ -53,7 +57,7 @@ def test_it_prefers_the_right_name(run):
     assert 4.5 < float(clean.mean()) < 5.5
     assert float((clean > 0).mean()) >= 0.95
     assert 0.4 < float(run.data.clean.sel(metric="loss").mean()) < 0.9
-    assert run.data.sizes["prompt"] == 32
+    assert run.data.sizes["prompt"] == 16
 
 
 def test_the_heads_that_help_and_hurt_are_those_that_were_measured(run):
@@ -70,15 +74,15 @@ def test_the_heads_that_help_and_hurt_are_those_that_were_measured(run):
 def test_every_intervention_was_verified(run):
     check = run.manifest["intervention_check"]
     plan = json.loads((run.path / "stages/sweep/plan.json").read_text())
-    assert sorted(prompt for batch in plan["batches"] for prompt in batch) == list(range(32))
+    assert sorted(prompt for batch in plan["batches"] for prompt in batch) == list(range(16))
     assert check["edits_verified"] == len(HEADS) * len(plan["batches"])
     assert check["plain_forward_difference"] < 1e-4
     assert run.manifest["model"]["hf_difference"] < 1e-5
 
 
 def test_effects_equal_plain_hugging_face(run, twin, smollm2):
-    prompts = harness.load_prompts("ioi", smollm2)
-    for row in (0, 19):
+    prompts = harness.load_prompts("ioi", smollm2, n=16)
+    for row in (0, 11):
         token_id = prompts.token_id[row, : prompts.length[row]]
         clean = plain.logits(twin, token_id)
         before = plain.metrics(prompts, row, clean, clean)
@@ -121,6 +125,39 @@ def test_previous_token_and_induction_heads_found_in_patterns_carry_the_repetiti
     got = harness.ablate_heads(smollm2, prompts, metrics=["loss"], kind="set", sets=sets)
     assert float(got.clean.mean()) < 5
     assert float(got.set_effect.mean()) >= 5
+
+
+def test_there_is_enough_english_for_smollm2(smollm2):
+    prompts = harness.load_prompts("prose", smollm2, n=46)
+    assert prompts.length.sum() >= 6000
+    assert len(set(prompts.length)) > 20
+
+
+def test_the_gradients_page_equals_plain_hugging_face_and_autograd(smollm2, twin, tmp_path):
+    """The norms of the loss's gradient at the embeddings, summed over pieces and scaled, written out here."""
+    text = "The unhappiest dog chased the 猫"
+    out = smollm2.tokenizer(text, return_offsets_mapping=True)
+    token_id = torch.tensor([out["input_ids"]])
+    vectors = twin.get_input_embeddings()(token_id).detach().requires_grad_(True)
+    twin(inputs_embeds=vectors, labels=token_id).loss.backward()
+    norm = vectors.grad[0].double().norm(dim=-1).numpy()
+
+    starts = [0, 3, 14, 18, 25, 29]  # where the six words begin, with their spaces
+    pieces = np.array([sum(start <= max(begin, 0) for start in starts) - 1 for begin, _ in out["offset_mapping"]])
+    assert len(norm) > 6  # some words have several pieces
+    by_word = np.array([norm[pieces == word].sum() for word in range(6)])
+    share = (by_word - by_word.min()) / (by_word.max() - by_word.min())
+
+    prompts = harness.load_prompts("inline", smollm2, text=[text])
+    n = len(norm)
+    values = np.full((1, 1, n, n), np.nan)
+    values[0, 0, n - 2] = norm
+    made = fake_run(tmp_path, tokens=[["x"] * n])
+    made = attributed(replace(made, data=prompts.dataset()), values, ["gradient"])
+    (words,) = told(views.saliency(made).html)
+    assert [word for word, *_ in words] == ["The", "unhappiest", "dog", "chased", "the", "猫"]
+    np.testing.assert_allclose([float(score) for _, score, *_ in words], by_word, rtol=1e-3)
+    np.testing.assert_allclose([float(percent) for *_, percent, _ in words], 100 * share, atol=0.51)
 
 
 # --- an answer traced to its document -----------------------------------------------------------------------------

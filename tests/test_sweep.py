@@ -76,6 +76,7 @@ def test_the_size_of_a_chunk_changes_nothing(tiny, chunk):
     np.testing.assert_allclose(stage.compute(plan | {"chunks": [chunk]}, 0)["ablated"], whole, atol=1e-6)
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("shape", ["llama", "bert_classifier", "t5"])
 @pytest.mark.parametrize("positions", ["all", "target"])
 def test_rows_of_several_prompts_run_in_groups_and_the_numbers_stay(tiny, shape, positions):

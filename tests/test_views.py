@@ -240,7 +240,7 @@ def test_left_out_patterns_are_said_and_the_strongest_kept(run):
 @pytest.mark.parametrize("parts", [("pattern",), ("effect",), ("pattern", "effect")])
 @pytest.mark.parametrize("n_prompts", [1, 3])
 def test_reports_of_partial_runs(tmp_path, parts, n_prompts):
-    page = report(fake_run(tmp_path, n_prompts=n_prompts, parts=parts))
+    page = report(fake_run(tmp_path, n_prompts=n_prompts, parts=parts), [] if len(parts) == 2 else None)
     assert ('id="draw-map"' in page) == ("effect" in parts)
     assert ('id="draw-head"' in page) == ("pattern" in parts)
     assert bool(library_of(page)) == ("pattern" in parts)
@@ -407,7 +407,7 @@ def test_layers_and_mlps_stand_beside_their_heads(run):
     means = np.array([0.1, -0.2, 3.0])
     whole = run.data["clean"].values[:, :, None] * 0 + means
     beside = {name: (("metric", "prompt", "layer"), whole) for name in ("layer_effect", "mlp_effect")}
-    page = report(replace(run, data=run.data.assign(beside)))
+    page = report(replace(run, data=run.data.assign(beside)), [])
     shown = data_of(page)["metrics"][0]["beside"]
     assert [each["name"] for each in shown] == ["all heads of the layer", "its MLP"]
     np.testing.assert_allclose(shown[1]["means"][""], means)
@@ -576,7 +576,7 @@ def test_figures_have_the_colours_of_the_page():
 
 
 def test_the_foot_of_the_report_names_a_directory_as_text(run):
-    page = report(replace(run, path=Path("/tmp/<b>one & 'two'")))
+    page = report(replace(run, path=Path("/tmp/<b>one & 'two'")), [])
     foot = re.search(r"<footer>(.*?)</footer>", page, re.S)[1]
     assert foot.startswith("Made from the run directory &lt;b&gt;one &amp; &#x27;two&#x27;, which holds every number")
 
@@ -608,7 +608,7 @@ def test_methods_and_causes_go_into_the_page(run):
     data = run.data.assign(
         attribution=(("prompt", "method", *over), scores), cause=(("prompt", "cause_kind", *over), cause)
     ).assign_coords(method=["gradient", "rollout"], cause_kind=["occlusion"])
-    page = report(replace(run, data=data))
+    page = report(replace(run, data=data), [])
     sent = data_of(page)["sources"]["0"]
     assert sent["names"] == ["gradient", "rollout", "occlusion"]
     assert (sent["methods"], sent["targets"]) == (2, [4])
@@ -624,7 +624,7 @@ def test_no_piece_of_a_character_is_shown_under_a_byte_level_tokenizer(command):
     assert code == 0, err
     run = harness.open_run(out.splitlines()[-1])
     assert "\ufffd" in "".join(map(str, run.data["token"].values[0])), "the tokens themselves are pieces"
-    page = report(run)
+    page = report(run, [])
     assert "\ufffd" not in page
     (prompt,) = data_of(page)["prompts"]
     assert {each.partition(" ")[0] for each in prompt["tokens"]} >= set("犬が猫を追う。")
@@ -717,7 +717,7 @@ def test_views_of_parts_a_run_lacks(tmp_path):
 
 def test_show_options(run):
     asked = replace(run, spec={**run.spec, "show": {"prompts": [1], "heads": ["L2H0"]}})
-    start = data_of(report(asked))["start"]
+    start = data_of(report(asked, []))["start"]
     assert start == {"prompt": 1, "head": [2, 0, ""], "metric": None, "level": "token"}
     wrong = replace(run, spec={**run.spec, "show": {"prompts": [9]}})
     with pytest.raises(RequestError, match=r"^show\.prompts=9: the run has prompts 0-2$"):

@@ -245,38 +245,6 @@ def test_targets_may_be_counted_on_their_own(run):
     assert found.told == "prediction at “cat” (token 5)"
 
 
-def test_the_gradients_page_equals_plain_hugging_face_and_autograd(smollm2, tmp_path):
-    """The norms of the loss's gradient at the embeddings, summed over pieces and scaled, written out here."""
-    from transformers import AutoModelForCausalLM
-
-    from harness.models import sources
-
-    text, pieces = "The unhappiest dog chased the 猫", None
-    plain = AutoModelForCausalLM.from_pretrained(sources.local_folder(smollm2.spec)).eval()
-    out = smollm2.tokenizer(text, return_offsets_mapping=True)
-    token_id = torch.tensor([out["input_ids"]])
-    vectors = plain.get_input_embeddings()(token_id).detach().requires_grad_(True)
-    plain(inputs_embeds=vectors, labels=token_id).loss.backward()
-    norm = vectors.grad[0].double().norm(dim=-1).numpy()
-
-    starts = [0, 3, 14, 18, 25, 29]  # where the six words begin, with their spaces
-    pieces = np.array([sum(start <= max(begin, 0) for start in starts) - 1 for begin, _ in out["offset_mapping"]])
-    assert len(norm) > 6  # some words have several pieces
-    by_word = np.array([norm[pieces == word].sum() for word in range(6)])
-    share = (by_word - by_word.min()) / (by_word.max() - by_word.min())
-
-    prompts = harness.load_prompts("inline", smollm2, text=[text])
-    n = len(norm)
-    values = np.full((1, 1, n, n), np.nan)
-    values[0, 0, n - 2] = norm
-    made = fake_run(tmp_path, tokens=[["x"] * n])
-    made = attributed(replace(made, data=prompts.dataset()), values, ["gradient"])
-    (words,) = told(views.saliency(made).html)
-    assert [word for word, *_ in words] == ["The", "unhappiest", "dog", "chased", "the", "猫"]
-    np.testing.assert_allclose([float(score) for _, score, *_ in words], by_word, rtol=1e-3)
-    np.testing.assert_allclose([float(percent) for *_, percent, _ in words], 100 * share, atol=0.51)
-
-
 def test_a_runs_own_gradients_equal_plain_hugging_face_word_by_word(command):
     """From the command to the page: norms averaged over the explained predictions, summed over each word."""
     pytest.importorskip("harness.attribution.evaluate")
