@@ -202,7 +202,7 @@ FAULTS = (
     # --- numbers ---------------------------------------------------------------------------------------------------
     _fault(
         "a prompt is the sum of its targets",
-        "metrics",
+        "prompts/targets",
         "return total / self.count",
         "return total",
         *_in("metrics", "a_prompt_is_the_mean_of_its_own_targets"),

@@ -78,7 +78,11 @@ def fake_t5(tmp_path: Path, n_prompts: int = 3, n_layers: Sequence[int] = (3, 2)
     read = [[*WORDS[:n], "</s>"] for n in (8, 6, 7)[:n_prompts]]
     data = _prompt_variables(written)
     source = _prompt_variables(read).items()
-    data |= {f"source_{name}": array for name, array in source if name in ("token", "token_id", "word", "special")}
+    data |= {
+        f"source_{name}": array
+        for name, array in source
+        if name in ("token", "token_id", "word", "word_text", "sentence", "special")
+    }
     data = {
         name: array.rename({"position": "source_position"} if "source" in name else {}) for name, array in data.items()
     }
@@ -135,6 +139,9 @@ def _prompt_variables(tokens: Sequence[Sequence[str]]) -> dict[str, xr.DataArray
         "token": xr.DataArray(padded, dims=over),
         "token_id": xr.DataArray(np.where(inside, position + 100, -1), dims=over),
         "word": xr.DataArray(np.where(inside, position, -1), dims=over),
+        "word_text": xr.DataArray(padded, dims=over),
+        "sentence": xr.DataArray(np.where(inside, 0, -1), dims=over),
+        "text": xr.DataArray(["".join(row) for row in tokens], dims="prompt"),
         "special": xr.DataArray(np.zeros_like(inside), dims=over),
         "target": xr.DataArray(position == length[:, None] - 1, dims=over),
         "length": xr.DataArray(length, dims="prompt"),

@@ -68,9 +68,9 @@ def smol(smollm2):
     twin = AutoModelForCausalLM.from_pretrained(sources.local_folder(smollm2.spec), attn_implementation="eager").eval()
     twin.requires_grad_(False)
     prompts = harness.load_prompts("ioi", smollm2, n=1)
-    question = example_of(smollm2, prompts)
+    example = example_of(smollm2, prompts)
     right = int(prompts.correct[0, prompts.length[0] - 1])
-    return ForwardCache(question, SPEC, mean_embedding(smollm2)), plainly(twin, prompts.token_id[0], right)
+    return ForwardCache(example, SPEC, mean_embedding(smollm2)), plainly(twin, prompts.token_id[0], right)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_raw_attention(both):
     evidence, made = both
     np.testing.assert_allclose(one("attention_mean", evidence), made.read(made.pattern.mean((0, 1))), atol=1e-5)
     np.testing.assert_allclose(one("attention_last", evidence), made.read(made.pattern[-1].mean(0)), atol=1e-5)
-    chosen = choose_methods(("attention_L3", "attention_L3H2"), evidence.question.model)
+    chosen = choose_methods(("attention_L3", "attention_L3H2"), evidence.example.model)
     got = [method(evidence)[0] for method in chosen.values()]
     want = [made.read(made.pattern[3].mean(0)), made.read(made.pattern[3, 2])]
     np.testing.assert_allclose(got, want, atol=1e-5)
@@ -144,8 +144,8 @@ def test_rollout_against_even_attention(both):
 def test_rollout_by_effects(both):
     """The weights are those of the sweep's own zero-ablation."""
     evidence, made = both
-    question = evidence.question
-    swept = harness.ablate_heads(question.model, question.prompt, metrics=[question.metric])
+    example = evidence.example
+    swept = harness.ablate_heads(example.model, example.prompt, metrics=[example.metric.name])
     helps = swept.effect.values[0, 0]
     np.testing.assert_allclose(evidence.helps[0], helps, atol=1e-4)
     weight = np.clip(helps, 0, None)
@@ -238,7 +238,7 @@ def test_integrated_gradients_point_by_point(both, monkeypatch):
     monkeypatch.setattr(integrated, "MOST", 3)
     evidence, made = both
     base, x = from_mean(made)
-    at = integrated._walked(evidence.question, mean_embedding(evidence.question.model), STEPS).at
+    at = integrated._walked(evidence.example, mean_embedding(evidence.example.model), STEPS).at
     assert len(at) > STEPS + 1
     assert len(set(np.diff(at).round(6))) > 1  # finer where it is rough
     slopes = np.stack([made.slope(base + point * (x - base)) for point in at])
@@ -267,7 +267,7 @@ def test_gradients_as_captum_has_them(mini):
 
 
 def fine(evidence):
-    return ForwardCache(evidence.question, replace(SPEC, steps=64), evidence.baseline)
+    return ForwardCache(evidence.example, replace(SPEC, steps=64), evidence.baseline)
 
 
 def test_gradient_weighted_rollout(both):
@@ -293,20 +293,20 @@ def test_gradient_weighted_rollout(both):
 @pytest.mark.soak
 def test_integrated_gradients_are_complete_on_a_deep_model(smollm2):
     """SmolLM2 loses nats within a thousandth of the way from the mean embedding; even steps miss that by nats."""
-    question = example_of(smollm2, harness.load_prompts("ioi", smollm2, n=1))
+    example = example_of(smollm2, harness.load_prompts("ioi", smollm2, n=1))
     base = mean_embedding(smollm2)
-    way = integrated._walked(question, base, 16)
+    way = integrated._walked(example, base, 16)
     whole = way.explained[0] - way.explained[-1]
     assert whole > 5
     assert abs(-integrated._by_panel(way).sum() - whole) < 0.05 * whole
-    even = integrated._seen(question, base, np.linspace(0, 1, 33))
+    even = integrated._seen(example, base, np.linspace(0, 1, 33))
     assert abs(-integrated._by_panel(even).sum() - whole) > 0.2 * whole
 
 
 def test_integrated_gradients_are_complete():
     model = harness.load_model("minilm")
-    question = example_of(model, harness.load_prompts("inline", model, text=["The dog chased the cat."]))
-    found = integrated.integrated_gradients(question, mean_embedding(model), 64)
+    example = example_of(model, harness.load_prompts("inline", model, text=["The dog chased the cat."]))
+    found = integrated.integrated_gradients(example, mean_embedding(model), 64)
     assert found.error.max() < 1e-3
     assert found.scores.sum() > 1
 
@@ -316,8 +316,8 @@ def test_integrated_gradients_are_complete_on_every_kind(tiny, shape):
     model = tiny(shape)
     given = {"answer": ["neutral"]} if shape == "bert_classifier" else {}
     prompts = harness.load_prompts("inline", model, text=["When Mary and John went to the store"], **given)
-    question = example_of(model, thinned(prompts, 3))
-    found = integrated.integrated_gradients(question, mean_embedding(model), 128)
+    example = example_of(model, thinned(prompts, 3))
+    found = integrated.integrated_gradients(example, mean_embedding(model), 128)
     assert found.error.max() < 1e-3
     assert np.abs(found.scores).max() > 1e-2
 
@@ -350,18 +350,18 @@ def linear_model(folder):
 def test_on_a_linear_one_layer_model_the_gradient_is_the_cause(tmp_path):
     """Putting zero in a token's place costs exactly gradient × embedding, whichever token."""
     model = linear_model(tmp_path)
-    question = example_of(model, harness.load_prompts("inline", model, text=["Mary went to the store"]))
-    given = gradients.target_rows(question)
+    example = example_of(model, harness.load_prompts("inline", model, text=["Mary went to the store"]))
+    given = gradients.target_rows(example)
     start = gradients.embedded(model, given)
-    found = gradients.slopes(question, given, start)
-    helped = gradients.gradient_times_input(found, start, question)[0]
-    for node in range(len(question.nodes)):
+    found = gradients.slopes(example, given, start)
+    helped = gradients.gradient_times_input(found, start, example)[0]
+    for node in range(len(example.nodes)):
         without = start[""].clone()
         without[:, node] = 0
-        lost = gradients.slopes(question, given, {"": without}).explained - found.explained
+        lost = gradients.slopes(example, given, {"": without}).explained - found.explained
         assert helped[node] == pytest.approx(float(lost), rel=1e-3, abs=1e-3)
     assert np.abs(helped).max() > 0.1
-    assert integrated.integrated_gradients(question, mean_embedding(model), 1).error[0] < 1e-3
+    assert integrated.integrated_gradients(example, mean_embedding(model), 1).error[0] < 1e-3
 
 
 # --- every kind of model ----------------------------------------------------------------------------------------
@@ -378,7 +378,7 @@ def test_every_method_scores_what_a_target_can_see_and_nothing_else(tiny, shape)
         with pytest.raises(RequestError, match="attribution.methods=alti: the terms of random's attention do not sum"):
             methods.pop("alti")(evidence)
     got = scored(evidence, methods)
-    assert (np.isfinite(got) == evidence.question.visible).all()
+    assert (np.isfinite(got) == evidence.example.visible).all()
     if shape == "t5":
         assert (np.abs(got[:, :, : evidence.nodes.source]).sum(-1) > 0).all()
     for name in ("attention_mean", "rollout", "rollout_plain", "rollout_effect", "norms"):
@@ -392,10 +392,10 @@ def test_the_terms_of_an_attention_sum_to_what_it_writes(tiny):
     from harness.attribution.ov_contributions import streams, through_output
 
     model = tiny("gpt2")
-    question = example_of(model, harness.load_prompts("inline", model, text=["Mary went to the store"]))
-    pattern, value = by_attention(question, ("pattern", "v"))
-    for site, stream in streams(question).items():
-        added = terms(pattern[site][0], through_output(question, site, value[site])[0]).sum(1)
+    example = example_of(model, harness.load_prompts("inline", model, text=["Mary went to the store"]))
+    pattern, value = by_attention(example, ("pattern", "v"))
+    for site, stream in streams(example).items():
+        added = terms(pattern[site][0], through_output(example, site, value[site])[0]).sum(1)
         want = (stream.after - stream.before)[0].double().numpy() - stream.bias.double().numpy()
         np.testing.assert_allclose(added, want, atol=1e-5)
 
@@ -411,6 +411,6 @@ def test_a_method_that_is_none_is_refused(tiny):
 
 def test_the_clean_loss_is_what_the_sweep_measures(tiny):
     model = tiny("llama")
-    question = asking(model, harness.load_prompts("ioi", model, n=1))
-    swept = harness.ablate_heads(model, question.prompt, metrics=["loss"], heads=["L0H0"])
-    assert clean_values(question)[0] == pytest.approx(float(swept.clean[0, 0]), abs=1e-5)
+    example = example_of(model, harness.load_prompts("ioi", model, n=1))
+    swept = harness.ablate_heads(model, example.prompt, metrics=["loss"], heads=["L0H0"])
+    assert clean_values(example)[0] == pytest.approx(float(swept.clean[0, 0]), abs=1e-5)

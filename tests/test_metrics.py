@@ -6,7 +6,8 @@ import torch
 
 import harness
 from harness.config import RequestError
-from harness.metrics import METRICS, Readout, Targets, choose
+from harness.metrics import METRICS, choose
+from harness.prompts.targets import Readout, Targets
 
 LOGITS = np.array([[1.0, 2.0, 0.5], [0.0, -1.0, 3.0], [1.0, 1.0, 1.0]])
 CLEAN = np.array([[0.0, 2.0, 0.5], [0.0, -1.0, 3.0], [2.0, 1.0, 0.0]])

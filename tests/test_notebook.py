@@ -26,7 +26,9 @@ def save(folder, **options):
     store.write_data(folder, run.data)
     write_table(folder, "heads", run.heads)
     store.write_text(folder / "spec.yaml", yaml.safe_dump(run.spec))
-    manifest.write_manifest(folder, {**dict.fromkeys(manifest.KEYS), "status": "complete", "runner": "study"})
+    manifest.write_manifest(
+        folder, {**dict.fromkeys(manifest.KEYS), "format": manifest.FORMAT, "status": "complete", "runner": "study"}
+    )
     return folder
 
 

@@ -167,7 +167,7 @@ def test_the_stated_error_of_a_fast_sweep_holds_in_19_of_20_samples(tiny, always
 def test_products_are_in_bf16_only_while_they_are_asked_for(tiny, shape):
     model = tiny(shape)
     given = {"target": [" a garden"]} if shape == "t5" else {}
-    rows, _ = ablation.asked(model, harness.load_prompts("inline", model, text=TEXTS[:1], **given))
+    rows, _ = ablation.model_rows(model, harness.load_prompts("inline", model, text=TEXTS[:1], **given))
     inputs = rows.inputs("cpu")
     with torch.no_grad():
         before = model.forward(inputs)

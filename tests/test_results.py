@@ -17,7 +17,7 @@ from kills import killed_at
 import harness
 from harness import results, study
 from harness.config import RequestError, RunSpec, parse
-from harness.results import manifest, store
+from harness.results import manifest, schema, store
 from harness.results.schema import TABLES
 from harness.results.store import StageFolder
 from harness.sweep import SweepStage
@@ -121,7 +121,10 @@ def copied(run, place):
         (lambda run: (run / "manifest.json").unlink(), "it has no manifest.json"),
         (lambda run: (run / "manifest.json").write_text("{"), "its manifest.json is damaged"),
         (lambda run: replace_in(run / "manifest.json", '"seed": 0', '"seed": 1'), "its manifest.json is damaged"),
-        (lambda run: write_manifest(run, {"status": "complete"}), "keys are missing or unknown"),
+        (
+            lambda run: write_manifest(run, {"format": manifest.FORMAT, "status": "complete"}),
+            "keys are missing or unknown",
+        ),
         (lambda run: (run / "spec.yaml").write_text("a: ["), "its spec.yaml cannot be read"),
         (lambda run: (run / "spec.yaml").write_text("3"), "its spec.yaml holds no settings"),
         (lambda run: (run / "data.zarr").rename(run / "gone"), "its data.zarr cannot be read"),
@@ -370,3 +373,19 @@ def test_killed_at_several_moments_and_resumed_it_gives_the_same_values(tmp_path
     for name, array in harness.open_run(run).data.items():
         np.testing.assert_array_equal(array.values, whole[name].values)
     assert not list(run.glob("**/*.part"))
+
+
+def test_a_variable_that_the_schema_does_not_list_is_not_written():
+    grid = np.zeros((1, 2, 3))
+    data = xr.Dataset({"effect": (("metric", "prompt", "layer"), grid), "what": ("prompt", grid[0, :, 0])})
+    assert schema.unknown(data) == ["effect [metric, prompt, layer]", "what [prompt]"]
+    layers = xr.Dataset({"other_layer_effect": (("metric", "prompt", "stack", "other_layer"), grid[..., None])})
+    assert schema.unknown(layers) == []
+
+
+def test_a_run_of_another_format_says_what_reads_it(finished, tmp_path):
+    old = json.loads((finished / "manifest.json").read_text())
+    values = {key: value for key, value in old.items() if key not in ("format", "version", "checksum")}
+    (tmp_path / "manifest.json").write_text(store.sealed(values))
+    with pytest.raises(RequestError, match=r"written in format 1 by attention-harness 0\.1\.0.*reads format 2"):
+        harness.open_run(tmp_path)

@@ -589,14 +589,14 @@ def test_a_run_in_a_notebook_names_its_directory_as_text(run):
 
 def test_words_are_joined_from_their_pieces_or_read_as_they_stand():
     word = np.array([0, 1, 1, 2])
-    assert words_of(["[CLS]", "un", "##quiet", " rug"], word) == ["[CLS]", "unquiet", "rug"]
+    assert words_of(["[CLS]", "un", "##quiet", " rug"], word, [""] * 4) == ["[CLS]", "unquiet", "rug"]
     assert words_of(["<0xE2>", "a", "b", "c"], word, ["犬", "猫", "", "x"]) == ["犬", "猫", "x"]
     assert words_of(["[CLS]", "a", "b", "[SEP]"], np.array([0, 1, 1, 2]), ["", "ab", "", ""]) == [
         "[CLS]",
         "ab",
         "[SEP]",
     ]
-    assert words_of(["<b>", "\x00", "", " "], word) == ["<b>", "⟨U+0000⟩", "␣"]
+    assert words_of(["<b>", "\x00", "", " "], word, [""] * 4) == ["<b>", "⟨U+0000⟩", "␣"]
 
 
 def test_methods_and_causes_go_into_the_page(run):

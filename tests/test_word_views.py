@@ -101,13 +101,6 @@ def test_tokens_that_spell_a_character_together_are_labelled_with_it(run):
     assert axis(replace(run, data=data), 0, "word").labels == ["犬", "は"]
 
 
-def test_a_run_that_kept_no_words_has_those_of_its_tokens(run):
-    assert axis(replace(run, data=run.data.drop_vars(["word_text", "sentence"])), 0, "word").labels[1] == "unhappy"
-
-
-# --- follow -----------------------------------------------------------------------------------------------------
-
-
 def test_a_pair_is_followed_through_every_head(run):
     found = views.follow_table(run, 0, "unhappy", ["dog", 5])
     assert len(found) == 2 * 3 * 4

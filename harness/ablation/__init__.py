@@ -24,5 +24,5 @@ from harness.ablation.request import Asked as Asked
 from harness.ablation.request import asked_positions as asked_positions
 from harness.ablation.request import build as build
 from harness.ablation.rows import Share as Share
-from harness.ablation.rows import asked as asked
+from harness.ablation.rows import model_rows as model_rows
 from harness.ablation.rows import together as together

@@ -10,14 +10,11 @@ from torch import Tensor
 from harness import hooks
 from harness.ablation.edits import Baseline
 from harness.hooks import Part, Site
+from harness.hooks.forward import StopForward, run_until_stop
 from harness.models import Inputs, Model
 
 #: z by site.
 Captured = dict[Site, Float[Tensor, "row position head d_head"]]
-
-
-class _Enough(Exception):
-    """The last site that is wanted was reached; the rest of the forward need not run."""
 
 
 @torch.no_grad()
@@ -32,17 +29,11 @@ def capture(model: Model, given: Inputs, sites: Iterable[Site]) -> Captured:
         n_heads = 1 if site.part == "mlp" else model.shape.n_heads
         kept[site] = tensor.clone().unflatten(2, (n_heads, -1))
         if kept.keys() == wanted:
-            raise _Enough
+            raise StopForward
 
     with model.bridge.lock:
         handles = [_watching(model, site, keep) for site in wanted]
-        try:
-            model.forward(given)
-        except _Enough:
-            pass
-        finally:
-            for handle in handles:
-                handle.remove()
+        run_until_stop(lambda: model.forward(given), handles)
     if silent := wanted - set(kept):
         raise RuntimeError(f"{model.name}: these did not run: {', '.join(map(str, sorted(silent)))}")
     return kept

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harness.ablation.capture import Captured, capture
 from harness.ablation.edits import Baseline
-from harness.ablation.rows import CHUNK_TOKENS, Share, asked, together
+from harness.ablation.rows import CHUNK_TOKENS, Share, model_rows, together
 from harness.hooks import Part, Site
 from harness.models import Model
 from harness.prompts import Prompts, batches
@@ -56,7 +56,7 @@ class Mean:
         if key not in self._means:
             self._means[key] = self._mean(aligned, sites)
         means = self._means[key]
-        rows, _ = asked(self.model, self.prompts.take(share.numbers), share.some)
+        rows, _ = model_rows(self.model, self.prompts.take(share.numbers), share.some)
         slot = torch.as_tensor(self._slot(rows, aligned))[:, None]
 
         def mean(z: Float[Tensor, "row position d_head"], head: Part) -> Float[Tensor, "row position d_head"]:
@@ -76,9 +76,9 @@ class Mean:
         sums: dict[Site, _Sums] = {}
         for numbers in batches(self.reference):
             of_batch = self.reference.take(numbers)
-            n_rows, length = asked(self.model, of_batch)[0].token_id.shape
+            n_rows, length = model_rows(self.model, of_batch)[0].token_id.shape
             for some in together(n_rows, max(1, CHUNK_TOKENS // length)):
-                rows, _ = asked(self.model, of_batch, some)
+                rows, _ = model_rows(self.model, of_batch, some)
                 slot = self._slot(rows, aligned)
                 for site, z in capture(self.model, rows.inputs(self.model.device), sites).items():
                     of = sums.setdefault(site, _Sums.nothing(z, slots, ends[site]))

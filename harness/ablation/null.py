@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harness.ablation.baselines import Ablation
 from harness.ablation.edits import Baseline
-from harness.ablation.rows import Share, asked
+from harness.ablation.rows import Share, model_rows
 from harness.hooks import Part, Site
 from harness.models import Model
 from harness.prompts import Prompts
@@ -30,7 +30,7 @@ class MatchedNull:
     def prepare(self, plan: Mapping[str, Any], share: Share, sites: Sequence[Site], draw: int) -> Baseline:
         """The random edits of one draw, for some of the rows that the model is run on."""
         baseline = self.of.prepare(plan, share, sites, draw % self.of.draws)
-        _, owner = asked(self.model, self.prompts.take(share.numbers))
+        _, owner = model_rows(self.model, self.prompts.take(share.numbers))
         first = np.searchsorted(owner, owner)  # the first row of each row's prompt
         rows = [(share.numbers[owner[row]], row - int(first[row])) for row in share.some or range(len(owner))]
 

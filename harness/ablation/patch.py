@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.ablation.capture import capture, in_place
 from harness.ablation.edits import Baseline
-from harness.ablation.rows import Share, asked
+from harness.ablation.rows import Share, model_rows
 from harness.config import RequestError
 from harness.hooks import Site
 from harness.models import Model
@@ -46,5 +46,5 @@ class Patch:
 
     def prepare(self, plan: Mapping[str, Any], share: Share, sites: Sequence[Site], draw: int) -> Baseline:
         swept = self.prompts.take(share.numbers)
-        other, _ = asked(self.model, swept.reading(swept.counterfactual), share.some)
+        other, _ = model_rows(self.model, swept.reading(swept.counterfactual), share.some)
         return in_place(capture(self.model, other.inputs(self.model.device), sites))

@@ -10,7 +10,7 @@ import torch
 from harness.ablation import donors
 from harness.ablation.capture import capture, in_place
 from harness.ablation.edits import Baseline
-from harness.ablation.rows import Share, asked
+from harness.ablation.rows import Share, model_rows
 from harness.hooks import Site
 from harness.models import Model
 from harness.prompts import Prompts
@@ -48,7 +48,7 @@ class Resample:
 
     def prepare(self, plan: Mapping[str, Any], share: Share, sites: Sequence[Site], draw: int) -> Baseline:
         swept = self.prompts.take(share.numbers)
-        rows, owner = asked(self.model, swept, share.some)
+        rows, owner = model_rows(self.model, swept, share.some)
         donor = self.prompts.take([plan["donors"][draw][number] for number in share.numbers]).take(owner)
         given = _masked_alike(donor, rows, swept.take(owner)).inputs(self.model.device)
         captured = capture(self.model, given, sites)

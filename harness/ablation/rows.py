@@ -15,7 +15,7 @@ from harness.prompts import Prompts, masked
 CHUNK_TOKENS = 4096
 
 
-def asked(model: Model, prompts: Prompts, some: range | None = None) -> tuple[Prompts, Int[np.ndarray, " row"]]:
+def model_rows(model: Model, prompts: Prompts, some: range | None = None) -> tuple[Prompts, Int[np.ndarray, " row"]]:
     """The rows that a model is run on, and the prompt each belongs to: the prompts, or one row per masked position; or
     `some` of these rows."""
     prompts.check_model(model)

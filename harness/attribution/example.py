@@ -14,15 +14,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from harness import hooks
-from harness.ablation import asked
+from harness.ablation import model_rows
 from harness.ablation.rows import CHUNK_TOKENS
 from harness.attribution.token_graph import Nodes
+from harness.hooks.forward import StopForward
 from harness.metrics import METRICS, Metric
 from harness.models import Inputs, Model
 from harness.models.pooling import pooled, shares
 from harness.prompts import Prompts
 from harness.sweep import engine
-from harness.sweep.blocks import Stop, first_of, forward_until_stop
+from harness.sweep.blocks import first_of, forward_until_stop
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Example:
 
 def example_of(model: Model, prompt: Prompts) -> Example:
     """The question that one prompt (a batch of one) asks, its clean run included."""
-    rows, _ = asked(model, prompt)
+    rows, _ = model_rows(model, prompt)
     return Example(model, prompt, rows, engine.run_clean(model, prompt, [_explained(model)]))
 
 
@@ -135,7 +136,7 @@ def ends(
 
     def leave(_: Any, args: tuple, output: Any) -> None:
         seen.append(first_of(output))
-        raise Stop
+        raise StopForward
 
     last = hooks.blocks(example.model.bridge)[-1]
     forward_until_stop(example.model, given, [last.register_forward_hook(leave)])

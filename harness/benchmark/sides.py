@@ -18,9 +18,10 @@ from torch import Tensor
 
 from harness import hooks
 from harness.hooks import Head, Site
-from harness.metrics import METRICS, Targets
+from harness.metrics import METRICS
 from harness.models import Inputs, Model, load
 from harness.prompts import Prompts, batches
+from harness.prompts.targets import Targets
 from harness.sweep import ablate_heads
 
 #: Effects [prompt, head]; NaN for heads that a side did not measure.

@@ -16,7 +16,7 @@ from harness.models import Inputs, Kind, Model
 from harness.models.tokens import Encoding
 from harness.prompts.prompt import NOUN, Prompt
 from harness.prompts.relations import Relation
-from harness.words import Words
+from harness.words import Words, joined
 
 Ids = Int[np.ndarray, "prompt position"]
 #: The share of padding in a batch that is worth computing to have fewer batches.
@@ -178,6 +178,7 @@ class Prompts:
         grids = {name: getattr(self, name) for name in kept}
         rows = {
             "length": self.length,
+            "text": np.array(list(map(_read, self.word_text, self.sentence)), dtype=np.dtypes.StringDType()),
             "cluster": np.array(self.cluster, dtype=np.dtypes.StringDType()),
             "answer": np.array(self.answer_text, dtype=np.dtypes.StringDType()),
             "distractor": np.array(self.distractor_text, dtype=np.dtypes.StringDType()),
@@ -216,6 +217,11 @@ class Prompts:
         if any(self.relations):
             state.update(str(self.relations).encode())
         return state.hexdigest()
+
+
+def _read(word_text: Sequence[str], sentence: Int[np.ndarray, " position"]) -> str:
+    """A prompt as its tokens are read, every character whole; a pair as ``a | b``."""
+    return " | ".join(joined(np.asarray(word_text)[sentence == number]) for number in range(sentence.max() + 1))
 
 
 def pad(name: str, made: Sequence[Prompt], model: Model) -> Prompts:

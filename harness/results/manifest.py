@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from harness import __version__
 from harness.config import RequestError
 from harness.results.objects import Folder
 from harness.results.store import sealed, unsealed, write_text
@@ -28,7 +29,11 @@ PACKAGES = (
     "circuitsvis",
 )
 STATUSES = ("running", "complete", "failed")
+#: The form of a run directory (`harness.results.schema`). It is raised whenever an older run can no longer be read.
+FORMAT = 2
 KEYS = (
+    "format",
+    "version",
     "status",
     "runner",
     "hash",
@@ -77,6 +82,11 @@ def read_manifest(run: Folder) -> dict[str, Any]:
     except (OSError, ValueError):
         remedy = "its manifest.json is damaged; one that was not complete goes on without it: remove it, and resume=DIR"
         raise RequestError("run", run, remedy) from None
+    if values.get("format") != FORMAT:
+        written = f"format {values.get('format', 1)} by attention-harness {values.get('version', '0.1.0')}"
+        commit = f" (commit {str(values['commit'])[:12]})" if values.get("commit") else ""
+        remedy = f"this version reads format {FORMAT}: open it with that one, or run its spec.yaml again"
+        raise RequestError("run", run, f"it was written in {written}{commit}; {remedy}")
     if set(values) != set(KEYS) or values["status"] not in STATUSES:
         raise RequestError("run", run, "its manifest.json is damaged: keys are missing or unknown")
     return values
@@ -86,6 +96,7 @@ def environment() -> dict[str, Any]:
     """What the machine and the checkout say: commit, packages, Python, platform."""
     commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
     return {
+        "version": __version__,
         "commit": commit,
         "dirty": None if changes is None else bool(changes),
         "code": code_digest(),

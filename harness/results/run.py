@@ -14,7 +14,7 @@ from harness.hooks import STACKS, Head
 from harness.metrics import Meaning, leading, meaning
 from harness.results.objects import Folder
 from harness.results.schema import by_head, pattern_variable
-from harness.words import joined, labels
+from harness.words import labels
 
 #: A mean effect that is no larger is the rounding of sums.
 ROUNDING = 1e-7
@@ -274,11 +274,8 @@ class Run:
         return self.pattern(prompt, stack).astype(float).mean(["layer", "head"]).values
 
     def text(self, prompt: int) -> str:
-        """The prompt's text, every character whole, a pair as ``a | b``; in a run that kept no words, its tokens."""
-        if "word_text" not in self.data:
-            return joined(self.data["token"].values[prompt])
-        text, sentence = (self.data[name].values[prompt] for name in ("word_text", "sentence"))
-        return " | ".join(joined(text[sentence == number]) for number in range(sentence.max() + 1))
+        """The prompt as its tokens are read, every character whole, a pair as ``a | b``."""
+        return str(self.data["text"].values[prompt])
 
     def tokens(self, prompt: int, stack: str = "") -> tuple[list[str], list[str]]:
         """The labels of the tokens along the queries and along the keys of a prompt's patterns in one stack."""
@@ -287,13 +284,10 @@ class Run:
         return queries, keys
 
     def token_labels(self, prompt: int, of: Literal["", "source_"] | str = "") -> list[str]:
-        """What a prompt's tokens are called, every character whole (`harness.words.labels`); in a run that kept no
-        words, the tokens as they are."""
+        """What a prompt's tokens are called, every character whole (`harness.words.labels`)."""
         row = self.data.isel(prompt=prompt)
         end = int(row[f"{of}length"])
         token = [str(each) for each in row[f"{of}token"].values[:end]]
-        if f"{of}word_text" not in row:
-            return token
         return labels(token, row[f"{of}word"].values[:end], row[f"{of}word_text"].values[:end])
 
     # --- notebooks ------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ other model of a comparison ``other_``.
 
 import io
 import json
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -128,6 +129,116 @@ def roles_joined(given: xr.DataArray) -> pd.DataFrame:
 
 
 # --- arrays -------------------------------------------------------------------------------------------------------
+
+_HEADS = "metric prompt layer head"
+_TOKENS = "prompt position"
+#: Each variable's dimensions, in order, and what it holds. Where there are stacks, `stack` stands before `layer`.
+VARIABLES: dict[str, tuple[str, str]] = {
+    # the prompts
+    "text": ("prompt", "the prompt as its tokens are read, a pair as a | b"),
+    "token": (_TOKENS, "the string of each token; empty in padding"),
+    "token_id": (_TOKENS, "-1 in padding"),
+    "word": (_TOKENS, "which word a token belongs to; -1 in padding"),
+    "word_text": (_TOKENS, "at a word's first token, the word as it stands in the text"),
+    "sentence": (_TOKENS, "1 in the second text of a pair"),
+    "special": (_TOKENS, "whether a token is special (BOS, [CLS], ...)"),
+    "target": (_TOKENS, "whether the prediction here is scored"),
+    "correct": (_TOKENS, "the token that is right there"),
+    "token_part": (_TOKENS, "the segment of a context that a token belongs to"),
+    "length": ("prompt", "tokens without padding"),
+    "cluster": ("prompt", "prompts of one cluster are resampled together"),
+    "answer": ("prompt", "the right answer, as text"),
+    "distractor": ("prompt", "the wrong answer, as text"),
+    "relations": ("prompt", "relations between words, as JSON"),
+    "tags": ("prompt tag", "what travels with a prompt from its file"),
+    # activations
+    "pattern": ("prompt layer head query key", "attention weight after the softmax; 0 in padding"),
+    "scores": ("prompt layer head query key", "input of the softmax"),
+    "sink": ("prompt layer head query", "share of attention that goes to a learnt sink"),
+    "z": ("prompt layer head position d_head", "a head's output before W_O"),
+    "q": ("prompt layer head position d_head", "query, before a rotary embedding"),
+    "k": ("prompt layer kv_head position d_head", "key, before a rotary embedding"),
+    "v": ("prompt layer kv_head position d_head", "value"),
+    "resid": ("prompt depth position d_model", "residual stream that enters each block, and what leaves the last"),
+    "rollout": ("prompt query key", "attention rollout"),
+    # effects
+    "clean": ("metric prompt", "the metric without an ablation"),
+    "ablated": (_HEADS, "the metric with the head ablated"),
+    "effect": (_HEADS, "ablated - clean; NaN for heads that were not ablated"),
+    "direct": (_HEADS, "the part of the effect that goes straight to the output"),
+    "null_effect": (f"draw {_HEADS}", "what random edits of the same size did"),
+    "fast_effect": (_HEADS, "the effect in bf16"),
+    "estimate": (_HEADS, "the effect by attribution patching"),
+    "all_ablated": ("metric prompt", "the metric with all heads ablated"),
+    "exact": ("layer head", "which heads were measured exactly"),
+    "layer_effect": ("metric prompt layer", "the effect of a layer's heads together"),
+    "mlp_effect": ("metric prompt layer", "the effect of a layer's MLP"),
+    "set_effect": ("metric prompt set", "the effect of a named set of heads"),
+    "position_effect": (f"{_HEADS} position", "the effect of a head at one position"),
+    "cumulative_effect": ("metric prompt order step", "the effect of a step's heads together"),
+    "cumulative_head": ("order step", "the head that a step adds"),
+    "greedy_head": ("step", "the head that the greedy order adds"),
+    "pair_effect": ("metric prompt pair", "the effect of two heads together"),
+    "pair_sum": ("metric prompt pair", "the sum of their single effects"),
+    "pair_difference": ("metric prompt pair", "pair_effect - pair_sum"),
+    "role_effect": ("metric prompt having", "the effect of all heads of a role together"),
+    "random_effect": ("metric prompt having draw", "the effect of as many heads drawn at random"),
+    # roles
+    **{
+        f"role_{name}": ("role layer head", holds)
+        for name, holds in (
+            ("score", "how much a head does what the role says"),
+            ("low", "lower end of the score's interval"),
+            ("high", "upper end of the score's interval"),
+            ("chance", "the score by chance"),
+            ("p", "max-T p over all heads"),
+            ("given", "whether the head has the role"),
+        )
+    },
+    # attribution
+    "attribution": ("prompt method target_position position", "what a method attributes to each token"),
+    "cause": ("prompt cause_kind target_position position", "what taking a token away does to the prediction"),
+    "counted": ("prompt policy target_position position", "which tokens a policy counts"),
+    "explained": ("prompt target_position", "where the prediction stands that is explained; -1: none"),
+    "explained_value": ("prompt target_position", "its value as it is"),
+    "completeness_error": ("prompt target_position", "how far integrated gradients are from adding up"),
+    "negative_share": ("prompt target_position", "share of negative entries that a method leaves out"),
+    "vector_share": (_TOKENS, "what part of a text's vector is read from each token"),
+    "agreement": ("statistic policy prompt method cause_kind", "how well a method agrees with a cause"),
+    "erased": (
+        "prompt method policy curve target_position fraction",
+        "the value with some tokens taken away",
+    ),
+    "erased_all": ("prompt policy target_position", "the value with all counted tokens taken away"),
+    # the segments of a context
+    "part_tokens": ("prompt part", "how many tokens a segment has"),
+    "part_attention": ("prompt traced layer head part", "attention that goes to a segment"),
+    "part_rollout": ("prompt traced part", "rollout that goes to a segment"),
+    "part_gradient": ("prompt traced part", "gradient norm over a segment"),
+    "part_cause": ("prompt traced taken part", "what taking a segment away does"),
+    "part_head_cause": ("prompt traced layer head part", "what hiding a segment from one head does"),
+    "traced_position": ("prompt traced", "where the prediction stands that is traced"),
+    "traced_value": ("prompt traced", "its value as it is"),
+    # two models
+    "clean_change": ("metric prompt", "the other model's clean value less the base's"),
+    "effect_change": (_HEADS, "the other model's effect less the base's"),
+    "pattern_distance": ("prompt layer head", "Jensen-Shannon distance of the two models' patterns"),
+    "weight_change": ("block", "length of the parameters' difference over the base's length"),
+}
+_OF_STACKS = ("encoder_", "cross_", "source_")
+
+
+def unknown(data: xr.Dataset) -> list[str]:
+    """The variables that `VARIABLES` does not list with these dimensions; none in what a runner writes."""
+    return [f"{name} [{', '.join(map(str, data[name].dims))}]" for name in data.data_vars if not _listed(name, data)]
+
+
+def _listed(name: Hashable, data: xr.Dataset) -> bool:
+    plain = str(name).removeprefix("other_")
+    for prefix in _OF_STACKS:
+        plain = plain if plain in VARIABLES else plain.removeprefix(prefix)
+    dims = [str(dim).removeprefix("other_").removeprefix("source_") for dim in data[name].dims if dim != "stack"]
+    return plain in VARIABLES and VARIABLES[plain][0].split() == dims
 
 
 def pattern_variable(stack: str = "") -> tuple[str, str, str]:

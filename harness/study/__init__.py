@@ -18,7 +18,7 @@ from harness.compare.stage import named_apart
 from harness.config import Place as Place
 from harness.config import RequestError, RunSpec
 from harness.execute import Chain, Closed, Progress, Stage, UnitsLost, pool_of, run_stage
-from harness.results import manifest, open_run, store
+from harness.results import manifest, open_run, schema, store
 from harness.results.objects import Folder, folder_at
 from harness.results.schema import TableName, write_table
 from harness.results.store import StageFolder
@@ -130,6 +130,8 @@ def _write_results(work: Request, folder: Folder, data: xr.Dataset) -> None:
     for closing in work.closings:
         closed = closing.close(closed.data)
         tables |= closed.tables
+    if unlisted := schema.unknown(closed.data):
+        raise ValueError(f"harness.results.schema does not list {', '.join(unlisted)}")
     store.write_data(folder, closed.data)
     for name, table in tables.items():
         write_table(folder, name, table)

@@ -68,7 +68,7 @@ def _room(folder: Folder) -> tuple[Folder, float]:
 def seconds_per_row(model: Model, prompts: Prompts) -> float:
     """The time of one row, by a forward of a few rows of middling length."""
     order = prompts.width.argsort()
-    rows, _ = ablation.asked(model, prompts.take([int(order[len(order) // 2])]))
+    rows, _ = ablation.model_rows(model, prompts.take([int(order[len(order) // 2])]))
     n = max(4, _TRIAL_TOKENS // rows.token_id.shape[1])
     given = rows.take([at % len(rows) for at in range(n)]).inputs(model.device)
     with torch.no_grad():

@@ -67,6 +67,7 @@ def write_manifest(work: Request, folder: Folder, status: str, error: str | None
     manifest.write_manifest(
         folder,
         {
+            "format": manifest.FORMAT,
             "status": status,
             "runner": work.runner,
             "hash": config.spec_hash(work.runner, work.spec),

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from harness import hooks
-from harness.ablation import Edit, Intervention, Share, applied, asked, by_site, positions, together
+from harness.ablation import Edit, Intervention, Share, applied, by_site, model_rows, positions, together
 from harness.ablation.positions import Places
 from harness.execute.cost import Trial
 from harness.hooks import Part, Site
@@ -142,7 +142,7 @@ class ScreenStage:
             return self._computed(plan, unit)
 
     def _computed(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]:
-        rows, _ = asked(self.sweep.model, self.sweep.prompts.take(plan["batches"][unit]))
+        rows, _ = model_rows(self.sweep.model, self.sweep.prompts.take(plan["batches"][unit]))
         (where,) = positions.turns(self.sweep.positions, rows)
         found: list[dict[str, np.ndarray]] = []
         for draw in range(self.sweep.ablation.draws):

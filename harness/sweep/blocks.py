@@ -1,49 +1,37 @@
-"""The plumbing of blocks: they are passed over, and rows join on the way, by hooks on the model's own forward."""
+"""Skip blocks of a model's own forward, and let the rows of more interventions join on the way.
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+A chunk of interventions is one batch that grows: the rows of an intervention join at the block where it begins, so that
+no block runs on rows that are still clean.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from harness.hooks import first_of as first_of
+from harness.hooks.forward import replaced, run_until_stop
 from harness.models import Inputs, Model
 
 #: What a block was given: positional and named arguments.
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-class Stop(Exception):
-    """What was wanted from a forward is there; the rest of it need not run."""
-
-
 def forward_until_stop(model: Model, given: Inputs, handles: Sequence[Any]) -> None:
-    """The model's forward up to a `Stop`; the hooks are gone afterwards."""
-    try:
-        model.forward(given)
-    except Stop:
-        return
-    finally:
-        for handle in handles:
-            handle.remove()
-    raise RuntimeError("the model's forward ended without passing its last block")
+    """The model's forward up to a `StopForward` in one of its hooks, which are gone afterwards."""
+    if not run_until_stop(lambda: model.forward(given), handles):
+        raise RuntimeError("the model's forward ended without passing its last block")
 
 
-@contextmanager
-def passed_over(blocks: Sequence[Any], outputs: Sequence[Any]) -> Iterator[None]:
-    """While this lasts, these blocks do nothing but give the outputs."""
+def passed_over(blocks: Sequence[Any], outputs: Sequence[Any]) -> AbstractContextManager[None]:
+    """While this lasts, these blocks do nothing but return the outputs."""
 
     def giving(output: Any) -> Callable[..., Any]:
         return lambda *args, **kwargs: output
 
-    try:
-        for block, output in zip(blocks, outputs, strict=False):
-            vars(block)["forward"] = giving(output)  # past the bridge, which would write it into the wrapped block
-        yield
-    finally:
-        for block in blocks:
-            vars(block).pop("forward", None)
+    return replaced({block: giving(output) for block, output in zip(blocks, outputs, strict=False)})
 
 
 def joined(given: Arguments, clean: Arguments, n_rows: int, copies: int, per_row: Mapping[str, int]) -> Arguments:

@@ -20,15 +20,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from harness import ablation, hooks
-from harness.ablation import Check, Intervention, asked
+from harness.ablation import Check, Intervention, model_rows
 from harness.config import RequestError
-from harness.metrics import Metric, Readout, Targets
+from harness.hooks.forward import StopForward
+from harness.metrics import Metric
 from harness.models import Inputs, Model
 from harness.models.pooling import pooled
 from harness.prompts import Prompts
+from harness.prompts.targets import Readout, Targets
 from harness.sweep.blocks import (
     Arguments,
-    Stop,
     first_of,
     forward_until_stop,
     joined,
@@ -77,10 +78,10 @@ def run_clean(
 ) -> Clean:
     """The clean forward of a batch of prompts, or of some of their rows. It may be `narrow` if what z becomes at a
     position depends on nothing but the position and z there."""
-    targets = Targets.of(*asked(model, prompts), model.device)
+    targets = Targets.of(*model_rows(model, prompts), model.device)
     if some is not None:
         targets = targets.of_rows(some)
-    clean = clean_run(model, asked(model, prompts, some)[0].inputs(model.device), targets, narrow)
+    clean = clean_run(model, model_rows(model, prompts, some)[0].inputs(model.device), targets, narrow)
     if any(metric.reads_clean for metric in metrics):
         clean.logits = torch.cat([logits for _, logits in logits_of(model, clean, clean.end)])
     return clean
@@ -99,7 +100,7 @@ def clean_run(model: Model, given: Inputs, targets: Targets, narrow: bool) -> Cl
         clean.outputs.append(output)
         if len(clean.outputs) == len(blocks):
             clean.end = _end(model, clean, first_of(output)[None])
-            raise Stop
+            raise StopForward
 
     handles = [block.register_forward_pre_hook(enter, with_kwargs=True) for block in blocks]
     handles += [block.register_forward_hook(leave) for block in blocks]
@@ -127,7 +128,7 @@ def run_ablated(model: Model, clean: Clean, chunk: Sequence[Intervention], check
 
     def leave(_: Any, args: tuple, output: Any) -> None:
         end.append(_end(model, clean, first_of(output).unflatten(0, (len(chunk), clean.n_rows))))
-        raise Stop
+        raise StopForward
 
     rows = [slice(at * clean.n_rows, (at + 1) * clean.n_rows) for at in range(len(chunk))]
     edits = [edit for one, where in zip(chunk, rows, strict=True) for edit in one.edits(where)]
@@ -160,7 +161,7 @@ def end_of(model: Model, clean: Clean) -> Resid:
 
     def leave(_: Any, args: tuple, output: Any) -> None:
         end.append(_end(model, clean, first_of(output)[None]))
-        raise Stop
+        raise StopForward
 
     forward_until_stop(model, clean.given, [hooks.blocks(model.bridge)[-1].register_forward_hook(leave)])
     return end[0]

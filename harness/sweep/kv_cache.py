@@ -15,8 +15,8 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from harness.ablation import Baseline, Intervention
 from harness.hooks import Part
-from harness.metrics import Targets
 from harness.models import Inputs, Model
+from harness.prompts.targets import Targets
 from harness.sweep import engine
 from harness.sweep.engine import Clean
 

@@ -1,7 +1,7 @@
-"""The last block where it is read: what its linear layers make of other positions, nobody looks at.
+"""Run the last block's linear layers (except K and V) at scored positions only, and leave zeros elsewhere.
 
-Keys and values of the last block are read by every later position, all else only where a metric is read. So its other
-linear layers run on the scored positions alone, and leave zeros elsewhere.
+Every later position reads the last block's keys and values; what its other linear layers make of a position is read
+only where a metric is scored.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from harness import hooks
-from harness.metrics import Targets
+from harness.hooks.forward import replaced
 from harness.models import Model
+from harness.prompts.targets import Targets
 
 #: Rows are multiplied in multiples of this, so that a row's product does not depend on how many others are multiplied
 #: with it (products of one or a few rows take another path, with other rounding).
@@ -32,16 +33,8 @@ def read_at_targets(model: Model, targets: Targets, shape: torch.Size) -> Iterat
         yield
         return
     layers = hooks.beside_keys_and_values(model.bridge)
-    before = [vars(layer).get("forward") for layer in layers]
-    try:
-        for layer in layers:
-            vars(layer)["forward"] = _at(where, shape, layer.forward)
+    with replaced({layer: _at(where, shape, layer.forward) for layer in layers}):
         yield
-    finally:
-        for layer, forward in zip(layers, before, strict=True):
-            vars(layer).pop("forward", None)
-            if forward is not None:
-                vars(layer)["forward"] = forward
 
 
 def _at(where: Tensor, shape: torch.Size, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

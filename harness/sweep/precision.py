@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from harness import hooks
+from harness.hooks.forward import replaced
 from harness.models import Model
 
 #: How many times as fast bf16 must be before it is worth its errors.
@@ -26,13 +27,8 @@ _ROWS, _TRIES = 1024, 5
 def bfloat16_products(model: Model) -> Iterator[None]:
     """While this lasts, the model's linear layers multiply in bf16; its weights are not touched."""
     layers = [module for module in hooks.plain_model(model.bridge).modules() if hooks.is_linear(module)]
-    try:
-        for layer in layers:
-            vars(layer)["forward"] = _in_bfloat16(layer)
+    with replaced({layer: _in_bfloat16(layer) for layer in layers}):
         yield
-    finally:
-        for layer in layers:
-            vars(layer).pop("forward", None)
 
 
 def speedup(model: Model) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from harness.ablation import ZERO, Ablation, Check, Intervention, MatchedNull, Share, asked, positions, together
+from harness.ablation import ZERO, Ablation, Check, Intervention, MatchedNull, Share, model_rows, positions, together
 from harness.ablation.positions import Places
 from harness.config import RequestError
 from harness.execute import Stage
@@ -179,7 +179,7 @@ class SweepStage:
         group] is what random edits did.
         """
         before, tried = self.check.fired, len(self.check.spot_checks)
-        rows, _ = asked(self.model, self.prompts.take(plan["batches"][unit]))
+        rows, _ = model_rows(self.model, self.prompts.take(plan["batches"][unit]))
         turns = positions.turns(self.positions, rows)
         parts = [self._measured(plan, unit, some, turns) for some in together(len(rows), plan["rows"][unit])]
         found = {name: np.sum([part[name] for part in parts], axis=0) for name in parts[0]}

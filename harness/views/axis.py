@@ -60,6 +60,9 @@ class Axis:
         return np.flatnonzero(self.place == self.shown[at]).tolist()
 
 
+_READ = ("token", "word", "word_text", "special", "sentence")
+
+
 def axis(run: "Run", prompt: int, level: str = "token", special: str = "keep", source: bool = False) -> Axis:
     """The axis of a prompt, or of the `source` text that an encoder-decoder reads.
 
@@ -70,31 +73,16 @@ def axis(run: "Run", prompt: int, level: str = "token", special: str = "keep", s
             raise RequestError(key, value, f"choose {' or '.join(known)}")
     prefix = "source_" if source else ""
     length = int(run.data[f"{prefix}length"].values[prompt])
-    row = {name: _row(run, f"{prefix}{name}", prompt, length) for name in ("token", "word", "special")}
-    word_text = _word_text(run, f"{prefix}word_text", prompt, row)
+    row = {name: run.data[f"{prefix}{name}"].values[prompt][:length] for name in _READ}
+    word_text = [str(text) for text in row["word_text"]]
     by_token = words.labels(row["token"], row["word"], word_text)
     place = np.arange(length) if level == "token" else row["word"].astype(int)
     first = [int(np.flatnonzero(place == at)[0]) for at in range(int(place.max(initial=-1)) + 1)]
     marked = row["special"].astype(bool)[first]
-    sentence = f"{prefix}sentence"
-    of = _row(run, sentence, prompt, length)[first] if sentence in run.data else np.zeros(len(first))
+    of = row["sentence"][first]
     text = by_token if level == "token" else [word_text[at] or by_token[at] for at in first]
     kept = ~marked if special == "drop" else np.ones(len(first), dtype=bool)
     return Axis(level, place, tuple(text), marked, of.astype(int), kept)
-
-
-def _row(run: "Run", name: str, prompt: int, length: int) -> np.ndarray:
-    return run.data[name].values[prompt][:length]
-
-
-def _word_text(run: "Run", name: str, prompt: int, row: dict[str, np.ndarray]) -> list[str]:
-    """The words' texts at their first tokens: as the run kept them, or, in one that did not, their tokens joined."""
-    if name in run.data:
-        return [str(text) for text in _row(run, name, prompt, len(row["word"]))]
-    text = [""] * len(row["word"])
-    for token, word in zip(row["token"], row["word"], strict=True):
-        text[int(np.flatnonzero(row["word"] == word)[0])] += str(token)
-    return text
 
 
 def brought(

@@ -205,10 +205,9 @@ def _side(row: xr.Dataset, of: str) -> dict:
     which stand in its second sentence."""
     end = int(row[f"{of}length"])
     tokens, word = row[f"{of}token"].values[:end], row[f"{of}word"].values[:end]
-    texts = row[f"{of}word_text"].values[:end] if f"{of}word_text" in row else None
-    second = row[f"{of}sentence"].values[:end] if f"{of}sentence" in row else np.zeros(end)
+    texts, second = row[f"{of}word_text"].values[:end], row[f"{of}sentence"].values[:end]
     return {
-        "tokens": [visible(token) for token in (tokens if texts is None else labels(tokens, word, texts))],
+        "tokens": [visible(token) for token in labels(tokens, word, texts)],
         "word": [int(number) for number in word],
         "words": words_of(tokens, word, texts),
         "special": [int(at) for at in np.flatnonzero(row[f"{of}special"].values[:end])],
@@ -216,14 +215,14 @@ def _side(row: xr.Dataset, of: str) -> dict:
     }
 
 
-def words_of(tokens: Iterable[object], word: np.ndarray, texts: Iterable[object] | None = None) -> list[str]:
+def words_of(tokens: Iterable[object], word: np.ndarray, texts: Iterable[object]) -> list[str]:
     """Each word as text: as it stands at the word's first token in ``texts``; where that is empty (a special token is
-    no text) or there are none, its tokens joined."""
+    no text), its tokens joined."""
     joined = [""] * (int(word.max(initial=-1)) + 1)
     for piece, number in zip(tokens, word, strict=True):
         joined[number] += str(piece).removeprefix("##") if joined[number] else str(piece)
     whole = [""] * len(joined)
-    for text, number in zip([] if texts is None else texts, word, strict=texts is not None):
+    for text, number in zip(texts, word, strict=True):
         whole[number] += str(text)
     shown = [text or pieces for text, pieces in zip(whole, joined, strict=True)]
     return [visible(text.strip() or text) for text in shown]
