@@ -12,7 +12,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from harness import __version__
 from harness.config import RequestError
 from harness.results.objects import Folder
 from harness.results.store import sealed, unsealed, write_text
@@ -96,7 +95,7 @@ def environment() -> dict[str, Any]:
     """What the machine and the checkout say: commit, packages, Python, platform."""
     commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
     return {
-        "version": __version__,
+        "version": _version("attention-harness"),
         "commit": commit,
         "dirty": None if changes is None else bool(changes),
         "code": code_digest(),

@@ -5,7 +5,7 @@ would have had, and the values are the same to the bit. What is done twice is th
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
@@ -13,7 +13,6 @@ import numpy as np
 import xarray as xr
 
 from harness.execute.stage import Arrays
-from harness.sweep.stage import SweepStage
 
 #: Units for each worker, so that one that is done early finds another.
 UNITS_EACH = 2
@@ -26,7 +25,7 @@ class SplitStage:
     """A sweep whose units are blocks of one batch's interventions; ``plan["parts"]`` says which batch, and which of
     its interventions (by place, in the order of the blocks where they begin)."""
 
-    sweep: SweepStage
+    sweep: Any  # a SweepStage, which cuts itself by this class
     n_workers: int = 1
 
     @property
@@ -59,7 +58,7 @@ class SplitStage:
     def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]:
         batch, places = plan["parts"][unit]
         names = list(self.sweep.groups)
-        part = replace(self.sweep, groups={names[place]: self.sweep.groups[names[place]] for place in places})
+        part = self.sweep.of({names[place]: self.sweep.groups[names[place]] for place in places})
         return part.compute(self._whole(plan), batch)
 
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Arrays]) -> xr.Dataset:

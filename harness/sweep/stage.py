@@ -21,6 +21,7 @@ from harness.sweep.direct import has_direct
 from harness.sweep.interventions import TOGETHER, Groups
 from harness.sweep.labels import Layout
 from harness.sweep.memory import Fit
+from harness.sweep.split import UNITS_EACH, SplitStage
 
 #: Random edits of the same norm that each distance is held against.
 _NULL_DRAWS = 1
@@ -130,14 +131,10 @@ class SweepStage:
 
     def divided(self, n_workers: int) -> "Stage":
         """With units of parts of the interventions, where there are too few batches for so many workers."""
-        from harness.sweep.split import UNITS_EACH, SplitStage
-
         few = self.positions == "all" and n_workers > 1 and len(batches(self.prompts)) < UNITS_EACH * n_workers
         return SplitStage(self, n_workers) if few else self
 
     def as_planned(self, plan: Mapping[str, Any]) -> "Stage":
-        from harness.sweep.split import SplitStage
-
         return SplitStage(self) if "parts" in plan else self
 
     def work(self, plan: Mapping[str, Any]) -> tuple[int, float]:
