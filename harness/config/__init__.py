@@ -21,6 +21,7 @@ from harness.config.errors import quoted as quoted
 from harness.config.execute import ExecuteSpec as ExecuteSpec
 from harness.config.execute import LocalExecute as LocalExecute
 from harness.config.execute import RayExecute as RayExecute
+from harness.config.look import LookSpec as LookSpec
 from harness.config.models import GgufModel as GgufModel
 from harness.config.models import HubModel as HubModel
 from harness.config.models import ModelBase as ModelBase

@@ -45,6 +45,7 @@ __all__ = [
     "follow_figure",
     "follow_table",
     "head_view",
+    "layer_view",
     "model_view",
     "rollout",
     "saliency",
@@ -86,6 +87,15 @@ def model_view(run: "Run", prompt: int = 0) -> View:
     prompt, picked = checked_prompt(run, prompt), _picked(run, None, None)
     kept = Selection((prompt,), tuple(run.all_heads), "Ask for that prompt.")
     return _view(run, f"Model view, prompt {prompt}", ("controls", "modelview", "headview"), kept, picked)
+
+
+def layer_view(run: "Run", prompt: int = 0, layer: int = 0) -> View:
+    """The heads of one layer on one prompt, a small picture each; the one that is opened is shown beneath."""
+    _needs_patterns(run)
+    prompt, picked = checked_prompt(run, prompt), _picked(run, layer, None)
+    heads = tuple(head for head in run.all_heads if head.layer == picked.layer)
+    selection = Selection((prompt,), heads, "Ask for that layer.")
+    return _view(run, f"Layer {layer}, prompt {prompt}", ("controls", "modelview", "headview"), selection, picked)
 
 
 def effects(run: "Run", metric: str | None = None) -> View:

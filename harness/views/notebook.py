@@ -9,10 +9,12 @@ import hashlib
 import html
 import json
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
+from harness.config import RequestError
 from harness.results.objects import Folder, folder_at
 from harness.views.page import asset, code_of, library
 from harness.views.text import json_block
@@ -32,14 +34,33 @@ class View:
     html: str = field(repr=False)
     height: int = 860
     asking: str = field(default="", repr=False)
+    #: Draws the same as a matplotlib figure, where there is one.
+    draw: Callable[[], Any] | None = field(default=None, repr=False, compare=False)
 
     def _repr_html_(self) -> str:
         return shown(self)
 
+    def with_figure(self, draw: Callable[[], Any]) -> "View":
+        """The same view with a figure of its own."""
+        return replace(self, draw=draw)
+
+    def figure(self) -> Any:
+        """The view as a matplotlib figure. Raises `RequestError` where there is none."""
+        if self.draw is None:
+            raise RequestError("figure", "none", "this view is a page only: save it as .html")
+        return self.draw()
+
     def save(self, path: str | Folder) -> Folder:
-        """Write the page to a file; returns its path."""
-        path = folder_at(path)
-        path.write_text(self.html, encoding="utf-8")
+        """Write the page to a file, or the figure where the name ends in .svg, .png or .pdf; returns its path."""
+        path, suffix = folder_at(path), str(path).rpartition(".")[2].lower()
+        if suffix in ("svg", "png", "pdf"):
+            from harness.views.figures.base import written
+
+            path.write_bytes(written(self.figure(), suffix))
+        elif suffix in ("html", "htm"):
+            path.write_text(self.html, encoding="utf-8")
+        else:
+            raise RequestError("path", path, "end the name in .html, .svg, .png or .pdf")
         return path
 
 

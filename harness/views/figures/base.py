@@ -88,6 +88,14 @@ def as_picture(name: str, part: str, label: str, figure: Figure, look: Look) -> 
     return Picture(name, part, label, vector.getvalue(), pixels.getvalue())
 
 
+def written(figure: Figure, suffix: str, look: Look = LOOKS["screen"]) -> bytes:
+    """The figure as the bytes of an ``svg``, ``png`` or ``pdf`` file, the same each time."""
+    content, undated = io.BytesIO(), {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    with style("", look):
+        figure.savefig(content, format=suffix, dpi=look.dpi, metadata=undated.get(suffix, {}))
+    return content.getvalue()
+
+
 def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     """A figure that belongs to no window and no global state, and its panels row by row."""
     figure = Figure(figsize=(width, height), layout="constrained")

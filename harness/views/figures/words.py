@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
 from harness.views.figures.base import LOOKS, TONE, Look, Picture, as_picture, panels, ramp, style
@@ -61,6 +62,13 @@ class Sheet:
 
 def saliency_figure(run: "Run", level: str = "word", look: Look = LOOKS["screen"], **asked: Any) -> Picture:
     """The saliency page as a figure, by word or by token; see `harness.views.saliency` for what can be ``asked``."""
+    return as_picture(
+        "saliency", "saliency", "Text coloured by its scores", draw_saliency(run, level, look, **asked), look
+    )
+
+
+def draw_saliency(run: "Run", level: str = "word", look: Look = LOOKS["screen"], **asked: Any) -> Figure:
+    """The matplotlib figure of `saliency_figure`."""
     found = coloured(run, **asked)
     headings = [visible(plainly(text)) for text in found.texts]
     labels = "".join(visible(label) for text in found.texts for label in text.by[level].axis.labels)
@@ -79,7 +87,7 @@ def saliency_figure(run: "Run", level: str = "word", look: Look = LOOKS["screen"
         figure.set_size_inches(sheet.width + 0.3, down)
         axes.set(xlim=(-0.15, sheet.width + 0.15), ylim=(down, 0))
         axes.set_axis_off()
-    return as_picture("saliency", "saliency", f"Text coloured by {found.what}", figure, look)
+    return figure
 
 
 def _draw(sheet: Sheet, signed: bool, colours: Colours, down: float) -> float:
@@ -127,6 +135,14 @@ def follow_figure(
     run: "Run", prompt: int, query: str | int, keys: Asked, look: Look = LOOKS["screen"], **asked: Any
 ) -> Picture:
     """One map of layers and heads for each key, on one scale; see `harness.views.follow` for what can be ``asked``."""
+    figure = draw_follow(run, prompt, query, keys, look, **asked)
+    return as_picture("follow", "follow", f"From {query} in every head", figure, look)
+
+
+def draw_follow(
+    run: "Run", prompt: int, query: str | int, keys: Asked, look: Look = LOOKS["screen"], **asked: Any
+) -> Figure:
+    """The matplotlib figure of `follow_figure`."""
     found = followed(run, prompt, query, keys, **asked)
     n_layers, n_heads = found.pairs[0].weight.shape
     said = visible(found.note).replace(". ", ".\n") if look.titles and found.note else ""
@@ -139,7 +155,7 @@ def follow_figure(
         figure.colorbar(images[0], ax=every, label="attention weight", fraction=0.05)
         if said:
             figure.supxlabel(said, fontsize=look.small)
-    return as_picture("follow", "follow", f"From {found.pairs[0].query} in every head", figure, look)
+    return figure
 
 
 def _heat(axes: Axes, pair: Pair, found: PairWeights, look: Look) -> Any:

@@ -1,0 +1,105 @@
+"""One call to look: a model and a text, a saved run, or cached activations, as a `harness.views.look.Look`."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Float
+
+from harness.config import AttributionSpec, RequestError, quoted
+from harness.results import Run, open_run
+from harness.views.look import Look
+from harness.views.selection import checked_prompt, needs_patterns
+from harness.words.segment import is_unspaced
+
+if TYPE_CHECKING:
+    from harness.models import Model
+    from harness.prompts import Prompts
+
+
+def look(
+    what: "Model | Run | xr.Dataset | str | Path",
+    text: str | None = None,
+    pair: str | None = None,
+    *,
+    target: str | None = None,
+    prompt: int = 0,
+    level: str | None = None,
+) -> Look:
+    """Show what every head of a model attends to in a text, or in a pair of sentences.
+
+    `what` is a model, the name of one (a file in ``conf/model``), a saved run or its directory, or the arrays of
+    `harness.cache_attention`; of the last three `prompt` says which prompt, and no model is needed. An encoder-decoder
+    reads `text` and writes `target`. `level` is ``token`` or ``word``; by default words where the script puts no spaces
+    between them. The result shows itself in a notebook; its methods are heatmaps, lines, tables, rollout and saliency.
+
+    Raises `RequestError` for an empty text, one longer than the model reads, a prompt that is not there, and a run
+    without patterns.
+
+    >>> import harness
+    >>> seen = harness.look("random", "The dog chased the cat")
+    >>> seen.table("L0H1").shape
+    (5, 5)
+    """
+    if text is None:
+        run, gradient = _saved(what), None
+    else:
+        run, gradient = _cached(what, text, pair, target)
+    needs_patterns(run)
+    number = checked_prompt(run, prompt)
+    unspaced = any(map(is_unspaced, run.text(number)))
+    return Look(run, number, level or ("word" if unspaced else "token"), gradient)
+
+
+def _saved(what: Any) -> Run:
+    """A run, or what stands for one: its directory, or arrays in memory."""
+    if isinstance(what, Run):
+        return what
+    if isinstance(what, xr.Dataset):
+        return _in_memory(what, {})
+    if isinstance(what, str | Path) and Path(what).is_dir():
+        return open_run(what)
+    if isinstance(what, str | Path):
+        raise RequestError(
+            "look", what, 'there is no such run; to look at a text pass it too: look(model, "The dog …")'
+        )
+    raise RequestError("text", "none", 'pass the text to look at: look(model, "The dog chased the cat")')
+
+
+def _cached(
+    what: Any, text: str, pair: str | None, target: str | None
+) -> tuple[Run, Callable[[], Float[np.ndarray, " position"]]]:
+    """The text's attention as a run in memory, and its saliency for when it is asked."""
+    from harness.attention import cache_attention
+    from harness.models import load_model
+    from harness.prompts import load_prompts
+
+    if not text.strip():
+        raise RequestError("text", quoted(text), "give a text with at least one word")
+    model = load_model(what) if isinstance(what, str) else what
+    others = {name: [each] for name, each in (("pair", pair), ("target", target)) if each}
+    prompts = load_prompts("inline", model, text=[text], **others)
+    data = cache_attention(model, prompts)
+    return _in_memory(data, {"name": model.name}, asdict(model.shape)), partial(_gradient, model, prompts)
+
+
+def _in_memory(data: xr.Dataset, model: dict[str, Any], shape: dict[str, Any] | None = None) -> Run:
+    spec = {"model": model, "prompts": {"name": "inline"}}
+    return Run(Path("in memory"), spec, {"model": {**(shape or {}), **model}}, data, pd.DataFrame())
+
+
+def _gradient(model: "Model", prompts: "Prompts") -> Float[np.ndarray, " position"]:
+    """The norm of the gradient at each token's embedding, mean over all predictions that see the token."""
+    from harness.attribution.example import example_of
+    from harness.attribution.forward_cache import ForwardCache
+    from harness.attribution.methods import METHODS, scored
+    from harness.attribution.occlusion import mean_embedding
+
+    cache = ForwardCache(example_of(model, prompts.take([0])), AttributionSpec(), mean_embedding(model))
+    scores = scored(cache, {"gradient": METHODS["gradient"]})[0]
+    return np.nan_to_num(scores).mean(axis=0)[-int(prompts.length[0]) :]

@@ -1,0 +1,88 @@
+"""Attention patterns as figures: one heatmap with its tokens, a grid of heads, and lines from queries to keys."""
+
+from collections.abc import Sequence
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from harness.views.figures.base import LOOKS, Look, panels, ramp, style
+from harness.views.text import visible
+
+if TYPE_CHECKING:
+    from harness.views.pattern_table import Weights
+
+#: One hue for attention, everywhere: white is 0.
+_TONE = "#4b3b8f"
+#: Tokens on an axis whose labels can still be read side by side; of more, every n-th is written.
+_LABELLED = 48
+#: Weights too small to be seen as lines.
+_FAINT = 0.01
+
+
+def heatmap(weights: "Weights", look: Look = LOOKS["screen"]) -> Figure:
+    """One pattern, queries down and keys across, white where the weight is 0 and full where it is 1."""
+    queries, keys = ([visible(label) for label in axis.labels] for axis in (weights.queries, weights.keys))
+    size = 0.026 * look.letters
+    with style("".join({*queries, *keys}) + weights.title, look):
+        width = min(look.width, max(3.0, size * len(keys) + 2.2))
+        figure, (axes,) = panels(1, 1, width, max(2.6, (width - 2.2) * len(queries) / max(len(keys), 1) + 1.6))
+        image = _drawn(axes, weights.values)
+        _ticks(axes, queries, keys, look)
+        axes.set(xlabel="key (attended to)", ylabel="query")
+        if look.titles:
+            axes.set_title(weights.title)
+        figure.colorbar(image, ax=axes, label="attention weight", fraction=0.04)
+    return figure
+
+
+def heatmaps(every: Sequence["Weights"], columns: int, look: Look = LOOKS["screen"]) -> Figure:
+    """Small heatmaps side by side, `columns` in a row, each with its own name, on one scale from 0 to 1."""
+    rows = ceil(len(every) / columns)
+    with style("".join(each.title for each in every), look):
+        side = min(1.3, (look.width - 0.6) / columns)
+        figure, panes = panels(rows, columns, side * columns + 0.7, (side + 0.25) * rows + 0.4)
+        image = None
+        for axes, each in zip(panes, every, strict=False):
+            image = _drawn(axes, each.values)
+            axes.set_title(visible(each.title), fontsize=look.small)
+            axes.set(xticks=[], yticks=[])
+        for axes in panes[len(every) :]:
+            axes.set_axis_off()
+        if image is not None:
+            figure.colorbar(image, ax=panes, label="attention weight", fraction=0.02)
+    return figure
+
+
+def lines(weights: "Weights", look: Look = LOOKS["screen"]) -> Figure:
+    """The tokens twice, queries on the left and keys on the right, a line for each weight, the darker the larger."""
+    queries, keys = ([visible(label) for label in axis.labels] for axis in (weights.queries, weights.keys))
+    with style("".join({*queries, *keys}) + weights.title, look):
+        figure, (axes,) = panels(1, 1, 5.0, 0.026 * look.letters * max(len(queries), len(keys)) + 0.8)
+        for query, row in enumerate(weights.values):
+            for key in np.flatnonzero(row >= _FAINT):
+                weight = float(row[key])
+                axes.plot((0, 1), (query, int(key)), color=_TONE, alpha=weight, linewidth=0.4 + 1.6 * weight)
+        for at, label in enumerate(queries):
+            axes.text(-0.03, at, label, ha="right", va="center")
+        for at, label in enumerate(keys):
+            axes.text(1.03, at, label, ha="left", va="center")
+        axes.set(xlim=(-0.6, 1.6), ylim=(max(len(queries), len(keys)) - 0.5, -0.5))
+        axes.set_axis_off()
+        if look.titles:
+            axes.set_title(weights.title)
+    return figure
+
+
+def _drawn(axes: Axes, values: np.ndarray) -> Any:
+    scale = Normalize(0, 1)
+    return axes.imshow(values, cmap=ramp("#ffffff", _TONE), norm=scale, aspect="auto", interpolation="nearest")
+
+
+def _ticks(axes: Axes, queries: Sequence[str], keys: Sequence[str], look: Look) -> None:
+    down, across = (range(0, len(labels), ceil(len(labels) / _LABELLED) or 1) for labels in (queries, keys))
+    axes.set_yticks(down, [queries[at] for at in down], fontsize=look.small)
+    axes.set_xticks(across, [keys[at] for at in across], fontsize=look.small, rotation=90)

@@ -1,0 +1,161 @@
+"""`harness.look`: every view of one sentence in one call, its numbers those of plain Hugging Face patterns."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel
+
+import harness
+from harness.attribution import rollout
+from harness.config import RequestError
+from harness.models import sources
+
+TEXT = "The dog chased the cat"
+
+
+@pytest.fixture(scope="module")
+def minilm():
+    return harness.load_model("minilm")
+
+
+@pytest.fixture(scope="module")
+def seen(minilm):
+    return harness.look(minilm, TEXT)
+
+
+@pytest.fixture(scope="module")
+def plain(minilm, seen):
+    """The patterns [layer, head, query, key] of the Hugging Face model alone."""
+    twin = AutoModel.from_pretrained(sources.local_folder(minilm.spec), attn_implementation="eager").eval()
+    token_id = torch.as_tensor(seen.run.data["token_id"].values)
+    with torch.no_grad():
+        return torch.stack(twin(token_id, output_attentions=True).attentions)[:, 0].double().numpy()
+
+
+def test_look_table_is_the_plain_models_pattern(seen, plain):
+    for head in seen.run.all_heads:
+        np.testing.assert_allclose(seen.table(head=str(head)).values, plain[head.layer, head.head], atol=1e-5)
+    np.testing.assert_allclose(seen.table().values, plain.mean(axis=(0, 1)), atol=1e-5)
+    assert list(seen.table("L0H0").columns) == ["[CLS]", "the", "dog", "chased", "the", "cat", "[SEP]"]
+
+
+def test_look_follow_and_strongest_read_the_same_weights(seen, plain):
+    followed = seen.follow_table("chased", ["dog", "cat"])
+    by_key = followed.pivot(index="key", columns="head", values="weight")
+    for key, at in (("dog", 2), ("cat", 5)):
+        for head in seen.run.all_heads:
+            assert by_key.loc[key, str(head)] == pytest.approx(plain[head.layer, head.head, 3, at], abs=1e-5)
+    row = plain[3, 7, 3]
+    strongest = seen.strongest("chased", "L3H7", n=2)
+    assert strongest["key_at"].tolist() == np.argsort(-row)[:2].tolist()
+    np.testing.assert_allclose(strongest["weight"], np.sort(row)[::-1][:2], atol=1e-5)
+
+
+def test_look_rollout_takes_its_options(seen, plain, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("harness.views.look.heatmap", lambda weights: drawn.append(weights.values) or figure())
+    seen.rollout(start_layer=2, discard_ratio=0.1)
+    np.testing.assert_allclose(drawn[0], rollout(plain, start_layer=2, discard_ratio=0.1), atol=1e-5)
+    assert not np.allclose(drawn[0], rollout(plain), atol=1e-3)
+
+
+def figure():
+    from harness.views.figures.base import panels
+
+    return panels(1, 1, 2, 2)[0]
+
+
+def test_look_saliency_is_the_norm_of_the_gradient_with_subwords_joined(minilm):
+    seen = harness.look(minilm, "The unhappiness grew")
+    explained = harness.compare_attributions(
+        minilm, harness.load_prompts("inline", minilm, text=["The unhappiness grew"]), ["gradient"], ["knockout"]
+    )
+    norm = np.nan_to_num(explained["attribution"].values[0, 0]).mean(axis=0)
+    np.testing.assert_allclose(seen.gradient(), norm[: len(seen.gradient())], atol=1e-6)
+    page = seen.saliency().html
+    assert "unhappiness" in page
+
+
+@pytest.mark.parametrize("suffix", ["html", "svg", "png", "pdf"])
+@pytest.mark.parametrize("view", ["head", "mean", "grid", "layer", "lines", "rollout", "saliency", "follow"])
+def test_look_views_show_themselves_and_save_by_suffix(seen, tmp_path, view, suffix):
+    made = {
+        "head": lambda: seen.head("L0H0"),
+        "mean": lambda: seen.head("mean"),
+        "grid": seen.all_heads,
+        "layer": lambda: seen.grid(layer=0),
+        "lines": seen.lines,
+        "rollout": seen.rollout,
+        "saliency": seen.saliency,
+        "follow": lambda: seen.follow("chased", ["dog", "cat"]),
+    }[view]()
+    begins = {"html": b"<!doctype html", "svg": b"<?xml", "png": b"\x89PNG", "pdf": b"%PDF"}
+    path = made.save(tmp_path / f"{view}.{suffix}")
+    assert path.read_bytes()[:14].lower().startswith(begins[suffix].lower())
+    assert "<iframe" in made._repr_html_()
+
+
+def test_look_figure_has_the_pattern_and_its_tokens(seen, plain):
+    (axes, _) = seen.head("L0H0").figure().axes
+    np.testing.assert_allclose(axes.images[0].get_array(), plain[0, 0], atol=1e-5)
+    assert [label.get_text() for label in axes.get_yticklabels()][2:4] == ["dog", "chased"]
+    lines = seen.lines(head="L0H0").figure().axes[0].lines
+    assert len(lines) == int((plain[0, 0] >= 0.01).sum())
+
+
+def test_look_at_a_pair_and_at_japanese_by_word(minilm):
+    pair = harness.look(minilm, TEXT, "It ran away")
+    assert pair.table("L0H0").shape == (11, 11)
+    assert "It ran away" in repr(pair) or "it ran away" in repr(pair)
+    words = harness.look(minilm, "犬が猫を追う")
+    assert words.level == "word"
+    np.testing.assert_allclose(words.table("L0H0").values.sum(axis=1), 1, atol=1e-5)
+
+
+def test_look_at_an_encoder_decoder(tiny):
+    seen = harness.look(tiny("t5"), "a b c d", target="e f")
+    assert seen.table("cross.L0H0").shape[1] > seen.table("cross.L0H0").shape[0]
+    assert {head.stack for head in seen.run.all_heads} == {"encoder", "decoder", "cross"}
+
+
+def test_look_at_what_is_cached_needs_no_model(tiny, tmp_path):
+    prompts = harness.load_prompts("ioi", tiny(), n=3)
+    acts = harness.cache_attention(tiny(), prompts)
+    seen = harness.look(acts, prompt=2)
+    end = int(prompts.length[2])
+    np.testing.assert_allclose(seen.table("L1H0").values, acts.pattern.values[2, 1, 0, :end, :end], atol=1e-6)
+    with pytest.raises(RequestError, match="prompt=3: the run has prompts 0-2"):
+        harness.look(acts, prompt=3)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda model: harness.look(model, " "), "text=' ': give a text with at least one word"),
+        (lambda model: harness.look(model), "pass the text to look at"),
+        (lambda model: harness.look("nowhere/at/all"), "there is no such run; to look at a text pass it too"),
+        (lambda model: harness.look(model, TEXT).head("L99H0"), "L99H0 is outside"),
+        (lambda model: harness.look(model, TEXT).grid(layer=99), "layer"),
+        (lambda model: harness.look(model, TEXT).follow("bird", ["cat"]), "bird"),
+        (
+            lambda model: harness.look(model, TEXT).lines().save("x.docx"),
+            r"end the name in \.html, \.svg, \.png or \.pdf",
+        ),
+        (lambda model: harness.look(model, "word " * 600), "word"),
+    ],
+)
+def test_look_refuses_in_one_line(minilm, call, says):
+    with pytest.raises(RequestError, match=says) as refused:
+        call(minilm)
+    assert "\n" not in str(refused.value)
+
+
+def test_look_command_writes_a_page(command):
+    code, out, err = command("look", "model=random", "text=The dog chased the cat")
+    assert code == 0, err
+    assert "draw-modelview" in Path(out.strip().splitlines()[-1]).read_text(encoding="utf-8")
+    code, _, err = command("look", "model=random")
+    assert code == 2
+    assert "text" in err
