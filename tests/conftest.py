@@ -62,7 +62,9 @@ def shared_models():
     shared = SimpleNamespace(on=True, made={}, used=set())
     build = load.boot
 
-    def boot_once(spec):
+    def boot_once(spec, *held):
+        if held:
+            return build(spec, *held)
         if spec.source not in ("random", "planted", "wheel") or not shared.on:
             return build(spec)
         if spec not in shared.made:

@@ -24,6 +24,7 @@ from harness.config.execute import RayExecute as RayExecute
 from harness.config.look import LookSpec as LookSpec
 from harness.config.models import GgufModel as GgufModel
 from harness.config.models import HubModel as HubModel
+from harness.config.models import MemoryModel as MemoryModel
 from harness.config.models import ModelBase as ModelBase
 from harness.config.models import ModelSpec as ModelSpec
 from harness.config.models import PathModel as PathModel

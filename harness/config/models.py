@@ -80,6 +80,14 @@ class PlantedModel(ModelBase):
     seed: Seed = 0
 
 
+@spec
+class MemoryModel(ModelBase):
+    """A model that was passed as an object. No command line can ask for it, and no saved run can be run again with it
+    but by passing it anew."""
+
+    source: Literal["memory"]
+
+
 ModelSpec = Annotated[
     WheelModel | HubModel | PathModel | GgufModel | RandomModel | PlantedModel, Field(discriminator="source")
 ]

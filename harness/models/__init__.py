@@ -1,17 +1,19 @@
 """Spec to a hooked model.
 
 `sources` finds the weights, `cache` keeps what was converted, `random` and `planted` build models from nothing,
-`tokens` holds the tokenizer's policies, `output_kind` says what a model gives at its end, `pooling` how one vector is
-made of a text, `load` puts it together, `checks` compares the hooked model with the plain one before anyone uses it,
-and `traits` measures what holds of its attention; `config_shape` reads how many heads a model has before anything is
-loaded.
+`in_memory` takes one that the caller holds. `tokens` holds the tokenizer's policies, `output_kind` says what a model
+gives at its end, `pooling` how one vector is made of a text, `load` puts it together, `checks` compares the hooked
+model with the plain one before anyone uses it, and `traits` measures what holds of its attention; `config_shape` reads
+how many heads a model has before anything is loaded.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, cast
 
 from harness import config, hooks
 from harness.models.pooling import Pooling
@@ -216,13 +218,40 @@ def alone(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any,
     return held
 
 
-def load_model(model: str | Any, **overrides: object) -> Model:
-    """A hooked model from the name of a file in ``conf/model`` (with keywords in place of its values) or a spec.
+def load_model(model: Any, tokenizer: Any = None, **overrides: object) -> Model:
+    """A hooked model, checked against the plain Hugging Face model.
+
+    `model` is the name of a file in ``conf/model`` (``"smollm2"``), a folder that `save_pretrained` wrote, an id on the
+    Hugging Face hub (``"org/name"``), a spec, or an object in memory: a Hugging Face model, with its `tokenizer` where
+    it is apart, or a TransformerLens bridge. An object is copied and left as it was. `overrides` take the place of the
+    spec's values.
 
     Raises `RequestError` when the name, the weights or the environment are wrong, and `ModelMismatch` when the
     hooked model does not compute what the plain Hugging Face model computes.
+
+    >>> import harness
+    >>> harness.load_model("random", shape="gpt2").shape.n_layers
+    3
     """
-    spec = config.named_model(model, **overrides) if isinstance(model, str) else replace(model, **overrides)
     from harness.models import load
 
-    return load.boot(spec)
+    if isinstance(model, str | Path):
+        return load.boot(_by_name(str(model), overrides))
+    if isinstance(model, config.ModelBase):
+        return load.boot(replace(cast(Any, model), **overrides))
+    from harness.models import in_memory
+
+    return load.boot(*in_memory.describe(model, tokenizer, **overrides))
+
+
+def _by_name(name: str, overrides: Mapping[str, object]) -> Any:
+    """The spec of a preset, a folder or a hub id, in this order."""
+    if name in config.model_names():
+        return config.named_model(name, **overrides)
+    if Path(name).expanduser().is_dir():
+        values = {"source": "path", "name": Path(name).name, "path": name}
+    elif re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        values = {"source": "hub", "name": name.rpartition("/")[2], "id": name}
+    else:
+        return config.named_model(name, **overrides)  # which says what names there are
+    return config.parse(config.ModelSpec, {**values, **overrides}, "model.")

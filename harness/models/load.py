@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
-from harness.config import GgufModel, ModelSpec, PlantedModel, RandomModel, RequestError, WheelModel
+from harness.config import GgufModel, MemoryModel, ModelSpec, PlantedModel, RandomModel, RequestError, WheelModel
 from harness.hooks import Head
 from harness.models import Kind, Model, Shape, Traits, cache, checks, output_kind, planted, random, sources, traits
 from harness.models.pooling import CONFIG, Pooling, config_of, pooling_of
@@ -18,8 +18,8 @@ from harness.models.tokens import Tokens
 _LOADING = RLock()
 
 
-def boot(spec: ModelSpec) -> Model:
-    """Load, hook and check. See `harness.load_model`."""
+def boot(spec: ModelSpec | MemoryModel, held: "PlainModel | None" = None) -> Model:
+    """Load (or take what is `held` in memory), hook and check. See `harness.load_model`."""
     import torch
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -28,7 +28,7 @@ def boot(spec: ModelSpec) -> Model:
     device = _checked_device(spec.device)
     # Loaders set global state (the default dtype, the seed), and what is made in inference mode never has gradients.
     with _LOADING, _quiet(), torch.inference_mode(False), torch.no_grad():
-        loaded = _loaded(spec)
+        loaded = held or _loaded(spec)
         plain = loaded.plain.to(device=device, dtype=getattr(torch, spec.dtype)).eval().requires_grad_(False)
         tokens = Tokens(loaded.tokenizer, spec.bos)
         given = checks.probe(tokens, plain.config.vocab_size, loaded.kind, device)
@@ -114,7 +114,7 @@ class PlainModel:
     pooling: Pooling | None = None
 
 
-def _unhooked(spec: ModelSpec, architecture: str, reason: str) -> RequestError:
+def _unhooked(spec: ModelSpec | MemoryModel, architecture: str, reason: str) -> RequestError:
     first = reason.splitlines()[0]
     return RequestError(
         "model", spec.name, f"TransformerLens does not hook this architecture ({architecture}: {first})"
@@ -135,7 +135,7 @@ def _checked_device(device: str) -> Any:
     return checked
 
 
-def _loaded(spec: ModelSpec) -> PlainModel:
+def _loaded(spec: ModelSpec | MemoryModel) -> PlainModel:
     match spec:
         case RandomModel():
             return _random(spec)
