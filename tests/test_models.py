@@ -205,7 +205,7 @@ def test_sources_refuse_a_lora_adapter_and_say_how_to_merge_it(saved, tmp_path, 
         f"model.path={folder}: this is a LoRA adapter (adapter_config.json), not a model: merge it f"
     )
     assert f'.merge_and_unload().save_pretrained("{folder}-merged")' in said
-    assert said.endswith(f"then say model=path model.path={folder}-merged")
+    assert said.endswith(f"then set model=path model.path={folder}-merged")
 
 
 def test_sources_refuse_a_lora_adapter_of_the_hub_without_a_network(monkeypatch, saved, tmp_path):

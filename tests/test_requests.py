@@ -517,10 +517,10 @@ def test_the_command_in_the_refusal_of_a_pickle_converts_it(pickled, capsys):
         harness.load_model("path", path=folder)
     said = str(refusal.value)
     assert said.startswith(f"model.path={folder}: pytorch_model.bin is a pickle, which can run code, and is not read: ")
-    words = shlex.split(said[said.index("python -c") : said.index(", then say")])
+    words = shlex.split(said[said.index("python -c") : said.index(", then set")])
     assert words[:2] == ["python", "-c"]
     exec(words[2], {})
-    path = shlex.split(said.partition("then say ")[2])[1].removeprefix("model.path=")
+    path = shlex.split(said.partition("then set ")[2])[1].removeprefix("model.path=")
     converted = harness.load_model("path", path=path)
     ids = torch.tensor([converted.tokenizer("Mary gave a drink")["input_ids"]])
     with torch.no_grad():
@@ -536,7 +536,7 @@ def test_a_hub_model_that_has_only_pickles_is_refused_with_the_command(monkeypat
     err = refused(command, ("study", "model=hub", "model.id=some/old-model"))
     assert err.startswith("model.id=some/old-model: it has no .safetensors file: perhaps its weights are a pickle")
     assert "t.GPT2LMHeadModel.from_pretrained(old, use_safetensors=False)" in err
-    assert err.endswith("then say model=path model.path=old-model-safe")
+    assert err.endswith("then set model=path model.path=old-model-safe")
 
 
 def test_a_hub_model_without_a_network_is_refused_at_once(monkeypatch, command):
