@@ -389,7 +389,7 @@ EARLY = [
     (PARTS + "key.yaml", "prompts.path={at}/key.yaml: context 0, parts.0.name=???: set it: parts.0.name=…"),
     (PARTS + "list.json", "prompts.path={at}/list.json: this file has no context in it"),
     (PARTS + "blank.json", "prompts.contexts.0.question=' ': ask something after the parts"),
-    ("prompts=parts", "prompts.path=None: say prompts.path=context.json, or prompts.contexts"),
+    ("prompts=parts", "prompts.path=None: set prompts.path=context.json, or prompts.contexts"),
     (INLINE + "prompts.answer=[c]", "prompts.answer=['c']: give one for each of the 2 texts"),
     (INLINE + "prompts.words={glad:[]}", "prompts.words.glad=[]: list its words; without a list there are"),
     (INLINE + "prompts.relations=[x,y]", "prompts.relations=x: a relation is written name(head, dependent)"),

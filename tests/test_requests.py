@@ -34,7 +34,7 @@ PLANTED = ("study", "model=planted", "prompts=induction", "prompts.n=2", "prompt
 # --- what a model can be asked ----------------------------------------------------------------------------------
 
 KINDS = [
-    (T5, "prompts='When Mary went': prompt 0 has no token to predict: say what should be written: prompts.target=…"),
+    (T5, "prompts='When Mary went': prompt 0 has no token to predict: set what it should write: prompts.target=…"),
     ((*T5[:3], "prompts=ioi"), "prompts=ioi: it scores next tokens, and random is an encoder-decoder; give prompts=in"),
     ((*T5[:3], "prompts=induction"), "prompts=induction: it scores next tokens, and random is an encoder-decoder"),
     (

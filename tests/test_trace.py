@@ -109,7 +109,7 @@ def test_contexts_from_a_file(tiny, tmp_path, ending):
 
 
 BAD = [
-    ({}, "prompts.path=None: say prompts.path=context.json"),
+    ({}, "prompts.path=None: set prompts.path=context.json"),
     ({"contexts": [{**CONTEXT, "question": " "}]}, "prompts.contexts.0.question=' ': ask something"),
     ({"contexts": [{**CONTEXT, "answer": " "}]}, "prompts.contexts.0.answer=' ': write an answer"),
     ({"contexts": [{**CONTEXT, "parts": []}]}, "prompts.contexts.0.parts=[]: name at least one"),
