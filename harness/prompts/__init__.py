@@ -46,9 +46,9 @@ def load_prompts(prompts: str | Any, model: Model, **overrides: object) -> Promp
         for prompt in made:
             check_embedded(_all_tokens(prompt, model), prompt.text, model, "prompts")
         if n := getattr(spec, "generate", 0):
-            made = generation.generated(model, made, n)
+            made = generation.generate(model, made, n)
         if model.kind == "classifier":
-            made = generation.labelled(model, made)
+            made = generation.label_prompts(model, made)
         return pad(spec.name, made, model)
 
 

@@ -16,10 +16,10 @@ import numpy as np
 from harness.config import FilePrompts, RequestError, near
 from harness.models import Model
 from harness.prompts import readers
-from harness.prompts.prompt import Prompt, from_text, related, with_answer
+from harness.prompts.prompt import Prompt, from_text, with_answer, with_relations
 from harness.prompts.readers import Row, Table
-from harness.prompts.relations import written
-from harness.prompts.word_tags import check_tags, parsed, tagged
+from harness.prompts.relations import parse_triples
+from harness.prompts.word_tags import check_tags, parse_tags, with_tags
 
 #: The keys that name a column, the text's first.
 COLUMNS = ("column", "pair", "target", "answer", "distractor", "cluster", "counterfactual", "relations", "words")
@@ -42,8 +42,8 @@ def check(spec: FilePrompts) -> list[Row]:
     rows = _drawn(spec, table.rows)
     for row in rows:
         with _placed(spec, row):
-            check_tags({} if spec.words is None else parsed(row.values[spec.words], "prompts.path"), "prompts.path")
-            written("" if spec.relations is None else row.values[spec.relations])
+            check_tags({} if spec.words is None else parse_tags(row.values[spec.words], "prompts.path"), "prompts.path")
+            parse_triples("" if spec.relations is None else row.values[spec.relations])
     return rows
 
 
@@ -111,9 +111,9 @@ def _prompt(spec: FilePrompts, model: Model, row: Row) -> Prompt:
         if answer is not None:
             prompt = with_answer(model, prompt, answer, distractor, (key, key))
         if spec.words is not None:
-            prompt = tagged(prompt, parsed(row.values[spec.words], key), key)
+            prompt = with_tags(prompt, parse_tags(row.values[spec.words], key), key)
         if spec.relations is not None:
-            prompt = related(prompt, row.values[spec.relations])
+            prompt = with_relations(prompt, row.values[spec.relations])
     prompt = replace(prompt, tags={name: str(row.values[name]) for name in spec.tags})
     if spec.counterfactual is None:
         return prompt

@@ -9,7 +9,7 @@ from harness.prompts.padding import batches, pad
 from harness.prompts.prompt import ANSWER, NOUN, Prompt
 
 
-def generated(model: Model, made: Sequence[Prompt], n: int) -> list[Prompt]:
+def generate(model: Model, made: Sequence[Prompt], n: int) -> list[Prompt]:
     """Continue each prompt greedily by `n` tokens, or up to the end-of-text token; these tokens are scored.
 
     Contexts of named segments are continued up to a line break, and not at all where they have an answer.
@@ -90,7 +90,7 @@ def _continued(model: Model, prompt: Prompt, new: list[int]) -> Prompt:
     )
 
 
-def labelled(model: Model, made: Sequence[Prompt]) -> list[Prompt]:
+def label_prompts(model: Model, made: Sequence[Prompt]) -> list[Prompt]:
     """Return a classifier's prompts, with the model's own label where they have none."""
     import torch
 

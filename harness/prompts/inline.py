@@ -2,16 +2,16 @@
 
 from harness.config import InlinePrompts, RequestError
 from harness.models import Model
-from harness.prompts.prompt import Prompt, from_text, related, with_answer
-from harness.prompts.relations import written
-from harness.prompts.word_tags import check_tags, check_used, tagged
+from harness.prompts.prompt import Prompt, from_text, with_answer, with_relations
+from harness.prompts.relations import parse_triples
+from harness.prompts.word_tags import check_tags, check_used, with_tags
 
 
 def make(spec: InlinePrompts, model: Model) -> list[Prompt]:
     """Make one prompt per text; answer and distractor are single tokens, written with their leading space, or labels
     of a classifier; a target is what an encoder-decoder should write."""
     check(spec)
-    made = [tagged(_prompt(spec, model, number), spec.words) for number in range(len(spec.text))]
+    made = [with_tags(_prompt(spec, model, number), spec.words) for number in range(len(spec.text))]
     check_used(made, spec.words, "prompts.words")
     return made
 
@@ -30,7 +30,7 @@ def check(spec: InlinePrompts) -> None:
         )
     check_tags(spec.words, "prompts.words")
     for relations in spec.relations or ():
-        written(relations)
+        parse_triples(relations)
 
 
 def _prompt(spec: InlinePrompts, model: Model, number: int) -> Prompt:
@@ -38,7 +38,7 @@ def _prompt(spec: InlinePrompts, model: Model, number: int) -> Prompt:
     cluster = spec.cluster[number] if spec.cluster else f"text {number}"
     prompt = from_text(model, spec.text[number], cluster, pair=pair, target=target)
     if spec.relations:
-        prompt = related(prompt, spec.relations[number])
+        prompt = with_relations(prompt, spec.relations[number])
     if not spec.answer:
         return prompt
     return with_answer(model, prompt, spec.answer[number], spec.distractor[number] if spec.distractor else None)

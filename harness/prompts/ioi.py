@@ -2,7 +2,7 @@
 gave a drink to" is followed by "Mary".
 
 Half of the prompts name the answer first (ABBA), half second (BABA). The counterfactual puts a third name where the
-repeated one stands, so that nothing in it says which of the two is the answer.
+repeated one stands, which leaves the answer undetermined.
 """
 
 from dataclasses import replace

@@ -105,7 +105,7 @@ def _to_write(model: Model, read: Prompt, target: str | None) -> Prompt:
     )
 
 
-def related(prompt: Prompt, written: str) -> Prompt:
+def with_relations(prompt: Prompt, written: str) -> Prompt:
     """Return the prompt with the relations that a text names between the words of what is read."""
     read, own = prompt.source or prompt.encoded, prompt.source_words or prompt.words
     return replace(prompt, relations=relations(written, own, read.special))

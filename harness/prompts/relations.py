@@ -23,11 +23,11 @@ def relations(text: str, words: Words, special: Sequence[bool]) -> tuple[Relatio
     second "the". Raises `RequestError` for bad syntax and for words that the prompt lacks."""
     return tuple(
         Relation(name, *(_word(each, words, special) for each in (head, dependent)))
-        for name, head, dependent in written(text)
+        for name, head, dependent in parse_triples(text)
     )
 
 
-def written(text: str) -> list[tuple[str, str, str]]:
+def parse_triples(text: str) -> list[tuple[str, str, str]]:
     """Parse relations to their written names, heads and dependents. Raises `RequestError` for bad syntax."""
     triples = []
     for part in filter(str.strip, text.split(";")):

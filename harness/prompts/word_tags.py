@@ -19,7 +19,7 @@ Tags = Mapping[str, Sequence[str]]
 PUNCTUATION = "punctuation"
 
 
-def tagged(prompt: Prompt, tags: Tags, key: str = "prompts.words") -> Prompt:
+def with_tags(prompt: Prompt, tags: Tags, key: str = "prompts.words") -> Prompt:
     """Return the prompt with each token's tag, the first that lists its word; unchanged without tags.
 
     Raises `RequestError` for an empty tag that is not built in, for a reserved name, and for phrases.
@@ -36,7 +36,7 @@ def tagged(prompt: Prompt, tags: Tags, key: str = "prompts.words") -> Prompt:
 
 
 def check_tags(tags: Tags, key: str) -> None:
-    """Check the tags themselves, without a prompt. Raises `RequestError` as `tagged` does."""
+    """Check the tags themselves, without a prompt. Raises `RequestError` as `with_tags` does."""
     for tag, listed in tags.items():
         _known(tag, listed, key)
 
@@ -49,7 +49,7 @@ def check_used(made: Sequence[Prompt], tags: Tags, key: str) -> None:
             raise RequestError(f"{key}.{tag}", list(listed), "none of these words stands in any prompt")
 
 
-def parsed(value: object, key: str) -> dict[str, list[str]]:
+def parse_tags(value: object, key: str) -> dict[str, list[str]]:
     """Parse tags of a file: an object, or ``emotion: glad, angry; name: Alonzo``."""
     if isinstance(value, Mapping):
         tags = {str(tag): [words] if isinstance(words, str) else words for tag, words in value.items()}
@@ -62,7 +62,7 @@ def parsed(value: object, key: str) -> dict[str, list[str]]:
 
 
 def _known(tag: str, listed: Sequence[str], key: str) -> frozenset[str]:
-    """Return the words of a tag in their compared form; none for ``punctuation``, which goes by characters."""
+    """Return the words of a tag in their compared form; none for ``punctuation``, which is matched by characters."""
     if tag in (OTHER, SPECIAL, QUESTION, ANSWER):
         raise RequestError(key, tag, "this is what words without a tag, or an answer, are called; choose another name")
     phrases = [word for word in listed if len(word.split()) != 1]
