@@ -59,7 +59,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def built(key: str, build: Callable[[Path], None]) -> Path:
+def build_cached(key: str, build: Callable[[Path], None]) -> Path:
     """Return the cached folder `key`, filled by `build` unless it is there with its checksums.
 
     `build` gets an empty temporary folder. If it raises, or the process dies, no later call takes the folder for
@@ -77,8 +77,8 @@ def built(key: str, build: Callable[[Path], None]) -> Path:
     return final
 
 
-def recorded(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of a folder from `built`, which verified them."""
+def read_digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a folder of `build_cached`, which verified them."""
     return json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"]
 
 

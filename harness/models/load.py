@@ -209,7 +209,7 @@ def _weights(folder: Path, cached: bool) -> dict[str, Any]:
 
     The weight cache has just verified the digests of a `cached` folder.
     """
-    known = cache.recorded(folder) if cached else {}
+    known = cache.read_digests(folder) if cached else {}
     identity: dict[str, Any] = {
         "weights": {path.name: known.get(path.name) or cache.sha256(path) for path in sources.weight_files(folder)}
     }

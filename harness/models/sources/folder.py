@@ -89,7 +89,7 @@ def check_whole(info: dict[str, Any], key: str, value: object, kind: str = "deco
             "they would be random; save or fetch it again",
         )
     if other := sorted(str(each[0]) for each in info["mismatched_keys"]):
-        raise RequestError(key, value, f"{len(other)} weights are of another shape than its config says: {other[0]}")
+        raise RequestError(key, value, f"{len(other)} weights are of another shape than in its config: {other[0]}")
 
 
 def _check_safetensors(path: Path, key: str) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import RequestError
-from harness.models.cache import built, sha256
+from harness.models.cache import build_cached, sha256
 from harness.models.sources.folder import check_whole, first_line
 
 
@@ -15,7 +15,7 @@ def from_gguf(path: Path) -> Path:
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise RequestError("model.path", path, "this is not a GGUF file: it does not begin with GGUF")
-    return built(f"gguf-{sha256(path)[:16]}", lambda folder: convert(path, folder))
+    return build_cached(f"gguf-{sha256(path)[:16]}", lambda folder: convert(path, folder))
 
 
 def convert(path: Path, folder: Path) -> None:

