@@ -262,7 +262,7 @@ KEYS = [
     ((*R, "execute=ray", "execute.adress=auto"), "execute.adress=auto: there is no such key; did you mean 'address'?"),
     ((*R, "execute=3"), "execute=3: known: local, ray"),
     ((*R, "run=gs://bucket/run"), "run=gs://bucket/run: name a folder, or an object store as s3://BUCKET/PREFIX"),
-    ((*R, "run='s3://key:word@bucket/x'"), "run=s3://…: an address says where, not who: keys are set in the envir"),
+    ((*R, "run='s3://key:word@bucket/x'"), "run=s3://…: leave keys out of the address: set them in the envir"),
     (("list", "store=s3://bucket/runs"), "store=s3://bucket/runs: runs in an object store are not listed: name a fo"),
     ((*R, "run="), "run=: this is empty: set a value, or leave the key out"),
     ((*R, "resume="), "resume=: this is empty: set a value, or leave the key out"),

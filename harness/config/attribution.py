@@ -35,8 +35,8 @@ class AttributionSpec:
 
     `methods` are names of `harness.attribution.methods.METHODS`, or the attention of one layer or head such as
     ``attention_L5`` and ``attention_L5H1``; `causes` those of `harness.attribution.causes.CAUSES`, or ``knockout_L5``
-    and ``knockout_L5H1``; ``all`` and ``auto`` are all that the model allows. `special` says whether special tokens,
-    the first token and the one at which a target is predicted count: ``keep``, ``drop``, or both side by side. `level`
+    and ``knockout_L5H1``; ``all`` and ``auto`` are all that the model allows. `special` keeps or drops special tokens,
+    the first token and the one at which a target is predicted: ``keep``, ``drop``, or both. `level`
     is the unit of the comparison and of the erasure curves, ``token`` or ``word`` (the sum of its tokens). `targets` is
     the largest number of scored positions explained per prompt, `fractions` the shares of tokens erased for the curves
     (empty: no curves), `top` the number of strongest tokens compared, `steps` the number of points at which integrated

@@ -75,7 +75,7 @@ class SweepSpec:
 
     ``cumulative``: heads one after another, each staying ablated, `until` so many (a share below 1, or ``all``), in
     each `order`: by ``effect`` or ``estimate`` of single heads, ``greedy`` (each the one that matters next, measured
-    again every time), or ``random``, in as many as `orders`. `first` says from which end: the heads that are needed
+    again every time), or ``random``, in as many as `orders`. `first` is the end to begin at: the heads that are needed
     most, or least.
 
     ``pairs``: two heads together, and what that does beyond the sum of each: among the `top` heads by ``effect`` or
@@ -180,7 +180,7 @@ class RolesSpec:
 
 @spec
 class CompareSpec:
-    """How two models are compared: with patterns as they are, or without special tokens and rows renormalised."""
+    """Options of comparing two models: ``drop`` removes special tokens from patterns and renormalises rows."""
 
     special: Literal["keep", "drop"] = "keep"
 
@@ -236,7 +236,7 @@ def check_place(key: str, place: str) -> None:
     if not there:
         return
     if "@" in rest or "?" in rest:
-        remedy = "an address says where, not who: keys are set in the environment (AWS_ACCESS_KEY_ID …)"
+        remedy = "leave keys out of the address: set them in the environment (AWS_ACCESS_KEY_ID …)"
         raise RequestError(key, f"{scheme}://…", remedy)
     if scheme != "s3" or not re.fullmatch(r"[a-z0-9][a-z0-9.-]+(/[^/]+)*/?", rest):
         raise RequestError(key, place, "name a folder, or an object store as s3://BUCKET/PREFIX")

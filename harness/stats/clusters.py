@@ -15,7 +15,7 @@ def effective(size: Float[np.ndarray, " cluster"]) -> float:
 
 @dataclass(frozen=True)
 class Clusters:
-    """Which cluster each prompt is in, and how many prompts each has. Clusters are in the order of their labels."""
+    """The cluster of each prompt, and the number of prompts of each cluster, in the order of the labels."""
 
     code: Int[np.ndarray, " prompt"]
     size: Float[np.ndarray, " cluster"]
@@ -30,7 +30,7 @@ class Clusters:
 
     @property
     def effective_skew(self) -> float:
-        """How many equal clusters average skew away as well: n of them divide the squared skewness of a mean by n."""
+        """The number of equal clusters with the same skewness of the mean: n of them divide its square by n."""
         return float((self.size**2).sum() ** 3 / (self.size**3).sum() ** 2)
 
     def sums(self, values: Float[np.ndarray, "prompt *rest"]) -> Float[np.ndarray, "cluster *rest"]:

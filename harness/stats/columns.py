@@ -27,7 +27,7 @@ class LabelledArray(Protocol):
 class Columns:
     """Effects of the heads that were measured, and which heads those are (one row of `labels` per column).
 
-    `shape` is that of the whole array, prompt first; `kept` says which of its heads were measured.
+    `shape` is that of the whole array, prompt first; `kept` marks its measured heads.
     """
 
     values: Float[np.ndarray, "prompt head"]
