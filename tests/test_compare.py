@@ -210,7 +210,7 @@ def test_other_tokens_are_compared_on_words(tmp_path):
 @pytest.mark.parametrize(
     ("other", "more", "said"),
     [
-        (None, {}, "other=null: say which model to compare with, other.name=NAME"),
+        (None, {}, "other=null: name the model to compare with, other.name=NAME"),
         ({**RANDOM, "shape": "bert"}, {}, "other=random: random is a decoder and this is an encoder"),
         ({**RANDOM}, {"sweep": {"kind": ["layer"]}}, "sweep.kind=layer: two models are compared head by head"),
         ({**RANDOM}, {"sweep": {"method": "screen"}}, "sweep.method=screen: two models are compared by exact effects"),

@@ -461,7 +461,7 @@ def test_prompts_are_checked_without_torch(before):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ((), "other=null: say which model to compare with"),
+        ((), "other=null: name the model to compare with"),
         (("other.name=random", "sweep.kind=layer"), "sweep.kind=layer: two models are compared head by head"),
         (("other.name=random", "sweep.method=fast"), "sweep.method=fast: two models are compared by exact effects"),
         (("other.name=random", "ablation.positions=each"), "ablation.positions=each: two models are compared over all"),

@@ -356,7 +356,7 @@ def test_a_forecast_says_that_single_heads_come_first(tmp_path):
     assert study.run("ablate_heads", asked(), place, lambda *_: None, said.append) is None
     named = {line.partition(":")[0]: line for line in said}
     assert list(named) == ["sweep", "sweep_pairs", "sweep_greedy", "sweep_cumulative"]
-    assert "(single heads first: sweep.kind=pairs and cumulative goes by their effects)" in named["sweep"]
+    assert "(single heads first: sweep.kind=pairs and cumulative needs their effects)" in named["sweep"]
     counts = {"sweep": 12, "sweep_pairs": 6, "sweep_greedy": 12 + 11 + 10 + 9, "sweep_cumulative": 16}
     for name, n in counts.items():
         assert f"× {n} interventions" in named[name]
