@@ -380,7 +380,7 @@ def test_a_multirun_ends_with_the_highest_code_of_its_jobs(command, monkeypatch)
         seen.append(values["run"])
         sys.exit({"a": 1, "b": 0, "c": 1}[values["run"]])
 
-    monkeypatch.setattr("experiments.reproduce.again", act)
+    monkeypatch.setattr("experiments.reproduce.rerun", act)
     assert command("reproduce", "-m", "run=a,b,c", store=False) == (1, "", "")
     assert seen == ["a", "b", "c"]
     assert command("reproduce", "-m", "run=b", store=False) == (0, "", "")
@@ -393,7 +393,7 @@ def test_an_interrupt_ends_a_multirun(command, monkeypatch):
         seen.append(values["run"])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("experiments.reproduce.again", act)
+    monkeypatch.setattr("experiments.reproduce.rerun", act)
     assert command("reproduce", "-m", "run=a,b", store=False)[0] == 130
     assert seen == ["a"]
 

@@ -449,7 +449,7 @@ def test_a_sentence_encoder_needs_no_pooler():
     sources.check_whole(info, "model", "m", "embedding")
     with pytest.raises(RequestError, match="pooler.dense.weight"):
         sources.check_whole(info, "model", "m", "masked_lm")
-    with pytest.raises(RequestError, match="another shape than its config says: a"):
+    with pytest.raises(RequestError, match="another shape than in its config: a"):
         sources.check_whole({"missing_keys": set(), "mismatched_keys": {("a", (1,), (2,))}}, "model", "m")
 
 

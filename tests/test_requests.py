@@ -600,7 +600,7 @@ def test_an_encoder_that_cannot_be_studied(command, tmp_path, head, settings, sa
             "its file lacks 12 of the model's weights, such as transformer.h.1.attn.c_attn",
         ),
         ("config.json", {"n_head": 0}, "cannot be loaded (integer division or modulo by zero"),
-        ("config.json", {"n_embd": 32}, "weights are of another shape than its config says: "),
+        ("config.json", {"n_embd": 32}, "weights are of another shape than in its config: "),
         ("tokenizer.json", "{", "cannot be loaded (Expecting property name"),
         ("tokenizer.json", "{}", "cannot be loaded ("),
     ],
