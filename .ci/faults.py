@@ -47,15 +47,15 @@ FAULTS = (
     _fault(
         "important by its upper bound alone",
         _STATS,
-        '(table["ci_low"].to_numpy() > asked.min_effect)',
-        '(table["ci_high"].to_numpy() > asked.min_effect)',
+        '(table["ci_low"].to_numpy() > options.min_effect)',
+        '(table["ci_high"].to_numpy() > options.min_effect)',
         *_in("stats", "important_needs_both_bounds_beyond_the_smallest_effect"),
     ),
     _fault(
         "important by its lower bound alone",
         _STATS,
-        '(table["ci_high"].to_numpy() < -asked.min_effect)',
-        '(table["ci_low"].to_numpy() < -asked.min_effect)',
+        '(table["ci_high"].to_numpy() < -options.min_effect)',
+        '(table["ci_low"].to_numpy() < -options.min_effect)',
         *_in("stats", "important_needs_both_bounds_beyond_the_smallest_effect"),
     ),
     _fault(

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 
 def _leave(*_: object) -> NoReturn:
-    """Interrupted while still importing: nothing was begun, so there is nothing to say."""
+    """Exit silently on an interrupt during the imports, when no run has begun."""
     os._exit(130)
 
 

@@ -1,7 +1,7 @@
-"""From a command line to a run: the only file that knows Hydra.
+"""Command line of the runners: the only file that uses Hydra.
 
-Every override is made a plain "set this" for Hydra, so that one judge, the typed specs in `harness.config`, says what
-is wrong with a key or a value. What a person did wrong is one line on standard error and exit code 2.
+Overrides reach Hydra as plain settings, so that only the typed specs in `harness.config` judge keys and values. A
+user's mistake is one line on standard error and exit code 2.
 """
 
 import importlib.resources
@@ -43,11 +43,11 @@ MAIN_FOLDER, MORE_FOLDER = {"--config-path", "-cp"}, {"--config-dir", "-cd"}
 MULTIRUN = {"--multirun", "-m"}
 TAKES_VALUE = {"--cfg", "-c", "--package", "-p", "--info", "-i", "--experimental-rerun", *NAMES_CONFIG}
 TAKES_VALUE |= MAIN_FOLDER | MORE_FOLDER
-#: Where a compose of the whole checks nothing: with ``-m`` there is one config for each job.
+#: Flags for which no config is composed beforehand: ``-m`` composes one for each job.
 NOT_COMPOSED = {
     "--hydra-help", "--version", "--info", "-i", "--shell-completion", "-sc", "--experimental-rerun", *MULTIRUN,
 }  # fmt: skip
-#: What Hydra and its readers of YAML raise.
+#: Errors of Hydra and its YAML readers.
 CONFIG_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 _FORMAT_WARNING = warnings.formatwarning
@@ -56,14 +56,14 @@ Act = Callable[[dict[str, Any]], object]
 
 
 def launch(runner: str) -> NoReturn:
-    """Run a runner that makes a run directory, from ``sys.argv``."""
+    """Run a runner that makes a run directory, with the settings of ``sys.argv``."""
     main(runner, lambda values: _run(runner, values))
 
 
 def main(name: str, act: Act) -> NoReturn:
-    """Compose ``conf/<name>.yaml`` with the command line, act on it, and exit with the contract's code.
+    """Compose ``conf/<name>.yaml`` with the command line, call `act` on it, and exit with the contract's code.
 
-    The last line on standard output is the path that `act` gives.
+    The last line on standard output is the path that `act` returns.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
@@ -74,14 +74,14 @@ def main(name: str, act: Act) -> NoReturn:
 
 
 def _warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> str:
-    """Our own warnings are notes of one line; others are shown with the line of code that they are about."""
+    """Format a warning of this package as one line, others with their line of code."""
     if category.__module__.startswith("harness."):
         return f"{message}\n"
     return _FORMAT_WARNING(message, category, *where, **more)
 
 
 def _guarded(work: Callable[[], None], job: str = "") -> int:
-    """The exit code of `work`; what is wrong with its request is one line, which begins with the `job`."""
+    """Run `work` and return its exit code; print a wrong request as one line that begins with `job`."""
     try:
         work()
     except RequestError as error:
@@ -91,7 +91,7 @@ def _guarded(work: Callable[[], None], job: str = "") -> int:
         print(f"{job}{_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        settings = getattr(stop, "settings", "")  # of `harness.study.Interrupted`, for which torch would be imported
+        settings = getattr(stop, "settings", "")  # of `harness.study.Interrupted`, whose module imports torch
         rest = f"; continue with {settings}" if settings else ""
         print("\n" * sys.stderr.isatty() + f"{job}interrupted{rest}", file=sys.stderr)
         return 130
@@ -122,7 +122,7 @@ def _compose(name: str, overrides: Sequence[str], folders: Sequence[Path]) -> Di
 
 
 def _look_in(folders: Sequence[Path]) -> None:
-    """Add folders to those in which Hydra finds configs. Not by ``hydra.searchpath``, which has no primary configs."""
+    """Add folders to Hydra's search path. Not by ``hydra.searchpath``, which excludes primary configs."""
     loader: Any = GlobalHydra.instance().config_loader()
     places = loader.get_search_path()
     for folder in folders:
@@ -131,7 +131,7 @@ def _look_in(folders: Sequence[Path]) -> None:
 
 
 def _composed(name: str, settings: Sequence[str]) -> DictConfig:
-    """The config with these settings; the first that Hydra cannot place is the one that is wrong."""
+    """Compose the config with these settings. Raises `RequestError` for the first that Hydra refuses."""
     try:
         return compose(name, overrides=list(settings))
     except (*CONFIG_ERRORS, ValueError) as error:
@@ -146,10 +146,10 @@ def _composed(name: str, settings: Sequence[str]) -> DictConfig:
 def _through_hydra(
     name: str, act: Act, flags: Sequence[str], overrides: Sequence[str], folders: Sequence[Path]
 ) -> None:
-    """``--help``, ``--cfg job``, ``-m`` and the like are Hydra's own; the overrides are checked first all the same.
+    """Pass ``--help``, ``--cfg job``, ``-m`` and the like to Hydra, after checking the overrides.
 
-    A job of a multirun that is wrong is one line that names it, and does not stop the later ones; the exit code is the
-    highest of all jobs.
+    A wrong job of a multirun prints one line with its name and does not stop later ones; the exit code is the highest
+    of all jobs.
     """
     import hydra
 
@@ -175,7 +175,7 @@ def _through_hydra(
 
 
 def _code_of_job(work: Callable[[], None], job: str) -> int:
-    """The exit code of one job, also of one that ends itself (a value that `reproduce` finds moved is code 1)."""
+    """Return the exit code of one job, also after `sys.exit` (`reproduce` exits with 1 where a value moved)."""
     try:
         return _guarded(work, job)
     except SystemExit as stop:
@@ -184,7 +184,7 @@ def _code_of_job(work: Callable[[], None], job: str) -> int:
 
 @contextmanager
 def _hydra_raises() -> Iterator[None]:
-    """Hydra raises what is wrong with a config instead of printing several lines and leaving with code 1."""
+    """Make Hydra raise errors of a config inside, instead of printing several lines and exiting with 1."""
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -197,17 +197,17 @@ def _hydra_raises() -> Iterator[None]:
 
 
 def _swept(overrides: Sequence[str]) -> set[str]:
-    """The keys of which a multirun tries several values."""
+    """Return the keys that a multirun sweeps."""
     parsed = OverridesParser.create().parse_overrides([text for text in overrides if text])
     return {each.key_or_group for each in parsed if each.is_sweep_override()}
 
 
 def _job(swept: Collection[str]) -> str:
-    """The job of a multirun by its number and the values it has of what is swept."""
+    """Name a job of a multirun by its number and its swept values."""
     job = HydraConfig.get()
-    given = [text.lstrip("+") for text in job.overrides.task]
-    own = [text for text in given if text.partition("=")[0] in swept]
-    return f"job #{job.job.num} ({' '.join(own or given)}): "
+    settings = [text.lstrip("+") for text in job.overrides.task]
+    own = [text for text in settings if text.partition("=")[0] in swept]
+    return f"job #{job.job.num} ({' '.join(own or settings)}): "
 
 
 def _act(act: Act, composed: DictConfig, folders: Sequence[Path]) -> None:
@@ -222,7 +222,7 @@ def _act(act: Act, composed: DictConfig, folders: Sequence[Path]) -> None:
 
 
 def _with_other(values: dict[str, Any], folders: Sequence[Path]) -> dict[str, Any]:
-    """The values with those of the model that ``other.name`` names, where it is one of the user's own folders."""
+    """Fill in the values of the model ``other.name`` where it is in one of the user's own folders."""
     other = values.get("other")
     keys = {"name": other} if isinstance(other, str) else other
     if not isinstance(keys, dict) or "name" not in keys or "source" in keys:
@@ -233,14 +233,14 @@ def _with_other(values: dict[str, Any], folders: Sequence[Path]) -> dict[str, An
     if name in config.model_names():
         return values
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*missing `_self_`")  # read as a config of its own, which it is not
-        found = OmegaConf.to_container(_compose(f"model/{name}", (), folders), resolve=True)
-    assert isinstance(found, dict)
-    return {**values, "other": {**found.get("model", found), **keys}}
+        warnings.filterwarnings("ignore", message=".*missing `_self_`")  # composed as a primary config
+        model = OmegaConf.to_container(_compose(f"model/{name}", (), folders), resolve=True)
+    assert isinstance(model, dict)
+    return {**values, "other": {**model.get("model", model), **keys}}
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Hydra's flags (with the values of those that take one) and the overrides."""
+    """Split arguments into Hydra's flags (with their values) and overrides."""
     flags, overrides, before = [], [], ""
     for argument in arguments:
         if argument.startswith("-") or before in TAKES_VALUE:
@@ -252,7 +252,7 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _check_flags(flags: Sequence[str]) -> None:
-    """What Hydra's parser of flags says of a wrong one, on one line."""
+    """Raise the error of Hydra's flag parser as a `RequestError`."""
 
     def refuse(message: str) -> NoReturn:
         word, _, value = flags[0].partition("=")
@@ -265,12 +265,12 @@ def _check_flags(flags: Sequence[str]) -> None:
 
 
 def _words(flags: Sequence[str]) -> set[str]:
-    """The flags without their values."""
+    """Return the flags without their values."""
     return {flag.partition("=")[0] for flag in flags}
 
 
 def _value(flags: Sequence[str], names: set[str]) -> str | None:
-    """The value of a flag, written ``--flag value`` or ``--flag=value``."""
+    """Return the value of a flag, written ``--flag value`` or ``--flag=value``; ``None`` without it."""
     for flag, after in zip_longest(flags, flags[1:], fillvalue=""):
         word, equals, value = flag.partition("=")
         if word in names:
@@ -279,19 +279,19 @@ def _value(flags: Sequence[str], names: set[str]) -> str | None:
 
 
 def _folders(name: str, flags: Sequence[str], overrides: Sequence[str]) -> tuple[Path, ...]:
-    """Where configs are found, in Hydra's order: the main folder, that of ``--config-dir``, ``hydra.searchpath``."""
+    """Return the folders of configs in Hydra's order: the main one, ``--config-dir``, ``hydra.searchpath``."""
     main, more = _value(flags, MAIN_FOLDER), _value(flags, MORE_FOLDER)
-    found = [config.conf_dir().resolve() if main is None else _folder("--config-path", main, Path(__file__).parent)]
+    folders = [config.conf_dir().resolve() if main is None else _folder("--config-path", main, Path(__file__).parent)]
     if more is not None:
-        found.append(_folder("--config-dir", more))
-    return tuple([*found, *(_folder("hydra.searchpath", place) for place in _search_path(name, overrides, found))])
+        folders.append(_folder("--config-dir", more))
+    return tuple([*folders, *(_folder("hydra.searchpath", place) for place in _search_path(name, overrides, folders))])
 
 
 def _search_path(name: str, overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """``hydra.searchpath`` from the command line, or else from the primary config."""
-    given = [text for text in overrides if text.lstrip("+").partition("=")[0] == "hydra.searchpath"]
-    if given:
-        value = OverridesParser.create().parse_override(given[0]).value()
+    """Return ``hydra.searchpath`` from the command line, or else from the primary config."""
+    settings = [text for text in overrides if text.lstrip("+").partition("=")[0] == "hydra.searchpath"]
+    if settings:
+        value = OverridesParser.create().parse_override(settings[0]).value()
     else:
         value = ((_read(name, folders).get("hydra") or {}).get("searchpath")) or []
     if not isinstance(value, list) or not all(isinstance(place, str) for place in value):
@@ -300,7 +300,7 @@ def _search_path(name: str, overrides: Sequence[str], folders: Sequence[Path]) -
 
 
 def _folder(key: str, place: str, base: Path | None = None) -> Path:
-    """The folder that a path, ``file://`` or ``pkg://`` address names."""
+    """Return the folder of a path, ``file://`` or ``pkg://`` address. Raises `RequestError` if it is missing."""
     scheme, there, rest = place.partition("://")
     try:
         path = (
@@ -315,7 +315,7 @@ def _folder(key: str, place: str, base: Path | None = None) -> Path:
 
 
 def _as_settings(name: str, overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """Overrides that Hydra will not refuse for their key, groups being checked here against what there is."""
+    """Rewrite overrides so that Hydra accepts any key; check choices of groups against their options."""
     keys, groups = _keys(name, folders)
     return [_as_setting(text, keys, groups, folders) for text in overrides]
 
@@ -348,7 +348,7 @@ def _as_setting(text: str, keys: Collection[str], groups: Collection[str], folde
 
 
 def _choices(override: Any, text: str) -> list[Any]:
-    """The options that are chosen of a group; a sentence with a comma in it is one text, not a sweep over two."""
+    """Return the chosen options of a group; a sentence with a comma is one text, not a sweep over two."""
     if override.is_sweep_override() and ", " not in text:
         return list(override.sweep_string_iterator())
     return [text.partition("=")[2] if override.is_sweep_override() else override.value()]
@@ -361,8 +361,7 @@ def _check_choice(group: str, choice: str, folders: Sequence[Path]) -> None:
 
 
 def _unknown(group: str, choice: str, options: Sequence[str]) -> str:
-    """What to write instead of an option that a group does not have: a text, a file or a repository has keys of its
-    own."""
+    """Describe what to write instead of an unknown option: a text, a file or a repository has its own keys."""
     near, path = config.near(choice, options), Path(choice)
     ending = path.suffix.lower()
     if group == "prompts" and ending in (".txt", ".csv", ".tsv", ".jsonl", ".parquet"):
@@ -380,15 +379,14 @@ def _unknown(group: str, choice: str, options: Sequence[str]) -> str:
 
 
 def _inline(text: str) -> str:
-    """A text as the key of ``prompts=inline``, quoted for Hydra and for a shell."""
+    """Format a text as the setting of ``prompts=inline``, quoted for Hydra and for a shell."""
     escaped = re.sub(r"(\\*)('|\Z)", lambda each: each[1] * 2 + each[2].replace("'", "\\'"), text)
     setting = f"prompts.text=['{escaped}']"
     return shlex.quote(setting) if set(setting) & set('"$`\\!') else f'"{setting}"'
 
 
 def _keys(name: str, folders: Sequence[Path], seen: tuple[str, ...] = ()) -> tuple[list[str], list[str]]:
-    """The keys of a config, and the groups that its defaults list chooses from; both with those of the configs that
-    it is made of."""
+    """Return the keys of a config and the groups of its defaults list, including those of the configs it extends."""
     values = _read(name, folders)
     keys, groups = [key for key in values if key not in ("defaults", "hydra")], list[str]()
     for entry in values.get("defaults") or ():
@@ -401,7 +399,7 @@ def _keys(name: str, folders: Sequence[Path], seen: tuple[str, ...] = ()) -> tup
 
 
 def _read(name: str, folders: Sequence[Path]) -> dict[str, Any]:
-    """The file of a config, from the first folder that has it; nothing where none does, which Hydra says."""
+    """Read a config from the first folder that has it; empty where none does, which Hydra reports."""
     path = next((path for folder in folders if (path := folder / f"{name}.yaml").is_file()), None)
     if path is None:
         return {}
@@ -413,13 +411,13 @@ def _read(name: str, folders: Sequence[Path]) -> dict[str, Any]:
 
 
 def _options(group: str, folders: Sequence[Path]) -> tuple[str, ...]:
-    """The options of a group, in folders of their own too: ``model=tiny/mine``."""
-    found = ((path, folder / group) for folder in folders for path in (folder / group).rglob("*.yaml"))
-    return tuple(sorted({path.relative_to(root).with_suffix("").as_posix() for path, root in found}))
+    """Return the options of a group, in subfolders too: ``model=tiny/mine``."""
+    paths = ((path, folder / group) for folder in folders for path in (folder / group).rglob("*.yaml"))
+    return tuple(sorted({path.relative_to(root).with_suffix("").as_posix() for path, root in paths}))
 
 
 def _one_line(error: Exception) -> str:
-    """Hydra's own complaint, on one line."""
+    """Return an error's text on one line."""
     return " ".join(str(error).split())
 
 
@@ -435,64 +433,64 @@ def _run(runner: str, values: dict[str, Any]) -> "Folder | None":
         if key not in known:
             raise RequestError(key, values[key], f"there is no such key; {config.near(key, known)}")
     where = config.parse(config.Place, {key: values.pop(key) for key in PLACE if key in values})
-    asked = config.parse(config.RunSpec, values)
-    metrics.check_names(asked.metrics)  # before waiting for torch, as what follows
-    for key, heads in (("heads", asked.heads), ("cache.heads", asked.cache.heads), ("show.heads", asked.show.heads)):
+    spec = config.parse(config.RunSpec, values)
+    metrics.check_names(spec.metrics)  # this and what follows before the slow import of torch
+    for key, heads in (("heads", spec.heads), ("cache.heads", spec.cache.heads), ("show.heads", spec.show.heads)):
         if heads:
-            check_heads(asked.model, heads, key)
-    resumed = where.resume and not _changed_by_hand()  # what the directory was made from counts, not the defaults here
+            check_heads(spec.model, heads, key)
+    resumed = where.resume and not _changed_by_hand()  # then the directory's spec counts, not the defaults here
     if where.resume:
         config.check_there("resume", where.resume)
     if not resumed:
         from harness.prompts import check_prompts
 
-        check_prompts(asked.prompts)
+        check_prompts(spec.prompts)
 
     from harness import study
     from harness.results.objects import folder_at
 
     if where.resume and resumed:
         saved = study.saved_spec(folder_at(where.resume))
-        asked = replace(saved, execute=asked.execute) if _named("execute") else saved
-    folder = study.run(runner, asked, where, progress(), tell)
+        spec = replace(saved, execute=spec.execute) if _named("execute") else saved
+    folder = study.run(runner, spec, where, progress(), tell)
     if folder is not None:
         _summarize(folder)
     return folder
 
 
 def _summarize(folder: "Folder") -> None:
-    """The answer to the question, or the strongest heads, on standard error."""
+    """Print the answer to the question, or the strongest heads, on standard error."""
     from harness.findings.questions import asked
     from harness.results import open_run
     from harness.views.terminal import strongest
 
     run = open_run(folder)
     question = asked(run)
-    said = strongest(run) if question is None else f"{question.asks}\n{question.answer(run).text}"
-    if said:
-        tell(said)
+    summary = strongest(run) if question is None else f"{question.asks}\n{question.answer(run).text}"
+    if summary:
+        tell(summary)
 
 
 def _changed_by_hand() -> bool:
-    """Whether the command line asks for anything beside the directory to resume and where to do it."""
+    """Whether the command line has settings other than the directory to resume and where to compute."""
     _, overrides = _split(sys.argv[1:])
     aside = ("resume=", "store=", "dry_run=", "execute=", "execute.")
     return any(not text.lstrip("+").startswith(aside) for text in overrides)
 
 
 def _named(group: str) -> bool:
-    """Whether the command line says something of this group."""
+    """Whether the command line sets a group or one of its keys."""
     return any(text.lstrip("+").startswith((f"{group}=", f"{group}.")) for text in _split(sys.argv[1:])[1])
 
 
 def tell(line: str) -> None:
-    """One line on standard error."""
+    """Print one line on standard error."""
     print(line, file=sys.stderr, flush=True)
 
 
 def progress() -> Callable[[str, int, int], None]:
-    """On standard error: the stage and its units done of all; on a terminal as a bar with rate and time left,
-    elsewhere a line each with the time so far."""
+    """Return a function that prints a stage's progress on standard error: on a terminal a bar with rate and time left,
+    elsewhere a line with the time so far."""
     import time
 
     start, seen = time.monotonic(), dict[str, tuple[float, int]]()

@@ -1,4 +1,4 @@
-"""What each head does: ablate heads, one at a time, by layer or in sets, and measure what that costs.
+"""Ablate heads, one at a time, by layer or in sets, and measure their effects.
 
 python -m experiments.ablate_heads heads=[L5H1,L7] metrics=[loss,kl]
 """

@@ -1,5 +1,4 @@
-"""How fast a sweep is beside a loop of whole TransformerLens forwards, in one process, side by side; or how soon the
-report of a saved run opens.
+"""Time a sweep against loops of whole forwards in one process, or the opening of a saved run's report.
 
 python -m experiments.benchmark prompts=ioi metric=logit_diff positions=last
 python -m experiments.benchmark page=results/study/…
@@ -18,23 +17,23 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    launch("benchmark", timed)
+    launch("benchmark", run_benchmark)
 
 
-def timed(values: dict[str, Any]) -> "Folder":
-    """The file in which every round stands."""
-    asked = config.parse(config.BenchmarkSpec, values)
-    if asked.page is None:
+def run_benchmark(values: dict[str, Any]) -> "Folder":
+    """Run the benchmark and return the JSON file of its rounds."""
+    spec = config.parse(config.BenchmarkSpec, values)
+    if spec.page is None:
         from harness.prompts import check_prompts
 
-        check_prompts(asked.prompts)  # before waiting for torch and a model
+        check_prompts(spec.prompts)  # before the slow import of torch
     from harness.benchmark import benchmark, page
     from harness.results import store
     from harness.results.objects import folder_at
 
-    found = benchmark(asked, tell) if asked.page is None else page.measured(asked.page, asked.rounds, tell)
-    path = folder_at(asked.store) / "benchmark" / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
-    store.write_text(path, json.dumps(found, indent=1))
+    results = benchmark(spec, tell) if spec.page is None else page.measure(spec.page, spec.rounds, tell)
+    path = folder_at(spec.store) / "benchmark" / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
+    store.write_text(path, json.dumps(results, indent=1))
     return path
 
 

@@ -1,4 +1,4 @@
-"""What each head looks at: cached attention patterns and rollout.
+"""Cache the attention patterns of each head, and rollout.
 
 python -m experiments.cache_attention model=smollm2 prompts=induction
 """

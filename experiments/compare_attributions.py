@@ -1,4 +1,4 @@
-"""Which attribution method says what a prediction really came from: every method against measured causes.
+"""Compare attribution methods with measured causal effects.
 
 python -m experiments.compare_attributions model=smollm2 prompts=ioi prompts.n=8
 """

@@ -1,4 +1,4 @@
-"""Two models on the same prompts: which heads look elsewhere, do something else, or changed their roles.
+"""Compare two models on the same prompts: patterns, effects and roles of heads.
 
 python -m experiments.compare_models model=smollm2 other.dtype=bfloat16
 python -m experiments.compare_models model=path model.path=/models/base other.path=/models/tuned

@@ -1,4 +1,4 @@
-"""The runs in a store, newest first; or delete those that are named.
+"""List the runs in a store, newest first, or delete runs by name.
 
 python -m experiments.list where.model=smollm2 where.status=complete
 python -m experiments.list delete=[study/20260101-120000-0123abcd] confirm=true
@@ -13,17 +13,17 @@ from harness import config
 
 
 def main() -> None:
-    launch("list", listed)
+    launch("list", list_runs)
 
 
-def listed(values: dict[str, Any]) -> None:
-    """The table of runs on standard output; what was deleted on standard error."""
-    asked = config.parse(config.ListSpec, values)
-    from harness.results.runs import delete, described, runs
+def list_runs(values: dict[str, Any]) -> None:
+    """Print the table of runs on standard output, and deleted runs on standard error."""
+    spec = config.parse(config.ListSpec, values)
+    from harness.results.runs import delete, format_table, runs
 
-    for name, size in delete(asked):
+    for name, size in delete(spec):
         tell(f"deleted {name} ({size})")
-    print("\n".join(described(runs(asked), time.time())), flush=True)
+    print("\n".join(format_table(runs(spec), time.time())), flush=True)
 
 
 if __name__ == "__main__":

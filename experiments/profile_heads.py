@@ -1,4 +1,4 @@
-"""Which roles each head has, beyond chance, and what ablating the heads of a role together does.
+"""Score the roles of each head against chance, and ablate the heads of a role together.
 
 python -m experiments.profile_heads model=smollm2 prompts=prose
 """

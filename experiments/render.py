@@ -19,19 +19,19 @@ def main() -> None:
 
 
 def render(values: dict[str, Any]) -> "Folder":
-    """The views of the run that are asked for, into its directory, which is given back."""
-    asked = config.parse(config.RenderSpec, values)
-    config.check_there("run", asked.run)
+    """Draw views of a run into its directory, and return that."""
+    spec = config.parse(config.RenderSpec, values)
+    config.check_there("run", spec.run)
     from harness.results import open_run, verify
 
-    run = open_run(asked.run)
-    verify(asked.run)
-    from harness.views.draw import draw_for_paper, draw_views  # not before: what is no run is found without waiting
+    run = open_run(spec.run)
+    verify(spec.run)
+    from harness.views.draw import draw_for_paper, draw_views  # here: a slow import, after the checks of the run
 
-    if asked.figures == "paper":
-        draw_for_paper(run, asked.show)
+    if spec.figures == "paper":
+        draw_for_paper(run, spec.show)
     else:
-        draw_views(run, asked.views, asked.show)
+        draw_views(run, spec.views, spec.show)
     return run.path
 
 

@@ -19,19 +19,19 @@ SHOWN = 20  # moved values on the terminal; all are in reproduction.json
 
 
 def main() -> None:
-    launch("reproduce", again)
+    launch("reproduce", rerun)
 
 
-def again(values: dict[str, Any]) -> "Folder":
-    """The directory of the new run; leaves with exit code 1 if it is not what the saved one was."""
+def rerun(values: dict[str, Any]) -> "Folder":
+    """Reproduce a run and return the new directory; exit with code 1 if a value moved."""
     _check_unchanged(values)
-    asked = config.parse(config.ReproduceSpec, values)
-    config.check_there("run", asked.run)
-    if asked.resume:
-        config.check_there("resume", asked.resume)
+    spec = config.parse(config.ReproduceSpec, values)
+    config.check_there("run", spec.run)
+    if spec.resume:
+        config.check_there("resume", spec.resume)
     from harness.study.reproduce import reproduce
 
-    result = reproduce(asked.run, asked.store, progress(), tell, asked.resume)
+    result = reproduce(spec.run, spec.store, progress(), tell, spec.resume)
     for line in result.environment:
         tell(f"environment: {line}")
     for moved in result.moved[:SHOWN]:
@@ -46,7 +46,7 @@ def again(values: dict[str, Any]) -> "Folder":
 
 
 def _check_unchanged(values: Mapping[str, Any]) -> None:
-    """Refuse settings of the run itself: it is its saved spec that is reproduced."""
+    """Raise `RequestError` for settings of the run itself: the saved spec is reproduced."""
     for key, value in values.items():
         if key not in get_type_hints(config.RunSpec):
             continue

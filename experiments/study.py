@@ -1,4 +1,4 @@
-"""The main job: cache attention, ablate every head, rollout beside it, one report.
+"""Run the main study: attention patterns, an ablation of every head, rollout, one report.
 
 python -m experiments.study model=smollm2 prompts=ioi
 """

@@ -1,4 +1,4 @@
-"""Which part of a long context an answer used: what each part gets of the attention, and what it costs to lose it.
+"""Trace an answer to the segments of a long context, by attention and by ablation.
 
 python -m experiments.trace_context prompts.path=context.json
 """

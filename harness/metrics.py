@@ -1,10 +1,8 @@
-"""Logits to one number per prompt.
+"""Metrics: from logits to one number per prompt.
 
-Scored positions of all rows stand one after the other ("targets"), so nothing is computed where no metric looks and
-prompts may score different numbers of positions. A metric gives one value per target; the mean over a prompt's
-targets is the prompt's. To add one: write a function of a
-`harness.prompts.targets.Readout`, and name it in `METRICS`; or pass the function
-itself as a metric.
+The scored positions of all rows ("targets") are concatenated, so prompts may score different numbers of positions. A
+metric gives one value per target; its value on a prompt is the mean over the prompt's targets. To add one, write a
+function of a `harness.prompts.targets.Readout` and name it in `METRICS`, or pass the function itself as a metric.
 """
 
 import json
@@ -21,12 +19,12 @@ if TYPE_CHECKING:
 
     from harness.prompts import Prompts
     from harness.prompts.targets import Readout
-else:  # the names of the metrics must be had without waiting for torch
+else:  # torch takes seconds to import, and the names of the metrics do not need it
     Tensor = Readout = Any
 
 Need = Literal["answer", "distractor"]
 Output = Literal["distribution", "labels", "vector"]
-#: What a model gives that a metric can read, by its kind; all others give a distribution over a vocabulary.
+#: Outputs that a metric can read, by kind of model; all others give a distribution over a vocabulary.
 _GIVES: dict[str, tuple[Output, ...]] = {"embedding": ("vector",), "classifier": ("distribution", "labels")}
 _GIVER: dict[Output, str] = {
     "distribution": "a model with a vocabulary",
@@ -40,8 +38,8 @@ Function = Callable[[Readout], Float[Tensor, " target"]]
 
 @dataclass(frozen=True)
 class Meaning:
-    """How to read a metric: its unit, which way is better (`None`: nobody said), and whether it is a distance, which
-    compares with the clean run and is never negative."""
+    """How to read a metric: its unit, its better direction (`None`: unknown), and whether it is a distance from the
+    clean run, which is never negative."""
 
     units: str
     higher_is_better: bool | None
@@ -50,12 +48,11 @@ class Meaning:
 
 @dataclass(frozen=True)
 class Metric:
-    """A number per prompt: its name in the arrays, how it is computed, its unit, which way is better, and what the
-    prompts must have.
+    """One number per prompt: its name in the arrays, its function, unit and better direction, and what prompts need.
 
-    `distance` marks a metric that compares with the clean run and is never negative; `reads_clean` one that is handed
-    the clean logits. `of` is what it reads: a distribution (over a vocabulary, or over labels), one over labels, or
-    one vector per text.
+    `distance` marks a distance from the clean run, which is never negative; `reads_clean` a metric that reads the clean
+    logits. `of` is the output it reads: a distribution (over a vocabulary, or over labels), one over labels, or one
+    vector per text.
     """
 
     name: str
@@ -133,47 +130,46 @@ METRICS: dict[str, Metric] = {
 
 
 def of_function(function: Function) -> Metric:
-    """The metric that a function of a `Readout` computes: named as the function, its unit and better direction
-    unknown, never taken for a distance, and always handed the clean logits."""
+    """Return a function of a `Readout` as a metric with the function's name, unit and better direction unknown; it is
+    no distance and may read the clean logits."""
     name = getattr(function, "__name__", "")
     return Metric(name, function, "as the function gives", higher_is_better=None, reads_clean=True)
 
 
 def leading(names: Sequence[str]) -> str:
-    """The metric that a reader meets first and that heads are ordered by: the right answer against the wrong one where
-    it is measured, else the first."""
+    """Return the metric that is shown first and that orders heads: `logit_diff` if it is measured, else the first."""
     return "logit_diff" if "logit_diff" in names else names[0]
 
 
 def lead(metrics: Sequence[Metric]) -> Metric:
-    """The `leading` one of these metrics."""
+    """Return the `leading` one of these metrics."""
     return next(metric for metric in metrics if metric.name == leading([each.name for each in metrics]))
 
 
 def described(metrics: Iterable[Metric]) -> str:
-    """How to read each metric, as the JSON that travels with the arrays; `meaning` reads it."""
+    """Return the `Meaning` of each metric as JSON, for an array's attributes; `meaning` reads it."""
     return json.dumps({metric.name: asdict(metric.meaning) for metric in metrics})
 
 
 def meaning(name: str, attrs: Mapping[str, Any]) -> Meaning:
-    """How to read a metric, from the attributes of its array; where they do not say, the built-in metric's."""
-    said = json.loads(attrs.get("metrics", "{}"))
-    if name in said:
-        return Meaning(**said[name])
+    """Return how to read a metric, from its array's attributes or else from the built-in metric."""
+    recorded = json.loads(attrs.get("metrics", "{}"))
+    if name in recorded:
+        return Meaning(**recorded[name])
     return METRICS[name].meaning if name in METRICS else Meaning("", None)
 
 
-def choose(asked: str | Function | Iterable[str | Function], prompts: "Prompts") -> tuple[Metric, ...]:
-    """The metrics (or the one metric) of a request, checked against the prompts and what the model gives for them.
+def choose(names: str | Function | Iterable[str | Function], prompts: "Prompts") -> tuple[Metric, ...]:
+    """Return the metrics of a request, checked against the prompts and the model's kind.
 
-    ``auto`` is `loss`, and `logit_diff` where it can be; `label` too for a classifier, and `embedding` alone for a
-    model that gives one vector per text.
-    A metric may also be a function of a `Readout` that gives one number for each target (`of_function`); it reads
-    token 0 where the prompts have no answer or distractor.
+    ``auto`` is `loss`, and `logit_diff` where it is possible; `label` too for a classifier, and `embedding` alone for a
+    model that gives one vector per text. A metric may also be a function of a `Readout` that gives one number for each
+    target (`of_function`); it reads token 0 where the prompts have no answer or distractor.
+
     Raises `RequestError` for an unknown metric, for one that the model or the prompts do not allow, and for a function
     that has no name or that of another metric.
     """
-    wanted = (asked,) if isinstance(asked, str) or callable(asked) else tuple(dict.fromkeys(asked))
+    wanted = (names,) if isinstance(names, str) or callable(names) else tuple(dict.fromkeys(names))
     possible = [name for name, metric in METRICS.items() if not _lacking(metric, prompts)]
     if wanted == ("auto",):
         return tuple(METRICS[name] for name in ("loss", "logit_diff", "label", "embedding") if name in possible)
@@ -194,14 +190,14 @@ def _known(name: str) -> Metric:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Refuse a name that no metric has, whatever the model and the prompts."""
+    """Raise `RequestError` for a name that no metric has, whatever the model and the prompts."""
     for name in names:
         if name not in (*METRICS, "auto"):
             raise RequestError("metrics", name, near(name, (*METRICS, "auto")))
 
 
 def _lacking(metric: Metric, prompts: "Prompts") -> str:
-    """What a metric needs and does not get; empty if nothing."""
+    """Describe what a metric needs and does not get; empty if nothing."""
     if metric.of not in _GIVES.get(prompts.kind, ("distribution",)):
         return _GIVER[metric.of]
     missing = [need for need in metric.needs if not getattr(prompts, f"has_{need}")]
@@ -209,7 +205,7 @@ def _lacking(metric: Metric, prompts: "Prompts") -> str:
 
 
 def _check_functions(metrics: Sequence[Metric]) -> None:
-    """Refuse functions that cannot be told apart by their names."""
+    """Raise `RequestError` for functions whose names are not identifiers or not unique."""
     taken = set(METRICS)
     for metric in metrics:
         if not metric.name.isidentifier():

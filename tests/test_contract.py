@@ -89,13 +89,13 @@ BAD = [
     (("model=random", "heads=[]"), "heads=[]: name at least one head"),
     (("model=random", "sweep.kind=set"), "sweep.sets={}: name at least one set"),
     (("model=random", "sweep.kind=set", "sweep.sets={a: [L9H9]}"), "L9H9 is outside random"),
-    (("model=random", "prompts=inline"), "prompts.text=???: say which"),
+    (("model=random", "prompts=inline"), "prompts.text=???: set it"),
     (("model=random", "prompts=inline", "prompts.text=['']"), "prompts.text='': a prompt must have at least one token"),
     (("model=random", "prompts=inline", "prompts.text=[a]", "metrics=[logit_diff]"), "it needs prompts with answer"),
     (("model=random", "prompts.names=[Mary,John,Bartholomew]"), "prompts.names=' Bartholomew': this must be one token"),
     (("model=random", "prompts.names=[Mary,John]"), "give at least three different names"),
     (("model=random", "prompts=induction", "prompts.length=500"), "this makes 1001 tokens, random takes 256"),
-    (("model=hub",), "model.id=???: say which"),
+    (("model=hub",), "model.id=???: set it"),
     (("model=path", "model.path=/no/such"), "model.path=/no/such: there is no such folder"),
     (("model=gguf", "model.path=/no/such"), "model.path=/no/such: there is no such file"),
     (("resume=/no/such",), "resume=/no/such: there is no"),
@@ -104,7 +104,7 @@ BAD = [
     (("metrics=[null]",), "metrics.0=None: input should be a valid string"),
     (("prompts=inline", "prompts.text=[null]"), "prompts.text.0=None: input should be a valid string"),
     (("sweep.kind=set", "sweep.sets={1: [L0]}"), "input should be a valid string"),
-    (("sweep.sets={a: [L0]}",), "sweep.kind=single: it does not read sweep.sets, so say sweep.kind=set"),
+    (("sweep.sets={a: [L0]}",), "sweep.kind=single: it does not read sweep.sets, so set sweep.kind=set"),
     (("sweep=3",), "sweep=3: this is a section: write sweep.KEY=value; known: kind, sets, order"),
     (("stats=null",), "stats=None: this is a section: write stats.KEY=value; known: confidence"),
     (("run=true",), "run=True: input should be a valid string"),
@@ -380,7 +380,7 @@ def test_a_multirun_ends_with_the_highest_code_of_its_jobs(command, monkeypatch)
         seen.append(values["run"])
         sys.exit({"a": 1, "b": 0, "c": 1}[values["run"]])
 
-    monkeypatch.setattr("experiments.reproduce.again", act)
+    monkeypatch.setattr("experiments.reproduce.rerun", act)
     assert command("reproduce", "-m", "run=a,b,c", store=False) == (1, "", "")
     assert seen == ["a", "b", "c"]
     assert command("reproduce", "-m", "run=b", store=False) == (0, "", "")
@@ -393,7 +393,7 @@ def test_an_interrupt_ends_a_multirun(command, monkeypatch):
         seen.append(values["run"])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("experiments.reproduce.again", act)
+    monkeypatch.setattr("experiments.reproduce.rerun", act)
     assert command("reproduce", "-m", "run=a,b", store=False)[0] == 130
     assert seen == ["a"]
 

@@ -85,10 +85,10 @@ def test_any_bytes_are_no_manifest_and_no_plan(tmp_path_factory, content):
 @given(JSON)
 def test_what_was_sealed_is_what_is_read(value):
     try:
-        text = store.sealed({"value": value})
+        text = store.seal({"value": value})
     except ValueError:
         return
-    assert str(store.unsealed(text)) == str({"value": json.loads(json.dumps(value))})
+    assert str(store.unseal(text)) == str({"value": json.loads(json.dumps(value))})
 
 
 @MANY

@@ -321,7 +321,7 @@ def test_an_encoder_decoder_scores_what_it_writes(tiny):
 
 
 def test_an_encoder_decoder_without_a_target_is_refused(tiny):
-    with pytest.raises(RequestError, match=r"say what should be written: prompts.target=…"):
+    with pytest.raises(RequestError, match=r"set what it should write: prompts.target=…"):
         harness.load_prompts("inline", tiny("t5"), text=["When Mary went"])
 
 

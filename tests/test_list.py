@@ -10,7 +10,7 @@ import harness
 from harness import study
 from harness.config import ListSpec, RunSpec, named_model, parse
 from harness.results.manifest import read_manifest, write_manifest
-from harness.results.runs import described, runs
+from harness.results.runs import format_table, runs
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_every_run_is_listed_with_what_it_was(command, store):
     chosen = next(run for run in each if run.runner == "cache_attention")
     files = [path for path in (store / chosen.name).rglob("*") if path.is_file()]
     assert chosen.size == sum(path.stat().st_size for path in files)
-    assert described(each, each[0].started + 7200)[1].endswith("2 h")
+    assert format_table(each, each[0].started + 7200)[1].endswith("2 h")
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ def test_sources_refuse_a_lora_adapter_and_say_how_to_merge_it(saved, tmp_path, 
         f"model.path={folder}: this is a LoRA adapter (adapter_config.json), not a model: merge it f"
     )
     assert f'.merge_and_unload().save_pretrained("{folder}-merged")' in said
-    assert said.endswith(f"then say model=path model.path={folder}-merged")
+    assert said.endswith(f"then set model=path model.path={folder}-merged")
 
 
 def test_sources_refuse_a_lora_adapter_of_the_hub_without_a_network(monkeypatch, saved, tmp_path):
@@ -384,7 +384,7 @@ def _build_slowly(root, log):
         time.sleep(0.3)
         (folder / "b").write_text("2")
 
-    found = cache.built("both", build)
+    found = cache.build_cached("both", build)
     assert sorted(path.name for path in found.iterdir()) == ["a", "b", "harness.json"]
 
 
@@ -449,7 +449,7 @@ def test_a_sentence_encoder_needs_no_pooler():
     sources.check_whole(info, "model", "m", "embedding")
     with pytest.raises(RequestError, match="pooler.dense.weight"):
         sources.check_whole(info, "model", "m", "masked_lm")
-    with pytest.raises(RequestError, match="another shape than its config says: a"):
+    with pytest.raises(RequestError, match="another shape than in its config: a"):
         sources.check_whole({"missing_keys": set(), "mismatched_keys": {("a", (1,), (2,))}}, "model", "m")
 
 
@@ -554,7 +554,7 @@ def test_a_cache_that_is_a_file_is_refused(monkeypatch, tmp_path):
     with pytest.raises(
         RequestError, match=r"HARNESS_CACHE=.*: part of this path is a file; set HARNESS_CACHE to a fol"
     ):
-        cache.built("x", lambda folder: None)
+        cache.build_cached("x", lambda folder: None)
 
 
 @pytest.mark.parametrize(
@@ -565,7 +565,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(weight_cache, error):
         raise error
 
     with pytest.raises(RequestError, match="the disk is full; set HARNESS_CACHE"):
-        cache.built("x", build)
+        cache.build_cached("x", build)
     assert [path for path in weight_cache.iterdir() if path.is_dir()] == []
 
 
@@ -574,22 +574,22 @@ def test_another_error_while_building_stays_itself(weight_cache):
         raise ValueError("a bug")
 
     with pytest.raises(ValueError, match="a bug"):
-        cache.built("x", build)
+        cache.build_cached("x", build)
 
 
 def test_an_intact_cache_on_a_read_only_disk_works(monkeypatch, weight_cache):
     def build(folder):
         (folder / "a").write_text("1")
 
-    made = cache.built("x", build)
+    made = cache.build_cached("x", build)
 
     def refuse(*args, **kwargs):
         raise OSError(errno.EROFS, "read-only")
 
     monkeypatch.setattr(cache, "FileLock", refuse)
-    assert cache.built("x", refuse) == made
+    assert cache.build_cached("x", refuse) == made
     with pytest.raises(RequestError, match="the disk is read-only"):
-        cache.built("y", refuse)
+        cache.build_cached("y", refuse)
 
 
 def test_what_a_killed_download_left_is_swept(monkeypatch, tmp_path, weight_cache):

@@ -118,8 +118,8 @@ def test_units_are_read_with_their_checksum(bucket):
         ("gs://bucket/x", "store=gs://bucket/x: name a folder, or an object store as s3://BUCKET/PREFIX"),
         ("s3://", "store=s3://: name a folder, or an object store as s3://BUCKET/PREFIX"),
         ("s3://bucket//x", "store=s3://bucket//x: name a folder, or an object store"),
-        ("s3://AKIA:hidden@bucket/x", "store=s3://…: an address says where, not who: keys are set in the environment"),
-        ("https://bucket/x?sig=hidden", "store=https://…: an address says where, not who"),
+        ("s3://AKIA:hidden@bucket/x", "store=s3://…: leave keys out of the address: set them in the environment"),
+        ("https://bucket/x?sig=hidden", "store=https://…: leave keys out of the address"),
     ],
 )
 def test_addresses_that_are_refused(place, says):

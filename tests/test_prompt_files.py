@@ -386,10 +386,10 @@ EARLY = [
     ),
     (PARTS + "none.json", "prompts.path={at}/none.json: there is no such file"),
     (PARTS + "names.json", "prompts.contexts.0.parts=a: a part needs a name of its own"),
-    (PARTS + "key.yaml", "prompts.path={at}/key.yaml: context 0, parts.0.name=???: say which: parts.0.name=…"),
+    (PARTS + "key.yaml", "prompts.path={at}/key.yaml: context 0, parts.0.name=???: set it: parts.0.name=…"),
     (PARTS + "list.json", "prompts.path={at}/list.json: this file has no context in it"),
     (PARTS + "blank.json", "prompts.contexts.0.question=' ': ask something after the parts"),
-    ("prompts=parts", "prompts.path=None: say prompts.path=context.json, or prompts.contexts"),
+    ("prompts=parts", "prompts.path=None: set prompts.path=context.json, or prompts.contexts"),
     (INLINE + "prompts.answer=[c]", "prompts.answer=['c']: give one for each of the 2 texts"),
     (INLINE + "prompts.words={glad:[]}", "prompts.words.glad=[]: list its words; without a list there are"),
     (INLINE + "prompts.relations=[x,y]", "prompts.relations=x: a relation is written name(head, dependent)"),
@@ -461,7 +461,7 @@ def test_prompts_are_checked_without_torch(before):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ((), "other=null: say which model to compare with"),
+        ((), "other=null: name the model to compare with"),
         (("other.name=random", "sweep.kind=layer"), "sweep.kind=layer: two models are compared head by head"),
         (("other.name=random", "sweep.method=fast"), "sweep.method=fast: two models are compared by exact effects"),
         (("other.name=random", "ablation.positions=each"), "ablation.positions=each: two models are compared over all"),

@@ -311,7 +311,9 @@ def test_prompts_refuse_a_token_without_an_embedding(widened, tmp_path, given, k
         harness.load_prompts("file" if "path" in given else "inline", model, **given)
     said = str(refused.value)
     assert key in said
-    assert f"the tokenizer has a token '<call>' (number {rows}) and the model embeddings for 0-{rows - 1}: say " in said
+    assert (
+        f"the tokenizer has a token '<call>' (number {rows}) and the model embeddings for 0-{rows - 1}: call " in said
+    )
     assert "model.resize_token_embeddings(len(tokenizer))" in said
 
 

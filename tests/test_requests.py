@@ -34,7 +34,7 @@ PLANTED = ("study", "model=planted", "prompts=induction", "prompts.n=2", "prompt
 # --- what a model can be asked ----------------------------------------------------------------------------------
 
 KINDS = [
-    (T5, "prompts='When Mary went': prompt 0 has no token to predict: say what should be written: prompts.target=…"),
+    (T5, "prompts='When Mary went': prompt 0 has no token to predict: set what it should write: prompts.target=…"),
     ((*T5[:3], "prompts=ioi"), "prompts=ioi: it scores next tokens, and random is an encoder-decoder; give prompts=in"),
     ((*T5[:3], "prompts=induction"), "prompts=induction: it scores next tokens, and random is an encoder-decoder"),
     (
@@ -180,7 +180,7 @@ KEYS = [
     ),
     (
         (*ABLATE, "sweep.kind=set", "sweep.sets={a: []}"),
-        "sweep.sets.a=[]: name at least one head, or say sweep.sets.a=all",
+        "sweep.sets.a=[]: name at least one head, or set sweep.sets.a=all",
     ),
     ((*ABLATE, "sweep.kind=set", "sweep.sets={a: [x]}"), "sweep.sets.a=x: a head is written L5H1 (layer 5, head 1)"),
     (
@@ -227,9 +227,9 @@ KEYS = [
         "ablation.positions=[-99]: position -99 is outside prompt 0 ('Since Sarah a",
     ),
     ((*CACHE, "cache.also=[pattern]"), "cache.also.0=pattern: known: z, q, k, v, scores, resid"),
-    ((*CACHE, "cache.heads=[L0]"), "cache.heads=['L0']: patterns are kept of all heads; say cache.also=[z]"),
+    ((*CACHE, "cache.heads=[L0]"), "cache.heads=['L0']: patterns are kept of all heads; set cache.also=[z]"),
     ((*CACHE, "cache.also=[z]", "cache.heads=[L9H9]"), "cache.heads=L9H9: L9H9 is outside random: it has layers 0-2"),
-    ((*CACHE, "cache.also=[z]", "cache.heads=[]"), "cache.heads=[]: name at least one head, or say cache.heads=all"),
+    ((*CACHE, "cache.also=[z]", "cache.heads=[]"), "cache.heads=[]: name at least one head, or set cache.heads=all"),
     (
         (*CACHE, "cache.also.z=1"),
         "cache.also.z=1: this cannot stand there (invalid literal for int() with base 10: 'z'); --c",
@@ -253,7 +253,7 @@ KEYS = [
     ((*R, "seed=1,2"), "seed=1,2: this cannot stand there (Ambiguous value for argument"),
     ((*R, "heads=${nope}"), "heads=${…}: Interpolation key 'nope' not found: write a value"),
     ((*R, "sotre=x"), "sotre=x: there is no such key; did you mean 'store'? known: model"),
-    ((*R, "dry_run=maybe"), "dry_run=maybe: say true or false"),
+    ((*R, "dry_run=maybe"), "dry_run=maybe: use true or false"),
     ((*R, "execute=rey"), "execute=rey: did you mean 'ray'? known: local, ray"),
     ((*R, "execute.workers=0"), "execute.workers=0: input should be greater than or equal to 1"),
     ((*R, "execute.workers=two"), "execute.workers=two: input should be a valid integer"),
@@ -262,10 +262,10 @@ KEYS = [
     ((*R, "execute=ray", "execute.adress=auto"), "execute.adress=auto: there is no such key; did you mean 'address'?"),
     ((*R, "execute=3"), "execute=3: known: local, ray"),
     ((*R, "run=gs://bucket/run"), "run=gs://bucket/run: name a folder, or an object store as s3://BUCKET/PREFIX"),
-    ((*R, "run='s3://key:word@bucket/x'"), "run=s3://…: an address says where, not who: keys are set in the envir"),
+    ((*R, "run='s3://key:word@bucket/x'"), "run=s3://…: leave keys out of the address: set them in the envir"),
     (("list", "store=s3://bucket/runs"), "store=s3://bucket/runs: runs in an object store are not listed: name a fo"),
-    ((*R, "run="), "run=: this is empty: say which, or leave the key out"),
-    ((*R, "resume="), "resume=: this is empty: say which, or leave the key out"),
+    ((*R, "run="), "run=: this is empty: set a value, or leave the key out"),
+    ((*R, "resume="), "resume=: this is empty: set a value, or leave the key out"),
     (("study", "model=[random,gpt2]"), "model=['random', 'gpt2']: known: bert"),
     (("study", "++model=nope"), "model=nope: known: bert"),
     (("study", "+model=random"), "model=random: this is chosen without +: model=random"),
@@ -293,7 +293,7 @@ SOURCES = [
     (("study", "model=random", "model.source=web"), "model.source=web: known: wheel, hub, path, gguf, random, planted"),
     (
         ("study", "model=hub", "model.id=a/b", "model.trust_remote_code=maybe"),
-        "model.trust_remote_code=maybe: say true",
+        "model.trust_remote_code=maybe: use true",
     ),
     (("study", "model=hub", "model.id='a b'"), "model.id=a b: this is not a repository name (Repo id must use"),
     (("study", "model=smollm2", "model.sha256=abc"), "model.sha256=abc: string should match pattern"),
@@ -432,7 +432,7 @@ PROMPTS = [
     ),
     (("study", "resume={here}"), "resume={here}: there is no run here: it has no spec.yaml"),
     (("study", "resume={here}/one.txt"), "resume={here}/one.txt: there is no"),
-    (("render",), "run=???: say which: run=…"),
+    (("render",), "run=???: set it: run=…"),
     (("render", "run={here}"), "run={here}: this directory holds no run: it has no manifest.json"),
     (("render", "run={here}/one.txt"), "run={here}/one.txt: there is no such directory"),
     (("render", "run={here}", "model=random"), "model=random: there is no such key; known: run"),
@@ -517,10 +517,10 @@ def test_the_command_in_the_refusal_of_a_pickle_converts_it(pickled, capsys):
         harness.load_model("path", path=folder)
     said = str(refusal.value)
     assert said.startswith(f"model.path={folder}: pytorch_model.bin is a pickle, which can run code, and is not read: ")
-    words = shlex.split(said[said.index("python -c") : said.index(", then say")])
+    words = shlex.split(said[said.index("python -c") : said.index(", then set")])
     assert words[:2] == ["python", "-c"]
     exec(words[2], {})
-    path = shlex.split(said.partition("then say ")[2])[1].removeprefix("model.path=")
+    path = shlex.split(said.partition("then set ")[2])[1].removeprefix("model.path=")
     converted = harness.load_model("path", path=path)
     ids = torch.tensor([converted.tokenizer("Mary gave a drink")["input_ids"]])
     with torch.no_grad():
@@ -536,7 +536,7 @@ def test_a_hub_model_that_has_only_pickles_is_refused_with_the_command(monkeypat
     err = refused(command, ("study", "model=hub", "model.id=some/old-model"))
     assert err.startswith("model.id=some/old-model: it has no .safetensors file: perhaps its weights are a pickle")
     assert "t.GPT2LMHeadModel.from_pretrained(old, use_safetensors=False)" in err
-    assert err.endswith("then say model=path model.path=old-model-safe")
+    assert err.endswith("then set model=path model.path=old-model-safe")
 
 
 def test_a_hub_model_without_a_network_is_refused_at_once(monkeypatch, command):
@@ -600,7 +600,7 @@ def test_an_encoder_that_cannot_be_studied(command, tmp_path, head, settings, sa
             "its file lacks 12 of the model's weights, such as transformer.h.1.attn.c_attn",
         ),
         ("config.json", {"n_head": 0}, "cannot be loaded (integer division or modulo by zero"),
-        ("config.json", {"n_embd": 32}, "weights are of another shape than its config says: "),
+        ("config.json", {"n_embd": 32}, "weights are of another shape than in its config: "),
         ("tokenizer.json", "{", "cannot be loaded (Expecting property name"),
         ("tokenizer.json", "{}", "cannot be loaded ("),
     ],

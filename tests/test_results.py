@@ -168,7 +168,7 @@ def set_status(run, status):
 
 def write_manifest(run, values):
     """As a run writes it, whatever the values."""
-    (run / "manifest.json").write_text(store.sealed(values))
+    (run / "manifest.json").write_text(store.seal(values))
 
 
 def test_a_run_that_is_not_there_is_refused(tmp_path):
@@ -386,6 +386,6 @@ def test_a_variable_that_the_schema_does_not_list_is_not_written():
 def test_a_run_of_another_format_says_what_reads_it(finished, tmp_path):
     old = json.loads((finished / "manifest.json").read_text())
     values = {key: value for key, value in old.items() if key not in ("format", "version", "checksum")}
-    (tmp_path / "manifest.json").write_text(store.sealed(values))
+    (tmp_path / "manifest.json").write_text(store.seal(values))
     with pytest.raises(RequestError, match=r"written in format 1 by attention-harness 0\.1\.0.*reads format 2"):
         harness.open_run(tmp_path)

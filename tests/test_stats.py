@@ -92,7 +92,7 @@ def test_heads_that_were_not_ablated_are_left_out_and_a_hole_is_named():
         ({"resamples": 10}, "stats.resamples=10: level 0.05 needs more than 20"),
         ({"min_effect": -1.0}, "stats.min_effect=-1.0: must be a finite number, zero or more"),
         ({"tested": 2}, "tested=2: there are effects of 6 heads"),
-        ({"null": np.zeros((1, 8, 2, 3))}, "null=given: a matched null is for distances"),
+        ({"null": np.zeros((1, 8, 2, 3))}, "null=set: a matched null is for distances"),
         ({"effect": np.full((8, 2, 3), np.nan)}, "effect=shape (8, 2, 3): there is no measured head in it"),
         ({"effect": np.zeros((0, 2, 3))}, "effect=shape (0, 2, 3): there is no measured head in it"),
     ],

@@ -356,7 +356,7 @@ def test_a_forecast_says_that_single_heads_come_first(tmp_path):
     assert study.run("ablate_heads", asked(), place, lambda *_: None, said.append) is None
     named = {line.partition(":")[0]: line for line in said}
     assert list(named) == ["sweep", "sweep_pairs", "sweep_greedy", "sweep_cumulative"]
-    assert "(single heads first: sweep.kind=pairs and cumulative goes by their effects)" in named["sweep"]
+    assert "(single heads first: sweep.kind=pairs and cumulative needs their effects)" in named["sweep"]
     counts = {"sweep": 12, "sweep_pairs": 6, "sweep_greedy": 12 + 11 + 10 + 9, "sweep_cumulative": 16}
     for name, n in counts.items():
         assert f"× {n} interventions" in named[name]
@@ -383,7 +383,7 @@ def test_a_forecast_says_that_single_heads_come_first(tmp_path):
         ({"kind": "pairs", "pairs": [["L0H1", "L0H1"]]}, "sweep.pairs=L0H1+L0H1: a pair is two different heads"),
         ({"kind": "pairs", "top": 1}, "sweep.top=1: input should be greater than or equal to 2"),
         ({"kind": "pairs", "heads": ["L0H1"]}, "heads=L0H1: a pair is of two heads"),
-        ({"until": 3}, "sweep.kind=single: it does not read sweep.until, so say sweep.kind=cumulative"),
+        ({"until": 3}, "sweep.kind=single: it does not read sweep.until, so set sweep.kind=cumulative"),
         ({"kind": "cumulative", "pears": 3}, "sweep.pears=3: there is no such key; did you mean 'pairs'?"),
     ],
 )

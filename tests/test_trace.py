@@ -20,7 +20,7 @@ from harness.config import AttributionSpec, RequestError, RolloutSpec, StatsSpec
 from harness.findings.parts import traced
 from harness.hooks import Head
 from harness.models import random as random_models
-from harness.prompts.word_tags import parsed
+from harness.prompts.word_tags import parse_tags
 
 LOWEST = torch.finfo(torch.float32).min
 CONTEXT = {
@@ -109,7 +109,7 @@ def test_contexts_from_a_file(tiny, tmp_path, ending):
 
 
 BAD = [
-    ({}, "prompts.path=None: say prompts.path=context.json"),
+    ({}, "prompts.path=None: set prompts.path=context.json"),
     ({"contexts": [{**CONTEXT, "question": " "}]}, "prompts.contexts.0.question=' ': ask something"),
     ({"contexts": [{**CONTEXT, "answer": " "}]}, "prompts.contexts.0.answer=' ': write an answer"),
     ({"contexts": [{**CONTEXT, "parts": []}]}, "prompts.contexts.0.parts=[]: name at least one"),
@@ -196,9 +196,9 @@ def test_tags_in_a_file_are_an_object_or_text(tiny, tmp_path):
     assert set(prompts.part[1]) == {"special", "name", "other", "place"} | (
         {""} if (prompts.part[1] == "").any() else set()
     )
-    assert parsed("a: b, c; d: e", "k") == {"a": ["b", "c"], "d": ["e"]}
+    assert parse_tags("a: b, c; d: e", "k") == {"a": ["b", "c"], "d": ["e"]}
     with pytest.raises(RequestError, match="k="):
-        parsed({"a": [1]}, "k")
+        parse_tags({"a": [1]}, "k")
 
 
 # --- what is looked at ------------------------------------------------------------------------------------------

@@ -1,9 +1,8 @@
-"""Interventions as values: which heads, what their z becomes, and where.
+"""Interventions as values: heads, the replacement of their z, and positions.
 
-`edits` replaces z inside a context and verifies it at W_O; `positions` says where; `baselines` says what an ablation
-is, with `mean`, `resample` (whose prompts `donors` chooses) and `patch`, which take z from clean forwards by `capture`;
-`request` finds the one that is asked for, `null` edits at random as much as it does. `rows` says what a model is run
-on for a prompt.
+`edits` replaces z inside a context and verifies it at W_O; `positions` selects positions; `baselines` defines an
+ablation; `mean`, `resample` (with prompts from `donors`) and `patch` take z from clean forwards by `capture`; `request`
+builds the ablation of a request; `null` makes random edits of equal size; `rows` makes a model's input rows.
 """
 
 from harness.ablation.baselines import ZERO as ZERO
@@ -20,9 +19,9 @@ from harness.ablation.edits import editing as editing
 from harness.ablation.edits import zero as zero
 from harness.ablation.edits import zeros as zeros
 from harness.ablation.null import MatchedNull as MatchedNull
-from harness.ablation.request import Asked as Asked
-from harness.ablation.request import asked_positions as asked_positions
+from harness.ablation.request import AblationRequest as AblationRequest
 from harness.ablation.request import build as build
+from harness.ablation.request import parse_positions as parse_positions
 from harness.ablation.rows import Share as Share
 from harness.ablation.rows import model_rows as model_rows
 from harness.ablation.rows import together as together

@@ -1,7 +1,7 @@
-"""What heads' z becomes, for any batch of prompts.
+"""Ablations: replacements of heads' z for any batch of prompts.
 
-An `Ablation` is a value that knows model and prompts; `plan` is what it freezes before the first unit of work, and
-`prepare` makes from the plan, for one batch, the `Baseline` that an `Intervention` carries.
+An `Ablation` is a value with a model and prompts; `plan` is frozen before the first unit of work, and `prepare` makes
+from the plan, for one batch, the `Baseline` of an `Intervention`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from harness.hooks import Site
 
 @runtime_checkable
 class Ablation(Protocol):
-    """What heads' z becomes. `draws` is over how many preparations of a batch the metrics are averaged."""
+    """A replacement of heads' z. Metrics are averaged over `draws` preparations of a batch."""
 
     @property
     def name(self) -> str: ...
@@ -25,25 +25,25 @@ class Ablation(Protocol):
 
     @property
     def positionwise(self) -> bool:
-        """Whether z at a position becomes something that depends on nothing but the position and z there."""
+        """Whether the replacement at a position depends only on the position and z there."""
         ...
 
     def plan(self) -> dict[str, Any]:
-        """What is chosen once and frozen."""
+        """Return the choices that are made once and frozen."""
         ...
 
     def note(self, plan: Mapping[str, Any]) -> str:
-        """The plan in words, for the arrays' attributes."""
+        """Return the plan in words, for the arrays' attributes."""
         ...
 
     def prepare(self, plan: Mapping[str, Any], share: Share, sites: Sequence[Site], draw: int) -> Baseline:
-        """What z at these sites becomes, for some of the rows that the model is run on."""
+        """Return the replacement of z at these sites for some of the model's rows."""
         ...
 
 
 @dataclass(frozen=True)
 class FixedBaseline:
-    """The same for all prompts: zero, or a function of z and the head."""
+    """A replacement that is the same for all prompts: zero, or a function of z and the head."""
 
     baseline: Baseline
     name: str
@@ -51,7 +51,7 @@ class FixedBaseline:
 
     @property
     def positionwise(self) -> bool:
-        return self.baseline is zeros  # nobody knows what a function does
+        return self.baseline is zeros  # a user's function may depend on other positions
 
     def plan(self) -> dict[str, Any]:
         return {}

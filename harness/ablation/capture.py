@@ -1,4 +1,4 @@
-"""z of clean forwards, taken where W_O receives it; nothing stays on the model."""
+"""Capture z of clean forwards at W_O's input; the hooks are removed afterwards."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -18,8 +18,8 @@ Captured = dict[Site, Float[Tensor, "row position head d_head"]]
 
 
 @torch.no_grad()
-def capture(model: Model, given: Inputs, sites: Iterable[Site]) -> Captured:
-    """z (of an MLP its output, as the z of one head) at these sites from one clean forward of these rows.
+def capture(model: Model, inputs: Inputs, sites: Iterable[Site]) -> Captured:
+    """Return z (of an MLP its output, as the z of one head) at these sites from one clean forward of these rows.
 
     Raises `RuntimeError` if a site did not run.
     """
@@ -33,14 +33,14 @@ def capture(model: Model, given: Inputs, sites: Iterable[Site]) -> Captured:
 
     with model.bridge.lock:
         handles = [_watching(model, site, keep) for site in wanted]
-        run_until_stop(lambda: model.forward(given), handles)
+        run_until_stop(lambda: model.forward(inputs), handles)
     if silent := wanted - set(kept):
         raise RuntimeError(f"{model.name}: these did not run: {', '.join(map(str, sorted(silent)))}")
     return kept
 
 
 def _watching(model: Model, site: Site, keep: Callable[[Site, Tensor], None]) -> Any:
-    """A torch hook where z is read, or an MLP's output written."""
+    """Hook W_O's input, or an MLP's output."""
     if site.part == "mlp":
         written = hooks.mlp_output(model.bridge, site)
         return written.register_forward_hook(lambda _, args, out: keep(site, out))
@@ -49,7 +49,7 @@ def _watching(model: Model, site: Site, keep: Callable[[Site, Tensor], None]) ->
 
 
 def in_place(captured: Captured) -> Baseline:
-    """The baseline that puts captured z [row, position, head, d_head] in the place of each row's own."""
+    """Return the baseline that replaces each row's z with captured z [row, position, head, d_head]."""
 
     def put(z: Float[Tensor, "row position d_head"], head: Part) -> Float[Tensor, "row position d_head"]:
         return captured[head.site][:, :, head.head]

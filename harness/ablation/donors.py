@@ -1,4 +1,4 @@
-"""Which prompt's z stands in for a prompt's own (resample-ablation), and how positions of two lengths correspond."""
+"""Donors of resample-ablation: prompts whose z replaces a prompt's own, and how positions correspond."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ Index = Int[np.ndarray, "prompt position"]
 
 
 def choose(prompts: Prompts, draws: int, seed: int) -> list[list[int]]:
-    """A donor for each prompt, [draw][prompt]: from another cluster, never the same tokens, of the nearest length.
+    """Choose donors [draw][prompt]: from another cluster, never the same tokens, of the nearest length.
 
     They are drawn without repetition, those of the next nearest length once the nearest are used up; only a prompt
     with fewer possible donors than `draws` gets some of them again. Raises `RequestError` for a prompt with none.
@@ -22,7 +22,7 @@ def choose(prompts: Prompts, draws: int, seed: int) -> list[list[int]]:
 
 
 def distinct(chosen: Sequence[Sequence[int]]) -> Int[np.ndarray, " prompt"]:
-    """How many different donors each prompt has among [draw][prompt]."""
+    """Return the number of different donors of each prompt among [draw][prompt]."""
     return np.array([len({*donors}) for donors in zip(*chosen, strict=True)])
 
 
@@ -36,7 +36,7 @@ def _drawn(tiers: Sequence[Int[np.ndarray, " donor"]], draws: int, rng: np.rando
 
 
 def _by_length(prompts: Prompts, number: int) -> list[Int[np.ndarray, " donor"]]:
-    """The prompts of other clusters, by how far their length is from this one's (of both texts where there are two)."""
+    """Group the prompts of other clusters by difference in length (summed over both texts where there are two)."""
     lengths = prompts.lengths
     foreign = np.array([cluster != prompts.cluster[number] for cluster in prompts.cluster])
     if not foreign.any():
@@ -44,7 +44,7 @@ def _by_length(prompts: Prompts, number: int) -> list[Int[np.ndarray, " donor"]]
             "ablation",
             "resample",
             f"a donor comes from another cluster, and all prompts are of {prompts.cluster[number]!r}; "
-            "take prompts from at least two, or say ablation=mean or ablation=zero",
+            "take prompts from at least two, or set ablation=mean or ablation=zero",
         )
     other = (prompts.token_id != prompts.token_id[number]).any(axis=1)
     other |= (prompts.read != prompts.read[number]).any(axis=1)
@@ -54,15 +54,15 @@ def _by_length(prompts: Prompts, number: int) -> list[Int[np.ndarray, " donor"]]
             "ablation",
             "resample",
             f"prompt {number} ({prompts.text[number][:30]!r}) is the same as every prompt of another cluster; "
-            "take other prompts, or say ablation=mean or ablation=zero",
+            "take other prompts, or set ablation=mean or ablation=zero",
         )
     off = np.abs(lengths[:, possible] - lengths[:, [number]]).sum(axis=0)
     return [possible[off == away] for away in np.unique(off)]
 
 
 def corresponding(own: Sequence[int], donor: Sequence[int], end: int) -> Index:
-    """For each position of prompts of the lengths `own`, the donor's position, [prompt, end]: in order, spread evenly,
-    first to first and last to last. What is beyond a prompt's length is mapped to its donor's last."""
+    """Map positions of prompts of lengths `own` to the donors', [prompt, end]: in order, spread evenly, first to first
+    and last to last. Positions beyond a prompt's length map to its donor's last."""
     steps, last = np.array(own)[:, None] - 1, np.array(donor)[:, None] - 1
     place = np.minimum(np.arange(end), steps)
     return (2 * place * last + steps) // np.maximum(2 * steps, 1)

@@ -1,8 +1,7 @@
-"""Replacing z: an intervention is a value, and does something only inside `applied` (or `editing`).
+"""Replace z: an intervention is a value, and takes effect only inside `applied` (or `editing`).
 
-``zero(Head(5, 1))`` is a value. The model is afterwards as it was, also when something raises. Every application is
-verified at W_O: what the output projection receives must be what was intended, at the edited positions of the ablated
-slice and everywhere else, bit for bit.
+``zero(Head(5, 1))`` is a value. The model is restored afterwards, also after an error. Every application is verified at
+W_O: the output projection must receive what was intended, bit for bit, at edited and unedited positions.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,45 +21,44 @@ from harness.models import Model, Shape
 
 Z = Float[Tensor, "row position head d_head"]
 
-#: What a head's z becomes: from the head's clean-so-far z [row, position, d_head] to its replacement. An MLP's output
-#: is treated as the z of one head.
+#: From a head's z [row, position, d_head], with earlier layers already edited, to its replacement. An MLP's output is
+#: treated as the z of one head.
 Baseline = Callable[[Float[Tensor, "row position d_head"], Part], Float[Tensor, "row position d_head"]]
 
 
 class InterventionFailed(RuntimeError):
-    """An intervention did not fire, or W_O did not receive what was intended. No number of such a run counts."""
+    """An intervention that did not fire, or whose z did not reach W_O as intended. The run's numbers are invalid."""
 
 
 def zeros(z: Float[Tensor, "row position d_head"], head: Part) -> Float[Tensor, "row position d_head"]:
-    """Zero-ablation."""
+    """Return zeros: the baseline of zero-ablation."""
     return torch.zeros_like(z)
 
 
 @dataclass(frozen=True)
 class Intervention:
-    """These heads' z (or MLPs' output) becomes what the baseline says, all together; everywhere, or at these positions
-    of each prompt."""
+    """Heads (or MLPs) whose z is replaced by the baseline together, at all positions or at these of each prompt."""
 
     heads: tuple[Part, ...]
     baseline: Baseline = zeros
     positions: Places | None = None
 
     def first_block(self, shape: Shape) -> int:
-        """No block before this one can change."""
+        """Return the first block that the intervention changes."""
         return min(shape.block(head.site) for head in self.heads)
 
     def edits(self, rows: slice) -> Iterator["Edit"]:
-        """What it does to these rows."""
+        """Yield the edits of these rows."""
         return (Edit(rows, head, self.baseline, self.positions) for head in self.heads)
 
 
 def zero(*heads: Head) -> Intervention:
-    """The zero-ablation of these heads, together."""
+    """Return the zero-ablation of these heads together."""
     return Intervention(tuple(heads))
 
 
 class Edit(NamedTuple):
-    """One head's z is replaced in some rows; in each of them everywhere, or at its own positions."""
+    """A replacement of one head's z in some rows, at all positions or at each row's own."""
 
     rows: slice
     head: Part
@@ -68,7 +66,7 @@ class Edit(NamedTuple):
     positions: Places | None
 
     def make(self, before: Z, edited: Z) -> None:
-        """Put the replacement, made from `before`, into `edited`."""
+        """Write the replacement, made from `before`, into `edited`."""
         old = before[self.rows, :, self.head.head]
         new = self.baseline(old, self.head).expand_as(old)
         if self.positions is None:
@@ -81,7 +79,7 @@ class Edit(NamedTuple):
 
 @dataclass
 class Check:
-    """How many edits of z reached W_O exactly as intended, and how far plain forwards were off where they were tried.
+    """Count of edits of z that reached W_O as intended, and the errors of plain forwards where they were compared.
 
     `pending` holds, by site, what W_O must receive next.
     """
@@ -91,10 +89,10 @@ class Check:
     pending: dict[Site, Tensor] = field(default_factory=dict)
 
     def expect(self, site: Site, z: Z) -> None:
-        self.pending[site] = z.flatten(2).clone()  # a copy: what flows on may be changed in place
+        self.pending[site] = z.flatten(2).clone()  # a copy: later modules may change it in place
 
     def meet(self, site: Site, received: Tensor, n: int) -> None:
-        """Compare what W_O received with what was intended for `n` interventions."""
+        """Compare W_O's input with the intended one for `n` interventions. Raises `InterventionFailed`."""
         intended = self.pending.pop(site, None)
         if intended is None:
             raise InterventionFailed(f"{site}: W_O ran but hook_z did not fire, so no head was ablated")
@@ -106,7 +104,7 @@ class Check:
 
 @contextmanager
 def editing(model: Model, edits: Mapping[Site, Sequence[Edit]], check: Check) -> Iterator[None]:
-    """Replace z by site while the context lasts, and verify at W_O that it was replaced."""
+    """Replace z by site inside the context, and verify at W_O that it was replaced."""
     with ExitStack() as stack:
         stack.enter_context(model.bridge.lock)  # or the edits would reach what another thread runs
         watches = []
@@ -122,11 +120,11 @@ def editing(model: Model, edits: Mapping[Site, Sequence[Edit]], check: Check) ->
 
 
 def by_site(edits: Iterable[Edit]) -> dict[Site, list[Edit]]:
-    """The edits of each attention."""
-    found: dict[Site, list[Edit]] = {}
+    """Group edits by attention."""
+    grouped: dict[Site, list[Edit]] = {}
     for edit in edits:
-        found.setdefault(edit.head.site, []).append(edit)
-    return found
+        grouped.setdefault(edit.head.site, []).append(edit)
+    return grouped
 
 
 def _edited(z: Z, site: Site, edits: Sequence[Edit], check: Check) -> Z:
@@ -137,19 +135,19 @@ def _edited(z: Z, site: Site, edits: Sequence[Edit], check: Check) -> Z:
     return edited
 
 
-#: A torch hook that is set, and a hook point's name with what is to be called there.
+#: A torch hook's handle, and a hook point's name with the function to call there.
 Hooked = tuple[Any, tuple[str, Callable[..., Any]]]
 
 
 def _z_edited(model: Model, site: Site, edited: Callable[[Z], Z], check: Check, n: int) -> Hooked:
-    """Edited by TransformerLens, verified below it: by a plain torch hook on the output projection itself."""
+    """Edit at TransformerLens's hook point, verify below it with a plain torch hook on the output projection."""
     projection = hooks.output_projection(model.bridge, site)
     handle = projection.register_forward_pre_hook(lambda _, args: check.meet(site, args[0], n))
     return handle, (hooks.hook_name("z", site), lambda z, hook: edited(z))
 
 
 def _mlp_edited(model: Model, site: Site, edited: Callable[[Z], Z], check: Check, n: int) -> Hooked:
-    """The other way round: edited by a plain torch hook, verified by TransformerLens's hook point after it."""
+    """Edit with a plain torch hook, verify at TransformerLens's hook point after it."""
     written = hooks.mlp_output(model.bridge, site)
     handle = written.register_forward_hook(lambda _, args, out: edited(out.unsqueeze(2)).squeeze(2))
     return handle, (hooks.mlp_hook_name(site), lambda out, hook: check.meet(site, out, n))
@@ -157,9 +155,9 @@ def _mlp_edited(model: Model, site: Site, edited: Callable[[Z], Z], check: Check
 
 @contextmanager
 def applied(model: Model, intervention: Intervention) -> Iterator[Check]:
-    """Inside, every forward of the model runs with the intervention; afterwards the model is as it was.
+    """Run every forward inside the context with the intervention, one forward per intervention.
 
-    The plain way to ablate, one forward for each intervention; `harness.sweep` does many at once.
+    `harness.sweep` applies many interventions in one forward.
     """
     check = Check()
     with editing(model, by_site(intervention.edits(slice(None))), check):

@@ -21,10 +21,10 @@ BY_POSITION, FIRST_APART = "position by position", "the first token apart from a
 
 @dataclass(frozen=True)
 class Mean:
-    """z becomes its mean over a reference set.
+    """Mean-ablation over a reference set.
 
-    Where all prompts, swept and reference, have one length, each position has a mean of its own. Otherwise the first
-    token, which many heads use as a place to rest, has its own, and all other positions share one.
+    Where all prompts, swept and reference, have one length, each position has its own mean. Otherwise the first token,
+    often an attention sink, has its own, and all other positions share one.
     """
 
     model: Model
@@ -66,11 +66,11 @@ class Mean:
         return mean
 
     def _slot(self, rows: Prompts, aligned: bool) -> Int[np.ndarray, " row"]:
-        """Rows of a masked-LM that mask the same position have means of their own, where positions align."""
+        """Return each row's slot: rows of a masked-LM that mask one position share a mean, where positions align."""
         return rows.target.argmax(axis=1) * int(aligned and self.model.kind == "masked_lm")
 
     def _mean(self, aligned: bool, sites: Sequence[Site]) -> Captured:
-        """The means by site, [slot, position, head, d_head]: of each position, or of the first and of all others."""
+        """Return the means by site, [slot, position, head, d_head]: by position, or the first and all others."""
         ends = {site: self.reference.queries(site.stack).shape[1] if aligned else 2 for site in sites}
         slots = self.reference.token_id.shape[1] if aligned and self.model.kind == "masked_lm" else 1
         sums: dict[Site, _Sums] = {}
@@ -88,15 +88,15 @@ class Mean:
 
 @dataclass(frozen=True)
 class _Sums:
-    """Sums of z [slot, position, head, d_head] and how many went into each, [slot, position]; what is beyond the last
-    position counts for that."""
+    """Sums of z [slot, position, head, d_head] and their counts [slot, position]; positions beyond the last are added
+    to it."""
 
     total: Tensor
     count: Tensor
 
     @classmethod
     def nothing(cls, z: Tensor, slots: int, end: int) -> "_Sums":
-        """Room for sums of z [row, position, head, d_head]."""
+        """Return empty sums for z [row, position, head, d_head]."""
         return cls(*(z.new_zeros((slots, end, *of), dtype=torch.float64) for of in (z.shape[2:], ())))
 
     def add(self, z: Tensor, real: Bool[np.ndarray, "row position"], slot: Int[np.ndarray, " row"]) -> None:
@@ -106,6 +106,6 @@ class _Sums:
         self.count.index_put_(where, self.count.new_ones(len(row)), accumulate=True)
 
     def mean(self) -> Tensor:
-        """A slot of which nothing was added gets the mean of all slots."""
+        """Return the means; an empty slot gets the mean of all slots."""
         count = self.count[:, :, None, None]
         return torch.where(count > 0, self.total / count.clamp(min=1), self.total.sum(0) / count.sum(0))

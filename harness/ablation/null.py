@@ -1,4 +1,4 @@
-"""The null that a distance is held against: random edits of z, each as large as the ablation's own."""
+"""Matched null of a distance: random edits of z, each as large as the ablation's own."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ from harness.prompts import Prompts
 
 @dataclass(frozen=True)
 class MatchedNull:
-    """z moves at each position as far as the ablation moves it, in a direction drawn afresh for each prompt, head and
-    draw. A head whose ablation does more than this carries something; one that does not was merely disturbed."""
+    """Random edits that move z at each position as far as the ablation, in a direction drawn for each prompt, head and
+    draw. Only a head whose ablation has a larger effect than these carries information."""
 
     of: Ablation
     model: Model
@@ -28,7 +28,7 @@ class MatchedNull:
     seed: int = 0
 
     def prepare(self, plan: Mapping[str, Any], share: Share, sites: Sequence[Site], draw: int) -> Baseline:
-        """The random edits of one draw, for some of the rows that the model is run on."""
+        """Return the random edits of one draw for some of the model's rows."""
         baseline = self.of.prepare(plan, share, sites, draw % self.of.draws)
         _, owner = model_rows(self.model, self.prompts.take(share.numbers))
         first = np.searchsorted(owner, owner)  # the first row of each row's prompt
@@ -42,7 +42,7 @@ class MatchedNull:
         return moved
 
     def _noise(self, z: Tensor, head: Part, prompt: int, row: int, draw: int) -> Tensor:
-        """Normal numbers [position, d_head] that depend on nothing but prompt, which of its rows, head, draw, seed."""
-        who = [self.seed, draw, prompt, *map(ord, str(head)), *([0, row] if row else [])]
-        drawn = np.random.default_rng(who).standard_normal(z.shape[1:], dtype=np.float32)
+        """Draw normal numbers [position, d_head] that depend only on prompt, its row, head, draw and seed."""
+        key = [self.seed, draw, prompt, *map(ord, str(head)), *([0, row] if row else [])]
+        drawn = np.random.default_rng(key).standard_normal(z.shape[1:], dtype=np.float32)
         return torch.as_tensor(drawn, device=z.device)

@@ -1,4 +1,4 @@
-"""Patching: z becomes that of the prompt's counterfactual."""
+"""Activation patching: z becomes that of the prompt's counterfactual (corrupted prompt)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from harness.prompts import Prompts
 
 @dataclass(frozen=True)
 class Patch:
-    """z becomes that of the prompt's counterfactual, position by position."""
+    """Activation patching from the prompt's counterfactual, position by position."""
 
     model: Model
     prompts: Prompts
@@ -23,15 +23,15 @@ class Patch:
     draws: int = 1
 
     def __post_init__(self) -> None:
-        given, read = ((ids >= 0).sum(axis=1).tolist() for ids in (self.prompts.counterfactual, self.prompts.read))
-        for number, (n, length) in enumerate(zip(given, read, strict=True)):
+        other, own = ((ids >= 0).sum(axis=1).tolist() for ids in (self.prompts.counterfactual, self.prompts.read))
+        for number, (n, length) in enumerate(zip(other, own, strict=True)):
             if n != length:
                 has = f"has a counterfactual of {n} tokens and {length} itself" if n else "has no counterfactual"
                 raise RequestError(
                     "ablation",
                     "patch",
                     f"prompt {number} of {self.prompts.name} {has}; give each prompt one of its own length "
-                    "(prompts=ioi has them), or say ablation=resample or ablation=mean",
+                    "(prompts=ioi has them), or set ablation=resample or ablation=mean",
                 )
 
     @property

@@ -1,4 +1,4 @@
-"""From what is asked to an `Ablation`."""
+"""Build an `Ablation` from a request."""
 
 from collections.abc import Mapping
 from typing import Any, get_args
@@ -13,18 +13,18 @@ from harness.config import AblationSpec, PromptSpec, RequestError, near
 from harness.models import Model
 from harness.prompts import Prompts, load_prompts
 
-#: How an ablation may be asked for: its name, its spec (or the keys of one), or a function of z and the head.
-Asked = str | Mapping[str, Any] | AblationSpec | Baseline
+#: An ablation's name, its spec (or the keys of one), or a function of z and the head.
+AblationRequest = str | Mapping[str, Any] | AblationSpec | Baseline
 
 
-def build(asked: Asked, model: Model, prompts: Prompts) -> tuple[Ablation, str | tuple[int, ...]]:
-    """The ablation that is asked for, and at which positions.
+def build(request: AblationRequest, model: Model, prompts: Prompts) -> tuple[Ablation, str | tuple[int, ...]]:
+    """Build the ablation of a request, and return it with its positions.
 
     Raises `RequestError` for an unknown name, and for what these prompts do not allow.
     """
-    if callable(asked):
-        return FixedBaseline(asked, getattr(asked, "__name__", type(asked).__name__)), "all"
-    spec: Any = _spec(asked)
+    if callable(request):
+        return FixedBaseline(request, getattr(request, "__name__", type(request).__name__)), "all"
+    spec: Any = _spec(request)
     match spec:
         case config.ZeroAblation():
             made = ZERO
@@ -36,31 +36,31 @@ def build(asked: Asked, model: Model, prompts: Prompts) -> tuple[Ablation, str |
         case config.PatchAblation():
             made = Patch(model, prompts)
         case _:
-            raise RequestError("ablation", asked, near("", _names(AblationSpec)))
+            raise RequestError("ablation", request, near("", _names(AblationSpec)))
     return made, spec.positions
 
 
-def asked_positions(asked: Any) -> str | tuple[int, ...]:
-    """Positions given by themselves, checked as those of a spec."""
-    listed = asked if isinstance(asked, str | int) else list(asked)
+def parse_positions(positions: Any) -> str | tuple[int, ...]:
+    """Check positions outside a spec as those of a spec. Raises `RequestError`."""
+    listed = positions if isinstance(positions, str | int) else list(positions)
     return config.parse(config.ZeroAblation, {"positions": listed}, "ablation.").positions
 
 
-def _spec(asked: Any) -> Any:
-    if isinstance(asked, str):
-        if asked not in _names(AblationSpec):
-            raise RequestError("ablation", asked, near(asked, _names(AblationSpec)))
-        asked = {"name": asked}
-    return config.parse(AblationSpec, asked, "ablation.") if isinstance(asked, Mapping) else asked
+def _spec(request: Any) -> Any:
+    if isinstance(request, str):
+        if request not in _names(AblationSpec):
+            raise RequestError("ablation", request, near(request, _names(AblationSpec)))
+        request = {"name": request}
+    return config.parse(AblationSpec, request, "ablation.") if isinstance(request, Mapping) else request
 
 
 def _names(union: Any) -> tuple[str, ...]:
-    """The names by which a union of specs tells them apart."""
+    """Return the names of the specs in a union."""
     return tuple(get_args(kind.__annotations__["name"])[0] for kind in get_args(get_args(union)[0]))
 
 
 def _reference(name: str, model: Model, prompts: Prompts) -> Prompts:
-    """The swept prompts themselves, or a prompt set with its defaults under the same model."""
+    """Return the swept prompts themselves, or a prompt set with its defaults under the same model."""
     if name == "self":
         return prompts
     usable = tuple(known for known in _names(PromptSpec) if _has_defaults(known))
@@ -69,14 +69,14 @@ def _reference(name: str, model: Model, prompts: Prompts) -> Prompts:
     try:
         reference = load_prompts(name, model)
     except RequestError as error:
-        raise RequestError("ablation.reference", name, f"{model.name} cannot read these ({error}); say self") from None
+        raise RequestError("ablation.reference", name, f"{model.name} cannot read these ({error}); use self") from None
     if reference.length.max() < 2 <= prompts.length.max():
         raise RequestError("ablation.reference", name, "its prompts have one token each; take a longer reference")
     return reference
 
 
 def _has_defaults(name: str) -> bool:
-    """Whether a prompt set can be had by its name alone."""
+    """Whether a prompt set needs nothing but its name."""
     try:
         config.parse(PromptSpec, {"name": name})
     except RequestError:

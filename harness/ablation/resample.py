@@ -18,7 +18,7 @@ from harness.prompts import Prompts
 
 @dataclass(frozen=True)
 class Resample:
-    """z becomes that of a prompt from another cluster (Chan et al. 2022, "Causal scrubbing"), averaged over draws.
+    """Resample-ablation (Chan et al. 2022, "Causal scrubbing"): z of prompts from other clusters, averaged over draws.
 
     A donor of another length, where there is none of the same, has its positions spread evenly over the prompt's.
     """
@@ -50,15 +50,15 @@ class Resample:
         swept = self.prompts.take(share.numbers)
         rows, owner = model_rows(self.model, swept, share.some)
         donor = self.prompts.take([plan["donors"][draw][number] for number in share.numbers]).take(owner)
-        given = _masked_alike(donor, rows, swept.take(owner)).inputs(self.model.device)
-        captured = capture(self.model, given, sites)
+        inputs = _masked_alike(donor, rows, swept.take(owner)).inputs(self.model.device)
+        captured = capture(self.model, inputs, sites)
         row = torch.arange(len(rows))[:, None]
         places = {stack: torch.as_tensor(_places(rows, donor, stack)) for stack in {site.stack for site in sites}}
         return in_place({site: z[row, places[site.stack]] for site, z in captured.items()})
 
 
 def _places(rows: Prompts, donor: Prompts, stack: str) -> donors.Index:
-    """For each position at which the heads of a stack have a z, the donor's."""
+    """Return the donor's position for each position at which the heads of a stack have a z."""
     own, other = rows.queries(stack), donor.queries(stack)
     return donors.corresponding(_lengths(own), _lengths(other), own.shape[1])
 
@@ -68,7 +68,7 @@ def _lengths(token_id: donors.Index) -> list[int]:
 
 
 def _masked_alike(donor: Prompts, rows: Prompts, unmasked: Prompts) -> Prompts:
-    """The donors with masks where those of the rows correspond."""
+    """Mask the donors at the positions that correspond to the rows' masks."""
     place = _places(rows, donor, "")
     row, position = np.nonzero(rows.token_id != unmasked.token_id)
     token_id = donor.token_id.copy()

@@ -1,4 +1,4 @@
-"""The rows that a model is run on for some prompts."""
+"""Input rows of a model for some prompts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from jaxtyping import Int
 from harness.models import Model
 from harness.prompts import Prompts, masked
 
-#: Tokens that go through a block together on a CPU, where more are not faster and cost page faults (see LOG.md). It is
-#: not tuned by the clock: numbers would then depend on how busy the machine is, in their last digits.
+#: Tokens that go through a block together on a CPU; more are not faster and cost page faults (see LOG.md). A constant,
+#: since tuning it by timing would make the last digits of results depend on the machine's load.
 CHUNK_TOKENS = 4096
 
 
 def model_rows(model: Model, prompts: Prompts, some: range | None = None) -> tuple[Prompts, Int[np.ndarray, " row"]]:
-    """The rows that a model is run on, and the prompt each belongs to: the prompts, or one row per masked position; or
-    `some` of these rows."""
+    """Return the rows that a model is run on and the prompt of each: the prompts themselves, or one row per masked
+    position; or `some` of these rows."""
     prompts.check_model(model)
     rows, owner = prompts, np.arange(len(prompts))
     if model.kind == "masked_lm":
@@ -30,13 +30,13 @@ def model_rows(model: Model, prompts: Prompts, some: range | None = None) -> tup
 
 @dataclass(frozen=True)
 class Share:
-    """Prompts by number, and which of the rows that the model is run on for them are meant: `some`, or all."""
+    """Prompts by number, and `some` of the model's rows for them (default: all)."""
 
     numbers: Sequence[int]
     some: range | None = None
 
 
 def together(n_rows: int, at_most: int) -> list[range]:
-    """The rows in groups of nearly one size, that run one after the other."""
+    """Divide rows into groups of nearly equal size, at most `at_most` each."""
     cut = np.linspace(0, n_rows, max(1, -(-n_rows // at_most)) + 1).astype(int).tolist()
     return [range(*ends) for ends in pairwise(cut)]

@@ -1,4 +1,4 @@
-"""Run once and keep what each head looks at, and (if asked) what it computes."""
+"""Cache attention patterns and, on request, other activations of one forward."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,15 +29,15 @@ _UNITS = {
 }
 
 
-#: Units lie beside the arrays until these are written.
+#: Factor on the disk space: units are kept until the arrays are written.
 ON_DISK = 2
 
 
 @dataclass(frozen=True)
 class CacheStage:
-    """The stage that caches attention patterns, and activations beside them: one unit is a batch of prompts.
+    """Stage that caches attention patterns and other activations: one unit is a batch of prompts.
 
-    `also` are further kinds, kept in `dtype` of `heads` alone (`None`: of all).
+    `also` are further kinds, cached in `dtype` for `heads` only (`None`: all).
     """
 
     model: Model
@@ -56,7 +56,7 @@ class CacheStage:
 
     @classmethod
     def of(cls, model: Model, prompts: Prompts, spec: CacheSpec) -> "CacheStage":
-        """The stage that is asked for. Raises `RequestError` for heads that the model does not have."""
+        """Build the stage of a spec. Raises `RequestError` for heads that the model does not have."""
         heads = None if spec.heads == ("all",) else model.heads(list(spec.heads), "cache.heads")
         return cls(model, prompts, spec.dtype, spec.also, heads)
 
@@ -73,7 +73,7 @@ class CacheStage:
         }
 
     def n_bytes(self) -> int:
-        """How large the arrays are, before compression."""
+        """Return the size of the arrays in bytes, before compression."""
         size, width = sizes(self.model, self.prompts), np.dtype(self.dtype).itemsize
         return width * sum(int(np.prod([size[dim] for dim in each.dims])) for each in self._variables)
 
@@ -82,23 +82,23 @@ class CacheStage:
 
     @property
     def kinds(self) -> str:
-        """What is kept, in words."""
+        """The cached kinds, as a text."""
         return ", ".join(("pattern", *self.also))
 
     @alone
     def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]:
-        """One batch's activations."""
+        """Return one batch's activations. Raises `RequestError` for a pattern with NaN or infinity."""
         numbers = plan["batches"][unit]
-        found = activations(self.model, self.prompts.take(numbers), ("pattern", *self.also), plan["dtype"], self.heads)
+        arrays = activations(self.model, self.prompts.take(numbers), ("pattern", *self.also), plan["dtype"], self.heads)
         for each in (each for each in self._variables if each.kind == "pattern"):
-            pattern = found[each.name][:, : self.model.shape.stacks[each.stack]]
+            pattern = arrays[each.name][:, : self.model.shape.stacks[each.stack]]
             for row, layer, head, *rest in np.argwhere(~np.isfinite(pattern)):
                 what = f"what {Head(layer, head, each.stack)} looks at"
                 raise not_finite(self.model, numbers[row], what, pattern[(row, layer, head, *rest)])
-        return found
+        return arrays
 
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
-        """All units as labelled arrays, padded."""
+        """Return all units as padded, labelled arrays."""
         size = sizes(self.model, self.prompts)
         made = {}
         for each in self._variables:
@@ -118,21 +118,21 @@ class CacheStage:
 
 
 def _sink(pattern: np.ndarray, length: np.ndarray) -> tuple[tuple[str, ...], np.ndarray, dict[str, str]]:
-    """What each row of a pattern lacks of 1, [prompt, layer, head, query]; 0 in padding."""
+    """Return 1 minus the sum of each row of a pattern, [prompt, layer, head, query]; 0 in padding."""
     real = np.arange(pattern.shape[-1]) < length[:, None]
     share = np.clip(1 - pattern.sum(axis=-1, dtype=np.float64), 0, 1) * real[:, None, None]
     return ("prompt", "layer", "head", "query"), share.astype(pattern.dtype), {"units": _UNITS["sink"]}
 
 
 def part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:
-    """The cached patterns of a run."""
+    """Build the part of a run that caches patterns."""
     return Part([CacheStage.of(model, prompts, spec.cache)])
 
 
 def cache_attention(
     model: Model, prompts: Prompts, dtype: str = "float32", also: Sequence[Kind] = (), heads: Any = "all"
 ) -> xr.Dataset:
-    """The attention patterns of every head, with the tokens they belong to.
+    """Cache the attention patterns of every head, with their tokens.
 
     Returns a dataset with `pattern` [prompt, layer, head, query, key] (rows sum to 1; 0 in padding) and the prompts'
     own variables (`token`, `word`, `target`, …), as in a run directory's ``data.zarr``. An encoder-decoder also gives

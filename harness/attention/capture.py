@@ -1,4 +1,4 @@
-"""Run a model once and keep what passes its hook points."""
+"""Run a model once and capture the activations at its hook points."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -16,22 +16,21 @@ from harness.hooks.softmax import Edit, at_softmax
 from harness.models import Inputs, Model
 from harness.prompts import Prompts
 
-#: What can be kept: what passes a head's hook points, which keys the mask allows, and the residual stream between
-#: blocks.
+#: Kinds of activations: those at a head's hook points, the keys that the mask allows, and the residual stream.
 Kind = Literal["pattern", "z", "q", "k", "v", "scores", "allowed", "resid"]
 
 _OF_ALL_HEADS = ("resid", "allowed")  # have no axis for heads
 
-#: A hook point's name, and what is given the tensor that passes it and the point.
+#: A hook point's name, and a function of its tensor and the point.
 Watch = tuple[str, Callable[..., None]]
 
 
 class Variable(NamedTuple):
     """One kind of activation in one stack: its name and dimensions in the arrays.
 
-    `pattern` is 0 in padding, all others are NaN there. `scores` are −∞ where a key may not be looked at; `allowed`
-    [prompt, layer, query, key] is 1 where it may, in any head, and 0 where not or in padding. `resid`
-    [prompt, depth, position, d_model] is what enters the block of this number, at its last depth what leaves the last.
+    `pattern` is 0 in padding, all others are NaN there. `scores` are −∞ at masked keys; `allowed` [prompt, layer,
+    query, key] is 1 at keys that the mask allows in any head, 0 elsewhere and in padding. `resid` [prompt, depth,
+    position, d_model] is the input of the block of this number, at the last depth the output of the last block.
     """
 
     kind: Kind
@@ -54,14 +53,14 @@ class Variable(NamedTuple):
 
 
 def variables(model: Model, kinds: Iterable[Kind]) -> list[Variable]:
-    """These kinds in every stack; cross attention has no residual stream of its own."""
+    """Return the variables of these kinds in every stack; cross attention has no residual stream of its own."""
     return [
         Variable(kind, stack) for kind in kinds for stack in model.shape.stacks if (kind, stack) != ("resid", "cross")
     ]
 
 
 def sizes(model: Model, prompts: Prompts) -> dict[str, int]:
-    """How long each dimension is when these prompts are run."""
+    """Return the size of each dimension when these prompts are run."""
     shape = model.shape
     size = {
         "prompt": len(prompts),
@@ -86,15 +85,15 @@ def activations(
     dtype: str = "float32",
     heads: Sequence[Head] | None = None,
 ) -> dict[str, np.ndarray]:
-    """What one forward of a batch of prompts carries, by name of the `Variable`.
+    """Return the activations of one forward of a batch of prompts, by name of the `Variable`.
 
-    With `heads`, everything but the patterns is kept of these alone (of key/value heads, those that they read; of the
-    residual stream, what enters their layers) and NaN elsewhere; so are layers that a stack does not have. Raises
+    With `heads`, everything but the patterns is captured for these only (of key/value heads, those that they read; of
+    the residual stream, the inputs of their layers) and NaN elsewhere; so are layers that a stack does not have. Raises
     `RuntimeError` if a hook point did not fire.
     """
     prompts.check_model(model)
     size, wanted = sizes(model, prompts), variables(model, kinds)
-    given, precision = prompts.inputs(model.device), getattr(torch, model.spec.dtype)
+    inputs, precision = prompts.inputs(model.device), getattr(torch, model.spec.dtype)
     arrays = {
         each.name: torch.full([size[dim] for dim in each.dims], torch.nan, dtype=getattr(torch, dtype))
         for each in wanted
@@ -103,7 +102,7 @@ def activations(
     awaited = {place for place, some in chosen.items() if some}
 
     def keep(each: Variable, index: int, tensor: Tensor) -> None:
-        tidy = _tidy(each, tensor, given)
+        tidy = _tidy(each, tensor, inputs)
         which = slice(None) if each.kind in _OF_ALL_HEADS else chosen[each, index]
         arrays[each.name][:, index, which] = tidy[:, which].to(arrays[each.name])
         awaited.discard((each, index))
@@ -123,7 +122,7 @@ def activations(
         stack.enter_context(model.bridge.hooks(fwd_hooks=watches))  # all at once: each call goes through every module
         if scores:
             stack.enter_context(at_softmax(model.bridge, scores))
-        model.forward(given)
+        model.forward(inputs)
     if awaited:
         each, index = min(awaited)
         raise RuntimeError(f"{each.name} {index} of {model.name} did not fire ({len(awaited)} are silent)")
@@ -131,7 +130,7 @@ def activations(
 
 
 def _n_places(model: Model, each: Variable) -> int:
-    """How many layers (or depths) of a stack carry a variable."""
+    """Return how many layers (or depths) of a stack have a variable."""
     return model.shape.stacks[each.stack] + (each.kind == "resid")
 
 
@@ -140,34 +139,34 @@ def _look(keep: Callable[[Tensor], None], tensor: Tensor, hook: Any) -> None:
 
 
 def _look_at_scores(keep: Callable[[Tensor], None], n_keys: int, precision: torch.dtype, scores: Tensor) -> Tensor:
-    """Keep the scores of an attention, and leave them as they are."""
+    """Keep the scores of an attention, and return them unchanged."""
     keep(masked_to_infinity(scores, n_keys, precision))
     return scores
 
 
 def _look_at_mask(keep: Callable[[Tensor], None], n_keys: int, precision: torch.dtype, scores: Tensor) -> Tensor:
-    """Keep which keys the mask allows in any head, and leave the scores as they are."""
+    """Keep which keys the mask allows in any head, and return the scores unchanged."""
     keep(torch.isfinite(masked_to_infinity(scores, n_keys, precision)).any(dim=1).to(scores.dtype))
     return scores
 
 
 def _between_blocks(model: Model, stack: str, depth: int, keep: Callable[[Tensor], None]) -> Any:
-    """A torch hook on what enters a block, or leaves the last one of its stack."""
+    """Hook the input of a block, or the output of the last one of its stack."""
     blocks, last = hooks.blocks(model.bridge), model.shape.stacks[stack] - 1
     block = blocks[model.shape.block(Site(min(depth, last), stack))]
     if depth > last:
         return block.register_forward_hook(lambda _, args, out: keep(out[0] if isinstance(out, tuple) else out))
     return block.register_forward_pre_hook(
-        lambda _, args, given: keep(args[0] if args else given["hidden_states"]), with_kwargs=True
+        lambda _, args, named: keep(args[0] if args else named["hidden_states"]), with_kwargs=True
     )
 
 
-def _tidy(each: Variable, tensor: Tensor, given: Inputs) -> Tensor:
-    """One layer's activation with its heads first and its padding filled."""
+def _tidy(each: Variable, tensor: Tensor, inputs: Inputs) -> Tensor:
+    """Return one layer's activation with its heads first and its padding filled."""
     axes = list(each.dims[2:])
     if "d_head" in axes:
         tensor = tensor.transpose(1, 2)  # hook points have positions before heads
-    masks = {"position": given.mask, "source_position": given.source_mask}
+    masks = {"position": inputs.mask, "source_position": inputs.source_mask}
     for at, axis in enumerate(axes, start=1):
         real = masks.get(hooks.POSITIONS.get(axis, axis))
         if real is not None:
@@ -177,10 +176,10 @@ def _tidy(each: Variable, tensor: Tensor, given: Inputs) -> Tensor:
 
 
 def _wanted(model: Model, each: Variable, index: int, heads: Sequence[Head] | None) -> list[int]:
-    """Which heads (key/value heads, for what they share) of a layer are kept; of a residual stream all or none."""
+    """Return which heads (or key/value heads) of a layer are kept; of a residual stream all or none."""
     shared = model.shape.n_heads // model.shape.n_kv_heads if "kv_head" in each.dims else 1
-    everyone = list(range(model.shape.n_heads // shared))
+    all_heads = list(range(model.shape.n_heads // shared))
     if heads is None or each.kind == "pattern":
-        return everyone
+        return all_heads
     mine = {head.head // shared for head in heads if (head.layer, head.stack) == (index, each.stack)}
-    return everyone if mine and each.kind in _OF_ALL_HEADS else sorted(mine)
+    return all_heads if mine and each.kind in _OF_ALL_HEADS else sorted(mine)

@@ -8,11 +8,10 @@ Scores = Float[Tensor, "row head query key"]
 
 
 def masked_to_infinity(raw: Float[Tensor, "row head query column"], n_keys: int, precision: torch.dtype) -> Scores:
-    """The scores of the keys, −∞ where the mask lets a query read no key. The column of a learnt sink, if there is one,
-    comes last and is left out.
+    """Return the scores with −∞ at masked keys, without the last column of a learnt sink.
 
-    Models add or write the smallest number that their `precision` has (scores may have a higher one: GPT-J's), or half
-    of it, or divide it by √d_head with the products (Falcon's).
+    Models mask with the smallest number of their `precision` (scores may have a higher one: GPT-J's), or half of it, or
+    divide it by √d_head with the products (Falcon's).
     """
     scores = raw[..., :n_keys]
     return scores.masked_fill(scores <= torch.finfo(precision).min / 32, -torch.inf)

@@ -1,10 +1,10 @@
-"""How fast a sweep is, beside what it replaces: loops of whole forwards, alternating in one process; and how soon a
-report opens (`page`, in a `browser`).
+"""Benchmark a sweep against loops of whole forwards, alternating in one process, and time the opening of a report
+(`page`, in a `browser`).
 
-`sides` are the ways to sweep, `floor` what none of them can be faster than, `peak` the memory they take. All find the
-same: effects of the same heads on the same prompts. (The sweep verifies every edit at W_O besides, and of `fast` and
-`screen` the part that is measured again is in the time.) Times are medians over rounds with their range; ratios are
-taken round by round, so that what disturbs the machine disturbs all sides.
+`sides` are the ways to sweep, `floor` a lower bound of their time, `peak` measures their memory. All measure effects of
+the same heads on the same prompts. (The sweep also verifies every edit at W_O, and the exact verification of `fast` and
+`screen` is in their time.) Times are medians over rounds with their range; ratios are taken within a round, so that a
+disturbance of the machine affects all sides.
 """
 
 import statistics
@@ -28,9 +28,11 @@ from harness.results import manifest
 
 @dataclass(frozen=True)
 class Side:
-    """One way to sweep: seconds of each round; how many times faster than the first side, round by round; GB beyond
-    the model. Its effects beside the first side's: the largest difference on a prompt, the root mean square of mean
-    effects' differences, and Spearman's correlation of mean effects."""
+    """Results of one way to sweep: seconds and speed-up over the first side, by round; GB beyond the model.
+
+    Its effects are compared with the first side's: the largest difference on a prompt, the root mean square difference
+    of mean effects, and Spearman's correlation of mean effects.
+    """
 
     name: str
     seconds: tuple[float, ...]
@@ -52,7 +54,10 @@ class Side:
 
 
 def benchmark(spec: BenchmarkSpec, say: Callable[[str], None]) -> dict[str, Any]:
-    """Every side of every round, as plain values; `say` is told a line for each side when all rounds are done."""
+    """Run every side in every round and return plain values; `say` is called with a line for each side at the end.
+
+    Raises `RequestError` for a model that is no decoder.
+    """
     check_prompts(spec.prompts)
     model = load_model(spec.model)
     if model.kind != "decoder":
@@ -78,12 +83,12 @@ def benchmark(spec: BenchmarkSpec, say: Callable[[str], None]) -> dict[str, Any]
 
 
 def _timed(work: SweepTask, spec: BenchmarkSpec) -> list[Side]:
-    """All sides in turn, round after round."""
+    """Run all sides in turn, round after round."""
     run = by_name(spec.methods)
     seconds: dict[str, list[float]] = {name: [] for name in run}
     effects: dict[str, Effects] = {}
     gb = dict.fromkeys(run, 0.0)
-    assert work.plain is not None  # made before anything is timed
+    assert work.plain is not None  # a cached property: load it before anything is timed
     for _ in range(spec.rounds):
         for name, side in run.items():
             started = time.perf_counter()

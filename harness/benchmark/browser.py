@@ -1,4 +1,4 @@
-"""A saved page in headless Chromium, the network off, through playwright (no part of an installation).
+"""Open a saved page in headless Chromium without a network, through playwright (an optional dependency).
 
 The browser is the machine's own: ``$CHROMIUM``, or the first Chromium or Chrome on the path.
 """
@@ -15,20 +15,23 @@ if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, ConsoleMessage, Frame, Page
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-#: No name is looked up: a sandboxed frame that has just been made is online for a moment.
+#: Host names never resolve: a sandboxed frame that has just been made is online for a moment.
 _SWITCHES = ["--disable-gpu", "--disable-quic", "--host-resolver-rules=MAP * ~NOTFOUND"]
 
 
 def find_browser() -> str | None:
-    """The browser's program, or None."""
+    """Return the path of the browser's program; ``None`` without one."""
     named = os.environ.get("CHROMIUM")
     return shutil.which(named) if named else next(filter(None, map(shutil.which, _NAMES)), None)
 
 
 class Browser:
-    """One page in one browser. `requests` is what it, its frames and its workers ask for, but for ``data:``, and
-    `errors` what their consoles say. All requests fail, so one that a frame makes before it is listened to is among
-    the errors. Raises `ImportError` without playwright, and playwright's `Error` for what fails."""
+    """One page in one browser.
+
+    `requests` holds the URLs requested by the page, its frames and its workers, except ``data:``; `errors` their
+    console messages. All requests fail, so one made by a frame before it is observed is among the errors. Raises
+    `ImportError` without playwright, and playwright's `Error`.
+    """
 
     context: "BrowserContext"
     page: "Page"
@@ -49,24 +52,24 @@ class Browser:
             raise
 
     def _renew(self, scripts: bool) -> None:
-        """Another page, with scripts or without."""
+        """Open a new context and page, with scripts or without."""
         if self._scripts is not None:
             self.context.close()
         self._scripts = scripts
         self.context = self._program.new_context(offline=True, reduced_motion="reduce", java_script_enabled=scripts)
         self.context.on("request", lambda request: self.requests.append(request.url[:200]))
-        self.context.on("console", self._said)
+        self.context.on("console", self._record)
         self.context.on("weberror", lambda error: self.errors.append(str(error.error)))
         self.page = self.context.new_page()
         self.page.on("websocket", lambda socket: self.requests.append(socket.url[:200]))
         self._frame = self.page.main_frame
 
-    def _said(self, message: "ConsoleMessage") -> None:
+    def _record(self, message: "ConsoleMessage") -> None:
         if message.type in ("error", "warning", "assert"):
             self.errors.append(f"{message.text} ({message.location['url'][:200]})")
 
     def open(self, path: Path, width: int = 1280, height: int = 800, dark: bool = False, scripts: bool = True) -> None:
-        """Open a file at a size and wait until it has loaded and, with scripts, said that it is ready."""
+        """Open a file at a size and wait until it has loaded and, with scripts, is marked as ready."""
         if scripts != self._scripts:
             self._renew(scripts)
         self.page.set_viewport_size({"width": width, "height": height})
@@ -79,8 +82,7 @@ class Browser:
 
     @contextmanager
     def frame(self, number: int) -> Iterator[None]:
-        """Inside, everything is said to the page's number-th sandboxed frame, which nothing in the page can look
-        into."""
+        """Direct all calls inside the context to the page's number-th sandboxed frame."""
         frame = self.page.locator("iframe").nth(number).element_handle()
         assert frame.evaluate("(frame) => !frame.contentDocument"), f"frame {number} is not sandboxed"
         inside = frame.content_frame()
@@ -92,36 +94,36 @@ class Browser:
             self._frame = self.page.main_frame
 
     def evaluate(self, code: str) -> Any:
-        """The value of an expression in the page, JSON-like; promises are awaited."""
+        """Return the JSON-like value of an expression in the page; promises are awaited."""
         return self._frame.evaluate(code)
 
     def wait(self, code: str, seconds: float = 20) -> None:
-        """Wait until the expression is true."""
+        """Wait until the expression is true. Raises `AssertionError` after `seconds`."""
         end = time.monotonic() + seconds
-        while not self.evaluate(code):  # playwright's `wait_for_function` is what the page's policy forbids: eval
+        while not self.evaluate(code):  # not `wait_for_function`: it uses eval, which the page's policy forbids
             if time.monotonic() > end:
                 raise AssertionError(f"not true within {seconds} s: {code}; console: {self.errors}")
             self.page.wait_for_timeout(30)
 
     def click(self, selector: str) -> None:
-        """A real mouse click in the middle of the first match, once nothing above it is still growing."""
+        """Click the middle of the first match with the mouse, once its position is stable."""
         self._frame.locator(selector).first.click()
 
     def hover(self, selector: str, across: float = 0.5, down: float = 0.5) -> None:
         """Move the mouse to a share of the first match's width and height."""
-        found = self._frame.locator(selector).first
-        box = found.evaluate("(node) => { const box = node.getBoundingClientRect(); return [box.width, box.height] }")
-        found.hover(position={"x": box[0] * across, "y": box[1] * down})
+        match = self._frame.locator(selector).first
+        box = match.evaluate("(node) => { const box = node.getBoundingClientRect(); return [box.width, box.height] }")
+        match.hover(position={"x": box[0] * across, "y": box[1] * down})
 
     def press(self, key: str) -> None:
         """Press and release a key."""
         self.page.keyboard.press(key)
 
     def focus(self, selector: str, number: int = 0) -> None:
-        """Give the keyboard to the number-th match, once there is one."""
+        """Focus the number-th match, once there is one."""
         self._frame.locator(selector).nth(number).focus()
 
     def close(self) -> None:
-        """End the browser this object started."""
+        """Close the browser."""
         self._program.close()
         self._driver.stop()

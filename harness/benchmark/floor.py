@@ -1,4 +1,4 @@
-"""What a sweep cannot be faster than: its multiply-adds, at the rate at which this machine does matrix products."""
+"""Lower bound of a sweep's time: its multiply-adds at the machine's matmul throughput."""
 
 import time
 
@@ -9,7 +9,7 @@ from harness.benchmark.sides import SweepTask
 
 
 def floor(work: SweepTask) -> float:
-    """Seconds that the multiply-adds of an exact sweep take at the rate of this machine's matrix products.
+    """Return the seconds that the multiply-adds of an exact sweep take at this machine's matmul throughput.
 
     Counted are the matrices of each head's block and those after it, on the tokens that can change, of the last block
     (but for keys and values) on the scored ones; and the unembedding there. Not counted are the products of queries
@@ -29,7 +29,7 @@ def floor(work: SweepTask) -> float:
 
 
 def _rate(width: int, device: str) -> float:
-    """Multiply-adds per second of a matrix product of the model's shape, the best of a few."""
+    """Measure the multiply-adds per second of a matrix product of the model's shape, the best of eight."""
     a, b = torch.randn(4096, width, device=device), torch.randn(width, 4 * width, device=device)
     best = 0.0
     for _ in range(8):

@@ -1,4 +1,4 @@
-"""How large the report of a saved run is, and how soon it can be used: in headless Chromium, the network off."""
+"""Measure the size of a saved run's report and how fast it opens in headless Chromium."""
 
 import statistics
 import tempfile
@@ -14,13 +14,13 @@ from harness.benchmark.browser import Browser, find_browser
 from harness.config import RequestError
 from harness.results import Run, manifest, open_run
 
-#: Every view that is drawn when the page opens has something on it.
+#: Whether every view that is drawn when the page opens has content.
 _DRAWN = (
     "document.querySelectorAll('.three canvas').length > 0 && !!document.querySelector('.circuitsvis canvas')"
     " && !!document.querySelector('#draw-head .pair > [aria-live]').firstElementChild"
 )
-#: The first head on the map that is not the open one; what is said of the open one is marked, as it is said anew when
-#: all of another is drawn.
+#: The first head on the map that is not the open one. The open one's text is marked, since it is replaced last when
+#: another head is drawn.
 _OTHER = """(() => {
   document.querySelector('#draw-head .pair > [aria-live]').firstElementChild.dataset.before = true;
   const open = document.getElementById('picked').textContent.split(' ')[0];
@@ -34,19 +34,18 @@ _OPENED = (
 
 @dataclass(frozen=True)
 class PageTimes:
-    """Seconds from the start until the page can be used, until all of it is drawn, and from a click on the map until
-    another head is drawn."""
+    """Seconds from the start until the page is usable, until all is drawn, and from a click until a head is drawn."""
 
     ready: float
     drawn: float
     head: float
 
 
-def measured(run: str, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Size of the report, the seconds in which it is written, and each opening, as plain values.
+def measure(run: str, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Return the report's size, the seconds of writing it, and the times of each opening, as plain values.
 
-    Raises `RequestError` for what is no run, or one without patterns and effects of heads, and where no browser shows
-    its report, or playwright is missing.
+    Raises `RequestError` for a directory without a run, a run without patterns and effects of heads, a browser that is
+    missing or fails, and a missing playwright.
     """
     try:
         saved = open_run(run)
@@ -56,7 +55,7 @@ def measured(run: str, rounds: int, say: Callable[[str], None]) -> dict[str, Any
         raise RequestError("page", run, "this run has no patterns or no effects of heads; give one of study")
     program = find_browser()
     if program is None:
-        raise RequestError("page", run, "no browser was found: install chromium, or set CHROMIUM to its path")
+        raise RequestError("page", run, "there is no browser: install chromium, or set CHROMIUM to its path")
     try:
         from playwright.sync_api import Error
     except ImportError:
@@ -67,14 +66,14 @@ def measured(run: str, rounds: int, say: Callable[[str], None]) -> dict[str, Any
             with closing(Browser(program)) as browser:
                 openings = [_opened(browser, report) for _ in range(rounds)]
         except (Error, OSError, AssertionError) as error:
-            said = str(error).partition("\n")[0]  # playwright adds its log
-            raise RequestError("page", run, f"{program} did not show its report ({said})") from error
-        found = {"run": run, "megabytes": report.stat().st_size / 1e6, "written_seconds": written}
-    say(f"report {found['megabytes']:.1f} MB, written in {written:.1f} s")
+            reason = str(error).partition("\n")[0]  # playwright adds its log
+            raise RequestError("page", run, f"{program} did not show its report ({reason})") from error
+        result = {"run": run, "megabytes": report.stat().st_size / 1e6, "written_seconds": written}
+    say(f"report {result['megabytes']:.1f} MB, written in {written:.1f} s")
     for name, what in (("ready", "usable after"), ("drawn", "all drawn after"), ("head", "a head opened in")):
         took = [getattr(opening, name) for opening in openings]
         say(f"{what} {statistics.median(took):.2f} s ({min(took):.2f}–{max(took):.2f})")
-    return {**found, **manifest.environment(), "openings": [asdict(opening) for opening in openings]}
+    return {**result, **manifest.environment(), "openings": [asdict(opening) for opening in openings]}
 
 
 def _written(run: Run, folder: Path) -> tuple[float, Path]:

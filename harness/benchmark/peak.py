@@ -1,4 +1,4 @@
-"""How much memory a piece of work takes beyond what was there before it."""
+"""Measure the memory that work takes beyond what was used before."""
 
 import threading
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ _EVERY = 0.02  # seconds
 
 @dataclass
 class Peak:
-    """GB beyond what was there before, once the work is done."""
+    """GB beyond what was used before; set once the work is done."""
 
     gb: float = 0.0
 
 
 @contextmanager
 def watched(device: str) -> Iterator[Peak]:
-    """The peak of what runs inside: on an accelerator by its own count, else by looking at the process again and again
+    """Measure the peak memory inside the context: on an accelerator by torch's statistics, else by sampling the process
     from a thread."""
     peak = Peak()
     if torch.device(device).type == "cuda":

@@ -1,4 +1,4 @@
-"""Ways to find what ablating each head does to a metric: two loops of whole forwards, and the sweep by each method.
+"""Ways to measure the effect of ablating each head: two loops of whole forwards, and the sweep by each method.
 
 The loops are what a careful notebook does: batches of up to 64 prompts and 1,024 padded tokens, for each a clean
 forward, then a whole forward for each head, logits of every position, and the metric from them.
@@ -30,7 +30,7 @@ Effects = np.ndarray
 
 @dataclass(frozen=True)
 class SweepTask:
-    """What all sides do: heads ablated on prompts, by a metric."""
+    """The task of all sides: heads to ablate, prompts, a metric."""
 
     model: Model
     prompts: Prompts
@@ -59,7 +59,7 @@ Side = Callable[[SweepTask], Effects]
 
 
 def by_name(methods: tuple[str, ...]) -> dict[str, Side]:
-    """The loops and the methods asked for, by name; the first is what the others are held against."""
+    """Return the loops and the sweeps by these methods, by name; the first is the reference of the others."""
     loops: dict[str, Side] = {"TransformerLens loop": lens_loop, "Hugging Face loop": plain_loop}
     return loops | {f"sweep, {method}": partial(sweep, method=method) for method in methods}
 
@@ -68,15 +68,15 @@ def by_name(methods: tuple[str, ...]) -> dict[str, Side]:
 
 
 def sweep(work: SweepTask, method: str = "exact") -> Effects:
-    """The harness; of a screen the estimates where nothing else is known."""
-    found = swept(work, method)
-    effect = found["effect"] if "estimate" not in found else found["effect"].fillna(found["estimate"])
+    """Sweep with the harness; of ``screen``, the estimates where nothing was measured exactly."""
+    arrays = swept(work, method)
+    effect = arrays["effect"] if "estimate" not in arrays else arrays["effect"].fillna(arrays["estimate"])
     by_head = effect.sel(metric=work.metric).values
     return np.stack([by_head[:, head.layer, head.head] for head in work.heads], axis=1)
 
 
 def swept(work: SweepTask, method: str) -> xr.Dataset:
-    """What the harness measures where it is asked for no more than the loops give: no direct effects."""
+    """Sweep with the harness, without the direct effects that the loops do not measure."""
     return ablate_heads(
         work.model,
         work.prompts,
@@ -91,54 +91,54 @@ def swept(work: SweepTask, method: str) -> xr.Dataset:
 
 # --- the loops --------------------------------------------------------------------------------------------------
 
-#: A forward to logits [row, position, vocab] with one head's z zeroed, or none's.
+#: A forward to logits [row, position, vocab] with one head's z zeroed, or none.
 Forward = Callable[[Inputs, Head | None, Prompts], Tensor]
 
 
 def lens_loop(work: SweepTask) -> Effects:
-    """Whole hooked TransformerLens forwards."""
+    """Measure effects by whole hooked TransformerLens forwards."""
 
-    def forward(given: Inputs, head: Head | None, batch: Prompts) -> Tensor:
+    def forward(inputs: Inputs, head: Head | None, batch: Prompts) -> Tensor:
         if head is None:
-            return work.model.forward(given)
+            return work.model.forward(inputs)
         zeroed = _zeroing(work, batch)
         hook = (hooks.hook_name("z", head.site), lambda z, hook: zeroed(z, head.head))
         with work.model.bridge.hooks(fwd_hooks=[hook]):
-            return work.model.forward(given)
+            return work.model.forward(inputs)
 
     return _looped(work, forward)
 
 
 def plain_loop(work: SweepTask) -> Effects:
-    """Whole Hugging Face forwards with torch's own attention, z zeroed by a torch hook where W_O reads it."""
+    """Measure effects by whole Hugging Face forwards with torch's own attention, z zeroed by a torch hook at W_O."""
     written = {site: _same_weights(work, site) for site in {head.site for head in work.heads}}
 
-    def forward(given: Inputs, head: Head | None, batch: Prompts) -> Tensor:
-        asked = {"input_ids": given.token_id, "attention_mask": given.mask, "use_cache": False}
+    def forward(inputs: Inputs, head: Head | None, batch: Prompts) -> Tensor:
+        arguments = {"input_ids": inputs.token_id, "attention_mask": inputs.mask, "use_cache": False}
         if head is None:
-            return work.plain(**asked).logits
+            return work.plain(**arguments).logits
         zeroed = _zeroing(work, batch)
         with _reading(written[head.site], lambda z: zeroed(z, head.head), work.model.shape.n_heads):
-            return work.plain(**asked).logits
+            return work.plain(**arguments).logits
 
     return _looped(work, forward)
 
 
 @torch.no_grad()
 def _looped(work: SweepTask, forward: Forward) -> Effects:
-    found = np.empty((len(work.prompts), work.n_heads))
+    effects = np.empty((len(work.prompts), work.n_heads))
     for numbers in batches(work.prompts, at_most=64, padding=inf):
         batch = work.prompts.take(numbers)
-        given = batch.inputs(work.model.device)
+        inputs = batch.inputs(work.model.device)
         targets = Targets.of(batch, np.arange(len(batch)), work.model.device)
-        clean = _measured(work, targets, forward(given, None, batch))
+        clean = _measured(work, targets, forward(inputs, None, batch))
         for at, head in enumerate(work.heads):
-            found[numbers, at] = (_measured(work, targets, forward(given, head, batch)) - clean).cpu().numpy()
-    return found
+            effects[numbers, at] = (_measured(work, targets, forward(inputs, head, batch)) - clean).cpu().numpy()
+    return effects
 
 
 def _zeroing(work: SweepTask, batch: Prompts) -> Callable[[Tensor, int], Tensor]:
-    """Zeroes a head of z [row, position, head, d_head], everywhere or at each prompt's last position."""
+    """Return a function that zeroes a head of z [row, position, head, d_head], at all or the last positions."""
     rows, last = torch.arange(len(batch)), torch.as_tensor(batch.length - 1)
 
     def zeroed(z: Tensor, head: int) -> Tensor:
@@ -153,7 +153,7 @@ def _zeroing(work: SweepTask, batch: Prompts) -> Callable[[Tensor, int], Tensor]
 
 
 def _same_weights(work: SweepTask, site: Site) -> Any:
-    """The plain model's W_O of a layer: the module with the weights of the hooked model's."""
+    """Return the plain model's W_O of a layer: the module with the hooked model's weights."""
     weight = hooks.output_projection(work.model.bridge, site).weight
     for module in work.plain.modules():
         own = getattr(module, "weight", None)
@@ -164,7 +164,7 @@ def _same_weights(work: SweepTask, site: Site) -> Any:
 
 @contextmanager
 def _reading(module: Any, change: Callable[[Tensor], Tensor], n_heads: int) -> Iterator[None]:
-    """While this lasts, the module reads a changed z."""
+    """Change the z that a module reads inside the context."""
     handle = module.register_forward_pre_hook(lambda _, args: (change(args[0].unflatten(2, (n_heads, -1))).flatten(2),))
     try:
         yield
@@ -173,6 +173,6 @@ def _reading(module: Any, change: Callable[[Tensor], Tensor], n_heads: int) -> I
 
 
 def _measured(work: SweepTask, targets: Targets, logits: Tensor) -> Tensor:
-    """The metric of each prompt, from the logits of all positions."""
+    """Return the metric of each prompt from the logits of all positions."""
     read = targets.read(slice(None), logits[targets.row, targets.position], None)
     return targets.mean_by_prompt(METRICS[work.metric].compute(read)[None])[0]

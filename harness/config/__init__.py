@@ -1,8 +1,8 @@
-"""What may be asked: frozen typed specs. Types live here, values in ``conf/``, and there is one crossing.
+"""Frozen typed specs of a request. Types live here, values in ``conf/``.
 
-`parse` turns a plain dictionary (a composed Hydra config, a saved ``spec.yaml``, keywords from a notebook) into a
-spec, or raises a `RequestError` that names the key, the bad value and what would be right. After that nobody sees
-a dictionary.
+`parse` is the one way from a plain dictionary (a composed Hydra config, a saved ``spec.yaml``, keywords from a
+notebook) to a spec; it raises a `RequestError` that names the key, the bad value and what would be right. All other
+code reads specs only.
 """
 
 from harness.config.ablation import AblationSpec as AblationSpec

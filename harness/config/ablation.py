@@ -1,4 +1,4 @@
-"""What is done to a head, and where."""
+"""Specs of ablations: what replaces a head's z, and at which positions."""
 
 from typing import Annotated, Any, Literal
 
@@ -10,7 +10,7 @@ from harness.config.types import PositiveInt, Seed, spec
 
 
 def _positions(value: Any) -> Any:
-    """A word, or whole numbers; one number is a list of one."""
+    """Return positions as a word or a tuple of whole numbers; one number is a list of one."""
     words = ("all", "last", "target", "each")
     items = [value] if type(value) is int else value
     if isinstance(items, list | tuple) and items and all(type(item) is int for item in items):
@@ -28,7 +28,7 @@ Positions = Annotated[str | tuple[int, ...], BeforeValidator(_positions)]
 
 @spec
 class ZeroAblation:
-    """A head's z becomes zero."""
+    """Zero-ablation: a head's z becomes zero."""
 
     name: Literal["zero"] = "zero"
     positions: Positions = "all"
@@ -36,7 +36,7 @@ class ZeroAblation:
 
 @spec
 class MeanAblation:
-    """A head's z becomes its mean over a reference set: the prompts themselves (``self``) or a prompt set by name.
+    """Mean-ablation: z becomes its mean over a reference set, the prompts themselves (``self``) or a named prompt set.
 
     Each position has a mean of its own where all prompts, swept and reference, have one length; otherwise the first
     token has its own and all other positions share one.
@@ -49,7 +49,7 @@ class MeanAblation:
 
 @spec
 class ResampleAblation:
-    """A head's z becomes that of a prompt from another cluster; metrics are averaged over `draws` such prompts."""
+    """Resample-ablation: z becomes that of a prompt from another cluster; metrics are means over `draws` prompts."""
 
     name: Literal["resample"] = "resample"
     positions: Positions = "all"
@@ -59,7 +59,7 @@ class ResampleAblation:
 
 @spec
 class PatchAblation:
-    """A head's z becomes that of the prompt's counterfactual."""
+    """Activation patching: a head's z becomes that of the prompt's counterfactual (corrupted prompt)."""
 
     name: Literal["patch"] = "patch"
     positions: Positions = "all"

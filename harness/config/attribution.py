@@ -1,4 +1,4 @@
-"""How predictions are attributed to tokens, and what the attributions are held against."""
+"""Specs of attribution methods, and of the causal effects that they are compared with."""
 
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ Policy = Literal["keep", "drop"]
 
 
 def _each_once(value: object) -> object:
-    """One word or number is a list of one, and each counts once."""
+    """Return the items without duplicates; one word or number is a list of one."""
     items = [value] if isinstance(value, str | int | float) else value
     return list(dict.fromkeys(items)) if isinstance(items, list | tuple) else items
 
@@ -21,7 +21,7 @@ Policies = Annotated[tuple[Policy, ...], BeforeValidator(_each_once), Field(min_
 
 @spec
 class RolloutSpec:
-    """The options of attention rollout; see `harness.attribution.rollout`."""
+    """Options of attention rollout (`harness.attribution.rollout`)."""
 
     residual: Fraction = 0.5
     head_fusion: Literal["mean", "max", "min"] = "mean"
@@ -31,17 +31,16 @@ class RolloutSpec:
 
 @spec
 class AttributionSpec:
-    """Which methods, held against which causes, over which tokens.
+    """Attribution methods, the causes they are compared with, and the tokens that count.
 
     `methods` are names of `harness.attribution.methods.METHODS`, or the attention of one layer or head such as
     ``attention_L5`` and ``attention_L5H1``; `causes` those of `harness.attribution.causes.CAUSES`, or ``knockout_L5``
-    and ``knockout_L5H1``; ``all`` and ``auto`` are all that the model allows. `special` says whether special tokens,
-    the first token and the one at which a target is predicted count: ``keep``, ``drop``, or both side by side. `level`
-    says whether methods and causes are compared, and text is taken away for the curves, by ``token`` or by ``word``
-    (which has the sum of its tokens). `targets` is how many scored positions of each prompt are explained at most,
-    `fractions` which shares of the tokens are taken away for the curves (none: no curves), `top` how many strongest
-    tokens are compared, `steps` at how many points integrated gradients begin (where those are too few, up to 16 times
-    as many).
+    and ``knockout_L5H1``; ``all`` and ``auto`` are all that the model allows. `special` keeps or drops special tokens,
+    the first token and the one at which a target is predicted: ``keep``, ``drop``, or both. `level`
+    is the unit of the comparison and of the erasure curves, ``token`` or ``word`` (the sum of its tokens). `targets` is
+    the largest number of scored positions explained per prompt, `fractions` the shares of tokens erased for the curves
+    (empty: no curves), `top` the number of strongest tokens compared, `steps` the number of points at which integrated
+    gradients begin (up to 16 times as many where the completeness error is too large).
     """
 
     rollout: RolloutSpec = Field(default_factory=RolloutSpec)

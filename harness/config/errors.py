@@ -1,4 +1,4 @@
-"""What is wrong with a request, in one line."""
+"""`RequestError`, and the words its one-line messages are made of."""
 
 import errno
 from collections.abc import Sequence
@@ -21,10 +21,9 @@ DISK_ERRORS = {
 
 
 class RequestError(Exception):
-    """The request is wrong: which key, what was given, and what would be right. One line; exit code 2. Not a
-    `ValueError`: what cannot be had must never pass for what is damaged.
+    """A wrong request, shown on one line as ``key=value: remedy``; exit code 2 on the command line.
 
-    Shown as ``key=value: remedy``.
+    Not a `ValueError`: those are caught as signs of damaged files.
     """
 
     def __init__(self, key: str, value: object, remedy: str):
@@ -32,21 +31,21 @@ class RequestError(Exception):
         super().__init__(" ".join(f"{key}={value}: {remedy}".split()))
 
     def __reduce__(self) -> tuple[type["RequestError"], tuple[str, str, str]]:
-        """As it travels from a worker."""
+        """Rebuild from three texts: the error travels from a worker, and its value may not be picklable."""
         return type(self), (self.key, str(self.value), self.remedy)
 
 
 def quoted(text: str, at_most: int = 40) -> str:
-    """A text between quotation marks, as Python writes it; a long one is cut, and says so."""
+    """Return a text in quotation marks, as Python writes it; a long one is cut and ends in ``…``."""
     return repr(text if len(text) <= at_most else text[:at_most] + "…")
 
 
 def is_a_text(value: str) -> bool:
-    """Whether this is written as text is, and not as a name."""
+    """Whether a value reads as a text (white space, non-ASCII letters) and not as a name."""
     return any(letter.isspace() for letter in value.strip()) or not value.isascii()
 
 
 def near(word: object, options: Sequence[str]) -> str:
-    """``"did you mean 'x'? "`` if one of the options is close, and all of them after it."""
+    """Return ``"did you mean 'x'? "`` if an option is close, followed by all options."""
     close = get_close_matches(str(word), list(options), n=1)
     return (f"did you mean {close[0]!r}? " if close else "") + "known: " + ", ".join(options)

@@ -1,4 +1,4 @@
-"""Where units of work run. It decides how fast, never what comes out."""
+"""Specs of where units of work run; they change the speed of a run, not its numbers."""
 
 from typing import Annotated, Literal
 
@@ -9,8 +9,7 @@ from harness.config.types import PositiveInt, Text, spec
 
 @spec
 class LocalExecute:
-    """In this process, or spread over `workers` of its own on this machine, each with a model and its share of the
-    threads."""
+    """This process, or `workers` processes on this machine, each with its own model and share of the threads."""
 
     name: Literal["local"] = "local"
     workers: PositiveInt = 1
@@ -18,10 +17,10 @@ class LocalExecute:
 
 @spec
 class RayExecute:
-    """Over a Ray cluster: at `address` (``auto``: the one this machine belongs to), or one started on this machine.
+    """A Ray cluster: at `address` (``auto``: the one this machine belongs to), or one started on this machine.
 
-    `workers` at most; without it one for each GPU, and where there are none one for every `cpus` processors, also of
-    nodes that join later. A worker has `cpus` threads.
+    At most `workers` actors; by default one per GPU, or without GPUs one per `cpus` processors, also of nodes that join
+    later. A worker has `cpus` threads.
     """
 
     name: Literal["ray"]

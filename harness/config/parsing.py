@@ -1,4 +1,4 @@
-"""From a plain dictionary to a spec, or to the one line that says what is wrong with it."""
+"""Parse plain dictionaries into specs; mistakes become one-line `RequestError` messages."""
 
 import re
 from collections.abc import Mapping
@@ -14,77 +14,81 @@ from harness.config.models import ModelSpec
 
 T = TypeVar("T")
 
-#: What pydantic says in Python's words, said in those of a command line.
+#: Remedies by pydantic error type, in the words of a command line.
 _PLAIN = {
-    "bool_parsing": "say true or false",
-    "bool_type": "say true or false",
+    "bool_parsing": "use true or false",
+    "bool_type": "use true or false",
     "dict_type": "give names and what they stand for, such as {key}={{a: …}}",
     "mapping_type": "give names and what they stand for, such as {key}={{a: …}}",
     "tuple_type": "give a list, such as {key}=[…]",
     "too_short": "name at least one",
-    "string_too_short": "this is empty: say which, or leave the key out",
+    "string_too_short": "this is empty: set a value, or leave the key out",
 }
 
 
 def parse(kind: type[T] | Any, values: Mapping[str, Any], prefix: str = "") -> T:
-    """`values` as a frozen spec of this kind; a `RequestError` for the first thing that is wrong.
+    """Return `values` as a frozen spec of this kind.
 
-    A value ``???`` (how YAML files mark what the user must say) is a missing one.
+    A value ``???`` (the mark of YAML files for what the user must set) counts as missing. Raises `RequestError` for the
+    first mistake, its key preceded by `prefix`.
     """
     try:
-        return TypeAdapter(kind).validate_python(_said(values))
+        return TypeAdapter(kind).validate_python(_without_missing(values))
     except ValidationError as error:
         raise _first_mistake(error, kind, prefix, values) from None
 
 
-def _said(values: Any) -> Any:
+def _without_missing(values: Any) -> Any:
     if isinstance(values, Mapping):
-        return {key: _said(value) for key, value in values.items() if not isinstance(value, str) or value != "???"}
+        known = {key: value for key, value in values.items() if not isinstance(value, str) or value != "???"}
+        return {key: _without_missing(value) for key, value in known.items()}
     return values
 
 
 def conf_dir() -> Path:
-    """The folder of config files: beside the package in a checkout, inside it in an installed wheel."""
+    """Return the folder of config files: beside the package in a checkout, inside it in an installed wheel."""
     inside = Path(__file__).parents[1] / "conf"
     return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
 
 
 def model_names() -> tuple[str, ...]:
-    """The models that ``conf/model`` names."""
+    """Return the names of the models in ``conf/model``."""
     return tuple(sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml")))
 
 
 def named_model(name: str, **overrides: object) -> Any:
-    """The spec of a model that ``conf/model`` names, with keywords in place of its values."""
+    """Return the spec of a model in ``conf/model``, with `overrides` in place of its values."""
     return parse(ModelSpec, {**_named(name, "model"), **overrides}, "model.")
 
 
 def other_model(model: Any, other: Any) -> Any:
-    """The values of the model to compare with. `other` is a name of ``conf/model``, or keys of which ``name`` may be
-    one; without it they take the place of those of `model` (``other.dtype=bfloat16``). With a ``source`` they are all.
+    """Return the values of the model to compare with.
+
+    `other` is a name of ``conf/model``, or keys. Keys with a ``source`` are complete; with a ``name`` they override
+    that model's values, otherwise those of `model` (``other.dtype=bfloat16``).
     """
     keys = {"name": other} if isinstance(other, str) else other
     if not isinstance(keys, Mapping) or "source" in keys:
         return keys
     if "name" not in keys:
         return {**model, **keys} if isinstance(model, Mapping) else keys
-    return {**_said(_named(str(keys["name"]), "other.name")), **keys}
+    return {**_without_missing(_named(str(keys["name"]), "other.name")), **keys}
 
 
 def _named(name: str, key: str) -> dict[str, Any]:
-    """The values of a file in ``conf/model``."""
+    """Load the values of a file in ``conf/model``."""
     if name not in model_names():
         raise RequestError(key, name, near(name, model_names()))
     return yaml.safe_load((conf_dir() / "model" / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def _first_mistake(error: ValidationError, kind: Any, prefix: str, values: Any) -> RequestError:
-    # A value that others are taken from (seed) is itself what is wrong, so the shortest path goes first; but a list is
-    # also called too short for lack of its wrong items.
+    # The shortest path goes first: a wrong seed is reported at every key that interpolates it. But pydantic also calls
+    # a list too short because its wrong items do not count.
     first: Any = min(error.errors(), key=lambda each: (each["type"] == "too_short", len(each["loc"])))
     path, siblings, inside = _walk(kind, [str(part) for part in first["loc"]])
     if path[-1:] == ["0"] and not isinstance(_at(values, path[:-1]), list | tuple):
-        path = path[:-1]  # one word was made a list of one
+        path = path[:-1]  # the user wrote one word, which a validator made a list of one
     key = prefix + ".".join(path)
     match first["type"]:
         case "dataclass_type" | "model_attributes_type":
@@ -92,7 +96,7 @@ def _first_mistake(error: ValidationError, kind: Any, prefix: str, values: Any) 
         case "unexpected_keyword_argument":
             return RequestError(key, first["input"], f"there is no such key; {near(path[-1], siblings)}")
         case "missing":
-            return RequestError(key, "???", f"say which: {key}=…")
+            return RequestError(key, "???", f"set it: {key}=…")
         case "union_tag_invalid" | "union_tag_not_found":
             context = first["ctx"]
             tag_key = ".".join([*filter(None, [key.rstrip(".")]), context["discriminator"].strip("'")])
@@ -106,19 +110,19 @@ def _first_mistake(error: ValidationError, kind: Any, prefix: str, values: Any) 
 
 
 def _at(values: Any, path: list[str]) -> Any:
-    """What was given at a path."""
+    """Return the user's value at a path."""
     for part in path:
         values = values.get(part) if isinstance(values, Mapping) else None
     return values
 
 
 def _quoted(text: str) -> tuple[str, ...]:
-    """The words that pydantic lists between quotation marks."""
+    """Return the words that pydantic lists in quotation marks."""
     return tuple(re.findall(r"'([^']*)'", text))
 
 
 def _walk(kind: Any, path: list[str]) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
-    """The path without the union tags that pydantic puts into it, and the keys known beside and below its last part."""
+    """Return the path without pydantic's union tags, the keys beside its last part and those below it."""
     kinds, known, kept = _dataclasses_in(kind), (), []
     for part in path:
         tagged = [option for option in kinds if part in _tags(option)] if len(kinds) > 1 else []
@@ -134,10 +138,10 @@ def _walk(kind: Any, path: list[str]) -> tuple[list[str], tuple[str, ...], tuple
 def _dataclasses_in(hint: Any) -> list[Any]:
     if isinstance(hint, type) and is_dataclass(hint):
         return [hint]
-    return [found for part in get_args(hint) for found in _dataclasses_in(part)]
+    return [kind for part in get_args(hint) for kind in _dataclasses_in(part)]
 
 
 def _tags(option: Any) -> set[str]:
-    """The literal values by which a union tells this spec from the others."""
+    """Return the discriminator values of a spec in its union."""
     hints = get_type_hints(option)
     return {tag for key in ("source", "name") for tag in get_args(hints.get(key)) if isinstance(tag, str)}

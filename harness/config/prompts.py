@@ -1,4 +1,4 @@
-"""What a model is asked."""
+"""Specs of prompt sets."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -30,14 +30,14 @@ class InductionPrompts:
 
 @spec
 class InlinePrompts:
-    """Texts written in the request, each with its second sentence if `pair` is given.
+    """Texts written in the request, each with its second sentence where `pair` is set.
 
     With an answer (and a distractor) the next token after the text is scored (for a masked-LM the place of its mask
     token, for a classifier the label), otherwise every predicted token. An encoder-decoder reads the text and writes
-    `target`, all of which is scored. With `generate` the model goes on greedily with so many tokens, which are scored.
+    `target`, all of which is scored. With `generate` the model writes that many tokens greedily, which are scored.
 
-    `words` tags words, ``{emotion: [glad, angry]}``: each tag is a part of the prompt that a prediction is traced to.
-    The tags ``punctuation``, ``pronoun`` and ``function`` know their (English) words where the list is empty. Prompts
+    `words` tags words, ``{emotion: [glad, angry]}``: each tag is a segment of the prompt, to which a prediction is
+    traced. ``punctuation``, ``pronoun`` and ``function`` have built-in (English) words where the list is empty. Prompts
     of one `cluster` are variants of each other; `relations` are those of each text, as in `FilePrompts`.
     """
 
@@ -68,11 +68,13 @@ class ProsePrompts:
 
 @spec
 class FilePrompts:
-    """The rows of a file; `column` and the keys after it name its columns, which mean what they mean in
-    `InlinePrompts`; `tags` are columns that travel with the results. `relations` names a column of syntactic relations,
-    each written ``name(head, dependent)``, such as ``nsubj(barked, dog); det(dog, the#2)`` (the second "the"). The
-    column `words` tags words of its row, as an object ``{"emotion": ["glad"]}`` or as text ``emotion: glad, angry;
-    name: Alonzo``. `n` rows are drawn, or all are taken."""
+    """Rows of a file; `column` and the keys after it name its columns, with the meaning they have in `InlinePrompts`.
+
+    `tags` are columns copied to the results. `relations` names a column of syntactic relations, each written
+    ``name(head, dependent)``, such as ``nsubj(barked, dog); det(dog, the#2)`` (the second "the"). The column `words`
+    tags words of its row, as an object ``{"emotion": ["glad"]}`` or as text ``emotion: glad, angry; name: Alonzo``.
+    `n` rows are drawn (default: all).
+    """
 
     name: Literal["file"]
     path: PathText
@@ -93,7 +95,7 @@ class FilePrompts:
 
 @spec
 class Part:
-    """A named stretch of a context: an instruction, a document."""
+    """A named segment of a context: an instruction, a document."""
 
     name: Annotated[str, Field(min_length=1)]
     text: Annotated[Text, Field(min_length=1)]
@@ -101,8 +103,8 @@ class Part:
 
 @spec
 class Context:
-    """Parts, the question after them, and its answer; without an answer the model's own is taken. Contexts of one
-    `cluster` are variants of each other."""
+    """Segments, the question after them and its answer (default: the model's own). Contexts of one `cluster` are
+    variants of each other."""
 
     parts: Annotated[tuple[Part, ...], Field(min_length=1)]
     question: Text
@@ -112,9 +114,11 @@ class Context:
 
 @spec
 class PartsPrompts:
-    """Contexts of named parts, from a JSON or YAML file (one, or a list of them) or written in the request. Parts and
-    question are joined by `between`; the answer is scored. Where none is given the model writes one, up to a line break
-    or `generate` tokens."""
+    """Contexts of named segments, from a JSON or YAML file (one, or a list of them) or written in the request.
+
+    Segments and question are joined by `between`; the answer is scored. Without one the model writes it, up to a line
+    break or `generate` tokens.
+    """
 
     name: Literal["parts"]
     path: PathText | None = None

@@ -1,4 +1,4 @@
-"""What others have published of the same question, to be held against a run."""
+"""Spec of published values that a run is compared with."""
 
 from typing import Annotated, Literal
 
@@ -11,9 +11,9 @@ from harness.config.types import spec
 @spec
 class Published:
     """One published value, with its source: a mean over the prompts of a metric without an ablation (``clean``), with a
-    head ablated (``ablated``), or of the difference (``effect``); or the role that a head was said to have.
+    head ablated (``ablated``), or of the difference (``effect``); or the ``role`` of a head.
 
-    `tolerance` is how far off it may be and still be called the same.
+    `tolerance` is the largest deviation that counts as agreement, in the metric's unit.
     """
 
     source: str

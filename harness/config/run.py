@@ -1,4 +1,4 @@
-"""One run: everything it asks for, and where it is written."""
+"""Specs of runs and of the other runners, and where a run is written."""
 
 import hashlib
 import json
@@ -25,27 +25,27 @@ from harness.config.types import Count, Names, OpenFraction, PathText, PositiveI
 
 
 def _listed(value: Any) -> Any:
-    """One word is a list of one, and each counts once."""
+    """Return words without duplicates; one word is a list of one."""
     items = [value] if isinstance(value, str) else value
     return list(dict.fromkeys(items)) if isinstance(items, list) and all(isinstance(x, str) for x in items) else items
 
 
 def _worded(value: Any, known: tuple[str, ...], others: str) -> str:
-    """A word that is known; otherwise the mistake, with what else there is."""
+    """Return a known word; raise a validation error that names the alternatives otherwise."""
     if value not in known:
         raise PydanticCustomError("worded", "{known}", {"known": f"{near(value, known)}, or {others}"})
     return value
 
 
 def _until(value: Any) -> Any:
-    """All heads, so many, or a share of them."""
+    """Return how many heads: ``all``, a number, or a share of them."""
     if (type(value) is int and value >= 1) or (type(value) is float and 0 < value < 1):
         return value
     return _worded(value, ("all",), "a number of heads (20), or a share of them (0.25)")
 
 
 def _pairs(value: Any) -> Any:
-    """How pairs are chosen, or which."""
+    """Return how pairs are chosen, or the listed pairs."""
     listed = list(value) if isinstance(value, list | tuple) else []
     if listed and all(
         isinstance(pair, list | tuple) and [type(name) for name in pair] == [str, str] for pair in listed
@@ -68,29 +68,29 @@ Also = Annotated[tuple[Literal["z", "q", "k", "v", "scores", "resid"], ...], Bef
 
 @spec
 class SweepSpec:
-    """What is ablated together; several kinds are swept one after the other.
+    """What a sweep ablates together; several kinds are swept one after the other.
 
-    ``single``: heads one at a time; ``layer``: a layer's heads; ``mlp``: a layer's MLP; ``set``: the named `sets`;
-    ``keep``: all heads but those of a set, which shows whether the set is enough.
+    ``single``: heads one at a time; ``layer``: a layer's heads; ``mlp``: a layer's MLP; ``set``: the named `sets`
+    (necessity); ``keep``: all heads but those of a set (sufficiency, by complement ablation).
 
     ``cumulative``: heads one after another, each staying ablated, `until` so many (a share below 1, or ``all``), in
     each `order`: by ``effect`` or ``estimate`` of single heads, ``greedy`` (each the one that matters next, measured
-    again every time), or ``random``, in as many as `orders`. `first` says from which end: the heads that are needed
+    again every time), or ``random``, in as many as `orders`. `first` is the end to begin at: the heads that are needed
     most, or least.
 
     ``pairs``: two heads together, and what that does beyond the sum of each: among the `top` heads by ``effect`` or
     ``direct`` effect; the `top` heads of each ``role`` among themselves; ``all`` pairs, or those listed.
 
-    Orders and pairs go by the leading metric, `logit_diff` where there is one and else the first. Where they need the
+    Orders and pairs use the leading metric: `logit_diff` if it is measured, else the first. Where they need the
     effects of single heads and ``single`` is not among the kinds, single heads are swept first.
 
-    `method` says how single heads are swept. ``exact``: in the model's own precision. ``fast``: matrix products in
-    bf16, and a random share `verify` of the heads and the `verify_top` strongest again exactly. ``screen``: by a
-    gradient at `steps` points from the clean run towards all heads ablated, and the `verify_top` strongest exactly.
-    `direct` says whether what they write straight to the output is measured too.
+    `method` is how single heads are swept. ``exact``: in the model's own precision. ``fast``: matrix products in bf16,
+    and a random share `verify` of the heads and the `verify_top` strongest again exactly. ``screen``: attribution
+    patching with the gradient at `steps` points from the clean run towards all heads ablated, and the `verify_top`
+    strongest exactly. `direct` adds direct logit attribution.
 
-    `memory` is a ceiling in GB on the activations of one chunk; by default a quarter of what is free. Sums are taken in
-    another order in chunks of another size, which moves effects by some 1e-6: it is no part of a run's hash.
+    `memory` is a ceiling in GB on the activations of one chunk; by default a quarter of what is free. Another chunk
+    size adds in another order, which moves effects by about 1e-6; a run's hash does not depend on it.
     """
 
     kind: Kinds = ("single",)
@@ -109,20 +109,20 @@ class SweepSpec:
     memory: Annotated[float, Field(gt=0)] | None = None
 
     def __post_init__(self) -> None:
-        asked, given = {*self.kind}, ",".join(self.kind)
+        kinds, shown = {*self.kind}, ",".join(self.kind)
         for field in fields(self):
-            kinds, value = _READ_BY.get(field.name, ()), getattr(self, field.name)
-            if kinds and value and value != field.default and not asked & {*kinds}:
-                say = " or ".join(f"sweep.kind={kind}" for kind in kinds)
-                raise RequestError("sweep.kind", given, f"it does not read sweep.{field.name}, so say {say}")
+            readers, value = _READ_BY.get(field.name, ()), getattr(self, field.name)
+            if readers and value and value != field.default and not kinds & {*readers}:
+                setting = " or ".join(f"sweep.kind={kind}" for kind in readers)
+                raise RequestError("sweep.kind", shown, f"it does not read sweep.{field.name}, so set {setting}")
         for key, methods in _METHODS_THAT_READ.items():
             value = getattr(self, key)
             if value != type(self).__dataclass_fields__[key].default and self.method not in methods:
-                say = " or ".join(f"sweep.method={method}" for method in methods)
-                raise RequestError(f"sweep.{key}", value, f"sweep.method={self.method} does not read it; say {say}")
-        if {"set", "keep"} <= asked:
+                setting = " or ".join(f"sweep.method={method}" for method in methods)
+                raise RequestError(f"sweep.{key}", value, f"sweep.method={self.method} does not read it; set {setting}")
+        if {"set", "keep"} <= kinds:
             remedy = "both are set_effect of the same names; make it two runs: -m sweep.kind=set,keep"
-            raise RequestError("sweep.kind", given, remedy)
+            raise RequestError("sweep.kind", shown, remedy)
 
 
 #: Keys that only some methods read.
@@ -137,8 +137,8 @@ _READ_BY: dict[str, tuple[Kind, ...]] = {
 
 @spec
 class StatsSpec:
-    """How effects become claims. `min_effect` is a share of the clean value; all `resamples` of a head's mean are held
-    at once."""
+    """Options of the statistics. `min_effect` is a share of the clean value; all `resamples` of a head's mean are held
+    in memory at once."""
 
     confidence: OpenFraction = 0.95
     level: OpenFraction = 0.05
@@ -149,7 +149,7 @@ class StatsSpec:
 
 @spec
 class CacheSpec:
-    """What is kept of a forward beside the patterns (`also`), of which heads, and how precisely."""
+    """Activations to cache beside the patterns (`also`), of which heads, and in which precision."""
 
     dtype: Literal["float32", "float16"] = "float32"
     also: Also = ()
@@ -157,17 +157,17 @@ class CacheSpec:
 
     def __post_init__(self) -> None:
         if self.heads != ("all",) and not self.also:
-            raise RequestError("cache.heads", list(self.heads), "patterns are kept of all heads; say cache.also=[z]")
+            raise RequestError("cache.heads", list(self.heads), "patterns are kept of all heads; set cache.also=[z]")
 
 
 @spec
 class RolesSpec:
-    """When a head gets a role, and what its roles are measured on.
+    """When a head has a role, and what its roles are measured on.
 
-    A role is given where the score is beyond `draws` draws of chance with all heads taken together (``stats.level``)
-    and at least `threshold` of the way from chance to 1. Induction, duplicate tokens and copying are measured on `n`
-    texts of `length` random tokens and the same again, all other roles on the prompts. `sets` is how many random sets
-    of as many heads each role's heads are ablated beside (0: none are ablated).
+    A head has a role where its score exceeds `draws` draws of the null distribution, corrected over all heads
+    (``stats.level``), and is at least `threshold` of the way from chance to 1. Induction, duplicate tokens and copying
+    are measured on `n` texts of `length` random tokens repeated once, all other roles on the prompts. `sets` is the
+    number of random sets of equal size that each role's heads are compared with when ablated (0: no ablation).
     """
 
     threshold: OpenFraction = 0.4
@@ -180,14 +180,14 @@ class RolesSpec:
 
 @spec
 class CompareSpec:
-    """How two models are compared: with patterns as they are, or without special tokens and rows renormalised."""
+    """Options of comparing two models: ``drop`` removes special tokens from patterns and renormalises rows."""
 
     special: Literal["keep", "drop"] = "keep"
 
 
 @spec
 class ShowSpec:
-    """What the report opens with: prompts by number, heads by name, tokens or words."""
+    """Prompts (by number), heads (by name) and level (tokens or words) that the report opens with."""
 
     prompts: tuple[int, ...] = ()
     heads: Names = ()
@@ -196,10 +196,10 @@ class ShowSpec:
 
 @spec
 class RunSpec:
-    """Everything one run asks for. What only decides where it is written is not in here.
+    """The full request of one run, but for where it is written (`Place`).
 
-    `other` is the model that `model` is compared with (`harness.config.parsing.other_model` says how it is written).
-    A `question` is a name of `harness.findings.questions.QUESTIONS`; a study that is asked one does what it needs.
+    `other` is the model that `model` is compared with, written as in `harness.config.parsing.other_model`. `question`
+    is a name of `harness.findings.questions.QUESTIONS`; a study with one runs only the stages that answer it.
     """
 
     model: ModelSpec
@@ -224,35 +224,34 @@ class RunSpec:
     @model_validator(mode="before")
     @classmethod
     def _whole_other(cls, values: Any) -> Any:
-        given = values.kwargs if isinstance(values, ArgsKwargs) else values
-        if not isinstance(given, Mapping) or given.get("other") is None:
+        keys = values.kwargs if isinstance(values, ArgsKwargs) else values
+        if not isinstance(keys, Mapping) or keys.get("other") is None:
             return values
-        return {**given, "other": other_model(given.get("model"), given["other"])}
+        return {**keys, "other": other_model(keys.get("model"), keys["other"])}
 
 
 def check_place(key: str, place: str) -> None:
-    """Refuse an address that is no object store's, and one that carries a password, which is not repeated."""
+    """Raise `RequestError` for an address that is no object store's, or that carries a password (not repeated)."""
     scheme, there, rest = place.partition("://")
     if not there:
         return
     if "@" in rest or "?" in rest:
-        remedy = "an address says where, not who: keys are set in the environment (AWS_ACCESS_KEY_ID …)"
+        remedy = "leave keys out of the address: set them in the environment (AWS_ACCESS_KEY_ID …)"
         raise RequestError(key, f"{scheme}://…", remedy)
     if scheme != "s3" or not re.fullmatch(r"[a-z0-9][a-z0-9.-]+(/[^/]+)*/?", rest):
         raise RequestError(key, place, "name a folder, or an object store as s3://BUCKET/PREFIX")
 
 
 def check_there(key: str, place: str) -> None:
-    """Refuse a folder on a disk that is not there, without waiting for what would read it."""
+    """Raise `RequestError` for a missing folder on disk, before the slow imports of its reader."""
     if "://" not in place and not Path(place).is_dir():
         raise RequestError(key, place, "there is no such directory")
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Place:
-    """Where a run is written, on a disk or in an object store (``s3://bucket/prefix``): a directory of its own, or a
-    new one in the store; or the one to resume. A dry run is written nowhere: everything is checked, its cost is
-    forecast, and that is all."""
+    """Where a run is written: its own directory, a new one in the store, or the one to resume; on a disk or in an
+    object store (``s3://bucket/prefix``). A dry run is checked and its cost forecast, and nothing is written."""
 
     store: PathText = "results"
     run: PathText | None = None
@@ -268,8 +267,7 @@ class Place:
 
 @spec
 class RenderSpec:
-    """Which saved run to draw again, which views of it, what to open with, and whether the figures are for a screen or
-    for the column of a paper."""
+    """A saved run to draw again: which views, what they open with, and figures for a screen or a paper's column."""
 
     run: PathText
     views: Annotated[tuple[Literal["report", "saliency"], ...], BeforeValidator(_listed)] = ("report",)
@@ -282,8 +280,8 @@ class RenderSpec:
 
 @spec
 class BenchmarkSpec:
-    """What is timed: a sweep of every `every`-th head by one metric, everywhere or at the last position, by each of
-    `methods`; `memory` as in `SweepSpec`. Or `page`, the report of a saved run, as it opens in a browser."""
+    """What to time: a sweep of every `every`-th head by one metric, at all or the last positions, by each of `methods`
+    (`memory` as in `SweepSpec`); or `page`, the report of a saved run opened in a browser."""
 
     model: ModelSpec
     prompts: PromptSpec
@@ -304,7 +302,7 @@ class BenchmarkSpec:
 
 @spec
 class WhereSpec:
-    """Which runs are meant: by runner, the names of model and prompts, a metric that was asked for, how they ended."""
+    """Filters of runs: by runner, names of model and prompts, a metric, how they ended."""
 
     runner: str | None = None
     model: str | None = None
@@ -315,7 +313,7 @@ class WhereSpec:
 
 @spec
 class ListSpec:
-    """Which runs of a store to list; and which to delete, by name."""
+    """Runs of a store to list, and runs to delete by name."""
 
     store: PathText = "results"
     where: WhereSpec = Field(default_factory=WhereSpec)
@@ -330,8 +328,7 @@ class ListSpec:
 
 @spec
 class ReproduceSpec:
-    """Which saved run to do again, and where: in a new directory of the store, or in the one to `resume`, which an
-    earlier try at the same run began."""
+    """A saved run to do again, in a new directory of the store or in `resume`, begun by an earlier try."""
 
     run: PathText
     store: PathText = "results"
@@ -342,12 +339,12 @@ class ReproduceSpec:
             check_place(key, getattr(self, key) or "")
 
 
-#: What decides where, how fast and how a run is shown, but none of its numbers.
+#: Keys that do not change a run's numbers: how fast it is, how it is shown, what it is compared with.
 NOT_IN_HASH = ("execute", "show", "published")
 
 
 def spec_hash(runner: str, spec: RunSpec) -> str:
-    """Eight hex digits that change whenever a number of the run could."""
+    """Return eight hex digits that change whenever a number of the run could."""
     plain = {key: value for key, value in asdict(spec).items() if key not in NOT_IN_HASH}
     plain["sweep"] = {key: value for key, value in plain["sweep"].items() if key != "memory"}
     text = json.dumps({"runner": runner, **plain}, sort_keys=True, default=list)

@@ -1,4 +1,4 @@
-"""What is said of the parts of a prompt: its documents, or its tagged words."""
+"""Spec of tracing a prediction to the segments of its prompt: documents, or tagged words."""
 
 from typing import Literal
 
@@ -7,13 +7,12 @@ from harness.config.types import Names, PositiveInt, spec
 
 @spec
 class TraceSpec:
-    """How a prediction is traced to the parts of its prompt.
+    """How a prediction is traced to the segments of its prompt.
 
-    `causes` are names of `harness.attribution.causes.CAUSES`, of a whole part at once: by default the part is removed,
-    and nobody may attend to it. `heads` says for which parts the heads that carry it are looked for, one knocked out at
-    a time: the one that was ``used`` most by the last of the causes, ``every`` part, or ``none``. `gradient` takes one
-    backward pass for each of the scored tokens, of which at most `targets` are traced, and the memory of all layers'
-    patterns; without it a long context takes that of one layer's.
+    `causes` are names of `harness.attribution.causes.CAUSES`, applied to a whole segment: by default deletion and
+    attention knockout. `heads` is for which segments single heads are knocked out: the one with the largest effect of
+    the last cause (``used``), ``every`` one, or ``none``. `gradient` takes one backward pass per scored token (at most
+    `targets` are traced) and the memory of all layers' patterns; without it, that of one layer's.
     """
 
     causes: Names = ("delete", "knockout")

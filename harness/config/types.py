@@ -1,4 +1,4 @@
-"""What specs are made of: frozen dataclasses that refuse unknown keys, and the types of their values."""
+"""Building blocks of specs: the dataclass decorator, and the types of values."""
 
 import os
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field,))
 def spec(cls: type[T]) -> type[T]:
-    """A frozen dataclass that refuses unknown keys, values of another type, and numbers that are none."""
+    """Make a class a frozen dataclass that refuses unknown keys, values of another type, NaN and infinity."""
     made: Any = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))(cls)
     return made
 
@@ -24,7 +24,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def _names(value: Any) -> Any:
-    """One name is a list of one, and what YAML took for a number was meant as a name."""
+    """Return names as a list of texts: one name is a list of one, and YAML may have read a name as a number."""
     items = [value] if isinstance(value, str) else value
     return (
         [str(item) if isinstance(item, int | float) else item for item in items] if isinstance(items, list) else items
@@ -32,7 +32,7 @@ def _names(value: Any) -> Any:
 
 
 def _text(value: Any) -> Any:
-    """What YAML took for a number was meant as a word."""
+    """Return a number that YAML read from a word as the word."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
@@ -42,7 +42,7 @@ def _path(value: Any) -> Any:
 
 
 def _torch_name(value: Any) -> Any:
-    """torch's own object for a device or a dtype, as it is named here."""
+    """Return the name of a torch device or dtype object."""
     of_torch = type(value).__module__ == "torch" and type(value).__name__ in ("device", "dtype")
     return str(value).removeprefix("torch.") if of_torch else value
 

@@ -1,8 +1,8 @@
-"""Where units of work run: in this process, in processes of their own, or over a Ray cluster.
+"""Run units of work in this process, in worker processes, or on a Ray cluster.
 
-`stage` says what is computed, `worker` is what one worker does, `spread` who gets which unit and what happens when a
-worker dies; `processes` and `cluster` are the two kinds of workers. Workers
-write to the store, so whoever asks for a stage holds no results until all of its units are there.
+`stage` defines stages and units, `worker` computes units, `spread` schedules them and handles dead workers; `processes`
+and `cluster` are the two kinds of pools. Workers write to the store, so the main process holds no results until all
+units of a stage are done.
 """
 
 import time
@@ -27,28 +27,28 @@ from harness.execute.worker import Build as Build
 from harness.results.objects import Folder
 from harness.results.store import StageFolder
 
-#: Called with the stage, the units that are there, and all units.
+#: Called with the stage, the number of finished units, and the number of all.
 Progress = Callable[[str, int, int], None]
 Say = Callable[[str], None]
-#: How often a unit that does not read back with its checksum is made.
+#: Tries of a unit that does not read back with its checksum.
 _TRIES = 2
-#: Seconds of work ahead that are worth a word.
+#: Seconds of remaining work from which a forecast is printed.
 _LONG = 20
 
 
 @contextmanager
-def pool_of(asked: ExecuteSpec, build: Build, run: Folder) -> Iterator[Pool | None]:
-    """The workers that are asked for, while this lasts; none where this process does the work itself."""
-    if isinstance(asked, RayExecute):
+def pool_of(spec: ExecuteSpec, build: Build, run: Folder) -> Iterator[Pool | None]:
+    """Start the workers of a spec, and stop them at the end; ``None`` where this process does the work itself."""
+    if isinstance(spec, RayExecute):
         from harness.execute.cluster import Cluster
 
-        pool: Pool = Cluster(build, run, asked)
-    elif asked.workers > 1:
+        pool: Pool = Cluster(build, run, spec)
+    elif spec.workers > 1:
         import torch
 
         from harness.execute.processes import Processes
 
-        pool = Processes(build, run, asked.workers, torch.get_num_threads(), torch.cuda.device_count())
+        pool = Processes(build, run, spec.workers, torch.get_num_threads(), torch.cuda.device_count())
     else:
         yield None
         return
@@ -66,9 +66,9 @@ def run_stage(
     pool: Pool | None = None,
     say: Say = lambda _: None,
 ) -> xr.Dataset:
-    """Freeze the plan (or take the one that is there), have the units made that are missing, assemble them.
+    """Freeze the plan (or read the frozen one), compute the missing units, and assemble all.
 
-    Raises `UnitsLost` where units kill their workers, after all others were made.
+    Raises `UnitsLost` where units kill their workers, after all others are done.
     """
     workers = pool.size if pool else 1
     divided = stage.divided(workers) if isinstance(stage, Divisible) else stage
@@ -96,8 +96,7 @@ def _make(
     made: Callable[[float], None],
     say: Say,
 ) -> None:
-    """Make the units that are missing: here, by all workers at once, or one after the other where each needs the
-    last."""
+    """Compute the missing units: in this process, on all workers, or in order for a `Chain`."""
     if pool is None:
         for number in missing:
             started = time.monotonic()
@@ -111,7 +110,7 @@ def _make(
 
 
 class _Pace:
-    """Tells of units as they are made, and once, by the first of them, how long the others will take."""
+    """Report finished units, and once, by the first of them, the forecast of the others."""
 
     def __init__(self, stage: str, there: int, total: int, at_once: int, progress: Progress, say: Say):
         self._stage, self._there, self._total, self._at_once = stage, there, total, at_once

@@ -1,4 +1,4 @@
-"""Workers that are actors of a Ray cluster: nodes may die, join and leave while they work."""
+"""Pool of Ray actors on a cluster, whose nodes may die, join and leave."""
 
 import logging
 import os
@@ -10,41 +10,43 @@ from harness.execute.spread import TurnResult
 from harness.execute.worker import MAX_STARTUP_FAILURES, Build, NoWorkers, Worker, WorkerFailed, portable
 from harness.results.objects import Folder
 
-#: Seconds after which the cluster is looked at again: a node may have joined.
+#: Seconds between looks at the cluster's resources: a node may have joined.
 _LOOK = 2.0
 
 
 class Cluster:
-    """One worker for each GPU of the cluster, or where there are none one for every so many processors; `workers` at
-    most. Raises `RequestError` where Ray is missing or no cluster answers."""
+    """A pool with one worker per GPU of the cluster, or without GPUs per `cpus` processors; at most `workers`.
 
-    def __init__(self, build: Build, run: Folder, asked: RayExecute):
+    Raises `RequestError` where Ray is missing or no cluster answers.
+    """
+
+    def __init__(self, build: Build, run: Folder, spec: RayExecute):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             import ray
         except ImportError:
             remedy = "Ray is not installed: pip install 'attention-harness[ray]'"
             raise RequestError("execute", "ray", remedy) from None
-        self._ray, self._asked, self._given = ray, asked, (build, run, asked.cpus)
+        self._ray, self._spec, self._arguments = ray, spec, (build, run, spec.cpus)
         self._begun = not ray.is_initialized()
         if self._begun:
-            _connect(ray, asked.address)
+            _connect(ray, spec.address)
         self._gpus = ray.cluster_resources().get("GPU", 0) > 0
         self._actors, self._idle, self._next, self._startup_failures = dict[int, Any](), list[int](), 0, 0
-        #: What each future is awaited for: a worker, and whether it is a unit of its (or else its coming).
+        #: The worker of each future, and whether it computes a unit (or else starts).
         self._awaited = dict[Any, tuple[int, bool]]()
 
     @property
     def size(self) -> int:
         there = self._ray.cluster_resources()
-        room = there.get("GPU", 0) if self._gpus else there.get("CPU", 0) // self._asked.cpus
-        return max(1, min(int(room), self._asked.workers or int(room)))
+        room = there.get("GPU", 0) if self._gpus else there.get("CPU", 0) // self._spec.cpus
+        return max(1, min(int(room), self._spec.workers or int(room)))
 
     def start_workers(self, units: int) -> None:
         for _ in range(min(self.size, units) - len(self._actors)):
-            needs = {"num_cpus": self._asked.cpus, "num_gpus": int(self._gpus), "max_restarts": 0}
+            needs = {"num_cpus": self._spec.cpus, "num_gpus": int(self._gpus), "max_restarts": 0}
             self._actors[self._next] = actor = self._ray.remote(_Actor).options(**needs).remote()
-            self._awaited[actor.begin.remote(*self._given)] = (self._next, False)
+            self._awaited[actor.begin.remote(*self._arguments)] = (self._next, False)
             self._next += 1
 
     def free(self) -> int | None:
@@ -55,11 +57,11 @@ class Cluster:
 
     def wait(self) -> list[TurnResult]:
         done, _ = self._ray.wait(list(self._awaited), num_returns=1, timeout=_LOOK)
-        ended = [self._heard(future, *self._awaited.pop(future)) for future in done]
+        ended = [self._result(future, *self._awaited.pop(future)) for future in done]
         return [each for each in ended if each is not None]
 
-    def _heard(self, future: Any, worker: int, a_unit: bool) -> TurnResult | None:
-        """What became of a unit, or of a worker that was to come."""
+    def _result(self, future: Any, worker: int, a_unit: bool) -> TurnResult | None:
+        """Return the result of a unit, or ``None`` for a worker's start. Raises what kept it from starting."""
         try:
             seconds, error = self._ray.get(future)
         except self._ray.exceptions.RayTaskError as error:
@@ -89,7 +91,7 @@ class _Actor:
     """A worker of the cluster."""
 
     def begin(self, build: Build, run: Folder, threads: int) -> tuple[float, Exception | None]:
-        """Build the model; what kept it from that, if anything did."""
+        """Build the model, and return the error that prevented it, if any."""
         try:
             self._worker = Worker(build, run, threads)
         except Exception as error:
@@ -101,14 +103,14 @@ class _Actor:
 
 
 def _connect(ray: Any, address: str | None) -> None:
-    """Join the cluster, or start one; what the process does on a signal stays as it was."""
+    """Join the cluster, or start one, and restore this process's signal handlers."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(address=address, include_dashboard=None if address else False, log_to_driver=False,
                  logging_level=logging.ERROR)  # fmt: skip
     except (ConnectionError, ValueError, RuntimeError) as error:
-        said = str(error).split(".")[0].split("\n")[0]
-        remedy = f"no cluster answers there ({said}); start one with: ray start --head"
+        reason = str(error).split(".")[0].split("\n")[0]
+        remedy = f"no cluster answers there ({reason}); start one with: ray start --head"
         raise RequestError("execute.address", address, remedy) from None
     finally:
         for number, handler in handlers.items():

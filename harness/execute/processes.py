@@ -1,7 +1,7 @@
-"""Workers that are processes of this machine.
+"""Pool of worker processes on this machine.
 
-They are forked from a server that has imported the libraries and nothing else (a process that has run a model must not
-be forked), so the second costs no import. A worker leaves when this process is gone.
+They are forked from a server that has only imported the libraries (a process that has run a model must not be forked),
+so all but the first start without imports. A worker exits when this process ends.
 """
 
 import multiprocessing
@@ -18,13 +18,13 @@ from harness.execute.spread import TurnResult
 from harness.execute.worker import MAX_STARTUP_FAILURES, Build, NoWorkers, Worker, portable
 from harness.results.objects import Folder
 
-#: What takes the time; not this package, of which the server might find another copy.
+#: Modules that are slow to import; not this package, of which the server might import another copy.
 _PRELOADED = ["torch", "transformers", "transformer_lens.model_bridge", "xarray", "matplotlib.figure"]
 
 
 @dataclass
 class _WorkerProcess:
-    """A worker seen from here."""
+    """A worker process, as its parent sees it."""
 
     process: Any
     line: Connection
@@ -34,10 +34,10 @@ class _WorkerProcess:
 
 
 class Processes:
-    """`n` workers at most, each with its share of the threads, and a GPU of its own where there are any."""
+    """A pool of at most `n` workers, each with its share of the threads, and of the `gpus` in turn."""
 
     def __init__(self, build: Build, run: Folder, n: int, threads: int, gpus: int = 0):
-        self._asked = (build, run, max(1, threads // n))
+        self._arguments = (build, run, max(1, threads // n))
         self._n, self._gpus = n, gpus
         self._workers, self._next, self._startup_failures = dict[int, _WorkerProcess](), 0, 0
         methods = multiprocessing.get_all_start_methods()
@@ -56,7 +56,7 @@ class Processes:
             place = next(place for place in range(self._n) if place not in taken)
             gpu = place % self._gpus if self._gpus else None
             process = self._context.Process(
-                target=_serve, args=(there, gpu, dict(os.environ), *self._asked), daemon=True
+                target=_serve, args=(there, gpu, dict(os.environ), *self._arguments), daemon=True
             )
             process.start()
             there.close()
@@ -69,16 +69,16 @@ class Processes:
     def submit(self, worker: int, stage: str, unit: int) -> None:
         process = self._workers[worker]
         process.busy = True
-        with suppress(OSError):  # it may have died, which `wait` will find
+        with suppress(OSError):  # it may have died, which `wait` detects
             process.line.send((stage, unit))
 
     def wait(self) -> list[TurnResult]:
         lines = {worker.line: name for name, worker in self._workers.items()}
-        ended = [self._heard(lines[line]) for line in wait(list(lines)) if isinstance(line, Connection)]
+        ended = [self._result(lines[line]) for line in wait(list(lines)) if isinstance(line, Connection)]
         return [each for each in ended if each is not None]
 
-    def _heard(self, name: int) -> TurnResult | None:
-        """What a worker has to say; nothing more, if it has died."""
+    def _result(self, name: int) -> TurnResult | None:
+        """Receive a worker's result; ``None`` for its start. Raises what kept it from starting."""
         worker = self._workers[name]
         try:
             seconds, error = worker.line.recv()
@@ -115,11 +115,13 @@ class Processes:
 def _serve(
     line: Connection, gpu: int | None, environment: Mapping[str, str], build: Build, run: Folder, threads: int
 ) -> None:
-    """A worker's life: say when it is ready, then a unit for each that is asked, until nobody asks. The server it is
-    forked from has the environment of the first who asked; the keys to a store may have come since."""
+    """Run a worker: build the model, report it, then compute units until the line closes.
+
+    The environment is passed, since the fork server's is that of its start, perhaps older than the keys to a store.
+    """
     os.environ.clear()
     os.environ.update(environment)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who asked is told, and ends it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets the signal too, and ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_leave_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     if gpu is not None:
@@ -139,6 +141,6 @@ def _serve(
 
 
 def _leave_with(parent: Any) -> None:
-    """End this process when that one has ended, however it did."""
+    """Exit this process when its parent ends, however it does."""
     wait([parent.sentinel])
     os._exit(1)

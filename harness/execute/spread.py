@@ -1,7 +1,7 @@
-"""Units given to workers as they come free, whoever the workers are.
+"""Schedule units on any pool of workers.
 
-A unit whose worker died is given to another. One that has killed its worker twice is left aside and the others are
-done; then it is named.
+A unit whose worker died is submitted again. A unit that has killed two workers is skipped, and named once all others
+are done.
 """
 
 from collections import Counter, deque
@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-#: Workers that a unit may take down with it.
+#: Workers that a unit may kill.
 _DEATHS = 2
 
 
 @dataclass(frozen=True)
 class TurnResult:
-    """How a worker's turn ended: well, after so many seconds; with an error; or with the worker's death."""
+    """The end of a worker's turn: its seconds, an error, or the worker's death."""
 
     worker: int
     seconds: float = 0.0
@@ -29,21 +29,21 @@ class Pool(Protocol):
 
     @property
     def size(self) -> int:
-        """How many workers there may be at once, as far as is known now."""
+        """The largest number of workers at once, as known now."""
         ...
 
     def start_workers(self, units: int) -> None:
-        """See that there are workers for so many units, in place of those that died too."""
+        """Start workers for this many units, also in place of dead ones."""
         ...
 
     def free(self) -> int | None:
-        """A worker that has nothing to do."""
+        """Return an idle worker; ``None`` if there is none."""
         ...
 
     def submit(self, worker: int, stage: str, unit: int) -> None: ...
 
     def wait(self) -> list[TurnResult]:
-        """The turns that have ended, once one has or a worker has come; raises what kept a worker from coming."""
+        """Return the turns that have ended, once one has or a worker has started. Raises a worker's startup error."""
         ...
 
     def stop(self) -> None: ...
@@ -61,10 +61,10 @@ class UnitsLost(RuntimeError):
 def spread(
     pool: Pool, stage: str, units: Sequence[int], made: Callable[[float], None], say: Callable[[str], None]
 ) -> None:
-    """Have every unit made, from the last to the first: the heaviest are last in a plan. `made` is told of each
-    how many seconds it took.
+    """Compute units on the workers, from the last to the first: the heaviest are last in a plan.
 
-    Raises `UnitsLost` when all others are made, and at once what a unit itself raises.
+    `made` is called with the seconds of each. Raises `UnitsLost` once all other units are done, and a unit's own error
+    at once.
     """
     left, doing, deaths, lost = deque(reversed(units)), dict[int, int](), Counter[int](), list[int]()
     while left or doing:

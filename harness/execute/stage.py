@@ -1,8 +1,7 @@
-"""What is computed: stages with a plan, units, and a way to assemble them.
+"""Stages: a name, a plan, units to compute, and a way to assemble them.
 
-A stage is anything with a name, a plan, units to compute and a way to assemble them; the plan is frozen before the
-first unit, and a unit that is there with its checksum is not computed again. A plan may choose by what stages before it
-found; since these are whole before it is frozen, a run that is resumed chooses the same.
+The plan is frozen before the first unit, and a unit with a valid checksum is not computed again. A plan may depend on
+earlier stages' results; these are complete before it is frozen, so a resumed run has the same plan.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,8 +19,8 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class StageBase(Protocol):
-    """What all stages share. ``plan()["batches"]`` has one entry per unit; `done` is what earlier stages assembled,
-    which a plan may choose by."""
+    """Base of all stages. ``plan()["batches"]`` has one entry per unit; `done` holds the arrays of earlier stages, on
+    which a plan may depend."""
 
     @property
     def name(self) -> str: ...
@@ -33,39 +32,39 @@ class StageBase(Protocol):
 
 @runtime_checkable
 class Stage(StageBase, Protocol):
-    """One part of a run, its units independent of each other."""
+    """A stage with independent units."""
 
     def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]: ...
 
 
 @runtime_checkable
 class Chain(StageBase, Protocol):
-    """One part of a run whose units build on each other: each is made from those before it, in order."""
+    """A stage whose units are computed in order, each from those before it."""
 
     def follow(self, plan: Mapping[str, Any], before: Sequence[Arrays]) -> dict[str, np.ndarray]: ...
 
 
 @runtime_checkable
 class Divisible(Protocol):
-    """A stage whose units can be cut finer, for more workers than it has units."""
+    """A stage whose units can be divided for more workers."""
 
     def divided(self, n_workers: int) -> Stage | Chain: ...
 
     def as_planned(self, plan: Mapping[str, Any]) -> Stage | Chain:
-        """The stage as the plan has cut it."""
+        """Return the stage with the division of a frozen plan."""
         ...
 
 
 @runtime_checkable
 class Closing(Protocol):
-    """What is made of the arrays once all stages are done: further arrays, and tables by name."""
+    """Derives further arrays, and tables by name, once all stages are done."""
 
     def close(self, data: xr.Dataset) -> "Closed": ...
 
 
 @dataclass(frozen=True)
 class Closed:
-    """The arrays of a run as far as they are made, and the tables that go with them."""
+    """The arrays of a run so far, and the tables made from them."""
 
     data: xr.Dataset
     tables: Mapping[TableName, pd.DataFrame] = field(default_factory=dict)
@@ -73,15 +72,15 @@ class Closed:
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a run, as its room makes it: the stages in their order, and what closes it."""
+    """One part of a run: its stages in order, and its closings."""
 
     stages: Sequence[Stage | Chain] = ()
     closings: Sequence[Closing] = ()
 
 
 def run_in_memory(stage: Stage | Chain, done: xr.Dataset | None = None) -> xr.Dataset:
-    """Plan a stage, compute its units one after the other and assemble them, without a run directory. `done` is what
-    earlier stages assembled."""
+    """Plan a stage, compute its units in order and assemble them, without a run directory. `done` holds the arrays of
+    earlier stages."""
     plan, units = stage.plan(done), list[Arrays]()
     for unit in range(len(plan["batches"])):
         units.append(stage.follow(plan, units) if isinstance(stage, Chain) else stage.compute(plan, unit))
@@ -89,7 +88,7 @@ def run_in_memory(stage: Stage | Chain, done: xr.Dataset | None = None) -> xr.Da
 
 
 def make_unit(stage: Stage | Chain, folder: StageFolder, plan: Mapping[str, Any], unit: int) -> None:
-    """Compute one unit and write it to the store, where those before it are, if it follows them."""
+    """Compute one unit (of a `Chain` from those before it in the store) and write it to the store."""
     if isinstance(stage, Chain):
         before = [folder.read(number) for number in range(unit)]
         made = stage.follow(plan, [each for each in before if each is not None])

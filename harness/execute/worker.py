@@ -1,4 +1,4 @@
-"""What a worker does, wherever it runs: build its own model, then one unit after another, straight to the store."""
+"""A worker: builds its own model, then computes units and writes them to the store."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,25 +8,25 @@ from harness.execute.stage import Chain, Divisible, Stage, make_unit
 from harness.results.objects import Folder
 from harness.results.store import StageFolder
 
-#: Makes a run's stages, with a model of one's own; travels to the worker, and is called there.
+#: Builds a run's stages with a new model; pickled, and called in the worker.
 Build = Callable[[], Sequence[Stage | Chain]]
-#: Workers that may die one after the other before one has come to work.
+#: Workers that may die in a row before one has started.
 MAX_STARTUP_FAILURES = 3
 
 
 class WorkerFailed(RuntimeError):
-    """What a worker raised, in words: its own error may be one that cannot travel."""
+    """A worker's error as text: the original may not be picklable."""
 
 
 class NoWorkers(RuntimeError):
-    """Workers die before they have begun."""
+    """Raised when workers die while they load the model."""
 
     def __init__(self, n: int):
         super().__init__(f"{n} workers died one after the other while they loaded the model: is there memory for it?")
 
 
 class Worker:
-    """Stages with a model of its own, and the run directory that units are written to."""
+    """Stages with their own model, and the run directory that units are written to."""
 
     def __init__(self, build: Build, run: Folder, threads: int):
         import torch
@@ -35,7 +35,7 @@ class Worker:
         self.run, self.stages = run, {stage.name: stage for stage in build()}
 
     def do(self, name: str, unit: int) -> tuple[float, Exception | None]:
-        """Make one unit: how many seconds it took, and what went wrong, as it can be sent home."""
+        """Compute one unit; return its seconds and its error, picklable, if any."""
         started = time.monotonic()
         try:
             folder = StageFolder(self.run / "stages" / name)
@@ -50,7 +50,7 @@ class Worker:
 
 
 def portable(error: Exception, where: str = "") -> Exception:
-    """The error as it can be sent home."""
+    """Return an error that can be pickled."""
     if isinstance(error, RequestError):
         return error
     return WorkerFailed(f"{where}{type(error).__name__}: {error}")

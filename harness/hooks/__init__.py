@@ -1,7 +1,7 @@
-"""The only source of hook-point names and axis orders, and the name of a head.
+"""Names of hook points, axis orders and heads.
 
-TransformerLens renames a hook point: this is the file that changes. `softmax` looks at attention scores or edits them,
-`frozen_norm` holds a norm's scale still.
+No other file spells a hook point, so a renaming in TransformerLens changes this file only. `softmax` reads or edits
+attention scores, `frozen_norm` makes a norm linear, `forward` stops a forward or replaces a module's.
 """
 
 import re
@@ -23,12 +23,12 @@ _AXES: dict[str, tuple[str, ...]] = {
 }
 #: A row of a pattern that sums to less leaves a share to a learnt sink; rounding, in half precision too, takes less.
 WHOLE_ROW = 1 - 1e-2
-#: Which positions an axis counts.
+#: The position axis that a query or key axis runs over.
 POSITIONS = {"query": "position", "key": "position", "source_query": "source_position", "source_key": "source_position"}
 
 
 def axes(kind: "Kind", stack: str = "") -> tuple[str, ...]:
-    """Which axes a hook point's tensor has, after the batch; those of a source text are named so."""
+    """Return the axes of a hook point's tensor after the batch; those of a source text begin with ``source_``."""
     of_source = {
         "encoder": {"position", "query", "key"},
         "cross": {"key"} | ({"position"} if kind in ("k", "v") else set()),
@@ -42,18 +42,18 @@ _PREFIX = {"": "", "decoder": "", "encoder": "encoder_", "cross": "cross_"}
 
 
 def variable_name(kind: str, stack: str = "") -> str:
-    """What the arrays of a stack are called: ``pattern``, ``encoder_pattern``, ``cross_z``."""
+    """Return the name of a stack's variable: ``pattern``, ``encoder_pattern``, ``cross_z``."""
     return _PREFIX[stack] + kind
 
 
 def text_prefixes(stack: str) -> tuple[str, str]:
-    """Which text the queries and the keys of a stack belong to, as the prefix of its variables: ``""`` for the prompt,
-    ``"source_"`` for the source of an encoder-decoder."""
+    """Return the prefixes of the texts of a stack's queries and keys: ``""`` for the prompt, ``"source_"`` for the
+    source of an encoder-decoder."""
     query, key = (axis.partition("_")[0] == "source" for axis in axes("pattern", stack)[1:])
     return "source_" * query, "source_" * key
 
 
-#: Where TransformerLens puts the attention of a layer, by stack.
+#: The path of a layer's attention in TransformerLens, by stack.
 _ATTENTION = {
     "": "blocks.{}.attn",
     "encoder": "encoder_blocks.{}.attn",
@@ -63,9 +63,9 @@ _ATTENTION = {
 
 
 class Site(NamedTuple):
-    """One attention of a model: a layer, in an encoder-decoder of a stack. ``str(Site(5, "cross")) == "cross.L5"``.
+    """The attention or the MLP of one layer, in an encoder-decoder of one stack.
 
-    Or one MLP: ``str(Site(5, part="mlp")) == "L5.mlp"``.
+    ``str(Site(5, "cross")) == "cross.L5"`` and ``str(Site(5, part="mlp")) == "L5.mlp"``.
     """
 
     layer: int
@@ -96,13 +96,13 @@ class Head(NamedTuple):
 
     @property
     def place(self) -> dict[str, Any]:
-        """Where the head stands in labelled arrays: what `sel` takes."""
+        """The head's coordinates in labelled arrays, as `sel` takes them."""
         stack = {"stack": self.stack} if self.stack else {}
         return {**stack, "layer": self.layer, "head": self.head}
 
     @classmethod
     def parse(cls, text: str) -> "Head":
-        """``"L5H1"`` to ``Head(5, 1)``; anything else is a `RequestError`."""
+        """Parse ``"L5H1"`` to ``Head(5, 1)``. Raises `RequestError` for anything else."""
         stack, layer, head = _parts(text)
         if layer is None or head is None:
             raise RequestError("heads", text, "a head is written L5H1 (layer 5, head 1)")
@@ -135,23 +135,26 @@ Layers = int | Mapping[str, int]
 
 
 def check_head(head: Head, model: str, n_layers: Layers, n_heads: int) -> Head:
-    """The head itself, if the model has it; otherwise a `RequestError` that says what it has."""
+    """Return the head if the model has it; raise a `RequestError` that names what it has otherwise."""
     _named(str(head), model, _by_stack(n_layers), n_heads, "heads")
     return head
 
 
 def parse_heads(
-    asked: str | Head | Iterable[str | Head], model: str, n_layers: Layers, n_heads: int, key: str = "heads"
+    names: str | Head | Iterable[str | Head], model: str, n_layers: Layers, n_heads: int, key: str = "heads"
 ) -> tuple[Head, ...]:
-    """``"all"``, one head, or names such as ``["L5H1", "L7"]`` (a whole layer) or ``["cross"]`` (a whole stack of an
-    encoder-decoder), to heads in the order in which they run, each once. A `RequestError` names `key`."""
-    names = [asked] if isinstance(asked, str | Head) else list(asked)
+    """Parse names to heads in the order in which they run, each once.
+
+    `names` is ``"all"``, one head, or a list such as ``["L5H1", "L7"]`` (a whole layer) or ``["cross"]`` (a whole
+    stack). Raises `RequestError` with `key` for a head that the model does not have, and for none.
+    """
+    listed = [names] if isinstance(names, str | Head) else list(names)
     stacks = _by_stack(n_layers)
-    if names == ["all"]:
+    if listed == ["all"]:
         return _all(stacks, n_heads)
-    wanted = {head for name in names for head in _named(_written(name), model, stacks, n_heads, key)}
+    wanted = {head for name in listed for head in _named(_written(name), model, stacks, n_heads, key)}
     if not wanted:
-        raise RequestError(key, "[]", f"name at least one head, or say {key}=all")
+        raise RequestError(key, "[]", f"name at least one head, or set {key}=all")
     return tuple(head for head in _all(stacks, n_heads) if head in wanted)
 
 
@@ -170,7 +173,7 @@ def _all(stacks: Mapping[str, int], n_heads: int) -> tuple[Head, ...]:
 
 
 def _named(name: str, model: str, stacks: Mapping[str, int], n_heads: int, key: str) -> list[Head]:
-    """The heads that one name means; a `RequestError` for those that the model does not have."""
+    """Return the heads of one name. Raises `RequestError` for those that the model does not have."""
     stack, layer, number = _parts(name)
     if layer is None and not stack:
         raise RequestError(key, name, _spelling(stacks))
@@ -191,7 +194,7 @@ def _named(name: str, model: str, stacks: Mapping[str, int], n_heads: int, key: 
 
 
 def _spelling(stacks: Mapping[str, int]) -> str:
-    """How heads are written, of a model with these stacks."""
+    """Describe how the heads of a model with these stacks are written."""
     if "" in stacks:
         return "a head is written L5H1 (layer 5, head 1), its whole layer L5, all heads are all, by itself"
     first = next(iter(stacks))
@@ -199,53 +202,54 @@ def _spelling(stacks: Mapping[str, int]) -> str:
 
 
 def _parts(name: str) -> tuple[str, int | None, int | None]:
-    """Stack, layer and head of ``cross.L5H1``, ``L5H1``, ``L5`` or ``cross``; nothing of anything else."""
+    """Parse stack, layer and head of ``cross.L5H1``, ``L5H1``, ``L5`` or ``cross``; ``None`` for what is missing."""
     match = re.fullmatch(rf"(?:({'|'.join(STACKS)})(?:\.(?=L)|$))?(?:L(\d+)(?:H(\d+))?)?", name.strip(), re.IGNORECASE)
     stack, layer, head = match.groups() if match else (None, None, None)
     return (stack or "").lower(), None if layer is None else int(layer), None if head is None else int(head)
 
 
 def hook_name(kind: Kind, site: Site) -> str:
-    """The hook point that carries `kind` in this attention. Scores have none that every family honours: see
-    `harness.hooks.softmax`."""
+    """Return the hook point of `kind` in this attention. Scores have none in some families: `harness.hooks.softmax`."""
     return f"{_ATTENTION[site.stack].format(site.layer)}.hook_{kind}"
 
 
 def attention_module(bridge: Any, site: Site) -> Any:
-    """The module whose forward is this attention, W_O included."""
+    """Return the module whose forward is this attention, W_O included."""
     return bridge.get_submodule(_ATTENTION[site.stack].format(site.layer))
 
 
 def blocks(bridge: Any) -> list[Any]:
-    """The layers of a model as torch modules, in the order in which they run."""
+    """Return the blocks of a model as torch modules, in the order in which they run."""
     if hasattr(bridge, "encoder_blocks"):
         return [*bridge.encoder_blocks, *bridge.decoder_blocks]
     return list(bridge.blocks)
 
 
 def plain_model(bridge: Any) -> Any:
-    """The Hugging Face model inside."""
+    """Return the Hugging Face model that a bridge wraps."""
     return bridge.original_model
 
 
 def decoder_stack(bridge: Any) -> Any | None:
-    """The torch module that runs the decoder's blocks over what the encoder gave, in an encoder-decoder."""
+    """Return the torch module of an encoder-decoder's decoder; ``None`` for other models."""
     return bridge.original_model.decoder if hasattr(bridge, "encoder_blocks") else None
 
 
 def output_projection(bridge: Any, site: Site) -> Any:
-    """The torch module W_O itself, below TransformerLens: it reads z with the heads side by side."""
+    """Return the torch module W_O itself, below TransformerLens; its input is z, [row, position, head × d_head]."""
     return bridge.get_submodule(f"{_ATTENTION[site.stack].format(site.layer)}.o").original_component
 
 
 def is_linear(module: Any) -> bool:
-    """Whether a torch module is a linear layer, or GPT-2's, which has its weight the other way round."""
+    """Whether a torch module is a linear layer, or GPT-2's `Conv1D` with its transposed weight."""
     return type(module).__name__ in ("Linear", "Conv1D")
 
 
 def beside_keys_and_values(bridge: Any) -> list[Any]:
-    """The linear torch modules of the last block's attention and MLP but those that make keys and values: what they
-    give at one position no other position reads. None where it is not known which those are."""
+    """Return the linear modules of the last block's attention and MLP, except K and V.
+
+    Their outputs are read at their own position only. Empty where K and V cannot be identified.
+    """
     last, inside, shared = blocks(bridge)[-1], dict[Any, None](), set()
     parts = [getattr(last, name) for name in ("attn", "self_attn", "cross_attn", "mlp") if hasattr(last, name)]
     for module in (module for part in parts for module in part.modules()):
@@ -256,7 +260,7 @@ def beside_keys_and_values(bridge: Any) -> list[Any]:
 
 
 def has_mlp(bridge: Any, site: Site) -> bool:
-    """Whether the layer has one MLP (a mixture of experts has many)."""
+    """Whether the layer has exactly one MLP (a mixture of experts has many)."""
     try:
         bridge.get_submodule(f"{_block(site)}.mlp.out")
     except AttributeError:
@@ -265,12 +269,12 @@ def has_mlp(bridge: Any, site: Site) -> bool:
 
 
 def mlp_output(bridge: Any, site: Site) -> Any:
-    """The torch module that writes a layer's MLP output [row, position, d_model], its last."""
+    """Return the last torch module of a layer's MLP, which gives its output [row, position, d_model]."""
     return bridge.get_submodule(f"{_block(site)}.mlp.out").original_component
 
 
 def mlp_hook_name(site: Site) -> str:
-    """The hook point that sees what `mlp_output` gave."""
+    """Return the hook point of the output of `mlp_output`."""
     return f"{_block(site)}.mlp.out.hook_out"
 
 
@@ -279,18 +283,19 @@ def _block(site: Site) -> str:
 
 
 def parts(block: Any) -> dict[str, Any]:
-    """The torch modules of a block whose outputs join the residual stream, by the bridge's name: W_O of each attention,
-    the last linear layer of the MLP (or the whole of a mixture of experts), a mixer beside them; not the norms.
+    """Return the torch modules of a block that write to the residual stream, by the bridge's name.
 
-    BLOOM adds the stream inside its attention and its MLP, and OPT's MLP is no module that runs: hence the last layers.
+    These are W_O of each attention, the last linear layer of the MLP (or a whole mixture of experts) and a mixer beside
+    them, not the norms. Last layers, since BLOOM adds the stream inside its attention and its MLP, and OPT's MLP is no
+    module that runs.
     """
-    found = {}
+    writers = {}
     for name, module in block.named_children():
         if name.startswith(("ln", "hook_", "_")):
             continue
         last = getattr(module, "o" if "attn" in name else "out", None)
-        found[name] = module if last is None else last.original_component
-    return found
+        writers[name] = module if last is None else last.original_component
+    return writers
 
 
 def has_mixer(bridge: Any) -> bool:
@@ -299,7 +304,7 @@ def has_mixer(bridge: Any) -> bool:
 
 
 def first_of(output: Any) -> Any:
-    """The hidden states in what a block gave."""
+    """Return the hidden states in a block's output."""
     return output[0] if isinstance(output, tuple) else output
 
 
@@ -309,19 +314,19 @@ def has_final_norm(bridge: Any) -> bool:
 
 
 def final_norm(bridge: Any) -> Any:
-    """TransformerLens's module of the norm between the last block and the unembedding; the torch module is inside."""
+    """Return TransformerLens's module of the norm before the unembedding; it wraps the torch module."""
     return bridge.decoder_ln_final if hasattr(bridge, "encoder_blocks") else bridge.ln_final
 
 
 def norm_of_write(bridge: Any, site: Site) -> Any | None:
-    """The torch module of a norm between W_O and the residual stream (Gemma's), if the layer has one."""
+    """Return the torch module of a norm between W_O and the residual stream (Gemma's), if the layer has one."""
     block = bridge.get_submodule(_block(site))
     return block.ln1_post.original_component if hasattr(block, "ln1_post") else None
 
 
 def embeddings(bridge: Any) -> dict[str, Any]:
-    """The torch modules that turn token ids into vectors, by the stack that reads them: ``encoder`` for the source of
-    an encoder-decoder, ``""`` for the tokens that every model has."""
+    """Return the torch modules of the token embeddings: ``encoder`` for the source of an encoder-decoder, ``""`` for
+    the tokens that every model has."""
     if hasattr(bridge, "encoder_blocks"):
         whole = bridge.original_model
         return {"encoder": whole.encoder.get_input_embeddings(), "": whole.decoder.get_input_embeddings()}
@@ -329,8 +334,8 @@ def embeddings(bridge: Any) -> dict[str, Any]:
 
 
 def stream_hooks(site: Site, post_norm: bool) -> tuple[str, str]:
-    """The hook points that see the residual stream before an attention and after what it writes is added to it (in a
-    post-norm model before it is normalised)."""
+    """Return the hook points of the residual stream before an attention and after its output is added (in a post-norm
+    model before the norm)."""
     block = _block(site)
     if site.stack == "cross":
         return f"{block}.ln2.hook_in", f"{block}.ln3.hook_in"
@@ -338,5 +343,5 @@ def stream_hooks(site: Site, post_norm: bool) -> tuple[str, str]:
 
 
 def post_norm(bridge: Any, site: Site) -> Any:
-    """The torch module of the norm that a post-norm layer (BERT's) puts after its attention."""
+    """Return the torch module of the norm after the attention of a post-norm layer (BERT's)."""
     return bridge.get_submodule(f"{_block(site)}.ln1").original_component

@@ -6,7 +6,7 @@ from typing import Any
 
 
 class StopForward(Exception):
-    """Raised in a hook once what was wanted from a forward is there: the rest of it need not run."""
+    """Raised in a hook to end a forward whose remaining modules are not needed."""
 
 
 def run_until_stop(forward: Callable[[], Any], handles: Sequence[Any]) -> bool:
@@ -23,10 +23,8 @@ def run_until_stop(forward: Callable[[], Any], handles: Sequence[Any]) -> bool:
 
 @contextmanager
 def replaced(forwards: Mapping[Any, Callable[..., Any]]) -> Iterator[None]:
-    """While this lasts, each of these torch modules runs another function as its forward; nested, the innermost one.
-
-    The function is put into the module's own dictionary, since a bridge hands what is set on it to the module it wraps.
-    """
+    """Replace the forwards of torch modules inside the context; of nested replacements the innermost runs."""
+    # Through the module's own dictionary: a bridge passes attributes on to the module that it wraps.
     before = {module: vars(module).get("forward") for module in forwards}
     try:
         for module, forward in forwards.items():

@@ -1,4 +1,4 @@
-"""A norm with its scale held still, which makes it linear."""
+"""LayerNorm or RMSNorm with a frozen scale, which makes it linear."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ Rows = Float[Tensor, "*row d_model"]
 
 @dataclass(frozen=True)
 class FrozenNorm:
-    """LayerNorm or RMSNorm as if each row had the scale of a clean row: x ↦ γ ⊙ c(x) / s(clean) + β.
+    """LayerNorm or RMSNorm with the scale of a clean row: x ↦ γ ⊙ c(x) / s(clean) + β.
 
-    c takes the mean away (LayerNorm) or nothing (RMSNorm), and s(x)² = mean(c(x)²) + ε. The module is asked for
-    γ ⊙ c(x) / s(x) + β and only rescaled, so how a family writes its γ does not matter.
+    c subtracts the mean (LayerNorm) or nothing (RMSNorm), and s(x)² = mean(c(x)²) + ε. The module's own output
+    γ ⊙ c(x) / s(x) + β is rescaled, so how a family stores its γ does not matter.
     """
 
     norm: Callable[[Tensor], Tensor]
@@ -42,14 +42,14 @@ class FrozenNorm:
 
 
 def _centres(norm: Any, like: Tensor) -> bool:
-    """Whether the module takes the mean away: whether it tells a constant from nothing. (It may have no weight to ask
-    for the width: OLMo's has none.)"""
+    """Whether the module subtracts the mean: its output is then the same for a constant and for zero. (The width comes
+    from `like`: OLMo's norm has no weight.)"""
     same, nothing = (norm(torch.full_like(like[..., :1, :], value)) for value in (1.0, 0.0))
     return bool(torch.allclose(same, nothing, atol=1e-4))
 
 
 def _epsilon(norm: Any, like: Tensor) -> float:
-    """The module's ε, under whichever name; where it keeps none, what its answers to a long and a short vector say."""
+    """Return the module's ε, from its attribute or else from its outputs for a long and a short vector."""
     for name in ("eps", "variance_epsilon", "norm_eps", "epsilon"):
         if isinstance(getattr(norm, name, None), float):
             return float(getattr(norm, name))

@@ -1,8 +1,8 @@
-"""The input of each attention's softmax, to look at or to edit, in the model's own forward.
+"""Read or edit the input of each attention's softmax in the model's own forward.
 
 TransformerLens's `hook_attn_scores` carries the scores in most decoders, the pattern in GPT-J, GPT-Neo, OPT and BERT,
-and neither in T5. The softmax's input is the same thing in every family, so it is caught at the call itself: torch
-offers every call of a function to an active `TorchFunctionMode`.
+and neither in T5. The softmax's input is the same in every family, so the call itself is intercepted, with a
+`TorchFunctionMode`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -23,9 +23,9 @@ _SOFTMAX = {torch.nn.functional.softmax, torch.softmax, Tensor.softmax}
 
 @contextmanager
 def at_softmax(bridge: Any, edits: Mapping[Site, Edit]) -> Iterator[set[Site]]:
-    """Inside, the softmax of these attentions is taken of what `edits` make of its input [row, head, query, key].
+    """Apply `edits` to the softmax input [row, head, query, key] of these attentions inside the context.
 
-    Gives the attentions whose softmax has run, so that a caller can tell an edit that never took effect.
+    Yields the attentions whose softmax has run, so that a caller can detect an edit that never took effect.
     """
     mode = _AtSoftmax(edits, bridge.cfg.n_heads)
     handles = []
@@ -42,7 +42,7 @@ def at_softmax(bridge: Any, edits: Mapping[Site, Edit]) -> Iterator[set[Site]]:
 
 
 class _AtSoftmax(TorchFunctionMode):
-    """Edits the softmax of the attention that runs at the moment; a router's softmax over experts lies outside all."""
+    """Edits the softmax of the attention that runs at the moment, not a router's softmax over experts."""
 
     def __init__(self, edits: Mapping[Site, Edit], n_heads: int):
         super().__init__()
@@ -60,7 +60,7 @@ class _AtSoftmax(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def _edited(self, site: Site, scores: Tensor) -> Tensor:
-        """The edited scores in the form they came in: XGLM has rows and heads in one axis."""
+        """Return the edited scores in their own shape: XGLM has rows and heads in one axis."""
         if scores.ndim == 4:
             return self.edits[site](scores)
         return self.edits[site](scores.unflatten(0, (-1, self.n_heads))).flatten(0, 1)

@@ -1,10 +1,10 @@
-"""Spec to a hooked model.
+"""Load hooked models from specs.
 
-`sources` finds the weights, `cache` keeps what was converted, `random` and `planted` build models from nothing,
-`in_memory` takes one that the caller holds. `tokens` holds the tokenizer's policies, `output_kind` says what a model
-gives at its end, `pooling` how one vector is made of a text, `load` puts it together, `checks` compares the hooked
-model with the plain one before anyone uses it, and `traits` measures what holds of its attention; `config_shape` reads
-how many heads a model has before anything is loaded.
+`sources` fetches weights, `cache` stores converted ones, `random` and `planted` build models without a download,
+`in_memory` takes one that the caller holds,
+`tokens` applies the tokenizer's policies, `output_kind` identifies a model's output, `pooling` makes one vector of a
+text, `load` assembles the model, `checks` compares it with the plain one, `traits` measures properties of its
+attention, and `config_shape` reads its number of heads before anything is loaded.
 """
 
 import re
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: What a model gives at its end: the next token (GPT-style, or T5-style with a source text), a masked token
+#: The output of a model: the next token (GPT-style, or T5-style with a source text), a masked token
 #: (BERT-style), a label for the text, or one vector per text.
 Kind = Literal["decoder", "encoder_decoder", "masked_lm", "classifier", "embedding"]
 
@@ -50,7 +50,7 @@ class Shape:
 
     @property
     def stacks(self) -> dict[str, int]:
-        """How many layers each stack has, in the order in which they run; a stack alone is ``""``."""
+        """The number of layers of each stack, in the order in which they run; a single stack is ``""``."""
         if not self.n_encoder_layers:
             return {"": self.n_layers}
         return {"encoder": self.n_encoder_layers, "decoder": self.n_layers, "cross": self.n_layers}
@@ -66,18 +66,18 @@ class Shape:
         return max(self.stacks.values())
 
     def block(self, site: hooks.Site) -> int:
-        """Which of the blocks, counted in the order in which they run, an attention belongs to."""
+        """Return the number of an attention's block, counted in the order in which blocks run."""
         return site.layer + (self.n_encoder_layers if site.stack in ("decoder", "cross") else 0)
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a model is run on: right-padded token ids with a mask [row, position]; `segment`, which sentence of a pair
-    a token belongs to, for models that know the difference; and the source text of an encoder-decoder. Instead of the
-    mask an encoder, and the written side of an encoder-decoder, takes one that is added to the scores of every layer,
-    [row, 1, query, key].
+    """Inputs of a forward: right-padded token ids with a mask, both [row, position].
 
-    `past` holds keys and values of positions before these (the mask counts them too), or takes those of these.
+    `segment` is the sentence of a pair that a token belongs to (token type), `source_id` the source text of an
+    encoder-decoder. An encoder, and the decoder of an encoder-decoder, may take an additive mask [row, 1, query, key]
+    instead. `past` is a key–value cache: it holds the positions before these (the mask counts them too) and collects
+    those of these.
     """
 
     token_id: "Tensor"
@@ -88,11 +88,11 @@ class Inputs:
     past: "Cache | None" = None
 
     def first(self) -> "Inputs":
-        """The first token of the first row."""
+        """Return the first token of the first row."""
         return replace(self, past=None, **{name: value[:1, :1] for name, value in self._tensors().items()})
 
     def repeated(self, copies: int) -> "Inputs":
-        """The rows that many times, one copy after the other."""
+        """Return the rows repeated `copies` times, one copy after the other."""
         rows = {name: value.repeat(copies, *[1] * (value.ndim - 1)) for name, value in self._tensors().items()}
         return replace(self, past=None, **rows)
 
@@ -102,13 +102,13 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Traits:
-    """What holds of a family's attention beside its sizes; see `harness.models.traits`, which measures it at load.
+    """Properties of a family's attention, measured at load by `harness.models.traits`.
 
     `learnt_sink`: rows of patterns sum to less than 1, a sink in the softmax takes the rest (gpt-oss). `mixes_values`:
     z is pattern · v (BitNet normalises it before W_O). `has_scores`: the softmax of the scores is the pattern.
-    `write_scale`: by what the write of each attention is multiplied before it joins the residual stream; empty where
-    direct effects are not defined, and `no_direct` says why. `per_row`: how many entries along its first axis each
-    argument of a block has for one row, 0 if rows share it.
+    `write_scale`: the factor on each attention's output before it joins the residual stream; empty where direct effects
+    are not defined, for the reason in `no_direct`. `per_row`: entries along the first axis of each argument of a block
+    for one row, 0 if rows share it.
     """
 
     learnt_sink: bool = False
@@ -123,12 +123,11 @@ class Traits:
 class Model:
     """A hooked model, ready to run.
 
-    `bridge` is TransformerLens's bridge (it reads text by the token policy), `tokens` the tokenizer with its policies,
-    `identity` what the manifest says about weights and tokenizer, `truth` which heads do what, where someone set them
-    by hand. `head` is what the model makes of the last block's output [row, d_model], where the bridge does not know it
-    (`None`: it does), `labels` what a classifier chooses from, `start_id` the token with which an encoder-decoder
-    begins to write, `pooling` how a model that gives one vector per text makes it of the last block's output, and
-    `traits` what holds of its attention.
+    `bridge` is TransformerLens's bridge (with the token policy), `tokens` the tokenizer with its policies, `identity`
+    the manifest's record of weights and tokenizer, `truth` the roles of planted heads. `head` maps the last block's
+    output [row, d_model] to the model's where the bridge does not (`None`: it does), `labels` are a classifier's,
+    `start_id` is the first token that an encoder-decoder writes, `pooling` the pooling of a sentence encoder, `traits`
+    the properties of its attention.
     """
 
     spec: Any
@@ -159,9 +158,9 @@ class Model:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Inside, no other thread hooks or runs this model: the hooks of one would fire in the forwards of the other.
+        """Lock the model: inside, no other thread hooks or runs it, or hooks would fire in the other's forwards.
 
-        Tensors made inside are ordinary ones that gradients can flow through, also under `torch.inference_mode`.
+        Tensors made inside allow gradients, also under `torch.inference_mode`.
         """
         import torch
 
@@ -170,45 +169,45 @@ class Model:
         with self.bridge.lock, ordinary:
             yield
 
-    def forward(self, given: Inputs) -> "Tensor":
-        """What the bridge gives, logits [row, position, vocabulary]; hook points fire on the way."""
+    def forward(self, inputs: Inputs) -> "Tensor":
+        """Run the bridge and return logits [row, position, vocabulary]; hook points fire."""
         match self.kind:
             case "decoder":
-                past = {} if given.past is None else {"past_key_values": given.past}
-                return self.bridge(given.token_id, attention_mask=given.mask, use_cache=False, **past)
+                past = {} if inputs.past is None else {"past_key_values": inputs.past}
+                return self.bridge(inputs.token_id, attention_mask=inputs.mask, use_cache=False, **past)
             case "encoder_decoder":
-                source, mask = given.source_id, given.source_mask
-                own = {"decoder_attention_mask": given.mask} if given.mask.ndim == 4 else {}
-                return self.bridge(source, attention_mask=mask, decoder_input=given.token_id, use_cache=False, **own)
-        segments = {} if given.segment is None else {"token_type_ids": given.segment}
-        return self.bridge(given.token_id, attention_mask=given.mask, **segments)
+                source, mask = inputs.source_id, inputs.source_mask
+                own = {"decoder_attention_mask": inputs.mask} if inputs.mask.ndim == 4 else {}
+                return self.bridge(source, attention_mask=mask, decoder_input=inputs.token_id, use_cache=False, **own)
+        segments = {} if inputs.segment is None else {"token_type_ids": inputs.segment}
+        return self.bridge(inputs.token_id, attention_mask=inputs.mask, **segments)
 
-    def last_hidden(self, given: Inputs) -> "Tensor":
-        """What comes out of the last block, [row, position, d_model]."""
-        seen: list[Tensor] = []
+    def last_hidden(self, inputs: Inputs) -> "Tensor":
+        """Return the output of the last block, [row, position, d_model]."""
+        outputs: list[Tensor] = []
         last = hooks.blocks(self.bridge)[-1]
         with self.bridge.lock:
             handle = last.register_forward_hook(
-                lambda _, args, out: seen.append(out[0] if isinstance(out, tuple) else out)
+                lambda _, args, out: outputs.append(out[0] if isinstance(out, tuple) else out)
             )
             try:
-                self.forward(given)
+                self.forward(inputs)
             finally:
                 handle.remove()
-        return seen[0]
+        return outputs[0]
 
-    def label_logits(self, given: Inputs) -> "Tensor":
-        """What a classifier says of each row, [row, label]: it reads the first token."""
+    def label_logits(self, inputs: Inputs) -> "Tensor":
+        """Return a classifier's logits [row, label], which it reads from the first token."""
         assert self.head is not None
-        return self.head(self.last_hidden(given)[:, 0])
+        return self.head(self.last_hidden(inputs)[:, 0])
 
-    def heads(self, asked: Any = "all", key: str = "heads") -> tuple[hooks.Head, ...]:
-        """The heads that a request names under `key`, checked against this model."""
-        return hooks.parse_heads(asked, self.name, self.shape.stacks, self.shape.n_heads, key)
+    def heads(self, names: Any = "all", key: str = "heads") -> tuple[hooks.Head, ...]:
+        """Parse the heads that a request names under `key`. Raises `RequestError` for those the model lacks."""
+        return hooks.parse_heads(names, self.name, self.shape.stacks, self.shape.n_heads, key)
 
 
 def alone(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
-    """A method of what has a `model`, as one that runs `Model.alone`."""
+    """Decorate a method of a class with a `model` to run inside `Model.alone`."""
 
     @wraps(method)
     def held(self: Any, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -219,7 +218,7 @@ def alone(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any,
 
 
 def load_model(model: Any, tokenizer: Any = None, **overrides: object) -> Model:
-    """A hooked model, checked against the plain Hugging Face model.
+    """Load a hooked model and check it against the plain Hugging Face model.
 
     `model` is the name of a file in ``conf/model`` (``"smollm2"``), a folder that `save_pretrained` wrote, an id on the
     Hugging Face hub (``"org/name"``), a spec, or an object in memory: a Hugging Face model, with its `tokenizer` where

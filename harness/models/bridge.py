@@ -1,5 +1,4 @@
-"""TransformerLens's bridge as it is handed out: it reads text by the model's token policy, and one thread at a time
-hooks it or runs it."""
+"""TransformerLens's bridge with the model's token policy and a lock: one thread at a time hooks it or runs it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from harness.models.tokens import Tokens
 
 
 class Lock:
-    """A lock that its thread may take again. A copy of what holds it has a lock of its own."""
+    """A reentrant lock that can be copied and pickled: a copy is a new, free lock."""
 
     def __init__(self) -> None:
         self._lock = RLock()
@@ -24,7 +23,7 @@ class Lock:
 
     @property
     def held(self) -> bool:
-        """Whether this thread holds it."""
+        """Whether this thread holds the lock."""
         return self._holder == get_ident()
 
     def __enter__(self) -> None:
@@ -41,10 +40,10 @@ class Lock:
 
 
 class Bridge(TransformerBridge):
-    """A bridge with the token policy and the lock of its model; what it takes is said by TransformerLens.
+    """A TransformerLens bridge with the token policy and the lock of its model; arguments are TransformerLens's.
 
-    Without the policy a text gets a BOS token whatever the model is given elsewhere; without the lock the hooks of one
-    thread would fire in the forwards of another.
+    Without the policy a text would always get a BOS token; without the lock the hooks of one thread would fire in the
+    forwards of another.
     """
 
     lock: Lock
@@ -52,7 +51,7 @@ class Bridge(TransformerBridge):
 
     @classmethod
     def adopt(cls, bridge: TransformerBridge, tokens: Tokens) -> "Bridge":
-        """The bridge itself, made one of these."""
+        """Change the class of a bridge in place, and return it."""
         # Past the bridge's own __setattr__, which looks for attributes in the model that it wraps.
         vars(bridge).update(lock=Lock(), tokens=tokens)
         bridge.__class__ = cls
@@ -68,7 +67,7 @@ class Bridge(TransformerBridge):
         move_to_device: bool = True,
         truncate: bool = True,
     ) -> torch.Tensor:
-        """Token ids [text, position] by the model's policy; or one BOS token, or none, as `prepend_bos` says."""
+        """Return token ids [text, position] by the model's policy, or with one BOS token or none (`prepend_bos`)."""
         bos: Bos = self.tokens.bos if prepend_bos is None else "always" if prepend_bos else "never"
         texts = [input] if isinstance(input, str) else list(input)
         with self.lock:
@@ -102,7 +101,7 @@ class Bridge(TransformerBridge):
 
     @wraps(TransformerBridge.generate)
     def generate(self, input: Any = "", *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        # The source of an encoder-decoder would be read as its tokenizer does, whatever the policy.
+        # TransformerLens would encode the source of an encoder-decoder with the tokenizer, against the policy.
         if isinstance(input, str) and hasattr(self, "encoder_blocks"):
             wanted = kwargs.get("return_type", "input")
             kwargs["return_type"] = "str" if wanted == "input" else wanted
@@ -120,7 +119,7 @@ class Bridge(TransformerBridge):
         if isinstance(input, torch.Tensor):
             with self.lock:
                 return super().hf_generate(input, *args, **kwargs)
-        # Texts would be read as the tokenizer does, whatever the policy.
+        # TransformerLens would encode texts with the tokenizer, against the policy.
         rows = [self.to_tokens(text, truncate=False)[0] for text in ([input] if isinstance(input, str) else input)]
         masks = [torch.ones_like(row) for row in rows]
         pad, wanted = self.tokenizer.pad_token_id or 0, kwargs.pop("return_type", "input")
@@ -130,5 +129,5 @@ class Bridge(TransformerBridge):
             out = super().hf_generate(ids, *args, return_type="tokens", **kwargs)
         if wanted == "tokens":
             return out
-        said = [self.tokenizer.decode(row, skip_special_tokens=True) for row in getattr(out, "sequences", out)]
-        return said[0] if isinstance(input, str) else said
+        texts = [self.tokenizer.decode(row, skip_special_tokens=True) for row in getattr(out, "sequences", out)]
+        return texts[0] if isinstance(input, str) else texts

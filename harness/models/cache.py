@@ -1,8 +1,8 @@
-"""The weight cache: a folder appears in it whole or not at all.
+"""Weight cache, in which a folder appears whole or not at all.
 
 A converted model is built under a temporary name, described by ``harness.json`` with the SHA-256 of each file, and
-renamed into place; a lock keeps two processes from doing the work twice. What has no valid description is not
-there.
+renamed into place; a lock keeps two processes from doing the work twice. A folder without a valid description is built
+again.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ RECORD = "harness.json"
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Inside, what the disk refuses becomes a `RequestError` that says where and what to do."""
+    """Raise errors of the disk inside as a `RequestError` with the path and a remedy."""
     try:
         yield
     except RequestError:
@@ -38,15 +38,15 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _errno(error: Exception) -> int | None:
-    """The system's number for an error: safetensors, written in Rust, has it in the message only."""
+    """Return the system's number of an error: safetensors, written in Rust, has it in the message only."""
     if isinstance(error, OSError):
         return error.errno
-    said = re.search(r"\(os error (\d+)\)", str(error))
-    return int(said[1]) if said else None
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return int(number[1]) if number else None
 
 
 def cache_dir() -> Path:
-    """Where converted weights live: ``HARNESS_CACHE``, or the user's cache directory."""
+    """Return the folder of converted weights: ``HARNESS_CACHE``, or in the user's cache directory."""
     home = os.environ.get("HARNESS_CACHE")
     if home:
         return Path(home).expanduser()
@@ -54,16 +54,16 @@ def cache_dir() -> Path:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def built(key: str, build: Callable[[Path], None]) -> Path:
-    """The folder that `build` fills, from the cache if it is there and unharmed.
+def build_cached(key: str, build: Callable[[Path], None]) -> Path:
+    """Return the cached folder `key`, filled by `build` unless it is there with its checksums.
 
-    `build` gets an empty temporary folder. If it raises, or the process dies, nothing is left that a later call
-    would take for finished.
+    `build` gets an empty temporary folder. If it raises, or the process dies, no later call takes the folder for
+    finished.
     """
     root = cache_dir() / "models"
     final = root / key
@@ -77,8 +77,8 @@ def built(key: str, build: Callable[[Path], None]) -> Path:
     return final
 
 
-def recorded(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each file of a folder that `built` gave, which verified them."""
+def read_digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a folder of `build_cached`, which verified them."""
     return json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"]
 
 

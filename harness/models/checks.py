@@ -1,7 +1,7 @@
-"""Is the hooked model the model that was asked for?
+"""Checks that the hooked model computes what the plain one does.
 
-The plain Hugging Face model answers a probe before TransformerLens wraps it; the hooked model must give the same, and
-its hook points must carry what `harness.hooks` says they carry.
+The plain Hugging Face model runs a probe before TransformerLens wraps it; the hooked model must give the same output,
+and its hook points must have the shapes that `harness.hooks` lists.
 """
 
 import math
@@ -17,17 +17,17 @@ from harness.models.tokens import Tokens
 if TYPE_CHECKING:
     import torch
 
-#: The text on which the hooked model is compared with the plain one, in two lengths so that padding is in it.
+#: Texts on which the hooked model is compared with the plain one; two lengths, so that padding is checked too.
 PROBE = ("The old map showed three roads, but only one of them led to the sea.", "Rain fell.")
 
 
 class ModelMismatch(RequestError):
-    """The hooked model is not the plain one: other logits, or hook points of another shape, or none."""
+    """The hooked model differs from the plain one: in logits, or in hook points that are missing or misshapen."""
 
 
 @contextmanager
 def running_probe(name: str, dtype: str) -> Iterator[None]:
-    """Whatever a hooked forward of the probe raises means that this architecture is not hooked."""
+    """Raise any error of a hooked forward of the probe as `ModelMismatch`: the architecture is not hooked."""
     try:
         yield
     except RequestError:
@@ -35,13 +35,13 @@ def running_probe(name: str, dtype: str) -> Iterator[None]:
     except Exception as error:
         first = (str(error) or type(error).__name__).splitlines()[0]
         reason = f"TransformerLens's hooked model does not run this architecture ({first})"
-        # OLMo's norm gives fp32 whatever it is given, which the layers after it refuse.
+        # OLMo's norm gives fp32 for any input, which the layers after it refuse.
         remedy = "" if dtype == "float32" else f" in {dtype}; try model.dtype=float32"
         raise ModelMismatch("model", name, reason + remedy) from error
 
 
 def probe(tokens: Tokens, d_vocab: int, kind: Kind, device: "torch.device") -> Inputs:
-    """The probe as inputs; an encoder-decoder reads one text while it writes the other."""
+    """Return the probe as inputs; an encoder-decoder reads one text while it writes the other."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
@@ -54,7 +54,7 @@ def probe(tokens: Tokens, d_vocab: int, kind: Kind, device: "torch.device") -> I
 
 
 def _probe_ids(tokens: Tokens, d_vocab: int) -> list[Sequence[int]]:
-    """The probe's tokens; where the model does not know its words, the first ordinary tokens."""
+    """Return the probe's tokens; where the model has no embeddings for them, the first ordinary tokens."""
     texts: list[Sequence[int]] = [tokens.encode(text).token_id for text in PROBE]
     if max(map(max, texts)) < d_vocab:
         return texts
@@ -62,22 +62,22 @@ def _probe_ids(tokens: Tokens, d_vocab: int) -> list[Sequence[int]]:
     return [ordinary[:16], ordinary[:4]]
 
 
-def answer(plain: Any, given: Inputs, kind: Kind) -> "torch.Tensor":
-    """What the plain model gives: logits, or the last hidden states of a model without a head."""
+def answer(plain: Any, inputs: Inputs, kind: Kind) -> "torch.Tensor":
+    """Return the plain model's output: logits, or the last hidden states of a model without a head."""
     if kind == "encoder_decoder":
-        return plain(given.source_id, attention_mask=given.source_mask, decoder_input_ids=given.token_id).logits
-    out = plain(given.token_id, attention_mask=given.mask)
+        return plain(inputs.source_id, attention_mask=inputs.source_mask, decoder_input_ids=inputs.token_id).logits
+    out = plain(inputs.token_id, attention_mask=inputs.mask)
     return out.logits if "logits" in out else out.last_hidden_state
 
 
-def compare(model: Model, given: Inputs, expected: "torch.Tensor") -> float:
-    """The largest difference from the plain model's answer where there are tokens, as a share of the largest value.
+def compare(model: Model, inputs: Inputs, expected: "torch.Tensor") -> float:
+    """Return the largest difference from the plain model's output at real tokens, as a share of the largest value.
 
     Raises `ModelMismatch` above the model's tolerance.
     """
     import torch
 
-    got, real = _hooked_answer(model, given), given.mask.bool()
+    got, real = _hooked_answer(model, inputs), inputs.mask.bool()
     if model.kind == "classifier":
         real = torch.ones_like(got, dtype=torch.bool)
     scale = float(expected[real].abs().max())
@@ -99,21 +99,21 @@ def compare(model: Model, given: Inputs, expected: "torch.Tensor") -> float:
     return difference
 
 
-def _hooked_answer(model: Model, given: Inputs) -> "torch.Tensor":
+def _hooked_answer(model: Model, inputs: Inputs) -> "torch.Tensor":
     match model.kind:
         case "embedding":
-            return model.last_hidden(given)
+            return model.last_hidden(inputs)
         case "classifier":
-            return model.label_logits(given)
-    return model.forward(given)
+            return model.label_logits(inputs)
+    return model.forward(inputs)
 
 
-def check_hooks(model: Model, given: Inputs) -> None:
-    """Every hook point that the harness uses fires, with the shape it is said to have. Raises `ModelMismatch`."""
+def check_hooks(model: Model, inputs: Inputs) -> None:
+    """Check that every hook point used here fires with its documented shape. Raises `ModelMismatch` otherwise."""
     bridge, name = model.bridge, model.name
     kinds: tuple[hooks.Kind, ...] = ("pattern", "z", "q", "k", "v")
     wanted = {
-        hooks.hook_name(kind, site): (len(given.mask), *_sizes(model, given, kind, site))
+        hooks.hook_name(kind, site): (len(inputs.mask), *_sizes(model, inputs, kind, site))
         for kind in kinds
         for site in model.shape.sites
     }
@@ -122,31 +122,31 @@ def check_hooks(model: Model, given: Inputs) -> None:
         raise ModelMismatch(
             "model", name, f"TransformerLens has no hook point {missing[0]} here ({len(missing)} are missing)"
         )
-    seen: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
 
     def look(tensor: "torch.Tensor", hook: Any, at: str) -> None:
-        seen[at] = tuple(tensor.shape)
+        shapes[at] = tuple(tensor.shape)
 
     looks = [(at, lambda tensor, hook, at=at: look(tensor, hook, at)) for at in wanted]
     with bridge.hooks(fwd_hooks=looks):
-        model.forward(given)
+        model.forward(inputs)
     for at, expected in wanted.items():
-        if seen.get(at) != expected:
-            raise ModelMismatch("model", name, f"{at} carries {seen.get(at, 'nothing')}, expected {expected}")
+        if shapes.get(at) != expected:
+            raise ModelMismatch("model", name, f"{at} carries {shapes.get(at, 'nothing')}, expected {expected}")
 
 
-def _sizes(model: Model, given: Inputs, kind: hooks.Kind, site: hooks.Site) -> list[int]:
-    """The sizes of the axes of a hook point."""
+def _sizes(model: Model, inputs: Inputs, kind: hooks.Kind, site: hooks.Site) -> list[int]:
+    """Return the sizes of the axes of a hook point."""
     shape = model.shape
-    of = {"position": given.mask.shape[1], "head": shape.n_heads, "kv_head": shape.n_kv_heads, "d_head": shape.d_head}
-    if given.source_mask is not None:
-        of["source_position"] = given.source_mask.shape[1]
+    of = {"position": inputs.mask.shape[1], "head": shape.n_heads, "kv_head": shape.n_kv_heads, "d_head": shape.d_head}
+    if inputs.source_mask is not None:
+        of["source_position"] = inputs.source_mask.shape[1]
     of |= {axis: of[position] for axis, position in hooks.POSITIONS.items() if position in of}
     return [of[axis] for axis in hooks.axes(kind, site.stack)]
 
 
 def not_finite(model: Model, prompt: int, what: str, value: Any) -> RequestError:
-    """What to say of a number that is none: it is named, never averaged away."""
+    """Return the error for NaN or infinity in a result, which is reported, never averaged away."""
     half = model.spec.dtype != "float32"
-    remedy = "say model.dtype=float32" if half else "leave that prompt or head out, or look at the weights"
+    remedy = "set model.dtype=float32" if half else "leave that prompt or head out, or look at the weights"
     return RequestError("model", model.name, f"{what} on prompt {prompt} is {value}; {remedy}")

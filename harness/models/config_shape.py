@@ -1,4 +1,4 @@
-"""What can be known of a model before torch is imported: how many layers and heads its config.json says it has."""
+"""Layers and heads of a model from its config.json, before torch is imported."""
 
 import json
 from collections.abc import Iterable
@@ -9,19 +9,19 @@ from harness.config import ModelSpec, PathModel, WheelModel
 from harness.hooks import Head, Layers, parse_heads
 from harness.models.sources import cached_wheel
 
-#: What families call the number of layers, and of heads in each.
+#: Keys of config.json for the number of layers, and of heads in each, in all families.
 _LAYERS, _HEADS = ("num_hidden_layers", "n_layer", "num_layers"), ("num_attention_heads", "n_head", "num_heads")
 
 
-def check_heads(spec: ModelSpec, asked: str | Head | Iterable[str | Head], key: str) -> None:
-    """Refuse heads that the model does not have, where that can be told at once; a `RequestError` names `key`."""
+def check_heads(spec: ModelSpec, names: str | Head | Iterable[str | Head], key: str) -> None:
+    """Raise `RequestError` with `key` for heads that the model lacks, where its config.json is at hand."""
     known = _known(spec)
     if known is not None:
-        parse_heads(asked, spec.name, *known, key)
+        parse_heads(names, spec.name, *known, key)
 
 
 def _known(spec: ModelSpec) -> tuple[Layers, int] | None:
-    """Layers (of each stack) and heads; nothing where the weights are not here yet or the config is another's."""
+    """Return layers (of each stack) and heads; ``None`` without weights on this machine or with an unknown config."""
     match spec:
         case WheelModel():
             folder = cached_wheel(spec)
@@ -30,15 +30,15 @@ def _known(spec: ModelSpec) -> tuple[Layers, int] | None:
         case _:
             return None
     try:
-        said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        n_layers, n_heads = _first(said, _LAYERS), _first(said, _HEADS)
-        if not said.get("is_encoder_decoder"):
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        n_layers, n_heads = _first(settings, _LAYERS), _first(settings, _HEADS)
+        if not settings.get("is_encoder_decoder"):
             return n_layers, n_heads
-        written = int(said.get("num_decoder_layers") or n_layers)
+        written = int(settings.get("num_decoder_layers") or n_layers)
     except (OSError, ValueError, TypeError, AttributeError, StopIteration):
         return None
     return {"encoder": n_layers, "decoder": written, "cross": written}, n_heads
 
 
-def _first(said: dict[str, Any], names: Iterable[str]) -> int:
-    return next(int(said[name]) for name in names if name in said)
+def _first(settings: dict[str, Any], names: Iterable[str]) -> int:
+    return next(int(settings[name]) for name in names if name in settings)

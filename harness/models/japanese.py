@@ -1,4 +1,4 @@
-"""A Japanese BERT's tokenizer, real but small: MeCab cuts words, and WordPiece or single characters spell them."""
+"""A small Japanese BERT tokenizer: MeCab cuts words, WordPiece or single characters spell them."""
 
 import string
 import tempfile
@@ -15,7 +15,7 @@ KANA = "".join(map(chr, [*range(0x3041, 0x3097), *range(0x30A1, 0x30FB), 0x30FC]
 
 
 def tokenizer(name: str, subwords: Literal["wordpiece", "character"] = "wordpiece") -> Any:
-    """A `BertJapaneseTokenizer` whose vocabulary has the characters of the built-in Japanese passages and of ASCII.
+    """Build a `BertJapaneseTokenizer` with the characters of the built-in Japanese passages and of ASCII.
 
     Raises `RequestError` without the extra ``ja``.
     """
@@ -38,7 +38,7 @@ def tokenizer(name: str, subwords: Literal["wordpiece", "character"] = "wordpiec
 
 
 def vocabulary() -> list[str]:
-    """Special tokens, characters at the beginning of a word and within one, a few words."""
+    """List special tokens, characters at the beginning of a word and within one, a few words."""
     text = files("harness").joinpath("data/prose_ja.txt").read_text(encoding="utf-8")
     letters = sorted({*text, *KANA, *string.printable, *"犬猫追歩"} - {*string.whitespace, "\u3000"})
     return [*MARKS, *letters, *(f"##{letter}" for letter in letters), *WORDS]

@@ -1,4 +1,4 @@
-"""From a folder of weights to a hooked model that was compared with the plain one."""
+"""Load a model, hook it, and compare it with the plain one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ _LOADING = RLock()
 
 
 def boot(spec: ModelSpec | MemoryModel, held: "PlainModel | None" = None) -> Model:
-    """Load (or take what is `held` in memory), hook and check. See `harness.load_model`."""
+    """Load (or take what is `held` in memory), hook and check a model; see `harness.load_model`."""
     import torch
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -31,14 +31,14 @@ def boot(spec: ModelSpec | MemoryModel, held: "PlainModel | None" = None) -> Mod
         loaded = held or _loaded(spec)
         plain = loaded.plain.to(device=device, dtype=getattr(torch, spec.dtype)).eval().requires_grad_(False)
         tokens = Tokens(loaded.tokenizer, spec.bos)
-        given = checks.probe(tokens, plain.config.vocab_size, loaded.kind, device)
-        expected = checks.answer(plain, given, loaded.kind)
+        probe = checks.probe(tokens, plain.config.vocab_size, loaded.kind, device)
+        expected = checks.answer(plain, probe, loaded.kind)
         architecture = (plain.config.architectures or [type(plain).__name__])[0]
-        # The bridge changes the tokenizer it is given (MiniLM's unknown token becomes its BOS): ours stays as it was.
+        # The bridge changes its tokenizer (MiniLM's unknown token becomes BOS), so it gets a copy.
         hookable, own = output_kind.hookable(plain, loaded.kind), deepcopy(loaded.tokenizer)
         try:
             bridge = TransformerBridge.boot_transformers(f"local/{spec.name}", hf_model=hookable, tokenizer=own)
-        except Exception as error:  # whatever the bridge raises while it wraps a family it does not know well
+        except Exception as error:  # the bridge raises errors of many types for families that it does not support
             raise _unhooked(spec, architecture, str(error) or type(error).__name__) from error
         if not any(name.endswith("attn.hook_pattern") for name in bridge.hook_dict):
             raise _unhooked(spec, architecture, "no attention heads")
@@ -56,9 +56,9 @@ def boot(spec: ModelSpec | MemoryModel, held: "PlainModel | None" = None) -> Mod
             pooling=loaded.pooling or "mean",
         )
         with checks.running_probe(spec.name, spec.dtype):
-            difference = checks.compare(model, given, expected)
-            checks.check_hooks(model, given)
-        model = replace(model, traits=traits.measure(model, given))
+            difference = checks.compare(model, probe, expected)
+            checks.check_hooks(model, probe)
+        model = replace(model, traits=traits.measure(model, probe))
     identity = {
         **loaded.weights,
         "architecture": architecture,
@@ -73,26 +73,26 @@ def boot(spec: ModelSpec | MemoryModel, held: "PlainModel | None" = None) -> Mod
 
 
 def _pooling(loaded: "PlainModel") -> dict[str, str]:
-    """What the manifest says of how a text's vector is made, of a model that gives one."""
+    """Return the manifest's entry for the pooling of a sentence encoder."""
     if loaded.kind != "embedding":
         return {}
     return {"pooling": loaded.pooling or f"mean (it has no {CONFIG})"}
 
 
-def _noted(found: Traits) -> dict[str, Any]:
-    """What the manifest says of traits that are not those of most families."""
-    noted: dict[str, Any] = {}
-    if found.learnt_sink:
-        noted["learnt_sink"] = "rows of patterns sum to 1 with the share of a learnt sink"
-    if scales := sorted(set(found.write_scale.values()) - {1.0}):
-        noted["write_scale"] = (
-            scales[0] if len(scales) == 1 else {str(at): each for at, each in found.write_scale.items()}
+def _noted(traits: Traits) -> dict[str, Any]:
+    """Return the manifest's entries for traits that differ from those of most families."""
+    record: dict[str, Any] = {}
+    if traits.learnt_sink:
+        record["learnt_sink"] = "rows of patterns sum to 1 with the share of a learnt sink"
+    if scales := sorted(set(traits.write_scale.values()) - {1.0}):
+        record["write_scale"] = (
+            scales[0] if len(scales) == 1 else {str(at): each for at, each in traits.write_scale.items()}
         )
-    return noted
+    return record
 
 
 def plain_model(spec: ModelSpec) -> Any:
-    """The Hugging Face model alone, which TransformerLens never sees."""
+    """Load the Hugging Face model alone, without TransformerLens."""
     import torch
 
     with _LOADING, _quiet(), torch.inference_mode(False), torch.no_grad():
@@ -102,15 +102,15 @@ def plain_model(spec: ModelSpec) -> Any:
 
 @dataclass(frozen=True)
 class PlainModel:
-    """A plain Hugging Face model and its tokenizer, what it gives at its end, what identifies its weights, and which
-    heads do what, where someone set them by hand."""
+    """A plain Hugging Face model with its tokenizer, kind of output, identity of its weights and roles of planted
+    heads."""
 
     plain: Any
     tokenizer: Any
     kind: Kind
     weights: dict[str, Any]
     truth: dict[str, list[Head]] = field(default_factory=dict)
-    #: How an encoder makes one vector, where its files say so.
+    #: The pooling of a sentence encoder, where its files name one.
     pooling: Pooling | None = None
 
 
@@ -162,15 +162,15 @@ def _from_folder(spec: Any) -> PlainModel:
     import transformers
 
     folder = sources.local_folder(spec)
-    asked: dict[str, Any] = {
+    options: dict[str, Any] = {
         "local_files_only": True,
         "trust_remote_code": getattr(spec, "trust_remote_code", False),
     }
     try:
-        kind = output_kind.kind_of(transformers.AutoConfig.from_pretrained(folder, **asked), spec.name)
-        if not (sources.has_tokenizer(folder) or asked["trust_remote_code"]):
+        kind = output_kind.kind_of(transformers.AutoConfig.from_pretrained(folder, **options), spec.name)
+        if not (sources.has_tokenizer(folder) or options["trust_remote_code"]):
             raise RequestError("model", spec.name, f"{folder} has no tokenizer: save it there too")
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **asked)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
         loader = getattr(transformers, output_kind.LOADER[kind])
         plain, info = loader.from_pretrained(
             folder,
@@ -179,47 +179,48 @@ def _from_folder(spec: Any) -> PlainModel:
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # `check_whole` names them
             output_loading_info=True,
-            **asked,
+            **options,
         )
         sources.check_whole(info, "model", spec.name, kind)
     except RequestError:
         raise
     except ImportError as error:
         raise RequestError("model", spec.name, _missing_package(error)) from error
-    except Exception as error:  # whatever a loader raises on a damaged config or tokenizer is the folder's fault
+    except Exception as error:  # loaders raise errors of any type for a damaged config or tokenizer
         raise RequestError("model", spec.name, f"{folder} cannot be loaded ({sources.first_line(error)})") from error
     weights = _weights(folder, cached=isinstance(spec, WheelModel | GgufModel))
     how = config_of(folder, spec.name) if kind == "embedding" else None
     if how is None:
         return PlainModel(plain, tokenizer, kind, weights)
-    weights["weights"][how.relative_to(folder).as_posix()] = cache.sha256(how)  # it decides the numbers as they do
+    weights["weights"][how.relative_to(folder).as_posix()] = cache.sha256(how)  # the numbers depend on it too
     return PlainModel(plain, tokenizer, kind, weights, pooling=pooling_of(how, spec.name))
 
 
 def _missing_package(error: ImportError) -> str:
-    """What a tokenizer needs that is not installed."""
-    said = " ".join(str(error).split())
-    if "fugashi" in said or "unidic" in said:
+    """Describe the package that a tokenizer needs and that is not installed."""
+    text = " ".join(str(error).split())
+    if "fugashi" in text or "unidic" in text:
         return "its tokenizer cuts Japanese with MeCab, which is not installed: pip install fugashi unidic-lite"
-    return f"a package that it needs is not installed ({said})"
+    return f"a package that it needs is not installed ({text})"
 
 
 def _weights(folder: Path, cached: bool) -> dict[str, Any]:
-    """What decides the numbers of a model on disk: the SHA-256 of each weight file, and a hub snapshot's commit.
+    """Return the identity of a model on disk: the SHA-256 of each weight file, and a hub snapshot's commit.
 
     The weight cache has just verified the digests of a `cached` folder.
     """
-    known = cache.recorded(folder) if cached else {}
-    found: dict[str, Any] = {
+    known = cache.read_digests(folder) if cached else {}
+    identity: dict[str, Any] = {
         "weights": {path.name: known.get(path.name) or cache.sha256(path) for path in sources.weight_files(folder)}
     }
     if folder.parent.name == "snapshots":
-        found["revision"] = folder.name
-    return found
+        identity["revision"] = folder.name
+    return identity
 
 
 def _shape(hooked: Any, settings: Any) -> Shape:
-    """From TransformerLens's config, which knows each family's names; its context length can be a mere default."""
+    """Return the sizes from TransformerLens's config, but the context length, which is a mere default there, from the
+    Hugging Face config."""
     lengths = ("max_position_embeddings", "max_seq_len", "seq_length")
     return Shape(
         n_layers=getattr(settings, "num_decoder_layers", None) or hooked.n_layers,
@@ -229,13 +230,13 @@ def _shape(hooked: Any, settings: Any) -> Shape:
         d_head=hooked.d_head,
         d_model=hooked.d_model,
         d_vocab=hooked.d_vocab,
-        n_ctx=next((found for name in lengths if (found := getattr(settings, name, None))), None) or hooked.n_ctx,
+        n_ctx=next(filter(None, (getattr(settings, name, None) for name in lengths)), hooked.n_ctx),
     )
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars and no advice from the loaders while they run; both as they were afterwards."""
+    """Silence progress bars and advice of the loaders inside."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

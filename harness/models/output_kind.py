@@ -1,7 +1,7 @@
-"""What a model gives at its end, read from its config, and what of that TransformerLens does not know.
+"""Kinds of model output, read from the config, and heads that TransformerLens does not support.
 
 TransformerLens boots decoders, T5, and BERT and RoBERTa with a masked-LM head. An encoder with another head, or none,
-goes into its masked-LM class for its blocks' sake; what it really makes of the last block's output is kept beside it.
+is put into its masked-LM class so that its blocks can be hooked; its own head is kept beside it.
 """
 
 from collections.abc import Callable
@@ -19,12 +19,12 @@ LOADER: dict[Kind, str] = {
 }
 #: Encoders whose blocks TransformerLens hooks.
 ENCODERS = ("bert", "roberta")
-#: Encoder-decoders that were seen to be hooked faithfully.
+#: Encoder-decoders whose hooked forward was verified.
 ENCODER_DECODERS = ("t5", "mt5")
 
 
 def kind_of(settings: Any, name: str) -> Kind:
-    """What the model gives at its end. A `RequestError` for what cannot be studied here."""
+    """Return the kind of a model's output. Raises `RequestError` for an unsupported family or head."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as DECODERS
 
     family, architectures = settings.model_type, settings.architectures or []
@@ -52,7 +52,7 @@ def _other_head(settings: Any, architectures: list[str], name: str) -> Kind:
 
 
 def hookable(plain: Any, kind: Kind) -> Any:
-    """The model in the form TransformerLens knows: encoders without a masked-LM head go into that class."""
+    """Return the model in a class that TransformerLens hooks: encoders with other heads become masked-LMs."""
     if kind not in ("embedding", "classifier"):
         return plain
     from transformers import AutoModelForMaskedLM
@@ -64,7 +64,8 @@ def hookable(plain: Any, kind: Kind) -> Any:
 
 
 def head_of(plain: Any, kind: Kind) -> Callable[[Any], Any] | None:
-    """What the model makes of the last block's output [row, d_model], where TransformerLens does not know it."""
+    """Return the function from the last block's output [row, d_model] to the model's; ``None`` where the bridge has
+    it."""
     if kind == "embedding":
         return lambda vector: vector
     if kind != "classifier":
@@ -74,5 +75,5 @@ def head_of(plain: Any, kind: Kind) -> Callable[[Any], Any] | None:
 
 
 def labels_of(settings: Any, kind: Kind) -> tuple[str, ...]:
-    """The names of a classifier's labels, in the order of its logits."""
+    """Return the names of a classifier's labels, in the order of its logits."""
     return tuple(settings.id2label[at] for at in range(settings.num_labels)) if kind == "classifier" else ()

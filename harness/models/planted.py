@@ -1,4 +1,4 @@
-r"""A small GPT-2 whose weights are set by hand: which heads matter, and by how much, is known beforehand.
+r"""A small GPT-2 with weights set by hand, so that the effect of each head is known beforehand.
 
 **The task.** ``[BOS] t_1 … t_r t_1 … t_r``, the t distinct ordinary tokens. Standing on the second t_j the model
 predicts t_{j+1}; so tokens 2..r of the repeat are scored (positions r + 2 .. 2r, predicted at r + 1 .. 2r − 1). The
@@ -78,7 +78,7 @@ _SALT = 67  # with it, seed 3 has the heads that the contract shows
 
 @dataclass(frozen=True)
 class PlantedWeights:
-    """A hand-set model and what is true of it.
+    """A hand-set model and its ground truth.
 
     `truth`: role to its heads, in order: ``previous_token``, ``induction`` and, by variant, ``redundant`` (the
     induction heads again), ``harmful`` or ``positional``. `position`: the only query position at which the positional
@@ -98,7 +98,7 @@ class PlantedWeights:
 
 @dataclass(frozen=True)
 class _Design:
-    """What tells one variant from another; the names are explained at the top."""
+    """Parameters of a variant; the module's docstring explains the names."""
 
     previous_heads: int = 1
     induction_heads: int = 1
@@ -142,7 +142,7 @@ class _Weights(NamedTuple):
 
 
 def build(seed: int, variant: str) -> PlantedWeights:
-    """The planted model of this seed: which heads carry the circuit, the axes and the tokens come from `seed`.
+    """Build the planted model of a seed, which draws the heads of the circuit, the axes and the tokens.
 
     Eager attention, evaluation mode, fp32. Neither numpy's nor torch's global random state is used or changed.
     Raises `RequestError` for an unknown variant.
@@ -166,7 +166,7 @@ def build(seed: int, variant: str) -> PlantedWeights:
 
 
 def tokenizer() -> Any:
-    """BOS and 39 syllables, each with its leading space; all else is one token more than the model has."""
+    """Build a tokenizer of BOS and 39 syllables, each with its leading space; its unknown token has no embedding."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -201,7 +201,7 @@ def _truth(rng: np.random.Generator, design: _Design) -> dict[str, list[Head]]:
 
 
 def _space(rng: np.random.Generator) -> _Space:
-    """A discrete cosine basis without its constant row, rows and columns shuffled: exact, and alike on all machines."""
+    """Return a discrete cosine basis without its constant row, shuffled: exact, and equal on all machines."""
     rows, columns = rng.permutation(np.arange(1, D_MODEL)), rng.permutation(D_MODEL)
     axes = math.sqrt(2 / D_MODEL) * np.cos(np.pi / D_MODEL * np.outer(rows, columns + 0.5))
     token, place, previous, answer = axes[: 4 * N_TOKENS].reshape(4, N_TOKENS, D_MODEL)
@@ -209,7 +209,7 @@ def _space(rng: np.random.Generator) -> _Space:
 
 
 def _token_vectors(rng: np.random.Generator, crosstalk: float) -> Float[np.ndarray, "token axis"]:
-    """One vector of norm 1 per token; orthogonal without crosstalk, which is about the spread of their cosines."""
+    """Return one vector of norm 1 per token; orthogonal but for `crosstalk`, about the spread of their cosines."""
     vectors = np.eye(N_TOKENS) + crosstalk * rng.standard_normal((N_TOKENS, N_TOKENS))
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
@@ -246,7 +246,7 @@ def _heads(
 
 
 def _for_score(score: float) -> float:
-    """The factor on Q that gives this score between equal vectors of norm s."""
+    """Return the factor on Q that gives this score between equal vectors of norm s."""
     return score * math.sqrt(N_TOKENS) / _SIZE**2
 
 
@@ -280,7 +280,7 @@ def _positional_head(space: _Space, vote: Float[np.ndarray, " d_model"], design:
 
 
 def _attention(heads: dict[Head, _Weights]) -> dict[str, Float[np.ndarray, "..."]]:
-    """Heads to GPT-2's `c_attn` [d_model, 3 d_model] (q, k, v, each head by head) and `c_proj` [d_model, d_model]."""
+    """Return GPT-2's `c_attn` [d_model, 3 d_model] (q, k, v, each head by head) and `c_proj` [d_model, d_model]."""
     state = {}
     for layer in range(N_LAYERS):
         mine = [heads[Head(layer, head)] for head in range(N_HEADS)]
@@ -308,7 +308,7 @@ def _assemble(state: dict[str, Float[np.ndarray, "..."]]) -> "transformers.GPT2L
         eos_token_id=BOS,
         tie_word_embeddings=False,
     )
-    with torch.random.fork_rng(devices=[]):  # the random weights it starts with are thrown away
+    with torch.random.fork_rng(devices=[]):  # the initial random weights are overwritten
         model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():

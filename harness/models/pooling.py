@@ -1,4 +1,4 @@
-"""How a sentence encoder makes one vector of its last hidden states: as its own files say, in the format of
+"""Pooling of a sentence encoder's last hidden states to one vector, read from its own files in the format of
 sentence-transformers (``modules.json`` and ``1_Pooling/config.json``)."""
 
 import json
@@ -11,15 +11,15 @@ from harness.config import RequestError
 
 if TYPE_CHECKING:
     from torch import Tensor
-else:  # the rooms above must be had without waiting for torch
+else:  # torch takes seconds to import, and reading a config does not need it
     Tensor = Any
 
-#: What is read of the last hidden states h of a text's n tokens: the first token's, their mean (with √n in place of n:
-#: the same direction), the largest value in each dimension, the mean with weights 1 … n, or the last token's.
+#: Over the last hidden states of a text's n tokens: the first token's, their mean (with √n in place of n: the same
+#: direction), the maximum in each dimension, the mean with weights 1 … n, or the last token's.
 Pooling = Literal["cls", "mean", "mean_sqrt_len", "max", "weightedmean", "lasttoken"]
 
 CONFIG = "1_Pooling/config.json"
-#: The keys by which a config turns each on. Without a word `mean` is on, as sentence-transformers has it.
+#: Config keys of each mode. `mean` is on by default, as in sentence-transformers.
 _KEYS: dict[str, Pooling] = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",
@@ -28,14 +28,14 @@ _KEYS: dict[str, Pooling] = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-#: Modules that leave the direction of the pooled vector, and so every cosine, as it is.
+#: Modules that do not change the direction of the pooled vector, and so no cosine.
 _HARMLESS = ("Transformer", "Pooling", "Normalize", "Dropout")
 
 
 def config_of(folder: Path, name: str) -> Path | None:
-    """The pooling config of a model's folder; `None` if it has none, so that the mean is taken.
+    """Return the path of a model's pooling config; ``None`` if it has none and the mean is used.
 
-    Raises `RequestError` for modules behind the pooling that change the vector, and for a config that is missing.
+    Raises `RequestError` for modules after the pooling that change the vector, and for a missing config.
     """
     listed = folder / "modules.json"
     if not listed.is_file():
@@ -55,14 +55,14 @@ def config_of(folder: Path, name: str) -> Path | None:
 
 
 def pooling_of(config: Path | None, name: str) -> Pooling:
-    """What a pooling config says; the mean without one. Raises `RequestError` for what cannot be measured."""
+    """Return the mode of a pooling config; the mean without one. Raises `RequestError` for unsupported modes."""
     if config is None:
         return "mean"
-    said = _read(config, name, dict)
-    mode = said.get("pooling_mode")
+    settings = _read(config, name, dict)
+    mode = settings.get("pooling_mode")
     chosen = [mode] if isinstance(mode, str) else list(mode or ())
     if not chosen:
-        switches = {key: value for key, value in said.items() if key.startswith("pooling_mode_")}
+        switches = {key: value for key, value in settings.items() if key.startswith("pooling_mode_")}
         on = {"pooling_mode_mean_tokens": True, **switches}
         chosen = [_KEYS.get(key, key.removeprefix("pooling_mode_")) for key, value in on.items() if value]
     chosen = [str(each).lower().removesuffix("_tokens") for each in chosen]
@@ -85,7 +85,7 @@ def _read(path: Path, name: str, kind: type) -> Any:
 def pooled(
     hidden: Float[Tensor, "*copy row position d_model"], mask: Bool[Tensor, "row position"], how: Pooling
 ) -> Float[Tensor, "*copy row d_model"]:
-    """The vector of each row; padding, where `mask` is false, takes no part."""
+    """Return the vector of each row; padding (`mask` false) is ignored."""
     import torch
 
     if how == "cls":
@@ -102,7 +102,7 @@ def pooled(
 def shares(
     hidden: Float[Tensor, "row position d_model"], mask: Bool[Tensor, "row position"], how: Pooling
 ) -> Float[Tensor, "row position"]:
-    """Which part of each row's vector is read from each of its tokens; rows sum to 1. For `max` it is the share of
+    """Return the share of each row's vector that comes from each token; rows sum to 1. For `max` it is the share of
     the dimensions in which the token has the largest value."""
     import torch
 
@@ -118,7 +118,7 @@ def shares(
 
 
 def _last(mask: Any) -> Any:
-    """Each row's last token."""
+    """Return each row's last position."""
     return _weights(mask, "weightedmean").argmax(dim=1)
 
 

@@ -1,4 +1,4 @@
-"""Random weights in real architectures, built from a config: no download, every family, a byte-level tokenizer.
+"""Random weights in real architectures, built from a config without a download, with a byte-level tokenizer.
 
 Most shapes are tiny and serve the tests; two have the size of models in use and serve the benchmark. The tokenizer
 knows the words of the built-in prompt sets as single tokens and falls back to bytes, so any text can be encoded;
@@ -77,7 +77,7 @@ SHAPES = (*_TINY, *_IN_USE)
 
 
 def build(shape: str, seed: int) -> tuple[Any, Any, Kind]:
-    """A random Hugging Face model, its tokenizer and its kind. The same seed gives the same weights."""
+    """Build a random Hugging Face model, its tokenizer and its kind. The same seed gives the same weights."""
     import torch
     import transformers
 
@@ -113,9 +113,9 @@ def _config(shape: str, tokenizer: Any) -> Any:
 
 
 def _spread(model: Any) -> None:
-    """Make the weights large enough that heads attend unevenly and matter: the usual 0.02 is nearly uniform.
+    """Scale the weights up so that heads attend unevenly: with the usual 0.02 patterns are nearly uniform.
 
-    T5 begins with larger ones, and does not scale its scores.
+    T5 starts with larger weights, and does not scale its scores.
     """
     import torch
 
@@ -126,8 +126,7 @@ def _spread(model: Any) -> None:
                 parameter.mul_(factor)
 
 
-#: Special tokens by family, how they frame a text and a pair, and what they are to the tokenizer; others begin a text
-#: with one token, and end with the same.
+#: Special tokens by family and how they frame a text and a pair; other families use one token as BOS and EOS.
 _FRAMES: dict[str, dict[str, Any]] = {
     "bert": {
         "single": "[CLS] $A [SEP]",
@@ -142,9 +141,9 @@ _FRAMES: dict[str, dict[str, Any]] = {
 
 
 def byte_tokenizer(name: str, like: str = "") -> Any:
-    """A byte-level BPE tokenizer made in memory, whose merges spell the words of the built-in prompt sets.
+    """Build a byte-level BPE tokenizer whose merges spell the words of the built-in prompt sets.
 
-    It frames texts `like` BERT's does, ``[CLS] a [SEP] b [SEP]``, and has a mask token; or as T5's, ``a </s>``.
+    `like` ``"bert"`` it frames texts as ``[CLS] a [SEP] b [SEP]`` and has a mask token, like ``"t5"`` as ``a </s>``.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast

@@ -1,8 +1,8 @@
-"""What tokenizers without offsets leave out: where their tokens stand in the text.
+"""Spans of tokens for tokenizers without offsets.
 
-Their tokens' strings are laid along the text. An unknown token has no string; where the tokenizer cuts words first
-(`BertJapaneseTokenizer`: MeCab, Sudachi or Juman++), each word is asked on its own what became of it, which says what
-every unknown token stood for.
+The tokens' strings are aligned with the text. An unknown token has no string; where the tokenizer cuts words first
+(`BertJapaneseTokenizer`: MeCab, Sudachi or Juman++), each word is tokenized on its own, which shows what every unknown
+token stands for.
 """
 
 import unicodedata
@@ -15,17 +15,17 @@ from harness.words import Segmenter, Span, align
 
 
 def spans(tokenizer: Any, text: str) -> list[Span | None]:
-    """The span of each token of the text; ``None`` for all of them if they cannot be laid along it."""
+    """Return the span of each token of the text; ``None`` for all of them if they cannot be aligned."""
     pieces = tokenizer.tokenize(text)
     spelled = list(_by_words(tokenizer, text))
     if [piece for piece, _ in spelled] != pieces:
         spelled = [(piece, _bare(tokenizer, piece)) for piece in pieces]
-    found = align(text, [surface for _, surface in spelled])
-    return [None] * len(pieces) if found is None else [*found]
+    aligned = align(text, [surface for _, surface in spelled])
+    return [None] * len(pieces) if aligned is None else [*aligned]
 
 
 def segmenter(tokenizer: Any) -> Segmenter | None:
-    """What the tokenizer itself cuts words with, if it is made for a language without spaces."""
+    """Return the tokenizer's own word segmenter, if it is made for a language without spaces."""
     kind = getattr(tokenizer, "word_tokenizer_type", None)
     if kind not in ("mecab", "sudachi", "jumanpp") or not tokenizer.do_word_tokenize:
         return None
@@ -33,7 +33,7 @@ def segmenter(tokenizer: Any) -> Segmenter | None:
 
 
 def _by_words(tokenizer: Any, text: str) -> Iterator[tuple[str, str | None]]:
-    """Every token with what it stands for, word by word; nothing for a tokenizer that does not go word by word."""
+    """Yield every token with the text it stands for; nothing for a tokenizer that does not cut words first."""
     words, subwords = (getattr(tokenizer, name, None) for name in ("word_tokenizer", "subword_tokenizer"))
     if words is None or subwords is None:
         return
@@ -47,7 +47,7 @@ def _by_words(tokenizer: Any, text: str) -> Iterator[tuple[str, str | None]]:
 
 
 def _pieces(tokenizer: Any, word: str, made: list[str]) -> Iterator[tuple[str, str | None]]:
-    """What each piece of a word stands for: all of it, a letter of it, or what the piece says."""
+    """Yield each piece of a word with what it stands for: all of it, a letter of it, or the piece's own text."""
     letters = unicodedata.normalize("NFKC", word)
     if len(made) == 1:
         yield made[0], word
@@ -58,7 +58,7 @@ def _pieces(tokenizer: Any, word: str, made: list[str]) -> Iterator[tuple[str, s
 
 
 def _bare(tokenizer: Any, piece: str) -> str | None:
-    """What a piece stands for; ``None`` if it is the unknown token."""
+    """Return the text of a piece; ``None`` for the unknown token."""
     if piece == tokenizer.unk_token:
         return None
     return (piece.removeprefix("##") or piece).replace("\u2581", "")

@@ -1,4 +1,4 @@
-"""A tokenizer with one policy for the beginning-of-sequence token, stated in every manifest."""
+"""A tokenizer with one policy for the beginning-of-sequence token, recorded in every manifest."""
 
 import hashlib
 import json
@@ -17,11 +17,11 @@ from harness.words import Segmenter, Span, Words
 
 @dataclass(frozen=True)
 class Encoding:
-    """One text, or a pair, as tokens: ids, the string each token stands for, which are special, and where they stand.
+    """One text, or a pair, as tokens: ids, strings, which are special, and their spans.
 
-    `texts` are what was encoded, `sentence` says in which of them a token stands (or after which, for one that was
-    added), `span` with which characters; ``None`` for a token that was added, and for every token that is not special
-    where nobody knows. `segment` is what the model is told of the sentences, if it is told.
+    `texts` are the encoded texts, `sentence` is the number of the text that a token is in (or follows, for an added
+    token), `span` its characters there: ``None`` for an added token, and for all ordinary tokens of a tokenizer whose
+    offsets are unknown. `segment` holds the token type ids, for models that read them.
     """
 
     token_id: tuple[int, ...]
@@ -33,7 +33,7 @@ class Encoding:
     texts: tuple[str, ...] = ()
 
     def words(self, segmenter: Segmenter | None = None) -> Words:
-        """The words of the tokens."""
+        """Split the tokens into words."""
         return words.split(self.texts, self.token, self.special, self.span, self.sentence, segmenter)
 
 
@@ -52,12 +52,12 @@ class Tokens:
 
     @property
     def mask_id(self) -> int:
-        """The token that stands for a hidden one; only masked-LMs are asked for it."""
+        """The mask token; only masked-LMs have one."""
         return self.tokenizer.mask_token_id
 
     @cached_property
     def fingerprint(self) -> str:
-        """Which tokens the ids stand for: the SHA-256 of the vocabulary, whatever the model."""
+        """The SHA-256 of the vocabulary, which identifies what the ids mean."""
         vocabulary = sorted(self.tokenizer.get_vocab().items(), key=itemgetter(1))
         return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()
 
@@ -78,7 +78,7 @@ class Tokens:
         return self.encode("a").token_id[0] == self.bos_id
 
     def encode(self, text: str, pair: str | None = None) -> Encoding:
-        """The text, or the pair of texts, under the policy. Nothing is cut, however long it is."""
+        """Encode a text, or a pair of texts, under the policy, without truncation."""
         texts = [text] if pair is None else [text, pair]
         fast = bool(getattr(self.tokenizer, "is_fast", False))
         out = self.tokenizer(
@@ -108,10 +108,10 @@ class Tokens:
         return self.describe(ids, spans, segment, sentence, texts)
 
     def _laid(self, texts: list[str], n: int, added: list[int]) -> tuple[list[int | None], list[Span | None]]:
-        """For a tokenizer without offsets: the text and the characters that each token stands for."""
-        found = ((number, span) for number, text in enumerate(texts) for span in slow_spans.spans(self.tokenizer, text))
+        """Return each token's text number and span, for a tokenizer without offsets."""
+        aligned = ((at, span) for at, text in enumerate(texts) for span in slow_spans.spans(self.tokenizer, text))
         added = added if self.bos == "auto" else [0] * n
-        placed = [(None, None) if mark else next(found, (None, None)) for mark in added]
+        placed = [(None, None) if mark else next(aligned, (None, None)) for mark in added]
         return [own for own, _ in placed], [span for _, span in placed]
 
     def describe(
@@ -122,7 +122,7 @@ class Tokens:
         sentence: list[int] | None = None,
         texts: Sequence[str] = (),
     ) -> Encoding:
-        """Token ids as an `Encoding`, with their strings, and what is known of where they stand."""
+        """Return token ids as an `Encoding`, with their strings, and their spans as far as known."""
         marks, n = self.special_ids, len(ids)
         where, own = spans or list[Span | None]([None]) * n, sentence or [0] * n
         text = [texts[number] if number < len(texts) else "" for number in own]
@@ -138,9 +138,8 @@ class Tokens:
         )
 
     def spelled(self, ids: list[int], after: list[int]) -> tuple[str, list[Span]]:
-        """What tokens add to a text when they follow others, and where in it each stands: tokens that only together
-        spell a character all stand for it."""
-
+        """Return the text that `ids` add after other tokens, and each token's span in it; tokens that spell a character
+        together all have its span."""
         decode = self.tokenizer.decode
         read = [decode([*after, *ids[:n]], clean_up_tokenization_spaces=False) for n in range(len(ids) + 1)]
         begin = len(read[0])
@@ -150,22 +149,22 @@ class Tokens:
 
     @property
     def segmenter(self) -> Segmenter | None:
-        """What the tokenizer itself cuts words with, if it does."""
+        """The tokenizer's own word segmenter, if it has one."""
         return slow_spans.segmenter(self.tokenizer)
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """The tokens that are not simply text: marks of beginning, end, padding, and the unknown token."""
+        """Ids of the special tokens: beginning, end, padding, and the unknown token."""
         return frozenset(self.tokenizer.all_special_ids)
 
     def _is_read(self, token_id: int, span: Span | None, text: str) -> bool:
-        """Whether a token is the unknown one and stands for characters of the text: it is text, then, like others."""
+        """Whether a token is the unknown one but stands for characters of the text, and so counts as ordinary."""
         if span is None or token_id != self.tokenizer.unk_token_id:
             return False
         return text[slice(*span)] != self.tokenizer.unk_token
 
     def string(self, token_id: int) -> str:
-        """What the token stands for, leading space included."""
+        """Return the token's string, leading space included."""
         text = self.tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
         piece = self.tokenizer.convert_ids_to_tokens(token_id)
         # Tokenizers that write a space as \u2581 drop it at the beginning of what they decode.
@@ -174,24 +173,24 @@ class Tokens:
         return text
 
     def single(self, text: str, key: str) -> int:
-        """The id of a text that is exactly one token here; a `RequestError` that names `key` if it is not."""
+        """Return the id of a text that is exactly one token. Raises `RequestError` with `key` if it is not."""
         ids = self.bare(text)
         if len(ids) != 1:
             raise self.not_single(text, key, ids)
         return ids[0]
 
     def bare(self, text: str) -> list[int]:
-        """The tokens of a text by itself, no special ones added."""
+        """Return the tokens of a text alone, without special tokens."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def not_single(self, text: str, key: str, ids: Sequence[int]) -> RequestError:
-        """What to say of a text that is these tokens and should be one."""
+        """Return the error for a text that is several tokens and should be one."""
         pieces = " + ".join(repr(self.string(token_id)) for token_id in ids)
         return RequestError(key, repr(text), f"this must be one token, but the model's tokenizer makes {pieces}")
 
 
 def _once(ids: Sequence[int], owner: Sequence[int | None]) -> slice:
-    """The tokens without those that were added at an end where the text itself has the same one: ``<s><s>``."""
+    """Return the slice without an added token at an end where the text already has the same one: ``<s><s>``."""
 
     def doubled(added: int, beside: int) -> bool:
         return len(ids) > 1 and owner[added] is None and owner[beside] is not None and ids[added] == ids[beside]

@@ -1,6 +1,6 @@
-"""What holds of a family's attention beside its sizes, measured at load on a short probe. Nothing is looked up by name.
+"""Traits of a family's attention, measured at load on a short probe rather than looked up by name.
 
-Each trait guards numbers that are only right where it holds: a direct effect needs writes that add up to the residual
+Each trait guards numbers that are only right where it holds: a direct effect needs outputs that sum to the residual
 stream, a knockout of one head needs z = pattern · v, and a sweep must know which arguments of a block grow with rows.
 """
 
@@ -18,19 +18,19 @@ from harness.models import Inputs, Model, Traits
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-#: Positions of the probe that are enough.
+#: Positions of the probe that are used.
 _LENGTH = 8
-#: How far two sides of an identity may be apart, as a share of the larger, in fp32.
+#: The largest relative difference of two sides of an identity, in fp32.
 _TOLERANCE = 1e-3
 _MIXING: tuple[hooks.Kind, ...] = ("pattern", "z", "v")
 
 
-def measure(model: Model, given: Inputs) -> Traits:
-    """The traits of a model, from one clean forward of the probe and a few that are changed."""
-    given = _short(given)
-    clean = _Clean(model, given)
+def measure(model: Model, inputs: Inputs) -> Traits:
+    """Measure the traits of a model, from one clean forward of the probe and a few edited ones."""
+    inputs = _short(inputs)
+    clean = _Clean(model, inputs)
     learnt_sink, mixes_values = clean.attention()
-    per_row = _per_row(model, given, clean.lengths)
+    per_row = _per_row(model, inputs, clean.lengths)
     traits = Traits(learnt_sink, mixes_values, clean.has_scores(), per_row=per_row)
     if reason := _no_direct_path(model):
         return replace(traits, no_direct=reason)
@@ -38,14 +38,14 @@ def measure(model: Model, given: Inputs) -> Traits:
     return replace(traits, no_direct=scale) if isinstance(scale, str) else replace(traits, write_scale=scale)
 
 
-def _short(given: Inputs) -> Inputs:
-    """The first tokens of each row."""
-    return Inputs(**{name: value[:, :_LENGTH] for name, value in vars(given).items() if value is not None})
+def _short(inputs: Inputs) -> Inputs:
+    """Return the first tokens of each row."""
+    return Inputs(**{name: value[:, :_LENGTH] for name, value in vars(inputs).items() if value is not None})
 
 
 def _close(left: "Tensor", right: "Tensor", model: Model, rounding: "Tensor | float" = 0.0) -> bool:
-    """Whether two tensors agree to the model's precision, as a share of the right one's largest entry, beside what
-    each entry was rounded by before."""
+    """Whether two tensors agree to the model's precision, relative to the right one's largest entry, plus the earlier
+    `rounding` of each entry."""
     right = right.double()
     allowed = max(_TOLERANCE, 16 * _eps(model)) * right.abs().max().clamp(min=1e-12)
     return bool(((left.double() - right).abs() <= allowed + rounding).all())
@@ -58,9 +58,11 @@ def _eps(model: Model) -> float:
 
 
 class _Moved(NamedTuple):
-    """By how much the stream after a block moved with an `offset` on its way, and by how much each entry may have been
-    rounded: trained models have entries that are thousands of times the others (SmolLM2's first token), beside which
-    half precision does not see an offset."""
+    """The change (`by`) of the stream after a block that an `offset` before it caused, with each entry's rounding.
+
+    Trained models have entries thousands of times the others (SmolLM2's first token), next to which an offset vanishes
+    in half precision.
+    """
 
     by: "Tensor"
     offset: "Tensor"
@@ -68,10 +70,10 @@ class _Moved(NamedTuple):
 
 
 class _Clean:
-    """One clean forward: what each attention mixes, what each block is given and gives, and what its parts write."""
+    """A clean forward: patterns, values and z, inputs and outputs of blocks, and the outputs of their parts."""
 
-    def __init__(self, model: Model, given: Inputs):
-        self.model, self.given = model, given
+    def __init__(self, model: Model, inputs: Inputs):
+        self.model, self.inputs = model, inputs
         first = model.shape.n_encoder_layers
         self.blocks = {at: block for at, block in enumerate(hooks.blocks(model.bridge)) if at >= first}
         self.parts = {at: hooks.parts(block) for at, block in self.blocks.items()}
@@ -111,18 +113,18 @@ class _Clean:
         return keep
 
     def _left(self, handles: list[Any]) -> "dict[int, Tensor]":
-        """What leaves each block in a forward with these hooks, which are gone afterwards."""
+        """Return the output of each block in a forward with these hooks, and remove them."""
         left: dict[int, Tensor] = {}
         for at, block in self.blocks.items():
             keep = lambda _, args, out, at=at: left.__setitem__(at, hooks.first_of(out))  # noqa: E731
             handles.append(block.register_forward_hook(keep))
-        _run(self.model, self.given, handles)
+        _run(self.model, self.inputs, handles)
         return left
 
     @property
     def real(self) -> "Tensor":
-        """Where there is a token, [row, position]."""
-        return self.given.mask.bool()
+        """The mask of real tokens, [row, position]."""
+        return self.inputs.mask.bool()
 
     def attention(self) -> tuple[bool, bool]:
         """Whether rows of patterns sum to less than 1 (a learnt sink takes the rest), and whether z = pattern · v."""
@@ -131,7 +133,7 @@ class _Clean:
         sink, mixes, shape = False, True, self.model.shape
         for site in shape.sites:
             pattern, z, v = (self._mixed[site, kind] for kind in _MIXING)
-            own = self.given.source_mask if site.stack == "encoder" else self.given.mask
+            own = self.inputs.source_mask if site.stack == "encoder" else self.inputs.mask
             assert own is not None
             real, by_head = own.bool(), v.repeat_interleave(shape.n_heads // shape.n_kv_heads, dim=2).to(pattern)
             sink = sink or bool((pattern.sum(-1).transpose(1, 2)[real] < hooks.WHOLE_ROW).any())
@@ -139,22 +141,22 @@ class _Clean:
         return sink, mixes
 
     def has_scores(self) -> bool:
-        """Whether every attention's softmax was seen, and gives the pattern (beside the column of a learnt sink)."""
+        """Whether every attention's softmax was intercepted and gives the pattern (without a learnt sink's column)."""
         if set(self._scores) != set(self.model.shape.sites):
             return False
         pairs = ((scores.softmax(-1), self._mixed[site, "pattern"]) for site, scores in self._scores.items())
         return all(_close(made[..., : pattern.shape[-1]], pattern, self.model) for made, pattern in pairs)
 
     def moved_by_input(self, generator: "Generator") -> dict[int, _Moved]:
-        """What moves with an offset at each block's input while its parts write what they wrote."""
+        """Measure the effect of an offset at each block's input with the outputs of its parts held."""
         changed = {at: hidden + _offset(hidden, generator) for at, hidden in self._entered.items()}
         with self._held(free=None):
             left = self._left([self._give(at, changed[at]) for at in self.blocks])
         return {at: self._moved(at, left[at], changed[at].double() - self._entered[at].double()) for at in self.blocks}
 
     def moved_by_write(self, sites: Sequence[Site], generator: "Generator") -> dict[int, _Moved]:
-        """The same with an offset at the W_O of these attentions, all else held; the offset is taken behind the norm
-        that follows W_O, if one does."""
+        """Measure the effect of an offset at W_O's output of these attentions, all else held; the offset is read after
+        the norm that follows W_O, if there is one."""
         arrived: dict[int, Tensor] = {}
 
         def add(site: Site) -> Callable[..., Any]:
@@ -176,13 +178,13 @@ class _Clean:
         return {at: self._moved(at, left[at], offset) for at, offset in arrived.items()}
 
     def _moved(self, at: int, left: "Tensor", offset: "Tensor") -> _Moved:
-        """What moved where there are tokens. The stream is as large as where it enters or leaves the block, or more."""
+        """Return what moved at real tokens. Rounding is relative to the stream's size before and after the block."""
         stream = self._entered[at].double().abs() + self.left[at].double().abs() + offset.abs()
         moved = left.double() - self.left[at].double()
         return _Moved(*(each[self.real] for each in (moved, offset, 2 * _eps(self.model) * stream)))
 
     def _give(self, at: int, hidden: "Tensor") -> Any:
-        """A hook that gives a block these hidden states, so that each block is by itself."""
+        """Hook a block to read these hidden states, so that blocks do not affect each other."""
 
         def give(_: Any, args: tuple, named: dict) -> Any:
             return ((hidden, *args[1:]), named) if args else (args, {**named, "hidden_states": hidden})
@@ -191,7 +193,7 @@ class _Clean:
 
     @contextmanager
     def _held(self, free: str | None) -> Iterator[None]:
-        """Inside, the parts of every block write what they wrote in the clean run, but for a stack's attentions."""
+        """Hold the outputs of all parts of every block at their clean values, except the attentions of stack `free`."""
         names = {"": "attn", "decoder": "self_attn", "cross": "cross_attn", None: None}
         held = [module for parts in self.parts.values() for name, module in parts.items() if name != names[free]]
         handles = [
@@ -204,23 +206,22 @@ class _Clean:
                 handle.remove()
 
 
-# --- the path from a head's write to the unembedding ------------------------------------------------------------------
+# --- the path from a head's output to the unembedding -----------------------------------------------------------------
 
 
 def _no_direct_path(model: Model) -> str:
-    """Why nothing can go straight from a head to the unembedding, from the kind of model alone; empty otherwise."""
+    """Describe why the kind of model allows no direct path from a head to the unembedding; empty if it does."""
     if model.kind not in ("decoder", "encoder_decoder"):
         return "its later layers normalise the stream that passes them (post-norm)"
     return "" if hooks.has_final_norm(model.bridge) else "no norm stands before its unembedding"
 
 
 def _write_scales(clean: _Clean) -> Mapping[Site, float] | str:
-    """By what each attention's write is multiplied before it joins the residual stream that is read at the end, or why
-    that cannot be said.
+    """Return the factor on each attention's output before it joins the residual stream, or why there is none.
 
-    With the writes of all parts of a block (attention, MLP, a mixer) held at their clean values, an offset at the
+    With the outputs of all parts of a block (attention, MLP, a mixer) held at their clean values, an offset at the
     block's input must come out unchanged, and one at W_O's output must come out through the norm that follows W_O
-    (Gemma's), times one number (Granite's `residual_multiplier`). Then the embedding and the writes sum to the stream.
+    (Gemma's), times one number (Granite's `residual_multiplier`). Then the embedding and the outputs sum to the stream.
     """
     import torch
 
@@ -245,7 +246,7 @@ def _write_scales(clean: _Clean) -> Mapping[Site, float] | str:
 
 
 def _multiplier(model: Model, moved: _Moved) -> float:
-    """By what an offset was multiplied: as the config has it, if the least-squares fit is that up to rounding."""
+    """Return the factor on an offset: the config's, if the least-squares fit agrees with it up to rounding."""
     by, offset, rounding = moved
     weight = 1 / (rounding + 1e-9 * offset.abs().max()).square()
     total = float((weight * offset.square()).sum())
@@ -255,7 +256,7 @@ def _multiplier(model: Model, moved: _Moved) -> float:
 
 
 def _is_linear_once_frozen(norm: Any, clean: "Tensor", generator: "Generator", model: Model) -> bool:
-    """Whether `FrozenNorm` is the norm itself at the clean rows, and twice an offset moves it twice as far."""
+    """Whether `FrozenNorm` equals the norm at the clean rows and is linear in an offset."""
     offset, frozen = _offset(clean, generator), FrozenNorm(norm, clean)
     zero, once, twice = (frozen(clean + times * offset).double() for times in (0, 1, 2))
     rounding = 4 * _eps(model) * (zero.abs() + twice.abs())
@@ -263,21 +264,21 @@ def _is_linear_once_frozen(norm: Any, clean: "Tensor", generator: "Generator", m
 
 
 def _copied(out: Any) -> Any:
-    """What a module gave, in memory of its own: Falcon adds the attention's output to the MLP's in place."""
+    """Copy a module's output: Falcon adds the attention's output to the MLP's in place."""
     return (out[0].clone(), *out[1:]) if isinstance(out, tuple) else out.clone()
 
 
 def _offset(like: "Tensor", generator: "Generator") -> "Tensor":
-    """A random vector at each position, as large as what stands there."""
+    """Draw a random vector at each position, as large as `like`."""
     import torch
 
     drawn = torch.randn(like.shape, generator=generator).to(like)
     return drawn * like.double().square().mean().sqrt().clamp(min=1e-6).to(like)
 
 
-def _run(model: Model, given: Inputs, handles: Sequence[Any]) -> None:
+def _run(model: Model, inputs: Inputs, handles: Sequence[Any]) -> None:
     try:
-        model.forward(given)
+        model.forward(inputs)
     finally:
         for handle in handles:
             handle.remove()
@@ -286,27 +287,27 @@ def _run(model: Model, given: Inputs, handles: Sequence[Any]) -> None:
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
-def _per_row(model: Model, given: Inputs, once: Mapping[str, int]) -> Mapping[str, int]:
-    """How many entries along its first axis each tensor that a block is given has for one row; 0 if rows share it.
+def _per_row(model: Model, inputs: Inputs, once: Mapping[str, int]) -> Mapping[str, int]:
+    """Return the entries per row along the first axis of each tensor argument of a block; 0 if rows share it.
 
     From the lengths in a forward of the probe and in one of the probe twice over: BLOOM's biases have `n_heads` for
     each row, MPT's are shared by rows, however many heads there are.
     """
-    twice, n_rows = _Clean(model, given.repeated(2)).lengths, len(given.token_id)
+    twice, n_rows = _Clean(model, inputs.repeated(2)).lengths, len(inputs.token_id)
     grown = {path: once[path] // n_rows for path in once if twice.get(path) == 2 * once[path]}
     return {path: grown.get(path, 0) for path in once}
 
 
-def _walk(given: Any, path: str) -> Iterator[tuple[str, int]]:
-    """The length of the first axis of each tensor in a block's arguments, by its path."""
+def _walk(value: Any, path: str) -> Iterator[tuple[str, int]]:
+    """Yield the length of the first axis of each tensor in a block's arguments, by its path."""
     import torch
 
-    if isinstance(given, torch.Tensor):
-        if given.ndim > 1:
-            yield path, len(given)
-    elif isinstance(given, Mapping):
-        for key, item in given.items():
+    if isinstance(value, torch.Tensor):
+        if value.ndim > 1:
+            yield path, len(value)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
             yield from _walk(item, f"{path}.{key}")
-    elif isinstance(given, tuple | list):
-        for number, item in enumerate(given):
+    elif isinstance(value, tuple | list):
+        for number, item in enumerate(value):
             yield from _walk(item, f"{path}.{number}")

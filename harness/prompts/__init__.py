@@ -1,8 +1,8 @@
-"""Spec to prompts: tokens, targets, answers, counterfactuals and clusters, ready for a model.
+"""Load prompts from specs: tokens, targets, answers, counterfactuals and clusters.
 
-One file per prompt set. `prompt` makes one of a text, `answers` finds the token of an answer, `generation`
-appends greedy continuations, `context` cuts a long context into segments, `padding` pads prompts to one length. All is
-numpy; but for `generation` only the model's tokenizer is used, so prompts can be inspected before anything runs.
+One file per prompt set. `prompt` makes a prompt of a text, `answers` finds the token of an answer, `generation`
+appends greedy continuations, `context` splits a long context into segments, `padding` pads prompts to one length. All
+arrays are numpy; only `generation` runs the model, the others use its tokenizer.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,10 +24,10 @@ from harness.prompts.prompt import with_answer as with_answer
 
 
 def load_prompts(prompts: str | Any, model: Model, **overrides: object) -> Prompts:
-    """Prompts for a model, from the name of a prompt set (with keywords) or a spec.
+    """Load prompts for a model, from the name of a prompt set (with keywords) or a spec.
 
     Raises `RequestError` for a text that is empty or too long for the model, for a name or answer that is not a single
-    token under the model's tokenizer, and for what the model cannot be asked.
+    token under the model's tokenizer, and for prompts that this kind of model cannot run.
     """
     from harness.prompts import generation
 
@@ -41,19 +41,19 @@ def load_prompts(prompts: str | Any, model: Model, **overrides: object) -> Promp
     if model.kind != "decoder" and isinstance(spec, config.IoiPrompts | config.InductionPrompts):
         remedy = f"it scores next tokens, and {model.name} is {NOUN[model.kind]}; give prompts=inline or file"
         raise RequestError("prompts", spec.name, remedy)
-    with model.alone():  # a tokenizer too is one thread's at a time
+    with model.alone():  # tokenizers are not thread-safe either
         made = _maker(spec)(spec, model)
         for prompt in made:
             check_embedded(_all_tokens(prompt, model), prompt.text, model, "prompts")
         if n := getattr(spec, "generate", 0):
-            made = generation.generated(model, made, n)
+            made = generation.generate(model, made, n)
         if model.kind == "classifier":
-            made = generation.labelled(model, made)
+            made = generation.label_prompts(model, made)
         return pad(spec.name, made, model)
 
 
 def check_prompts(spec: Any) -> None:
-    """Read the files that a spec names and check what needs no model, before anyone waits for one (nor for torch).
+    """Check what needs neither a model nor torch, the files of a spec included.
 
     Raises `RequestError` for a file that is missing or damaged, for columns, rows and parts that are not there or
     empty, and for lists of different lengths.
@@ -66,7 +66,7 @@ def check_prompts(spec: Any) -> None:
 
 
 def _all_tokens(prompt: Prompt, model: Model) -> Iterator[int]:
-    """Every token with which the model will be run for a prompt, or that it will be asked for."""
+    """Yield every token that a prompt feeds to the model or scores."""
     yield from prompt.encoded.token_id
     yield from prompt.source.token_id if prompt.source else ()
     yield from prompt.counterfactual or ()

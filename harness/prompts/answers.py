@@ -1,7 +1,7 @@
-"""Which token an answer is: what the tokenizer makes of prompt and answer together.
+"""Find the token of an answer by tokenizing prompt and answer together.
 
-By itself an answer may be another token than it is after the text: "Paris" is not what follows "The capital of France
-is", " Paris" is. Where the two differ the string to give is named, and nothing is scored in its place.
+An answer alone may be another token than after the text: "The capital of France is" continues with " Paris", not with
+"Paris". Where the two differ, the error names the string to use; no other token is scored silently.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ _MISJOINED = regex.compile(r"[\p{Latin}\p{Greek}\p{Cyrillic}][:,;?!]?\0[\p{Latin
 
 
 def following(tokens: Tokens, text: str, answer: str, key: str) -> int:
-    """The only token that `answer` adds to the end of `text`.
+    """Return the only token that `answer` adds to the end of `text`.
 
-    Raises `RequestError` that names `key` where it is more than one, and, with the strings to give, where it runs into
-    the word before it or takes the text's last space into its token.
+    Raises `RequestError` with `key` where it is more than one, and, with the strings to use, where it runs into the
+    word before it or takes the text's last space into its token.
     """
     added, bare, spaced = _added(tokens, text, answer), text.rstrip(" "), f" {answer.strip(' ')}"
     misjoined = bool(_MISJOINED.search(f"{text[-2:]}\0{answer}"))
@@ -33,13 +33,13 @@ def following(tokens: Tokens, text: str, answer: str, key: str) -> int:
 
 
 def _added(tokens: Tokens, text: str, answer: str) -> Sequence[int]:
-    """What follows the text's tokens when the answer follows the text; nothing where they change."""
+    """Return the tokens that the answer adds to the text's; none where the text's tokens change."""
     before, whole = (_without_end(tokens, each) for each in (text, text + answer))
     return whole[len(before) :] if whole[: len(before)] == before else ()
 
 
 def _without_end(tokens: Tokens, text: str) -> Sequence[int]:
-    """The text's tokens without a special one that the tokenizer puts after it."""
+    """Return the text's tokens without a special one that the tokenizer appends."""
     encoded = tokens.encode(text)
     end = len(encoded.token_id)
     while end and encoded.special[end - 1] and encoded.span[end - 1] is None:
@@ -48,39 +48,39 @@ def _without_end(tokens: Tokens, text: str) -> Sequence[int]:
 
 
 def filling(tokens: Tokens, texts: Sequence[str], answer: str, key: str) -> int:
-    """The only token that `answer` is in the place of the mask token of one of the `texts`, all others staying as they
-    are. Raises `RequestError` as `following` does."""
+    """Return the only token that `answer` becomes in place of the mask token in one of the `texts`, all other tokens
+    being unchanged. Raises `RequestError` as `following` does."""
     bare = answer.strip(" ")
     alone = tokens.bare(bare)
-    if len(alone) == 1 and alone == tokens.bare(f" {bare}"):  # spaces are nothing to this tokenizer (WordPiece)
+    if len(alone) == 1 and alone == tokens.bare(f" {bare}"):  # the tokenizer ignores spaces (WordPiece)
         return alone[0]
     mask = tokens.string(tokens.mask_id)
     left = next(text for text in texts if mask in text).partition(mask)[0]
-    # RoBERTa's mask token takes the space before it for its own.
-    found = _in_place(tokens, texts, mask, bare if left.endswith(" ") else answer)
+    # RoBERTa's mask token absorbs the space before it.
+    token = _in_place(tokens, texts, mask, bare if left.endswith(" ") else answer)
     misjoined = bool(_MISJOINED.search(f"{left[-2:]}\0{answer}"))
-    if found is not None and (left.endswith(" ") or not misjoined):
-        return found
+    if token is not None and (left.endswith(" ") or not misjoined):
+        return token
     tight = [text.replace(f" {mask}", mask) for text in texts]
     if bare and (misjoined or left.endswith(" ")) and _in_place(tokens, tight, mask, f" {bare}") is not None:
         raise _other_string(key, left + mask, left.rstrip(" ") + mask, answer, f" {bare}")
-    if found is not None:
-        return found
+    if token is not None:
+        return token
     raise tokens.not_single(answer, key, alone)
 
 
 def _in_place(tokens: Tokens, texts: Sequence[str], mask: str, answer: str) -> int | None:
-    """The token that stands where the mask token stood, if no other changes."""
+    """Return the token in the mask token's place, if no other token changes."""
     masked, filled = (tokens.encode(*(text.replace(mask, put) for text in texts)).token_id for put in (mask, answer))
     at = masked.index(tokens.mask_id)
     same = len(masked) == len(filled) and masked[:at] == filled[:at] and masked[at + 1 :] == filled[at + 1 :]
     return filled[at] if same else None
 
 
-def _other_string(key: str, text: str, to_give: str, answer: str, spaced: str) -> RequestError:
-    """What to say of an answer that another string stands for."""
-    place, end = quoted(text[-14:]), quoted(to_give[-14:])
+def _other_string(key: str, text: str, ending: str, answer: str, spaced: str) -> RequestError:
+    """Return the error for an answer that must be written as another string, after a text with this `ending`."""
+    place, end = quoted(text[-14:]), quoted(ending[-14:])
     write = f"write {spaced!r}, with its leading space"
-    if text != to_give:
+    if text != ending:
         write = f"let the text end with {end}, without the space, and {write}"
     return RequestError(key, repr(answer), f"at {place} the tokenizer does not read this as a word of its own: {write}")

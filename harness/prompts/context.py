@@ -1,7 +1,7 @@
-"""Contexts of named parts: an instruction, documents, a question after them; the answer is scored.
+"""Contexts of named segments: an instruction, documents, a question after them; the answer is scored.
 
-A token belongs to the part in which its last character stands; what joins two parts belongs to the first. The answer
-is a part too, since its later tokens read its earlier ones.
+A token belongs to the segment of its last character; the joint of two segments belongs to the first. The answer is a
+segment too, since its later tokens read its earlier ones.
 """
 
 import json
@@ -24,14 +24,14 @@ _TAKEN = (QUESTION, ANSWER, SPECIAL)
 
 
 def make(spec: PartsPrompts, model: Model) -> list[Prompt]:
-    """One prompt for each context."""
+    """Make one prompt for each context."""
     if model.kind != "decoder":
         raise RequestError("prompts", "parts", f"{model.name} is {NOUN[model.kind]}: an answer needs a decoder")
     return [_prompt(spec, model, number, context) for number, context in enumerate(check(spec))]
 
 
 def check(spec: PartsPrompts) -> tuple[Context, ...]:
-    """The contexts, found right as far as that can be told without a model: their file, the names of their parts."""
+    """Read and return the contexts, checked as far as possible without a model: the file, the names of segments."""
     contexts = _contexts(spec)
     for number, context in enumerate(contexts):
         _check_context(f"prompts.contexts.{number}", context)
@@ -40,7 +40,7 @@ def check(spec: PartsPrompts) -> tuple[Context, ...]:
 
 def _contexts(spec: PartsPrompts) -> tuple[Context, ...]:
     if (spec.path is None) == (not spec.contexts):
-        remedy = "say prompts.path=context.json, or prompts.contexts=[{parts: …, question: …}]; one of them"
+        remedy = "set prompts.path=context.json, or prompts.contexts=[{parts: …, question: …}]; one of them"
         raise RequestError("prompts.path", spec.path, remedy)
     if spec.path is None:
         return spec.contexts
@@ -61,7 +61,7 @@ def _context(path: str, number: int, values: Any) -> Context:
 
 
 def _read(path: Path) -> Any:
-    """What a JSON or YAML file holds."""
+    """Read a JSON or YAML file."""
     if path.suffix.lower() not in (".json", ".yaml", ".yml"):
         raise RequestError("prompts.path", path, "contexts are read from .json, .yaml and .yml")
     try:
@@ -100,7 +100,7 @@ def _prompt(spec: PartsPrompts, model: Model, number: int, context: Context) -> 
 
 
 def _after(question: str, answer: str) -> str:
-    """The answer with the space that parts it from the question, unless there is one or the script has none."""
+    """Return the answer with a space before it, unless the question ends in one or the script has none."""
     if question[-1].isspace():
         return answer.lstrip()
     apart = answer[0].isspace() or is_unspaced(question[-1]) or is_unspaced(answer[0])
@@ -108,12 +108,12 @@ def _after(question: str, answer: str) -> str:
 
 
 def _part_of(encoded: Encoding, pieces: list[str], names: list[str]) -> tuple[str, ...]:
-    """The part of each token."""
+    """Return the segment of each token."""
     begins = [0, *accumulate(map(len, pieces))][: len(pieces)]
-    found: list[str] = []
+    parts: list[str] = []
     for span, special in zip(encoded.span, encoded.special, strict=True):
         if span is None and not special:
-            remedy = "its tokenizer does not say where in a text its tokens stand, so they belong to no part"
-            raise RequestError("model", encoded.token[len(found)], remedy)
-        found.append(SPECIAL if span is None else names[bisect_right(begins, max(span[0], span[1] - 1)) - 1])
-    return tuple(found)
+            remedy = "its tokenizer gives no offsets, so its tokens cannot be assigned to parts"
+            raise RequestError("model", encoded.token[len(parts)], remedy)
+        parts.append(SPECIAL if span is None else names[bisect_right(begins, max(span[0], span[1] - 1)) - 1])
+    return tuple(parts)

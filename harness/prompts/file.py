@@ -1,7 +1,7 @@
 """Prompts from a file: ``prompts=file prompts.path=questions.csv prompts.answer=answer``.
 
-Every row of the file is checked, also those that `prompts.n` leaves out, so that a file is right or wrong whatever
-the seed. A row is a cluster of its own unless a column says which rows belong together.
+Every row of the file is checked, also those that `prompts.n` leaves out, so that a file is valid or not whatever the
+seed. A row is a cluster of its own unless a column names clusters.
 """
 
 import re
@@ -16,22 +16,22 @@ import numpy as np
 from harness.config import FilePrompts, RequestError, near
 from harness.models import Model
 from harness.prompts import readers
-from harness.prompts.prompt import Prompt, from_text, related, with_answer
+from harness.prompts.prompt import Prompt, from_text, with_answer, with_relations
 from harness.prompts.readers import Row, Table
-from harness.prompts.relations import written
-from harness.prompts.word_tags import check_tags, parsed, tagged
+from harness.prompts.relations import parse_triples
+from harness.prompts.word_tags import check_tags, parse_tags, with_tags
 
 #: The keys that name a column, the text's first.
 COLUMNS = ("column", "pair", "target", "answer", "distractor", "cluster", "counterfactual", "relations", "words")
 
 
 def make(spec: FilePrompts, model: Model) -> list[Prompt]:
-    """One prompt per row: all of them, or `spec.n` drawn without replacement, in the order of the file."""
+    """Make one prompt per row: of all rows, or of `spec.n` drawn without replacement, in the order of the file."""
     return [_prompt(spec, model, row) for row in check(spec)]
 
 
 def check(spec: FilePrompts) -> list[Row]:
-    """The rows that make prompts, found right as far as that can be told without a model: file, columns, values."""
+    """Read and return the rows, checked as far as possible without a model: file, columns, values."""
     named = [(key, getattr(spec, key)) for key in COLUMNS if getattr(spec, key) is not None]
     named += [("tags", name) for name in spec.tags]
     if spec.distractor is not None and spec.answer is None:
@@ -42,14 +42,14 @@ def check(spec: FilePrompts) -> list[Row]:
     rows = _drawn(spec, table.rows)
     for row in rows:
         with _placed(spec, row):
-            check_tags({} if spec.words is None else parsed(row.values[spec.words], "prompts.path"), "prompts.path")
-            written("" if spec.relations is None else row.values[spec.relations])
+            check_tags({} if spec.words is None else parse_tags(row.values[spec.words], "prompts.path"), "prompts.path")
+            parse_triples("" if spec.relations is None else row.values[spec.relations])
     return rows
 
 
 @contextmanager
 def _placed(spec: FilePrompts, row: Row) -> Iterator[None]:
-    """What is wrong with a row is said with its place in the file."""
+    """Raise a `RequestError` inside with the row's place in the file."""
     try:
         yield
     except RequestError as error:
@@ -66,7 +66,7 @@ def _drawn(spec: FilePrompts, rows: Sequence[Row]) -> list[Row]:
 
 
 def _check_column(spec: FilePrompts, table: Table, key: str, name: str) -> None:
-    """That the column is there, and that every row has a text in it (for clusters and tags also a whole number)."""
+    """Check that the column exists and that every row has a text in it (for clusters and tags also a whole number)."""
     if name not in table.columns:
         raise RequestError(f"prompts.{key}", name, f"{spec.path} has no such column; {near(name, table.columns)}")
     lacking = [row for row in table.rows if row.values.get(name) in (None, "")]
@@ -79,7 +79,7 @@ def _check_column(spec: FilePrompts, table: Table, key: str, name: str) -> None:
 
 
 def _wrong(key: str, value: Any) -> str:
-    """What is wrong with one value, if anything."""
+    """Describe what is wrong with one value; empty if nothing."""
     if key == "words" and isinstance(value, dict):
         return ""
     if not isinstance(value, str):
@@ -90,7 +90,7 @@ def _wrong(key: str, value: Any) -> str:
 
 
 def _lacking(spec: FilePrompts, rows: Sequence[Row], lacking: Sequence[Row], name: str) -> str:
-    """Which rows have nothing in a column, and what is near the name in the first of them."""
+    """Describe which rows lack a column, and the nearest key of the first of them."""
     noun = rows[0].place.split()[0]
     numbers = [row.place.split()[1] for row in lacking]
     which = f"{noun}{'s' * (len(lacking) > 1)} {', '.join(numbers[:5])}{' …' * (len(numbers) > 5)}"
@@ -101,7 +101,7 @@ def _lacking(spec: FilePrompts, rows: Sequence[Row], lacking: Sequence[Row], nam
 
 
 def _prompt(spec: FilePrompts, model: Model, row: Row) -> Prompt:
-    """The prompt of a row; what is wrong with its tokens is said with its place."""
+    """Make the prompt of a row; errors in its tokens name its place."""
     key = "prompts.path"
     with _placed(spec, row):
         cluster = row.place if spec.cluster is None else str(row.values[spec.cluster])
@@ -111,9 +111,9 @@ def _prompt(spec: FilePrompts, model: Model, row: Row) -> Prompt:
         if answer is not None:
             prompt = with_answer(model, prompt, answer, distractor, (key, key))
         if spec.words is not None:
-            prompt = tagged(prompt, parsed(row.values[spec.words], key), key)
+            prompt = with_tags(prompt, parse_tags(row.values[spec.words], key), key)
         if spec.relations is not None:
-            prompt = related(prompt, row.values[spec.relations])
+            prompt = with_relations(prompt, row.values[spec.relations])
     prompt = replace(prompt, tags={name: str(row.values[name]) for name in spec.tags})
     if spec.counterfactual is None:
         return prompt

@@ -1,20 +1,18 @@
-"""What a model itself adds to its prompts: the text it goes on with, or the label it gives."""
+"""Greedy continuations, and a classifier's own labels, as what is scored."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from harness.config import RequestError
 from harness.models import Model
-from harness.prompts.padding import Prompts, batches, pad
+from harness.prompts.padding import batches, pad
 from harness.prompts.prompt import ANSWER, NOUN, Prompt
 
 
-def generated(model: Model, made: Sequence[Prompt], n: int) -> list[Prompt]:
-    """Each prompt continued greedily by `n` tokens, or up to the one that ends a text; these tokens are scored.
+def generate(model: Model, made: Sequence[Prompt], n: int) -> list[Prompt]:
+    """Continue each prompt greedily by `n` tokens, or up to the end-of-text token; these tokens are scored.
 
-    What is asked of named parts is continued up to a line break, and not at all where an answer was given.
+    Contexts of named segments are continued up to a line break, and not at all where they have an answer.
 
     In a decoder, a position's attention does not depend on what comes after it: the patterns of the whole text are
     those that the model had while it wrote.
@@ -46,14 +44,14 @@ def generated(model: Model, made: Sequence[Prompt], n: int) -> list[Prompt]:
 
 
 def _ended(model: Model, prompt: Prompt, new: Sequence[int]) -> bool:
-    """Whether the last new token ends the text, or the answer to what is asked of parts."""
+    """Whether the last new token ends the text, or the answer to a context's question."""
     if not new:
         return False
     return new[-1] == model.tokenizer.eos_token_id or (bool(prompt.part) and "\n" in model.tokens.string(new[-1]))
 
 
 def _next_tokens(model: Model, made: Sequence[Prompt], going: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """The most likely next token of each of these prompts."""
+    """Yield the most likely next token of each of these prompts."""
     import torch
 
     if not going:
@@ -69,7 +67,7 @@ def _next_tokens(model: Model, made: Sequence[Prompt], going: Sequence[int]) -> 
 
 
 def _continued(model: Model, prompt: Prompt, new: list[int]) -> Prompt:
-    """The prompt with tokens after its end, each of them scored where it was predicted."""
+    """Append tokens to a prompt, each scored where it is predicted."""
     before = prompt.encoded
     first, number = len(before.token_id) - 1, before.sentence[-1]
     added, spans = model.tokens.spelled(new, after=[before.token_id[-1]])
@@ -92,20 +90,18 @@ def _continued(model: Model, prompt: Prompt, new: list[int]) -> Prompt:
     )
 
 
-def labelled(model: Model, made: Sequence[Prompt]) -> list[Prompt]:
-    """The prompts of a classifier, those without a label having the one that the model gives them."""
+def label_prompts(model: Model, made: Sequence[Prompt]) -> list[Prompt]:
+    """Return a classifier's prompts, with the model's own label where they have none."""
     import torch
 
-    def of(prompts: Prompts) -> np.ndarray:
-        with torch.no_grad():
-            return model.label_logits(prompts.inputs(model.device)).argmax(-1).cpu().numpy()
-
-    given = list(made)
+    labelled = list(made)
     missing = [at for at, prompt in enumerate(made) if not prompt.correct]
     if not missing:
-        return given
-    prompts = pad("", [replace(made[at], correct={0: 0}) for at in missing], model)
-    for batch in batches(prompts):
-        for at, label in zip(batch, of(prompts.take(batch)).tolist(), strict=True):
-            given[missing[at]] = replace(made[missing[at]], correct={0: label}, answer=label)
-    return given
+        return labelled
+    padded = pad("", [replace(made[at], correct={0: 0}) for at in missing], model)
+    for batch in batches(padded):
+        with torch.no_grad():
+            labels = model.label_logits(padded.take(batch).inputs(model.device)).argmax(-1).tolist()
+        for at, label in zip(batch, labels, strict=True):
+            labelled[missing[at]] = replace(made[missing[at]], correct={0: label}, answer=label)
+    return labelled

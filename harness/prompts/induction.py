@@ -1,9 +1,8 @@
 """Repeated random tokens (Olsson et al. 2022, arXiv:2209.11895): the second half can only be predicted by looking back
 at the first.
 
-A BOS token stands first where the tokenizer has one, whatever the model's policy for text, because the pattern of
-an induction head is read against it. Scored are the tokens of the second half after its first: those whose
-predecessor was seen before.
+A BOS token comes first where the tokenizer has one, whatever the model's policy for text: induction heads use it as
+an attention sink. Scored are the tokens of the second half after its first.
 """
 
 import numpy as np
@@ -15,7 +14,7 @@ from harness.words import Words
 
 
 def make(spec: InductionPrompts, model: Model) -> list[Prompt]:
-    """`spec.n` prompts of `length` random tokens, all different within a prompt, and the same again."""
+    """Make `spec.n` prompts of `length` random tokens, all different within a prompt, repeated once."""
     rng = np.random.default_rng(spec.seed)
     bos = [] if model.tokens.bos_id is None else [model.tokens.bos_id]
     total = len(bos) + 2 * spec.length

@@ -2,7 +2,7 @@
 gave a drink to" is followed by "Mary".
 
 Half of the prompts name the answer first (ABBA), half second (BABA). The counterfactual puts a third name where the
-repeated one stands, so that nothing in it says which of the two is the answer.
+repeated one stands, which leaves the answer undetermined.
 """
 
 from dataclasses import replace
@@ -17,7 +17,7 @@ from harness.prompts.prompt import Prompt, from_text, with_answer
 
 
 def make(spec: IoiPrompts, model: Model) -> list[Prompt]:
-    """`spec.n` prompts: templates in a random order, each used again only when all were; three names for each."""
+    """Make `spec.n` prompts with three names each; templates in random order, repeated only when all were used."""
     rng = np.random.default_rng(spec.seed)
     names = _names(spec, model)
     templates = words.ioi_data()["templates"]
@@ -29,7 +29,7 @@ def make(spec: IoiPrompts, model: Model) -> list[Prompt]:
 
 
 def _names(spec: IoiPrompts, model: Model) -> list[str]:
-    """Names that are one token each; those a user gives must be."""
+    """Return names that are one token each. Raises `RequestError` for a user's name that is not."""
     if spec.names is None:
         pool = [name for name in words.ioi_data()["names"] if _is_single(model, name)]
         remedy = "the model's tokenizer splits nearly all built-in names; give prompts.names=[…]"

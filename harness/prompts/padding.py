@@ -1,4 +1,4 @@
-"""Prompts of different lengths side by side, and the batches and rows that a model is run on."""
+"""Pad prompts to one length, and divide them into batches and rows."""
 
 import hashlib
 import json
@@ -19,13 +19,13 @@ from harness.prompts.relations import Relation
 from harness.words import Words, joined
 
 Ids = Int[np.ndarray, "prompt position"]
-#: The share of padding in a batch that is worth computing to have fewer batches.
+#: The default largest share of padding in a batch.
 PADDING = 0.03
 
 
 @dataclass(frozen=True)
 class Source:
-    """What an encoder-decoder reads: [prompt, source_position], padded on the right as in `Prompts`."""
+    """Source texts of an encoder-decoder: [prompt, source_position], padded on the right as in `Prompts`."""
 
     token_id: Ids
     token: np.ndarray
@@ -39,7 +39,7 @@ class Source:
         return (self.token_id >= 0).sum(axis=1)
 
     def take(self, rows: Int[np.ndarray, " row"]) -> "Source":
-        """The texts of these rows, padded only as far as they need."""
+        """Return the texts of these rows, padded to the longest of them."""
         end = int(self.length[rows].max())
         return Source(**{name: array[rows, :end] for name, array in vars(self).items()})
 
@@ -50,15 +50,15 @@ class Prompts:
 
     `token_id`, `token`, `word`, `word_text`, `sentence`, `special`, `target` and `correct` are [prompt, position],
     padded on the right with −1, ``""``, −1, ``""``, −1, False, False and −1. `word_text` has a word as it stands in the
-    text at its first token and ``""`` at its others; `words_by` says how words were found. `sentence` is 1 in the
-    second text of a pair, and `segment` what the model is told of that. `target` marks the positions whose prediction
-    is scored: the token that should come next, or, for a masked-LM, the token that is masked there; `correct` is that
-    token. A classifier's label is predicted at its first position. `answer` and `distractor` are token ids or labels
-    (−1 where there is none), `counterfactual` [prompt, position] token ids (−1 where there is none).
+    text at its first token and ``""`` at its others; `words_by` names the segmentation methods. `sentence` is 1 in the
+    second text of a pair, and `segment` holds the token type ids that the model reads. `target` marks the positions
+    whose prediction is scored: of the next token or, for a masked-LM, the masked one; `correct` is that token. A
+    classifier's label is predicted at its first position. `answer` and `distractor` are token ids or labels (−1 where
+    there is none), `counterfactual` [prompt, position] token ids (−1 where there is none).
 
-    An encoder-decoder reads `source` and writes the tokens; its counterfactual stands for the source. `tags` travel
-    with the results; `relations` are those between the words of what is read, `part` [prompt, position] names the part
-    of the prompt that a token belongs to (``""``: none).
+    An encoder-decoder reads `source` and writes the tokens; its counterfactual replaces the source. `tags` are copied
+    to the results; `relations` hold between the words of the text that is read, `part` [prompt, position] names the
+    segment of each token (``""``: none).
     """
 
     name: str
@@ -83,7 +83,7 @@ class Prompts:
     tags: tuple[Mapping[str, str], ...] = ()
     words_by: tuple[str, ...] = ()
     relations: tuple[tuple[Relation, ...], ...] = ()
-    #: Of the tokenizer (`harness.models.tokens.Tokens.fingerprint`) that the ids are of.
+    #: The fingerprint of the tokenizer (`harness.models.tokens.Tokens.fingerprint`).
     tokenizer: str = ""
 
     def __len__(self) -> int:
@@ -95,12 +95,12 @@ class Prompts:
 
     @property
     def lengths(self) -> Int[np.ndarray, "text prompt"]:
-        """The length of each prompt's texts: what is written and, where there is one, the source."""
+        """The lengths of each prompt's texts: the tokens and, where there is one, the source."""
         return np.stack([self.length] if self.source is None else [self.length, self.source.length])
 
     @property
     def width(self) -> Int[np.ndarray, " prompt"]:
-        """The length of the longest of each prompt's texts, as a block has to carry it."""
+        """The length of the longest of each prompt's texts."""
         return self.lengths.max(axis=0)
 
     @property
@@ -121,33 +121,33 @@ class Prompts:
 
     @property
     def read(self) -> Ids:
-        """The tokens that a counterfactual stands for: the source, where there is one."""
+        """The tokens that a counterfactual replaces: the source, where there is one."""
         return self.queries("encoder")
 
     def queries(self, stack: str) -> Ids:
-        """The tokens at which the heads of a stack have a query, and a z."""
+        """Return the tokens at which the heads of a stack have a query, and a z."""
         return self.source.token_id if stack == "encoder" and self.source is not None else self.token_id
 
     def check_model(self, model: Model) -> None:
-        """Refuse a model to which these ids are other tokens, or that gives something else than they were made for."""
+        """Raise `RequestError` for a model with another tokenizer or kind of output than the prompts'."""
         if self.kind != model.kind:
-            said = (
+            reason = (
                 f"they were made for {NOUN[self.kind]} ({self.kind}), and {model.name} is another kind ({model.kind})"
             )
         elif self.tokenizer != model.tokens.fingerprint:
-            said = f"they were made with another tokenizer than {model.name}'s, to which their ids are other tokens"
+            reason = f"they were made with another tokenizer than {model.name}'s, to which their ids are other tokens"
         else:
             return
-        raise RequestError("prompts", self.name, f"{said}: make them with harness.load_prompts(…, {model.name})")
+        raise RequestError("prompts", self.name, f"{reason}: make them with harness.load_prompts(…, {model.name})")
 
     def reading(self, token_id: Ids) -> "Prompts":
-        """The same prompts with other tokens in place of those that are read."""
+        """Return the prompts with other tokens in place of those of `read`."""
         if self.source is None:
             return replace(self, token_id=token_id)
         return replace(self, source=replace(self.source, token_id=token_id))
 
     def inputs(self, device: Any) -> Inputs:
-        """What a model is run on."""
+        """Return the prompts as the inputs of a model."""
         import torch
 
         def tensors(ids: Ids) -> tuple[Any, Any]:
@@ -159,7 +159,7 @@ class Prompts:
         return Inputs(*tensors(self.token_id), segment, *source)
 
     def take(self, index: Sequence[int] | Int[np.ndarray, " row"]) -> "Prompts":
-        """The prompts at these places, padded only as far as they need."""
+        """Return the prompts at these indices, padded to the longest of them."""
         rows = np.asarray(index, dtype=int)
         end, read = int(self.length[rows].max()), int((self.read >= 0).sum(axis=1)[rows].max())
         changed: dict[str, Any] = {"source": None if self.source is None else self.source.take(rows)}
@@ -173,7 +173,7 @@ class Prompts:
         return replace(self, **changed)
 
     def dataset(self) -> xr.Dataset:
-        """The prompts as labelled arrays, named as in ``data.zarr``."""
+        """Return the prompts as labelled arrays, named as in ``data.zarr``."""
         kept = ("token", "token_id", "word", "word_text", "sentence", "special", "target", "correct")
         grids = {name: getattr(self, name) for name in kept}
         rows = {
@@ -190,9 +190,9 @@ class Prompts:
                 variables[f"source_{name}"] = (("prompt", "source_position"), array)
         variables |= {name: (("prompt",), array) for name, array in rows.items()}
         if any(self.relations):
-            told = [json.dumps(each, ensure_ascii=False) for each in self.relations]
+            texts = [json.dumps(each, ensure_ascii=False) for each in self.relations]
             note = {"units": "[name, word of the head, word of the dependent], JSON"}
-            variables["relations"] = (("prompt",), np.array(told, dtype=np.dtypes.StringDType()), note)
+            variables["relations"] = (("prompt",), np.array(texts, dtype=np.dtypes.StringDType()), note)
         if self.has_parts:
             variables["token_part"] = (("prompt", "position"), self.part)
         variables["word"] = (*variables["word"], {"method": "; ".join(self.words_by)})
@@ -204,7 +204,7 @@ class Prompts:
 
     @property
     def sha256(self) -> str:
-        """The identity of the prompt set: everything that decides a number."""
+        """The SHA-256 of everything in the prompts that changes a number."""
         state = hashlib.sha256()
         source = [] if self.source is None else [self.source.token_id]
         own = (self.token_id, self.segment, self.correct, self.answer, self.distractor, self.counterfactual)
@@ -220,12 +220,12 @@ class Prompts:
 
 
 def _read(word_text: Sequence[str], sentence: Int[np.ndarray, " position"]) -> str:
-    """A prompt as its tokens are read, every character whole; a pair as ``a | b``."""
+    """Join the words of a prompt to its text; a pair as ``a | b``."""
     return " | ".join(joined(np.asarray(word_text)[sentence == number]) for number in range(sentence.max() + 1))
 
 
 def pad(name: str, made: Sequence[Prompt], model: Model) -> Prompts:
-    """Prompts of different lengths side by side, padded on the right."""
+    """Pad prompts on the right to one length. Raises `RequestError` for one without a scored token."""
     for number, prompt in enumerate(made):
         _check_scored(number, prompt, model)
     end = max(len(prompt.encoded.token_id) for prompt in made)
@@ -265,17 +265,17 @@ def _check_scored(number: int, prompt: Prompt, model: Model) -> None:
         return
     remedy = "make it longer"
     if model.kind == "encoder_decoder":
-        remedy = "say what should be written: prompts.target=…, prompts.answer=… or prompts.generate=n"
+        remedy = "set what it should write: prompts.target=…, prompts.answer=… or prompts.generate=n"
     raise RequestError("prompts", config.quoted(prompt.text), f"prompt {number} has no token to predict: {remedy}")
 
 
 def _ways(prompt: Prompt) -> tuple[str, ...]:
-    """How the prompt's words were found."""
+    """Return the names of the methods that segmented the prompt's words."""
     return prompt.words.ways + (prompt.source_words.ways if prompt.source_words else ())
 
 
 def _grids(made: Sequence[Encoding], words: Sequence[Words]) -> Source:
-    """What is known of every token, side by side."""
+    """Pad the per-token arrays of several texts."""
     return Source(
         token_id=_grid([each.token_id for each in made], -1, np.int64),
         token=_grid([each.token for each in made], "", np.dtypes.StringDType()),
@@ -292,11 +292,10 @@ def _grid(rows: Sequence[Sequence[Any]], fill: Any, dtype: Any, end: int = 0) ->
 
 
 def batches(prompts: Prompts, tokens: int = 1024, at_most: int = 8, padding: float | None = None) -> list[list[int]]:
-    """The prompts in batches of work: at most so many prompts and (padded) tokens in each, never none.
+    """Divide the prompts into batches of at most `at_most` prompts and `tokens` (padded) tokens, at least one in each.
 
-    Prompts of one length go together, and others with them only where that adds no more than a share of `padding` to
-    the tokens that are computed (`PADDING` where nobody says). A masked-LM runs a prompt once for each of its scored
-    positions.
+    Prompts of one length go together, and others with them only where that adds at most a share of `padding` (default
+    `PADDING`) to the computed tokens. A masked-LM runs a prompt once for each of its scored positions.
     """
     made: list[list[int]] = []
     padding = PADDING if padding is None else padding
@@ -312,7 +311,7 @@ def batches(prompts: Prompts, tokens: int = 1024, at_most: int = 8, padding: flo
 
 
 def masked(prompts: Prompts, mask_id: int) -> tuple[Prompts, Int[np.ndarray, " row"]]:
-    """What a masked-LM is asked: one row for each scored position, which is masked with the later pieces of its word.
+    """Mask each scored position in a row of its own, with the later pieces of its word, for a masked-LM.
 
     Returns the rows, each with one scored position, and the prompt that each belongs to. Masking the later pieces
     too keeps them from giving the word away (Salazar et al. 2020, arXiv:1910.14659; Kauf & Ivanova 2023,

@@ -1,4 +1,4 @@
-"""One prompt before padding: its tokens, what of them is scored, and what the answer is."""
+"""One prompt before padding: tokens, scored positions, answer."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,7 +11,7 @@ from harness.prompts.answers import filling, following
 from harness.prompts.relations import Relation, relations
 from harness.words import Words
 
-#: What a model is called, by what it gives.
+#: What messages call a model, by its kind of output.
 NOUN: dict[Kind, str] = {
     "decoder": "a decoder",
     "encoder_decoder": "an encoder-decoder",
@@ -21,7 +21,7 @@ NOUN: dict[Kind, str] = {
 }
 
 
-#: Parts that are not named by who asks: what follows the parts, what is scored, and what belongs to no part.
+#: Reserved names of segments: what follows the named ones, what is scored, and what belongs to none.
 QUESTION, ANSWER, OTHER, SPECIAL = "question", "answer", "other", "special"
 
 
@@ -30,11 +30,10 @@ class Prompt:
     """One prompt before padding.
 
     `words` are those of `encoded`, and `correct` maps each scored position to the token that should come next there.
-    `answer` and `distractor` are token ids (labels, for a classifier), `counterfactual` the tokens of a prompt of the
-    same length in which the answer is not to be had. An encoder-decoder reads `source` and writes `encoded`; its
-    counterfactual is another source. `tags` say what a reader may want to sort by, `relations` which words of the text
-    (the source, where there is one) belong together, `part` which named part of the prompt each token of `encoded`
-    belongs to, if it has any.
+    `answer` and `distractor` are token ids (labels, for a classifier), `counterfactual` the tokens of the corrupted
+    prompt, of the same length. An encoder-decoder reads `source` and writes `encoded`; its counterfactual is another
+    source. `tags` are a file's columns for sorting, `relations` syntactic relations between words of the text (the
+    source, where there is one), `part` names the segment of each token of `encoded`, if there are segments.
     """
 
     text: str
@@ -55,10 +54,10 @@ class Prompt:
 def from_text(
     model: Model, text: str, cluster: str, key: str = "prompts.text", pair: str | None = None, target: str | None = None
 ) -> Prompt:
-    """A prompt from a text (or a pair), under the model's token policy, everything it can predict being scored.
+    """Make a prompt of a text (or a pair) under the model's token policy, with all possible predictions scored.
 
-    That is every next token of a decoder, every token in turn of a masked-LM, every token of the `target` that an
-    encoder-decoder writes (with the one that ends it), nothing of a model that gives a label or a vector.
+    Those are every next token of a decoder, every token in turn of a masked-LM, every token of the `target` that an
+    encoder-decoder writes (with the one that ends it), none of a model that gives a label or a vector.
     """
     if pair is not None:
         _check_pair(model, pair)
@@ -83,8 +82,8 @@ def from_text(
 
 
 def _to_write(model: Model, read: Prompt, target: str | None) -> Prompt:
-    """From a prompt of the source text to one of the target: at each position what has been written when the next
-    token is predicted, first a start token. Without a target that is all."""
+    """Turn a prompt of the source text into one of the target: the start token, then the target without its last token.
+    Without a target only the start token."""
     start = model.start_id
     if start is None:
         raise RequestError("model", model.name, "its config has no decoder_start_token_id, so it cannot begin to write")
@@ -94,7 +93,7 @@ def _to_write(model: Model, read: Prompt, target: str | None) -> Prompt:
         return writing
     to_come = model.tokens.encode(target)
     _check_length(to_come, target, model, "prompts.target")
-    last = to_come.span[-1]  # is predicted, not read: it is no part of what the decoder has before it
+    last = to_come.span[-1]  # predicted, but never an input of the decoder
     before = target if last is None else target[: last[0]]
     written = model.tokens.describe([start, *to_come.token_id[:-1]], [None, *to_come.span[:-1]], texts=[before])
     return replace(
@@ -106,8 +105,8 @@ def _to_write(model: Model, read: Prompt, target: str | None) -> Prompt:
     )
 
 
-def related(prompt: Prompt, written: str) -> Prompt:
-    """The prompt with the relations that a text names between the words of what is read."""
+def with_relations(prompt: Prompt, written: str) -> Prompt:
+    """Return the prompt with the relations that a text names between the words of what is read."""
     read, own = prompt.source or prompt.encoded, prompt.source_words or prompt.words
     return replace(prompt, relations=relations(written, own, read.special))
 
@@ -119,13 +118,11 @@ def with_answer(
     distractor: str | None,
     keys: tuple[str, str] = ("prompts.answer", "prompts.distractor"),
 ) -> Prompt:
-    """The prompt with one place scored, where `answer` should stand: after its end, or at its one mask token; or with
-    a label, for a classifier. An answer is a single token, written with its leading space, or the name of a label; it
-    is the token that the tokenizer makes of it there (`harness.prompts.answers`).
+    """Return the prompt with only the answer scored: after its end, at its one mask token, or as a classifier's label.
 
-    Raises `RequestError` that names the key for what is neither.
+    An answer is a single token in its place (`harness.prompts.answers`), written with its leading space, or the name of
+    a label. Raises `RequestError` with the key otherwise.
     """
-
     place, texts = _answer_place(model, prompt), prompt.encoded.texts
 
     def number(text: str, key: str) -> int:
@@ -145,7 +142,7 @@ def with_answer(
 
 
 def _answer_place(model: Model, prompt: Prompt) -> int:
-    """The position at which the answer is predicted."""
+    """Return the position at which the answer is predicted."""
     match model.kind:
         case "classifier":
             return 0
@@ -168,8 +165,8 @@ def _check_pair(model: Model, pair: str) -> None:
 
 
 def check_embedded(token_id: Iterable[int], text: str, model: Model, key: str) -> None:
-    """Refuse tokens for which the model has no embedding: they were added to its tokenizer alone, or it never had
-    words (the planted model). Not at load: Gemma 3's tokenizer has one token more than its text-only models."""
+    """Raise `RequestError` for tokens without an embedding: added to the tokenizer alone, or to a model without words
+    (the planted one). Not checked at load: Gemma 3's tokenizer has one token more than its text-only models."""
     n, tokenizer = model.shape.d_vocab, model.tokenizer
     lacking = {token for token in token_id if token >= n}
     if not lacking:
@@ -178,7 +175,7 @@ def check_embedded(token_id: Iterable[int], text: str, model: Model, key: str) -
     if added := sorted(lacking & {*tokenizer.get_added_vocab().values()} - {tokenizer.unk_token_id}):
         token = tokenizer.convert_ids_to_tokens(added[0])
         remedy = (
-            f"the tokenizer has a token {token!r} (number {added[0]}) and the model embeddings for 0-{n - 1}: say "
+            f"the tokenizer has a token {token!r} (number {added[0]}) and the model embeddings for 0-{n - 1}: call "
             "model.resize_token_embeddings(len(tokenizer)) in transformers, train it, and save both again"
         )
     raise RequestError(key, config.quoted(text), remedy)

@@ -1,8 +1,8 @@
 """Passages of English or Japanese prose written for this project, in many registers; every predicted token is scored.
 
-The passage is the cluster. With `prompts.length` a longer passage is cut into consecutive prompts of at most so many
-tokens (special ones included), between words where it can be; nothing of it is left out. The first token of each has
-nothing before it and is not scored, unless the model's policy puts a special token there.
+The passage is the cluster. With `prompts.length` a longer passage is cut into consecutive prompts of at most that many
+tokens (special ones included), between words where possible. The first token of each is not scored, unless the model's
+policy puts a special token before it.
 """
 
 import re
@@ -18,7 +18,7 @@ from harness.prompts.prompt import Prompt, from_text
 
 
 def make(spec: ProsePrompts, model: Model) -> list[Prompt]:
-    """`spec.n` passages, drawn without replacement, in the order of the collection."""
+    """Make prompts of `spec.n` passages, drawn without replacement, in the order of the collection."""
     known = passages(spec.language)
     if spec.n > len(known):
         raise RequestError("prompts.n", spec.n, f"there are {len(known)} passages in this language")
@@ -30,7 +30,7 @@ def make(spec: ProsePrompts, model: Model) -> list[Prompt]:
 
 
 def passages(language: str) -> dict[str, str]:
-    """The texts of a language by their id, such as ``en07``."""
+    """Return the texts of a language by their id, such as ``en07``."""
     data = files("harness").joinpath(f"data/prose_{language}.txt").read_text(encoding="utf-8")
     blocks = [block.partition("\n") for block in data.rstrip("\n").split("\n\n")]
     return {header.removeprefix("# ").partition(" | ")[0]: text for header, _, text in blocks}
@@ -47,7 +47,7 @@ def _prompts(model: Model, name: str, text: str, length: int | None) -> list[Pro
 
 
 def cut(model: Model, text: str, length: int) -> list[str]:
-    """Consecutive pieces of at most `length` tokens in which something is predicted; joined they are the text."""
+    """Cut a text into consecutive pieces of at most `length` tokens, each with a predicted token."""
     made, left = [], _words(text)
     while left:
         most = _most(model, left, length)
@@ -60,12 +60,12 @@ def cut(model: Model, text: str, length: int) -> list[str]:
 
 
 def _words(text: str) -> list[str]:
-    """The text in words with the space before them; Japanese, which has no spaces, after its punctuation."""
+    """Split a text before each space; Japanese, which has no spaces, after its punctuation."""
     return re.split(r"(?<=\S)(?=\s)|(?<=[、。」])(?=[^\s、。」])", text)
 
 
 def _most(model: Model, words: list[str], length: int) -> int:
-    """How many words from the first on have at most `length` tokens together."""
+    """Return how many words from the first on have at most `length` tokens together."""
     longest = min(len(words), length)
     return bisect_right(range(1, longest + 1), length, key=lambda n: _n_tokens(model, "".join(words[:n])))
 
@@ -75,12 +75,12 @@ def _n_tokens(model: Model, text: str) -> int:
 
 
 def _predicts(model: Model, text: str) -> bool:
-    """Whether any model could predict a token of the text from another: one that is not special after the first."""
+    """Whether a token of the text can be predicted from another: an ordinary one after the first."""
     return bool(text.strip()) and not all(model.tokens.encode(text).special[1:])
 
 
 def _shared(model: Model, first: str, last: str, length: int) -> list[str]:
-    """The last two pieces made about as long as each other, so that no prompt is a leftover of a word or two."""
+    """Make the last two pieces about equally long, so that no prompt is a remnant of a word or two."""
     text = first + last
     for parts in (_words(first), list(first)):
         for border in sorted(accumulate(map(len, parts)), key=lambda border: abs(2 * border - len(text))):

@@ -1,7 +1,7 @@
-"""Files of prompts as rows: .txt, .jsonl, .csv, .tsv, .parquet, and folders that `datasets` saved to disk.
+"""Read files of prompts as rows: .txt, .jsonl, .csv, .tsv, .parquet, and folders that `datasets` saved to disk.
 
-A .txt file has one prompt per line. What is wrong is said with the line that an editor shows, counted from 1 (parquet
-files and folders: with the row). Nothing that comes with a file is ever run.
+A .txt file has one prompt per line. Errors name the line as an editor shows it, counted from 1 (parquet files and
+folders: the row). No code that comes with a file is ever run.
 """
 
 import csv
@@ -26,14 +26,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The columns that a file has, and its rows with (at least) the columns that were wanted."""
+    """The columns of a file, and its rows with (at least) the wanted columns."""
 
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
 
 
 def read(path: Path, wanted: Collection[str]) -> Table:
-    """The rows of a file or folder. Raises `RequestError` for one that is missing, empty or broken."""
+    """Read the rows of a file or folder. Raises `RequestError` for one that is missing, empty or broken."""
     if path.is_dir():
         table = _folder(path, wanted)
     elif not path.is_file():
@@ -48,7 +48,7 @@ def read(path: Path, wanted: Collection[str]) -> Table:
 
 
 def refuse(path: Path | str, remedy: str) -> NoReturn:
-    """Say what is wrong with the file at `path`."""
+    """Raise `RequestError` for the file at `path`."""
     raise RequestError("prompts.path", path, remedy) from None
 
 
@@ -56,7 +56,7 @@ def refuse(path: Path | str, remedy: str) -> NoReturn:
 
 
 def _text(path: Path) -> str:
-    """The whole file as text, a byte order mark at its start left out."""
+    """Read the whole file as text, without a byte order mark."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -72,12 +72,12 @@ def _text(path: Path) -> str:
 
 
 def _unix(text: str) -> str:
-    """The text with the line ends of Windows and old Macs made plain ones."""
+    """Normalise the line ends of Windows and old Macs."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines; empty ones are refused, except at the end of the file."""
+    """Return the lines; refuse empty ones, except at the end of the file."""
     lines = _unix(_text(path)).split("\n")
     while lines and not lines[-1].strip():
         lines.pop()
@@ -110,7 +110,7 @@ def _object(path: Path, number: int, line: str) -> dict[str, Any]:
 
 
 def kind(value: Any) -> str:
-    """What a value is, in words."""
+    """Describe the type of a value."""
     names = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list"}
     return "null" if value is None else names.get(type(value), type(value).__name__)
 
@@ -147,8 +147,8 @@ def _separated(path: Path, wanted: Collection[str], separators: Sequence[str]) -
 
 
 def _separator(text: str, wanted: Collection[str], separators: Sequence[str]) -> str:
-    """What separates the columns: that by which the first line has most of the wanted ones, then most of any. Only the
-    first line is looked at: texts may hold any of them."""
+    """Choose the separator by which the first line has most wanted columns, then most columns. Only the first line
+    counts: texts may hold any of them."""
 
     def columns(separator: str) -> tuple[int, int]:
         try:
@@ -161,7 +161,7 @@ def _separator(text: str, wanted: Collection[str], separators: Sequence[str]) ->
 
 
 def _records(path: Path, text: str, separator: str) -> Iterator[tuple[str, list[str]]]:
-    """The records of a CSV file, each with the line that it begins on; quoted texts may hold line ends."""
+    """Yield the records of a CSV file, each with the line that it begins on; quoted texts may hold line ends."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
     while True:
         place = f"line {reader.line_num + 1}"
@@ -192,7 +192,7 @@ def _parquet(path: Path, wanted: Collection[str]) -> Table:
 
 
 def _folder(path: Path, wanted: Collection[str]) -> Table:
-    """A folder that `Dataset.save_to_disk` wrote: Arrow files and JSON; a script beside them is not looked at."""
+    """Read a folder that `Dataset.save_to_disk` wrote, Arrow files and JSON; scripts in it are ignored."""
     if (path / "dataset_dict.json").is_file():
         splits = sorted(part.name for part in path.iterdir() if part.is_dir())
         refuse(path, f"this folder holds the splits {', '.join(splits)}: give the folder of one")
@@ -212,7 +212,7 @@ def _folder(path: Path, wanted: Collection[str]) -> Table:
 
 
 def _loaded(path: Path, what: str, load: Callable[[], Table]) -> Table:
-    """What `load` gives. Whatever a library raises on a damaged file is the file's fault, and said to be."""
+    """Call `load`; raise any error of a library on a damaged file as a `RequestError`."""
     try:
         return load()
     except Exception as error:

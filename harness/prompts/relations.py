@@ -1,4 +1,4 @@
-"""Syntactic relations of a prompt's words, as a file gives them: ``nsubj(barked, dog); det(dog, the#2)``."""
+"""Parse syntactic relations between a prompt's words: ``nsubj(barked, dog); det(dog, the#2)``."""
 
 import re
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ _WRITTEN = re.compile(r"\s*([^\s(),;]+)\(\s*([^(),;]+?)\s*,\s*([^(),;]+?)\s*\)\s
 
 
 class Relation(NamedTuple):
-    """One relation: what it is called, and the numbers of its two words (`harness.words.Words.index`)."""
+    """A relation: its name, and the numbers of its two words (`harness.words.Words.index`)."""
 
     name: str
     head: int
@@ -19,30 +19,29 @@ class Relation(NamedTuple):
 
 
 def relations(text: str, words: Words, special: Sequence[bool]) -> tuple[Relation, ...]:
-    """The relations that a text names between a prompt's words, ``name(head, dependent)`` with ``;`` between them;
-    ``the#2`` is the second "the". Raises `RequestError` for what is written otherwise, and words that are not there.
-    """
+    """Parse relations between a prompt's words, ``name(head, dependent)`` with ``;`` between them; ``the#2`` is the
+    second "the". Raises `RequestError` for bad syntax and for words that the prompt lacks."""
     return tuple(
         Relation(name, *(_word(each, words, special) for each in (head, dependent)))
-        for name, head, dependent in written(text)
+        for name, head, dependent in parse_triples(text)
     )
 
 
-def written(text: str) -> list[tuple[str, str, str]]:
-    """Each relation that a text names, as it is written: name, head, dependent."""
-    found = []
+def parse_triples(text: str) -> list[tuple[str, str, str]]:
+    """Parse relations to their written names, heads and dependents. Raises `RequestError` for bad syntax."""
+    triples = []
     for part in filter(str.strip, text.split(";")):
         match = _WRITTEN.fullmatch(part)
         if match is None:
             remedy = "a relation is written name(head, dependent), such as nsubj(barked, dog), with ; between two"
             raise RequestError("prompts.relations", part.strip(), remedy)
         name, head, dependent = match.groups()
-        found.append((name, head, dependent))
-    return found
+        triples.append((name, head, dependent))
+    return triples
 
 
 def _word(written: str, words: Words, special: Sequence[bool]) -> int:
-    """The number of a word, ``#2`` after it meaning its second occurrence."""
+    """Return the number of a word; ``#2`` after it means its second occurrence."""
     text, mark, nth = written.rpartition("#")
     text, nth = (text, int(nth)) if mark and nth.isdigit() and text else (written, 1)
     there = [

@@ -1,4 +1,4 @@
-"""The scored positions of a batch, and what a metric may read there."""
+"""Targets: the scored positions of a batch, and what a metric reads there."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,14 +11,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from harness.prompts import Prompts
-else:  # the names of the metrics must be had without waiting for torch
+else:  # torch takes seconds to import, and the names of the metrics do not need it
     Tensor = Any
 
 
 @dataclass
 class Readout:
-    """What a metric may read at each target: logits, the right token, answer and distractor, and (for distances)
-    the clean logits."""
+    """Inputs of a metric at each target: logits, right token, answer, distractor and (for distances) clean logits."""
 
     logits: Float[Tensor, "target vocab"]
     clean: Float[Tensor, "target vocab"] | None
@@ -31,18 +30,17 @@ class Readout:
         return self.logits.float().log_softmax(dim=-1)
 
     def at(self, scores: Float[Tensor, "target vocab"], token: Int[Tensor, " target"]) -> Float[Tensor, " target"]:
-        """The score of one token for each target."""
+        """Return the score of one token for each target."""
         return scores.gather(1, token[:, None])[:, 0]
 
 
 @dataclass(frozen=True)
 class Targets:
-    """The scored positions of a batch of prompts, one after the other.
+    """The scored positions of a batch of prompts, concatenated.
 
-    `row` and `position` say where each target is, `prompt` whose number it counts for (a masked-LM is asked one row
-    for each of a prompt's targets), `correct`, `answer` and `distractor` which tokens matter there
-    (0 where the prompts have none; no metric that needs them is then allowed). `count` is how many targets each prompt
-    has, those in other batches of its rows too.
+    `row` and `position` are the place of each target, `prompt` its prompt (a masked-LM has one row for each of a
+    prompt's targets), `correct`, `answer` and `distractor` its tokens (0 where the prompts have none; metrics that need
+    them are then refused). `count` is the number of targets of each prompt, those in other batches included.
     """
 
     row: Int[Tensor, " target"]
@@ -55,7 +53,7 @@ class Targets:
 
     @classmethod
     def of(cls, rows: "Prompts", owner: Int[np.ndarray, " row"], device: Any) -> "Targets":
-        """The targets of some rows, `owner` being the prompt that each row belongs to."""
+        """Return the targets of some rows; `owner` is the prompt of each row."""
         import torch
 
         row, position = np.nonzero(rows.target)
@@ -81,25 +79,25 @@ class Targets:
         return len(self.count)
 
     def take(self, which: Any) -> "Targets":
-        """Some of the targets; each counts in its prompt's mean as it does among all."""
+        """Return some of the targets, with their weight in the prompt's mean unchanged."""
         each = ("row", "prompt", "position", "correct", "answer", "distractor")
         return replace(self, **{name: getattr(self, name)[which] for name in each})
 
     def of_rows(self, rows: range) -> "Targets":
-        """The targets in some of the rows; the first of these is row 0."""
+        """Return the targets in a range of rows, numbered from its start."""
         some = self.take((self.row >= rows.start) & (self.row < rows.stop))
         return replace(some, row=some.row - rows.start)
 
     def read(self, which: Any, logits: Tensor, clean: Tensor | None) -> Readout:
-        """The readout of the targets `which` [n] from their logits [n, vocab] and their clean logits."""
+        """Return the readout of the targets `which` [n] from their logits and clean logits, both [n, vocab]."""
         return Readout(logits, clean, self.correct[which], self.answer[which], self.distractor[which])
 
     @property
     def share(self) -> Float[Tensor, " target"]:
-        """What each target counts in its prompt's mean."""
+        """The weight of each target in its prompt's mean."""
         return 1 / self.count[self.prompt]
 
     def mean_by_prompt(self, value: Float[Tensor, "*rows target"]) -> Float[Tensor, "*rows prompt"]:
-        """The mean over each prompt's targets; where some of them are elsewhere, what these give to it."""
+        """Return the mean over each prompt's targets; where some are in other batches, these targets' share of it."""
         total = value.new_zeros((*value.shape[:-1], self.n_prompts)).index_add_(-1, self.prompt, value)
         return total / self.count

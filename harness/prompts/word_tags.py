@@ -1,7 +1,7 @@
-"""Words of a prompt that carry a tag: emotion words, names, pronouns …; each tag is a part of the prompt.
+"""Tag words of a prompt (emotion words, names, pronouns …); each tag is a segment of the prompt.
 
-A word is compared as it stands in the text, without white space and punctuation around it, capitals made small. What
-has no tag is ``other``; special tokens are ``special``.
+Words are compared casefolded, without surrounding white space and punctuation. A word without a tag is ``other``;
+special tokens are ``special``.
 """
 
 import re
@@ -19,11 +19,10 @@ Tags = Mapping[str, Sequence[str]]
 PUNCTUATION = "punctuation"
 
 
-def tagged(prompt: Prompt, tags: Tags, key: str = "prompts.words") -> Prompt:
-    """The prompt with each token's tag; as it is where there are no tags. The first tag that knows a word has it.
+def with_tags(prompt: Prompt, tags: Tags, key: str = "prompts.words") -> Prompt:
+    """Return the prompt with each token's tag, the first that lists its word; unchanged without tags.
 
-    Raises `RequestError` for an empty tag that is not built in, for a tag that is called like what has none, and for
-    phrases: a word is tagged by itself.
+    Raises `RequestError` for an empty tag that is not built in, for a reserved name, and for phrases.
     """
     if not tags:
         return prompt
@@ -37,33 +36,33 @@ def tagged(prompt: Prompt, tags: Tags, key: str = "prompts.words") -> Prompt:
 
 
 def check_tags(tags: Tags, key: str) -> None:
-    """What `tagged` refuses of the tags themselves, without a prompt."""
+    """Check the tags themselves, without a prompt. Raises `RequestError` as `with_tags` does."""
     for tag, listed in tags.items():
         _known(tag, listed, key)
 
 
-def check_found(made: Sequence[Prompt], tags: Tags, key: str) -> None:
-    """Refuse a tag whose words stand in no prompt; of one that is built in there need be none."""
+def check_used(made: Sequence[Prompt], tags: Tags, key: str) -> None:
+    """Raise `RequestError` for a tag with listed words none of which is in any prompt."""
     there = {part for prompt in made for part in prompt.part}
     for tag, listed in tags.items():
         if listed and tag not in there:
             raise RequestError(f"{key}.{tag}", list(listed), "none of these words stands in any prompt")
 
 
-def parsed(value: object, key: str) -> dict[str, list[str]]:
-    """Tags as a file has them: an object, or ``emotion: glad, angry; name: Alonzo``."""
+def parse_tags(value: object, key: str) -> dict[str, list[str]]:
+    """Parse tags of a file: an object, or ``emotion: glad, angry; name: Alonzo``."""
     if isinstance(value, Mapping):
-        given = {str(tag): [words] if isinstance(words, str) else words for tag, words in value.items()}
+        tags = {str(tag): [words] if isinstance(words, str) else words for tag, words in value.items()}
     else:
         pairs = [pair.partition(":") for pair in str(value).split(";") if pair.strip()]
-        given = {tag.strip(): [word.strip() for word in words.split(",") if word.strip()] for tag, _, words in pairs}
-    if not all(isinstance(words, list) and all(isinstance(word, str) for word in words) for words in given.values()):
+        tags = {tag.strip(): [word.strip() for word in words.split(",") if word.strip()] for tag, _, words in pairs}
+    if not all(isinstance(words, list) and all(isinstance(word, str) for word in words) for words in tags.values()):
         raise RequestError(key, value, "write {tag: [word, …]}, or 'tag: word, word; tag: word'")
-    return {tag: list(words) for tag, words in given.items()}
+    return {tag: list(words) for tag, words in tags.items()}
 
 
 def _known(tag: str, listed: Sequence[str], key: str) -> frozenset[str]:
-    """The words of a tag, as they are compared; of ``punctuation`` none, which is known by its characters."""
+    """Return the words of a tag in their compared form; none for ``punctuation``, which is matched by characters."""
     if tag in (OTHER, SPECIAL, QUESTION, ANSWER):
         raise RequestError(key, tag, "this is what words without a tag, or an answer, are called; choose another name")
     phrases = [word for word in listed if len(word.split()) != 1]
@@ -88,14 +87,14 @@ def _tag(word: str, known: Mapping[str, frozenset[str]]) -> str:
 
 
 def _bare(word: str) -> str:
-    """The word without what stands around it that is neither letter nor number."""
+    """Return the word casefolded, without surrounding characters that are neither letters nor numbers."""
     inside = re.sub(r"^\W+|\W+$", "", word)
     return unicodedata.normalize("NFKC", inside).casefold()
 
 
 def _whole_words(prompt: Prompt) -> dict[int, str]:
-    """The text of each word."""
-    found: dict[int, str] = {}
+    """Return the text of each word."""
+    texts: dict[int, str] = {}
     for word, text in zip(prompt.words.index, prompt.words.text, strict=True):
-        found[word] = found.get(word, "") + text
-    return found
+        texts[word] = texts.get(word, "") + text
+    return texts

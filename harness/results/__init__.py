@@ -1,8 +1,7 @@
-"""The run directory: what a run leaves, opened again without the model and without torch.
+"""Run directories, written by a run and read without the model and without torch.
 
-`schema` lists the variables and tables that a run has, `run` answers what they say. `store` writes units and arrays so
-that nothing half-done is ever taken for finished (`objects` where it lies in an object store, `lease` who works on it
-there), and `manifest` says what decided the numbers.
+`schema` lists the variables and tables of a run, `run` reads them. `store` writes units and arrays atomically (in an
+object store with `objects` and `lease`), and `manifest` records everything that decides the numbers.
 """
 
 import yaml
@@ -16,10 +15,10 @@ from harness.results.store import digests, read_data
 
 
 def open_run(path: str | Folder, incomplete: bool = False) -> Run:
-    """A finished run from its directory, or from ``s3://bucket/prefix``.
+    """Open a finished run from its directory, or from ``s3://bucket/prefix``.
 
-    Raises `RequestError` where there is no run, where it is damaged, and where it is not complete, unless
-    `incomplete` asks for it all the same.
+    Raises `RequestError` where there is no run, where it is damaged, and, unless `incomplete`, where it is not
+    complete.
     """
     folder = folder_at(path)
     if not folder.is_dir():
@@ -43,13 +42,13 @@ def open_run(path: str | Folder, incomplete: bool = False) -> Run:
 
 
 def verify(path: str | Folder) -> None:
-    """Raises `RequestError` if the arrays or the table of a complete run are not, byte for byte, what it wrote."""
+    """Raise `RequestError` if the arrays or tables of a complete run differ from their checksums."""
     folder = folder_at(path)
     record = read_manifest(folder)
     try:
-        found = digests(folder)
+        current = digests(folder)
     except OSError as error:
         raise RequestError("run", path, f"this run is damaged: it cannot be read ({type(error).__name__})") from None
     for name, digest in (record["files"] or {}).items():
-        if found.get(name) != digest:
+        if current.get(name) != digest:
             raise RequestError("run", path, f"this run is damaged: its {name} is not what the run wrote")

@@ -1,11 +1,11 @@
-"""A lock where no process can hold a file: the right to work on a run in an object store, for a while at a time.
+"""Leases: locks on a run in an object store, where no process can hold a file lock.
 
-A lease is an object ``.lock.N`` that says who holds it and until when. Its holder renews it while it lives; one that
-has run out is followed by ``.lock.N+1``, which the store lets only one process create.
+A lease is an object ``.lock.N`` with its holder and its expiry. The holder renews it while it runs; an expired one is
+followed by ``.lock.N+1``, which the store lets only one process create.
 
-It goes by the machines' clocks, which must agree within half its length. A holder that was stopped for longer than
-that (a machine put to sleep) may find another at work when it wakes, and is told at its next renewal, not before: until
-then both write. What they write is the same to the bit and each object is whole, so what is lost is time.
+The machines' clocks must agree within half a lease's length. A holder that was stopped for longer (a machine put to
+sleep) notices at its next renewal that another has taken over; until then both write. They write the same bits and each
+object is whole, so only time is lost.
 """
 
 import json
@@ -19,15 +19,15 @@ from contextlib import contextmanager
 from harness.config import RequestError
 from harness.results.objects import ObjectPath
 
-#: Seconds for which a process has the right to work, unless it renews it.
+#: Seconds until a lease expires, unless it is renewed.
 LENGTH = 60.0
 _PREFIX = ".lock."
 
 
 @contextmanager
 def leased(folder: ObjectPath, key: str, length: float = LENGTH) -> Iterator[None]:
-    """Inside, no other process works on this run. Raises `RequestError` where one does, or has died just now, and at
-    the end where another has taken over."""
+    """Lock a run inside the context. Raises `RequestError` where another process holds the lease (or has just died),
+    and at the end where another has taken over."""
     mine = _claimed(folder, key, length)
     ended, lost = threading.Event(), list[bool]()
     keeper = threading.Thread(target=_keep, args=(folder, mine, length, ended, lost), daemon=True)
@@ -43,14 +43,14 @@ def leased(folder: ObjectPath, key: str, length: float = LENGTH) -> Iterator[Non
 
 
 def _claimed(folder: ObjectPath, key: str, length: float) -> ObjectPath:
-    """The lease that is now ours."""
+    """Create a lease and return it. Raises `RequestError` where another one has not expired."""
     last = _last(folder)
     if last:
         left = _until(folder / f"{_PREFIX}{last}") - time.time()
         if left > 0:
             raise RequestError(key, folder, _busy(left))
     mine = folder / f"{_PREFIX}{last + 1}"
-    if not mine.create(_said(length)):
+    if not mine.create(_content(length)):
         raise RequestError(key, folder, _busy(length))
     if last:
         (folder / f"{_PREFIX}{last}").remove()
@@ -62,30 +62,30 @@ def _busy(left: float) -> str:
 
 
 def _keep(folder: ObjectPath, mine: ObjectPath, length: float, ended: threading.Event, lost: list[bool]) -> None:
-    """Renew until the end, or until another has taken over; a store that does not answer is asked again."""
+    """Renew until the end, or until another process has taken over; retry when the store fails."""
     while not ended.wait(length / 4):
         try:
             if f"{_PREFIX}{_last(folder)}" != mine.name:
                 lost.append(True)
                 return
-            mine.write_bytes(_said(length))
+            mine.write_bytes(_content(length))
         except (RequestError, OSError):
             continue
 
 
 def _last(folder: ObjectPath) -> int:
-    """The number of the newest lease; 0 if there is none."""
+    """Return the number of the newest lease; 0 if there is none."""
     numbers = [path.name.removeprefix(_PREFIX) for path in folder.iterdir() if path.name.startswith(_PREFIX)]
     return max((int(number) for number in numbers if number.isdigit()), default=0)
 
 
 def _until(lease: ObjectPath) -> float:
-    """When it runs out, in seconds since 1970; long ago where it was given back or cannot be read."""
+    """Return a lease's expiry in seconds since 1970; 0 where it was removed or is unreadable."""
     try:
         return float(json.loads(lease.read_bytes())["until"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return 0.0
 
 
-def _said(length: float) -> bytes:
+def _content(length: float) -> bytes:
     return json.dumps({"host": socket.gethostname(), "process": os.getpid(), "until": time.time() + length}).encode()

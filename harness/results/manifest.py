@@ -1,4 +1,4 @@
-"""The manifest: everything that decides a number of a run, and how the run ended. Strict: no key is optional."""
+"""Manifests: everything that decides a run's numbers, and how the run ended. No key is optional."""
 
 import hashlib
 import platform
@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.config import RequestError
 from harness.results.objects import Folder
-from harness.results.store import sealed, unsealed, write_text
+from harness.results.store import seal, unseal, write_text
 
 PACKAGES = (
     "torch",
@@ -28,7 +28,7 @@ PACKAGES = (
     "circuitsvis",
 )
 STATUSES = ("running", "complete", "failed")
-#: The form of a run directory (`harness.results.schema`). It is raised whenever an older run can no longer be read.
+#: The format of a run directory (`harness.results.schema`), raised whenever older runs become unreadable.
 FORMAT = 2
 KEYS = (
     "format",
@@ -61,21 +61,21 @@ KEYS = (
 
 
 def write_manifest(run: Folder, values: Mapping[str, Any]) -> None:
-    """``manifest.json``, if it has every key and no other."""
+    """Write ``manifest.json``. Raises `ValueError` for missing or unknown keys."""
     if set(values) != set(KEYS) or values["status"] not in STATUSES:
         raise ValueError(f"not a manifest: {sorted(set(values) ^ set(KEYS))}, status {values.get('status')}")
-    write_text(run / "manifest.json", sealed({key: values[key] for key in KEYS}))
+    write_text(run / "manifest.json", seal({key: values[key] for key in KEYS}))
 
 
 def begun(run: Folder) -> bool:
-    """Whether the run came as far as to have a manifest."""
+    """Whether the run has a manifest."""
     return (run / "manifest.json").is_file()
 
 
 def read_manifest(run: Folder) -> dict[str, Any]:
-    """``manifest.json``. Raises `RequestError` if it is missing, damaged or not whole."""
+    """Read ``manifest.json``. Raises `RequestError` if it is missing, damaged or of another format."""
     try:
-        values = unsealed((run / "manifest.json").read_text(encoding="utf-8"))
+        values = unseal((run / "manifest.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RequestError("run", run, "this directory holds no run: it has no manifest.json") from None
     except (OSError, ValueError):
@@ -92,7 +92,7 @@ def read_manifest(run: Folder) -> dict[str, Any]:
 
 
 def environment() -> dict[str, Any]:
-    """What the machine and the checkout say: commit, packages, Python, platform."""
+    """Describe the environment: commit, packages, Python, platform."""
     commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
     return {
         "version": _version("attention-harness"),
@@ -107,20 +107,20 @@ def environment() -> dict[str, Any]:
 
 @cache
 def code_digest() -> str:
-    """The SHA-256 of this package's own Python files, read once in a process."""
+    """Return the SHA-256 of this package's Python files, read once in a process."""
     return digest_of(Path(__file__).resolve().parents[1])
 
 
 def digest_of(home: Path) -> str:
-    """The SHA-256 of the names and contents of a folder's Python files."""
+    """Return the SHA-256 of the names and contents of a folder's Python files."""
     files = sorted((path.relative_to(home).as_posix(), path) for path in home.rglob("*.py"))
     content = b"".join(name.encode() + b"\0" + path.read_bytes() for name, path in files)
     return hashlib.sha256(content).hexdigest()
 
 
 def peak_memory_gb() -> float:
-    """The largest resident size of this process so far, in GB; not that of the process it was forked from, which
-    `getrusage` counts on Linux."""
+    """Return the largest resident size of this process so far, in GB, from ``/proc`` where possible: on Linux
+    `getrusage` includes the process it was forked from."""
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -131,8 +131,7 @@ def peak_memory_gb() -> float:
 
 @cache
 def _git(*arguments: str) -> str | None:
-    """What git says of the checkout this file is in, asked once in a process (its code is that of its start); ``None``
-    where it is not in one."""
+    """Run git on this file's checkout, once in a process (whose code is that of its start); ``None`` without one."""
     home = Path(__file__).resolve().parents[2]
     if not (home / ".git").exists():
         return None

@@ -1,10 +1,10 @@
-"""Folders that lie in an object store (``s3://bucket/prefix``), used as those of a disk are.
+"""Folders in an object store (``s3://bucket/prefix``), with the interface of `pathlib.Path`.
 
-An object is there whole or not at all, so nothing is written under another name first. There are no folders: one is
-there as long as something lies in it. What the store refuses is a `RequestError` that says so.
+Writes of an object are atomic, so nothing is written under another name first. A folder exists as long as it holds an
+object. Errors of the store become `RequestError`.
 
-universal-pathlib's `UPath` was tried in its place: it makes a bucket that is not there, cannot list a folder with
-nothing in it, and a class of it that says what was refused must be registered for the whole process.
+universal-pathlib's `UPath` was tried in its place: it creates missing buckets, cannot list an empty folder, and a
+subclass that translates errors must be registered for the whole process.
 """
 
 from collections.abc import Iterator
@@ -17,13 +17,13 @@ from harness.config import RequestError
 
 #: Objects that are read at once.
 _AT_ONCE = 64
-#: How long to wait for a store, and how often: one that does not answer is said to within half a minute.
+#: Timeouts and retries: a store that does not answer is an error within half a minute.
 _PATIENCE = {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 2}}
 
 
 @dataclass(frozen=True)
 class ObjectPath:
-    """A place in an object store, with as much of `pathlib.Path` as a run directory needs."""
+    """A path in an object store, with the part of `pathlib.Path` that a run directory needs."""
 
     url: str
 
@@ -48,22 +48,22 @@ class ObjectPath:
         return self
 
     def mkdir(self, parents: bool = True, exist_ok: bool = True) -> None:
-        """Nothing: what is written into it makes it."""
+        """Do nothing: writing an object creates its folder."""
 
     def is_file(self) -> bool:
-        with self._asked() as system:
+        with self._system() as system:
             return system.isfile(self.url)
 
     def is_dir(self) -> bool:
-        with self._asked() as system:
+        with self._system() as system:
             return system.isdir(self.url)
 
     def exists(self) -> bool:
-        with self._asked() as system:
+        with self._system() as system:
             return system.exists(self.url)
 
     def iterdir(self) -> list["ObjectPath"]:
-        with self._asked() as system:
+        with self._system() as system:
             try:
                 names = system.ls(self.url, detail=False)
             except FileNotFoundError:
@@ -71,22 +71,22 @@ class ObjectPath:
         return [self / name.rstrip("/").rpartition("/")[2] for name in names]
 
     def read_bytes(self) -> bytes:
-        with self._asked() as system:
+        with self._system() as system:
             return system.cat_file(self.url)
 
     def read_text(self, encoding: str = "utf-8") -> str:
         return self.read_bytes().decode(encoding)
 
     def write_bytes(self, content: bytes) -> None:
-        with self._asked(FileNotFoundError) as system:
+        with self._system(FileNotFoundError) as system:
             system.pipe_file(self.url, content)
 
     def write_text(self, text: str, encoding: str = "utf-8") -> None:
         self.write_bytes(text.encode(encoding))
 
     def create(self, content: bytes) -> bool:
-        """Write it if it is not there: of all who ask at once one is told yes."""
-        with self._asked(FileNotFoundError) as system:
+        """Write the object if it does not exist; of concurrent calls exactly one returns True."""
+        with self._system(FileNotFoundError) as system:
             try:
                 system.pipe_file(self.url, content, mode="create")
             except FileExistsError:
@@ -94,34 +94,34 @@ class ObjectPath:
         return True
 
     def contents(self) -> Iterator[tuple[str, bytes]]:
-        """What lies inside and below, with its name from here, in order."""
-        with self._asked() as system:
+        """Yield all objects below with their relative names, in order."""
+        with self._system() as system:
             root = system._strip_protocol(self.url)
             names = sorted(system.find(self.url))
             for start in range(0, len(names), _AT_ONCE):
-                found = system.cat(names[start : start + _AT_ONCE])
-                yield from ((name.removeprefix(f"{root}/"), found[name]) for name in sorted(found))
+                block = system.cat(names[start : start + _AT_ONCE])
+                yield from ((name.removeprefix(f"{root}/"), block[name]) for name in sorted(block))
 
     def remove(self) -> None:
-        """It, and all that lies inside and below; nothing if it is not there."""
-        with self._asked() as system:
+        """Remove the object and all objects below, if there are any."""
+        with self._system() as system:
             if names := system.find(self.url):
                 system.rm(names)
 
     def zarr(self, read_only: bool) -> Any:
-        """Its arrays, as zarr takes them."""
+        """Return the folder as a store of zarr."""
         from zarr.storage import FsspecStore
 
-        with self._asked():
+        with self._system():
             return FsspecStore.from_url(self.url, storage_options=_options(), read_only=read_only)
 
     @contextmanager
-    def _asked(self, *wrong: type[Exception]) -> Iterator[Any]:
-        """The file system that answers for it. What is not there stays a `FileNotFoundError`, unless that is `wrong`
-        (to write, there must be the bucket)."""
+    def _system(self, *wrong: type[Exception]) -> Iterator[Any]:
+        """Yield the file system, and raise its errors as `RequestError`, but `FileNotFoundError` only where it is
+        `wrong` (when writing, it means that the bucket is missing)."""
         try:
             import fsspec
-            import s3fs  # noqa: F401  (or fsspec says it in many lines)
+            import s3fs  # noqa: F401  (fsspec's own error has many lines)
         except ImportError:
             remedy = "object stores need s3fs: pip install 'attention-harness[s3]'"
             raise RequestError("store", self.url, remedy) from None
@@ -133,21 +133,22 @@ class ObjectPath:
             absent = isinstance(error, FileNotFoundError) and not isinstance(error, wrong)
             if absent or not (isinstance(error, OSError) or "boto" in type(error).__module__):
                 raise
-            said = f"{type(error).__name__}: {error}"
-            raise RequestError("store", self.url, f"the object store does not do it ({said})") from error
+            reason = f"{type(error).__name__}: {error}"
+            raise RequestError("store", self.url, f"the object store does not do it ({reason})") from error
 
 
 def _options() -> dict[str, Any]:
-    """Others write there too, so no listing is remembered. Keys and the address are the environment's (``AWS_…``)."""
+    """Return options without a listings cache, since other processes write too. Keys and address come from the
+    environment (``AWS_…``)."""
     return {"use_listings_cache": False, "config_kwargs": _PATIENCE}
 
 
-#: Where a run lies: on a disk, or in an object store.
+#: A folder on a disk or in an object store.
 Folder = Path | ObjectPath
 
 
 def folder_at(place: str | Folder) -> Folder:
-    """The folder of this name or address."""
+    """Return the folder of a path or address."""
     if not isinstance(place, str):
         return place
     return ObjectPath(place.rstrip("/")) if "://" in place else Path(place)

@@ -1,4 +1,4 @@
-"""A saved run, which answers for itself: its metrics, heads and prompts, without the model and without torch."""
+"""`Run`, a saved run: its metrics, heads and prompts, read without the model and without torch."""
 
 import html
 from dataclasses import dataclass, field
@@ -16,9 +16,9 @@ from harness.results.objects import Folder
 from harness.results.schema import by_head, pattern_variable
 from harness.words import labels
 
-#: A mean effect that is no larger is the rounding of sums.
+#: Mean effects up to this size are rounding of sums.
 ROUNDING = 1e-7
-#: The columns of heads.csv that a `Claim` is made of, in its order.
+#: Columns of heads.csv that make a `Claim`, in its order.
 _CLAIMED = (
     *("ci_low", "ci_high", "direct_mean", "p_value", "p_adjusted", "important", "n_clusters", "n_effective_clusters"),
 )
@@ -27,7 +27,7 @@ _SHOWN = ("metric", "stack", "layer", "head", "effect_mean", "ci_low", "ci_high"
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over prompts, with the table's confidence interval or one standard error each way (`kind` says which)."""
+    """A mean over prompts, with the table's confidence interval or one standard error each way (named by `kind`)."""
 
     mean: float
     low: float
@@ -36,7 +36,7 @@ class Estimate:
 
 
 def spread(values: Float[np.ndarray, " prompt"]) -> Estimate:
-    """The mean of one number per prompt, plus and minus one standard error."""
+    """Return the mean of one number per prompt, plus and minus one standard error."""
     mean = float(values.mean())
     if len(values) < 2:
         return Estimate(mean, np.nan, np.nan, "one prompt")
@@ -46,7 +46,7 @@ def spread(values: Float[np.ndarray, " prompt"]) -> Estimate:
 
 @dataclass(frozen=True)
 class Claim:
-    """What heads.csv claims of one head on one metric; NaN for what was not computed."""
+    """A row of heads.csv, one head on one metric; NaN for what was not computed."""
 
     low: float = np.nan
     high: float = np.nan
@@ -63,8 +63,8 @@ class Run:
     """A saved run: its spec and manifest, its labelled arrays (read from disk when they are used) and its tables
     (`harness.results.schema` lists both).
 
-    What is derived from them is computed once: a run is not changed. ``dataclasses.replace`` gives a run with other
-    arrays, which derives its own. A method takes a metric by its name, a head as a `Head` and a prompt by its number.
+    Derived values are cached: a run is immutable. ``dataclasses.replace`` gives a run with other arrays. A method takes
+    a metric by its name, a head as a `Head` and a prompt by its number.
 
     >>> run = harness.open_run("results/reference/smollm2")             # doctest: +SKIP
     >>> run.top_heads("logit_diff", 3)                                  # doctest: +SKIP
@@ -84,7 +84,7 @@ class Run:
 
     @cached_property
     def lead_metric(self) -> str:
-        """The metric a reader meets first."""
+        """The metric that is shown first."""
         return leading([str(metric) for metric in self.data["metric"].values])
 
     @cached_property
@@ -95,43 +95,43 @@ class Run:
         return sorted(map(str, self.data["metric"].values), key=lambda metric: metric != self.lead_metric)
 
     def meaning(self, metric: str) -> Meaning:
-        """How to read a metric: its unit, which way is better, whether it is a distance."""
+        """Return how to read a metric: its unit, better direction, and whether it is a distance."""
         return meaning(metric, self.data["clean"].attrs)
 
     def sense(self, metric: str) -> int:
-        """+1 where a positive effect means that the head helped, -1 where a negative one does, 0 where neither does."""
+        """Return +1 where a positive effect means that the head helped, -1 where a negative one does, else 0."""
         known = self.meaning(metric)
         if known.distance or known.higher_is_better is None:
             return 0
         return -1 if known.higher_is_better else 1
 
     def units(self, metric: str) -> str:
-        """What the metric is counted in, in full."""
+        """Return the metric's unit in full."""
         return self.meaning(metric).units
 
     def unit(self, metric: str) -> str:
-        """What stands behind a number: `` nats`` or `` logits`` with its space, nothing for a share."""
+        """Return the unit to put after a number: `` nats`` or `` logits`` with its space, empty for a share."""
         first = self.units(metric).partition(" ")[0]
         return f" {first}" if first in ("nats", "logits") else ""
 
     def threshold(self, metric: str) -> tuple[float, float]:
-        """The smallest effect that is called important: as a share of the clean value, and in the metric's unit."""
+        """Return the smallest important effect: as a share of the clean value, and in the metric's unit."""
         share = float(self.spec.get("stats", {}).get("min_effect", 0.05))
         return share, share * abs(float(self.data["clean"].sel(metric=metric).mean()))
 
-    # --- what an effect is called: the one rule of table, map, sentence and terminal ------------------------------
+    # --- verdicts on effects, for table, map, sentence and terminal -----------------------------------------------
 
     def side(self, metric: str, effect: float) -> str:
-        """Which side an estimate is on, whatever its uncertainty: ``helps``, ``hurts``, ``matters`` where the metric
-        has no better direction, ``no effect`` where it is 0. Colours go by it; words by `verdict`."""
+        """Return the side of an estimate, whatever its uncertainty: ``helps``, ``hurts``, ``matters`` where the metric
+        has no better direction, ``no effect`` where it is 0. Colours use it; words use `verdict`."""
         sense = self.sense(metric)
         if abs(effect) <= ROUNDING:
             return "no effect"
         return "matters" if sense == 0 else "helps" if sense * effect > 0 else "hurts"
 
     def shown(self, metric: str) -> set[Head]:
-        """The heads that the run shows to have an effect: their max-T p is below the level. All of them where none was
-        tested: a distance without a null."""
+        """Return the heads with a max-T p below the level; all heads where none was tested (a distance without a
+        null)."""
         return self._shown[metric]
 
     @cached_property
@@ -144,40 +144,40 @@ class Run:
         }
 
     def tested(self, metric: str) -> bool:
-        """Whether the heads were tested against chance on this metric."""
+        """Whether the heads were tested on this metric."""
         return any(np.isfinite(claim.p_adjusted) for claim in self.claims(metric).values())
 
     def null(self, metric: str) -> str:
-        """What effects were tested against."""
+        """Name the null hypothesis of the effects."""
         return "random edits of the same size" if self.meaning(metric).distance else "chance"
 
     def rule(self, metric: str) -> str:
-        """What shows an effect, in words."""
+        """Describe the criterion of `shown`."""
         if not self.tested(metric):
             return "not tested"
         return f"max-T p < {self.level:g}" + f" against {self.null(metric)}" * self.meaning(metric).distance
 
     def verdict(self, metric: str, head: Head) -> str:
-        """What the run shows of a head: ``helps``, ``hurts`` or ``matters`` where it is `shown`, ``no effect`` where
+        """Return the verdict on a head: ``helps``, ``hurts`` or ``matters`` where it is `shown`, ``no effect`` where
         its mean effect is 0, else ``unsure``."""
         side = self.side(metric, float(self.effect(metric, head).mean()))
         return side if side == "no effect" or head in self.shown(metric) else "unsure"
 
     @property
     def level(self) -> float:
-        """The level below which a p counts."""
+        """The significance level."""
         return float(self.spec.get("stats", {}).get("level", 0.05))
 
     @property
     def interval_name(self) -> str:
-        """What the table's intervals are called."""
+        """The name of the table's intervals, such as ``95 % interval``."""
         return f"{100 * self.spec.get('stats', {}).get('confidence', 0.95):g} % interval"
 
     # --- heads ----------------------------------------------------------------------------------------------------
 
     @cached_property
     def layers(self) -> dict[str, int]:
-        """How many layers each stack has that the run's arrays have a place for; ``""`` is a model's only stack."""
+        """The number of layers of each stack in the run's arrays; ``""`` is a model's only stack."""
         n = self.data.sizes.get("layer", 0)
         if "source_length" not in self.data:
             return {"": n} if n else {}
@@ -187,7 +187,7 @@ class Run:
 
     @cached_property
     def all_heads(self) -> list[Head]:
-        """Every head that the run's arrays have a place for, in order."""
+        """Every head in the run's arrays, in order."""
         numbers = [int(number) for number in self.data["head"].values] if "head" in self.data.coords else []
         return [Head(layer, head, stack) for stack, n in self.layers.items() for layer in range(n) for head in numbers]
 
@@ -200,7 +200,7 @@ class Run:
         return [head for head, there in zip(heads, known, strict=True) if there]
 
     def top_heads(self, metric: str, n: int) -> list[Head]:
-        """The n heads with the largest absolute mean effect on the metric, largest first."""
+        """Return the n heads with the largest absolute mean effect on the metric, largest first."""
         return self._ranked[metric][:n]
 
     @cached_property
@@ -214,29 +214,29 @@ class Run:
         return ranked
 
     def effect(self, metric: str, head: Head, of: str = "effect") -> Float[np.ndarray, " prompt"]:
-        """One head's effect (or its direct part, ``of="direct"``) on each prompt, in the metric's unit."""
+        """Return one head's effect (or its direct part, ``of="direct"``) on each prompt, in the metric's unit."""
         return self.data[of].sel(metric=metric, **head.place).values.astype(float)
 
     def estimate(self, metric: str, head: Head) -> Estimate:
-        """The head's mean effect: heads.csv's interval where it has one, else the standard error over prompts."""
+        """Return the head's mean effect with heads.csv's interval, or without one the standard error over prompts."""
         effect, claim = self.effect(metric, head), self.claims(metric).get(head, Claim())
         if np.isfinite([claim.low, claim.high]).all():
             return Estimate(float(effect.mean()), claim.low, claim.high, self.interval_name)
         return spread(effect)
 
     def roles(self, of: Literal["", "other_"] = "") -> dict[Head, list[str]]:
-        """The roles that each head has (of the other model: `of`); empty where roles were not scored."""
+        """Return the roles of each head (of the other model: `of`); empty where roles were not scored."""
         if f"{of}role_given" not in self.data:
             return {}
-        heads, given = by_head(self.data[f"{of}role_given"])
+        heads, has_role = by_head(self.data[f"{of}role_given"])
         names = list(map(str, self.data["role"].values))
         return {
             head: [name for name, has in zip(names, row, strict=True) if has]
-            for head, row in zip(heads, given.T, strict=True)
+            for head, row in zip(heads, has_role.T, strict=True)
         }
 
     def claims(self, metric: str) -> dict[Head, Claim]:
-        """What heads.csv claims of each head on the metric; empty for a metric that it does not have."""
+        """Return heads.csv's claims on each head for the metric; empty for an unknown metric."""
         return self._claims.get(metric, {})
 
     @cached_property
@@ -255,11 +255,11 @@ class Run:
     # --- prompts --------------------------------------------------------------------------------------------------
 
     def last_scored(self, prompt: int) -> int:
-        """The last position of a prompt whose prediction is scored."""
+        """Return the last position of a prompt whose prediction is scored."""
         return int(np.flatnonzero(self.data["target"].values[prompt])[-1])
 
     def pattern(self, prompt: int, stack: str = "") -> xr.DataArray:
-        """The prompt's patterns in one stack, [layer, head, query, key], padding off."""
+        """Return the prompt's patterns in one stack, [layer, head, query, key], without padding."""
         name, query, key = pattern_variable(stack)
         ends = {
             dim: int(self.data["source_length" if dim.startswith("source_") else "length"].values[prompt])
@@ -270,21 +270,21 @@ class Run:
         return whole.isel(layer=whole.notnull().all(["head", "query", "key"]).values)
 
     def mean_pattern(self, prompt: int, stack: str = "") -> Float[np.ndarray, "query key"]:
-        """The plain average of the prompt's patterns over all heads and layers of a stack."""
+        """Return the mean of the prompt's patterns over all heads and layers of a stack."""
         return self.pattern(prompt, stack).astype(float).mean(["layer", "head"]).values
 
     def text(self, prompt: int) -> str:
-        """The prompt as its tokens are read, every character whole, a pair as ``a | b``."""
+        """Return the prompt's text, a pair as ``a | b``."""
         return str(self.data["text"].values[prompt])
 
     def tokens(self, prompt: int, stack: str = "") -> tuple[list[str], list[str]]:
-        """The labels of the tokens along the queries and along the keys of a prompt's patterns in one stack."""
+        """Return the token labels of the queries and of the keys of a prompt's patterns in one stack."""
         prefixes = ["source_" if dim.startswith("source_") else "" for dim in pattern_variable(stack)[1:]]
         queries, keys = (self.token_labels(prompt, of) for of in prefixes)
         return queries, keys
 
     def token_labels(self, prompt: int, of: Literal["", "source_"] | str = "") -> list[str]:
-        """What a prompt's tokens are called, every character whole (`harness.words.labels`)."""
+        """Return the labels of a prompt's tokens (`harness.words.labels`)."""
         row = self.data.isel(prompt=prompt)
         end = int(row[f"{of}length"])
         token = [str(each) for each in row[f"{of}token"].values[:end]]
@@ -297,7 +297,7 @@ class Run:
         return f"Run({self.path}, model={model}, prompts={prompts}, status={self.manifest.get('status')})"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: what was run, and the strongest heads by each metric."""
+        """Return HTML for a notebook: the run's settings, and the strongest heads by each metric."""
         facts = {
             "run": self.path,
             **{key: (self.spec.get(key) or {}).get("name") for key in ("model", "prompts", "ablation")},
@@ -311,7 +311,7 @@ class Run:
         return f"<table>{rows}</table>{self._strongest()}"
 
     def _strongest(self, n: int = 3) -> str:
-        """The first rows of heads.csv for each metric, as markup."""
+        """Return the first rows of heads.csv for each metric, as HTML."""
         if not len(self.heads):
             return ""
         known = [name for name in _SHOWN if name in self.heads]
@@ -320,7 +320,7 @@ class Run:
 
 
 def _numbers(column: np.ndarray) -> list[float]:
-    """A column of heads.csv as numbers: yes and no as 1 and 0, what was not computed as NaN."""
+    """Convert a column of heads.csv to numbers: true and false to 1 and 0, what was not computed to NaN."""
     if column.dtype.kind == "f":
         return column.tolist()
     cells = pd.to_numeric(pd.Series(column).replace({"True": 1, "False": 0}), errors="coerce")

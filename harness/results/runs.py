@@ -1,4 +1,4 @@
-"""The runs in a store: what each was asked, how it ended, its size and age; and deleting those that are named."""
+"""List the runs in a store with settings, status, size and age, and delete runs by name."""
 
 import shutil
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _COLUMNS = ("run", "model", "prompts", "metrics", "status", "size", "age")
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One run: its name in the store, what it was asked, how it ended, its size in bytes and when it began."""
+    """A run's name in the store, settings, status, size in bytes and start in seconds since 1970."""
 
     name: str
     runner: str
@@ -30,50 +30,50 @@ class RunSummary:
     started: float
 
 
-def runs(asked: ListSpec) -> list[RunSummary]:
-    """The runs that pass the filters, newest first."""
-    root, where = Path(asked.store), asked.where
+def runs(request: ListSpec) -> list[RunSummary]:
+    """List the runs that pass the filters, newest first."""
+    root, where = Path(request.store), request.where
     wanted = {"runner": where.runner, "model": where.model, "prompts": where.prompts, "status": where.status}
-    found = [
+    matches = [
         run
         for run in (_listed(root, folder) for folder in _folders(root))
         if all(value is None or getattr(run, name) == value for name, value in wanted.items())
         and (where.metric is None or where.metric in run.metrics)
     ]
-    return sorted(found, key=lambda run: (-run.started, run.name))
+    return sorted(matches, key=lambda run: (-run.started, run.name))
 
 
-def delete(asked: ListSpec) -> list[tuple[str, str]]:
-    """Delete the named runs and give their names and sizes. All are checked before the first goes.
+def delete(request: ListSpec) -> list[tuple[str, str]]:
+    """Delete the named runs, after checking all of them, and return their names and sizes.
 
-    Raises `RequestError` for a name that is no run of the store, and unless it was confirmed.
+    Raises `RequestError` for a name that is no run of the store, and unless `confirm` is set.
     """
-    if not asked.delete:
+    if not request.delete:
         return []
-    known = {run.name: run for run in runs(ListSpec(store=asked.store))}
-    for name in asked.delete:
+    known = {run.name: run for run in runs(ListSpec(store=request.store))}
+    for name in request.delete:
         if name not in known:
-            raise RequestError("delete", name, f"{asked.store} has no such run; {near(name, tuple(known)[:5])}")
-    chosen = [known[name] for name in dict.fromkeys(asked.delete)]
-    if not asked.confirm:
+            raise RequestError("delete", name, f"{request.store} has no such run; {near(name, tuple(known)[:5])}")
+    chosen = [known[name] for name in dict.fromkeys(request.delete)]
+    if not request.confirm:
         total = _size(sum(run.size for run in chosen))
         raise RequestError(
-            "confirm", "false", f"this would delete {', '.join(run.name for run in chosen)} ({total}); say confirm=true"
+            "confirm", "false", f"this would delete {', '.join(run.name for run in chosen)} ({total}); set confirm=true"
         )
     for run in chosen:
-        folder = Path(asked.store) / run.name
+        folder = Path(request.store) / run.name
         with store.locked(folder, "delete"):
             shutil.rmtree(folder)
     return [(run.name, _size(run.size)) for run in chosen]
 
 
-def described(found: Sequence[RunSummary], now: float) -> list[str]:
-    """The runs as lines of a table; one line if there are none."""
-    if not found:
+def format_table(summaries: Sequence[RunSummary], now: float) -> list[str]:
+    """Format runs as lines of a table; one line if there are none."""
+    if not summaries:
         return ["no such runs"]
     rows = [
         (run.name, run.model, run.prompts, ",".join(run.metrics), run.status, _size(run.size), _age(now - run.started))
-        for run in found
+        for run in summaries
     ]
     widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
     lines = (zip(row, widths, strict=True) for row in (_COLUMNS, *rows))
@@ -81,7 +81,7 @@ def described(found: Sequence[RunSummary], now: float) -> list[str]:
 
 
 def _folders(root: Path) -> list[Path]:
-    """The run directories of a store, ``RUNNER/RUN`` or ones that were given a name; never behind a link."""
+    """Return the run directories of a store, ``RUNNER/RUN`` or named ones; symbolic links are not followed."""
     if not root.is_dir():
         raise RequestError("store", root, "there is no such directory")
     inside = [folder for folder in root.iterdir() if folder.is_dir() and not folder.is_symlink()]

@@ -1,8 +1,8 @@
-"""What a run directory holds: the variables of ``data.zarr`` with their dimensions, and the tables with their columns.
+"""Schema of a run directory: the variables of ``data.zarr`` with their dimensions, the tables with their columns.
 
-`VARIABLES` and `TABLES` are the contract that whoever writes and whoever reads lean on; a test holds what every runner
-writes against them. Stacks of an encoder-decoder put their prefix before a name (`harness.hooks.variable_name`), the
-other model of a comparison ``other_``.
+`VARIABLES` and `TABLES` are the contract of writers and readers; a test checks the output of every runner against them.
+Variables of an encoder-decoder have the prefix of their stack (`harness.hooks.variable_name`), those of the other model
+in a comparison the prefix ``other_``.
 """
 
 import io
@@ -29,10 +29,10 @@ TableName = Literal["heads", "methods", "method_pairs", "roles", "changes", "par
 
 @dataclass(frozen=True)
 class Table:
-    """``NAME.csv``: its columns, and which of them hold names (an empty one is a name, elsewhere it is no number).
+    """Columns of ``NAME.csv``, and which of them hold `names` (an empty cell is an empty name there, NaN elsewhere).
 
-    With `by_stack` a run of an encoder-decoder has a column `stack` before `layer`. Without `names` the file is read as
-    pandas reads it.
+    With `by_stack` a run of an encoder-decoder has a column `stack` before `layer`. Without `names` pandas infers
+    types.
     """
 
     columns: tuple[str, ...]
@@ -40,7 +40,7 @@ class Table:
     by_stack: bool = False
 
     def columns_of(self, stacks: bool) -> list[str]:
-        """The columns, with the stack before the layer where there are stacks."""
+        """Return the columns, with the stack before the layer where there are stacks."""
         return [each for name in self.columns for each in (["stack", name] if stacks and name == "layer" else [name])]
 
 
@@ -84,7 +84,7 @@ TABLES: dict[TableName, Table] = {
 
 
 def write_table(run: Folder, name: TableName, table: pd.DataFrame) -> None:
-    """A table as ``NAME.csv`` and ``NAME.parquet``, each whole or not at all. The CSV is what is read again."""
+    """Write a table atomically as ``NAME.csv``, which `read_table` reads, and as ``NAME.parquet``."""
     write_text(run / f"{name}.csv", table.to_csv(index=False))
     body = io.BytesIO()
     table.to_parquet(body, index=False)
@@ -92,7 +92,7 @@ def write_table(run: Folder, name: TableName, table: pd.DataFrame) -> None:
 
 
 def read_table(run: Folder, name: TableName) -> pd.DataFrame:
-    """``NAME.csv``; empty where the run has none. Raises `RequestError` if it is damaged."""
+    """Read ``NAME.csv``; empty where the run has none. Raises `RequestError` if it is damaged."""
     table, path = TABLES[name], run / f"{name}.csv"
     if not path.is_file():
         return pd.DataFrame(columns=np.array(table.columns))
@@ -106,7 +106,7 @@ def read_table(run: Folder, name: TableName) -> pd.DataFrame:
 
 
 def _reading(table: Table) -> dict:
-    """How pandas is to read a table: a part of a context may be called "nan" or "12"."""
+    """Return pandas's options to read a table: a segment of a context may be named "nan" or "12"."""
     if table.names is None:
         return {}
     numbers = [name for name in table.columns if name not in table.names]
@@ -115,16 +115,16 @@ def _reading(table: Table) -> dict:
 
 
 def with_notes(data: xr.Dataset, table: pd.DataFrame) -> xr.Dataset:
-    """The arrays with the notes of their table of heads (``attrs["notes"]``), as an attribute of `effect`."""
+    """Copy the notes of the table of heads (``attrs["notes"]``) to an attribute of `effect`."""
     if "effect" not in data:
         return data
     return data.assign(effect=data["effect"].assign_attrs(notes=json.dumps(table.attrs["notes"])))
 
 
-def roles_joined(given: xr.DataArray) -> pd.DataFrame:
-    """`role_given` [role, …, layer, head] as one row per head, its roles joined by ``;`` in the column `roles`."""
-    flat = given.stack(which=[dim for dim in given.dims if dim != "role"]).transpose("which", "role")
-    names = given["role"].values.astype(object)
+def roles_joined(has_role: xr.DataArray) -> pd.DataFrame:
+    """Convert `role_given` [role, …, layer, head] to one row per head with its roles joined by ``;`` in `roles`."""
+    flat = has_role.stack(which=[dim for dim in has_role.dims if dim != "role"]).transpose("which", "role")
+    names = has_role["role"].values.astype(object)
     return flat.indexes["which"].to_frame(index=False).assign(roles=[";".join(names[row]) for row in flat.values])
 
 
@@ -132,7 +132,7 @@ def roles_joined(given: xr.DataArray) -> pd.DataFrame:
 
 _HEADS = "metric prompt layer head"
 _TOKENS = "prompt position"
-#: Each variable's dimensions, in order, and what it holds. Where there are stacks, `stack` stands before `layer`.
+#: Each variable's dimensions, in order, and its content. Where there are stacks, `stack` comes before `layer`.
 VARIABLES: dict[str, tuple[str, str]] = {
     # the prompts
     "text": ("prompt", "the prompt as its tokens are read, a pair as a | b"),
@@ -187,7 +187,7 @@ VARIABLES: dict[str, tuple[str, str]] = {
     **{
         f"role_{name}": ("role layer head", holds)
         for name, holds in (
-            ("score", "how much a head does what the role says"),
+            ("score", "how strongly a head shows the role"),
             ("low", "lower end of the score's interval"),
             ("high", "upper end of the score's interval"),
             ("chance", "the score by chance"),
@@ -229,7 +229,7 @@ _OF_STACKS = ("encoder_", "cross_", "source_")
 
 
 def unknown(data: xr.Dataset) -> list[str]:
-    """The variables that `VARIABLES` does not list with these dimensions; none in what a runner writes."""
+    """Return the variables that `VARIABLES` does not list with these dimensions; a runner writes none."""
     return [f"{name} [{', '.join(map(str, data[name].dims))}]" for name in data.data_vars if not _listed(name, data)]
 
 
@@ -242,13 +242,13 @@ def _listed(name: Hashable, data: xr.Dataset) -> bool:
 
 
 def pattern_variable(stack: str = "") -> tuple[str, str, str]:
-    """The variable that holds a stack's patterns, and what queries and keys are called there."""
+    """Return the variable of a stack's patterns, and its query and key dimensions."""
     _, query, key = axes("pattern", stack)
     return variable_name("pattern", stack), query, key
 
 
 def by_head(array: xr.DataArray) -> tuple[list[Head], Shaped[np.ndarray, "*other head"]]:
-    """The heads that an array has a place for, in order, and its values with one last axis for them."""
+    """Return the heads of an array, in order, and its values with one last axis for them."""
     dims = [dim for dim in _PLACE if dim in array.dims]
     flat = array.stack(which=dims).transpose(..., "which")
     heads = [Head(int(at[-2]), int(at[-1]), *map(str, at[:-2])) for at in flat["which"].values]

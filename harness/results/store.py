@@ -1,8 +1,7 @@
-"""Files that are whole or not there: units with checksums, plans, text, and the arrays made from them.
+"""Atomic writes: units with checksums, plans, text, and the arrays made from them.
 
 On a disk everything is written under a temporary name in the same folder and renamed; in an object store (`objects`)
-what is written is there whole or not at all. A full or read-only disk is the request's fault (`RequestError`), not a
-traceback.
+each write is atomic. A full or read-only disk is a `RequestError`, not a traceback.
 """
 
 import asyncio
@@ -25,13 +24,13 @@ from harness.config import DISK_ERRORS, RequestError
 from harness.results.lease import leased
 from harness.results.objects import Folder, ObjectPath
 
-#: Held by the process that works on a run, and gone when it has ended; leases begin with it.
+#: The lock file of a run, removed at the end; names of leases begin with it.
 LOCK = ".lock"
 
 
 @contextmanager
 def writing(path: Folder, key: str = "store") -> Iterator[None]:
-    """Inside, what the disk refuses becomes a `RequestError` that says where and what to do: change `key`."""
+    """Raise errors of the disk inside as a `RequestError` with the path and the remedy to change `key`."""
     try:
         yield
     except OSError as error:
@@ -41,7 +40,7 @@ def writing(path: Folder, key: str = "store") -> Iterator[None]:
 
 
 def make_folder(path: Folder) -> Folder:
-    """An empty run directory. An existing one that holds something is refused."""
+    """Make an empty run directory. Raises `RequestError` for one that is not empty."""
     with writing(path, "run"):
         path.mkdir(parents=True, exist_ok=True)
         check_empty(path)
@@ -49,15 +48,15 @@ def make_folder(path: Folder) -> Folder:
 
 
 def check_empty(path: Folder) -> None:
-    """Refuse a directory for a new run that holds something, but for the first file of a process that was killed."""
+    """Raise `RequestError` for a new run's directory that is not empty, but for locks and parts of a killed process."""
     names = [entry.name for entry in path.iterdir()]
     if any(not name.startswith(LOCK) and not (name.startswith(".") and name.endswith(".part")) for name in names):
         raise RequestError("run", path, "this directory is not empty; continue it with resume=DIR, or name another")
 
 
 def make_new_folder(path: Folder) -> bool:
-    """Make this directory, or say that its name is taken: of two processes that ask for it one gets it (in an object
-    store, where there are no directories, both may, and the lock is one's)."""
+    """Make a directory; False if it exists. Of two processes one succeeds (in an object store, without directories,
+    both may, and the lock decides)."""
     if isinstance(path, ObjectPath):
         return not path.is_dir()
     with writing(path.parent):
@@ -72,11 +71,11 @@ def make_new_folder(path: Folder) -> bool:
 
 @contextmanager
 def locked(folder: Folder, key: str = "resume") -> Iterator[None]:
-    """Inside, no other process works on this run. The lock of a process that died is no longer held; in an object store
-    it is a lease, and held until it runs out.
+    """Lock a run inside the context. Raises `RequestError` with `key` where another process holds the lock.
 
-    The file is removed while it is held, so whoever had opened it before has a file without a name; what decides
-    whether there is work to do must therefore be read again inside.
+    A dead process holds no lock on a disk; its lease in an object store lasts until it expires. The lock file is
+    removed while it is held, so another process may then lock a nameless file: read again inside whether there is work
+    to do.
     """
     if isinstance(folder, ObjectPath):
         with leased(folder, key):
@@ -97,7 +96,7 @@ def locked(folder: Folder, key: str = "resume") -> Iterator[None]:
 
 
 def write_bytes(path: Folder, content: bytes) -> None:
-    """The file, whole, under its name; or the old one, or none."""
+    """Write a file atomically."""
     if isinstance(path, ObjectPath):
         path.write_bytes(content)
         return
@@ -112,23 +111,23 @@ def write_bytes(path: Folder, content: bytes) -> None:
 
 
 def remove_parts(folder: Folder) -> None:
-    """Remove what a process that died was writing; in an object store that is never seen."""
+    """Remove partial files of a dead process; an object store has none."""
     for part in () if isinstance(folder, ObjectPath) else folder.rglob(".*.part"):
         shutil.rmtree(part) if part.is_dir() else part.unlink()
 
 
 def write_text(path: Folder, text: str) -> None:
-    """As `write_bytes`, for UTF-8 text."""
+    """Write UTF-8 text atomically."""
     write_bytes(path, text.encode())
 
 
-def sealed(values: Mapping[str, Any]) -> str:
-    """JSON that carries the SHA-256 of what it says."""
+def seal(values: Mapping[str, Any]) -> str:
+    """Return JSON with a SHA-256 checksum of its values."""
     return json.dumps({**values, "checksum": _digest_of(values)}, indent=1, ensure_ascii=False)
 
 
-def unsealed(text: str) -> dict[str, Any]:
-    """What `sealed` was given. Raises `ValueError` where that is no longer what it says."""
+def unseal(text: str) -> dict[str, Any]:
+    """Parse JSON of `seal`. Raises `ValueError` where the checksum does not match."""
     values = json.loads(text)
     if not isinstance(values, dict) or values.pop("checksum", None) != _digest_of(values):
         raise ValueError("it does not have its checksum")
@@ -144,37 +143,37 @@ def _digest_of(values: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class StageFolder:
-    """``stages/<stage>/``: the frozen plan and the units that are there."""
+    """``stages/<stage>/``: the frozen plan and the finished units."""
 
     path: Folder
 
     def plan(self) -> dict[str, Any] | None:
-        """The frozen plan, if one was written."""
+        """Read the frozen plan; ``None`` without one. Raises `RequestError` if it is damaged."""
         try:
-            return unsealed((self.path / "plan.json").read_text(encoding="utf-8"))
+            return unseal((self.path / "plan.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError):
             raise RequestError("resume", self.path / "plan.json", "this plan is damaged; start a new run") from None
 
     def freeze(self, plan: Mapping[str, Any]) -> dict[str, Any]:
-        """Write the plan, once, and give it as it will be read again."""
-        text = sealed(plan)
+        """Write the plan, and return it as `plan` will read it."""
+        text = seal(plan)
         write_text(self.path / "plan.json", text)
-        return unsealed(text)
+        return unseal(text)
 
     def _unit(self, number: int) -> Folder:
         return self.path / "units" / f"{number:05d}.unit"
 
     def write(self, number: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """One unit: the SHA-256 of what follows, then the arrays (never pickled)."""
+        """Write one unit: a SHA-256, then the arrays (never pickled)."""
         body = io.BytesIO()
         np.savez(body, allow_pickle=False, **arrays)  # pyright: ignore[reportArgumentType]
         content = body.getvalue()
         write_bytes(self._unit(number), hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
 
     def read(self, number: int) -> dict[str, np.ndarray] | None:
-        """The unit, or ``None`` if it is not there or does not have its checksum."""
+        """Read a unit; ``None`` if it is missing or does not match its checksum."""
         try:
             digest, content = self._unit(number).read_bytes().split(b"\n", 1)
         except (FileNotFoundError, ValueError):
@@ -185,7 +184,7 @@ class StageFolder:
             return dict(arrays)
 
     def drop_units(self) -> None:
-        """Remove the units, once the arrays were built from them."""
+        """Remove the units, once the arrays are written."""
         _remove(self.path / "units")
 
 
@@ -193,7 +192,7 @@ class StageFolder:
 
 
 def write_data(run: Folder, data: xr.Dataset) -> None:
-    """``data.zarr``, whole or not at all; in an object store it is whole when the run is complete."""
+    """Write ``data.zarr`` atomically; in an object store it is whole only once the run is complete."""
     if isinstance(run, ObjectPath):
         _remove(run / "data.zarr")
         with _zarr_warnings():
@@ -208,7 +207,7 @@ def write_data(run: Folder, data: xr.Dataset) -> None:
             _to_zarr(data, building)
             shutil.rmtree(final, ignore_errors=True)
             building.rename(final)
-        except Exception:  # not an interrupt: who is asked to leave does not wait, and a resume removes what is left
+        except Exception:  # not an interrupt, which must not wait; a resume removes what is left
             sync(_others_done())
             raise
         finally:
@@ -216,8 +215,7 @@ def write_data(run: Folder, data: xr.Dataset) -> None:
 
 
 async def _others_done() -> None:
-    """zarr writes many chunks at once, and when one of them fails the others go on: what they write would be there
-    again after it was removed."""
+    """Wait for zarr's other chunk writes, which continue when one fails and would write after the removal."""
     await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
 
 
@@ -226,7 +224,7 @@ def _to_zarr(data: xr.Dataset, where: Any) -> None:
 
 
 def read_data(run: Folder) -> xr.Dataset:
-    """``data.zarr``, opened lazily. Raises `RequestError` if it is missing or damaged."""
+    """Open ``data.zarr`` lazily. Raises `RequestError` if it is missing or damaged."""
     where = run / "data.zarr"
     try:
         with _zarr_warnings():
@@ -242,21 +240,20 @@ def read_data(run: Folder) -> xr.Dataset:
 
 
 def digests(run: Folder) -> dict[str, str]:
-    """SHA-256 of the tables that are read again, as far as there are such, and of ``data.zarr``: over its files by
-    name."""
+    """Return the SHA-256 of each table that `open_run` reads, and of ``data.zarr`` over its files by name."""
     tables = ("heads", "methods", "changes", "parts", "part_heads")
-    found = {}
+    checksums = {}
     for path in (run / name for name in (*(f"{table}.csv" for table in tables), "data.zarr")):
         if path.is_file():
-            found[path.name] = _file_digest(path)
+            checksums[path.name] = _file_digest(path)
         elif path.is_dir():
             lines = "".join(f"{digest}  {name}\n" for name, digest in _digests_inside(path))
-            found[path.name] = hashlib.sha256(lines.encode()).hexdigest()
-    return found
+            checksums[path.name] = hashlib.sha256(lines.encode()).hexdigest()
+    return checksums
 
 
 def _digests_inside(folder: Folder) -> Iterator[tuple[str, str]]:
-    """The files inside and below, by name from here."""
+    """Yield relative name and SHA-256 of all files below a folder, in order."""
     if isinstance(folder, ObjectPath):
         yield from ((name, hashlib.sha256(content).hexdigest()) for name, content in folder.contents())
     else:
@@ -272,7 +269,7 @@ def _file_digest(path: Folder) -> str:
 
 
 def _remove(folder: Folder) -> None:
-    """It and what is in it, if it is there."""
+    """Remove a folder and its content, if it exists."""
     if isinstance(folder, ObjectPath):
         folder.remove()
     else:
@@ -280,7 +277,7 @@ def _remove(folder: Folder) -> None:
 
 
 def _encoding(data: xr.Dataset) -> dict[str, dict[str, Any]]:
-    """Patterns are chunked by prompt and layer, so that one head is read without the rest."""
+    """Chunk patterns by prompt and layer, so that one head is read without the rest."""
     chunks = {"prompt": 1, "layer": 1}
     return {
         str(name): {
@@ -293,7 +290,7 @@ def _encoding(data: xr.Dataset) -> dict[str, dict[str, Any]]:
 
 @contextmanager
 def _zarr_warnings() -> Iterator[None]:
-    """Silence what zarr says about strings and consolidated metadata, which is known and harmless, and nothing else."""
+    """Silence zarr's warnings about strings and consolidated metadata, which are harmless, and no others."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(StringDType|string|Consolidated metadata|data type).*")
         yield

@@ -1,4 +1,4 @@
-"""Effects to claims: which heads would survive a second look.
+"""Statistics of effects: intervals, tests over all heads, planning.
 
 Pure functions on numpy or xarray arrays: no torch, no models, no printing. One concept per file:
 
@@ -8,7 +8,7 @@ Pure functions on numpy or xarray arrays: no torch, no models, no printing. One 
 ``bootstrap``      the interval: half-sampling of whole clusters, accelerated
 ``randomisation``  p-values: sign flips around zero or at a boundary, matched null, Westfall–Young max-T
 ``discovery``      Benjamini–Hochberg q
-``planning``       what a number of clusters can show at all: reach, power, prompts needed
+``planning``       reach and power of a number of clusters, prompts needed
 ``ranks``          Spearman's rank correlation
 ``summary``        all of it, as the table `heads.csv` is made of
 """

@@ -8,7 +8,7 @@ unequal their sizes: they invert the sign-flip test of a plain sum. Drawing whol
 less: BCa 89 % with 8 clusters, 83 % where one of 64 holds a quarter of the prompts (normal noise).
 
 Against skew the quantiles are moved by BCa's acceleration (Efron 1987, JASA 82, equation 3.7). It is a skewness, and
-few large clusters hardly tell it; so it counts by the share of the clusters that are effective.
+few large clusters estimate it badly; so it is weighted by the share of the clusters that are effective.
 """
 
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ def subset_means(
     resamples: int,
     seed: np.random.SeedSequence,
 ) -> Float[np.ndarray, "head resample"]:
-    """Sorted means over the prompts of random subsets of clusters; of all non-empty subsets if they are few."""
+    """Return sorted means over the prompts of random subsets of clusters; of all non-empty subsets if they are few."""
     blocks = [(kept @ sums / (kept @ size)[:, None]).T for kept in subset_blocks(len(size), resamples, seed)]
     means = np.concatenate(blocks, axis=1)
     means.sort(axis=1)
@@ -50,8 +50,8 @@ def subset_means(
 def acceleration(
     sums: Float[np.ndarray, "cluster head"], size: Float[np.ndarray, " cluster"]
 ) -> Float[np.ndarray, " head"]:
-    """A sixth of the skewness of the leave-one-cluster-out means (Efron & Tibshirani 1993, 14.15), times the share
-    of effective clusters; 0 where those means do not differ."""
+    """Return BCa's acceleration: a sixth of the skewness of the leave-one-cluster-out means (Efron & Tibshirani 1993,
+    14.15), times the share of effective clusters; 0 where those means do not differ."""
     left = (sums.sum(0) - sums) / (size.sum() - size)[:, None]
     away = left.mean(0) - left
     largest = np.abs(away).max(0)
@@ -65,7 +65,7 @@ def acceleration(
 def quantile(
     means: Float[np.ndarray, "head resample"], share: Float[np.ndarray, " head"]
 ) -> Float[np.ndarray, " head"]:
-    """A different quantile of each sorted row: n values bound n + 1 equally likely gaps; linear between neighbours."""
+    """Return a quantile of each sorted row: n values bound n + 1 equally likely gaps; linear between neighbours."""
     last = means.shape[1] - 1
     at = np.clip(share * (last + 2) - 1, 0, last)
     below = np.floor(at).astype(int)
@@ -75,7 +75,7 @@ def quantile(
 
 
 def accelerated(accel: Float[np.ndarray, " head"], share: float) -> Float[np.ndarray, " head"]:
-    """Which quantile of the resampled means stands for the `share` quantile: BCa without bias correction."""
+    """Return the quantile of the resampled means that BCa (without bias correction) uses for `share`."""
     z = NormalDist().inv_cdf(share)
     return _cdf(z / (1 - np.clip(accel * z, -MOST_ACCELERATION, MOST_ACCELERATION)))
 
@@ -87,14 +87,14 @@ def interval(
     resamples: int,
     seed: np.random.SeedSequence,
 ) -> Interval:
-    """The interval of the mean over prompts, for every head from the same draws; NaN with one cluster.
+    """Return the interval of the mean over prompts, for every head from the same draws; NaN with one cluster.
 
     Coverage, measured: `harness.stats.summary.summarize`.
 
     Args:
         sums: effects summed over the prompts of each cluster.
         size: prompts in each cluster.
-        seed: the same seed draws the same clusters, whichever heads are asked.
+        seed: the same seed draws the same clusters, whichever heads are passed.
     """
     n_heads = sums.shape[1]
     if len(size) < 2:

@@ -1,4 +1,4 @@
-"""Prompts that share a template, passage or donor are not independent: they count, and are drawn, together."""
+"""Clusters of prompts that are not independent (a shared template, passage or donor) and are resampled together."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,13 @@ from harness.config import RequestError
 
 
 def effective(size: Float[np.ndarray, " cluster"]) -> float:
-    """Kish's effective number, (sum of sizes)² / sum of squares: how many equal clusters tell as much as these."""
+    """Return Kish's effective number of clusters, (sum of sizes)² / sum of squares."""
     return float(size.sum() ** 2 / (size**2).sum())
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """Which cluster each prompt is in, and how many prompts each has. Clusters are in the order of their labels."""
+    """The cluster of each prompt, and the number of prompts of each cluster, in the order of the labels."""
 
     code: Int[np.ndarray, " prompt"]
     size: Float[np.ndarray, " cluster"]
@@ -30,18 +30,18 @@ class Clusters:
 
     @property
     def effective_skew(self) -> float:
-        """How many equal clusters average skew away as well: n of them divide the squared skewness of a mean by n."""
+        """The number of equal clusters with the same skewness of the mean: n of them divide its square by n."""
         return float((self.size**2).sum() ** 3 / (self.size**3).sum() ** 2)
 
     def sums(self, values: Float[np.ndarray, "prompt *rest"]) -> Float[np.ndarray, "cluster *rest"]:
-        """The sum over the prompts of each cluster."""
+        """Return the sum over the prompts of each cluster."""
         order = np.argsort(self.code, kind="stable")
         starts = np.concatenate([[0], np.cumsum(self.size[:-1])]).astype(int)
         return np.add.reduceat(values[order], starts, axis=0)
 
 
 def group(clusters: Shaped[np.ndarray, " prompt"] | None, n_prompts: int) -> Clusters:
-    """Labels of any kind (numbers, names), one per prompt, to `Clusters`; ``None``: each prompt is its own."""
+    """Group prompts by labels of any type, one per prompt; ``None``: each prompt is its own cluster."""
     if clusters is None:
         return Clusters(np.arange(n_prompts), np.ones(n_prompts))
     labels = np.asarray(clusters)

@@ -1,4 +1,4 @@
-"""An effect array to one column per head: numpy or xarray in, labelled columns out, bad values named."""
+"""Flatten an effect array (numpy or xarray) to one labelled column per head, and check its values."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from harness.hooks import Head
 
 @runtime_checkable
 class LabelledArray(Protocol):
-    """What is used of an `xarray.DataArray`, so that xarray need not be imported."""
+    """The used part of `xarray.DataArray`, so that xarray need not be imported."""
 
     @property
     def dims(self) -> tuple[Hashable, ...]: ...
@@ -27,7 +27,7 @@ class LabelledArray(Protocol):
 class Columns:
     """Effects of the heads that were measured, and which heads those are (one row of `labels` per column).
 
-    `shape` is that of the whole array, prompt first; `kept` says which of its heads were measured.
+    `shape` is that of the whole array, prompt first; `kept` marks its measured heads.
     """
 
     values: Float[np.ndarray, "prompt head"]
@@ -44,7 +44,7 @@ class Columns:
 
 
 def labelled_axes(effect: LabelledArray | np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The plain array with the prompt first, and the coordinates of every other axis."""
+    """Return the plain array with the prompt first, and the coordinates of every other axis."""
     if not isinstance(effect, LabelledArray):
         plain = np.asarray(effect)
         if plain.ndim != 3:
@@ -62,7 +62,7 @@ def labelled_axes(effect: LabelledArray | np.ndarray) -> tuple[np.ndarray, dict[
 
 
 def columns(effect: LabelledArray | np.ndarray) -> Columns:
-    """One float64 column per measured head. A head that is NaN for every prompt was not ablated, and is left out.
+    """Return one float64 column per measured head; a head that is NaN for every prompt was not ablated.
 
     Raises:
         RequestError: no prompt, no measured head, or a value that is not finite for some prompts only.

@@ -10,7 +10,7 @@ ROWS_AT_ONCE = 256
 
 
 def rows_at_once(n_clusters: int) -> int:
-    """Rows of a block of draws. From the clusters alone, so that a head's numbers do not depend on its company."""
+    """Return the rows of a block of draws, whatever the number of heads: a head's numbers depend on no other head."""
     return int(np.clip(CELLS_AT_ONCE // n_clusters, 1, ROWS_AT_ONCE))
 
 
@@ -22,7 +22,7 @@ def is_exact(n_clusters: int, resamples: int) -> bool:
 def sign_blocks(
     n_clusters: int, resamples: int, seed: np.random.SeedSequence
 ) -> Iterator[Float[np.ndarray, "row cluster"]]:
-    """Blocks of ±1. Exact: every pattern whose first sign is +; the other half are their negatives."""
+    """Yield blocks of ±1. Exact: every pattern whose first sign is +; the other half are their negatives."""
     rng, rows = np.random.default_rng(seed), rows_at_once(n_clusters)
     exact = is_exact(n_clusters, resamples)
     total = 2 ** (n_clusters - 1) if exact else resamples
@@ -38,7 +38,7 @@ def sign_blocks(
 def subset_blocks(
     n_clusters: int, resamples: int, seed: np.random.SeedSequence
 ) -> Iterator[Float[np.ndarray, "row cluster"]]:
-    """Blocks of 0 and 1, the clusters of a non-empty subset: all subsets, or random ones (an empty one becomes all)."""
+    """Yield blocks of 0 and 1: the clusters of all non-empty subsets, or of random ones (an empty one becomes all)."""
     for signs in sign_blocks(n_clusters, resamples, seed):
         kept = (1 + signs) / 2
         if is_exact(n_clusters, resamples):

@@ -1,4 +1,4 @@
-"""What a number of clusters can show at all: reach, power, and how many prompts it would take."""
+"""Planning: the reach and the power of a number of clusters, and the prompts needed."""
 
 import math
 from statistics import NormalDist
@@ -13,20 +13,20 @@ from harness.stats.randomisation import sign_flip
 
 
 def check_share(key: str, value: float) -> float:
-    """The value, if it is strictly between 0 and 1; else a `RequestError`."""
+    """Return the value if it is strictly between 0 and 1. Raises `RequestError` otherwise."""
     if not 0 < value < 1:
         raise RequestError(key, value, "must be between 0 and 1")
     return value
 
 
 def clusters_needed(level: float) -> int:
-    """The fewest clusters with which a two-sided sign flip can fall below `level`: its smallest p is 2/2ⁿ."""
+    """Return the fewest clusters with which a two-sided sign flip can fall below `level`: its smallest p is 2/2ⁿ."""
     check_share("stats.level", level)
     return next(n for n in range(1, 1100) if 2.0 ** (1 - n) < level)
 
 
 def reachable(n_clusters: int, level: float) -> bool:
-    """Whether any effect at all could be significant. If not: no stars, and the report says so."""
+    """Whether any effect at all could be significant. If not, the report has no stars and a note."""
     return n_clusters >= clusters_needed(level)
 
 
@@ -35,14 +35,14 @@ def prompts_to_separate(
     clusters: Shaped[np.ndarray, " prompt"] | None = None,
     confidence: float = 0.95,
 ) -> int | None:
-    """How many prompts of this kind would keep a mean like this one away from zero.
+    """Estimate how many prompts of this kind separate a mean like this one from zero.
 
     The normal approximation: the standard error of the mean over prompts, from the deviations of cluster sums
     (the sandwich of a ratio: sum of (S − m·mean)² · G/(G−1) over the squared number of prompts), shrinks with the
     square root of the prompts, clusters growing in number and not in size; n is where z of them equal the mean. At
-    that n such an effect is found every other time, for four in five take twice as many. It is for one head on
-    its own, and for the strongest of many too hopeful: its mean is partly luck. Never fewer than the clusters that
-    a sign flip needs. ``None`` where nothing can be said: fewer than two clusters, or a mean of exactly zero.
+    that n the power is about one half; for 0.8 take twice as many. The estimate is for one head on its own, and too
+    low for the strongest of many, whose mean is partly luck. Never fewer than the clusters that a sign flip needs.
+    ``None`` with fewer than two clusters, or a mean of exactly zero.
     """
     check_share("stats.confidence", confidence)
     values = np.asarray(effect_column, dtype=np.float64)
@@ -68,19 +68,19 @@ def power(
     resamples: int = 1999,
     seed: int = 0,
 ) -> dict[str, float]:
-    """How often the one head with an effect of `effect_size` standard deviations is found among `n_heads` without.
+    """Estimate the power to detect one head with an effect of `effect_size` standard deviations among `n_heads`.
 
     Simulated: normal noise, independent between heads (the hardest case for max-T), the test of `summarize`.
 
     Returns:
         The share of runs in which `p_value`, `q_value` and `p_adjusted` of that head are below the level.
     """
-    found = np.zeros(3)
+    detected = np.zeros(3)
     for each in np.random.SeedSequence(seed).spawn(runs):
         noise, flips = each.spawn(2)
         effect = np.random.default_rng(noise).standard_normal((n_clusters, n_heads))
         effect[:, 0] += effect_size
         test = sign_flip(effect, resamples, flips)
         q_value = false_discovery(test.p_value)
-        found += np.array([test.p_value[0], q_value[0], test.p_adjusted[0]]) < level
-    return dict(zip(("p_value", "q_value", "p_adjusted"), (found / runs).tolist(), strict=True))
+        detected += np.array([test.p_value[0], q_value[0], test.p_adjusted[0]]) < level
+    return dict(zip(("p_value", "q_value", "p_adjusted"), (detected / runs).tolist(), strict=True))

@@ -14,7 +14,7 @@ under 1/2, because beyond that the expansion behind it turns a strong effect int
   degrees of freedom 0.95 → 0.80, exponential with its tail on the side of the effect 1.00 → 1.00, on the other
   0.92 → 0.48;
 - effects are skewed (a head that matters matters on some prompts). Plain t then rejects a true null far too often
-  in the tails that 270 heads ask for.
+  in the tails that a test over 270 heads needs.
 
 A two-sided test takes |t|. Whether a mean is beyond a boundary is one-sided and takes t (`sign_flip_beyond`).
 
@@ -35,7 +35,7 @@ MOST_SKEW = 0.5
 
 @dataclass(frozen=True)
 class Tail:
-    """How rarely chance does as much: for one head, and for the strongest of all heads not yet rejected."""
+    """p-values of each head: alone, and adjusted over all heads by step-down max-T."""
 
     p_value: Float[np.ndarray, " head"]
     p_adjusted: Float[np.ndarray, " head"]
@@ -46,7 +46,7 @@ class Tail:
 def skew_corrected(
     first: Float[np.ndarray, "row head"], third: Float[np.ndarray, "row head"], n: int
 ) -> Float[np.ndarray, "row head"]:
-    """t from sums of values and of their cubes, the values scaled so that their squares sum to 1 (or 0)."""
+    """Return the skew-corrected t from sums of values and of their cubes, scaled to sum of squares 1 (or 0)."""
     mean = first / n
     square = mean * mean
     left = 1 - n * square  # share of the mean square that is variance; sign flips leave the mean square alone
@@ -69,11 +69,11 @@ def tail(
     exact: bool,
     unseen: int,
 ) -> tuple[Float[np.ndarray, " head"], Float[np.ndarray, " head"]]:
-    """Raw p, and step-down max-T p (Westfall & Young 1993, algorithm 4.1; with t, Romano & Wolf 2005, JASA 100).
+    """Return raw p and step-down max-T p (Westfall & Young 1993, algorithm 4.1; with t, Romano & Wolf 2005, JASA 100).
 
-    The heads are taken from the strongest down; each is held against the maximum, draw by draw, of itself and all
-    weaker ones. Heads tested but not at hand (`unseen`) add one raw p each: a Bonferroni bound that takes their
-    tails to be like this head's. Random draws count what was observed as one of them (Phipson & Smyth 2010).
+    From the strongest head down, each is compared with the maximum, draw by draw, of itself and all weaker ones. Heads
+    tested but not passed (`unseen`) add one raw p each: a Bonferroni bound that takes their tails to be like this
+    head's. Random draws count the observed value as one of them (Phipson & Smyth 2010).
     """
     order = np.argsort(-observed, kind="stable")
     bar = observed - TIE * (1 + np.abs(observed))
@@ -100,20 +100,20 @@ class SignFlips:
         self.cubed = self.unit**3
 
     def observed(self) -> Float[np.ndarray, " column"]:
-        """t without any flip."""
+        """Return t without any flip."""
         return self.statistic(np.ones((1, len(self.unit))))[0]
 
     def statistic(self, signs: Float[np.ndarray, "row cluster"]) -> Float[np.ndarray, "row column"]:
-        """t under each sign pattern. Odd: the opposite pattern has the opposite t."""
+        """Return t under each sign pattern. Odd: the opposite pattern has the opposite t."""
         return skew_corrected(signs @ self.unit, signs @ self.cubed, len(self.unit))
 
 
 def sign_flip(
     sums: Float[np.ndarray, "cluster head"], resamples: int, seed: np.random.SeedSequence, unseen: int = 0
 ) -> Tail:
-    """Two-sided sign-flip test of cluster sums against zero; all patterns if they fit into `resamples`.
+    """Test cluster sums against zero by two-sided sign flips; all patterns if they fit into `resamples`.
 
-    A sum, not a mean, stands for a cluster: the mean effect is over prompts, and the sums are what it is made of.
+    Sums, not means, of clusters: the mean effect is over prompts.
     """
     n, flips = len(sums), SignFlips(sums)
     exact = is_exact(n, resamples)
@@ -133,7 +133,7 @@ def sign_flip_beyond(
     unseen: int = 0,
     directions: tuple[int, ...] = (1, -1),
 ) -> Float[np.ndarray, " head"]:
-    """Adjusted p of mean > `least` or mean < −`least`, whichever is smaller: simultaneous over heads and directions.
+    """Return the adjusted p of mean > `least` or mean < −`least`, the smaller: simultaneous over heads and directions.
 
     One-sided sign flips at the boundary: under direction d the cluster's value is d × sum − `least` × size, around
     zero if the mean is d × `least`, and the signed t is large where the mean is beyond. Step-down max-T over all
@@ -161,7 +161,7 @@ def matched_null(
     seed: np.random.SeedSequence,
     unseen: int = 0,
 ) -> Tail:
-    """One-sided test of a distance against that of random edits of the same norm: is the ablation worse than those?
+    """Test one-sidedly whether a distance exceeds that of random edits of the same norm.
 
     If it is not, then in each cluster the ablation is exchangeable with its `draw` random edits. So each resample
     picks one of the ``draw + 1`` in every cluster, the same pick for all heads, and sums over clusters: a stratified

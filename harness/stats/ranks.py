@@ -1,4 +1,4 @@
-"""Do two scores put the heads in the same order?"""
+"""Spearman's rank correlation of two scores, and its interval."""
 
 from statistics import NormalDist
 
@@ -9,8 +9,8 @@ from harness.config import RequestError
 
 
 def correlation_interval(rho: float, n: int, confidence: float) -> tuple[float, float]:
-    """The interval of a Spearman correlation of n pairs: Fisher's z with the standard error of Bonett & Wright (2000),
-    Psychometrika 65, sqrt((1 + ρ²/2) / (n − 3)). NaN for fewer than five pairs, the interval being of no use."""
+    """Return the interval of a Spearman correlation of n pairs: Fisher's z with the standard error of Bonett & Wright
+    (2000), Psychometrika 65, sqrt((1 + ρ²/2) / (n − 3)). NaN for fewer than five pairs."""
     if n < 5 or not np.isfinite(rho):
         return float("nan"), float("nan")
     z = NormalDist().inv_cdf((1 + confidence) / 2) * np.sqrt((1 + rho**2 / 2) / (n - 3))
@@ -19,7 +19,7 @@ def correlation_interval(rho: float, n: int, confidence: float) -> tuple[float, 
 
 
 def rank_correlation(a: Shaped[np.ndarray, "*shape"], b: Shaped[np.ndarray, "*shape"]) -> float:
-    """Spearman's rho: the Pearson correlation of average ranks, between −1 and 1; NaN where one of them is constant.
+    """Return Spearman's rho, the Pearson correlation of average ranks; NaN where one of them is constant.
 
     Raises:
         RequestError: the shapes differ, or a value is not a number.

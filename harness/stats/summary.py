@@ -1,4 +1,4 @@
-"""The table that `heads.csv` is made of: one row per head, everything that is claimed about it."""
+"""Summarise effects: the statistics of `heads.csv`, one row per head."""
 
 import math
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ SKEW_LIMIT = 0.03  # squared skewness over clusters effective against skew; abov
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Options:
     confidence: float
     level: float
     resamples: int
@@ -52,7 +52,7 @@ def summarize(
     null: Float[np.ndarray, "draw prompt layer head"] | LabelledArray | None = None,
     tested: int | None = None,
 ) -> pd.DataFrame:
-    """Effects to claims: per head the mean, its interval, effect size, p, q, adjusted p, and what they amount to.
+    """Return per head the mean effect, its interval, effect size, p, q, adjusted p, and the claims made from them.
 
     Columns: the axes of `effect` other than the prompt (layer, head), then
 
@@ -64,7 +64,7 @@ def summarize(
       clusters, of the prompts. Infinite if they are all equal, 0 if all zero, NaN with one cluster.
     - `p_value`: two-sided sign flip of whole clusters, exact if 2^clusters ≤ resamples, else random with the
       observed one counted. Statistic: `harness.stats.randomisation`.
-    - `q_value`: Benjamini–Hochberg over `tested`, for who wants a false discovery rate; no claim is made of it.
+    - `q_value`: Benjamini–Hochberg over `tested`, the false discovery rate; no claim uses it.
     - `p_adjusted`: two-sided step-down Westfall–Young max-T of mean = 0, the same sign flips for all heads.
     - `p_important`: one-sided step-down max-T of mean > `min_effect` and of mean < −`min_effect`, over all heads and
       both directions at once, flips at the boundary (`randomisation.sign_flip_beyond`); the smaller of a head's two.
@@ -78,7 +78,7 @@ def summarize(
     - `n_effective_clusters`: (sum of sizes)² / sum of squared sizes, which is `n_clusters` if all are equal.
 
     ``attrs``: `interval`, `test`, `tested`, `helps` (which sign of effect_mean means that the head helped) and
-    `note` (what the number of clusters does not allow; empty if nothing).
+    `note` (what the number of clusters cannot show; empty if nothing).
 
     **Where the guarantee ends.** A sign flip assumes that cluster sums are symmetric around size × mean. Symmetric
     noise, however heavy its tails, is safe with any number and any sizes of clusters. Under skew the rates hold from
@@ -148,7 +148,7 @@ def summarize(
         distance: the metric cannot be negative (`kl`, `embedding`): no sign test, and p, q and p_adjusted are NaN.
         null: distances only: the same metric for random edits of z of the same norm, drawn afresh for each cluster;
             p is then one-sided against those (`harness.stats.randomisation.matched_null`).
-        tested: over how many heads to correct, if more were looked at than are given (`sweep.method=screen`).
+        tested: over how many heads to correct, if more were screened than are passed (`sweep.method=screen`).
 
     Raises:
         RequestError: names the key, or the prompt and head with a value that is not finite.
@@ -157,24 +157,26 @@ def summarize(
     n_heads = taken.values.shape[1]
     if tested is not None and tested < n_heads:
         raise RequestError("tested", tested, f"there are effects of {n_heads} heads")
-    asked = _Asked(confidence, level, resamples, min_effect, tested or n_heads)
+    options = _Options(confidence, level, resamples, min_effect, tested or n_heads)
     grouped = group(clusters, len(taken.values))
     sums = grouped.sums(taken.values)
     draw, flip = np.random.SeedSequence(seed).spawn(2)
     bounds = interval(sums, grouped.size, confidence, resamples, draw)
     edits = None if null is None else _null_sums(null, taken, grouped, distance)
     if edits is not None:
-        test = matched_null(sums, edits, resamples, flip, asked.tested - n_heads)
+        test = matched_null(sums, edits, resamples, flip, options.tested - n_heads)
     else:
-        test = None if distance else sign_flip(sums, resamples, flip, asked.tested - n_heads)
-    shown = np.full(n_heads, np.nan)
+        test = None if distance else sign_flip(sums, resamples, flip, options.tested - n_heads)
+    p_important = np.full(n_heads, np.nan)
     if min_effect is not None:
         directions = (1,) if distance else (1, -1)
-        shown = sign_flip_beyond(sums, grouped.size, min_effect, resamples, flip, asked.tested - n_heads, directions)
-    table = _table(taken, grouped, sums, bounds, test, shown, asked)
+        p_important = sign_flip_beyond(
+            sums, grouped.size, min_effect, resamples, flip, options.tested - n_heads, directions
+        )
+    table = _table(taken, grouped, sums, bounds, test, p_important, options)
     flipped = not distance or min_effect is not None
     choices = None if edits is None else len(edits) + 1
-    table.attrs["note"] = _note(grouped, sums, test, flipped, asked, choices)
+    table.attrs["note"] = _note(grouped, sums, test, flipped, options, choices)
     table.attrs["helps"] = "negative" if higher_is_better and not distance else "positive"
     return table
 
@@ -186,7 +188,7 @@ def _table(
     bounds: Interval,
     test: Tail | None,
     p_important: Float[np.ndarray, " head"],
-    asked: _Asked,
+    options: _Options,
 ) -> pd.DataFrame:
     n_prompts, n_heads = taken.values.shape
     table = taken.labels.copy()
@@ -195,17 +197,17 @@ def _table(
     table["effect_size"] = _effect_size(sums / grouped.size[:, None])
     empty = np.full(n_heads, np.nan)
     table["p_value"] = test.p_value if test else empty
-    table["q_value"] = false_discovery(test.p_value, asked.tested) if test else empty
+    table["q_value"] = false_discovery(test.p_value, options.tested) if test else empty
     table["p_adjusted"] = test.p_adjusted if test else empty
     table["p_important"] = p_important
-    table["significant"] = table["p_adjusted"] < asked.level
-    table["important"] = _important(table, test, asked)
+    table["significant"] = table["p_adjusted"] < options.level
+    table["important"] = _important(table, test, options)
     table["rank"] = table["effect_mean"].abs().rank(method="min", ascending=False).astype(int)
     table["n_prompts"], table["n_clusters"] = n_prompts, len(grouped)
     table["n_effective_clusters"] = grouped.effective
     table.attrs["interval"] = "half-sampling" if len(grouped) > 1 else "none"
     table.attrs["test"] = test.draws if test else "none: a distance has no sign"
-    table.attrs["tested"] = asked.tested
+    table.attrs["tested"] = options.tested
     return table
 
 
@@ -218,18 +220,18 @@ def _effect_size(means: Float[np.ndarray, "cluster head"]) -> Float[np.ndarray, 
     return np.where(equal, alike, mean / np.where(equal, 1, sd))
 
 
-def _important(table: pd.DataFrame, test: Tail | None, asked: _Asked) -> pd.Series:
-    if asked.min_effect is None:
+def _important(table: pd.DataFrame, test: Tail | None, options: _Options) -> pd.Series:
+    if options.min_effect is None:
         return pd.Series(pd.NA, index=table.index, dtype="boolean")
-    beyond = (table["ci_low"].to_numpy() > asked.min_effect) | (table["ci_high"].to_numpy() < -asked.min_effect)
-    claimed = table["p_important"].to_numpy() < asked.level
+    beyond = (table["ci_low"].to_numpy() > options.min_effect) | (table["ci_high"].to_numpy() < -options.min_effect)
+    claimed = table["p_important"].to_numpy() < options.level
     if test:
         claimed &= table["significant"].to_numpy()
     return pd.Series(beyond & claimed, index=table.index)
 
 
 def _skewness(means: Float[np.ndarray, "cluster head"]) -> float:
-    """The absolute skewness of the cluster means, averaged over heads; heads without spread count as 0."""
+    """Return the absolute skewness of the cluster means, averaged over heads; heads without spread count as 0."""
     away = means - means.mean(axis=0)
     largest = np.abs(away).max(axis=0)
     differ = largest > 1e-9 * np.abs(means).max(axis=0)  # else there is only rounding
@@ -243,30 +245,30 @@ def _note(
     sums: Float[np.ndarray, "cluster head"],
     test: Tail | None,
     flipped: bool,
-    asked: _Asked,
+    options: _Options,
     choices: int | None,
 ) -> str:
-    """What this many clusters cannot show, for the report to say; `choices` is among how many edits a matched null
-    picks in each cluster."""
-    n_clusters, n_effective = len(grouped), grouped.effective
+    """Describe what this many clusters cannot show; `choices` is the number of edits among which a matched null picks
+    in each cluster."""
+    n_clusters, n_effective, level = len(grouped), grouped.effective, options.level
     have = f"{n_clusters} cluster{'' if n_clusters == 1 else 's'}"
     weighed = have if n_effective == n_clusters else f"{have}, {n_effective:.1f} effective"
     notes = []
-    if not reachable(n_clusters, 1 - asked.confidence):
-        needed = clusters_needed(1 - asked.confidence)
-        notes.append(f"{have}: no interval can hold {asked.confidence:.0%} with fewer than {needed}.")
-    if test and test.smallest >= asked.level:
-        needed, by = clusters_needed(asked.level), "a sign flip"
+    if not reachable(n_clusters, 1 - options.confidence):
+        needed = clusters_needed(1 - options.confidence)
+        notes.append(f"{have}: no interval can hold {options.confidence:.0%} with fewer than {needed}.")
+    if test and test.smallest >= level:
+        needed, by = clusters_needed(level), "a sign flip"
         if choices:
-            needed, by = math.floor(-math.log(asked.level, choices)) + 1, f"a pick among {choices} edits"
+            needed, by = math.floor(-math.log(level, choices)) + 1, f"a pick among {choices} edits"
         notes.append(
-            f"{have}: p cannot go below {test.smallest:.2g}, so nothing can be significant at the level {asked.level}; "
+            f"{have}: p cannot go below {test.smallest:.2g}, so nothing can be significant at the level {level}; "
             f"{by} needs {needed} clusters."
         )
-    elif test and test.smallest * asked.tested >= asked.level:
-        least = math.floor(test.smallest * asked.tested / asked.level) + 1
+    elif test and test.smallest * options.tested >= level:
+        least = math.floor(test.smallest * options.tested / level) + 1
         notes.append(
-            f"{have}: p cannot go below {test.smallest:.2g}, so q over {asked.tested} heads falls below {asked.level} "
+            f"{have}: p cannot go below {test.smallest:.2g}, so q over {options.tested} heads falls below {level} "
             f"only where at least {least} heads get there; p_adjusted has no such limit."
         )
     if flipped and int(n_effective) < SYMMETRY_FROM:
@@ -282,9 +284,9 @@ def _note(
 def _null_sums(
     null: Float[np.ndarray, "draw prompt layer head"] | LabelledArray, taken: Columns, grouped: Clusters, distance: bool
 ) -> Float[np.ndarray, "draw cluster measured"]:
-    """Cluster sums of the random edits, for the heads that were measured."""
+    """Return cluster sums of the random edits, for the heads that were measured."""
     if not distance:
-        raise RequestError("null", "given", "a matched null is for distances (distance=True); effects get a sign test")
+        raise RequestError("null", "set", "a matched null is for distances (distance=True); effects get a sign test")
     if isinstance(null, LabelledArray):
         null = null.transpose("draw", "prompt", *taken.labels.columns)
     edits = np.asarray(null, dtype=np.float64)

@@ -1,7 +1,7 @@
-"""A run from end to end: request, stages, arrays, tables, figures, report.
+"""Run a request from end to end: stages, arrays, tables, figures, report.
 
-`request` finds a request right before its directory is made, `forecast` says what it will cost, `folder` finds that
-directory, `record` writes what is known of the run as it goes on; ``status`` becomes ``complete`` last.
+`request` checks a request before its directory is made, `forecast` estimates its cost, `folder` makes or resumes the
+directory, `record` writes the manifest, whose ``status`` becomes ``complete`` last.
 """
 
 import shlex
@@ -36,7 +36,7 @@ Say = Callable[[str], None]
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run was interrupted after its directory was begun; `settings` continue it on a command line."""
+    """An interrupt after a run's directory was begun; `settings` continue the run on a command line."""
 
     def __init__(self, folder: Folder, before: str = ""):
         self.settings = f"{before}resume={shlex.quote(str(folder))}"
@@ -44,9 +44,10 @@ class Interrupted(KeyboardInterrupt):
 
 
 def run(runner: str, spec: RunSpec, place: Place, progress: Progress, say: Say = lambda _: None) -> Folder | None:
-    """Run `runner` (see `harness.study.request.PARTS`) and give its directory; `None` if it was to be a dry run.
+    """Run `runner` (see `harness.study.request.PARTS`) and return its directory; ``None`` for a dry run.
 
-    `say` is told what the run will cost before it begins. Raises `RequestError` before anything is written.
+    `say` is called with each line of the cost forecast before the run. Raises `RequestError` before anything is
+    written.
     """
     started = time.time()
     if place.resume:
@@ -73,7 +74,7 @@ def run(runner: str, spec: RunSpec, place: Place, progress: Progress, say: Say =
 
 
 def _carry_out(work: Request, folder: Folder, progress: Progress, say: Say) -> None:
-    """From the spec to the status ``complete``, in a directory that is ours."""
+    """Run all stages in a locked directory, up to the status ``complete``."""
     store.write_text(folder / "spec.yaml", yaml.safe_dump(plain(work.spec), sort_keys=False, allow_unicode=True))
     write_manifest(work, folder, "running")
     try:
@@ -89,29 +90,29 @@ def _carry_out(work: Request, folder: Folder, progress: Progress, say: Say) -> N
 
 
 def _computed(work: Request, folder: Folder, progress: Progress, say: Say) -> xr.Dataset:
-    """What the prompts are and all stages found. Raises `UnitsLost` once all is done that can be."""
-    data, lost = _asked(work), list[UnitsLost]()
+    """Return the arrays of the prompts and of all stages. Raises `UnitsLost` once all that can be computed is done."""
+    data, lost = _prompt_arrays(work), list[UnitsLost]()
     build = partial(_built, work.runner, work.spec, _identity(work))
     with pool_of(work.spec.execute, build, folder.absolute()) as pool:
         for stage in work.stages:
             try:
-                found = run_stage(stage, StageFolder(folder / "stages" / stage.name), progress, data, pool, say)
+                arrays = run_stage(stage, StageFolder(folder / "stages" / stage.name), progress, data, pool, say)
             except UnitsLost as error:
                 lost.append(error)
                 continue
             except Exception:
                 if not lost:
                     raise
-                continue  # it goes by what was lost
-            data = with_found(data, found)
-            write_manifest(work, folder, "running")  # a process that is killed leaves the time it has taken so far
+                continue  # it failed for lack of the lost stage
+            data = with_found(data, arrays)
+            write_manifest(work, folder, "running")  # so that a killed process leaves its time so far
     if lost:
         raise lost[0]
     return data
 
 
 def _built(runner: str, spec: RunSpec, identity: Mapping[str, Any]) -> Sequence[Stage | Chain]:
-    """The stages, with a model of the worker's own, which must be the run's."""
+    """Build the stages in a worker. Raises `RequestError` where its model or prompts differ from the run's."""
     work = prepare(runner, spec)
     if differing := differences(identity, _identity(work)):
         raise RequestError("execute", spec.execute.name, f"a worker finds another {', '.join(differing)} than this run")
@@ -119,12 +120,12 @@ def _built(runner: str, spec: RunSpec, identity: Mapping[str, Any]) -> Sequence[
 
 
 def _identity(work: Request) -> dict[str, Any]:
-    """What must be the same wherever a unit of this run is computed."""
+    """Return what must be equal wherever a unit of this run is computed."""
     return {"weights": work.model.identity["weights"], "prompts": work.prompts.sha256}
 
 
 def _write_results(work: Request, folder: Folder, data: xr.Dataset) -> None:
-    """Arrays, tables and pictures, from what the stages found."""
+    """Write arrays, tables and views from the stages' arrays."""
     work.checks = checks_of(data)
     closed, tables = Closed(data), dict[TableName, pd.DataFrame]()
     for closing in work.closings:
@@ -139,8 +140,8 @@ def _write_results(work: Request, folder: Folder, data: xr.Dataset) -> None:
     draw(open_run(folder, incomplete=True))
 
 
-def _asked(work: Request) -> xr.Dataset:
-    """The prompts; where another model reads them in other tokens, those too."""
+def _prompt_arrays(work: Request) -> xr.Dataset:
+    """Return the prompts' arrays, with the other model's where its tokens differ."""
     data, other = work.prompts.dataset(), work.other
     if other is None or other.how.same_tokens:
         return data

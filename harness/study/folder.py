@@ -1,4 +1,4 @@
-"""The directory of a run: a new one, or the one to resume, checked against what is asked."""
+"""Directories of runs: make a new one, or check the one to resume against the request."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -13,12 +13,12 @@ from harness.results import manifest, store
 from harness.results.objects import Folder, folder_at
 from harness.study.request import Request
 
-#: What of the environment computes the numbers.
+#: Keys of the environment that decide the numbers.
 _CODE = ("code", "packages", "python")
 
 
 def plain(spec: RunSpec) -> dict[str, Any]:
-    """The spec as YAML holds it."""
+    """Return the spec as plain values for YAML."""
 
     def bare(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -29,7 +29,7 @@ def plain(spec: RunSpec) -> dict[str, Any]:
 
 
 def saved_spec(folder: Folder, key: str = "resume") -> RunSpec:
-    """The spec that a run directory was made from."""
+    """Read the spec of a run directory. Raises `RequestError` where there is none or it is damaged."""
     try:
         values = yaml.safe_load((folder / "spec.yaml").read_text(encoding="utf-8"))
         if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
@@ -45,7 +45,7 @@ def saved_spec(folder: Folder, key: str = "resume") -> RunSpec:
 
 
 def new_folder(work: Request, place: Place) -> Folder:
-    """``run``, if it is empty, or ``store/runner/date-time-hash``; a second run within a second gets a number."""
+    """Make ``run``, if it is empty, or ``store/runner/date-time-hash``; a second run within a second gets a number."""
     if place.run:
         return store.make_folder(folder_at(place.run))
     stamp = datetime.fromtimestamp(work.started, UTC).strftime("%Y%m%d-%H%M%S")
@@ -58,13 +58,13 @@ def new_folder(work: Request, place: Place) -> Folder:
 
 
 def check_resume(runner: str, spec: RunSpec, folder: Folder) -> None:
-    """Refuse to go on with a run that is complete, of another runner, or was asked otherwise."""
+    """Raise `RequestError` for a run that is complete, of another runner, or of another spec."""
     if is_complete(runner, spec, folder):
         raise RequestError("resume", folder, "this run is complete; draw it again with experiments.render run=DIR")
 
 
 def is_complete(runner: str, spec: RunSpec, folder: Folder) -> bool:
-    """Whether the run in a directory has come to its end. Raises `RequestError` where it is not a run of this spec."""
+    """Whether the run in a directory is complete. Raises `RequestError` where it is not a run of this spec."""
     if not folder.is_dir():
         raise RequestError("resume", folder, "there is no such directory")
     differing = differences(_decisive(plain(saved_spec(folder))), _decisive(plain(spec)))
@@ -83,26 +83,26 @@ def is_complete(runner: str, spec: RunSpec, folder: Folder) -> bool:
 
 
 def _decisive(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a plain spec that decides numbers: what `config.spec_hash` is of."""
+    """Return the part of a plain spec that decides numbers, as in `config.spec_hash`."""
     kept = {key: value for key, value in values.items() if key not in config.NOT_IN_HASH}
     kept["sweep"] = {key: value for key, value in values["sweep"].items() if key != "memory"}
     return kept
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The dotted keys whose values differ."""
-    found = []
+    """Return the dotted keys whose values differ."""
+    differing = []
     for key in sorted({*old, *new}):
         before, after = old.get(key), new.get(key)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            found += differences(before, after, f"{prefix}{key}.")
+            differing += differences(before, after, f"{prefix}{key}.")
         elif before != after:
-            found.append(prefix + key)
-    return found
+            differing.append(prefix + key)
+    return differing
 
 
 def check_same(work: Request, folder: Folder) -> None:
-    """A resumed run goes on with the weights and prompts, the code and the packages it was begun with."""
+    """Raise `RequestError` unless weights, prompts, code and packages are those the run was begun with."""
     if not manifest.begun(folder):
         return
     old = manifest.read_manifest(folder)
@@ -118,14 +118,14 @@ def check_same(work: Request, folder: Folder) -> None:
     now = manifest.environment()
     before = {key: old[key] for key in _CODE}
     if differing := differences(before, {key: now[key] for key in _CODE}):
-        said = ", ".join(f"{key} ({_at(before, key)} → {_at(now, key)})" for key in differing)
+        changes = ", ".join(f"{key} ({_at(before, key)} → {_at(now, key)})" for key in differing)
         raise RequestError(
-            "resume", folder, f"this run was begun with other code: {said}; go back to it, or start anew"
+            "resume", folder, f"this run was begun with other code: {changes}; go back to it, or start anew"
         )
 
 
 def _at(values: Mapping[str, Any], key: str) -> str:
-    """The value of a dotted key, cut short."""
+    """Return the value of a dotted key, cut to 12 characters."""
     for part in key.split(".", 1):
         values = values.get(part) if isinstance(values, Mapping) else None  # pyright: ignore[reportAssignmentType]
     return str(values)[:12]

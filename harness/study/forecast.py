@@ -1,4 +1,4 @@
-"""What a run will cost, known before it begins."""
+"""Forecast the cost of a run before it begins."""
 
 import shutil
 import time
@@ -16,13 +16,12 @@ from harness.prompts import Prompts
 from harness.results.objects import Folder, ObjectPath, folder_at
 from harness.study.request import Request
 
-#: A trial of fewer tokens is slower per row than a sweep's chunks are; a longer one delays every run.
+#: Tokens of the timed trial: fewer are slower per row than a sweep's chunks, more delay every run.
 _TRIAL_TOKENS = 512
 
 
 def forecast(work: Request, place: Place) -> list[str]:
-    """One line for each stage that takes time or room. Raises `RequestError` if the disk cannot hold what would be
-    kept."""
+    """Return one line for each stage that takes time or disk space. Raises `RequestError` if the disk is too small."""
     for stage in (each.stage if isinstance(each, OtherStage) else each for each in work.stages):
         if isinstance(stage, CacheStage):
             _check_room(stage, place)
@@ -31,16 +30,16 @@ def forecast(work: Request, place: Place) -> list[str]:
 
 
 def _why_singles(name: str, work: Request) -> str:
-    """Why single heads are swept where another kind was asked for."""
+    """Describe why single heads are swept too where the kind needs their effects; empty otherwise."""
     kinds = work.spec.sweep.kind
     if name != "sweep" or "single" in kinds:
         return ""
-    going = " and ".join(kind for kind in kinds if kind in ("cumulative", "pairs"))
-    return f" (single heads first: sweep.kind={going} goes by their effects)"
+    dependent = " and ".join(kind for kind in kinds if kind in ("cumulative", "pairs"))
+    return f" (single heads first: sweep.kind={dependent} needs their effects)"
 
 
 def _check_room(stage: CacheStage, place: Place) -> None:
-    """Refuse cached arrays that take more than is free."""
+    """Raise `RequestError` for cached arrays that take more than the free space."""
     size = ON_DISK * stage.n_bytes()
     there, free = _room(folder_at(place.resume or place.run or place.store).absolute())
     if size > free:
@@ -53,8 +52,8 @@ def _check_room(stage: CacheStage, place: Place) -> None:
 
 
 def _room(folder: Folder) -> tuple[Folder, float]:
-    """The nearest folder that is there, and how much it can hold; a place that cannot be is refused elsewhere.
-    An object store holds what is paid for."""
+    """Return the nearest existing folder and its free bytes: infinite in an object store, and for an impossible path,
+    which is refused elsewhere."""
     if isinstance(folder, ObjectPath):
         return folder, inf
     try:
@@ -66,13 +65,13 @@ def _room(folder: Folder) -> tuple[Folder, float]:
 
 
 def seconds_per_row(model: Model, prompts: Prompts) -> float:
-    """The time of one row, by a forward of a few rows of middling length."""
+    """Measure the seconds of one row, by a forward of a few rows of median length."""
     order = prompts.width.argsort()
     rows, _ = ablation.model_rows(model, prompts.take([int(order[len(order) // 2])]))
     n = max(4, _TRIAL_TOKENS // rows.token_id.shape[1])
-    given = rows.take([at % len(rows) for at in range(n)]).inputs(model.device)
+    inputs = rows.take([at % len(rows) for at in range(n)]).inputs(model.device)
     with torch.no_grad():
-        model.forward(given)  # the first is slower
+        model.forward(inputs)  # warm-up
         started = time.perf_counter()
-        model.forward(given)
+        model.forward(inputs)
     return (time.perf_counter() - started) / n

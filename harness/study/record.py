@@ -1,4 +1,4 @@
-"""What is known of a run, written into its manifest as it goes on."""
+"""Write the manifest of a run as it goes on."""
 
 import json
 import time
@@ -17,22 +17,21 @@ from harness.sweep import tolerance
 
 
 def checks_of(data: xr.Dataset) -> dict[str, Any] | None:
-    """What the arrays say of all units' checks, those of an earlier process too, and of how far a quick look was
-    off."""
-    found = [array.attrs for array in data.data_vars.values() if "edits_verified" in array.attrs]
-    if not found:
+    """Return all units' checks from the arrays' attributes (an earlier process's too), and quick methods' errors."""
+    verified = [array.attrs for array in data.data_vars.values() if "edits_verified" in array.attrs]
+    if not verified:
         return None
-    said = data["effect"].attrs if "effect" in data else {}
-    quick = {key: json.loads(said[key]) for key in ("errors", "screen") if key in said}
+    attrs = data["effect"].attrs if "effect" in data else {}
+    quick = {key: json.loads(attrs[key]) for key in ("errors", "screen") if key in attrs}
     return {
-        "edits_verified": sum(int(each["edits_verified"]) for each in found),
-        "plain_forward_difference": max(float(each["plain_forward_difference"]) for each in found),
-        **({"method": said["method"], "heads_verified": int(said["verified"]), **quick} if quick else {}),
+        "edits_verified": sum(int(each["edits_verified"]) for each in verified),
+        "plain_forward_difference": max(float(each["plain_forward_difference"]) for each in verified),
+        **({"method": attrs["method"], "heads_verified": int(attrs["verified"]), **quick} if quick else {}),
     }
 
 
 def _checks_so_far(work: Request) -> dict[str, Any] | None:
-    """What this process has checked."""
+    """Return the checks of this process so far."""
     checks = [stage.as_sweep().check for stage in work.ablating]
     if not checks:
         return None
@@ -41,17 +40,17 @@ def _checks_so_far(work: Request) -> dict[str, Any] | None:
 
 
 def _identity(model: Model) -> dict[str, Any]:
-    """What a model is: name, source, sizes, weights, tokenizer."""
+    """Return a model's identity: name, source, sizes, weights, tokenizer."""
     return {"name": model.name, "source": model.spec.source, **asdict(model.shape), **model.identity}
 
 
 def _bos_first(work: Request) -> int:
-    """How many prompts begin with a BOS token."""
+    """Count the prompts that begin with a BOS token."""
     return int((work.prompts.token_id[:, 0] == work.model.tokens.bos_id).sum())
 
 
 def _bos(work: Request) -> str:
-    """The policy for texts, and that the prompts begin with a BOS token where that policy adds none."""
+    """Describe the token policy, and how many prompts begin with a BOS token where the policy adds none."""
     tokens, first = work.model.tokens, _bos_first(work)
     if not first or tokens.begins_with_bos:
         return tokens.policy
@@ -59,7 +58,7 @@ def _bos(work: Request) -> str:
 
 
 def write_manifest(work: Request, folder: Folder, status: str, error: str | None = None) -> None:
-    """``manifest.json`` as of now."""
+    """Write the current ``manifest.json``."""
     import torch
 
     model, before = work.model, work.before or {}

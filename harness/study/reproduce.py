@@ -1,4 +1,4 @@
-"""A saved run, done again in today's environment and compared with what it was, value by value."""
+"""Reproduce a saved run in today's environment and compare it value by value."""
 
 import json
 import shlex
@@ -17,7 +17,7 @@ from harness.results.schema import read_table
 
 #: The columns of ``heads.csv`` that are in the metric's unit.
 VALUES = ("effect_mean", "ci_low", "ci_high", "direct_mean")
-#: What a manifest says of how a run went, not of what decided its numbers.
+#: Keys of a manifest that describe how a run went, not what decided its numbers.
 _OF_ITS_TIME = {
     "status",
     "hash",
@@ -33,7 +33,7 @@ _OF_ITS_TIME = {
 
 @dataclass(frozen=True)
 class ValueChange:
-    """A value that is not what it was: whose it is, before and now, and the interval that it had."""
+    """A compared value: its name, its value before and now, and its saved interval."""
 
     name: str
     before: float
@@ -48,8 +48,8 @@ class ValueChange:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """The new run, how many values were compared and which moved by more than `tolerance`, and what differs between the
-    two environments."""
+    """The new run, the number of compared values, those that moved by more than `tolerance`, and the differences of
+    the two environments."""
 
     run: Folder
     compared: int
@@ -69,17 +69,17 @@ def reproduce(
     say: Callable[[str], None],
     resume: str | None = None,
 ) -> Reproduction:
-    """Run the spec of a saved run again, into the store `where`, and compare. `resume` is the directory that an earlier
-    call began and did not end; one whose run is complete is only compared.
+    """Run the spec of a saved run again, into the store `where`, and compare.
 
-    A reference without arrays (spec, manifest and ``heads.csv``) is compared by its table. Raises `RequestError` for a
-    directory that is no complete run, and for one that has nothing to compare.
+    `resume` is the directory of an unfinished earlier call; one with a complete run is only compared. A reference
+    without arrays (spec, manifest and ``heads.csv``) is compared by its table. Raises `RequestError` for a directory
+    that is no complete run, or has nothing to compare.
     """
     folder = folder_at(saved)
     if not folder.is_dir():
         raise RequestError("run", saved, "there is no such directory")
     record = manifest.read_manifest(folder)
-    from harness import study  # a directory that is no run is found without waiting for torch
+    from harness import study  # here: it imports torch, and the checks above do not need it
 
     spec = study.saved_spec(folder, "run")
     if record["status"] != "complete":
@@ -102,7 +102,7 @@ def _run_again(
     progress: Callable[[str, int, int], None],
     say: Callable[[str], None],
 ) -> Folder:
-    """The directory of the new run; one that is to be resumed and came to its end is that already."""
+    """Run the spec and return the directory; a complete run to be resumed is returned as it is."""
     from harness import study
 
     if place.resume is not None:
@@ -121,7 +121,7 @@ def _run_again(
 
 
 def _compared(folder: Folder, record: dict[str, Any], table: pd.DataFrame, again: Folder) -> Reproduction:
-    """The saved run (its `record` and `table`) beside the new one, value by value; ``reproduction.json`` there."""
+    """Compare the saved run (its `record` and `table`) with the new one, and write ``reproduction.json`` there."""
     now, tolerance = open_run(again), float(record["tolerance"])
     compared = list(_of_tables(table, now.heads))
     if (folder / "data.zarr").is_dir():
@@ -134,7 +134,7 @@ def _compared(folder: Folder, record: dict[str, Any], table: pd.DataFrame, again
 
 
 def _of_tables(before: pd.DataFrame, now: pd.DataFrame) -> Iterator[ValueChange]:
-    """Every value of the table; one that the new run does not have is not a number there."""
+    """Yield every value of the table; NaN for one that the new run lacks."""
     new = {_key(row): row for row in now.to_dict("records")}
     for row in before.to_dict("records"):
         metric, head = _key(row)
@@ -150,7 +150,7 @@ def _key(row: dict[Any, Any]) -> tuple[str, Head]:
 
 
 def _of_arrays(before: Any, now: Any) -> Iterator[ValueChange]:
-    """Of every array of numbers, the value that is off by most."""
+    """Yield the value with the largest difference of every array of floats."""
     for name, array in before.data_vars.items():
         if array.dtype.kind != "f":
             continue
@@ -162,12 +162,12 @@ def _of_arrays(before: Any, now: Any) -> Iterator[ValueChange]:
         off = np.where(np.isnan(old) & np.isnan(new) | (old == new), 0, np.abs(new - old))
         at = np.unravel_index(int(np.nan_to_num(off, nan=np.inf).argmax()), old.shape)
         label = ", ".join(f"{dim} {int(index)}" for dim, index in zip(array.dims, at, strict=True))
-        before_there = np.nan_to_num(old[at]) if off[at] == 0 else old[at]  # not a number in both is the same
+        before_there = np.nan_to_num(old[at]) if off[at] == 0 else old[at]  # NaN in both is equal
         yield ValueChange(f"{name} at {label}", float(before_there), float(before_there if off[at] == 0 else new[at]))
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """What decides numbers and is not what it was."""
+    """Yield the manifest entries that decide numbers and differ."""
     for key in sorted({*old, *new} - (set() if prefix else _OF_ITS_TIME)):
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):

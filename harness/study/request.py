@@ -1,4 +1,4 @@
-"""What is asked, found right: model, prompts and stages, before anything is written."""
+"""Prepare and check a request, model, prompts and stages, before anything is written."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ from harness.roles import sets as role_sets
 from harness.roles import stage as roles_stage
 from harness.sweep import Ablating
 
-#: The parts that a run may have, in the order in which they run. To add one: its room's `part`, and its line here.
+#: Builders of a run's parts, in the order in which they run. To add one: write a `part` in its room, and add it here.
 BUILDERS: dict[str, Callable[[RunSpec, Model, Prompts], Part]] = {
     "patterns": attention.part,
     "rollout": saved_rollout.part,
@@ -34,7 +34,7 @@ BUILDERS: dict[str, Callable[[RunSpec, Model, Prompts], Part]] = {
     "method_pairs": evaluate_stage.pairs_part,
     "trace": context_stage.part,
 }
-#: Which parts each runner has.
+#: The parts of each runner.
 PARTS = {
     "study": ("patterns", "sweep", "rollout", "attribution", "roles"),
     "cache_attention": ("patterns", "rollout"),
@@ -48,7 +48,7 @@ PARTS = {
 
 @dataclass(frozen=True)
 class OtherModel:
-    """The model that is compared with, its prompts, and how the two are compared."""
+    """The second model of a comparison, its prompts, and how the two are paired."""
 
     model: Model
     prompts: Prompts
@@ -57,7 +57,7 @@ class OtherModel:
 
 @dataclass
 class Request:
-    """A request that was found right: model, prompts and stages, ready to run."""
+    """A checked request: model, prompts and stages, ready to run."""
 
     runner: str
     spec: RunSpec
@@ -68,7 +68,7 @@ class Request:
     started: float = field(default_factory=time.time)
     #: The manifest that a resumed run has so far.
     before: Mapping[str, Any] | None = None
-    #: What the sweep's arrays say of its checks, once they are there.
+    #: The sweep's checks from its arrays, once these are computed.
     checks: dict[str, Any] | None = None
     other: OtherModel | None = None
 
@@ -80,9 +80,9 @@ class Request:
 
 
 def parts_of(runner: str, spec: RunSpec) -> tuple[str, ...]:
-    """The parts of a run: the runner's; of a study that is asked a question, what its answer is read from.
+    """Return the names of a run's parts: the runner's, or in a study with a question, those that its answer reads.
 
-    Raises `RequestError` for a question that nobody knows, and one that the runner cannot answer.
+    Raises `RequestError` for an unknown question, and one that the runner cannot answer.
     """
     if spec.question is None:
         return PARTS[runner]
@@ -95,8 +95,8 @@ def parts_of(runner: str, spec: RunSpec) -> tuple[str, ...]:
 
 
 def check_names(runner: str, spec: RunSpec) -> None:
-    """What can be found wrong without a model: names of metrics, the question, files of prompts, the statistics, and
-    which settings two models can be compared by."""
+    """Check what needs no model: names of metrics, the question, files of prompts, the statistics, and the settings of
+    a comparison of two models. Raises `RequestError`."""
     parts = parts_of(runner, spec)
     metrics.check_names(spec.metrics)
     check_prompts(spec.prompts)
@@ -110,20 +110,20 @@ def check_names(runner: str, spec: RunSpec) -> None:
 
 
 def _check_comparable(spec: RunSpec) -> None:
-    """Refuse settings by which two models cannot be compared."""
+    """Raise `RequestError` for settings that a comparison of two models does not support."""
     if spec.other is None:
-        remedy = "say which model to compare with, other.name=NAME, or what it has else, such as other.dtype=bfloat16"
+        remedy = "name the model to compare with, other.name=NAME, or what differs, such as other.dtype=bfloat16"
         raise RequestError("other", "null", remedy)
     if spec.sweep.kind != ("single",):
-        raise RequestError("sweep.kind", ",".join(spec.sweep.kind), "two models are compared head by head: say single")
+        raise RequestError("sweep.kind", ",".join(spec.sweep.kind), "two models are compared head by head: use single")
     if spec.sweep.method != "exact":
-        raise RequestError("sweep.method", spec.sweep.method, "two models are compared by exact effects: say exact")
+        raise RequestError("sweep.method", spec.sweep.method, "two models are compared by exact effects: use exact")
     if spec.ablation.positions == "each":
-        raise RequestError("ablation.positions", "each", "two models are compared over all positions: say all or last")
+        raise RequestError("ablation.positions", "each", "two models are compared over all positions: use all or last")
 
 
 def _check_statistics(spec: RunSpec) -> None:
-    """What the statistics at the run's end would refuse, by those of nothing."""
+    """Raise `RequestError` for options that the statistics at the run's end would refuse, by a trial on zeros."""
     stats.summarize(
         np.zeros((1, 1, 1)),
         confidence=spec.stats.confidence,
@@ -134,7 +134,7 @@ def _check_statistics(spec: RunSpec) -> None:
 
 
 def prepare(runner: str, spec: RunSpec) -> Request:
-    """Load what the request names and check the one against the other."""
+    """Load the model and prompts of a request, check them against each other, and build the stages."""
     check_names(runner, spec)
     model = load_model(spec.model)
     prompts = load_prompts(spec.prompts, model)
@@ -148,14 +148,14 @@ def prepare(runner: str, spec: RunSpec) -> Request:
 
 
 def _parts(runner: str, spec: RunSpec, model: Model, prompts: Prompts) -> list[Part]:
-    """What the runner does with a model and its prompts. Pairs that are chosen by roles need these first."""
+    """Build the parts of a run for a model and its prompts, with roles where pairs are chosen by them."""
     names = {*parts_of(runner, spec)}
     names |= {"roles"} if "sweep" in names and sweep.goes_by_roles(spec.sweep) else set()
     return [build(spec, model, prompts) for name, build in BUILDERS.items() if name in names]
 
 
 def _add_other(work: Request, named: Any) -> None:
-    """The other model, and what is done with it: the same. Raises `RequestError` where the two cannot be compared."""
+    """Add the other model with the same parts. Raises `RequestError` where the two cannot be compared."""
     spec, other = work.spec, load_model(named)
     prompts = load_prompts(spec.prompts, other)
     how = compare.pairing(work.model, other, work.prompts, prompts)
@@ -172,7 +172,7 @@ def _add_other(work: Request, named: Any) -> None:
 
 
 def _check_shown(work: Request) -> None:
-    """Refuse what the report at the run's end cannot show."""
+    """Raise `RequestError` for prompts and heads that the report at the run's end cannot show."""
     shown = work.spec.show
     for number in shown.prompts:
         if not 0 <= number < len(work.prompts):

@@ -16,7 +16,7 @@ import xarray as xr
 
 from harness import ablation as ablations
 from harness import config
-from harness.ablation import Asked
+from harness.ablation import AblationRequest
 from harness.config import SweepSpec
 from harness.execute import run_in_memory
 from harness.hooks import Head
@@ -37,7 +37,7 @@ from harness.sweep.verify import with_found as with_found
 def ablate_heads(
     model: Model,
     prompts: Prompts,
-    ablation: Asked = "zero",
+    ablation: AblationRequest = "zero",
     metrics: str | Function | Iterable[str | Function] = "auto",
     heads: Any = "all",
     method: str = "exact",
@@ -69,7 +69,7 @@ def ablate_heads(
     """
     made, where = ablations.build(ablation, model, prompts)
     if positions is not None:
-        where = ablations.asked_positions(positions)
+        where = ablations.parse_positions(positions)
     asked = config.parse(SweepSpec, _plain({"kind": kind, "sets": sets or {}, "method": method, **sweep}), "sweep.")
     done = prompts.dataset()
     for stage in stages(model, prompts, asked, heads, choose(metrics, prompts), made, where):

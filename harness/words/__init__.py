@@ -1,7 +1,7 @@
-"""Tokens to words: what a reader sees as one word, patterns and scores merged along it, and labels.
+"""Tokens to words: segmentation, patterns and scores merged by word, and labels.
 
-`align` finds where pieces stand in a text, `segment` where words could begin in it, `split` makes words of the two,
-`merge` brings arrays to words or leaves special tokens out, `show` labels tokens with whole characters.
+`align` locates pieces in a text, `segment` finds where words could begin, `split` makes words of the two, `merge`
+merges arrays by word or drops special tokens, `show` labels tokens with whole characters.
 """
 
 from harness.words.align import Span as Span

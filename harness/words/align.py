@@ -1,8 +1,7 @@
-"""Where in a text its pieces stand, for tokenizers and segmenters that give strings but no offsets.
+"""Align pieces with their text, for tokenizers and segmenters that give strings but no offsets.
 
-They may have normalised the text (NFKC), lower-cased it, or dropped marks and white space, and may not say what an
-unknown piece stood for. Text and pieces are compared in a form in which that makes no difference, the strictest form
-first.
+They may normalise the text (NFKC), lower-case it or drop marks and white space, and hide what an unknown piece stood
+for. Text and pieces are compared in a form in which that makes no difference, the strictest form first.
 """
 
 import unicodedata
@@ -18,13 +17,13 @@ CLUSTER = regex.compile(r"\X")
 
 
 def align(text: str, pieces: Sequence[str | None]) -> list[Span] | None:
-    """The span of each piece in the text, in order; ``None`` if they do not spell it in any form.
+    """Return the span of each piece in the text, in order; ``None`` if they do not spell it in any form.
 
-    A piece ``None`` is unknown: it stands for at least one character, and neighbours that are unknown share evenly
-    what lies between the pieces around them. A piece of which nothing is left in the form has an empty span.
+    A piece ``None`` is unknown: it stands for at least one character, and adjacent unknown pieces divide the text
+    between the known ones evenly. A piece of which nothing is left in the form has an empty span.
     """
-    found = (_in_form(text, pieces, form) for form in (_compatible, _folded, _bare))
-    return next((spans for spans in found if spans is not None), None)
+    forms = (_in_form(text, pieces, form) for form in (_compatible, _folded, _bare))
+    return next((spans for spans in forms if spans is not None), None)
 
 
 def _compatible(text: str) -> str:
@@ -52,8 +51,8 @@ def _in_form(text: str, pieces: Sequence[str | None], form: Form) -> list[Span] 
 
 
 def _letters(text: str, form: Form) -> Iterator[tuple[str, Span]]:
-    """The letters of the text in a form, each with the characters it comes from; a form may join or part the
-    characters of one cluster, which then all stand for all of it."""
+    """Yield the letters of the text in a form, each with the span it comes from; where a form joins or parts the
+    characters of a grapheme cluster, all of them have the span of the cluster."""
     for match in CLUSTER.finditer(text):
         changed, (start, end) = form(match[0]), match.span()
         one_by_one = [form(letter) for letter in match[0]]
@@ -65,8 +64,8 @@ def _letters(text: str, form: Form) -> Iterator[tuple[str, Span]]:
 
 
 def _ranges(written: str, pieces: Sequence[str | None]) -> list[Span] | None:
-    """Where each piece stands in what is written. Between unknown pieces the known ones are looked for from the left
-    (the last ones at the end), which finds a way to lay them wherever there is one."""
+    """Return the range of each piece in `written`. Known runs between unknown pieces are matched leftmost (the last one
+    at the end), which succeeds wherever any alignment does."""
     ranges, at, unknown = list[Span](), 0, 0
     runs = [(known, list(run)) for known, run in groupby(pieces, key=lambda piece: piece is not None)]
     for number, (known, run) in enumerate(runs):
@@ -88,7 +87,7 @@ def _ranges(written: str, pieces: Sequence[str | None]) -> list[Span] | None:
 
 
 def _place(written: str, whole: str, at: int, unknown: int, last: bool) -> int | None:
-    """Where a run of known pieces begins, after so many unknown ones."""
+    """Return where a run of known pieces begins after `unknown` unknown ones."""
     if not unknown:
         return at if written.startswith(whole, at) else None
     if last:
@@ -99,6 +98,6 @@ def _place(written: str, whole: str, at: int, unknown: int, last: bool) -> int |
 
 
 def _shared(start: int, end: int, n: int) -> list[Span]:
-    """A stretch divided evenly among `n` pieces."""
+    """Divide a range evenly among `n` pieces."""
     border = [start + round(part * (end - start) / n) for part in range(n + 1)] if n else []
     return list(pairwise(border))

@@ -9,12 +9,12 @@ import yaml
 
 @cache
 def ioi_data() -> dict[str, list[str]]:
-    """The names and templates of the IOI prompts."""
+    """Load the names and templates of the IOI prompts."""
     return yaml.safe_load(files("harness").joinpath("data/ioi.yaml").read_text(encoding="utf-8"))
 
 
 def builtin_words() -> Iterator[str]:
-    """The words of the built-in IOI prompts as byte-level BPE writes them, a leading space being ``Ġ``."""
+    """Yield the words of the built-in IOI prompts as byte-level BPE writes them, with ``Ġ`` for a leading space."""
     data = ioi_data()
     text = " ".join([*data["names"], *data["templates"]]).replace("{", " {").replace("}", "} ")
     plain = {word.strip(",") for word in text.split() if not word.startswith("{")}

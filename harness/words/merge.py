@@ -1,4 +1,4 @@
-"""Arrays over positions made into arrays over words, and special tokens left out."""
+"""Merge arrays over positions by word, and drop special tokens."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -13,7 +13,7 @@ def merge_pattern(
     word: Int[np.ndarray, " query_position"],
     key_word: Int[np.ndarray, " key_position"] | None = None,
 ) -> Float[np.ndarray, "*batch word_query word_key"]:
-    """A pattern by word: summed over the keys of a word, averaged over its queries, so that rows still sum to 1.
+    """Merge a pattern by word: sum over the keys of a word, mean over its queries, so that rows still sum to 1.
 
     `word` gives each position's word, counted from 0 without gaps; positions with −1 (padding) are left out. In cross
     attention the keys are another text's, and `key_word` gives their words.
@@ -28,10 +28,10 @@ def merge_pattern(
 def merge_scores(
     scores: Float[np.ndarray, "*batch position"], word: Int[np.ndarray, " same_position"], how: str = "sum"
 ) -> Float[np.ndarray, "*batch word"]:
-    """One score per position made one per word: the ``sum``, ``mean`` or ``max`` over its tokens.
+    """Merge scores by word: the ``sum``, ``mean`` or ``max`` over its tokens.
 
-    A sum keeps the total (an attention row, a gradient's norm, of which a word has as much as its pieces); a mean does
-    not favour long words; a max says how strong a word is at its strongest. Positions with word −1 are left out.
+    A sum keeps the total of an attention row or a gradient's norm; a mean does not favour long words. Positions with
+    word −1 are left out.
     """
     if len(word) != scores.shape[-1]:
         raise RequestError("word", word.shape, f"there must be one word for each position of {scores.shape}")
@@ -44,7 +44,7 @@ def merge_scores(
 
 
 def _members(word: Int[np.ndarray, " position"], dtype: np.dtype) -> Float[np.ndarray, "word position"]:
-    """1 where a position belongs to a word."""
+    """Return the membership matrix: 1 where a position belongs to a word."""
     return (word[None, :] == np.arange(int(word.max(initial=-1)) + 1)[:, None]).astype(dtype)
 
 
@@ -53,10 +53,9 @@ def without(
     left_out: Bool[np.ndarray, " query"],
     key_left_out: Bool[np.ndarray, " key"] | None = None,
 ) -> Float[np.ndarray, "*batch kept_query kept_key"]:
-    """A pattern without some positions (the special tokens), rows renormalised to sum to 1 over what is left.
+    """Drop positions (the special tokens) from a pattern and renormalise its rows to sum to 1.
 
-    That is a way to look at a pattern, not what the model did: say so where it is shown, with `share_on`. A row that
-    looks at nothing else is all zeros.
+    The model did not attend so: show `share_on` beside it. A row with all its attention on dropped keys is zero.
     """
     keep, keep_keys = ~left_out, ~(left_out if key_left_out is None else key_left_out)
     kept = pattern[..., keep, :][..., keep_keys]
@@ -69,7 +68,7 @@ def share_on(
     left_out: Bool[np.ndarray, " query"],
     key_left_out: Bool[np.ndarray, " key"] | None = None,
 ) -> float:
-    """The mean share of the other positions' attention that is on those left out, 0 to 1."""
+    """Return the mean share, 0 to 1, of the other positions' attention that is on those left out."""
     keys = left_out if key_left_out is None else key_left_out
     rows = pattern[..., ~left_out, :]
     return float(rows[..., keys].sum(axis=-1).mean()) if rows.size else 0.0

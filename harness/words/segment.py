@@ -1,7 +1,7 @@
-"""Where words could begin in a text: at white space and punctuation, and where a script has no spaces, as a segmenter
-says, or at every character.
+"""Segment a text: word boundaries at white space and punctuation; in scripts without spaces by a segmenter, or at
+every character.
 
-Inside a character as a reader sees it (a base with its marks, an emoji with its joiners and skin tone) no word begins.
+No word begins inside a grapheme cluster (a base with its marks, an emoji with its joiners and skin tone).
 """
 
 import re
@@ -28,7 +28,7 @@ _ZERO_WIDTH_SPACE = "\u200b"
 
 @dataclass(frozen=True)
 class Segmenter:
-    """What parts a text without spaces into words, and its name; words may come back normalised."""
+    """A function that cuts a text without spaces into (possibly normalised) words, and its name."""
 
     name: str
     cut: Callable[[str], Sequence[str]]
@@ -36,7 +36,7 @@ class Segmenter:
 
 @cache
 def mecab() -> Segmenter | None:
-    """MeCab with the UniDic that the extra ``ja`` installs; ``None`` without it."""
+    """Return MeCab with the UniDic that the extra ``ja`` installs; ``None`` without it."""
     try:
         import unidic_lite
         from fugashi import GenericTagger  # pyright: ignore[reportAttributeAccessIssue]
@@ -49,14 +49,14 @@ def mecab() -> Segmenter | None:
 
 @dataclass(frozen=True)
 class Starts:
-    """Where words could begin (0 first), and in which ways that was found."""
+    """Offsets at which words could begin (0 first), and the names of the methods that set them."""
 
     at: tuple[int, ...]
     ways: tuple[str, ...]
 
 
 def starts(text: str, segmenter: Segmenter | None = None) -> Starts:
-    """Where words could begin in the text.
+    """Return where words could begin in the text.
 
     White space parts words, and so does punctuation at the edge of one (``well-known`` is a word, ``dog.`` is two);
     every white-space character stands alone here, for `split` to join with what follows. Words of scripts without
@@ -97,7 +97,7 @@ def _kind(letter: str) -> str:
 
 
 def _cuts(text: str, segmenter: Segmenter | None) -> tuple[frozenset[int] | None, str]:
-    """Where a segmenter cuts, and which; ``None`` where there is none for this text."""
+    """Return a segmenter's cuts (``None`` without a segmenter for this text) and the method's name."""
     japanese = bool(_KANA.search(text))
     segmenter = segmenter or (mecab() if japanese else None)
     if segmenter is None:

@@ -1,4 +1,4 @@
-"""Tokens as labels: every character whole, also where several tokens spell one."""
+"""Labels of tokens that show whole characters, also where several tokens spell one."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -17,12 +17,11 @@ UNKNOWN = frozenset({"[UNK]", "<unk>", "<UNK>", "<|unk|>"})
 
 
 def labels(token: Row, word: Row, word_text: Row) -> list[str]:
-    """What to write on each token's place on an axis.
+    """Return the axis label of each token.
 
-    A token that reads as text is its own label. Tokens that only together spell a character, an emoji of four bytes,
-    each read as U+FFFD; they are labelled with what they spell together and their number among them: ``🚀 1/4``. An
-    unknown token is labelled with the characters that it stands for: ``犬 [UNK]``.
-    `word_text` is what a run keeps: a word's text at its first token, ``""`` at the others.
+    A token that reads as text is its own label. Tokens that spell a character together (an emoji of four bytes) are
+    labelled with the character and their number: ``🚀 1/4``. An unknown token is labelled with its characters:
+    ``犬 [UNK]``. `word_text` has a word's text at its first token, ``""`` at the others.
     """
     made: list[str] = []
     for _, run in groupby(range(len(token)), key=lambda at: word[at]):
@@ -39,7 +38,7 @@ def _hides(token: str, text: str) -> bool:
 
 
 def _spelled(tokens: Sequence[str], text: str) -> Iterator[str]:
-    """The labels of one word's tokens, some of which are parts of characters or unknown."""
+    """Yield the labels of one word's tokens, some of which are parts of characters or unknown."""
     runs = [(known, list(run)) for known, run in groupby(tokens, key=lambda each: not _hides(each, text))]
     spans = align(text, ["".join(run) if known else None for known, run in runs])
     for (known, run), span in zip(runs, spans or [(0, len(text))] * len(runs), strict=True):
@@ -53,7 +52,7 @@ def _spelled(tokens: Sequence[str], text: str) -> Iterator[str]:
 
 
 def _parts(spelled: str, n: int) -> list[str]:
-    """The labels of `n` tokens that spell this; where each is one byte, that says which character each belongs to."""
+    """Return the labels of `n` tokens that spell this; tokens of one byte each are numbered within their character."""
     characters = CLUSTER.findall(spelled)
     sizes = [len(character.encode("utf-8", "surrogatepass")) for character in characters]
     if sum(sizes) != n:
@@ -66,5 +65,5 @@ def _parts(spelled: str, n: int) -> list[str]:
 
 
 def joined(word_text: Row) -> str:
-    """The text of a prompt from what a run keeps of it; the two texts of a pair follow each other."""
+    """Join the word texts of a prompt; the two texts of a pair follow each other."""
     return "".join(map(str, word_text))

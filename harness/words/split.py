@@ -1,7 +1,6 @@
-"""Tokens to words: which word each token belongs to, and what stands in the text for it.
+"""Split tokens into words, each with its text.
 
-A token is never split: a word reaches from one place where a word could begin, and which no token goes across, to the
-next.
+A token is never split: words begin where a word could begin and no token crosses.
 """
 
 from bisect import bisect_right
@@ -23,7 +22,7 @@ class Words:
 
     `index` is each token's word, counted from 0. `text` has, at each word's first token, the word as it stands in the
     text with the white space before it; ``""`` at its other tokens, and for a special token that was added. Joined, it
-    is the text. `ways` says how words were found.
+    is the text. `ways` names the segmentation methods used.
     """
 
     index: tuple[int, ...]
@@ -33,7 +32,7 @@ class Words:
 
 @dataclass(frozen=True)
 class TokenSpan:
-    """A token with its place in its text: `span` is ``None`` if it stands in none, or nobody knows where."""
+    """A token with its place in its text: `span` is ``None`` if it stands in none or its place is unknown."""
 
     token: str
     special: bool
@@ -49,11 +48,10 @@ def split(
     sentence: Sequence[int],
     segmenter: Segmenter | None = None,
 ) -> Words:
-    """The words of some tokens, of which `sentence` says in which of the texts they stand, and `span` where.
+    """Split tokens into words; `sentence` is the number of each token's text, and `span` its place there.
 
-    White space before a word belongs to it; a line break is a word. A special token is always a word of its own.
-    Where `span` does not know (``None`` for a token that is not special), the tokens' own leading space decides, or,
-    in a tokenizer that has none, its ``##``.
+    White space before a word belongs to it; a line break is a word, and so is each special token. Where the span of an
+    ordinary token is unknown (``None``), its leading space decides, or its ``##`` in a tokenizer without spaces.
     """
     placed = [TokenSpan(*each) for each in zip(token, special, span, sentence, strict=True)]
     keys, parts = _unplaced(placed)
@@ -71,7 +69,7 @@ def split(
 
 
 def _unplaced(placed: Sequence[TokenSpan]) -> tuple[dict[int, Key], dict[Key, str]]:
-    """The words of the tokens that stand in no text: what they are called by, and their text."""
+    """Return the key and the text of the words of tokens without a span."""
     keys, parts, key = dict[int, Key](), dict[Key, str](), (-1, 0)
     spaced = any(each.token[:1].isspace() for each in placed if each.span is None)
     for at, each in enumerate(placed):
@@ -86,8 +84,8 @@ def _unplaced(placed: Sequence[TokenSpan]) -> tuple[dict[int, Key], dict[Key, st
 
 
 def _borders(text: str, could: Sequence[int], tokens: Sequence[TokenSpan]) -> list[int]:
-    """Where words begin: of the places where one could, those that no token goes across, and both ends of a special
-    token; a space is part of the word after it."""
+    """Return where words begin: where one could and no token crosses, and at both ends of a special token; a space is
+    part of the word after it."""
     spans = [(*each.span, each.special) for each in tokens if each.span is not None]
     edges = {edge for start, end, special in spans if special for edge in (start, end) if edge < len(text)}
     inside = {at for start, end, _ in spans for at in range(start + 1, end)}
@@ -99,19 +97,19 @@ def _borders(text: str, could: Sequence[int], tokens: Sequence[TokenSpan]) -> li
 
 
 def _piece(borders: Sequence[int], each: TokenSpan) -> int:
-    """Between which borders the token stands."""
+    """Return the number of the piece that a token begins in."""
     return bisect_right(borders, each.span[0]) - 1 if each.span else 0
 
 
 def _parts(text: str, borders: Sequence[int], there: Set[int]) -> dict[int, str]:
-    """The text of each piece in which there are tokens; a piece without goes to the next one with, or the last."""
+    """Return the text of each piece with tokens; a piece without tokens joins the next one with, or the last."""
     begins = sorted(there)
     cuts = [0, *(borders[piece + 1] for piece in begins[:-1]), len(text)]
     return {piece: text[start:end] for piece, (start, end) in zip(begins, pairwise(cuts), strict=True)}
 
 
 def _numbered(keys: Sequence[Key], parts: dict[Key, str], ways: Sequence[str]) -> Words:
-    """Words counted from 0, a new one wherever the key changes."""
+    """Number words from 0, a new one wherever the key changes."""
     first = [at == 0 or key != keys[at - 1] for at, key in enumerate(keys)]
     index = [number - 1 for number in accumulate(map(int, first))]
     text = [parts.pop(key, "") if new else "" for key, new in zip(keys, first, strict=True)]

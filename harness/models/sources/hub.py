@@ -1,4 +1,4 @@
-"""Snapshots from the Hugging Face hub: those in its local cache, or fetched."""
+"""Snapshots of the Hugging Face hub, from its local cache or fetched."""
 
 import json
 import re
@@ -14,7 +14,7 @@ HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.
 
 
 def from_hub(spec: HubModel) -> Path:
-    """The snapshot in the local Hugging Face cache, or one fetched now."""
+    """Return the snapshot in the local Hugging Face cache, or fetch it. Raises `RequestError` if neither works."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -32,7 +32,7 @@ def from_hub(spec: HubModel) -> Path:
         folder = Path(snapshot_download(spec.id, etag_timeout=10, **files))
     except HfHubHTTPError as error:
         raise RequestError("model.id", spec.id, f"the hub refuses it ({first_line(error)})") from None
-    except Exception as error:  # its client raises those of whichever library it speaks HTTP with
+    except Exception as error:  # the hub's client passes on errors of its HTTP library
         fetch = f"hf download {spec.id}" + (f" --revision {spec.revision}" if spec.revision else "")
         why = f"it is not cached and the hub does not answer ({first_line(error)})"
         raise RequestError("model.id", spec.id, f"{why}; where there is a network, run: {fetch}") from error
@@ -40,7 +40,7 @@ def from_hub(spec: HubModel) -> Path:
 
 
 def _unharmed(folder: Path, hub: str) -> Path:
-    """The snapshot, if its weights are what the hub has: it keeps large files under their SHA-256."""
+    """Return the snapshot if its weights have their checksums: the cache names large files by SHA-256."""
     for path in weight_files(checked_folder(folder, "model.id", hub)):
         kept = path.resolve()
         if re.fullmatch("[0-9a-f]{64}", kept.name) and sha256(kept) != kept.name:
@@ -50,7 +50,7 @@ def _unharmed(folder: Path, hub: str) -> Path:
 
 
 def _complete(folder: Path) -> bool:
-    """Whether a snapshot has config, tokenizer and every weight file that its index names: a fetch can be cut off."""
+    """Whether a snapshot has config, tokenizer and every weight file of its index: a fetch can be interrupted."""
     if not ((folder / "config.json").is_file() and weight_files(folder) and has_tokenizer(folder)):
         return False
     index = folder / "model.safetensors.index.json"

