@@ -41,7 +41,7 @@ from harness.views.pack import pack_weights
 from harness.views.page import asset
 from harness.views.payload import payload, words_of
 from harness.views.report import report
-from harness.views.selection import asked_prompts, choose
+from harness.views.selection import choose, shown_prompts
 from harness.views.text import json_block, short, visible
 
 HOSTILE = [
@@ -698,7 +698,7 @@ def test_a_head_as_a_table_of_tokens(run):
             lambda run: views.table(run, 0, "L0H4"),
             "heads=L0H4: L0H4 is outside smollm2: it has heads 0-3 in each layer",
         ),
-        (lambda run: views.attention(run, head=2), "head=2: say which layer too, or name the head, such as L5H1"),
+        (lambda run: views.attention(run, head=2), "head=2: pass the layer too, or name the head, such as L5H1"),
         (lambda run: views.effects(run, metric="kl"), "metric=kl: the run has loss, logit_diff"),
     ],
 )
@@ -721,7 +721,7 @@ def test_show_options(run):
     assert start == {"prompt": 1, "head": [2, 0, ""], "metric": None, "level": "token"}
     wrong = replace(run, spec={**run.spec, "show": {"prompts": [9]}})
     with pytest.raises(RequestError, match=r"^show\.prompts=9: the run has prompts 0-2$"):
-        asked_prompts(wrong)
+        shown_prompts(wrong)
 
 
 def test_modules_are_short():
