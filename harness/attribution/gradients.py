@@ -5,8 +5,8 @@ one backward pass serves all. The loss is explained; for a model that gives one 
 itself has gradient 0, minus the vector's length along its clean direction.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from harness import hooks
 from harness.attribution.activations import run_order
 from harness.attribution.example import Example, ends, values
 from harness.hooks import Site
+from harness.hooks.forward import removing
 from harness.models import Inputs, Model
 
 #: Vectors [row, position, d_model] in place of embeddings, by stack as in `hooks.embeddings`.
@@ -80,35 +81,25 @@ def _objective(example: Example, end: Float[Tensor, "row d_model"]) -> Float[Ten
     return -(end @ (clean / clean.norm(dim=-1, keepdim=True)).T)[:, 0]
 
 
-@contextmanager
-def _replace_embeddings(model: Model, leaves: Mapping[str, Tensor]) -> Iterator[None]:
+def _replace_embeddings(model: Model, leaves: Mapping[str, Tensor]) -> AbstractContextManager[None]:
     """Within this context, the embeddings are `leaves`."""
 
     def constant(stack: str) -> Any:
         return lambda _, args, out: leaves[stack]
 
     modules = hooks.embeddings(model.bridge)
-    handles = [module.register_forward_hook(constant(stack)) for stack, module in modules.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return removing([module.register_forward_hook(constant(stack)) for stack, module in modules.items()])
 
 
-@contextmanager
-def _keep_z(model: Model, sites: list[Site], kept: dict[Site, Tensor]) -> Iterator[None]:
+def _keep_z(model: Model, sites: list[Site], kept: dict[Site, Tensor]) -> AbstractContextManager[None]:
     """Keep the input of W_O as a node of the autograd graph."""
 
     def keep(site: Site) -> Any:
         return lambda _, args: kept.__setitem__(site, args[0])
 
-    handles = [hooks.output_projection(model.bridge, site).register_forward_pre_hook(keep(site)) for site in sites]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return removing(
+        [hooks.output_projection(model.bridge, site).register_forward_pre_hook(keep(site)) for site in sites]
+    )
 
 
 def by_node(example: Example, by_stack: Mapping[str, Tensor]) -> Float[Tensor, "row node d_model"]:

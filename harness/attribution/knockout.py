@@ -16,14 +16,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from harness import hooks
-from harness.ablation import Check, Intervention, InterventionFailed
+from harness.ablation import Intervention, InterventionFailed
 from harness.attribution.activations import of_site
 from harness.attribution.example import Example, clean_values, ends, values
+from harness.attribution.heads import intervention_effects
 from harness.attribution.masking import Parts, chunks, members, of_rows
 from harness.hooks import Head, Site
 from harness.hooks.softmax import at_softmax
 from harness.models import Inputs
-from harness.sweep import engine
 
 
 @torch.no_grad()
@@ -106,26 +106,15 @@ def knock_out_in(
     whose other weights vanish in the model's precision reads nothing. Blocks before the head do not run again. It needs
     a model whose z is pattern · v (`Traits.mixes_values`).
     """
-    interventions = list(_interventions(example, todo))
-    order = sorted(range(len(todo)), key=lambda at: interventions[at].first_block(example.model.shape))
-    ablated = np.empty((len(todo), example.n_targets))
-    check = Check()
-    for some in chunks(example, len(todo)):
-        chosen = order[some]
-        end = engine.run_ablated(example.model, example.clean, [interventions[at] for at in chosen], check)
-        ablated[chosen] = values(example, end).double().cpu().numpy().reshape(-1, example.n_targets)
-    return ablated - clean_values(example)
-
-
-def _interventions(example: Example, todo: Sequence[tuple[Sequence[int], Sequence[Head]]]) -> Iterator[Intervention]:
-    """Yield each pair as an intervention that replaces z by the recomputed one."""
+    interventions = []
     activations = {site: of_site(example, site) for site in dict.fromkeys(heads[0].site for _, heads in todo)}
     for part, heads in todo:
         site = heads[0].site
         inside = members(example, [part])[0]
         z = without(*activations[site], *_sides(example, site, inside), example.model.traits.learnt_sink)
         made = torch.as_tensor(z, device=example.model.device)
-        yield Intervention(tuple(heads), lambda clean, head, made=made: made[:, :, head.head].to(clean))
+        interventions.append(Intervention(tuple(heads), lambda clean, head, made=made: made[:, :, head.head].to(clean)))
+    return intervention_effects(example, interventions)
 
 
 def _sides(example: Example, site: Site, inside: Bool[np.ndarray, " node"]) -> tuple[np.ndarray, np.ndarray]:

@@ -3,8 +3,7 @@
 Zeiler & Fergus 2014 (arXiv:1311.2901) for pictures; Li, Monroe & Jurafsky 2016 (arXiv:1612.08220) for words.
 """
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor
 from harness import hooks
 from harness.attribution.example import Example, clean_values, ends, values
 from harness.attribution.masking import Parts, chunks, members, of_rows
+from harness.hooks.forward import removing
 from harness.models import Inputs, Model
 
 #: The replacement: a token at each node, or an embedding for each stack.
@@ -49,20 +49,14 @@ def _replaced(inputs: Inputs, source: Tensor, own: Tensor, fill: Tensor) -> Inpu
     return replace(inputs, **changed)
 
 
-@contextmanager
-def _embedded(model: Model, places: dict[str, Tensor], fill: dict[str, Tensor]) -> Iterator[None]:
+def _embedded(model: Model, places: dict[str, Tensor], fill: dict[str, Tensor]) -> AbstractContextManager[None]:
     """Within this context, the embeddings at these places are `fill`."""
 
     def put(stack: str) -> Any:
         return lambda _, args, out: torch.where(places[stack][..., None], fill[stack].to(out), out)
 
     modules = hooks.embeddings(model.bridge)
-    handles = [module.register_forward_hook(put(stack)) for stack, module in modules.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return removing([module.register_forward_hook(put(stack)) for stack, module in modules.items()])
 
 
 @torch.no_grad()

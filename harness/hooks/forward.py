@@ -22,6 +22,16 @@ def run_until_stop(forward: Callable[[], Any], handles: Sequence[Any]) -> bool:
 
 
 @contextmanager
+def removing(handles: Sequence[Any]) -> Iterator[None]:
+    """Remove torch hooks at the end of this context."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
 def replaced(forwards: Mapping[Any, Callable[..., Any]]) -> Iterator[None]:
     """While this lasts, each of these torch modules runs another function as its forward; nested, the innermost one.
 

@@ -7,8 +7,8 @@ arXiv:1703.01365; of activations: Hanna et al. 2024, arXiv:2403.17806). The esti
 ablating all of them, Σ_h ∫ ∂M/∂g_h dα = M(all ablated) − M(clean). `verify` measures the largest estimates exactly.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from harness.ablation import Edit, Intervention, Share, applied, by_site, model_
 from harness.ablation.positions import Places
 from harness.execute.cost import Trial
 from harness.hooks import Part, Site
+from harness.hooks.forward import removing
 from harness.metrics import Metric
 from harness.models import Model
 from harness.prompts import batches
@@ -73,8 +74,7 @@ def _gradient_at_end(model: Model, clean: Clean, end: Resid, metric: Metric) -> 
     return gradient
 
 
-@contextmanager
-def _gated(model: Model, edits: Edits, gates: Mapping[Site, Tensor]) -> Iterator[None]:
+def _gated(model: Model, edits: Edits, gates: Mapping[Site, Tensor]) -> AbstractContextManager[None]:
     """Within this context, W_O receives z + gate · (replacement − z)."""
 
     def moving(site: Site) -> Any:
@@ -87,12 +87,8 @@ def _gated(model: Model, edits: Edits, gates: Mapping[Site, Tensor]) -> Iterator
 
         return move
 
-    handles = [hooks.output_projection(model.bridge, site).register_forward_pre_hook(moving(site)) for site in edits]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    sites = {site: hooks.output_projection(model.bridge, site) for site in edits}
+    return removing([module.register_forward_pre_hook(moving(site)) for site, module in sites.items()])
 
 
 #: Activations that a block keeps for the backward pass, per token: multiples of d_model, and number of patterns.

@@ -6,8 +6,8 @@ way (the final one, and Gemma's after W_O) frozen at their clean scale, so that 
 serves all heads.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from harness.ablation import Intervention, by_site, capture
 from harness.ablation.capture import Captured
 from harness.ablation.edits import Edit
 from harness.hooks import Head, Site
+from harness.hooks.forward import removing
 from harness.hooks.frozen_norm import FrozenNorm
 from harness.metrics import Metric
 from harness.models import Model
@@ -84,8 +85,7 @@ def _write_of(model: Model, clean: Clean, z: Tensor, site: Site, edits: Sequence
     return scale * (frozen(write(after)) - frozen(write(before)))[0]
 
 
-@contextmanager
-def _frozen_final_norm(model: Model, clean: Clean) -> Iterator[None]:
+def _frozen_final_norm(model: Model, clean: Clean) -> AbstractContextManager[None]:
     """Within this context, the final norm scales each row by the clean scale of its target.
 
     Rows come in the order of the targets, which repeats for each intervention.
@@ -99,8 +99,4 @@ def _frozen_final_norm(model: Model, clean: Clean) -> Iterator[None]:
         seen += len(resid)
         return FrozenNorm(final.original_component, clean.end[rows][:, None])(resid)
 
-    handle = final.register_forward_hook(freeze)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return removing([final.register_forward_hook(freeze)])

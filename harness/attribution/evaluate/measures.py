@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from harness.attribution.evaluate.agreement import kendall, overlap, spearman
 from harness.attribution.evaluate.levels import by_word
@@ -51,7 +51,11 @@ def agreement(data: xr.Dataset, top: int, level: str = "token") -> xr.DataArray:
     values = np.full(shape, np.nan)
     for policy, prompt, method, cause in np.ndindex(*shape[1:]):
         pairs = (scores[prompt, method], effects[prompt, cause], counts[prompt, policy])
-        each = [_of_target(a, b, which, statistics) for a, b, which in zip(*pairs, strict=True) if which.any()]
+        each = []
+        for score, effect, counted in zip(*pairs, strict=True):
+            known = counted & np.isfinite(score) & np.isfinite(effect)
+            if counted.any():
+                each.append([compute(score[known], effect[known]) for compute in statistics.values()])
         if each:
             values[:, policy, prompt, method, cause] = _mean(np.array(each), 0)
     note = {
@@ -62,16 +66,6 @@ def agreement(data: xr.Dataset, top: int, level: str = "token") -> xr.DataArray:
     dims = ("statistic", "policy", "prompt", "method", "cause_kind")
     coords = {name: data[name].values for name in ("policy", "method", "cause_kind")}
     return xr.DataArray(values, {"statistic": list(statistics), **coords}, dims, attrs=note)
-
-
-def _of_target(
-    scores: Float[np.ndarray, " node"],
-    effects: Float[np.ndarray, " node"],
-    counts: Bool[np.ndarray, " node"],
-    statistics: dict[str, Callable[..., float]],
-) -> list[float]:
-    known = counts & np.isfinite(scores) & np.isfinite(effects)
-    return [compute(scores[known], effects[known]) for compute in statistics.values()]
 
 
 def curves(data: xr.Dataset) -> xr.DataArray:
