@@ -35,7 +35,7 @@ from harness.findings import findings
 from harness.hooks import Head
 from harness.views import circuitsvis, figures, glyphs, number_tables, segment_section, terminal
 from harness.views.draw import draw_for_paper
-from harness.views.figures import looking, positions, together
+from harness.views.figures import positions, rollout, together
 from harness.views.number_tables import html_table, settings
 from harness.views.pack import pack_weights
 from harness.views.page import asset
@@ -272,7 +272,7 @@ def test_figures_as_svg_and_png(run, tmp_path):
 
 def test_figures_do_not_read_mathematics_into_tokens(tmp_path):
     run = fake_run(tmp_path, tokens=[["$x^2$", "$\\frac{$", "_", "^"]])
-    figure = looking.compare(run, 0, figures.LOOKS["screen"])
+    figure = rollout.compare(run, 0, figures.LOOKS["screen"])
     assert figures.as_picture("", "", "", figure, figures.LOOKS["screen"]).png.startswith(b"\x89PNG")
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["$x^2$", "$\\frac{$", "_", "^"]
 
@@ -341,7 +341,7 @@ def test_glyphs_without_any_font_give_one_line_that_names_the_package(bare_syste
     run = fake_run(tmp_path, tokens=[["東", "京", "a", "b"]])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        figure = looking.compare(run, 0, figures.LOOKS["screen"])
+        figure = rollout.compare(run, 0, figures.LOOKS["screen"])
         figures.as_picture("", "", "", figure, figures.LOOKS["screen"])
     assert {each.category for each in caught} == {glyphs.MissingGlyphs}
     said = _launch._warning(caught[0].message, caught[0].category, "file.py", 1)
