@@ -37,11 +37,15 @@ def families(text: str) -> list[str]:
         if not missing:
             break
     if missing:
-        shown = "".join(sorted(missing)[:20])
-        remedy = "; for a font that has them: pip install matplotlib-fontja" if any(map(_is_japanese, missing)) else ""
-        message = f"no installed font draws {shown!r}: figures show boxes for them{remedy}"
-        warnings.warn(message, MissingGlyphs, stacklevel=2)
+        _warn_about(missing)
     return chosen
+
+
+def _warn_about(missing: set[str]) -> None:
+    shown = "".join(sorted(missing)[:20])
+    remedy = "; for a font that has them: pip install matplotlib-fontja" if any(map(_is_japanese, missing)) else ""
+    message = f"no installed font draws {shown!r}: figures show boxes for them{remedy}"
+    warnings.warn(message, MissingGlyphs, stacklevel=3)
 
 
 def _is_japanese(letter: str) -> bool:
