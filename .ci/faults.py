@@ -260,7 +260,7 @@ FAULTS = (
     _fault(
         "the norm at the end not frozen",
         "sweep/direct",
-        "return FrozenNorm(final.original_component, clean.end[rows][:, None])(given)",
+        "return FrozenNorm(final.original_component, clean.end[rows][:, None])(resid)",
         "return out",
         *_in("direct", "direct_effects_are_the_heads_own_write_through_a_frozen_norm"),
     ),

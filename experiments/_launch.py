@@ -460,12 +460,12 @@ def _run(runner: str, values: dict[str, Any]) -> "Folder | None":
 
 def _summarize(folder: "Folder") -> None:
     """Print the answer to the question, or the strongest heads, on standard error."""
-    from harness.findings.questions import asked
+    from harness.findings.questions import question_of
     from harness.results import open_run
     from harness.views.terminal import strongest
 
     run = open_run(folder)
-    question = asked(run)
+    question = question_of(run)
     summary = strongest(run) if question is None else f"{question.asks}\n{question.answer(run).text}"
     if summary:
         tell(summary)

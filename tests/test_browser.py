@@ -307,7 +307,7 @@ def test_many_views_of_a_notebook_have_one_copy_of_the_script(browser, run, tmp_
 def test_a_view_whose_script_is_gone_says_where_it_was(browser, run, tmp_path, monkeypatch):
     browser.open(as_page(tmp_path / "notebook.html", outputs(monkeypatch, run, ["first", "second"])[1:]))
     with browser.frame(0):
-        browser.wait("document.body.textContent.includes('waits for its script, which stands once in the notebook')")
+        browser.wait("document.body.textContent.includes('waits for its script, which is in the output of the cell')")
 
 
 def test_scripts_that_are_not_ours_do_not_run_in_a_view(browser, run, tmp_path, monkeypatch):
@@ -445,7 +445,7 @@ def test_tables_are_copied_and_saved(browser, page, run):
     browser.context.grant_permissions(["clipboard-read", "clipboard-write"])
     browser.wait(INK.replace("{}", ".circuitsvis canvas") + " > 5")  # after which nothing above moves
     browser.click("#numbers .tools button")
-    browser.wait("document.querySelector('#numbers .said').textContent === 'copied'")
+    browser.wait("document.querySelector('#numbers .status').textContent === 'copied'")
     copied = browser.evaluate("navigator.clipboard.readText()").splitlines()
     assert len(copied) == 1 + len(run.heads)
     assert copied[0].split("\t")[:3] == ["head", "metric", "effect_mean"]

@@ -10,7 +10,7 @@ import torch
 import harness
 from harness.ablation import InterventionFailed
 from harness.attribution import causes, deletion, knockout, occlusion
-from harness.attribution.example import clean_values, example_of, thinned
+from harness.attribution.example import clean_values, example_of, limit_targets
 from harness.attribution.masking import each_token
 from harness.config import RequestError
 from harness.hooks import Head
@@ -33,7 +33,7 @@ def of_kind(tiny, shape):
     model = tiny(shape)
     prompts = harness.load_prompts("inline", model, text=[TEXT], **GIVEN.get(shape, {}))
     twin, *_ = random_models.build(shape, 0)
-    return example_of(model, thinned(prompts, 3)), twin.eval()
+    return example_of(model, limit_targets(prompts, 3)), twin.eval()
 
 
 @torch.no_grad()
@@ -385,9 +385,9 @@ def test_a_cause_that_cannot_be_is_refused(tiny, name, message):
 
 def test_at_most_so_many_targets_evenly_spread_the_last_among_them(tiny):
     prompts = harness.load_prompts("inline", tiny("llama"), text=[TEXT])
-    assert np.flatnonzero(thinned(prompts, 3).target[0]).tolist() == [3, 6, 10]
-    assert np.flatnonzero(thinned(prompts, 1).target[0]).tolist() == [10]
-    assert (thinned(prompts, 50).target == prompts.target).all()
+    assert np.flatnonzero(limit_targets(prompts, 3).target[0]).tolist() == [3, 6, 10]
+    assert np.flatnonzero(limit_targets(prompts, 1).target[0]).tolist() == [10]
+    assert (limit_targets(prompts, 50).target == prompts.target).all()
 
 
 # --- known answers --------------------------------------------------------------------------------------------------
@@ -399,7 +399,7 @@ def test_on_the_planted_model_the_cause_names_the_tokens_of_the_circuit(seed):
     what stands before it: the first t_j."""
     model = harness.load_model("planted", seed=seed, variant="sharp")
     prompts = harness.load_prompts("induction", model, n=1, length=18)
-    question = example_of(model, thinned(prompts, 5))
+    question = example_of(model, limit_targets(prompts, 5))
     got = knockout.knock_out(question, each_token(question))
     for target, position in enumerate(question.position.tolist()):
         first = position - 18
@@ -420,7 +420,7 @@ def test_without_a_key_a_learnt_sink_keeps_its_place_in_the_softmax():
 def test_knock_out_that_does_not_reach_the_pattern_is_an_error(tiny, monkeypatch):
     question, _ = of_kind(tiny, "llama")
     monkeypatch.setattr(knockout, "at_softmax", lambda bridge, edits: nullcontext())
-    with pytest.raises(InterventionFailed, match="a token that was knocked out is still read"):
+    with pytest.raises(InterventionFailed, match="a token that was knocked out still gets attention"):
         knockout.knock_out(question, [[0]])
 
 

@@ -57,7 +57,7 @@ def test_overlap_by_hand():
 def test_what_is_taken_away_by_hand():
     """Of four that count, a quarter is one and a third is rounded up to two; ties go in the order of the text."""
     scores, counts = np.array([9.0, 1, 5, 5, 0]), np.array([False, True, True, True, True])
-    deletion, insertion = erasure.taken_away(scores, counts, [0.25, 1 / 3])
+    deletion, insertion = erasure.removed_tokens(scores, counts, [0.25, 1 / 3])
     assert deletion == [{2}, {2, 3}]
     assert insertion == [{3, 1, 4}, {1, 4}]
 
@@ -137,7 +137,7 @@ def test_curves_equal_plain_forwards_with_the_tokens_replaced(tiny):
     scores, counts = rng.normal(size=(2, 1, n)), np.ones((1, 1, n), dtype=bool)
     counts[0, 0, 0] = False
     fill, fractions = rng.integers(60, 90, size=n), (0.3, 0.6)
-    grown, everything = erasure.erased(question, scores, counts, fractions, fill, each_token(question))
+    grown, everything = erasure.erase(question, scores, counts, fractions, fill, each_token(question))
 
     def loss(gone):
         ids = prompts.token_id[0].copy()
@@ -331,14 +331,14 @@ def test_the_sentence_names_the_nearest_method_and_changes_with_the_data():
     first = table_of(rollout=(-0.2, 0.4), alti=(0.58, 0.01), random=(0.01, np.nan))
     said = nearest(first, "knockout", "drop", 0.95, 0.05, 8)
     assert said.text == (
-        "Measured by attention knockout, the order of what a prediction came from is told best by alti "
-        "(Spearman 0.58 (95 % interval 0.48 to 0.68)), over tokens that are neither special, nor first, nor where the "
+        "alti agrees best with the measured cause (attention knockout): Spearman 0.58 (95 % interval 0.48 to 0.68), "
+        "over tokens that are neither special, nor first, nor where the "
         "prediction is made; a random order 0.01 (−0.09 to 0.11), attention rollout −0.20 (−0.30 to −0.10). 1 of 2 "
         "methods differs from a random order (q < 0.05)."
     )
     assert (said.value, said.low) == (0.58, pytest.approx(0.48))
     other = nearest(table_of(rollout=(0.3, np.nan), alti=(0.1, np.nan)), "knockout", "drop", 0.95, 0.05, 8)
-    assert "best by rollout (Spearman 0.30" in other.text
+    assert other.text.startswith("rollout agrees best with the measured cause (attention knockout): Spearman 0.30")
     few = nearest(first, "knockout", "drop", 0.95, 0.05, 4)
     assert few.text.endswith("Whether that is beyond chance takes at least 6 clusters of prompts, here are 4.")
     assert nearest(table_of(), "knockout", "drop", 0.95, 0.05, 8) is None
@@ -357,7 +357,7 @@ def test_a_run_of_the_runner(command, pictures):
     assert {"attribution", "cause", "agreement", "erased", "explained"} <= set(run.data)
     assert (run.path / "method_pairs.csv").is_file()
     assert (run.path / "figures" / "methods.svg").is_file()
-    assert any("told best by" in found.text for found in harness.findings.findings(run))
+    assert any("agrees best with" in found.text for found in harness.findings.findings(run))
     attributes = [run.data[name].attrs["method"] for name in ("attribution", "cause", "counted", "agreement", "erased")]
     assert all(attributes)
 

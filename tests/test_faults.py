@@ -214,7 +214,7 @@ def test_a_head_that_gives_no_number_is_named_with_its_prompt(tmp_path, monkeypa
     seventh = prompts.token_id[7, : prompts.length[7]].tolist()
 
     def broken(self, todo, size):
-        values, given = ablated(self, todo, size), self.whole.given
+        values, given = ablated(self, todo, size), self.whole.inputs
         heads = [at for at, one in enumerate(todo) if one.heads == (Head(1, 2),)]
         for row, (ids, mask) in enumerate(zip(given.token_id, given.mask, strict=True)):
             if ids[mask.bool()].tolist() == seventh:

@@ -139,8 +139,8 @@ def many(tmp_path):
 @pytest.mark.parametrize(
     ("joint", "alone", "means"),
     [
-        (3.0, 0.5, "each makes up for the loss of the other"),
-        (2.0, 4.5, "what they do overlaps, or one works through the other"),
+        (3.0, 0.5, "they back each other up"),
+        (2.0, 4.5, "their effects overlap, or one works through the other"),
     ],
 )
 def test_the_pair_that_differs_most_from_its_sum_is_told(many, joint, alone, means):

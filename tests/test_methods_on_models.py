@@ -12,9 +12,9 @@ from thinned import most
 
 import harness
 from harness.attribution import gradients, integrated
-from harness.attribution.example import clean_values, example_of, thinned
+from harness.attribution.example import clean_values, example_of, limit_targets
 from harness.attribution.forward_cache import ForwardCache
-from harness.attribution.methods import METHODS, choose_methods, scored
+from harness.attribution.methods import METHODS, choose_methods, score_methods
 from harness.attribution.occlusion import mean_embedding
 from harness.config import AttributionSpec, RequestError, RolloutSpec
 from harness.models import sources
@@ -235,10 +235,10 @@ def from_mean(made):
 @pytest.mark.parametrize("both", [pytest.param("smol", marks=pytest.mark.soak), "mini"], indirect=True)
 def test_integrated_gradients_point_by_point(both, monkeypatch):
     """The plain model's slopes at the same points of the way, under scipy's Simpson rule."""
-    monkeypatch.setattr(integrated, "MOST", 3)
+    monkeypatch.setattr(integrated, "MAX_REFINEMENT", 3)
     evidence, made = both
     base, x = from_mean(made)
-    at = integrated._walked(evidence.example, mean_embedding(evidence.example.model), STEPS).at
+    at = integrated._refined_path(evidence.example, mean_embedding(evidence.example.model), STEPS).at
     assert len(at) > STEPS + 1
     assert len(set(np.diff(at).round(6))) > 1  # finer where it is rough
     slopes = np.stack([made.slope(base + point * (x - base)) for point in at])
@@ -295,11 +295,11 @@ def test_integrated_gradients_are_complete_on_a_deep_model(smollm2):
     """SmolLM2 loses nats within a thousandth of the way from the mean embedding; even steps miss that by nats."""
     example = example_of(smollm2, harness.load_prompts("ioi", smollm2, n=1))
     base = mean_embedding(smollm2)
-    way = integrated._walked(example, base, 16)
+    way = integrated._refined_path(example, base, 16)
     whole = way.explained[0] - way.explained[-1]
     assert whole > 5
     assert abs(-integrated._by_panel(way).sum() - whole) < 0.05 * whole
-    even = integrated._seen(example, base, np.linspace(0, 1, 33))
+    even = integrated._evaluate(example, base, np.linspace(0, 1, 33))
     assert abs(-integrated._by_panel(even).sum() - whole) > 0.2 * whole
 
 
@@ -316,7 +316,7 @@ def test_integrated_gradients_are_complete_on_every_kind(tiny, shape):
     model = tiny(shape)
     given = {"answer": ["neutral"]} if shape == "bert_classifier" else {}
     prompts = harness.load_prompts("inline", model, text=["When Mary and John went to the store"], **given)
-    example = example_of(model, thinned(prompts, 3))
+    example = example_of(model, limit_targets(prompts, 3))
     found = integrated.integrated_gradients(example, mean_embedding(model), 128)
     assert found.error.max() < 1e-3
     assert np.abs(found.scores).max() > 1e-2
@@ -372,12 +372,12 @@ def test_every_method_scores_what_a_target_can_see_and_nothing_else(tiny, shape)
     model = tiny(shape)
     given = {"t5": {"target": ["a drink to John"]}, "bert_classifier": {"answer": ["neutral"]}}.get(shape, {})
     prompts = harness.load_prompts("inline", model, text=["When Mary and John went to the store"], **given)
-    evidence = ForwardCache(example_of(model, thinned(prompts, 2)), replace(SPEC, steps=2), mean_embedding(model))
+    evidence = ForwardCache(example_of(model, limit_targets(prompts, 2)), replace(SPEC, steps=2), mean_embedding(model))
     methods = dict(METHODS)
     if shape in ("gemma3", "neox"):
         with pytest.raises(RequestError, match="attribution.methods=alti: the terms of random's attention do not sum"):
             methods.pop("alti")(evidence)
-    got = scored(evidence, methods)
+    got = score_methods(evidence, methods)
     assert (np.isfinite(got) == evidence.example.visible).all()
     if shape == "t5":
         assert (np.abs(got[:, :, : evidence.nodes.source]).sum(-1) > 0).all()
@@ -405,7 +405,7 @@ def test_a_method_that_is_none_is_refused(tiny):
         choose_methods(("roolout",), tiny("llama"))
     with pytest.raises(RequestError, match="attribution.methods=attention_L7: L7 is outside random: it has layers 0-2"):
         choose_methods(("attention_L7",), tiny("llama"))
-    with pytest.raises(RequestError, match="what is written does not look into the encoder's heads"):
+    with pytest.raises(RequestError, match="the decoder's tokens are not in the encoder's heads"):
         choose_methods(("attention_encoder.L0H1",), tiny("t5"))
 
 

@@ -21,7 +21,7 @@ from harness.findings.questions import QUESTIONS
 from harness.findings.questions.bias import attention_for_length, per_token
 from harness.findings.questions.layers import beyond_distance
 from harness.findings.questions.long_sentence import distance, slopes
-from harness.findings.questions.mean_vs_head import of_nobody, other_top
+from harness.findings.questions.mean_vs_head import hidden_top, other_top
 from harness.findings.questions.prune import can_go
 from harness.findings.questions.qkv import HeadParts
 from harness.findings.questions.word_order import place_change
@@ -95,7 +95,7 @@ def test_a_preset_runs_on_a_tiny_model_and_answers_its_question(command, preset,
         )
     assert code == 0, err
     run = harness.open_run(out.splitlines()[-1])
-    question = questions.asked(run)
+    question = questions.question_of(run)
     found = question.answer(run)
     assert question is QUESTIONS[asked_of(preset)]
     assert f"{question.asks}\n{found.text}" in err
@@ -193,8 +193,8 @@ def test_where_words_meet_beyond_their_distance():
 def test_what_the_mean_over_heads_hides():
     rows = np.array([[[0.9, 0.1, 0.0]], [[0.0, 0.45, 0.55]]])[None]
     np.testing.assert_allclose(other_top(rows), [[0, 1]])  # the mean is 0.45, 0.275, 0.275
-    assert of_nobody(rows) == 0
-    assert of_nobody(np.array([[[0.6, 0.4, 0]], [[0, 0.4, 0.6]]])[None]) == 1
+    assert hidden_top(rows) == 0
+    assert hidden_top(np.array([[[0.6, 0.4, 0]], [[0, 0.4, 0.6]]])[None]) == 1
 
 
 def test_how_many_heads_can_go():
@@ -296,6 +296,6 @@ def test_a_preset_answers_on_the_embedded_models(command, preset):
     code, out, err = command("study", f"experiment={preset}")
     assert code == 0, err
     run = harness.open_run(out.splitlines()[-1])
-    found = questions.asked(run).answer(run)
+    found = questions.question_of(run).answer(run)
     assert found.low <= found.value <= found.high
     assert run.manifest["model"]["name"] in ("smollm2", "minilm")

@@ -220,7 +220,7 @@ def test_a_chunk_that_runs_out_of_memory_is_halved_and_redone(tiny, monkeypatch,
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
-    assert not memory.ran_out(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not memory.is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert memory.free("cpu") > 1e6
 
 
@@ -231,11 +231,11 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
     ("asked", "said"),
     [
         ({"method": "quick"}, "sweep.method=quick: known: exact, fast, screen"),
-        ({"method": "screen", "kind": "layer"}, "it is for single heads; say sweep.kind=[single,layer]"),
+        ({"method": "screen", "kind": "layer"}, "it is for single heads; set sweep.kind=[single,layer]"),
         ({"method": "screen", "positions": "each"}, "at each position in turn all is exact"),
         ({"verify_top": 3}, "sweep.method=exact does not read it; set sweep.method=fast or sweep.method=screen"),
         ({"method": "fast", "steps": 3}, "sweep.method=fast does not read it; set sweep.method=screen"),
-        ({"method": "screen", "kind": "cumulative"}, "a screen measures few heads' effects; say estimate"),
+        ({"method": "screen", "kind": "cumulative"}, "a screen measures few heads' effects; set estimate"),
         ({"kind": "cumulative", "order": "estimate"}, "only sweep.method=screen makes estimates"),
     ],
 )

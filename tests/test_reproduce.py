@@ -320,7 +320,7 @@ def test_published_values_are_held_against_the_run(tmp_path):
     assert told[0].endswith(", the same within 0.2.")
     assert told[1].endswith(", not the same within 0.1.")
     assert told[2].endswith("this run did not measure it.")
-    assert told[3].endswith("this run gave no roles.")
+    assert told[3].endswith("this run scored no roles.")
 
 
 def test_a_published_value_that_says_too_little_is_refused():

@@ -410,7 +410,7 @@ def test_the_page_tells_which_roles_are_shadows_of_which():
     finer = {role: measure.finer for role, measure in MEASURES.items() if measure.finer}
     assert set(finer) == {"positional", "diagonal"}
     (of,) = {*finer.values()}
-    assert f"has {of[0]}, {of[1]} or {of[2]}, of which they are only the shadow" in sections.ROLES
+    assert f"a head with {of[0]}, {of[1]} or {of[2]}, which are more specific, has neither" in sections.ROLES
     assert {role: measure.least for role, measure in MEASURES.items() if measure.least} == {"positional": 0.9}
     assert "<b>positional</b> needs a score of 0.9" in sections.ROLES
 

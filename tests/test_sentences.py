@@ -499,9 +499,8 @@ def trust(saved, it):
 
 
 @reads(
-    "By <metric:word>, <part:signed><unit:unit> of <head:head>'s <total:signed> is direct (what it writes straight "
-    "to the "
-    "output); later layers add <rest:told>[[: they make up for <share:int> % of it (self-repair)]]."
+    "By <metric:word>, <part:signed><unit:unit> of <head:head>'s <total:signed> is its direct effect; later layers "
+    "add <rest:told>[[: self-repair of <share:int> %]]."
 )
 def direct(saved, it):
     total, part = (saved.effects(it.metric, of)[it.head] for of in ("effect", "direct"))
@@ -662,8 +661,8 @@ def pairs(saved, it):
     assert (it.p is None) == (it.metric in DISTANCES)
     if it.p:
         assert it.p == written_p(p[at])
-        more = "each makes up for the loss of the other"
-        less = "what they do overlaps, or one works through the other"
+        more = "they back each other up"
+        less = "their effects overlap, or one works through the other"
         assert it.meaning == ("this may be chance" if not sure.any() else more if abs(joint) > abs(alone) else less)
         assert int(it.sure) == sure.sum()
         assert it.verb == ("differs" if sure.sum() == 1 else "differ")
@@ -761,16 +760,16 @@ CAUSES = {
 METHODS = {"rollout": "attention rollout", "attention_mean": "mean attention", "random": "a random order"}
 OVER = {
     "drop": "over {}s that are neither special, nor first, nor where the prediction is made",
-    "keep": "over all {}s that could be drawn on",
+    "keep": "over all {}s that the target can attend to",
 }
 
 
 @reads(
-    "Measured by <cause:any>, the order of what a prediction came from is told best by <first:word> (Spearman "
-    "<about:any>), <over:any>[[; <others:any>]][[. <differ:int> of <n:int> <noun:any> from a random order (q < "
+    "<first:word> agrees best with the measured cause (<cause:any>): Spearman <about:any>, <over:any>"
+    "[[; <others:any>]][[. <differ:int> of <n:int> <noun:any> from a random order (q < "
     "<level:real>)]].",
-    "Measured by <cause:any>, the order of what a prediction came from is told best by <first:word> (Spearman "
-    "<about:any>), <over:any>[[; <others:any>]]. Whether that is beyond chance takes at least <needed:int> clusters of "
+    "<first:word> agrees best with the measured cause (<cause:any>): Spearman <about:any>, <over:any>"
+    "[[; <others:any>]]. Whether that is beyond chance takes at least <needed:int> clusters of "
     "prompts, here are <clusters:int>.",
 )
 def nearest(saved, it):
@@ -818,7 +817,7 @@ def nearest(saved, it):
 # --- parts of prompts -------------------------------------------------------------------------------------------
 
 APART = ("question", "answer", "special", "other")
-TAKEN = {"delete": "it is removed", "knockout": "nobody may attend to it"}
+TAKEN = {"delete": "it is removed", "knockout": "attention to it is knocked out"}
 
 
 def by_part(saved, measure):
@@ -917,7 +916,7 @@ def guesses(saved, it):
 
 
 @reads(
-    "<part:word> comes most through <head:head>: when in it alone nobody may attend to <again:word>, that costs "
+    "<part:word> comes most through <head:head>: attention knockout of <again:word> in this head alone costs "
     "<about:told>, max-T <p:chance>[[ (<chance:any>)]][[. Next: <others:briefs>]]."
 )
 def carriers(saved, it):
@@ -982,7 +981,7 @@ def published_value(saved, it):
 
 @reads(
     "Published: <head:head> is a <role:word> head (<source:any>). Here: <here:any>.",
-    "Published: <head:head> is a <role:word> head (<source:any>); this run gave no roles.",
+    "Published: <head:head> is a <role:word> head (<source:any>); this run scored no roles.",
 )
 def published_role(saved, it):
     of_spec(saved, it.source, what="role", head=it.head, role=it.role)
@@ -992,7 +991,7 @@ def published_role(saved, it):
         assert it.here == ("the same" if it.role in roles else listed(roles) or "no role")
 
 
-@reads("sweep.method=fast was asked for: <remark:any>.")
+@reads("sweep.method=fast was not used: <remark:any>.")
 def remark(saved, it):
     assert saved.spec["sweep"]["method"] == "fast"
     assert "fast_effect" not in saved.data
@@ -1008,10 +1007,9 @@ def all_heads(saved, metric):
 
 
 @reads(
-    "By <metric:word>, the screen is blind here: the estimates of all heads, signs aside, add up to "
-    "<total:size><unit:unit>, "
-    "and ablating all of them together changes it by <together:plain><again:unit>. What it picked says nothing of the "
-    "others; say sweep.method=exact."
+    "By <metric:word>, the screen is blind here: the absolute estimates of all heads sum to <total:size><unit:unit>, "
+    "and ablating all heads together changes it by <together:plain><again:unit>. Heads that were not measured may have "
+    "large effects; set sweep.method=exact."
 )
 def blind(saved, it):
     total, together = sum(map(abs, estimates(saved, it.metric).values())), all_heads(saved, it.metric)
@@ -1022,10 +1020,9 @@ def blind(saved, it):
 
 
 @reads(
-    "By <metric:word>, <n:heads> were screened by a gradient and the <k:int> that looked strongest were ablated[[; "
-    "estimate "
-    "and effect order these by size with a Spearman correlation of <rho:two>]]. Of the others there is only an "
-    "estimate."
+    "By <metric:word>, <n:heads> were screened by attribution patching (first-order estimates) and the <k:int> with "
+    "the largest estimates ablated[[; estimate and effect order these by size with a Spearman correlation of "
+    "<rho:two>]]. The others have only an estimate."
 )
 def screened(saved, it):
     guess, exact = estimates(saved, it.metric), saved.ranked(it.metric)
@@ -1038,11 +1035,10 @@ def screened(saved, it):
 
 
 @reads(
-    "By <metric:word>, <n:heads> were swept in bf16 and <k:int> again exactly. By the <m:int> of these that were "
-    "drawn at "
-    "random bf16 is off by <rms:size><unit:unit> (root mean square of mean effects; with <sure:int>% confidence at "
-    "most "
-    "<high:size> over all heads, and at least <within:int> % of them are off by no more than <largest:size>)[[; both "
+    "By <metric:word>, <n:heads> were swept in bf16 and <k:int> again exactly. On the <m:int> of these that were "
+    "drawn at random the error of bf16 is <rms:size><unit:unit> (root mean square of mean effects; with <sure:int>% "
+    "confidence at most <high:size> over all heads, and at least <within:int> % of them are off by no more than "
+    "<largest:size>)[[; both "
     "order "
     "these by size with a Spearman correlation of <rho:two>]][[ (<low:two> to <top:two>)]]."
 )
@@ -1447,9 +1443,8 @@ def long_sentence(saved, it):
 
 @reads(
     "Swapping words moves <about:mean> of a head's attention to another place (<n:pairs>). <head:head> changes most "
-    "(<most:size>), layer <layer:int> more than the others (<lm:size>); <k:int> of <m:heads> <go:word> by the place "
-    "alone "
-    "(at most 0.05 moves)."
+    "(<most:size>), layer <layer:int> more than the others (<lm:size>); <k:int> of <m:heads> <go:word> on "
+    "position alone (at most 0.05 moves)."
 )
 def word_order(saved, it):
     cluster = saved.data["cluster"].values.astype(str)
@@ -1465,7 +1460,7 @@ def word_order(saved, it):
     assert int(it.layer) == moved.mean(axis=(0, 2)).argmax()
     near(it.lm, moved.mean(axis=(0, 2)).max())
     assert int(it.k) == (moved.mean(axis=0) <= 0.05).sum()
-    assert it.go == ("goes" if it.k == "1" else "go")
+    assert it.go == ("depends" if it.k == "1" else "depend")
     counted(it.m, moved[0].size, "head")
 
 
@@ -1496,7 +1491,7 @@ def masked_vs_causal(saved, it):
 
 @reads(
     "On <about:mean> of its rows a head looks most at another token than the mean over the heads of its layer does; "
-    "<head:head> on <most:size>. On <nobody:mean> of the rows no head at all looks most where the mean does. The "
+    "<head:head> on <most:size>. On <hidden:mean> of the rows no head at all looks most where the mean does. The "
     "first token "
     "and special ones are left out."
 )
@@ -1509,7 +1504,7 @@ def mean_vs_head(saved, it):
     share = np.stack([each.mean(axis=-1) for each in differs])
     saved.told(it.about, saved.interval(share.mean(axis=(1, 2))))
     extreme(saved, it.head, it.most, share)
-    saved.told(it.nobody, saved.interval([each.all(axis=1).mean() for each in differs]))
+    saved.told(it.hidden, saved.interval([each.all(axis=1).mean() for each in differs]))
 
 
 OVER_TOKENS = {"drop": "without special, first and predicting tokens", "keep": "over all tokens"}
@@ -1518,7 +1513,7 @@ OVER_TOKENS = {"drop": "without special, first and predicting tokens", "keep": "
 @reads(
     "Rollout orders tokens like the measured cause (<cause:word>, <over:any>) with a Spearman correlation of "
     "<alone:mean>, "
-    "<beats:any> the mean of attention (difference <about:told>)."
+    "<beats:any> the mean of attention does (difference <about:told>)."
 )
 def rollout(saved, it):
     policy = str(saved.data["policy"].values[-1])
@@ -1528,7 +1523,9 @@ def rollout(saved, it):
     saved.told(it.alone, saved.interval(rolled))
     about = saved.interval(rolled - plain)
     saved.told(it.about, about)
-    assert it.beats == ("more than" if about.low > 0 else "less than" if about.high < 0 else "no surer than")
+    assert it.beats == (
+        "better than" if about.low > 0 else "worse than" if about.high < 0 else "not shown to be better than"
+    )
 
 
 @reads("Of <n:int> relations <sure:int> <have:word> a head that follows it beyond chance and distance. <rest:any>.")
@@ -1622,9 +1619,8 @@ def qkv(saved, it):
 
 
 @reads(
-    "The <first:word> meets <met:any>: so much more of its attention one of the two gives the other than it gives to "
-    "words "
-    "at that distance elsewhere."
+    "The <first:word> meets <met:any>: the larger attention weight between the two, less the head's mean weight at "
+    "that distance."
 )
 def layers(saved, it):
     tags = list(saved.spec["prompts"]["words"])
@@ -1679,7 +1675,7 @@ def sinks(saved, it):
 
 
 @reads(
-    "<n:heads> look for what followed the same token before (<names:any>): ablating one of them changes "
+    "<n:heads> <have:word> the induction role (<names:any>): ablating one of them changes "
     "<metric:word> by "
     "<mine:signed><unit:unit> on average, one of the others by <others:signed>: <about:told> apart.",
     "<which:word> head looks like induction beyond chance; <head:head> does most (<score:plain>).",
@@ -1692,6 +1688,7 @@ def induction(saved, it):
         near(it.score, score[it.head])
         return
     counted(it.n, len(heads), "head")
+    assert it.have == ("has" if len(heads) == 1 else "have")
     assert it.names == listed(heads[:4]) + " and others" * (len(heads) > 4)
     assert it.metric == saved.metrics()[0]
     effects = saved.effects(it.metric)
@@ -1782,10 +1779,10 @@ def prune(saved, it):
 
 
 @reads(
-    "Token for token the prediction goes most by <sure:word> words: when <taken:any>, the prediction loses "
+    "Per token the prediction depends most on <sure:word> words: when <taken:any>, the prediction loses "
     "<about:told> per "
     "token; <others:briefly>. For each 1 % of the tokens attention gives <attention:any>.",
-    "Token for token no kind of word is shown to be used; the largest cause is that of <first:word> words: when "
+    "Per token no kind of word is shown to be used; the largest cause is that of <first:word> words: when "
     "<taken:any>, "
     "the prediction loses <about:told> per token; <others:briefly>. For each 1 % of the tokens attention gives "
     "<attention:any>.",
@@ -2054,7 +2051,7 @@ def refused(saved, text):
 def test_every_sentence_says_what_the_data_say(made, name):
     saved = made(name)
     texts = [finding.text for finding in findings(saved.run)]
-    texts += [question.answer(saved.run).text for question in [questions.asked(saved.run)] if question]
+    texts += [question.answer(saved.run).text for question in [questions.question_of(saved.run)] if question]
     assert len(set(texts)) == len(texts)
     assert {read(saved, text) for text in texts} >= set(RUNS[name][2].split())
 
@@ -2134,7 +2131,7 @@ FAKES = {
     "repaired": (
         lambda made, path: Saved(with_claims(with_direct(fake_run(path, n_prompts=40)))),
         "direct",
-        r".*: they make up for 6\d % of it \(self-repair\)",
+        r".*: self-repair of 6\d %",
     ),
     "skewed": (lambda made, path: Saved(skewed(fake_run(path, n_prompts=40))), "trust", ".*40 clusters, and effects"),
     "block": (lambda made, path: with_data(made("compare"), weight_change=[0, 0.25, 0]), "weights", ".*block 1 only"),
@@ -2159,7 +2156,7 @@ FAKES = {
     "no_roles_published": (
         lambda made, path: Saved(replace(made("fast").run, spec={**made("fast").spec, "published": PUBLISHED[3:]})),
         "published_role",
-        r".*this run gave no roles",
+        r".*this run scored no roles",
     ),
     "none_spared": (lambda made, path: with_data(made("least"), cumulative_effect=9.0), "spared", ".*, 0 heads can go"),
     "all_spared": (

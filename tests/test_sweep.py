@@ -296,7 +296,7 @@ def test_the_engine_reads_logits_as_the_model_gives_them(family):
     prompts = harness.load_prompts("inline", family, text=TEXTS)
     clean = engine.run_clean(family, prompts, [METRICS["kl"]])
     with torch.no_grad():
-        whole = family.forward(clean.given)[clean.targets.row, clean.targets.position]
+        whole = family.forward(clean.inputs)[clean.targets.row, clean.targets.position]
     torch.testing.assert_close(clean.logits, whole, atol=1e-5, rtol=0)
 
 

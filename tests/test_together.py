@@ -368,7 +368,7 @@ def test_a_forecast_says_that_single_heads_come_first(tmp_path):
     ("given", "says"),
     [
         ({"kind": "keep"}, "sweep.sets={}: name at least one set"),
-        ({"kind": "keep", "sets": {"a": ["L0", "L1", "L2"]}}, "sweep.sets=a: it keeps all the heads that are asked"),
+        ({"kind": "keep", "sets": {"a": ["L0", "L1", "L2"]}}, "sweep.sets=a: it keeps all heads of the request"),
         ({"kind": ["set", "keep"], "sets": {"a": ["L0"]}}, "sweep.kind=set,keep: both are set_effect of the same"),
         ({"kind": "cumulative", "order": "efect"}, "did you mean 'effect'?"),
         ({"kind": "cumulative", "order": []}, "sweep.order=[]: "),
@@ -377,7 +377,7 @@ def test_a_forecast_says_that_single_heads_come_first(tmp_path):
         ({"kind": "cumulative", "until": True}, "sweep.until=True: "),
         ({"kind": "cumulative", "first": "most"}, "sweep.first=most: known: most_needed, least_needed"),
         ({"kind": "cumulative", "positions": "each"}, "ablation.positions=each: sweep.kind=cumulative takes all"),
-        ({"kind": "pairs", "pairs": "role"}, "sweep.pairs=role: nobody has looked for roles here"),
+        ({"kind": "pairs", "pairs": "role"}, "sweep.pairs=role: this run scored no roles"),
         ({"kind": "pairs", "pairs": [["L0H1"]]}, "or a list of pairs such as [[L0H1,L1H2]]"),
         ({"kind": "pairs", "pairs": [["L0H1", "L9H0"]]}, "sweep.pairs=L9H0: L9H0 is outside random"),
         ({"kind": "pairs", "pairs": [["L0H1", "L0H1"]]}, "sweep.pairs=L0H1+L0H1: a pair is two different heads"),
@@ -397,5 +397,5 @@ def test_what_cannot_be_asked_is_refused_in_one_line(tiny, given, says):
 def test_pairs_by_direct_effect_need_a_model_that_has_them(tiny):
     model = tiny("bert")
     prompts = harness.load_prompts("inline", model, text=["a drink to Mary"])
-    with pytest.raises(RequestError, match="sweep.pairs=direct: nothing goes straight to the output of random"):
+    with pytest.raises(RequestError, match="sweep.pairs=direct: these heads of random have no direct effect"):
         harness.ablate_heads(model, prompts, kind="pairs", pairs="direct")

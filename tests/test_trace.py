@@ -12,7 +12,7 @@ from harness.attention.capture import activations
 from harness.attribution import rollout
 from harness.attribution.context import parts_heads_table, parts_table
 from harness.attribution.context.stage import TraceStage
-from harness.attribution.example import example_of, thinned
+from harness.attribution.example import example_of, limit_targets
 from harness.attribution.forward_cache import ForwardCache
 from harness.attribution.gradients import gradient_norm, norms_in_turn
 from harness.attribution.occlusion import mean_embedding
@@ -208,7 +208,7 @@ def test_attention_and_rollout_are_those_of_whole_patterns(asked):
     model, prompts, _ = asked
     options = RolloutSpec(residual=0.4, start_layer=1)
     data = trace(model, prompts, heads="L0H0", rollout=options, targets=3)
-    question = example_of(model, thinned(prompts, 3))
+    question = example_of(model, limit_targets(prompts, 3))
     rows = activations(model, question.rows)["pattern"]
     for target, (row, at) in enumerate(zip(question.row, question.position, strict=True)):
         whole = rollout(rows[row], residual=0.4, start_layer=1)[at]
@@ -222,7 +222,7 @@ def test_attention_and_rollout_are_those_of_whole_patterns(asked):
 
 def test_gradients_one_by_one_are_those_of_all_at_once(asked):
     model, prompts, _ = asked
-    question = example_of(model, thinned(prompts, 3))
+    question = example_of(model, limit_targets(prompts, 3))
     evidence = ForwardCache(question, AttributionSpec(), mean_embedding(model))
     np.testing.assert_allclose(norms_in_turn(question), gradient_norm(evidence.slopes, question), rtol=1e-4, atol=1e-7)
 
@@ -241,7 +241,7 @@ def test_causes_are_those_of_plain_forwards(asked):
     """The part's tokens left out, and its columns masked for everybody else."""
     model, prompts, twin = asked
     data = trace(model, prompts, heads="L0H0", targets=3)
-    question = example_of(model, thinned(prompts, 3))
+    question = example_of(model, limit_targets(prompts, 3))
     for part in map(str, data.part.values):
         mine = inside(prompts, part)
         for target, (row, at) in enumerate(zip(question.row, question.position, strict=True)):
@@ -302,7 +302,7 @@ def test_heads_are_knocked_out_for_the_part_that_is_used(tiny):
 
 def test_prompts_without_parts_are_refused(tiny):
     prompts = harness.load_prompts("inline", tiny("llama"), text=["Mary went"])
-    with pytest.raises(RequestError, match="prompts=inline: they have no parts: say prompts=parts"):
+    with pytest.raises(RequestError, match="prompts=inline: they have no parts: set prompts=parts"):
         trace(tiny("llama"), prompts)
 
 
@@ -388,7 +388,7 @@ def test_the_runner_leaves_a_run_that_says_what_was_used(command, pictures, tmp_
     assert set(run.part_heads["part"]) == {"note", "drink"}
     page = (run.path / "report.html").read_text(encoding="utf-8")
     assert 'id="parts"' in page
-    assert "nobody may attend to it" in page
+    assert "attention to it is knocked out" in page
     assert {"parts", "part_heads"} <= {path.stem for path in run.path.glob("*.parquet")}
 
 

@@ -35,13 +35,13 @@ from harness.findings import findings
 from harness.hooks import Head
 from harness.views import circuitsvis, figures, glyphs, number_tables, segment_section, terminal
 from harness.views.draw import draw_for_paper
-from harness.views.figures import looking, positions, together
+from harness.views.figures import positions, rollout, together
 from harness.views.number_tables import html_table, settings
 from harness.views.pack import pack_weights
 from harness.views.page import asset
 from harness.views.payload import payload, words_of
 from harness.views.report import report
-from harness.views.selection import asked_prompts, choose
+from harness.views.selection import choose, shown_prompts
 from harness.views.text import json_block, short, visible
 
 HOSTILE = [
@@ -272,7 +272,7 @@ def test_figures_as_svg_and_png(run, tmp_path):
 
 def test_figures_do_not_read_mathematics_into_tokens(tmp_path):
     run = fake_run(tmp_path, tokens=[["$x^2$", "$\\frac{$", "_", "^"]])
-    figure = looking.compare(run, 0, figures.LOOKS["screen"])
+    figure = rollout.compare(run, 0, figures.LOOKS["screen"])
     assert figures.as_picture("", "", "", figure, figures.LOOKS["screen"]).png.startswith(b"\x89PNG")
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["$x^2$", "$\\frac{$", "_", "^"]
 
@@ -341,7 +341,7 @@ def test_glyphs_without_any_font_give_one_line_that_names_the_package(bare_syste
     run = fake_run(tmp_path, tokens=[["東", "京", "a", "b"]])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        figure = looking.compare(run, 0, figures.LOOKS["screen"])
+        figure = rollout.compare(run, 0, figures.LOOKS["screen"])
         figures.as_picture("", "", "", figure, figures.LOOKS["screen"])
     assert {each.category for each in caught} == {glyphs.MissingGlyphs}
     said = _launch._warning(caught[0].message, caught[0].category, "file.py", 1)
@@ -698,7 +698,7 @@ def test_a_head_as_a_table_of_tokens(run):
             lambda run: views.table(run, 0, "L0H4"),
             "heads=L0H4: L0H4 is outside smollm2: it has heads 0-3 in each layer",
         ),
-        (lambda run: views.attention(run, head=2), "head=2: say which layer too, or name the head, such as L5H1"),
+        (lambda run: views.attention(run, head=2), "head=2: pass the layer too, or name the head, such as L5H1"),
         (lambda run: views.effects(run, metric="kl"), "metric=kl: the run has loss, logit_diff"),
     ],
 )
@@ -721,7 +721,7 @@ def test_show_options(run):
     assert start == {"prompt": 1, "head": [2, 0, ""], "metric": None, "level": "token"}
     wrong = replace(run, spec={**run.spec, "show": {"prompts": [9]}})
     with pytest.raises(RequestError, match=r"^show\.prompts=9: the run has prompts 0-2$"):
-        asked_prompts(wrong)
+        shown_prompts(wrong)
 
 
 def test_modules_are_short():

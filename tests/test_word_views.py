@@ -123,7 +123,7 @@ def test_what_comes_later_cannot_be_seen_and_that_is_said(tmp_path):
     [
         (
             lambda run: views.follow(run, 0, "the", "dog"),
-            "query='the': it stands at 3 and 5 (counted from 0):",
+            "query='the': it is at 3 and 5 (counted from 0):",
         ),
         (lambda run: views.follow(run, 0, "dog", "horse"), "keys='horse': it is not a word of this prompt; there are:"),
         (lambda run: views.follow(run, 0, 9, "dog"), "query=9: the prompt has words 0-6"),
@@ -134,9 +134,9 @@ def test_what_comes_later_cannot_be_seen_and_that_is_said(tmp_path):
         (lambda run: views.table(run, 0, "L9"), "heads=L9: L9 is outside smollm2: it has layers 0-2"),
         (lambda run: views.table(run, 0, level="letter"), "level=letter: choose token or word"),
         (lambda run: views.table(run, 0, special="hide"), "special=hide: choose keep or drop"),
-        (lambda run: views.strongest_keys(run, 0, n=0), "n=0: ask for at least one key"),
+        (lambda run: views.strongest_keys(run, 0, n=0), "n=0: pass 1 or more"),
         (lambda run: views.saliency(run, scale="mine"), "scale=mine: choose text or shared"),
-        (lambda run: views.saliency(run, method="lime"), "method=lime: this run has no attributions; give a head"),
+        (lambda run: views.saliency(run, method="lime"), "method=lime: this run has no attributions; pass a head"),
         (lambda run: views.saliency(run, 0, scores=np.ones(3)), "scores=[3]: prompt 0 needs 8 finite scores"),
         (lambda run: views.saliency(run, merge="median"), "how=median: choose sum, mean or max"),
         (lambda run: views.saliency(run, [7]), "prompts=7: the run has prompts 0-1"),
@@ -154,7 +154,7 @@ def test_wrong_requests_say_what_would_be_right(run, ask, message):
 def told(page, level="word"):
     """What the page's coloured places say: (text, score, percent), prompt by prompt."""
     sections = re.findall(rf'<div class="by-{level}">(.*?)</details></div>', page, re.S)
-    place = r'style="([^"]*)" data-told="([^"]*)"'
+    place = r'style="([^"]*)" data-tip="([^"]*)"'
     return [[_said(style, html.unescape(said)) for style, said in re.findall(place, section)] for section in sections]
 
 
@@ -195,14 +195,14 @@ def test_scores_with_a_sign_have_two_colours_and_keep_their_zero(run):
 
 
 def test_an_attention_row_of_a_head_or_of_the_mean(run):
-    found = token_colours.coloured(run, 0, head="L1H2", query=3, special="keep")
+    found = token_colours.colour(run, 0, head="L1H2", query=3, special="keep")
     np.testing.assert_allclose(found.texts[0].by["token"].score, raw(run)[3])
-    assert found.texts[0].told == "L1H2, from “dog” (token 3)"
+    assert found.texts[0].source == "L1H2, from “dog” (token 3)"
     mean = run.data["pattern"].values[0].astype(float).mean((0, 1))
-    np.testing.assert_allclose(token_colours.coloured(run, 0, special="keep").texts[0].by["token"].score, mean[7])
+    np.testing.assert_allclose(token_colours.colour(run, 0, special="keep").texts[0].by["token"].score, mean[7])
     unscored = replace(run, data=run.data.assign(target=run.data["target"] & False))
     np.testing.assert_allclose(
-        token_colours.coloured(unscored, 0, special="keep").texts[0].by["token"].score, mean.mean(0)
+        token_colours.colour(unscored, 0, special="keep").texts[0].by["token"].score, mean.mean(0)
     )
 
 
@@ -217,15 +217,15 @@ def test_the_runs_own_gradients_come_first_for_one_prediction_or_their_mean(run)
     values = np.full((2, 2, 8, 8), np.nan)
     values[0, 1, 3, :4], values[0, 1, 5, :6] = [0, 1, 2, 3], [5, 4, 3, 2, 1, 0]
     given = attributed(run, values)
-    found = token_colours.coloured(given, 0, special="keep")
+    found = token_colours.colour(given, 0, special="keep")
     assert found.what == "gradient scores"
     np.testing.assert_allclose(found.texts[0].by["token"].score, [2.5, 2.5, 2.5, 2.5, 0.5, 0, 0, 0])
-    assert found.texts[0].told == "mean of 2 predictions"
-    one = token_colours.coloured(given, 0, query=5, special="keep").texts[0]
+    assert found.texts[0].source == "mean of 2 predictions"
+    one = token_colours.colour(given, 0, query=5, special="keep").texts[0]
     np.testing.assert_allclose(one.by["token"].score, [5, 4, 3, 2, 1, 0, 0, 0])
-    assert one.told == "prediction at “cat” (token 5)"
+    assert one.source == "prediction at “cat” (token 5)"
     with pytest.raises(RequestError, match="query=4: gradient explains the predictions at positions 3, 5"):
-        token_colours.coloured(given, 0, query=4)
+        token_colours.colour(given, 0, query=4)
 
 
 def test_targets_may_be_counted_on_their_own(run):
@@ -233,9 +233,9 @@ def test_targets_may_be_counted_on_their_own(run):
     values[0, 1] = [[0, 1, 2, 3, *[np.nan] * 4], [5, 4, 3, 2, 1, 0, np.nan, np.nan]]
     given = attributed(run, values)
     given = replace(given, data=given.data.assign(explained=(("prompt", "target_position"), [[3, 5], [-1, -1]])))
-    found = token_colours.coloured(given, 0, query=5, special="keep").texts[0]
+    found = token_colours.colour(given, 0, query=5, special="keep").texts[0]
     np.testing.assert_allclose(found.by["token"].score, [5, 4, 3, 2, 1, 0, 0, 0])
-    assert found.told == "prediction at “cat” (token 5)"
+    assert found.source == "prediction at “cat” (token 5)"
 
 
 def test_a_runs_own_gradients_equal_plain_hugging_face_word_by_word(command):
@@ -323,7 +323,7 @@ def test_words_in_a_figure_stand_one_after_the_other(run):
     figure = Figure()
     FigureCanvasAgg(figure)
     sheet = figure_words.Sheet(figure.add_subplot(), 1.2, 10.0)
-    made = token_colours.coloured(run, prompts=[0]).texts[0].by["word"]
+    made = token_colours.colour(run, prompts=[0]).texts[0].by["word"]
     pieces = list(figure_words._laid(sheet, made, range(len(made.share)), 0.0, 1.2, 0.0))
     for before, after in pairwise(pieces):
         same_line = before.down == after.down
@@ -363,18 +363,18 @@ def test_the_saliency_page_in_a_browser(browser, run, tmp_path, width, height):
     both = replace(run, data=run.data.assign(sentence=sentence))
     page = views.saliency(both, scores={0: np.arange(8.0), 1: np.arange(2.0)}).save(tmp_path / "page.html")
     browser.open(page, width, height, scripts=False)
-    marks = "[...document.querySelectorAll('.mark[data-told]')]"
+    marks = "[...document.querySelectorAll('.mark[data-tip]')]"
     shown = marks + ".filter((one) => one.offsetParent).map((one) => one.textContent)"
     assert browser.evaluate(shown) == ["unhappy", "dog", "the", "cat", "the", "a", "b"]
-    colour = "getComputedStyle([...document.querySelectorAll('.by-word .mark[data-told]')][{}]).backgroundColor"
+    colour = "getComputedStyle([...document.querySelectorAll('.by-word .mark[data-tip]')][{}]).backgroundColor"
     assert browser.evaluate(colour.format(4)) != browser.evaluate(colour.format(1))
     left = "[...document.querySelectorAll('.by-word .text')].slice(0, 2).map((one) => one.getBoundingClientRect().left)"
     first, second = browser.evaluate(left)
     assert (second > first) == (width > 820)  # sentence B beside sentence A, or below it
     browser.click("#by-token + span")
     assert browser.evaluate(shown) == ["un", "happy", "dog", "the", "cat", "the", "a", "b"]
-    browser.hover(".by-token .mark[data-told]")
-    said = "getComputedStyle(document.querySelector('.by-token .mark[data-told]'), '::after').content"
+    browser.hover(".by-token .mark[data-tip]")
+    said = "getComputedStyle(document.querySelector('.by-token .mark[data-tip]'), '::after').content"
     assert browser.evaluate(said) == '"un: 1 (0% of the scale)"'
     assert browser.evaluate("document.documentElement.scrollWidth") == width
     assert browser.errors == []
@@ -384,7 +384,7 @@ def test_the_saliency_page_in_a_browser(browser, run, tmp_path, width, height):
 def test_followed_words_in_a_browser(browser, run, tmp_path):
     page = views.follow(run, 0, "dog", ["cat", "unhappy"]).save(tmp_path / "page.html")
     browser.open(page, 390, 844, scripts=False)
-    cells = browser.evaluate("[...document.querySelectorAll('.heat td')].map((one) => one.dataset.told)")
+    cells = browser.evaluate("[...document.querySelectorAll('.heat td')].map((one) => one.dataset.tip)")
     weights = run.data["pattern"].values[0, :, :, 3, 5].astype(float)
     assert [float(cell.split(": ")[1]) for cell in cells[:12]] == pytest.approx(weights.ravel().tolist(), abs=5e-5)
     assert len(cells) == 24

@@ -1,8 +1,8 @@
-"""Ways to say which tokens a prediction drew on, and ways to measure which it did.
+"""Attribution: methods that score which tokens a prediction drew on, and causes that measure it by changing tokens.
 
-What needs only arrays is one method per file, numpy in and numpy out, and can be had from here without torch: the
-patterns themselves (`raw`), `rollout` and its kin (`uniform`, `weighted`, `gradient_rollout`), `flow`, `norms`, `alti`,
-and a random order as the floor (`chance`); `token_graph` makes one graph of an encoder-decoder's three attentions.
+Methods that need only arrays are one file each, numpy in and numpy out, importable without torch: the patterns
+themselves (`raw`), `rollout` and its variants (`uniform`, `weighted`, `gradient_rollout`), `flow`, `norms`, `alti`, and
+a random order as the baseline (`chance`); `token_graph` makes one graph of an encoder-decoder's three attentions.
 """
 
 from harness.attribution.alti import contributions as contributions

@@ -1,4 +1,4 @@
-"""Patterns and values of a question's rows, by attention."""
+"""Patterns and values of an example's rows, by attention."""
 
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -16,14 +16,14 @@ Stacked = dict[Site, Float[np.ndarray, "row head position key"]]
 
 
 def run_order(sites: Iterable[Site]) -> list[Site]:
-    """Attentions in the order in which they run: the encoder's layers, then self and cross attention in turn."""
+    """Sort attentions in the order in which they run: the encoder's layers, then self and cross attention in turn."""
     return sorted(sites, key=lambda site: (site.stack != "encoder", site.layer, site.stack == "cross"))
 
 
 def by_attention(example: Example, kinds: tuple[Literal["pattern", "v"], ...]) -> tuple[Stacked, ...]:
-    """For each kind, by attention in run order: `pattern` [row, head, query, key] and `v` [row, kv_head, key, d_head].
+    """Return `pattern` [row, head, query, key] and `v` [row, kv_head, key, d_head] by attention, in run order.
 
-    In double precision: what is summed over many layers should not add rounding of its own.
+    In double precision: sums over many layers should not add rounding of their own.
     """
     kept = activations(example.model, example.rows, kinds, "float64")
     order = run_order(example.model.shape.sites)
@@ -34,7 +34,7 @@ def by_attention(example: Example, kinds: tuple[Literal["pattern", "v"], ...]) -
 def of_site(
     example: Example, site: Site
 ) -> tuple[Float[np.ndarray, "row head query key"], Float[np.ndarray, "row kv_head key d_head"]]:
-    """`pattern` and `v` of one attention alone, so that those of a long text need no more room than one layer has."""
+    """Return `pattern` and `v` of one attention alone, so that a long text needs no more memory than one layer's."""
     kept: dict[str, np.ndarray] = {}
 
     def keep(kind: str) -> Any:
@@ -42,5 +42,5 @@ def of_site(
 
     watches = [(hooks.hook_name(kind, site), keep(kind)) for kind in ("pattern", "v")]
     with example.model.bridge.hooks(fwd_hooks=watches):
-        example.model.forward(example.clean.given)
+        example.model.forward(example.clean.inputs)
     return kept["pattern"], kept["v"].swapaxes(1, 2)

@@ -1,7 +1,7 @@
-"""One prompt and the predictions in it that are to be explained.
+"""An example: one prompt and the predictions in it that are to be explained.
 
-A prompt is run alone, so nothing is padded; the rows that go through the model together are changed copies of it. All
-methods and causes speak of its *nodes*, the tokens of the source (if there is one) and then its own, and of the same
+A prompt is run alone, without padding; the rows that go through the model together are changed copies of it. All
+methods and causes score its *nodes*, the tokens of the source (if there is one) and then its own, and explain the same
 number for each target: the loss at it (nats), or for a model that gives one vector per text, how far the vector moves.
 """
 
@@ -28,9 +28,9 @@ from harness.sweep.blocks import first_of, forward_until_stop
 
 @dataclass(frozen=True)
 class Example:
-    """One prompt, the rows that the model is asked for it, and their clean run.
+    """One prompt, the rows that the model runs on for it, and their clean run.
 
-    A masked-LM is asked one row for each target, which is masked in it; all others one row in all.
+    A masked LM has one row for each target, which is masked in it; all others have one row in all.
     """
 
     model: Model
@@ -45,12 +45,12 @@ class Example:
 
     @property
     def row(self) -> Int[np.ndarray, " target"]:
-        """In which of the rows each target is."""
+        """The row of each target."""
         return self.clean.targets.row.cpu().numpy()
 
     @property
     def position(self) -> Int[np.ndarray, " target"]:
-        """Where in its row each target is; 0 for the vector of a text."""
+        """The position of each target in its row; 0 for the vector of a text."""
         return self.clean.targets.position.cpu().numpy()
 
     @property
@@ -59,59 +59,59 @@ class Example:
 
     @property
     def metric(self) -> Metric:
-        """What is explained."""
+        """The metric that is explained."""
         return _explained(self.model)
 
     @property
     def causal(self) -> bool:
-        """Whether a target sees only what was written before it."""
+        """Whether a target depends only on the tokens up to its position."""
         return self.model.kind in ("decoder", "encoder_decoder")
 
     @property
     def visible(self) -> Bool[np.ndarray, "target node"]:
-        """Which tokens a target can have drawn on: those after it are left out where it cannot see them."""
-        seen = np.ones((self.n_targets, len(self.nodes)), dtype=bool)
+        """The tokens that a target can depend on: all, or without those after it in a causal model."""
+        visible = np.ones((self.n_targets, len(self.nodes)), dtype=bool)
         if self.causal:
-            seen[:, self.nodes.source :] = np.arange(self.nodes.written) <= self.position[:, None]
-        return seen
+            visible[:, self.nodes.source :] = np.arange(self.nodes.written) <= self.position[:, None]
+        return visible
 
     @property
     def own(self) -> Int[np.ndarray, " target"]:
-        """The node at which each target is predicted; −1 for the vector of a text, which is of all of them."""
+        """The node at which each target is predicted; −1 for the vector of a text, which pools all of them."""
         if self.model.kind == "embedding":
             return np.full(self.n_targets, -1)
         return self.nodes.source + self.position
 
     @property
     def vector_share(self) -> Float[np.ndarray, "row position"]:
-        """Which part of a text's vector is read from each token."""
+        """The share of each token in the pooled vector of a text."""
         hidden = first_of(self.clean.outputs[-1])
-        return shares(hidden, self.clean.given.mask.bool(), self.model.pooling).cpu().numpy()
+        return shares(hidden, self.clean.inputs.mask.bool(), self.model.pooling).cpu().numpy()
 
     def of_target(self, target: int) -> "Example":
-        """The same with one of its targets alone."""
+        """Return the same example with one of its targets."""
         clean, one = self.clean, slice(target, target + 1)
         logits = None if clean.logits is None else clean.logits[one]
         return replace(self, clean=replace(clean, targets=clean.targets.take(one), end=clean.end[one], logits=logits))
 
     def at_once(self) -> int:
-        """How many copies of the rows go through the model together."""
+        """Return how many copies of the rows go through the model together."""
         return max(1, CHUNK_TOKENS // (len(self.rows) * len(self.nodes)))
 
 
 def example_of(model: Model, prompt: Prompts) -> Example:
-    """The question that one prompt (a batch of one) asks, its clean run included."""
+    """Run one prompt (a batch of one) clean and return it as an example."""
     rows, _ = model_rows(model, prompt)
     return Example(model, prompt, rows, engine.run_clean(model, prompt, [_explained(model)]))
 
 
 def _explained(model: Model) -> Metric:
-    """The metric whose value at a target is attributed to tokens."""
+    """Return the metric whose value at a target is attributed to tokens."""
     return METRICS["embedding" if model.kind == "embedding" else "loss"]
 
 
-def thinned(prompts: Prompts, at_most: int) -> Prompts:
-    """The same prompts with at most so many scored positions each: evenly spread, the last among them."""
+def limit_targets(prompts: Prompts, at_most: int) -> Prompts:
+    """Return the prompts with at most so many scored positions each: evenly spread, the last among them."""
     correct = prompts.correct.copy()
     for row in correct:
         scored = np.flatnonzero(row >= 0)
@@ -123,25 +123,25 @@ def thinned(prompts: Prompts, at_most: int) -> Prompts:
 
 def ends(
     example: Example,
-    given: Inputs,
+    inputs: Inputs,
     position: Int[np.ndarray, "copy target"],
     row: Int[np.ndarray, " target"] | None = None,
 ) -> Float[Tensor, "read d_model"]:
-    """What is read of the residual stream's end for copies of the question's rows, copy by copy, target by target.
+    """Return the end of the residual stream at the targets of copies of the rows, copy by copy, target by target.
 
-    `position` says where each target is in each copy, `row` in which of a copy's rows (if not where it is in the
-    question). Gradients flow if they are on.
+    `position` is where each target is in each copy, `row` in which of a copy's rows (by default as in the example).
+    Gradients flow if they are on.
     """
-    seen: list[Tensor] = []
+    outputs: list[Tensor] = []
 
     def leave(_: Any, args: tuple, output: Any) -> None:
-        seen.append(first_of(output))
+        outputs.append(first_of(output))
         raise StopForward
 
     last = hooks.blocks(example.model.bridge)[-1]
-    forward_until_stop(example.model, given, [last.register_forward_hook(leave)])
-    hidden = seen[0].unflatten(0, (len(position), -1))
-    if example.model.kind == "embedding":  # a prompt runs alone: no row has padding, whatever mask it is given
+    forward_until_stop(example.model, inputs, [last.register_forward_hook(leave)])
+    hidden = outputs[0].unflatten(0, (len(position), -1))
+    if example.model.kind == "embedding":  # a prompt runs alone: no row has padding, whatever its mask
         everything = hidden.new_ones(hidden.shape[1:3], dtype=torch.bool)
         return pooled(hidden, everything, example.model.pooling).flatten(0, 1)
     copy = torch.arange(len(position), device=hidden.device)[:, None]
@@ -151,16 +151,16 @@ def ends(
 
 
 def values(example: Example, end: Float[Tensor, "read d_model"]) -> Float[Tensor, " read"]:
-    """The number that is explained, one for each end that was read: `loss` or `embedding` (cosine distance)."""
-    found = []
+    """Compute the explained number, one for each end of the stream: `loss` or `embedding` (cosine distance)."""
+    chunks = []
     for at, logits in engine.logits_of(example.model, example.clean, end):
         which = torch.arange(at.start, at.stop, device=end.device) % example.n_targets
         clean = None if example.clean.logits is None else example.clean.logits[which]
-        found.append(example.metric.compute(example.clean.targets.read(which, logits, clean)))
-    return torch.cat(found)
+        chunks.append(example.metric.compute(example.clean.targets.read(which, logits, clean)))
+    return torch.cat(chunks)
 
 
 @torch.no_grad()
 def clean_values(example: Example) -> Float[np.ndarray, " target"]:
-    """The number that is explained, as it is."""
+    """Compute the explained number of the clean run."""
     return values(example, example.clean.end).double().cpu().numpy()

@@ -1,4 +1,4 @@
-"""Attention flow: how much could have come from a token at most, if each layer's weights were the widths of pipes.
+"""Attention flow: the maximum flow from an input token to a position of the last layer, weights being capacities.
 
 Abnar & Zuidema, "Quantifying Attention Flow in Transformers" (ACL 2020), section 3: the maximum flow from a position
 of the last layer to a position of the input, the mixed weights ``residual * I + (1 - residual) * A`` being capacities.
@@ -16,8 +16,8 @@ from harness.attribution.rollout import FUSIONS, check_mixing, normalise_rows, s
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-#: scipy's maximum flow is of whole numbers: capacities are rounded to this share of 1. A flow is off by at most half
-#: of it for each pipe of its narrowest cut.
+#: scipy's maximum flow takes integers: capacities are rounded to this share of 1. A flow is off by at most half of it
+#: for each edge of its minimum cut.
 ROUNDING = 1e-6
 
 
@@ -27,13 +27,11 @@ def flow(
     head_fusion: str = "mean",
     queries: Sequence[int] | None = None,
 ) -> Float[np.ndarray, "query key"]:
-    """Maximum flow from each query of the last layer to each key of the input, [layer, head, query, key] -> [query,
-    key], a number between 0 and 1; rows need not sum to 1, since flows to two keys may use the same pipe.
+    """Compute the maximum flow from each query of the last layer to each key of the input.
 
-    With one layer it is what `rollout` gives. `queries` asks for some rows only (in that order). Capacities are
-    rounded to `ROUNDING`.
-
-    Raises `RequestError` and ValueError as `rollout` does.
+    [layer, head, query, key] -> [query, key], 0 to 1; rows need not sum to 1, since flows to two keys may use the same
+    edge. With one layer it equals `rollout`. `queries` selects rows (in that order). Capacities are rounded to
+    `ROUNDING`. Raises `RequestError` and ValueError as `rollout` does.
     """
     steps = _steps(pattern, residual, head_fusion)
     rows = range(steps.shape[-1]) if queries is None else queries
@@ -46,8 +44,11 @@ def pooled_flow(
     head_fusion: str = "mean",
     share: Float[np.ndarray, " query"] | None = None,
 ) -> Float[np.ndarray, " key"]:
-    """Maximum flow to each key from the pooled vector of a text: from one more node, which has a pipe to each position
-    of the last layer as wide as its `share` of the vector (by default 1 / positions). Otherwise as `flow`."""
+    """Compute the maximum flow to each key from the pooled vector of a text; otherwise as `flow`.
+
+    The vector is one more node, with an edge to each position of the last layer whose capacity is its `share` of the
+    vector (by default 1 / positions).
+    """
     steps = _steps(pattern, residual, head_fusion)
     even = np.full(steps.shape[-1], 1 / steps.shape[-1]) if share is None else share
     return _from(np.concatenate([steps, np.broadcast_to(even, (1, *steps.shape[1:]))]), 0)
@@ -61,27 +62,27 @@ def _steps(pattern: Pattern, residual: float, head_fusion: str) -> Float[np.ndar
 
 
 def _from(steps: Float[np.ndarray, "layer query key"], query: int) -> Float[np.ndarray, " key"]:
-    """The flow from one position of the last layer to each of the input."""
+    """Compute the flow from one position of the last layer to each of the input."""
     from scipy.sparse.csgraph import maximum_flow
 
     n_layers, n = steps.shape[:2]
-    pipes, found = _pipes(steps), np.zeros(n)
+    graph, flows = _graph(steps), np.zeros(n)
     for key in np.nonzero(_reached(steps)[query])[0]:
-        found[key] = maximum_flow(pipes, n_layers * n + query, int(key), method="dinic").flow_value
-    return found * ROUNDING
+        flows[key] = maximum_flow(graph, n_layers * n + query, int(key), method="dinic").flow_value
+    return flows * ROUNDING
 
 
 def _reached(steps: Float[np.ndarray, "layer query key"]) -> np.ndarray:
-    """Which keys any path leads to, [query, key]."""
+    """Return which keys any path leads to, [query, key]."""
     reached = np.eye(steps.shape[-1], dtype=bool)
     for step in steps:
         reached = (step > 0) @ reached
     return reached
 
 
-def _pipes(steps: Float[np.ndarray, "layer query key"]) -> "csr_array":
-    """The graph as a sparse matrix of whole-number capacities: node ``layer * n + position``, layer 0 the input, and
-    a pipe from each position to those of the layer below that it draws on."""
+def _graph(steps: Float[np.ndarray, "layer query key"]) -> "csr_array":
+    """Build the sparse matrix of integer capacities: node ``layer * n + position``, layer 0 the input, and an edge from
+    each position to those of the layer below that it attends to."""
     from scipy.sparse import csr_array
 
     layer, query, key = np.nonzero(np.rint(steps / ROUNDING))

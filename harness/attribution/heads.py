@@ -1,10 +1,12 @@
-"""How much each head helps a prediction: its measured effect, target by target."""
+"""Effects of each head on a prediction, target by target."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
-from harness.ablation import Check, zero
+from harness.ablation import Check, Intervention, zero
 from harness.attribution.activations import run_order
 from harness.attribution.example import Example, clean_values, values
 from harness.attribution.masking import chunks
@@ -14,15 +16,23 @@ from harness.sweep import engine
 
 @torch.no_grad()
 def head_effects(example: Example) -> Float[np.ndarray, "target attention head"]:
-    """By how much the explained number grows when a head is zero-ablated (positive: it helped), attentions in the
-    order in which they run."""
+    """Return the increase of the explained number when a head is zero-ablated (positive: it helped), in run order."""
     shape = example.model.shape
     sites = run_order(shape.sites)
     heads = [Head(site.layer, head, site.stack) for site in sites for head in range(shape.n_heads)]
-    order = sorted(range(len(heads)), key=lambda at: shape.block(heads[at].site))
-    found, check = np.empty((len(heads), example.n_targets)), Check()
-    for some in chunks(example, len(heads)):
+    effects = intervention_effects(example, [zero(head) for head in heads])
+    return effects.T.reshape(example.n_targets, len(sites), shape.n_heads)
+
+
+@torch.no_grad()
+def intervention_effects(
+    example: Example, interventions: Sequence[Intervention]
+) -> Float[np.ndarray, "intervention target"]:
+    """Return the increase of the explained number under each intervention; blocks before it do not run again."""
+    order = sorted(range(len(interventions)), key=lambda at: interventions[at].first_block(example.model.shape))
+    ablated, check = np.empty((len(order), example.n_targets)), Check()
+    for some in chunks(example, len(order)):
         chosen = order[some]
-        end = engine.run_ablated(example.model, example.clean, [zero(heads[at]) for at in chosen], check)
-        found[chosen] = values(example, end).double().cpu().numpy().reshape(-1, example.n_targets)
-    return (found - clean_values(example)).T.reshape(example.n_targets, len(sites), shape.n_heads)
+        end = engine.run_ablated(example.model, example.clean, [interventions[at] for at in chosen], check)
+        ablated[chosen] = values(example, end).double().cpu().numpy().reshape(-1, example.n_targets)
+    return ablated - clean_values(example)

@@ -1,8 +1,7 @@
-"""Nobody else may read a token: what does the prediction lose?
+"""Attention knockout: block attention to a token and measure what the prediction loses.
 
-Attention knockout (Geva et al. 2023, arXiv:2304.14767): before the softmax the scores of the token are set to minus
-infinity, so that the others' weights take its share. A token may still read itself, and what it computes stays; only
-nobody hears of it.
+Geva et al. 2023 (arXiv:2304.14767): before the softmax the scores of the token are set to minus infinity, so that the
+other keys' weights take its share. A token may still attend to itself, and its own computation goes on.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,46 +16,48 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from harness import hooks
-from harness.ablation import Check, Intervention, InterventionFailed
+from harness.ablation import Intervention, InterventionFailed
 from harness.attribution.activations import of_site
 from harness.attribution.example import Example, clean_values, ends, values
+from harness.attribution.heads import intervention_effects
 from harness.attribution.masking import Parts, chunks, members, of_rows
 from harness.hooks import Head, Site
 from harness.hooks.softmax import at_softmax
 from harness.models import Inputs
-from harness.sweep import engine
 
 
 @torch.no_grad()
 def knock_out(example: Example, parts: Parts) -> Float[np.ndarray, "part target"]:
-    """By how much the explained number grows when, in all layers and heads, no token outside a part may read it.
+    """Return the increase of the explained number when, in all layers and heads, no token outside a part attends to it.
 
-    Tokens of the part may read each other. What a causal model predicts *at* a token does not change when that token
-    is knocked out.
+    Tokens of the part may attend to each other. A causal model's prediction *at* a token does not change when that
+    token is knocked out.
     """
-    inside, found = members(example, parts), []
+    inside, chunked = members(example, parts), []
     for some in chunks(example, len(parts)):
-        given = example.clean.given.repeated(some.stop - some.start)
+        inputs = example.clean.inputs.repeated(some.stop - some.start)
         source, own = of_rows(example, inside[some])
         where = np.tile(example.position, (some.stop - some.start, 1))
         if example.model.kind == "decoder":
-            with _unread(example, own):
-                end = ends(example, given, where)
+            with _blocked_scores(example, own):
+                end = ends(example, inputs, where)
         else:
-            end = ends(example, _masked(example, given, source, own), where)
-        found.append(values(example, end).double().cpu().numpy().reshape(-1, example.n_targets))
-    return np.concatenate(found) - clean_values(example)
+            end = ends(example, _masked(example, inputs, source, own), where)
+        chunked.append(values(example, end).double().cpu().numpy().reshape(-1, example.n_targets))
+    return np.concatenate(chunked) - clean_values(example)
 
 
 def _blocked(own: Tensor) -> Tensor:
-    """Which keys a query may not read, [row, query, key]: those of the part it is not in."""
+    """Return the keys that a query may not attend to, [row, query, key]: those of the part it is not in."""
     return own[:, None, :] & ~own[:, :, None]
 
 
 @contextmanager
-def _unread(example: Example, own: Tensor) -> Iterator[None]:
-    """A decoder's scores, edited in all layers and verified in the patterns. (Not its mask, which differs from layer to
-    layer where there are sliding windows.)"""
+def _blocked_scores(example: Example, own: Tensor) -> Iterator[None]:
+    """Within this context, a decoder's scores are edited in all layers, and verified in the patterns.
+
+    Its mask is not edited, since masks differ from layer to layer where there are sliding windows.
+    """
     blocked, sites, fired = _blocked(own)[:, None], example.model.shape.sites, []
 
     def edit(scores: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ def _unread(example: Example, own: Tensor) -> Iterator[None]:
 
     def verify(pattern: Tensor, hook: Any) -> None:
         if (pattern * blocked).any():
-            raise InterventionFailed(f"{hook.name}: a token that was knocked out is still read")
+            raise InterventionFailed(f"{hook.name}: a token that was knocked out still gets attention")
         fired.append(hook.name)
 
     looks = [(hooks.hook_name("pattern", site), verify) for site in sites]
@@ -75,10 +76,10 @@ def _unread(example: Example, own: Tensor) -> Iterator[None]:
         raise InterventionFailed(f"{len(sites) - len(fired)} attentions of {example.model.name} ran unedited")
 
 
-def _masked(example: Example, given: Inputs, source: Tensor, own: Tensor) -> Inputs:
-    """An encoder's rows, or both sides of an encoder-decoder's, with masks under which a part is read by nobody else.
+def _masked(example: Example, inputs: Inputs, source: Tensor, own: Tensor) -> Inputs:
+    """Return an encoder's rows, or both sides of an encoder-decoder's, with masks that block attention to a part.
 
-    Of a source it does not matter whether a token reads itself: when nobody reads it, nothing of it arrives.
+    In a source the token is masked for itself too: nothing of it reaches the decoder anyway.
     """
     dtype = getattr(torch, example.model.spec.dtype)
     blocked = _blocked(own)
@@ -86,9 +87,9 @@ def _masked(example: Example, given: Inputs, source: Tensor, own: Tensor) -> Inp
         blocked = blocked | torch.ones_like(blocked).triu(1)
     added = torch.zeros(blocked.shape, dtype=dtype, device=blocked.device)
     mask = added.masked_fill(blocked, torch.finfo(dtype).min)[:, None]
-    if given.source_mask is None:
-        return replace(given, mask=mask)
-    return replace(given, mask=mask, source_mask=given.source_mask.masked_fill(source, 0))
+    if inputs.source_mask is None:
+        return replace(inputs, mask=mask)
+    return replace(inputs, mask=mask, source_mask=inputs.source_mask.masked_fill(source, 0))
 
 
 # --- one head, or the heads of one attention ----------------------------------------------------------------------
@@ -98,38 +99,26 @@ def _masked(example: Example, given: Inputs, source: Tensor, own: Tensor) -> Inp
 def knock_out_in(
     example: Example, todo: Sequence[tuple[Sequence[int], Sequence[Head]]]
 ) -> Float[np.ndarray, "pair target"]:
-    """By how much the explained number grows when in some heads of one attention, and in no others, no token outside a
-    part may read it: for each pair of a part and heads.
+    """Return the increase of the explained number for each pair of a part and heads of one attention.
 
-    What such a head writes is known from the clean run: its weights without the part's, divided by 1 − the part's
-    share, times the values. (They sum to 1 again; with a learnt sink, to 1 with the sink's share, which grows as they
-    do.) A query that has nothing else to read (its other weights vanish in the model's precision) reads nothing. Blocks
-    before the head do not run again. It needs a model whose z is pattern · v (`Traits.mixes_values`).
+    In these heads only, no token outside the part attends to it. Their z follows from the clean run: the weights
+    without the part's, renormalised (with a learnt sink, together with the sink's share), times the values. A query
+    whose other weights vanish in the model's precision reads nothing. Blocks before the head do not run again. It needs
+    a model whose z is pattern · v (`Traits.mixes_values`).
     """
-    interventions = list(_rewritten(example, todo))
-    order = sorted(range(len(todo)), key=lambda at: interventions[at].first_block(example.model.shape))
-    found = np.empty((len(todo), example.n_targets))
-    check = Check()
-    for some in chunks(example, len(todo)):
-        chosen = order[some]
-        end = engine.run_ablated(example.model, example.clean, [interventions[at] for at in chosen], check)
-        found[chosen] = values(example, end).double().cpu().numpy().reshape(-1, example.n_targets)
-    return found - clean_values(example)
-
-
-def _rewritten(example: Example, todo: Sequence[tuple[Sequence[int], Sequence[Head]]]) -> Iterator[Intervention]:
-    """Each pair as an intervention that puts the recomputed z in place."""
-    seen = {site: of_site(example, site) for site in dict.fromkeys(heads[0].site for _, heads in todo)}
+    interventions = []
+    activations = {site: of_site(example, site) for site in dict.fromkeys(heads[0].site for _, heads in todo)}
     for part, heads in todo:
         site = heads[0].site
         inside = members(example, [part])[0]
-        z = without(*seen[site], *_sides(example, site, inside), example.model.traits.learnt_sink)
+        z = without(*activations[site], *_sides(example, site, inside), example.model.traits.learnt_sink)
         made = torch.as_tensor(z, device=example.model.device)
-        yield Intervention(tuple(heads), lambda clean, head, made=made: made[:, :, head.head].to(clean))
+        interventions.append(Intervention(tuple(heads), lambda clean, head, made=made: made[:, :, head.head].to(clean)))
+    return intervention_effects(example, interventions)
 
 
 def _sides(example: Example, site: Site, inside: Bool[np.ndarray, " node"]) -> tuple[np.ndarray, np.ndarray]:
-    """Which queries and which keys of an attention are in the part."""
+    """Return which queries and which keys of an attention are in the part."""
     source, own = inside[: example.nodes.source], inside[example.nodes.source :]
     queries = source if site.stack == "encoder" else own
     return queries if site.stack != "cross" else np.zeros_like(own), source if site.stack == "cross" else queries
@@ -142,8 +131,10 @@ def without(
     keys: Bool[np.ndarray, " key"],
     learnt_sink: bool = False,
 ) -> Float[np.ndarray, "row query head d_head"]:
-    """z of all heads when queries outside a part may not read its keys. What a `learnt_sink` takes of a row is what the
-    row lacks of 1, and stays in the softmax."""
+    """Compute z of all heads when queries outside a part do not attend to its keys.
+
+    A `learnt_sink` has what a row lacks of 1, and stays in the softmax.
+    """
     kept = np.where(keys[None, :] & ~queries[:, None], 0, pattern)
     total = kept.sum(axis=-1, keepdims=True)
     if learnt_sink:

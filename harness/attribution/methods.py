@@ -1,4 +1,4 @@
-"""The attribution methods by name, each from one example's forward to scores [target, node].
+"""Attribution methods by name, each from one example's forward to scores [target, node].
 
 To add one: write a function of a `ForwardCache`, with its paper, and name it in `METHODS`. Larger means that more of
 the prediction is attributed to the token; `gradient_input` and `integrated_gradients` have signs (positive: it helped).
@@ -28,44 +28,44 @@ Method = Callable[[ForwardCache], Scores]
 
 
 def attention_mean(cache: ForwardCache) -> Scores:
-    """Attention weights, averaged over all layers and heads."""
-    writing = list(cache.writing())
+    """Average the attention weights over all layers and heads."""
+    writing = list(cache.target_sites())
     return cache.from_rows(lambda row: cache.pattern[row, writing].mean(axis=(0, 1)))
 
 
 def attention_last(cache: ForwardCache) -> Scores:
-    """Attention weights of the last layer (of an encoder-decoder: on both texts), averaged over heads."""
+    """Average the attention weights of the last layer (of an encoder-decoder: on both texts) over heads."""
     last = cache.sites[-1].layer
-    writing = [at for at in cache.writing() if cache.sites[at].layer == last]
+    writing = [at for at in cache.target_sites() if cache.sites[at].layer == last]
     return cache.from_rows(lambda row: cache.pattern[row, writing].mean(axis=(0, 1)))
 
 
 def rolled_out(cache: ForwardCache) -> Scores:
-    """Attention rollout with the request's options."""
+    """Roll attention out with the request's options."""
     options = asdict(cache.spec.rollout)
     return cache.from_rows(lambda row: rollout(cache.pattern[row], **options))
 
 
 def rollout_plain(cache: ForwardCache) -> Scores:
-    """Attention rollout as if there were no residual stream."""
+    """Roll attention out without a residual stream."""
     return cache.from_rows(lambda row: rollout(cache.pattern[row], residual=0.0))
 
 
 def rollout_uniform(cache: ForwardCache) -> Scores:
-    """Rollout, divided by that of even attention."""
+    """Divide rollout by the rollout of even attention."""
     residual = cache.spec.rollout.residual
     return cache.from_rows(lambda row: uniform_normalised(cache.pattern[row], residual))
 
 
 def rollout_effect(cache: ForwardCache) -> Scores:
-    """Rollout in which heads count by what ablating them costs this very prediction."""
+    """Roll attention out with heads weighted by their effect on this prediction."""
     rows, residual = cache.example.row.tolist(), cache.spec.rollout.residual
     made = [effect_weighted(cache.pattern[row], helps, residual) for row, helps in zip(rows, cache.helps, strict=True)]
     return np.stack([cache.read(matrix, target) for target, matrix in enumerate(made)])
 
 
 def rollout_gradient(cache: ForwardCache) -> Scores:
-    """Rollout in which weights count by the gradient of this very prediction (Chefer et al. 2021)."""
+    """Roll attention out with weights multiplied by the gradient of this prediction (Chefer et al. 2021)."""
     made = [
         gradient_weighted(cache.pattern[row], slope)
         for row, slope in zip(cache.example.row.tolist(), cache.weight_gradient, strict=True)
@@ -74,43 +74,43 @@ def rollout_gradient(cache: ForwardCache) -> Scores:
 
 
 def flowing(cache: ForwardCache) -> Scores:
-    """Attention flow with the residual and the fusion of the request's rollout."""
-    example, asked = cache.example, cache.spec.rollout
-    found = []
+    """Compute attention flow with the residual and the fusion of the request's rollout."""
+    example, spec = cache.example, cache.spec.rollout
+    flows = []
     for row, own in zip(example.row.tolist(), example.own.tolist(), strict=True):
-        mixed = (cache.pattern[row], asked.residual, asked.head_fusion)
-        found.append(flow(*mixed, [own])[0] if own >= 0 else pooled_flow(*mixed, example.vector_share[row]))
-    return np.stack(found)
+        mixed = (cache.pattern[row], spec.residual, spec.head_fusion)
+        flows.append(flow(*mixed, [own])[0] if own >= 0 else pooled_flow(*mixed, example.vector_share[row]))
+    return np.stack(flows)
 
 
 def value_norms(cache: ForwardCache) -> Scores:
-    """Value-weighted norms, each layer's made shares of 1, averaged over layers."""
-    writing = list(cache.writing())
+    """Average value-weighted norms over layers, each layer's rows normalised."""
+    writing = list(cache.target_sites())
     return cache.from_rows(lambda row: normalise_rows(cache.norms[row, writing]).mean(axis=0))
 
 
 def alti(cache: ForwardCache) -> Scores:
-    """ALTI's contributions, rolled out over the layers."""
+    """Roll ALTI's contributions out over the layers."""
     return cache.from_rows(lambda row: roll(cache.alti[row]))
 
 
 def gradient(cache: ForwardCache) -> Scores:
-    """L2 norm of the gradient at the embeddings."""
+    """Return the L2 norm of the gradient at the embeddings."""
     return gradient_norm(cache.slopes, cache.example)
 
 
 def gradient_input(cache: ForwardCache) -> Scores:
-    """Gradient times embedding."""
+    """Return minus gradient times embedding."""
     return gradient_times_input(cache.slopes, cache.embedded, cache.example)
 
 
 def integrated_gradients(cache: ForwardCache) -> Scores:
-    """Integrated gradients from the mean embedding."""
+    """Return integrated gradients from the mean embedding."""
     return cache.integrated.scores
 
 
 def at_random(cache: ForwardCache) -> Scores:
-    """A random order."""
+    """Draw random scores."""
     targets = range(cache.example.n_targets)
     return np.stack([random_scores(len(cache.nodes), [*cache.seed, target]) for target in targets])
 
@@ -134,31 +134,30 @@ METHODS: dict[str, Method] = {
 
 
 def attention_of(heads: list[Head], cache: ForwardCache) -> Scores:
-    """Attention weights of one head, or averaged over those of a layer."""
+    """Return the attention weights of one head, or their mean over a layer."""
     at, which = cache.sites.index(heads[0].site), [head.head for head in heads]
     return cache.from_rows(lambda row: cache.pattern[row, at, which].mean(axis=0))
 
 
-#: Methods that take z apart into weights times values.
+#: Methods that need z as weights times values.
 _OF_VALUES = ("norms", "alti", "rollout_gradient")
 
 
 def refusal(name: str, model: Model) -> str:
-    """Why a model does not allow a method, as far as its traits say; empty if they do not."""
+    """Return why a model's traits do not allow a method; empty if they do."""
     if name in _OF_VALUES and not model.traits.mixes_values:
         return f"in {model.name} a head's output is not its pattern times its values"
     return ""
 
 
-def choose_methods(asked: tuple[str, ...], model: Model) -> dict[str, Method]:
-    """The methods that a request names; ``all`` is all of `METHODS` that the model allows.
+def choose_methods(requested: tuple[str, ...], model: Model) -> dict[str, Method]:
+    """Return the requested methods; ``all`` is all of `METHODS` that the model allows.
 
-    Raises `RequestError` for a name that is none, for a method that the model does not allow, and for heads that it
-    does not have.
+    Raises `RequestError` for an unknown name, a method that the model does not allow, and heads that it lacks.
     """
-    if asked == ("all",):
+    if requested == ("all",):
         return {name: method for name, method in METHODS.items() if not refusal(name, model)}
-    names = tuple(dict.fromkeys(asked))
+    names = tuple(dict.fromkeys(requested))
     if not names:
         raise RequestError("attribution.methods", "[]", near("", tuple(METHODS)))
     for name in names:
@@ -168,25 +167,25 @@ def choose_methods(asked: tuple[str, ...], model: Model) -> dict[str, Method]:
 
 
 def _of_heads(name: str, model: Model) -> Method:
-    """``attention_L5H1``, ``attention_L5``, in an encoder-decoder ``attention_cross.L5H1``."""
+    """Parse ``attention_L5H1``, ``attention_L5``, in an encoder-decoder ``attention_cross.L5H1``."""
     where = name.removeprefix("attention_")
     if where == name or not re.search(r"L\d+", where):
         raise RequestError("attribution.methods", name, near(name, (*METHODS, "attention_L5", "attention_L5H1", "all")))
     heads = heads_named(where, model, "attribution.methods", name)
     if heads[0].stack == "encoder":
-        raise RequestError("attribution.methods", name, "what is written does not look into the encoder's heads")
+        raise RequestError("attribution.methods", name, "the decoder's tokens are not in the encoder's heads")
     return partial(attention_of, heads)
 
 
 def heads_named(where: str, model: Model, key: str, name: str) -> list[Head]:
-    """The heads of one attention, ``L5H1`` or ``L5``; a `RequestError` with this key and name for what is none."""
+    """Return the heads of one attention, ``L5H1`` or ``L5``. Raises `RequestError` with this key and name."""
     try:
         return list(model.heads([where]))
     except RequestError as error:
         raise RequestError(key, name, error.remedy) from None
 
 
-def scored(cache: ForwardCache, methods: dict[str, Method]) -> Float[np.ndarray, "method target node"]:
-    """The methods' scores, NaN for tokens that a target cannot have drawn on."""
+def score_methods(cache: ForwardCache, methods: dict[str, Method]) -> Float[np.ndarray, "method target node"]:
+    """Score the tokens by each method; NaN for tokens that a target cannot attend to."""
     made = np.stack([method(cache) for method in methods.values()])
     return np.where(cache.example.visible, made, np.nan)

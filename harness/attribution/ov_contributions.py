@@ -1,5 +1,4 @@
-"""What each attention carries from token to token, taken apart in a real model: values through W_O, and the residual
-stream before and after."""
+"""Decompose each attention's output by key: values through W_O (OV), and the residual stream before and after."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from harness.config import RequestError
 from harness.hooks import Site
 from harness.hooks.frozen_norm import FrozenNorm
 
-#: How far the terms may be from the residual stream, as a share of its largest entry.
+#: The largest difference between the sum of the terms and the residual stream, as a share of its largest entry.
 TOLERANCE = 1e-3
 
 
@@ -36,17 +35,17 @@ class Stream:
 def through_output(
     example: Example, site: Site, value: Float[np.ndarray, "row kv_head key d_head"]
 ) -> Float[np.ndarray, "row key head d_model"]:
-    """f_h(x_j): each value through its head's part of W_O, without the bias.
+    """Return f_h(x_j): each value through its head's part of W_O, without the bias.
 
-    The module is asked for the answer to one head at a time, so how a family writes its weights does not matter.
+    The module runs on one head at a time, so it does not matter how a family stores its weights.
     """
     projection, n_heads = hooks.output_projection(example.model.bridge, site), example.model.shape.n_heads
     by_head = np.moveaxis(value.repeat(n_heads // value.shape[1], axis=1), 1, 2)
-    given = torch.as_tensor(by_head, device=example.model.device).to(projection.weight)
-    alone = torch.zeros(*given.shape[:2], n_heads, n_heads, given.shape[-1]).to(given)
-    alone[..., range(n_heads), range(n_heads), :] = given
-    written = projection(alone.flatten(-2).flatten(0, 2)) - _bias(projection, given)
-    return written.unflatten(0, given.shape[:3]).double().cpu().numpy()
+    v = torch.as_tensor(by_head, device=example.model.device).to(projection.weight)
+    alone = torch.zeros(*v.shape[:2], n_heads, n_heads, v.shape[-1]).to(v)
+    alone[..., range(n_heads), range(n_heads), :] = v
+    written = projection(alone.flatten(-2).flatten(0, 2)) - _bias(projection, v)
+    return written.unflatten(0, v.shape[:3]).double().cpu().numpy()
 
 
 def _bias(projection: Any, like: Tensor) -> Float[Tensor, " d_model"]:
@@ -55,7 +54,7 @@ def _bias(projection: Any, like: Tensor) -> Float[Tensor, " d_model"]:
 
 @torch.no_grad()
 def streams(example: Example) -> dict[Site, Stream]:
-    """The residual stream around each attention of the question's rows."""
+    """Record the residual stream around each attention. Raises `RequestError` where the model has no such stream."""
     model, sites = example.model, run_order(example.model.shape.sites)
     names = {site: hooks.stream_hooks(site, _is_post_norm(example)) for site in sites}
     kept: dict[str, Tensor] = {}
@@ -67,7 +66,7 @@ def streams(example: Example) -> dict[Site, Stream]:
         raise _refused(example, f"it has no {absent[0]}: attention and MLP read one stream, or a norm follows W_O")
     try:
         with model.bridge.hooks(fwd_hooks=watches):
-            model.forward(example.clean.given)
+            model.forward(example.clean.inputs)
     except ValueError as error:
         raise _refused(example, str(error)) from error
     if silent := [name for name, _ in watches if name not in kept]:
@@ -81,14 +80,14 @@ def streams(example: Example) -> dict[Site, Stream]:
 
 
 def _is_post_norm(example: Example) -> bool:
-    """Encoders that are hooked (BERT and its kin) normalise after adding; all others before."""
+    """Whether the model normalises after adding: the hooked encoders (BERT and relatives) do, all others before."""
     return example.model.kind not in ("decoder", "encoder_decoder")
 
 
 def norms_of(
     pattern: Stacked, carried: Mapping[Site, Float[np.ndarray, "row key head d_model"]]
 ) -> dict[Site, Float[np.ndarray, "row query key"]]:
-    """Value-weighted norms of every attention (see `harness.attribution.norms`)."""
+    """Return the value-weighted norms of every attention (`harness.attribution.norms`)."""
     made = {}
     for site, weights in pattern.items():
         each = [np.linalg.norm(terms(*pair), axis=-1) for pair in zip(weights, carried[site], strict=True)]
@@ -99,20 +98,20 @@ def norms_of(
 def alti_of(
     example: Example, pattern: Stacked, carried: Mapping[Site, Float[np.ndarray, "row key head d_model"]]
 ) -> dict[Site, Float[np.ndarray, "row query item"]]:
-    """ALTI's contributions in every attention; of a cross attention the last item is the residual.
+    """Return ALTI's contributions in every attention; of a cross attention the last item is the residual.
 
     Pre-norm: T_ij = Σ_h A_ij f_h(x_j), and x_i beside T_ii; they sum to the residual stream after the attention, its
-    bias apart. Post-norm: the same through the layer's norm, with its scale held still.
-    Raises `RequestError` for a model in which they do not (parallel attention, or a norm of what is written).
+    bias apart. Post-norm: the same through the layer's norm, with its scale frozen.
+    Raises `RequestError` for a model in which they do not (parallel attention, or a norm after W_O).
     """
-    found = {}
+    by_site = {}
     for site, stream in streams(example).items():
         rows = [
             _contributions(example, site, stream, row, pattern[site][row], carried[site][row])
             for row in range(len(example.rows))
         ]
-        found[site] = np.stack(rows)
-    return found
+        by_site[site] = np.stack(rows)
+    return by_site
 
 
 def _contributions(
@@ -137,8 +136,10 @@ def _contributions(
 def items_of(
     site: Site, added: Float[np.ndarray, "query key d_model"], before: Float[np.ndarray, "query d_model"]
 ) -> Float[np.ndarray, "query item d_model"]:
-    """The vectors that sum to what comes out: what each key adds, and the residual, beside the query's own or (across
-    to other tokens) as an item of its own."""
+    """Return the vectors that sum to the output: what each key adds, and the residual.
+
+    The residual is added to the query's own item; in cross attention it is an item of its own.
+    """
     if site.stack == "cross":
         return np.concatenate([added, before[:, None]], axis=1)
     here = np.arange(len(before))
@@ -151,7 +152,7 @@ def items_of(
 def _normalised(
     example: Example, site: Site, items: np.ndarray, whole: np.ndarray
 ) -> tuple[Float[np.ndarray, "query item d_model"], Float[np.ndarray, "query d_model"]]:
-    """The same vectors behind the layer's norm, which is linear once its scale is held still."""
+    """Map the vectors through the layer's norm, which is linear once its scale is frozen."""
     norm = hooks.post_norm(example.model.bridge, site)
     clean = torch.as_tensor(whole, device=example.model.device).to(norm.weight)[:, None]
     frozen = FrozenNorm(norm, clean)

@@ -1,4 +1,4 @@
-"""The patterns themselves, averaged: what attribution methods are measured against."""
+"""Mean patterns: the plain averages that attribution methods are compared with."""
 
 import numpy as np
 import xarray as xr
@@ -11,7 +11,7 @@ Pattern = np.ndarray | xr.DataArray
 
 
 def as_pattern(pattern: Pattern) -> Float[np.ndarray, "layer head query key"]:
-    """One prompt's patterns as float64, with the axes in order.
+    """Return one prompt's patterns as float64, with the axes in order.
 
     Raises ValueError when there are not four axes, no layer or head, or as many queries as keys.
     """
@@ -24,12 +24,12 @@ def as_pattern(pattern: Pattern) -> Float[np.ndarray, "layer head query key"]:
 
 
 def mean_pattern(pattern: Pattern) -> Float[np.ndarray, "query key"]:
-    """The mean over every layer and head, [layer, head, query, key] -> [query, key]; weights, no unit."""
+    """Average over every layer and head, [layer, head, query, key] -> [query, key]; weights, no unit."""
     return as_pattern(pattern).mean(axis=(0, 1))
 
 
 def layer_pattern(pattern: Pattern, layer: int = -1) -> Float[np.ndarray, "query key"]:
-    """The mean over the heads of one layer (default: the last), [layer, head, query, key] -> [query, key].
+    """Average over the heads of one layer (default: the last), [layer, head, query, key] -> [query, key].
 
     Raises IndexError when there is no such layer.
     """

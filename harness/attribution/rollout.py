@@ -38,8 +38,8 @@ def rollout(
             not including 1. An entry that is exactly zero (masked, padded) is not an allowed one, and a row's last
             remaining entry always stays.
 
-    In a model with a learnt sink (gpt-oss) rows of patterns sum to less than 1, and so do those of the result: what is
-    lacking went into the sink, which carries nothing of any token.
+    In a model with a learnt sink (gpt-oss) rows of patterns sum to less than 1, and so do those of the result: the rest
+    is the sink's share, which carries no token's value.
 
     Raises `RequestError` for an option outside its range, ValueError for an array of another shape.
     """
@@ -53,7 +53,7 @@ def rollout(
 
 
 def roll(steps: Float[np.ndarray, "layer query key"]) -> Float[np.ndarray, "query key"]:
-    """The product of the layers' matrices, the last layer's on the left: shares of the input in the last output."""
+    """Multiply the layers' matrices, the last layer's on the left: shares of the input in the last output."""
     rolled = np.eye(steps.shape[-1])
     for step in steps:
         rolled = step @ rolled
@@ -61,7 +61,7 @@ def roll(steps: Float[np.ndarray, "layer query key"]) -> Float[np.ndarray, "quer
 
 
 def with_residual(fused: Float[np.ndarray, "layer query key"], residual: float) -> Float[np.ndarray, "layer query key"]:
-    """Each layer's matrix mixed with the identity, of which the residual stream is this share."""
+    """Mix each layer's matrix with the identity, which has the share `residual`."""
     return residual * np.eye(fused.shape[-1]) + (1 - residual) * fused
 
 
@@ -75,7 +75,7 @@ def _check(residual: float, head_fusion: str, start_layer: int, discard_ratio: f
 
 
 def check_mixing(residual: float, head_fusion: str = "mean") -> None:
-    """Refuse a share or a fusion that there is not; rollout, flow and their kin ask the same."""
+    """Raise `RequestError` for a residual outside 0 to 1 or an unknown fusion."""
     if not 0 <= residual <= 1:
         raise RequestError("attribution.rollout.residual", residual, "choose a share from 0 to 1")
     if head_fusion not in FUSIONS:
@@ -95,14 +95,13 @@ def _discard(fused: Float[np.ndarray, "query key"], ratio: float) -> Float[np.nd
 
 
 def share_on_tokens(heads: Float[np.ndarray, "head query key"]) -> Float[np.ndarray, "query 1"]:
-    """What a layer's heads leave to tokens of each row, on average: exactly 1 without a learnt sink, and for a row with
-    nothing in it (padding)."""
+    """Return the share of each row that is on tokens, mean over heads: 1 without a learnt sink, and in padding."""
     share = heads.sum(axis=-1).mean(axis=0)[:, None]
     return np.where((share > 0) & (share < WHOLE_ROW), share, 1.0)
 
 
 def normalise_rows(fused: Float[np.ndarray, "*layer query key"]) -> Float[np.ndarray, "*layer query key"]:
-    """Rows that sum to 1; a row with nothing in it (padding) becomes the identity's."""
+    """Scale rows to sum to 1; an empty row (padding) becomes the identity's."""
     total = fused.sum(axis=-1, keepdims=True)
     empty = total == 0
     return np.where(empty, np.eye(fused.shape[-1]), fused / np.where(empty, 1, total))

@@ -1,4 +1,4 @@
-"""The rollout of every prompt, kept with the run."""
+"""Save the rollout of every prompt with the run."""
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RolloutArray:
-    """Adds `rollout` [prompt, query, key] to the arrays, made of the cached patterns."""
+    """Add `rollout` [prompt, query, key] to the arrays, from the cached patterns."""
 
     spec: RolloutSpec
 
@@ -32,8 +32,8 @@ class RolloutArray:
 
 
 def part(spec: RunSpec, model: "Model", prompts: "Prompts") -> Part:
-    """The rollout of a run. An encoder-decoder has none: what its decoder reads comes from the source as well. Raises
-    `RequestError` for options that roll out nothing."""
+    """Return the rollout of a run; none for an encoder-decoder, whose decoder also reads the source. Raises
+    `RequestError` for invalid options."""
     if prompts.source is not None:
         return Part()
     rollout(np.ones((model.shape.n_layers, 1, 1, 1)), **asdict(spec.attribution.rollout))
@@ -41,8 +41,7 @@ def part(spec: RunSpec, model: "Model", prompts: "Prompts") -> Part:
 
 
 def rollout_of(run: "Run", prompt: int) -> Float[np.ndarray, "query key"]:
-    """A saved run's rollout on one prompt: the saved one, or computed from its patterns with the run's own options.
-    Padding off."""
+    """Return a saved run's rollout on one prompt, without padding; computed with the run's options if not saved."""
     length = int(run.data["length"].values[prompt])
     if "rollout" in run.data:
         return run.data["rollout"].isel(prompt=prompt).values[:length, :length].astype(float)

@@ -1,9 +1,8 @@
-"""One graph for what is read and what is written.
+"""One token graph for the three attentions of an encoder-decoder.
 
-In an encoder-decoder three attentions take turns: the encoder's, and in each layer of the decoder its own and the one
-across to the source. On the tokens of both texts side by side (the source first) each of them is one square matrix, in
-which the tokens that take no part in it stay as they are. What is defined for a stack of square patterns (rollout,
-flow …) is then defined here too.
+They are the encoder's, and in each decoder layer self and cross attention. On the tokens of both texts side by side
+(the source first) each is one square matrix, the identity for tokens that take no part in it. So what is defined for a
+stack of square patterns (rollout, flow …) is defined for an encoder-decoder too.
 """
 
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ Square = Float[np.ndarray, "*head node node"]
 
 @dataclass(frozen=True)
 class Nodes:
-    """How many tokens are read and how many written. A model with one stack reads none: `source` is 0."""
+    """The number of tokens of the source and of the text; `source` is 0 in a model with one stack."""
 
     source: int
     written: int
@@ -31,9 +30,9 @@ class Nodes:
         idle: float = 1.0,
         own: Float[np.ndarray, "*head query"] | None = None,
     ) -> Square:
-        """An attention's matrix among all nodes; `idle` stands on the diagonal of those that take no part in it.
+        """Place an attention's matrix among all nodes, with `idle` on the diagonal of those that take no part in it.
 
-        `own` is what stands on the diagonal of the queries of a cross attention, whose keys are other tokens.
+        `own` is added to the diagonal of the queries of a cross attention, whose keys are other tokens.
         """
         rows = slice(0, self.source) if stack == "encoder" else slice(self.source, len(self))
         columns = slice(0, self.source) if stack in ("encoder", "cross") else slice(self.source, len(self))
@@ -52,9 +51,10 @@ def joint(
     encoder: Float[np.ndarray, "encoder_layer head source_query source_key"] | None = None,
     cross: Float[np.ndarray, "layer head query source_key"] | None = None,
 ) -> Float[np.ndarray, "step head node node"]:
-    """All attentions of an encoder-decoder in the order in which they run, as one stack of square patterns whose rows
-    sum to 1: the encoder's layers, then self and cross attention in turn. Nodes are the source's tokens, then those
-    written. Without `encoder` and `cross` it is the pattern itself.
+    """Stack all attentions of an encoder-decoder, in run order, as square patterns whose rows sum to 1.
+
+    The encoder's layers, then self and cross attention in turn; nodes are the source's tokens, then the text's. Without
+    `encoder` and `cross` it is the pattern itself.
     """
     if encoder is None or cross is None:
         return pattern

@@ -1,4 +1,4 @@
-"""Rollout in which a head counts by what ablating it was measured to cost."""
+"""Effect-weighted rollout: heads are averaged by their measured effects."""
 
 import numpy as np
 from jaxtyping import Float
@@ -11,17 +11,20 @@ from harness.config import RequestError
 def effect_weighted(
     pattern: Pattern, helps: Float[np.ndarray, "layer head"], residual: float = 0.5
 ) -> Float[np.ndarray, "query key"]:
-    """Rollout with the heads of a layer averaged by their measured effect, [layer, head, query, key] -> [query, key].
+    """Roll attention out with heads averaged by their measured effect, [layer, head, query, key] -> [query, key].
 
-    `helps` is by how much each head helps when it is there (for `loss` its effect, for `logit_diff` minus its
-    effect). Heads that hurt are left out (see `negative_share`); a layer in which no head helps passes everything on
-    as it is. Rows sum to 1 (less with a learnt sink, as in `rollout`). With equal effects this is `rollout`.
+    `helps` is each head's effect with the sign that makes helping positive (for `logit_diff` minus its effect). Heads
+    that hurt are left out (see `negative_share`); a layer in which no head helps is the identity. Rows sum to 1 (less
+    with a learnt sink, as in `rollout`). With equal effects this is `rollout`.
 
-    Raises `RequestError` for a residual that is no share and for effects of other heads than the pattern's.
+    Raises `RequestError` for a residual outside 0 to 1 and for effects of another shape than the pattern's.
     """
     values = as_pattern(pattern)
     check_mixing(residual)
-    weight = np.clip(_checked(helps, values), 0, None)
+    if helps.shape != values.shape[:2] or not np.isfinite(helps).all():
+        needed = f"one finite number for each of the {values.shape[0]} layers × {values.shape[1]} heads"
+        raise RequestError("helps", f"shape {helps.shape}", needed)
+    weight = np.clip(helps, 0, None)
     fused = normalise_rows(np.einsum("lh,lhqk->lqk", weight, values)) * np.stack(
         [share_on_tokens(one) for one in values]
     )
@@ -29,14 +32,6 @@ def effect_weighted(
 
 
 def negative_share(helps: Float[np.ndarray, "layer head"]) -> float:
-    """The share of all effect (sum of absolute values) that is of heads that hurt, which `effect_weighted` leaves out;
-    0 where no head does anything."""
+    """Return the share of heads that hurt (left out by `effect_weighted`) in the sum of absolute effects, or 0."""
     total = np.abs(helps).sum()
     return float(np.clip(-helps, 0, None).sum() / total) if total else 0.0
-
-
-def _checked(helps: np.ndarray, pattern: np.ndarray) -> np.ndarray:
-    if helps.shape != pattern.shape[:2] or not np.isfinite(helps).all():
-        needed = f"one finite number for each of the {pattern.shape[0]} layers × {pattern.shape[1]} heads"
-        raise RequestError("helps", f"shape {helps.shape}", needed)
-    return helps

@@ -1,8 +1,8 @@
-"""Two models on the same prompts: which heads look elsewhere, do something else, or have other roles.
+"""Compare two models on the same prompts: changes of patterns, effects and roles of heads.
 
-`pairing` says whether and how two models can be compared, `stage` runs the other model's stages beside the base's,
-`distance` is how far apart two patterns are, `weights` which layers' parameters differ. `changes` puts the arrays of
-both side by side, and `tables` makes ``changes.csv`` of them.
+`pairing` checks whether and how two models can be compared, `stage` runs the other model's stages beside the base's,
+`distance` is the distance of two patterns, `weights` that of parameters. `changes` subtracts the arrays of the two,
+`change_table` makes ``changes.csv``, and `comparison` closes the run with both.
 """
 
 from harness.compare.distance import pattern_distance as pattern_distance

@@ -1,4 +1,4 @@
-"""The arrays of two models side by side: how far patterns are apart, and what changed of effects and clean values."""
+"""Changes from one model to the other: distances of patterns, differences of effects and clean values."""
 
 import numpy as np
 import xarray as xr
@@ -12,8 +12,8 @@ from harness.words import merge_pattern, without
 
 
 def with_changes(data: xr.Dataset, spec: CompareSpec, causal: bool) -> xr.Dataset:
-    """The arrays of both models with `clean_change` [metric, prompt] and, where they have the same heads,
-    `effect_change` [metric, prompt, layer, head] (other less base) and `pattern_distance` [prompt, layer, head]."""
+    """Add `clean_change` [metric, prompt] and, where the models have the same heads, `effect_change` [metric, prompt,
+    layer, head] (other less base) and `pattern_distance` [prompt, layer, head]."""
     made = {"clean_change": data["other_clean"] - data["clean"]}
     made["clean_change"].attrs = {**data["clean"].attrs, "method": "other model less base"}
     if "effect" in data and data["effect"].dims == data["other_effect"].dims:
@@ -44,7 +44,7 @@ def _distances(data: xr.Dataset, spec: CompareSpec, causal: bool) -> xr.DataArra
 def _pattern(
     data: xr.Dataset, prompt: int, stack: str, of: str, spec: CompareSpec
 ) -> Float[np.ndarray, "layer head query key"]:
-    """One model's patterns on a prompt, over what both models count: tokens, or the words that both have."""
+    """Return one model's patterns on a prompt, over the axis that both share: tokens, or words."""
     queries, keys = text_prefixes(stack)
     pattern = data[of + variable_name("pattern", stack)].isel(prompt=prompt).values
     if f"{OTHER}token_id" not in data:
@@ -61,6 +61,6 @@ def _pattern(
 def _by_word(
     pattern: Float[np.ndarray, "layer head query key"], word: Int[np.ndarray, " key"], special: Bool[np.ndarray, " key"]
 ) -> Float[np.ndarray, "layer head word word_key"]:
-    """A pattern over ordinary words: special tokens are not the same ones in another tokenizer, and are left out."""
+    """Merge a pattern to ordinary words; special tokens differ between tokenizers and are left out."""
     marks = np.isin(np.arange(word.max() + 1), word[special & (word >= 0)])
     return without(merge_pattern(pattern, word), marks)

@@ -1,4 +1,4 @@
-"""What is made of two models' arrays once both have run: changes, tables, and how far weights are apart."""
+"""Close a comparison once both models have run: changes, tables, and the distance of weights."""
 
 from dataclasses import dataclass
 
@@ -17,8 +17,7 @@ from harness.results.schema import TableName
 
 @dataclass(frozen=True)
 class Comparison:
-    """Adds what changed from one model to the other; writes ``roles.csv``, and ``changes.csv`` where the two have the
-    same heads."""
+    """Add the changes; write ``roles.csv``, and ``changes.csv`` where the two models have the same heads."""
 
     base: Model
     other: Model

@@ -1,4 +1,4 @@
-"""How far apart two patterns are: the Jensen–Shannon distance of their rows."""
+"""Jensen–Shannon distance of two patterns' rows."""
 
 import numpy as np
 from jaxtyping import Float
@@ -10,9 +10,11 @@ Pattern = Float[np.ndarray, "*head query key"]
 
 
 def pattern_distance(first: Pattern, second: Pattern, causal: bool = True) -> Float[np.ndarray, "*head"]:
-    """The mean over rows of the Jensen–Shannon distance (the square root of the divergence to base 2; Endres and
-    Schindelin 2003): 0 for equal patterns, 1 where no key is looked at by both. A decoder's first row has one key
-    and does not count; NaN where no row is left. What a learnt sink takes of a row counts as one more key."""
+    """Average the Jensen–Shannon distance over rows (the root of the divergence to base 2; Endres and Schindelin 2003).
+
+    0 for equal patterns, 1 where no key gets weight in both. A decoder's first row has one key and does not count; NaN
+    where no row is left. A learnt sink's share counts as one more key.
+    """
     rows = slice(1, None) if causal else slice(None)
     if first[..., rows, :].shape[-2] == 0:
         return np.full(first.shape[:-2], np.nan)
@@ -23,6 +25,6 @@ def pattern_distance(first: Pattern, second: Pattern, causal: bool = True) -> Fl
 
 
 def _with_sink(pattern: Pattern) -> Float[np.ndarray, "*head query key_or_sink"]:
-    """The rows with what they lack of 1 as a key of its own; an empty row (padding) lacks nothing."""
+    """Append what each row lacks of 1 as one more key; 0 for an empty row (padding)."""
     total = pattern.sum(axis=-1, keepdims=True)
     return np.concatenate([pattern, np.where((total > 0) & (total < WHOLE_ROW), 1 - total, 0)], axis=-1)

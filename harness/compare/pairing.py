@@ -1,4 +1,4 @@
-"""Whether two models can be compared on some prompts, and how: token by token, word by word, or role by role."""
+"""Pair two models on some prompts: token by token, word by word, or role by role."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,16 +14,18 @@ from harness.prompts.prompt import NOUN
 
 @dataclass(frozen=True)
 class Pairing:
-    """`same_tokens`: positions are the same; otherwise patterns are compared on words. `same_heads`: both have as many
-    layers and heads; otherwise nothing but their roles is compared."""
+    """How two models are compared: on tokens if `same_tokens`, else on words; by head if `same_heads` (as many layers
+    and heads), else by role only."""
 
     same_tokens: bool
     same_heads: bool
 
 
 def pairing(base: Model, other: Model, prompts: Prompts, others: Prompts) -> Pairing:
-    """How these models' runs of their prompts can be compared. Raises `RequestError` where they cannot: models that
-    give something else, or prompts that are other words to them."""
+    """Return how these models' runs can be compared.
+
+    Raises `RequestError` for models with other kinds of output, and for prompts that are other words to them.
+    """
     if base.kind != other.kind:
         remedy = f"{base.name} is {NOUN[base.kind]} and this is {NOUN[other.kind]}: compare models of one kind"
         raise RequestError("other", other.name, remedy)
@@ -40,7 +42,7 @@ def _read(prompts: Prompts, others: Prompts) -> bool:
 
 
 def _check_words(other: Model, prompts: Prompts, others: Prompts) -> None:
-    """Prompts in other tokens must be the same words, special tokens aside."""
+    """Raise `RequestError` unless prompts in other tokens are the same words, special tokens aside."""
     if prompts.source is not None:
         remedy = "its tokenizer is another one, and of encoder-decoders only equal tokens are compared"
         raise RequestError("other", other.name, remedy)
@@ -57,15 +59,13 @@ def _check_words(other: Model, prompts: Prompts, others: Prompts) -> None:
 
 
 def _words(prompts: Prompts) -> list[list[str]]:
-    """The words of each prompt, without the white space before them."""
+    """Return the words of each prompt, without the white space before them."""
     return [[str(text).strip() for text in row if str(text).strip()] for row in prompts.word_text]
 
 
 def check_metrics(mine: Sequence[Metric], its: Sequence[Metric]) -> None:
-    """Both models must be measured by the same metrics."""
+    """Raise `RequestError` unless both models are measured by the same metrics."""
     names = [[metric.name for metric in metrics] for metrics in (mine, its)]
     if names[0] != names[1]:
-        remedy = (
-            f"the models are measured by {', '.join(names[0])} and {', '.join(names[1])}: say which, metrics=[loss]"
-        )
+        remedy = f"the models are measured by {', '.join(names[0])} and {', '.join(names[1])}: set metrics=[loss]"
         raise RequestError("metrics", "auto", remedy)

@@ -1,4 +1,4 @@
-"""The other model's stages, their arrays named apart from the base's."""
+"""Run the other model's stages, with names apart from the base's arrays."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ _HEADS = ("stack", "layer", "head")
 
 @dataclass(frozen=True)
 class OtherStage:
-    """A stage of the other model. What it finds is called ``other_…``, its dimensions too where the two differ in
-    them; its plan sees what the other model's earlier stages found, under the names that these gave it."""
+    """A stage of the other model. Its arrays are prefixed ``other_``, its dimensions too where the two models differ;
+    its plan gets the arrays of the other model's earlier stages under their own names."""
 
     stage: Any
     pairing: Pairing
@@ -34,18 +34,18 @@ class OtherStage:
         return self.stage.compute(plan, unit)
 
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
-        return named_apart(self.stage.assemble(plan, units), self.pairing)
+        return rename_other(self.stage.assemble(plan, units), self.pairing)
 
 
-def named_apart(found: xr.Dataset, pairing: Pairing) -> xr.Dataset:
-    """The other model's arrays under names of their own, and dimensions where they are not the base's."""
+def rename_other(arrays: xr.Dataset, pairing: Pairing) -> xr.Dataset:
+    """Prefix the other model's arrays, and its dimensions where they are not the base's."""
     apart = (() if pairing.same_tokens else _POSITIONS) + (() if pairing.same_heads else _HEADS)
-    dims = {dim: OTHER + dim for dim in map(str, found.dims) if dim in apart}
-    return found.rename({**{name: OTHER + str(name) for name in found.data_vars}, **dims})
+    dims = {dim: OTHER + dim for dim in map(str, arrays.dims) if dim in apart}
+    return arrays.rename({**{name: OTHER + str(name) for name in arrays.data_vars}, **dims})
 
 
 def _its_own(done: xr.Dataset) -> xr.Dataset:
-    """What is known of the other model, as if it were alone."""
+    """Select the other model's arrays and remove their prefix."""
     mine = done[[name for name in done.data_vars if str(name).startswith(OTHER)]]
     named = [str(name) for name in (*mine.data_vars, *mine.dims) if str(name).startswith(OTHER)]
     return mine.rename({name: name.removeprefix(OTHER) for name in named})

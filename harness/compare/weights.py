@@ -1,4 +1,4 @@
-"""Which layers' parameters differ between two models of one shape."""
+"""Distance of the parameters of two models of one shape, block by block."""
 
 import numpy as np
 import torch
@@ -10,8 +10,7 @@ from harness.models import Model
 
 @torch.no_grad()
 def weight_change(base: Model, other: Model) -> Float[np.ndarray, " block"]:
-    """How far the parameters of each block are from the base's, as a share of their length: ‖Δ‖ / ‖base‖. Blocks are in
-    the order in which they run (of an encoder-decoder, the encoder's first)."""
+    """Return ‖Δ‖ / ‖base‖ of the parameters of each block, in run order (the encoder's blocks first)."""
     pairs = zip(hooks.blocks(base.bridge), hooks.blocks(other.bridge), strict=True)
     return np.array([_share(mine, its) for mine, its in pairs])
 

@@ -1,6 +1,6 @@
-"""A saved run to sentences. Each carries the number it states and how sure it is; none is fixed text.
+"""Findings: sentences about a saved run, each with the number it states and its interval.
 
-`format` writes numbers, `intervals` computes those that the table does not have.
+`format` writes numbers, `intervals` computes those that no table has.
 Sentences: `effects` about single heads, `direct` about direct effects, `joint_ablations` about sets, orders and pairs,
 `rollout_vs_head` about what rollout and the top head attend to, `approximation_quality` about fast sweeps and screens,
 `roles` about roles, `changes` about two models, `methods` about attribution methods, `parts` about the segments of a
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 _NOTHING = "Attention patterns were kept; no head was ablated."
-#: What else than single heads may have been ablated, by the variable that its effects stand in.
-_OTHERWISE = {
+#: What was ablated other than single heads, by the variable of its effects.
+_OTHER_ABLATIONS = {
     "layer_effect": "the heads of each layer together",
     "mlp_effect": "each layer's MLP",
     "set_effect": "named sets of heads",
@@ -40,13 +40,13 @@ _OTHERWISE = {
 
 
 def findings(run: "Run") -> list[Finding]:
-    """What the run shows, the answer first. A run without effects or without patterns says what it can."""
+    """Return the sentences that the run's data allow, the most important first."""
     metrics = run.metrics
     caution, first = list(effects.caution(run)), effects.nothing_can_be_shown(run)
     each: list[Finding | None] = [*(caution if first else ()), *blind(run), *changed(run)]
     each += [part(run, metric) for part in (effects.helpers, effects.hurters, effects.counts) for metric in metrics]
     each += [effects.sums(run, metric) for metric in metrics]
-    each += [found for metric in metrics for found in direct_parts(run, metric)]
+    each += [finding for metric in metrics for finding in direct_parts(run, metric)]
     each += [*together(run), *traced(run)]
     each += [effects.clean(run, metric) for metric in metrics]
     rest = (
@@ -58,11 +58,11 @@ def findings(run: "Run") -> list[Finding]:
         *compared(run),
         *(() if first else caution),
     )
-    return [found for found in (*each, *rest) if found is not None]
+    return [finding for finding in (*each, *rest) if finding is not None]
 
 
 def in_words(run: "Run") -> str:
-    """What was run, in a few sentences."""
+    """Describe what was run, in a few sentences."""
     spec, sizes = run.spec, run.data.sizes
     prompts, model = named(spec.get("prompts")), named(spec.get("model"))
     shape = f" ({_shape(run)})" if {"layer", "head"} <= set(sizes) else ""
@@ -80,8 +80,8 @@ def in_words(run: "Run") -> str:
 
 
 def _otherwise(run: "Run") -> str:
-    """What was done to the prompts where no single heads were ablated."""
-    ablated = [what for name, what in _OTHERWISE.items() if name in run.data]
+    """Describe what was done where no single heads were ablated."""
+    ablated = [what for name, what in _OTHER_ABLATIONS.items() if name in run.data]
     done = [f"Ablated: {listed(ablated)}."] if ablated else []
     if "part_cause" in run.data:
         done.append(f"What they predict was traced to {count(run.data.sizes['part'], 'part')}.")
@@ -91,7 +91,7 @@ def _otherwise(run: "Run") -> str:
 
 
 def _shape(run: "Run") -> str:
-    """Layers and heads, of an encoder-decoder by stack."""
+    """Describe layers and heads, of an encoder-decoder by stack."""
     sizes, model = run.data.sizes, (run.manifest.get("model") or {})
     if not model.get("n_encoder_layers"):
         return f"{sizes['layer']} layers × {sizes['head']} heads"
@@ -102,7 +102,7 @@ def _shape(run: "Run") -> str:
 
 
 def _example(run: "Run") -> str:
-    """The first prompt with what should follow, where there is one right answer."""
+    """Quote the first prompt with its right answer, where it has one."""
     row = run.data.isel(prompt=0)
     answer = str(row["answer"].values).strip() if "answer" in row else ""
     if not answer:

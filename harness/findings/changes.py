@@ -1,4 +1,4 @@
-"""What changed from one model to another, in sentences."""
+"""Findings about what changed from one model to another."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 _NAMED = 5
 _SCORES = ("role_score", "other_role_score")
-_TOLD = ("weights", "sha256")  # of a model's spec, what is said otherwise
+_NOT_NAMED = ("weights", "sha256")  # keys of a model's spec that do not go into its name
 
 
 def changed(run: "Run") -> Iterator[Finding]:
-    """What the two models differ in, the plainest first: predictions, effects, patterns, roles, weights."""
+    """Yield what the two models differ in: predictions, effects, patterns, roles, weights."""
     if "clean_change" not in run.data:
         return
     for metric in sorted(map(str, run.data["metric"].values), key=lambda name: name != run.lead_metric):
@@ -35,11 +35,11 @@ def changed(run: "Run") -> Iterator[Finding]:
 
 
 def other_name(run: "Run") -> str:
-    """What the other model is called; of the same model, what it has else."""
+    """Return the other model's name; of the same model, with the keys that differ."""
     mine, its = run.spec.get("model") or {}, run.spec.get("other") or {}
     if named(mine) != named(its):
         return named(its)
-    differing = [f"{key}={its[key]}" for key in its if its[key] != mine.get(key) and key not in _TOLD]
+    differing = [f"{key}={its[key]}" for key in its if its[key] != mine.get(key) and key not in _NOT_NAMED]
     return f"{named(its)} ({', '.join(differing)})" if differing else f"{named(its)} again"
 
 
@@ -64,7 +64,7 @@ def _plain(value: float) -> str:
 
 
 def rows_of(run: "Run", metric: str) -> list[tuple[Head, Mapping[str, Any]]]:
-    """The rows of ``changes.csv`` by one metric, each with its head."""
+    """Return the rows of ``changes.csv`` by one metric, each with its head."""
     rows = [row for row in run.changes.to_dict("records") if row["metric"] == metric]
     return [(Head(int(row["layer"]), int(row["head"]), str(row.get("stack", ""))), row) for row in rows]
 
@@ -108,9 +108,9 @@ def _gained(run: "Run") -> Finding:
     moved = {head: each for head, each in moved.items() if any(each)}
     if not moved:
         return Finding("No head has other roles than before.", 0.0, np.nan, np.nan, "other_role_given")
-    told = [_moved(run, head, *each) for head, each in list(moved.items())[:_NAMED]]
+    texts = [_moved(run, head, *each) for head, each in list(moved.items())[:_NAMED]]
     more = f", and {len(moved) - _NAMED} more" if len(moved) > _NAMED else ""
-    text = f"{count(len(moved), 'head')} {'has' if len(moved) == 1 else 'have'} other roles: {'; '.join(told)}{more}."
+    text = f"{count(len(moved), 'head')} {'has' if len(moved) == 1 else 'have'} other roles: {'; '.join(texts)}{more}."
     return Finding(text, float(len(moved)), np.nan, np.nan, "other_role_given")
 
 
@@ -121,13 +121,13 @@ def _moved(run: "Run", head: Head, gained: set[str], lost: set[str]) -> str:
 
 
 def _scored(run: "Run", head: Head, roles: set[str]) -> str:
-    """The roles with the head's score in both models."""
+    """List the roles with the head's score in both models."""
     scores = [[float(run.data[name].sel(role=role, **head.place)) for name in _SCORES] for role in sorted(roles)]
     return listed([f"{role} ({_score(a)} → {_score(b)})" for role, (a, b) in zip(sorted(roles), scores, strict=True)])
 
 
 def _weights(run: "Run") -> Iterator[Finding]:
-    """In which blocks the parameters differ."""
+    """State in which blocks the parameters differ."""
     if "weight_change" not in run.data:
         return
     change = run.data["weight_change"].values.astype(float)
@@ -146,7 +146,7 @@ def _weights(run: "Run") -> Iterator[Finding]:
 
 
 def _by_role(run: "Run") -> Iterator[Finding]:
-    """Models with other numbers of heads, role by role."""
+    """Compare models with other numbers of heads, role by role."""
     for row in by_role(run.data).to_dict("records"):
         are = f"is a {row['role']} head" if row["heads_base"] == 1 else f"are {row['role']} heads"
         text = f"{row['heads_base']} of {row['of_base']} heads of {named(run.spec.get('model'))} {are}, "

@@ -1,4 +1,4 @@
-"""How much of an effect a head writes straight to the metric, and what later layers do about it."""
+"""Findings about direct effects and self-repair by later layers."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -15,15 +15,14 @@ from harness.results.schema import by_head
 if TYPE_CHECKING:
     from harness.results import Run
 
-_WORTH = 0.1  # a direct effect that is less than this share of the total is nothing to make up for
+_REPAIRABLE = 0.1  # self-repair is stated of direct effects of at least this share of the total
 
 
 def direct_parts(run: "Run", metric: str) -> Iterator[Finding]:
-    """The effects of two heads, the one with the largest effect and the one with the largest direct effect, parted
-    into what each writes straight to the metric and what later layers add.
+    """Split the effects of two heads, with the largest effect and the largest direct effect, into direct and rest.
 
-    Where later layers work against the direct effect that is called self-repair (McGrath et al. 2023,
-    arXiv:2307.15771), but only where the whole interval of what they add is on that side.
+    Where later layers work against the direct effect, and the whole interval of what they add is on that side, it is
+    called self-repair (McGrath et al. 2023, arXiv:2307.15771).
     """
     if "direct" not in run.data:
         if reason := run.data["effect"].attrs.get("no_direct"):
@@ -40,11 +39,11 @@ def _parted(
     run: "Run", metric: str, head: Head, total: Float[np.ndarray, " prompt"], direct: Float[np.ndarray, " prompt"]
 ) -> Finding:
     rest, straight = interval(run, total - direct), float(direct.mean())
-    text = f"By {metric}, {signed(straight)}{run.unit(metric)} of {head}'s {signed(float(total.mean()))} is direct "
-    text += f"(what it writes straight to the output); later layers add {with_spread(rest)}"
+    text = f"By {metric}, {signed(straight)}{run.unit(metric)} of {head}'s {signed(float(total.mean()))} is its direct "
+    text += f"effect; later layers add {with_spread(rest)}"
     against = min(-np.sign(straight) * rest.low, -np.sign(straight) * rest.high)
-    if against > 0 and abs(straight) > _WORTH * abs(float(total.mean())):
-        text += f": they make up for {min(100, -100 * rest.mean / straight):.0f} % of it (self-repair)"
+    if against > 0 and abs(straight) > _REPAIRABLE * abs(float(total.mean())):
+        text += f": self-repair of {min(100, -100 * rest.mean / straight):.0f} %"
     return Finding(f"{text}.", straight, rest.low, rest.high, "direct")
 
 

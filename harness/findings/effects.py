@@ -1,4 +1,4 @@
-"""Which heads matter, in sentences."""
+"""Findings about single heads: which matter, and how many are beyond chance."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -25,18 +25,17 @@ _RIGHT_ABOVE = {"logit_diff": 0.0, "accuracy": 0.5}
 
 
 def helpers(run: "Run", metric: str) -> Finding | None:
-    """The heads whose ablation makes the model worse (or, for a distance, moves it most)."""
+    """Name the heads whose ablation makes the model worse (or, for a distance, moves it most)."""
     return _strongest(run, metric, run.sense(metric) or 1)
 
 
 def hurters(run: "Run", metric: str) -> Finding | None:
-    """The heads whose ablation makes the model better."""
+    """Name the heads whose ablation makes the model better."""
     return _strongest(run, metric, -run.sense(metric)) if run.sense(metric) else None
 
 
 def _strongest(run: "Run", metric: str, way: int) -> Finding | None:
-    """The heads that are shown to have an effect of one sign, the largest first, and those whose effect is as large as
-    that of one named here but is not shown."""
+    """Name the heads shown to have an effect of one sign, the largest first, and those as large but not shown."""
     heads = run.top_heads(metric, len(run.ablated_heads))
     ranked = [head for head in heads if _mean(run, metric, head) * way > ROUNDING]
     if not ranked:
@@ -59,7 +58,7 @@ def _p_of(run: "Run", metric: str, head: Head) -> str:
 
 
 def _more_prompts(run: "Run", metric: str, head: Head) -> str:
-    """How many prompts of this kind would keep the head's mean away from zero, where that can be told."""
+    """State how many prompts of this kind would separate the head's mean from zero, where that can be estimated."""
     effect, clusters = run.effect(metric, head), run.data["cluster"].values
     needed = None if run.meaning(metric).distance else prompts_to_separate(effect, clusters)
     if needed is None or needed <= len(effect):
@@ -85,7 +84,7 @@ def _about_heads(run: "Run", metric: str, word: str, heads: Sequence[Head], larg
 
 
 def counts(run: "Run", metric: str) -> Finding | None:
-    """How many heads are beyond chance and matter, and how many tests one by one would have named by chance."""
+    """Count the heads shown to have an effect, and those that uncorrected tests would name by chance."""
     if not run.tested(metric):
         return _movers(run, metric)
     level, known = run.level, [c for c in run.claims(metric).values() if np.isfinite(c.p_adjusted)]
@@ -104,8 +103,10 @@ def counts(run: "Run", metric: str) -> Finding | None:
 
 
 def sums(run: "Run", metric: str) -> Finding | None:
-    """That effects of single heads do not add up, where the largest ones alone sum to more than there is to lose. Of a
-    loss, which may grow without end, and of a clean value below zero nothing of the kind is known."""
+    """State that effects do not add up, where the largest sum to more than the clean value.
+
+    Not for a loss, which is unbounded, nor for a clean value below zero.
+    """
     if run.sense(metric) >= 0:
         return None
     heads, whole = run.top_heads(metric, _SUMMED), float(run.data["clean"].sel(metric=metric).mean())
@@ -131,7 +132,7 @@ def _movers(run: "Run", metric: str) -> Finding | None:
 
 
 def clean(run: "Run", metric: str) -> Finding | None:
-    """How well the model does without an ablation."""
+    """State the clean value of a metric."""
     if run.sense(metric) == 0:
         return None
     values = run.data["clean"].sel(metric=metric).values.astype(float)
@@ -145,7 +146,7 @@ def clean(run: "Run", metric: str) -> Finding | None:
 
 
 def rankings(run: "Run") -> Iterator[Finding]:
-    """Whether two metrics put the heads in the same order."""
+    """Compare the order of heads by two metrics."""
     for first, second in combinations(run.metrics, 2):
         a, b = (by_head(abs(run.data["effect"].sel(metric=each).mean("prompt")))[1] for each in (first, second))
         known = np.isfinite(a) & np.isfinite(b)
@@ -166,14 +167,14 @@ def nothing_can_be_shown(run: "Run") -> bool:
 
 
 def _clusters(run: "Run") -> int | None:
-    """The fewest clusters of prompts that signs were flipped of."""
+    """Return the smallest number of clusters whose signs were flipped."""
     flipped = [metric for metric in run.metrics if not run.meaning(metric).distance]
     known = [claim for metric in flipped for claim in run.claims(metric).values() if np.isfinite(claim.p_adjusted)]
     return int(min(claim.n_clusters for claim in known)) if known else None
 
 
 def caution(run: "Run") -> Iterator[Finding]:
-    """What the tests cannot show, or take for granted: few clusters of prompts, unequal ones, or skewed effects."""
+    """State the limits of the tests: few clusters of prompts, unequal ones, or skewed effects."""
     clusters = _clusters(run)
     if clusters is not None and nothing_can_be_shown(run):
         text = f"With {count(clusters, 'cluster')} of prompts nothing can be significant at the level "

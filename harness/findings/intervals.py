@@ -1,4 +1,4 @@
-"""Intervals for numbers that are not in heads.csv, made as those there are."""
+"""Intervals for numbers that are not in heads.csv, computed in the same way."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from harness.results import Run
 
 
-def summary(run: "Run", values: Float[np.ndarray, "prompt column"], **asked: Any) -> pd.DataFrame:
-    """What heads.csv would say of these effects, a row for each column, with the run's own statistics."""
+def summary(run: "Run", values: Float[np.ndarray, "prompt column"], **options: Any) -> pd.DataFrame:
+    """Summarise effects as heads.csv does, a row for each column, with the run's own statistics."""
     spec = run.spec.get("stats") or {}
-    given = {key: spec[key] for key in ("confidence", "level", "resamples", "seed") if key in spec}
-    return summarize(values[:, :, None], run.data["cluster"].values, **given, **asked)
+    own = {key: spec[key] for key in ("confidence", "level", "resamples", "seed") if key in spec}
+    return summarize(values[:, :, None], run.data["cluster"].values, **own, **options)
 
 
 def interval(run: "Run", values: Float[np.ndarray, " prompt"]) -> Estimate:
-    """The mean over prompts with the interval that heads.csv would have for it, or else its standard error."""
+    """Return the mean over prompts with its interval as in heads.csv, or else its standard error."""
     row = summary(run, values[:, None]).iloc[0]
     if not np.isfinite(row["ci_low"]):
         return spread(values)

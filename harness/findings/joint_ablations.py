@@ -1,4 +1,4 @@
-"""What heads do together, in sentences: sets that are ablated or kept, one head after another, and pairs."""
+"""Findings about joint ablations: sets that are ablated or kept, one head after another, and pairs."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -23,7 +23,7 @@ Curve = Float[np.ndarray, " step"]
 
 
 def together(run: "Run") -> Iterator[Finding]:
-    """What the run says of heads ablated together, by the metrics that it measured, the leading one first."""
+    """Yield findings about heads ablated together, by each metric, the leading one first."""
     if not {"set_effect", "pair_difference", "cumulative_effect"} & set(run.data):
         return
     metrics = sorted(map(str, run.data["metric"].values), key=lambda name: name != run.lead_metric)
@@ -40,7 +40,7 @@ def together(run: "Run") -> Iterator[Finding]:
 
 
 def _sets(run: "Run", metric: str) -> Iterator[Finding]:
-    """Each set, the largest effects first."""
+    """Yield each set, the largest effects first."""
     effect = run.data["set_effect"].sel(metric=metric).transpose("prompt", "set")
     order = np.argsort(-np.abs(effect.values.mean(axis=0)), kind="stable")[:_NAMED]
     kept = "kept" in effect.attrs.get("together", "")
@@ -58,7 +58,7 @@ def _sets(run: "Run", metric: str) -> Iterator[Finding]:
 
 
 def _named_set(run: "Run", name: str) -> str:
-    """The set's name, with what is in it where that is short."""
+    """Return the set's name, with its members where they are few."""
     members = [str(head) for head in (run.spec.get("sweep", {}).get("sets") or {}).get(name, ())]
     return f"{name} ({listed(members)})" if 0 < len(members) <= _NAMED else name
 
@@ -67,37 +67,35 @@ def _named_set(run: "Run", name: str) -> str:
 
 
 def _orders(run: "Run", metric: str) -> Iterator[Finding]:
-    """How far each order goes, beside the random ones."""
+    """Yield how many heads each order needs to get beyond the bar, beside the random ones."""
     effect = run.data["cumulative_effect"].sel(metric=metric).transpose("prompt", "order", "step")
     curves = {str(name): effect.sel(order=name).values.mean(axis=0) for name in effect["order"].values}
-    bar, said = _bar(run, effect, list(curves.values()))
+    bar, bar_text = _bar(run, effect, list(curves.values()))
     drawn = [_steps_to(curve, bar) for name, curve in curves.items() if name.startswith("random")]
     for name in [name for name in curves if name in _BY]:
-        found = (_spared if _spares(effect) else _taken)(
-            run, effect.sel(order=name), _steps_to(curves[name], bar), said
-        )
-        if found is not None:
+        describe = _spared if _spares(effect) else _taken
+        finding = describe(run, effect.sel(order=name), _steps_to(curves[name], bar), bar_text)
+        if finding is not None:
             start = f"By {metric}, ablated {_BY[name]} (the {'least' if _spares(effect) else 'most'} needed first), "
-            yield replace(found, text=f"{start}{found.text}{_at_random(drawn, effect.sizes['step'])}.")
+            yield replace(finding, text=f"{start}{finding.text}{_at_random(drawn, effect.sizes['step'])}.")
 
 
-def _taken(run: "Run", effect: xr.DataArray, steps: int | None, said: str) -> Finding | None:
-    """How many of the heads that are needed most it takes."""
+def _taken(run: "Run", effect: xr.DataArray, steps: int | None, bar_text: str) -> Finding | None:
+    """State how many of the heads that are needed most it takes."""
     if steps is None:
         return None
     about, heads = _at_step(run, effect, steps), _ablated(run, effect, steps)
-    text = (
-        f"{count(steps, 'head')} ({_some(heads)}) {'takes' if steps == 1 else 'take'} the mean beyond {said}: {about}"
-    )
+    verb = "takes" if steps == 1 else "take"
+    text = f"{count(steps, 'head')} ({_some(heads)}) {verb} the mean beyond {bar_text}: {about}"
     return Finding(text, float(steps), np.nan, np.nan, "cumulative_effect")
 
 
-def _spared(run: "Run", effect: xr.DataArray, steps: int | None, said: str) -> Finding:
-    """How many of the heads that are needed least can go."""
+def _spared(run: "Run", effect: xr.DataArray, steps: int | None, bar_text: str) -> Finding:
+    """State how many of the heads that are needed least can go."""
     last = steps or effect.sizes["step"]
     heads, spared = _ablated(run, effect, last), last - 1 if steps else last
     text = f"{count(spared, 'head')}{f' ({_some(heads[:spared])})' if spared else ''} can go before the mean is beyond "
-    text += f"{said}; {f'{heads[-1]} with them changes' if steps else 'all that were tried change'} it by "
+    text += f"{bar_text}; {f'{heads[-1]} with them changes' if steps else 'all that were tried change'} it by "
     text += _at_step(run, effect, last)
     return Finding(text, float(spared), np.nan, np.nan, "cumulative_effect")
 
@@ -116,13 +114,13 @@ def _some(heads: Sequence[str]) -> str:
 
 
 def _spares(effect: xr.DataArray) -> bool:
-    """Whether heads go from the end of those that are needed least."""
+    """Whether the least needed heads are ablated first."""
     return effect.attrs.get("first") == "least_needed"
 
 
 def _bar(run: "Run", effect: xr.DataArray, curves: Sequence[Curve]) -> tuple[float, str]:
-    """What a curve is to get beyond: for heads that can go, the smallest change that is called important; for those
-    that matter, half of the largest change of all curves."""
+    """Return the bar of the curves and its text: least needed first, the smallest important change; most needed first,
+    half of the largest change of all curves."""
     share, important = run.threshold(str(effect["metric"].values))
     if _spares(effect) and important:
         return important, f"±{100 * share:g} % of its clean value"
@@ -131,13 +129,13 @@ def _bar(run: "Run", effect: xr.DataArray, curves: Sequence[Curve]) -> tuple[flo
 
 
 def _steps_to(curve: Curve, bar: float) -> int | None:
-    """How many heads it takes to get beyond the bar."""
+    """Return how many heads it takes to get beyond the bar."""
     beyond = np.flatnonzero(np.abs(curve) > bar)
     return int(beyond[0]) + 1 if len(beyond) else None
 
 
 def _at_random(drawn: Sequence[int | None], most: int) -> str:
-    """The same for the random orders."""
+    """State how many heads the random orders take."""
     there = [steps for steps in drawn if steps is not None]
     if not drawn:
         return ""
@@ -153,9 +151,11 @@ def _at_random(drawn: Sequence[int | None], most: int) -> str:
 
 
 def _pairs(run: "Run", metric: str) -> Iterator[Finding]:
-    """The pair that does most beyond its sum (of those beyond chance, if there are any), and how many are. Differences
-    of distances are not tested: a distance grows with the square of a small change, so that two such changes are more
-    than their sum anyway."""
+    """Name the pair that differs most from its sum (of those beyond chance, if any), and count those beyond chance.
+
+    Differences of distances are not tested: a distance grows with the square of a small change, so that two such
+    changes are more than their sum anyway.
+    """
     beyond = run.data["pair_difference"].sel(metric=metric).transpose("prompt", "pair")
     distance = run.meaning(metric).distance
     table = summary(run, beyond.values.astype(float), distance=distance)
@@ -179,5 +179,5 @@ def _pairs(run: "Run", metric: str) -> Iterator[Finding]:
 
 def _meaning(joint: float, alone: float) -> str:
     if abs(joint) > abs(alone):
-        return "each makes up for the loss of the other"
-    return "what they do overlaps, or one works through the other"
+        return "they back each other up"
+    return "their effects overlap, or one works through the other"

@@ -1,4 +1,4 @@
-"""Which attribution method agrees with the measured cause, in sentences."""
+"""Findings about attribution methods: which agrees best with the measured cause."""
 
 import json
 from collections.abc import Iterator
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
 
 def compared(run: "Run") -> Iterator[Finding]:
-    """One sentence for the first cause and the stricter token policy that the run has, and one for each method that
-    this model does not allow."""
+    """Yield one sentence for the first cause and the stricter token policy, and one for each method left out."""
     if not len(run.methods):
         return
     yield from _left_out(run)
@@ -24,14 +23,14 @@ def compared(run: "Run") -> Iterator[Finding]:
     cause, policy = str(run.data["cause_kind"].values[0]), "drop" if "drop" in policies else policies[0]
     n_clusters = len(np.unique(run.data["cluster"].values))
     by = str(run.spec.get("attribution", {}).get("level", "token"))
-    said = nearest(run.methods, cause, policy, confidence, run.level, n_clusters, by)
-    if said is not None:
-        yield Finding(*said, "methods.csv")
+    answer = nearest(run.methods, cause, policy, confidence, run.level, n_clusters, by)
+    if answer is not None:
+        yield Finding(*answer, "methods.csv")
 
 
 def _left_out(run: "Run") -> Iterator[Finding]:
-    """The methods and knockouts that the model does not allow, each with its reason. (A tokenizer without a mask token
-    is no finding.)"""
+    """Yield the methods and knockouts that the model does not allow, with reasons; occlusions that the tokenizer does
+    not allow are no finding."""
     reasons = json.loads(run.data["attribution"].attrs.get("left_out", "{}"))
     for name, reason in reasons.items():
         if not name.startswith("occlude_"):

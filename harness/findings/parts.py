@@ -1,4 +1,4 @@
-"""Which part of its prompt a prediction used, in sentences: what losing a part costs, beside what attention says."""
+"""Findings about the parts of a prompt: the measured cause of each, beside attention, rollout and gradient."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 
 #: A row of parts.csv or part_heads.csv.
 Row = Mapping[str, Any]
-#: Parts that are not asked about: the question, what it is answered with, what is no part.
-_NOT_ASKED = ("question", "answer", "special", "other")
+#: Parts that are not candidates.
+_EXCLUDED = ("question", "answer", "special", "other")
 _NAMED = 3
-#: What is said of a part without changing it.
-SAID = {
+#: Measures of a part without an intervention, in words.
+ESTIMATES = {
     "attention": "attention (mean over layers and heads)",
     "rollout": "rollout",
     "gradient": "the gradient's norm",
 }
-#: What is done to a part, in words.
-TAKEN = {"delete": "it is removed", "knockout": "nobody may attend to it"}
+#: How a part is taken away, in words.
+TAKEN = {"delete": "it is removed", "knockout": "attention to it is knocked out"}
 
 
 def traced(run: "Run") -> Iterator[Finding]:
-    """The part that was used, what attention says of it, and the heads that carry it."""
+    """Yield the part that was used, those that attention, rollout and gradient put first, and the carrying heads."""
     if "part_cause" not in run.data:
         return
-    known = asked_about(of_measure(run, lead_cause(run)))
+    known = candidates(of_measure(run, lead_cause(run)))
     if known:
         yield used(run, known)
         yield from _disagreement(run, str(known[0]["part"]))
@@ -40,29 +40,29 @@ def traced(run: "Run") -> Iterator[Finding]:
 
 
 def lead_cause(run: "Run") -> str:
-    """The way of taking parts away by which they are compared: the last that was asked for."""
+    """Return the cause by which parts are compared: the last in the request."""
     return str(run.data["taken"].values[-1])
 
 
 def of_measure(run: "Run", measure: str) -> list[Row]:
-    """The rows of parts.csv of one measure, the largest first."""
+    """Return the rows of parts.csv of one measure, the largest first."""
     rows = [row for row in run.parts.to_dict("records") if row["measure"] == measure]
     return sorted(rows, key=lambda row: row["rank"])
 
 
-def asked_about(rows: Sequence[Row]) -> list[Row]:
-    """Without the parts that nobody asks about."""
-    return [row for row in rows if row["part"] not in _NOT_ASKED]
+def candidates(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows without question, answer, special tokens and text outside the parts."""
+    return [row for row in rows if row["part"] not in _EXCLUDED]
 
 
 def about(run: "Run", row: Row) -> Estimate:
-    """A row's mean with its interval, if it has one."""
+    """Return a row's mean with its interval, if it has one."""
     kind = run.interval_name if np.isfinite(row["ci_low"]) else "one prompt"
     return Estimate(float(row["mean"]), float(row["ci_low"]), float(row["ci_high"]), kind)
 
 
 def used(run: "Run", known: Sequence[Row]) -> Finding:
-    """The part with the largest cause, and the next ones."""
+    """Name the part with the largest cause, and the next ones."""
     cause, first, most = lead_cause(run), known[0], about(run, known[0])
     over = f"over {count(int(first['n_prompts']), 'prompt')}" if first["over"] == "prompts" else "over scored tokens"
     loss = "nats" in run.data["traced_value"].attrs["units"]
@@ -77,23 +77,23 @@ def used(run: "Run", known: Sequence[Row]) -> Finding:
 
 
 def _disagreement(run: "Run", part: str) -> Iterator[Finding]:
-    """What each guess names first, and whether that is the part that was used."""
-    said, agree = [], []
-    for measure, words in SAID.items():
-        known = asked_about(of_measure(run, measure))
+    """State the part that each estimate puts first, and whether that is the part that was used."""
+    texts, agree = [], []
+    for measure, words in ESTIMATES.items():
+        known = candidates(of_measure(run, measure))
         if known:
             agree.append(known[0]["part"] == part)
-            said.append(f"{words} puts {known[0]['part']} first ({number(known[0]['mean'])} of all)")
-    if said:
+            texts.append(f"{words} puts {known[0]['part']} first ({number(known[0]['mean'])} of all)")
+    if texts:
         other = agree.count(False)
-        verdict = f"{other} of {len(said)} {'disagrees' if other == 1 else 'disagree'}" if other else "all agree"
-        text = listed(said)
+        verdict = f"{other} of {len(texts)} {'disagrees' if other == 1 else 'disagree'}" if other else "all agree"
+        text = listed(texts)
         text = f"{text[0].upper()}{text[1:]}: {verdict} with the measured cause, which puts {part} first."
         yield Finding(text, float(np.mean(agree)), np.nan, np.nan, "parts.csv")
 
 
 def _carriers(run: "Run") -> Iterator[Finding]:
-    """For each part whose heads were looked for, those that carry most of it."""
+    """Name, for each part whose heads were knocked out, those that carry most of it."""
     rows = sorted(run.part_heads.to_dict("records"), key=lambda row: row["rank"])
     unit = " nats" if "nats" in run.data["traced_value"].attrs["units"] else ""
     for part in dict.fromkeys(map(str, run.part_heads["part"])):
@@ -101,7 +101,7 @@ def _carriers(run: "Run") -> Iterator[Finding]:
         if not mine:
             continue
         most, names = about(run, mine[0]), [str(Head(int(row["layer"]), int(row["head"]))) for row in mine]
-        text = f"{part} comes most through {names[0]}: when in it alone nobody may attend to {part}, that costs "
+        text = f"{part} comes most through {names[0]}: attention knockout of {part} in this head alone costs "
         text += f"{with_spread(most, unit)}, max-T {chance(mine[0]['p_adjusted'])}"
         text += "" if mine[0]["p_adjusted"] < run.level else " (it may be chance)"
         others = [f"{name} {mean_with_spread(about(run, row))}" for name, row in zip(names[1:], mine[1:], strict=True)]

@@ -1,4 +1,4 @@
-"""What heads do, in sentences: the heads of each role, and what ablating them together costs."""
+"""Findings about roles: the heads of each, and the effect of ablating them together."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ _NAMED = 4  # heads in one sentence
 
 
 def roles(run: "Run") -> Iterator[Finding]:
-    """One sentence for each role that some head has, with what its heads are worth where that was measured."""
+    """Yield one sentence for each role of some head, and one about ablating its heads where that was measured."""
     if "role_given" not in run.data:
         return
     having = heads_by_role(run)
@@ -33,14 +33,14 @@ def roles(run: "Run") -> Iterator[Finding]:
 
 
 def heads_by_role(run: "Run") -> dict[str, list[Head]]:
-    """The heads that have each role, the highest score first; roles that none has are left out."""
-    found = {}
+    """Return the heads of each role, the highest score first; roles without heads are left out."""
+    heads_of = {}
     for role in map(str, run.data["role"].values):
         heads, score = by_head(run.data["role_score"].sel(role=role))
         having = [head for head, names in run.roles().items() if role in names]
         if having:
-            found[role] = sorted(having, key=lambda head: -score[heads.index(head)])
-    return found
+            heads_of[role] = sorted(having, key=lambda head: -score[heads.index(head)])
+    return heads_of
 
 
 def _of_role(run: "Run", role: str, heads: list[Head]) -> Finding:
@@ -60,7 +60,7 @@ def _of_role(run: "Run", role: str, heads: list[Head]) -> Finding:
 
 
 def _worth(run: "Run", role: str, heads: list[Head]) -> Finding:
-    """Its heads ablated together, beside random sets of as many heads, by the leading metric."""
+    """State the effect of ablating a role's heads, beside random sets of as many heads, by the leading metric."""
     metric = run.lead_metric
     effect = run.data["role_effect"].sel(metric=metric, having=role).values.astype(float)
     random = run.data["random_effect"].sel(metric=metric, having=role).mean("prompt").values.astype(float)

@@ -22,6 +22,16 @@ def run_until_stop(forward: Callable[[], Any], handles: Sequence[Any]) -> bool:
 
 
 @contextmanager
+def removing(handles: Sequence[Any]) -> Iterator[None]:
+    """Remove torch hooks at the end of this context."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
 def replaced(forwards: Mapping[Any, Callable[..., Any]]) -> Iterator[None]:
     """Replace the forwards of torch modules inside the context; of nested replacements the innermost runs."""
     # Through the module's own dictionary: a bridge passes attributes on to the module that it wraps.

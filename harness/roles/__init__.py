@@ -1,9 +1,9 @@
-"""What heads do: which of the roles that the literature names each one has, beyond chance.
+"""Roles of heads from the literature: score every head for each, and test the score against chance.
 
-`catalogue` lists the roles, `attention_context` the keys that a pattern's rows may attend to.
-`masks` (shares of attention) and `measures` score roles on patterns, `copying` on what heads write, `syntax` on
-relations that the prompts give. `scoring` tests scores against chance, `probe_prompts` makes texts of repeated random
-tokens, `stage` is a stage of a run, and `sets` ablates the heads of each role together.
+`catalogue` lists the roles, `attention_context` the keys that a query may attend to. `masks` (shares of attention) and
+`measures` score roles on patterns, `copying` on the OV circuit, `syntax` on relations of the prompts. `scoring` tests
+scores against their null distributions, `probe_prompts` makes repeated random tokens, `stage` is the stage of a run,
+and `sets` ablates the heads of each role together.
 """
 
 from harness.roles.catalogue import ROLES as ROLES

@@ -1,4 +1,4 @@
-"""What roles are called, and what a head with one does."""
+"""Names of the roles, and what a head with each does."""
 
 #: Every role but the syntactic ones, which are called by their relation: ``syntactic_nsubj``.
 MEANING = {
@@ -21,5 +21,5 @@ SYNTACTIC = "syntactic_"
 
 
 def meaning_of(role: str) -> str:
-    """What a head with a role does."""
+    """Describe what a head with a role does."""
     return MEANING.get(role) or f"looks from one word of {role.removeprefix(SYNTACTIC)} to the other"

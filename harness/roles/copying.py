@@ -1,9 +1,8 @@
-"""Copying: does a head raise the token it looks at? (Elhage et al. 2021, "A mathematical framework for transformer
-circuits": the OV circuit and its copying heads.)
+"""Copying score: whether a head's OV circuit raises the logit of the token that it attends to.
 
-What a head writes where it looks at one token only, read by the unembedding with the final norm's scale held still,
-raises some of a text's tokens more than others, and more than when it looks elsewhere. The score is the share of tokens
-that raise themselves the most.
+Copying heads: Elhage et al. 2021, "A mathematical framework for transformer circuits". The output of a head that
+attends to one token only goes through the unembedding, with the final norm's scale frozen. The score is the share of
+tokens that raise themselves the most, against their mean over all attended tokens.
 """
 
 import numpy as np
@@ -19,12 +18,11 @@ from harness.models import Model
 from harness.prompts import Prompts
 from harness.roles.measures import RoleScore
 
-_ROUNDING = 1e-5  # a difference of logits that is smaller, as a share of what the vectors' lengths allow, is none
+_ROUNDING = 1e-5  # differences of logits below this share of the vectors' lengths are rounding
 
 
 def has_copying(model: Model) -> bool:
-    """Whether what a head writes can be read as logits: it must go straight to the unembedding (in decoders alone), and
-    be a sum of values."""
+    """Whether a head's output can be read as logits: a decoder with direct effects, whose z is a sum of values."""
     return model.kind == "decoder" and bool(model.traits.write_scale) and model.traits.mixes_values
 
 
@@ -32,19 +30,21 @@ def has_copying(model: Model) -> bool:
 def raised(
     model: Model, prompts: Prompts, position: Int[np.ndarray, " key"]
 ) -> Float[np.ndarray, "prompt layer head key token"]:
-    """By how much each head, looking at one of these positions only, raises the logits of the tokens that stand at
-    them, in units of the length of what it writes times that of the token's unembedding vector."""
-    found = activations(model, prompts, ("v", "resid"))
+    """Return how much each head, attending to one of these positions only, raises the logits of their tokens.
+
+    In units of the length of the head's output times that of the token's unembedding vector.
+    """
+    cache = activations(model, prompts, ("v", "resid"))
     shared = model.shape.n_heads // model.shape.n_kv_heads
     unembed = hooks.plain_model(model.bridge).get_output_embeddings().weight
     final = hooks.final_norm(model.bridge).original_component
     rows = []
     for number, ids in enumerate(prompts.token_id):
         tokens = unembed[torch.as_tensor(ids[position], device=unembed.device)]
-        scale = FrozenNorm(final, torch.as_tensor(found["resid"][number, -1, position[-1]]).to(tokens)[None])
+        scale = FrozenNorm(final, torch.as_tensor(cache["resid"][number, -1, position[-1]]).to(tokens)[None])
         of_layers = []
         for layer in range(model.shape.n_layers):
-            v = torch.as_tensor(found["v"][number, layer][:, position]).to(tokens).repeat_interleave(shared, dim=0)
+            v = torch.as_tensor(cache["v"][number, layer][:, position]).to(tokens).repeat_interleave(shared, dim=0)
             read = scale(_written(model, Site(layer), v)) - scale(torch.zeros_like(tokens[:1]))
             length = read.norm(dim=-1)[..., None] * tokens.norm(dim=-1)
             of_layers.append((read @ tokens.T / length.clamp(min=1e-20)).float().cpu().numpy())
@@ -53,7 +53,7 @@ def raised(
 
 
 def _written(model: Model, site: Site, v: Float[Tensor, "head key d_head"]) -> Float[Tensor, "head key d_model"]:
-    """What each head by itself writes where it looks at each key alone."""
+    """Return the output of each head alone when it attends to each key alone."""
     n_heads, n_keys, d_head = v.shape
     z = torch.zeros(n_heads, n_keys, n_heads, d_head, dtype=v.dtype, device=v.device)
     z[torch.arange(n_heads), :, torch.arange(n_heads)] = v
@@ -63,8 +63,10 @@ def _written(model: Model, site: Site, v: Float[Tensor, "head key d_head"]) -> F
 
 
 def copying(raised: Float[np.ndarray, "head key token"], draws: int, rng: np.random.Generator) -> RoleScore:
-    """The share of tokens that raise themselves most of all, against what each is raised when the head looks elsewhere;
-    by chance: with the tokens' places shuffled. The tokens must all be different."""
+    """Score the share of tokens that raise themselves most, relative to their mean over attended tokens.
+
+    The null distribution shuffles the tokens' places. The tokens must all be different.
+    """
     beyond = raised - raised.mean(axis=1, keepdims=True)
     first, second = np.sort(beyond, axis=-1)[..., -1], np.sort(beyond, axis=-1)[..., -2]
     most = np.where(first - second > _ROUNDING, beyond.argmax(axis=-1), -1)

@@ -1,7 +1,7 @@
-"""Roles that are a share of attention: which keys each query would look at, by place or by token.
+"""Masks of the roles that are a share of attention: the keys that count for each query, by position or by token.
 
 A mask [query, key] marks the keys of a role. The score is the attention on them, averaged over the queries that have
-such a key and another one to choose from; a role that no query of a text can have gives no score.
+such a key and an allowed one that is none; without such queries a text gives no score.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 
 from harness.roles.attention_context import AttentionContext, Mask
 
-BAND = 2  # tokens on either side that a diagonal head looks at
+BAND = 2  # tokens on either side of a diagonal head's band
 
 Maker = Callable[[AttentionContext], Mask]
 
@@ -27,17 +27,17 @@ def next_token(context: AttentionContext) -> Mask:
 
 
 def same_token(context: AttentionContext) -> Mask:
-    """The query's own place (Clark et al. 2019, arXiv:1906.04341, call it the current token)."""
+    """Mark the query's own position (Clark et al. 2019, arXiv:1906.04341, call it the current token)."""
     return context.offset == 0
 
 
 def first_token(context: AttentionContext) -> Mask:
-    """The first of the keys: the sink of decoders (Xiao et al. 2023, arXiv:2309.17453), [CLS] in BERT."""
+    """Mark the first key: the attention sink of decoders (Xiao et al. 2023, arXiv:2309.17453), [CLS] in BERT."""
     return np.broadcast_to(np.arange(context.allowed.shape[1]) == 0, context.allowed.shape)
 
 
 def diagonal(context: AttentionContext) -> Mask:
-    """A band around the query (Kovaleva et al. 2019, arXiv:1908.08593)."""
+    """Mark a band around the query (Kovaleva et al. 2019, arXiv:1908.08593)."""
     return np.abs(context.offset) <= BAND
 
 
@@ -45,26 +45,26 @@ def diagonal(context: AttentionContext) -> Mask:
 
 
 def special_token(context: AttentionContext) -> Mask:
-    """Any special token (Clark et al. 2019, §3.2). If only the first token is one, that is `first_token`'s to say."""
+    """Mark special tokens (Clark et al. 2019, §3.2); none if only the first token is one (then see `first_token`)."""
     if not context.special[1:].any():
         return np.zeros(context.allowed.shape, bool)
     return np.broadcast_to(context.special, context.allowed.shape)
 
 
 def rare_word(context: AttentionContext) -> Mask:
-    """The rarest ordinary token that may be looked at (Voita et al. 2019, arXiv:1905.09418). Tokenizers number
-    frequent tokens first, so the one with the largest id."""
+    """Mark the rarest allowed ordinary token (Voita et al. 2019, arXiv:1905.09418): the one with the largest id, since
+    tokenizers number frequent tokens first."""
     known = np.where(context.allowed & ~context.special, context.token_id, -1)
     return (known == known.max(axis=1, keepdims=True)) & (known >= 0)
 
 
 def duplicate_token(context: AttentionContext) -> Mask:
-    """Other places of the query's own token (Wang et al. 2022, arXiv:2211.00593, §3.2)."""
+    """Mark other positions of the query's own token (Wang et al. 2022, arXiv:2211.00593, §3.2)."""
     return _same(context) & (context.offset != 0)
 
 
 def induction(context: AttentionContext) -> Mask:
-    """The token after another place of the query's own (Olsson et al. 2022, arXiv:2209.11895)."""
+    """Mark the token after another position of the query's own token (Olsson et al. 2022, arXiv:2209.11895)."""
     after = np.zeros(context.allowed.shape, bool)
     after[:, 1:] = duplicate_token(context)[:, :-1]
     return after
@@ -78,14 +78,14 @@ def _same(context: AttentionContext) -> Mask:
 
 
 def counted(mask: Mask, context: AttentionContext) -> tuple[Mask, Bool[np.ndarray, " query"]]:
-    """The allowed part of a mask, and the rows in which it is a choice: some of the allowed keys, not all."""
+    """Return the allowed part of a mask, and the rows in which it has some of the allowed keys, but not all."""
     inside = mask & context.allowed
     n, of = inside.sum(axis=1), context.allowed.sum(axis=1)
     return inside, context.rows & (n > 0) & (n < of)
 
 
 def weights(mask: Mask, context: AttentionContext) -> Float[np.ndarray, "query key"] | None:
-    """What the attention is multiplied by to give the score; `None` where no row counts."""
+    """Return the weights by which attention is multiplied to give the score; `None` where no row counts."""
     inside, rows = counted(mask, context)
     return (inside & rows[:, None]).astype(np.float32) / rows.sum() if rows.any() else None
 
@@ -93,7 +93,7 @@ def weights(mask: Mask, context: AttentionContext) -> Float[np.ndarray, "query k
 def share(
     pattern: Float[np.ndarray, "head query key"], mask: Mask, context: AttentionContext
 ) -> Float[np.ndarray, " head"]:
-    """The mean attention of the counted rows on the mask's keys, 0 to 1; NaN where no row counts."""
+    """Return the mean attention of the counted rows on the mask's keys, 0 to 1; NaN where no row counts."""
     factor = weights(mask, context)
     if factor is None:
         return np.full(len(pattern), np.nan)

@@ -1,8 +1,8 @@
-"""Every role that is read off a pattern: its score in one text, and what chance gives there.
+"""Measures of the roles that patterns show: the score in one text, and draws of its null distribution.
 
-`MEASURES` says how each is measured. Chance is what the same patterns score when the tokens are shuffled (roles by
-token), when each row's keys are moved at random (roles by place: the uniform pattern over allowed keys), or what
-random patterns score (`near_uniform`).
+`MEASURES` lists how each role is measured. The null distribution is the score of the same patterns with the tokens
+shuffled (roles by token) or each row's keys moved at random (roles by position), or of random patterns
+(`near_uniform`).
 """
 
 from collections.abc import Callable
@@ -20,18 +20,18 @@ _AT_ONCE = 2**22  # cells of masks that are held at once
 
 
 class RoleScore(NamedTuple):
-    """The heads' scores in one text, and draws of what chance gives."""
+    """The heads' scores in one text, and draws of their null distribution."""
 
     score: Float[np.ndarray, " head"]
     null: Float[np.ndarray, "draw head"]
 
 
 class Measure(NamedTuple):
-    """How a role is measured: by what, on which texts (the ``prompts``, or ``repeats`` of random tokens), and whether
-    it is one of self-attention, of cross attention, or of both.
+    """How a role is measured: the function, the texts (``prompts``, or ``repeats`` of random tokens), and whether it is
+    one of self-attention, of cross attention, or of both.
 
-    `least` is the smallest score with which the role is given, whatever chance gives, and `finer` are the roles of
-    which it is only the shadow: a head that has one of these does not have this one.
+    `least` is the smallest score of a head with the role, beside the test; `finer` are more specific roles: a head that
+    has one of these does not get this one.
     """
 
     by: Callable[[Patterns, AttentionContext, int, np.random.Generator], RoleScore | None]
@@ -45,7 +45,7 @@ class Measure(NamedTuple):
 
 
 def _by_place(maker: Maker) -> Callable[[Patterns, AttentionContext, int, np.random.Generator], RoleScore | None]:
-    """A mask of places, against the same moved at random in each row."""
+    """Measure a mask of positions against the same moved at random in each row."""
 
     def measured(
         pattern: Patterns, context: AttentionContext, draws: int, rng: np.random.Generator
@@ -57,7 +57,7 @@ def _by_place(maker: Maker) -> Callable[[Patterns, AttentionContext, int, np.ran
 
 
 def _by_token(maker: Maker) -> Callable[[Patterns, AttentionContext, int, np.random.Generator], RoleScore | None]:
-    """A mask of tokens, against the same of shuffled tokens."""
+    """Measure a mask of tokens against the same of shuffled tokens."""
 
     def drawn(context: AttentionContext, n: int, rng: np.random.Generator) -> Float[np.ndarray, "draw query key"]:
         others = [context.shuffled(rng) for _ in range(n)]
@@ -76,7 +76,7 @@ def _shares(
     draws: int,
     drawn: Callable[[int], Float[np.ndarray, "draw query key"]],
 ) -> RoleScore | None:
-    """The attention on a mask, and under the weights that are `drawn`, some at a time; `None` where no row counts."""
+    """Return the attention on a mask, and under the weights `drawn`, some at a time; `None` where no row counts."""
     factor = weights(mask, context)
     if factor is None:
         return None
@@ -90,8 +90,8 @@ def _shares(
 
 
 def positional(pattern: Patterns, context: AttentionContext, draws: int, rng: np.random.Generator) -> RoleScore | None:
-    """In which share of the rows the key looked at most stands at one and the same offset (Voita et al. 2019,
-    arXiv:1905.09418, who ask for 90 %)."""
+    """Score the share of rows whose largest weight is at the most common offset (Voita et al. 2019, arXiv:1905.09418,
+    who require 90 %)."""
     if not context.rows.any():
         return None
     rows, allowed = np.flatnonzero(context.rows), context.allowed[context.rows]
@@ -102,15 +102,15 @@ def positional(pattern: Patterns, context: AttentionContext, draws: int, rng: np
 
 
 def _commonest(offset: Int[np.ndarray, "one row"]) -> Float[np.ndarray, " one"]:
-    """The share of the offset that is there most often."""
+    """Return the share of the most common offset."""
     return np.array([np.unique(row, return_counts=True)[1].max() for row in offset]) / offset.shape[1]
 
 
 def near_uniform(
     pattern: Patterns, context: AttentionContext, draws: int, rng: np.random.Generator
 ) -> RoleScore | None:
-    """How evenly attention is spread: entropy over that of the uniform pattern. By chance: rows drawn evenly from all
-    that there are (a flat Dirichlet), whose entropy is 0.42 nats short of it."""
+    """Score the entropy of attention over that of the uniform pattern. The null distribution draws rows from a flat
+    Dirichlet, whose entropy is 0.42 nats below the uniform one."""
     rows = context.rows & (context.allowed.sum(axis=1) > 3)
     if not rows.any():
         return None
@@ -127,8 +127,8 @@ def _evenness(pattern: Patterns, allowed: Mask) -> Float[np.ndarray, " head"]:
 
 
 def alignment(pattern: Patterns, context: AttentionContext, draws: int, rng: np.random.Generator) -> RoleScore | None:
-    """Whether what is read of the source moves along with what is written: the correlation of a query's place with
-    the centre of its attention. By chance: the rows in another order."""
+    """Score the correlation of a query's position with the centre of its attention on the source. The null distribution
+    permutes the rows."""
     rows = np.flatnonzero(context.rows)
     if len(rows) < 3:
         return None
@@ -141,7 +141,7 @@ def alignment(pattern: Patterns, context: AttentionContext, draws: int, rng: np.
     return RoleScore(unit @ place, shuffled @ unit.T)
 
 
-#: Every role that is read off a pattern, in the order of `harness.roles.catalogue.ROLES`.
+#: Every role that patterns show, in the order of `harness.roles.catalogue.ROLES`.
 MEASURES = {
     "previous_token": Measure(_by_place(masks.previous_token)),
     "next_token": Measure(_by_place(masks.next_token)),

@@ -1,4 +1,4 @@
-"""Texts of random tokens and the same again: where only what stood before can tell what comes."""
+"""Probe prompts: random tokens repeated once, so that only the first half predicts the second."""
 
 import numpy as np
 
@@ -9,9 +9,10 @@ from harness.words import Words
 
 
 def repeats(model: Model, spec: RolesSpec) -> Prompts:
-    """`spec.n` texts of `length` random tokens, all different, and the same again, between the special tokens that the
-    model's tokenizer puts around a text (before a decoder's text one BOS, where there is one); an encoder-decoder
-    reads and writes them. Raises `RequestError` where the model takes no so long text.
+    """Make `spec.n` texts of `length` different random tokens, each repeated once, between the special tokens.
+
+    A decoder's text has one BOS before it, if there is one; an encoder-decoder reads and writes the text. Raises
+    `RequestError` where the text is too long for the model.
     """
     rng, (before, after) = np.random.default_rng(spec.seed), _frame(model)
     pool = np.array(sorted(set(range(model.shape.d_vocab)) - model.tokens.special_ids))
@@ -26,7 +27,7 @@ def repeats(model: Model, spec: RolesSpec) -> Prompts:
 
 
 def _frame(model: Model) -> tuple[list[int], list[int]]:
-    """The special tokens before and after a text."""
+    """Return the special tokens before and after a text."""
     if model.kind == "decoder":
         return ([] if model.tokens.bos_id is None else [model.tokens.bos_id]), []
     framed = model.tokens.encode("a")

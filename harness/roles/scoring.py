@@ -1,4 +1,4 @@
-"""From what was measured text by text to what is said of each head: score, interval, chance, p, role or not."""
+"""Score heads over texts: mean score, interval, chance level, p, and whether the head has the role."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +17,11 @@ from harness.stats.clusters import group
 from harness.stats.randomisation import tail
 
 Heads = Float[np.ndarray, " head"]
-_SPREAD = 1e-6  # what chance hardly varies by is rounding
+_SPREAD = 1e-6  # a smaller spread of the null distribution is rounding
 
 
 def beyond_chance(score: Heads, null: Float[np.ndarray, "draw head"]) -> Heads:
-    """How often the strongest of all heads does as well by chance, each on the scale of its own draws: Westfall and
-    Young's max-T (1993)."""
+    """Return max-T p over all heads, each standardised by its own null draws (Westfall and Young 1993)."""
     mean, spread = null.mean(axis=0), np.maximum(null.std(axis=0), _SPREAD)
     return tail((score - mean) / spread, [(null - mean) / spread], exact=False, unseen=0)[1]
 
@@ -38,7 +37,7 @@ _FIELDS = ("score", "low", "high", "chance", "p", "given")
 
 @dataclass(frozen=True)
 class TextScores:
-    """All texts of one kind: their clusters, each text's score, and what chance gives on average over them."""
+    """All texts of one kind: their clusters, each text's score, and the null draws averaged over them."""
 
     cluster: np.ndarray
     score: Float[np.ndarray, "role text stack layer head"]
@@ -49,7 +48,7 @@ class TextScores:
     def of(
         cls, cluster: Sequence[str], cut: Sequence[Sequence[int]], units: Sequence[Mapping[str, np.ndarray]]
     ) -> "TextScores":
-        """From the units of these batches."""
+        """Join the units of these batches."""
         order = [number for batch in cut for number in batch]
         n = np.sum([unit["n"] for unit in units], axis=0)
         null = np.sum([unit["null"].astype(np.float64) for unit in units], axis=0)
@@ -59,8 +58,7 @@ class TextScores:
 
 @dataclass(frozen=True)
 class RelationHits:
-    """The relations of all prompts, which heads of the stack that reads their words hit them, and whether it is one
-    that sees only what came before."""
+    """The relations of all prompts, the heads of the reading stack that hit them, and whether it is causal."""
 
     relations: Sequence[Relation]
     hit: Float[np.ndarray, "relation way layer head"]
@@ -70,8 +68,8 @@ class RelationHits:
 def role_scores(
     texts: Mapping[str, TextScores], related: RelationHits, stacks: Sequence[str], spec: RolesSpec, stats: StatsSpec
 ) -> xr.Dataset:
-    """`role_score` and what is known of it, [role, layer, head], in an encoder-decoder with the stack before the layer.
-    NaN (and no role) where a role cannot be had. Of a shadow role only the heads without a finer one are given it."""
+    """Compute `role_score` and its statistics, [role, layer, head], in an encoder-decoder with the stack before the
+    layer. NaN (and no role) where a role is not defined; a head with a finer role does not get the coarser one."""
     size = texts["prompts"].score.shape[2:]
     made = {role: _of_role(role, texts, spec, stats) for role in ROLES}
     for role, measure in MEASURES.items():
@@ -84,48 +82,49 @@ def role_scores(
         f"role_{name}": xr.DataArray(np.stack([each[name] for each in made.values()]), dims=dims, attrs=_NOTES[name])
         for name in _FIELDS
     }
-    found = xr.Dataset(whole, coords)
-    return found if len(stacks) > 1 else found.isel(stack=0, drop=True)
+    scores = xr.Dataset(whole, coords)
+    return scores if len(stacks) > 1 else scores.isel(stack=0, drop=True)
 
 
 def _of_role(role: str, texts: Mapping[str, TextScores], spec: RolesSpec, stats: StatsSpec) -> dict[str, np.ndarray]:
-    """Everything that is said of one role, each [stack, layer, head]."""
+    """Compute the statistics of one role, each [stack, layer, head]."""
     measure, at = MEASURES.get(role), ROLES.index(role)
     of = texts[measure.on if measure else "repeats"]
-    made, least = _nothing(of.score.shape[2:]), measure.least if measure else 0.0
-    told = np.isfinite(of.score[at]).any(axis=(1, 2, 3))
-    there = np.isfinite(of.score[at][told]).all(axis=0) if told.any() else np.zeros(of.score.shape[2:], bool)
+    made, least = _empty(of.score.shape[2:]), measure.least if measure else 0.0
+    scored = np.isfinite(of.score[at]).any(axis=(1, 2, 3))
+    there = np.isfinite(of.score[at][scored]).all(axis=0) if scored.any() else np.zeros(of.score.shape[2:], bool)
     if not there.any():
         return made
-    by_text, null = of.score[at][told][:, there], of.null[at][:, there]
+    by_text, null = of.score[at][scored][:, there], of.null[at][:, there]
     score, chance = by_text.mean(axis=0), null.mean(axis=0)
-    grouped_texts = group(of.cluster[told], len(by_text))
+    grouped_texts = group(of.cluster[scored], len(by_text))
     seed = np.random.SeedSequence([stats.seed, at])
     spread = interval(grouped_texts.sums(by_text), grouped_texts.size, stats.confidence, stats.resamples, seed)
     p_adjusted = beyond_chance(score, null)
-    given = far_enough(score, chance, spec.threshold, least) & (p_adjusted < stats.level)
-    for name, values in zip(_FIELDS, (score, spread.low, spread.high, chance, p_adjusted, given), strict=True):
+    has_role = far_enough(score, chance, spec.threshold, least) & (p_adjusted < stats.level)
+    for name, values in zip(_FIELDS, (score, spread.low, spread.high, chance, p_adjusted, has_role), strict=True):
         made[name][there] = values
     return made
 
 
-def _nothing(size: tuple[int, ...]) -> dict[str, np.ndarray]:
+def _empty(size: tuple[int, ...]) -> dict[str, np.ndarray]:
     return {name: np.zeros(size, bool) if name == "given" else np.full(size, np.nan) for name in _FIELDS}
 
 
 def _syntactic(related: RelationHits, size: tuple[int, ...], spec: RolesSpec, stats: StatsSpec):
-    """Each relation's name, and what is said of the heads of the stack that reads its words; without intervals."""
+    """Yield each relation's name and the statistics of the heads that read its words; without intervals."""
     n_layers = related.hit.shape[2]
     for name, which in grouped(related.relations).items():
-        made = _nothing(size)
+        made = _empty(size)
         fixed = best_offset([related.relations[at] for at in which], related.causal)
         hit = related.hit[which].reshape(*related.hit[which].shape[:2], -1)
-        found = syntactic(hit, fixed, spec.draws, np.random.default_rng([spec.seed, len(ROLES)]))
-        if found is not None:
-            measured, chance = found
+        scored = syntactic(hit, fixed, spec.draws, np.random.default_rng([spec.seed, len(ROLES)]))
+        if scored is not None:
+            measured, chance = scored
             p_adjusted = beyond_chance(measured.score, measured.null)
-            given = (measured.score >= chance + MORE) & (p_adjusted < stats.level)
-            for field, values in (("score", measured.score), ("chance", chance), ("p", p_adjusted), ("given", given)):
+            has_role = (measured.score >= chance + MORE) & (p_adjusted < stats.level)
+            columns = {"score": measured.score, "chance": chance, "p": p_adjusted, "given": has_role}
+            for field, values in columns.items():
                 made[field][0, :n_layers] = values.reshape(n_layers, -1)
         yield name, made
 
@@ -134,7 +133,7 @@ _NOTES = {
     "score": {"units": "share; alignment: correlation", "method": "harness.roles.measures, mean over texts"},
     "low": {"units": "as role_score", "method": "lower end of its interval over texts"},
     "high": {"units": "as role_score", "method": "upper end of its interval over texts"},
-    "chance": {"units": "as role_score", "method": "mean over draws of chance; syntactic: the best fixed offset"},
+    "chance": {"units": "as role_score", "method": "mean over null draws; syntactic: the best fixed offset"},
     "p": {"units": "probability", "method": "max-T over all heads"},
     "given": {"units": "whether the head has the role"},
 }

@@ -1,4 +1,4 @@
-"""What the heads of a role are worth: ablated together, beside random sets of as many heads."""
+"""Ablate the heads of each role together, beside random sets of as many heads."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +17,17 @@ from harness.prompts import Prompts
 from harness.sweep import SweepStage, groups
 from harness.sweep.importance import by_role
 
-#: How the random sets of a role are called among the interventions.
+#: The names of a role's random sets among the interventions.
 _RANDOM = "{} random {}"
 
 
 @dataclass(frozen=True)
 class RoleSetsStage:
-    """The stage that ablates the heads of each role together, and `n` random sets of as many heads of the model; one
-    unit is a batch of prompts. `sweep` says how; its groups are the heads that may be ablated, one by one."""
+    """The stage that ablates the heads of each role together, and `n` random sets of as many heads.
+
+    One unit is a batch of prompts. `sweep` holds model, prompts and ablation; its groups are the heads that may be
+    ablated, one by one.
+    """
 
     sweep: SweepStage
     n: int
@@ -32,7 +35,7 @@ class RoleSetsStage:
     name: str = "role_sets"
 
     def plan(self, done: xr.Dataset | None = None) -> dict[str, Any]:
-        """The sets. A role that all heads have has no random sets to compare with, and is left out."""
+        """Choose the sets. A role that all heads have has no random sets to compare with, and is left out."""
         heads, rng = self.sweep.heads, np.random.default_rng(self.seed)
         roles = {role: having for role, having in by_role(done, heads).items() if len(having) < len(heads)}
         sets = {role: tuple(having) for role, having in roles.items()}
@@ -47,7 +50,7 @@ class RoleSetsStage:
         return self.as_sweep().cost(trial)
 
     def as_sweep(self) -> SweepStage:
-        """A sweep of about as much work, known before any role is: six roles of ten heads."""
+        """Return a sweep of about as much work, for the forecast: six roles of ten heads."""
         heads = self.sweep.heads
         chosen = [heads[at :: max(1, len(heads) // 10)] or heads[:1] for at in range(6 * (self.n + 1))]
         return self.sweep.of({str(at): tuple(some) for at, some in enumerate(chosen)})
@@ -56,8 +59,8 @@ class RoleSetsStage:
         return self.sweep.planned(plan).compute(plan, unit)
 
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
-        """`role_effect` [metric, prompt, having] of the heads of each role that some have, `random_effect` [metric,
-        prompt, having, draw] of the random sets, and `clean`."""
+        """Return `role_effect` [metric, prompt, having] of the heads of each role, `random_effect` [metric, prompt,
+        having, draw] of the random sets, and `clean`."""
         if not plan["roles"]:
             return xr.Dataset()
         swept = self.sweep.planned(plan).assemble(plan, units)
@@ -81,7 +84,7 @@ class RoleSetsStage:
 
 
 def part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:
-    """The heads of each role of a run, ablated together; nothing where no random sets are asked for."""
+    """Return the stage of a run that ablates the heads of each role; none if ``roles.sets`` is 0."""
     if not spec.roles.sets:
         return Part()
     made, positions = ablation.build(spec.ablation, model, prompts)

@@ -1,4 +1,4 @@
-"""The stage that scores every head for every role: one unit is a batch of prompts, or of repeated random tokens."""
+"""The roles stage: score every head for every role; one unit is a batch of prompts, or of repeated random tokens."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,8 +28,8 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class RolesStage:
-    """The stage that finds which heads have which roles. Raises `RequestError` for a probe that the model cannot read
-    and for too few draws."""
+    """The stage that scores roles. Raises `RequestError` for a probe that is too long for the model, and for fewer
+    draws than the significance level needs."""
 
     model: Model
     prompts: Prompts
@@ -57,31 +57,31 @@ class RolesStage:
 
     @alone
     def compute(self, plan: Mapping[str, Any], unit: int) -> Arrays:
-        """One batch: `score` [role, prompt, stack, layer, head], draws of `null` [role, draw, …] summed over prompts of
-        which there are `n` [role, stack, layer], and (of the prompts) `hit` [relation, way, layer, head]."""
+        """Compute one batch: `score` [role, prompt, stack, layer, head], `null` [role, draw, …] summed over its `n`
+        [role, stack, layer] prompts, and (of the prompts) `hit` [relation, way, layer, head]."""
         on = "prompts" if unit < plan["own"] else "repeats"
         texts, numbers = self.prompts if on == "prompts" else self.repeats, plan["batches"][unit]
         batch = texts.take(numbers)
-        # Windows of some layers show in the scores alone; a pattern may be 0 where its mask allows a key.
-        found = activations(self.model, batch, ("pattern", "allowed") if self.model.traits.has_scores else ("pattern",))
+        # Sliding windows show in the scores only; a pattern may be 0 where its mask allows a key.
+        cache = activations(self.model, batch, ("pattern", "allowed") if self.model.traits.has_scores else ("pattern",))
         size = (len(self._stacks), self.model.shape.depth, self.model.shape.n_heads)
         score = np.full((len(ROLES), len(numbers), *size), np.nan, np.float32)
         null = np.zeros((len(ROLES), plan["draws"], *size), np.float32)
         n = np.zeros((len(ROLES), *size[:2]), int)
-        for role, row, at, layers, measured in self._measured(on, batch, found, numbers):
+        for role, row, at, layers, measured in self._measured(on, batch, cache, numbers):
             score[role, row, at, layers] = measured.score.reshape(len(layers), -1)
             null[role, :, at, layers] += measured.null.reshape(len(measured.null), len(layers), -1).swapaxes(0, 1)
             n[role, at, layers] += 1
         made = {"score": score, "null": null, "n": n}
-        return made | {"hit": self._hits(batch, found)} if on == "prompts" else made
+        return made | {"hit": self._hits(batch, cache)} if on == "prompts" else made
 
     def _measured(
-        self, on: str, batch: Prompts, found: Arrays, numbers: Sequence[int]
+        self, on: str, batch: Prompts, cache: Arrays, numbers: Sequence[int]
     ) -> Iterator[tuple[int, int, int, np.ndarray, RoleScore]]:
-        """Role, row, stack and layers of each score, as numbers, with the heads in the order of layers."""
+        """Yield role, row, stack and layers of each score, as numbers, with the heads in the order of layers."""
         for row, number in enumerate(numbers):
             for at, stack in enumerate(self._stacks):
-                for layers, pattern, context in read_by_mask(batch, row, found, stack, self.model):
+                for layers, pattern, context in read_by_mask(batch, row, cache, stack, self.model):
                     for role, measure in MEASURES.items():
                         if measure.on == on and ("cross" if context.another else "self") in measure.where:
                             measured = measure.by(pattern, context, self.spec.draws, self._rng(role, number, at))
@@ -98,13 +98,13 @@ class RolesStage:
     def _rng(self, role: str, number: int, stack: int) -> np.random.Generator:
         return np.random.default_rng([self.spec.seed, ROLES.index(role), number, stack])
 
-    def _hits(self, batch: Prompts, found: Arrays) -> np.ndarray:
-        """Which heads hit which relations, prompt after prompt."""
+    def _hits(self, batch: Prompts, cache: Arrays) -> np.ndarray:
+        """Return which heads hit which relations, prompt after prompt."""
         shape, stack = self.model.shape, self._stacks[0]
         made = [np.empty((0, len(WAYS), shape.stacks[stack], shape.n_heads), np.float32)]
         for row, relations in enumerate(batch.relations):
             if relations:
-                pattern, context = read(batch, row, found, stack, self.model)
+                pattern, context = read(batch, row, cache, stack, self.model)
                 word = (batch.source or batch).word[row, : len(context.token_id)]
                 special = np.isin(np.arange(word.max() + 1), word[context.special])
                 hit = hits(merge_pattern(pattern, word), special, relations, self._causal)
@@ -113,12 +113,12 @@ class RolesStage:
 
     @property
     def _causal(self) -> bool:
-        """Whether those that read the words of relations see only what came before."""
+        """Whether the stack that reads the relations' words is causal."""
         return self.model.kind == "decoder"
 
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
-        """`role_score`, `role_chance`, `role_p` (max-T over heads) and `role_given` [role, layer, head], with the
-        interval of the score over texts, `role_low` and `role_high`."""
+        """Return `role_score`, `role_chance`, `role_p` (max-T over heads) and `role_given` [role, layer, head], with
+        the interval of the score over texts, `role_low` and `role_high`."""
         cut, own = plan["batches"], plan["own"]
         texts = {
             "prompts": TextScores.of(self.prompts.cluster, cut[:own], units[:own]),
@@ -130,5 +130,5 @@ class RolesStage:
 
 
 def part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:
-    """The roles of a run's heads, which stand in its table of heads."""
+    """Return the roles stage of a run; its roles go to the table of heads."""
     return Part([RolesStage(model, prompts, spec.roles, spec.stats)], [HeadTable(spec.stats)])

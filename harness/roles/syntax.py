@@ -1,8 +1,8 @@
-"""Syntactic heads: from one word of a relation to the other, more often than the best fixed offset (Clark et al. 2019,
-arXiv:1906.04341, §4.2; Voita et al. 2019, arXiv:1905.09418, §5.2.1, who ask for 10 points more).
+"""Syntactic heads: attend from one word of a relation to the other, more often than the best fixed offset (Clark et al.
+2019, arXiv:1906.04341, §4.2; Voita et al. 2019, arXiv:1905.09418, §5.2.1, who require 10 points more).
 
-Patterns are merged to words. A head hits a relation if, of all other ordinary words that may be looked at, it looks
-most at the right one; from the dependent to its head, and from the head to its dependent, counted apart.
+Patterns are merged to words. A head hits a relation if, of all other allowed ordinary words, its largest weight is on
+the right one; from the dependent to its head and from the head to its dependent are counted apart.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from harness.prompts.relations import Relation
 from harness.roles.measures import RoleScore
 
-#: How much more often than the best fixed offset.
+#: The least margin over the hit rate of the best fixed offset.
 MORE = 0.1
 WAYS = ("to head", "to dependent")
 
@@ -27,26 +27,26 @@ def hits(
     relations: Sequence[Relation],
     causal: bool,
 ) -> Hits:
-    """1 where a head hits a relation, 0 where not, NaN where a decoder cannot look there."""
+    """Return 1 where a head hits a relation, 0 where not, NaN where the causal mask excludes the word."""
     n = pattern.shape[-1]
     other = ~np.eye(n, dtype=bool) & ~special[None, :]
     other = np.tril(other) if causal else other
     most = np.where(other, pattern, -1).argmax(axis=-1)
-    found = np.full((len(relations), len(WAYS), len(pattern)), np.nan)
+    hit = np.full((len(relations), len(WAYS), len(pattern)), np.nan)
     for at, relation in enumerate(relations):
         for way, (query, key) in enumerate(_ways(relation)):
             if other[query, key]:
-                found[at, way] = most[:, query] == key
-    return found
+                hit[at, way] = most[:, query] == key
+    return hit
 
 
 def _ways(relation: Relation) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Query and key, from the dependent to its head and back."""
+    """Return query and key, from the dependent to its head and back."""
     return (relation.dependent, relation.head), (relation.head, relation.dependent)
 
 
 def best_offset(relations: Sequence[Relation], causal: bool) -> Float[np.ndarray, "relation way"]:
-    """1 where the offset that is right most often is right, 0 where not, NaN where a decoder cannot look."""
+    """Return 1 where the most common offset is right, 0 where not, NaN where the causal mask excludes the word."""
     offset = np.array([[key - query for query, key in _ways(each)] for each in relations], dtype=float)
     offset[(offset > 0) & causal] = np.nan
     right = np.full(offset.shape, np.nan)
@@ -61,9 +61,11 @@ def best_offset(relations: Sequence[Relation], causal: bool) -> Float[np.ndarray
 def syntactic(
     hit: Hits, fixed: Float[np.ndarray, "relation way"], draws: int, rng: np.random.Generator
 ) -> tuple[RoleScore, Float[np.ndarray, " head"]] | None:
-    """How often each head hits, in the way in which it is further ahead of the best fixed offset, and how often that
-    offset does; `None` where no relation can be hit. By chance a relation on which the two differ is as often the
-    one's as the other's (McNemar)."""
+    """Score each head's hit rate, in the direction in which its margin over the best fixed offset is larger.
+
+    Also returns that offset's rate; `None` where no relation can be hit. The null distribution flips the relations on
+    which head and offset differ (McNemar).
+    """
     ways = [way for way in range(len(WAYS)) if np.isfinite(fixed[:, way]).any()]
     if not ways:
         return None
@@ -79,6 +81,6 @@ def syntactic(
 
 
 def grouped(relations: Sequence[Relation]) -> dict[str, Int[np.ndarray, " relation"]]:
-    """Which relations have each name, in the order of the names."""
+    """Return the relations of each name, in the order of the names."""
     names = np.array([each.name for each in relations])
     return {str(name): np.flatnonzero(names == name) for name in sorted(set(names.tolist()))}

@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 import yaml
 
-from harness.compare.stage import named_apart
+from harness.compare.stage import rename_other
 from harness.config import Place as Place
 from harness.config import RequestError, RunSpec
 from harness.execute import Chain, Closed, Progress, Stage, UnitsLost, pool_of, run_stage
@@ -29,7 +29,7 @@ from harness.study.forecast import forecast
 from harness.study.record import checks_of, write_manifest
 from harness.study.request import Request
 from harness.study.request import prepare as prepare
-from harness.sweep import with_found
+from harness.sweep import merge
 from harness.views.draw import draw
 
 Say = Callable[[str], None]
@@ -104,7 +104,7 @@ def _computed(work: Request, folder: Folder, progress: Progress, say: Say) -> xr
                 if not lost:
                     raise
                 continue  # it failed for lack of the lost stage
-            data = with_found(data, arrays)
+            data = merge(data, arrays)
             write_manifest(work, folder, "running")  # so that a killed process leaves its time so far
     if lost:
         raise lost[0]
@@ -145,4 +145,4 @@ def _prompt_arrays(work: Request) -> xr.Dataset:
     data, other = work.prompts.dataset(), work.other
     if other is None or other.how.same_tokens:
         return data
-    return data.merge(named_apart(other.prompts.dataset().drop_dims("tag", errors="ignore"), other.how))
+    return data.merge(rename_other(other.prompts.dataset().drop_dims("tag", errors="ignore"), other.how))

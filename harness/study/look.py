@@ -97,9 +97,9 @@ def _gradient(model: "Model", prompts: "Prompts") -> Float[np.ndarray, " positio
     """The norm of the gradient at each token's embedding, mean over all predictions that see the token."""
     from harness.attribution.example import example_of
     from harness.attribution.forward_cache import ForwardCache
-    from harness.attribution.methods import METHODS, scored
+    from harness.attribution.methods import METHODS, score_methods
     from harness.attribution.occlusion import mean_embedding
 
     cache = ForwardCache(example_of(model, prompts.take([0])), AttributionSpec(), mean_embedding(model))
-    scores = scored(cache, {"gradient": METHODS["gradient"]})[0]
+    scores = score_methods(cache, {"gradient": METHODS["gradient"]})[0]
     return np.nan_to_num(scores).mean(axis=0)[-int(prompts.length[0]) :]

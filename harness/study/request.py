@@ -150,7 +150,7 @@ def prepare(runner: str, spec: RunSpec) -> Request:
 def _parts(runner: str, spec: RunSpec, model: Model, prompts: Prompts) -> list[Part]:
     """Build the parts of a run for a model and its prompts, with roles where pairs are chosen by them."""
     names = {*parts_of(runner, spec)}
-    names |= {"roles"} if "sweep" in names and sweep.goes_by_roles(spec.sweep) else set()
+    names |= {"roles"} if "sweep" in names and sweep.needs_roles(spec.sweep) else set()
     return [build(spec, model, prompts) for name, build in BUILDERS.items() if name in names]
 
 

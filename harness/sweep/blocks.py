@@ -1,7 +1,7 @@
 """Skip blocks of a model's own forward, and let the rows of more interventions join on the way.
 
-A chunk of interventions is one batch that grows: the rows of an intervention join at the block where it begins, so that
-no block runs on rows that are still clean.
+A chunk of interventions is one batch that grows: an intervention changes nothing before its first block, so its rows
+join there, with the clean inputs of that block. No block runs on rows that are still clean.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,56 +15,57 @@ from harness.hooks import first_of as first_of
 from harness.hooks.forward import replaced, run_until_stop
 from harness.models import Inputs, Model
 
-#: What a block was given: positional and named arguments.
+#: The positional and keyword arguments of a block.
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-def forward_until_stop(model: Model, given: Inputs, handles: Sequence[Any]) -> None:
-    """The model's forward up to a `StopForward` in one of its hooks, which are gone afterwards."""
-    if not run_until_stop(lambda: model.forward(given), handles):
+def forward_until_stop(model: Model, inputs: Inputs, handles: Sequence[Any]) -> None:
+    """Run the model's forward up to a `StopForward` in one of its hooks, and remove the hooks."""
+    if not run_until_stop(lambda: model.forward(inputs), handles):
         raise RuntimeError("the model's forward ended without passing its last block")
 
 
-def passed_over(blocks: Sequence[Any], outputs: Sequence[Any]) -> AbstractContextManager[None]:
-    """While this lasts, these blocks do nothing but return the outputs."""
+def skip_blocks(blocks: Sequence[Any], outputs: Sequence[Any]) -> AbstractContextManager[None]:
+    """Within this context, these blocks do nothing but return the outputs."""
 
-    def giving(output: Any) -> Callable[..., Any]:
+    def constant(output: Any) -> Callable[..., Any]:
         return lambda *args, **kwargs: output
 
-    return replaced({block: giving(output) for block, output in zip(blocks, outputs, strict=False)})
+    return replaced({block: constant(output) for block, output in zip(blocks, outputs, strict=False)})
 
 
-def joined(given: Arguments, clean: Arguments, n_rows: int, copies: int, per_row: Mapping[str, int]) -> Arguments:
-    """What a block is given, with copies of what the clean run gave it after it, until there are `copies` of the rows.
+def join_rows(inputs: Arguments, clean: Arguments, n_rows: int, copies: int, per_row: Mapping[str, int]) -> Arguments:
+    """Append copies of a block's `clean` inputs to its `inputs`, until there are `copies` of the rows.
 
-    `given` and `clean` hold the same things; the first rows of `given` are those of interventions that began before.
-    Tensors that rows share (rotary angles, biases by distance) stay as they are: `per_row` says which grow with rows
-    (see `harness.models.Traits`). One that it does not name grows if it has a row for each row.
+    Both have the same structure; the first rows of `inputs` are those of interventions that began before. Masks differ
+    between rows (padding) and must grow with them; tensors that all rows share (rotary angles, biases by distance) must
+    not. `per_row` (`harness.models.Traits`) says by how many rows a tensor grows per row; one that it does not name
+    grows if its first dimension is the number of rows.
     """
 
-    def grow(given: Any, clean: Any, path: str) -> Any:
-        if isinstance(given, Tensor):
+    def grow(value: Any, clean: Any, path: str) -> Any:
+        if isinstance(value, Tensor):
             each = per_row.get(path, int(clean.ndim > 1 and len(clean) == n_rows))
             if not each or len(clean) != each * n_rows:
-                return given
-            missing = copies - len(given) // len(clean)
-            return torch.cat([given, clean.repeat(missing, *[1] * (clean.ndim - 1))]) if missing else given
-        if type(given) in (tuple, list):
-            pairs = enumerate(zip(given, clean, strict=True))
-            return type(given)(grow(*pair, f"{path}.{number}") for number, pair in pairs)
-        if type(given) is dict:
-            return {key: grow(item, clean[key], f"{path}.{key}") for key, item in given.items()}
-        return given
+                return value
+            missing = copies - len(value) // len(clean)
+            return torch.cat([value, clean.repeat(missing, *[1] * (clean.ndim - 1))]) if missing else value
+        if type(value) in (tuple, list):
+            pairs = enumerate(zip(value, clean, strict=True))
+            return type(value)(grow(*pair, f"{path}.{number}") for number, pair in pairs)
+        if type(value) is dict:
+            return {key: grow(item, clean[key], f"{path}.{key}") for key, item in value.items()}
+        return value
 
-    return grow(given[0], clean[0], ""), grow(given[1], clean[1], "")
+    return grow(inputs[0], clean[0], ""), grow(inputs[1], clean[1], "")
 
 
-def masked_along(_: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Arguments:
-    """What a decoder stack is given, the mask of the source with a row for each row that joined in the encoder."""
-    states, mask = given["encoder_hidden_states"], given["encoder_attention_mask"]
-    return args, {**given, "encoder_attention_mask": mask.repeat(len(states) // len(mask), 1)}
+def repeat_source_mask(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+    """Repeat the source's mask, an input of the decoder stack, for the rows that joined in the encoder."""
+    states, mask = kwargs["encoder_hidden_states"], kwargs["encoder_attention_mask"]
+    return args, {**kwargs, "encoder_attention_mask": mask.repeat(len(states) // len(mask), 1)}
 
 
 def with_first(output: Any, first: Tensor) -> Any:
-    """An output of the same form, with another tensor in it."""
+    """Return a block's output with another first tensor."""
     return (first, *output[1:]) if isinstance(output, tuple) else first

@@ -1,4 +1,4 @@
-"""Which stages a request for a sweep means, in an order in which each finds what it goes by."""
+"""Build the stages of a sweep from its request, each after the stages whose results it needs."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -25,67 +25,70 @@ from harness.sweep.verify import VerifyStage
 def stages(
     model: Model,
     prompts: Prompts,
-    asked: SweepSpec,
+    spec: SweepSpec,
     heads: Any,
     metrics: tuple[Metric, ...],
     ablated: Ablation,
     positions: str | tuple[int, ...],
     seed: int = 0,
 ) -> list[Stage | Chain]:
-    """The stages of all kinds that are asked for; single heads come first, and are swept too where another kind goes
-    by their effects. Raises `RequestError` for what this model, these prompts or the kinds do not allow."""
+    """Build the stages of all kinds in the request.
+
+    Single heads come first, and are swept too where another kind needs their effects. Raises `RequestError` for what
+    this model, these prompts or the kinds do not allow.
+    """
 
     def sweep(kind: str) -> SweepStage:
-        interventions = groups(model, heads, kind, asked.sets)
-        how = {"kind": kind, "memory": asked.memory, "with_direct": asked.direct, "seed": seed}
+        interventions = groups(model, heads, kind, spec.sets)
+        how = {"kind": kind, "memory": spec.memory, "with_direct": spec.direct, "seed": seed}
         return SweepStage(model, prompts, interventions, metrics, ablated, positions, **how)
 
-    if positions == "each" and len(asked.kind) > 1:
+    if positions == "each" and len(spec.kind) > 1:
         raise RequestError("ablation.positions", "each", "sweep one kind at each position in turn: sweep.kind=single")
     others: list[Stage | Chain] = []
-    for kind in asked.kind:
+    for kind in spec.kind:
         if kind == "cumulative":
-            others += _cumulative(asked, sweep(kind))
+            others += _cumulative(spec, sweep(kind))
         elif kind == "pairs":
-            others.append(_pairs(asked, sweep(kind)))
+            others.append(_pairs(spec, sweep(kind)))
         elif kind != "single":
             others.append(sweep(kind))
-    if "single" in asked.kind or goes_by_singles(asked):
-        return [*_singles(asked, sweep("single")), *others]
-    if asked.method != "exact":
-        remedy = f"it is for single heads; say sweep.kind=[single,{','.join(asked.kind)}], or sweep.method=exact"
-        raise RequestError("sweep.method", asked.method, remedy)
+    if "single" in spec.kind or _needs_singles(spec):
+        return [*_singles(spec, sweep("single")), *others]
+    if spec.method != "exact":
+        remedy = f"it is for single heads; set sweep.kind=[single,{','.join(spec.kind)}] or sweep.method=exact"
+        raise RequestError("sweep.method", spec.method, remedy)
     return others
 
 
-def _singles(asked: SweepSpec, sweep: SweepStage) -> list[Stage | Chain]:
-    """The stages that say what single heads do: exactly; or all at a quick look and some again."""
-    if asked.method != "exact" and sweep.positions == "each":
-        remedy = "at each position in turn all is exact; say sweep.method=exact, or other ablation.positions"
-        raise RequestError("sweep.method", asked.method, remedy)
-    if asked.method == "screen":
-        return [ScreenStage(sweep, asked.steps), VerifyStage(sweep, "estimate", asked.verify_top)]
-    if asked.method == "exact":
+def _singles(spec: SweepSpec, sweep: SweepStage) -> list[Stage | Chain]:
+    """Build the stages of single heads: exact; or an approximation of all, then some of them exactly."""
+    if spec.method != "exact" and sweep.positions == "each":
+        remedy = "at each position in turn all is exact; set sweep.method=exact or other ablation.positions"
+        raise RequestError("sweep.method", spec.method, remedy)
+    if spec.method == "screen":
+        return [ScreenStage(sweep, spec.steps), VerifyStage(sweep, "estimate", spec.verify_top)]
+    if spec.method == "exact":
         return [sweep]
     if sweep.model.spec.dtype != "float32":
-        remedy = f"it multiplies in bf16 what is in float32, and model.dtype={sweep.model.spec.dtype}; say exact"
+        remedy = f"it multiplies in bf16 what is in float32, and model.dtype={sweep.model.spec.dtype}; set exact"
         raise RequestError("sweep.method", "fast", remedy)
-    return [FastStage(sweep), VerifyStage(sweep, "fast_effect", asked.verify_top, asked.verify)]
+    return [FastStage(sweep), VerifyStage(sweep, "fast_effect", spec.verify_top, spec.verify)]
 
 
-def goes_by_singles(asked: SweepSpec) -> bool:
-    """Whether an order or pairs are chosen by what single heads do."""
-    ordered = "cumulative" in asked.kind and {"effect", "estimate"} & {*asked.order}
-    return bool(ordered or ("pairs" in asked.kind and asked.pairs in ("effect", "direct")))
+def _needs_singles(spec: SweepSpec) -> bool:
+    """Whether an order or pairs are chosen by the effects of single heads."""
+    ordered = "cumulative" in spec.kind and {"effect", "estimate"} & {*spec.order}
+    return bool(ordered or ("pairs" in spec.kind and spec.pairs in ("effect", "direct")))
 
 
-def goes_by_roles(asked: SweepSpec) -> bool:
-    """Whether pairs are chosen by the roles that heads have."""
-    return "pairs" in asked.kind and asked.pairs == "role"
+def needs_roles(spec: SweepSpec) -> bool:
+    """Whether pairs are chosen by the roles of heads."""
+    return "pairs" in spec.kind and spec.pairs == "role"
 
 
 def part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:
-    """The sweeps of a run, and its table of heads where single heads are among them."""
+    """Return the sweeps of a run, and its table of heads."""
     made, positions = ablation.build(spec.ablation, model, prompts)
     metrics, heads = choose(spec.metrics, prompts), list(spec.heads)
     made_stages = stages(model, prompts, spec.sweep, heads, metrics, made, positions, spec.seed)
@@ -94,8 +97,7 @@ def part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:
 
 @runtime_checkable
 class Ablating(Protocol):
-    """A stage that ablates. As a plain sweep it is one of as much work with the same checks, known before the stage
-    chooses what to ablate."""
+    """A stage that ablates. `as_sweep` is a plain sweep of as much work with the same checks, for the forecast."""
 
     @property
     def name(self) -> str: ...
@@ -103,39 +105,39 @@ class Ablating(Protocol):
     def as_sweep(self) -> SweepStage: ...
 
 
-def _cumulative(asked: SweepSpec, sweep: SweepStage) -> list[Stage | Chain]:
-    if "estimate" in asked.order and asked.method != "screen":
+def _cumulative(spec: SweepSpec, sweep: SweepStage) -> list[Stage | Chain]:
+    if "estimate" in spec.order and spec.method != "screen":
         raise RequestError(
-            "sweep.order", "estimate", "only sweep.method=screen makes estimates; say effect, greedy or random"
+            "sweep.order", "estimate", "only sweep.method=screen makes estimates; set effect, greedy or random"
         )
-    if "effect" in asked.order and asked.method == "screen":
+    if "effect" in spec.order and spec.method == "screen":
         raise RequestError(
-            "sweep.order", "effect", "a screen measures few heads' effects; say estimate, greedy or random"
+            "sweep.order", "effect", "a screen measures few heads' effects; set estimate, greedy or random"
         )
     n = len(sweep.groups)
-    steps = {"all": n}[asked.until] if isinstance(asked.until, str) else asked.until
+    steps = {"all": n}[spec.until] if isinstance(spec.until, str) else spec.until
     n_steps = min(n, steps if isinstance(steps, int) else max(1, round(steps * n)))
-    greedy: list[Stage | Chain] = [GreedyStage(sweep, n_steps, asked.first)] if "greedy" in asked.order else []
-    return [*greedy, CumulativeStage(sweep, asked.order, n_steps, asked.orders, asked.first)]
+    greedy: list[Stage | Chain] = [GreedyStage(sweep, n_steps, spec.first)] if "greedy" in spec.order else []
+    return [*greedy, CumulativeStage(sweep, spec.order, n_steps, spec.orders, spec.first)]
 
 
-def _pairs(asked: SweepSpec, sweep: SweepStage) -> PairsStage:
-    if not isinstance(asked.pairs, str):
-        return PairsStage(sweep, _listed(sweep.model, asked.pairs))
+def _pairs(spec: SweepSpec, sweep: SweepStage) -> PairsStage:
+    if not isinstance(spec.pairs, str):
+        return PairsStage(sweep, _listed(sweep.model, spec.pairs))
     if len(sweep.groups) < 2:
         raise RequestError("heads", ",".join(sweep.groups), "a pair is of two heads; name at least two")
-    if asked.pairs == "direct" and not has_direct(
+    if spec.pairs == "direct" and not has_direct(
         sweep.model, [part for parts in sweep.groups.values() for part in parts]
     ):
         raise RequestError(
-            "sweep.pairs", "direct", f"nothing goes straight to the output of {sweep.model.name}; say effect"
+            "sweep.pairs", "direct", f"these heads of {sweep.model.name} have no direct effect; set effect"
         )
-    return PairsStage(sweep, asked.pairs, asked.top)
+    return PairsStage(sweep, spec.pairs, spec.top)
 
 
 def _listed(model: Model, pairs: Sequence[tuple[str, str]]) -> tuple[Pair, ...]:
-    """The pairs that are named, each once, its heads in the order in which they run."""
-    found: dict[Pair, None] = {}
+    """Return the named pairs, each once, its heads in the order in which they run."""
+    known: dict[Pair, None] = {}
     for pair in pairs:
         try:
             heads = model.heads(list(pair))
@@ -143,5 +145,5 @@ def _listed(model: Model, pairs: Sequence[tuple[str, str]]) -> tuple[Pair, ...]:
             raise RequestError("sweep.pairs", error.value, error.remedy) from None
         if len(heads) != 2:
             raise RequestError("sweep.pairs", "+".join(pair), "a pair is two different heads, such as [L0H1,L1H2]")
-        found[heads[0], heads[1]] = None
-    return tuple(found)
+        known[heads[0], heads[1]] = None
+    return tuple(known)

@@ -1,9 +1,8 @@
-"""One head after another, each staying ablated: the pruning curve.
+"""Pruning curves: ablate one head after another, each staying ablated.
 
-Orders are chosen before anything of the curve is measured and frozen in the plan: by what single heads did (Michel et
-al. 2019, arXiv:1905.10650, prune so, the least needed first), by the greedy choice of `harness.sweep.greedy`, and at
-random, which is what the others are held against. An order that was chosen by the prompts it is then measured on looks
-a little better than it is.
+Orders are chosen before the curve is measured and frozen in the plan: by the effects of single heads (Michel et al.
+2019, arXiv:1905.10650, prune the least needed first), by the greedy choice of `harness.sweep.greedy`, and at random as
+the baseline. An order chosen on the prompts it is then measured on looks a little better than it is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,9 +23,9 @@ from harness.sweep.stage import SweepStage
 class CumulativeStage:
     """The stage that ablates one head after another; one unit is a batch of prompts, all steps of all orders on it.
 
-    `sweep` says how; its groups are the heads to order, one by one. `orders` are ``effect``, ``estimate`` and
-    ``greedy`` (of which earlier stages must have found the values) and ``random``, which stands for `n_random` orders
-    drawn by the sweep's seed. Each has `n_steps` steps.
+    `sweep` holds model, prompts and ablation; its groups are the heads to order, one by one. `orders` are ``effect``,
+    ``estimate`` and ``greedy`` (which need earlier stages) and ``random``, which stands for `n_random` orders drawn by
+    the sweep's seed. Each has `n_steps` steps.
     """
 
     sweep: SweepStage
@@ -40,13 +39,15 @@ class CumulativeStage:
         return self.sweep.name
 
     def plan(self, done: xr.Dataset | None = None) -> dict[str, Any]:
-        """The orders, by name, and the sets of heads of their steps. Raises `RequestError` where `done` lacks what an
-        order goes by."""
+        """Return the orders by name, and the sets of heads of their steps.
+
+        Raises `RequestError` where `done` lacks the values that an order needs.
+        """
         orders = {name: heads for order in self.orders for name, heads in self._ordered(order, done).items()}
         return {**self._sweep(orders).plan(), "orders": orders}
 
     def _ordered(self, order: str, done: xr.Dataset | None) -> dict[str, list[str]]:
-        """An order by its name, or all the random ones: which head is ablated at each step."""
+        """Return the order of this name, or all random ones: the head that is ablated at each step."""
         if order == "random":
             drawn = [np.random.default_rng([self.sweep.seed, at]) for at in range(self.n_random)]
             names = np.array(list(self.sweep.groups))
@@ -59,8 +60,8 @@ class CumulativeStage:
         return {order: list(map(str, ranked(needed, self.first)))[: self.n_steps]}
 
     def _sweep(self, orders: Mapping[str, Sequence[str]]) -> SweepStage:
-        """The sweep of the sets that these orders go through."""
-        head = {name: heads for name, heads in self.sweep.groups.items()}
+        """Return the sweep of the sets of heads that are ablated at each step of these orders."""
+        head = dict(self.sweep.groups)
         return self.sweep.of(
             {
                 f"{name} {step}": tuple(part for each in heads[:step] for part in head[each])
@@ -73,7 +74,7 @@ class CumulativeStage:
         return self.as_sweep().cost(trial)
 
     def as_sweep(self) -> SweepStage:
-        """A sweep of as many sets of the same sizes, known before any order is."""
+        """Return a sweep of as many sets of the same sizes, for the forecast, before any order is known."""
         n_orders = len(self.orders) - 1 + self.n_random if "random" in self.orders else len(self.orders)
         return self._sweep(replace(self, n_random=n_orders)._ordered("random", None))
 
@@ -81,8 +82,10 @@ class CumulativeStage:
         return self.sweep.planned(plan).compute(plan, unit)
 
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
-        """`cumulative_effect` [metric, prompt, order, step] (step counts the heads ablated), `cumulative_head` [order,
-        step] (the one that is new), and `clean`."""
+        """Return `cumulative_effect` [metric, prompt, order, step], `cumulative_head` [order, step], and `clean`.
+
+        `step` counts the heads ablated; `cumulative_head` is the head that is new at the step.
+        """
         swept = self.sweep.planned(plan).assemble(plan, units)
         flat, heads = swept[EFFECT["cumulative"]], np.array(list(plan["orders"].values()))
         notes = {"ordered_by": lead(self.sweep.metrics).name, "first": self.first}

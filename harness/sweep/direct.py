@@ -1,13 +1,13 @@
-"""What a head writes straight to the metric: the part of its effect that no later layer had a hand in.
+"""Direct effects: the part of a head's effect that passes through no later layer (direct logit attribution).
 
-The logits are read from the clean residual stream with nothing changed but the head's own write, and with the norms on
-the way (the final one, and Gemma's after W_O) frozen at their clean scale, so that heads' writes add up (Elhage et al.
+The logits are computed from the clean residual stream with only the head's own write changed, and with the norms on the
+way (the final one, and Gemma's after W_O) frozen at their clean scale, so that heads' writes add up (Elhage et al.
 2021, "A mathematical framework for transformer circuits"; Wang et al. 2022, arXiv:2211.00593, §3.1). One clean forward
 serves all heads.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from harness.ablation import Intervention, by_site, capture
 from harness.ablation.capture import Captured
 from harness.ablation.edits import Edit
 from harness.hooks import Head, Site
+from harness.hooks.forward import removing
 from harness.hooks.frozen_norm import FrozenNorm
 from harness.metrics import Metric
 from harness.models import Model
@@ -26,8 +27,10 @@ from harness.sweep.engine import Clean, Resid, measure
 
 
 def has_direct(model: Model, heads: Sequence[Any]) -> bool:
-    """Whether these heads write to the stream that is read at the end, at a scale that is known. In a post-norm model
-    (BERT) every later layer rescales the stream, and nothing goes straight; `Traits.no_direct` says why."""
+    """Whether these heads have direct effects: they write to the final residual stream at a known scale.
+
+    In a post-norm model (BERT) every later layer rescales the stream, so there are none; `Traits.no_direct` says why.
+    """
     return bool(model.traits.write_scale) and any(_writes(head) for head in heads)
 
 
@@ -39,24 +42,27 @@ def _writes(part: Any) -> bool:
 def direct_effects(
     model: Model, clean: Clean, todo: Sequence[Intervention], metrics: Sequence[Metric], at_once: int
 ) -> Float[Tensor, "metric prompt intervention"]:
-    """metric(with the head's own write ablated, all else clean) − metric(clean); NaN for heads of an encoder, which
-    the end of the residual stream never sees. `at_once` is how many interventions are read together."""
+    """Return metric(the head's own write ablated, all else clean) − metric(clean).
+
+    NaN for heads of an encoder, which do not write to the decoder's stream. `at_once` interventions go through the
+    unembedding together.
+    """
     writing = [at for at, one in enumerate(todo) if any(_writes(head) for head in one.heads)]
-    captured = capture(model, clean.given, {head.site for at in writing for head in todo[at].heads if _writes(head)})
-    with _frozen_at_the_end(model, clean):  # as those it is taken from, so that the same write gives exactly 0
-        unharmed = measure(model, clean, clean.end, metrics)
-    effect = unharmed.new_full((len(metrics), clean.targets.n_prompts, len(todo)), torch.nan)
+    captured = capture(model, clean.inputs, {head.site for at in writing for head in todo[at].heads if _writes(head)})
+    with _frozen_final_norm(model, clean):  # through the same frozen norm, so that an unchanged write gives exactly 0
+        unchanged = measure(model, clean, clean.end, metrics)
+    effect = unchanged.new_full((len(metrics), clean.targets.n_prompts, len(todo)), torch.nan)
     for start in range(0, len(writing), at_once):
         chosen = writing[start : start + at_once]
         moved = torch.stack([_written(model, clean, captured, todo[at]) for at in chosen])
-        with _frozen_at_the_end(model, clean):
+        with _frozen_final_norm(model, clean):
             values = measure(model, clean, (clean.end + moved).flatten(0, 1), metrics)
-        effect[:, :, chosen] = (values - unharmed).transpose(1, 2)
+        effect[:, :, chosen] = (values - unchanged).transpose(1, 2)
     return effect
 
 
 def _written(model: Model, clean: Clean, captured: Captured, one: Intervention) -> Resid:
-    """By how much an intervention changes what its heads write at the targets."""
+    """Return the change of what an intervention's heads write to the stream at the targets."""
     moved = torch.zeros_like(clean.end)
     for site, edits in by_site(edit for edit in one.edits(slice(None)) if _writes(edit.head)).items():
         moved += _write_of(model, clean, captured[site], site, edits)
@@ -64,7 +70,7 @@ def _written(model: Model, clean: Clean, captured: Captured, one: Intervention) 
 
 
 def _write_of(model: Model, clean: Clean, z: Tensor, site: Site, edits: Sequence[Edit]) -> Resid:
-    """The same of one attention, whose clean z is given."""
+    """Return the change of one attention's write, from its clean z."""
     edited = z.clone()
     for edit in edits:
         edit.make(z, edited)
@@ -79,21 +85,18 @@ def _write_of(model: Model, clean: Clean, z: Tensor, site: Site, edits: Sequence
     return scale * (frozen(write(after)) - frozen(write(before)))[0]
 
 
-@contextmanager
-def _frozen_at_the_end(model: Model, clean: Clean) -> Iterator[None]:
-    """While this lasts, rows that are read (target after target, again and again) are normalised by the scale that
-    the clean row of their target has."""
+def _frozen_final_norm(model: Model, clean: Clean) -> AbstractContextManager[None]:
+    """Within this context, the final norm scales each row by the clean scale of its target.
+
+    Rows come in the order of the targets, which repeats for each intervention.
+    """
     final, seen = hooks.final_norm(model.bridge), 0
 
     def freeze(_: Any, args: tuple[Any, ...], out: Tensor) -> Tensor:
         nonlocal seen
-        given = args[0]  # [row, 1, d_model]
-        rows = torch.arange(seen, seen + len(given), device=out.device) % len(clean.end)
-        seen += len(given)
-        return FrozenNorm(final.original_component, clean.end[rows][:, None])(given)
+        resid = args[0]  # [row, 1, d_model]
+        rows = torch.arange(seen, seen + len(resid), device=out.device) % len(clean.end)
+        seen += len(resid)
+        return FrozenNorm(final.original_component, clean.end[rows][:, None])(resid)
 
-    handle = final.register_forward_hook(freeze)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return removing([final.register_forward_hook(freeze)])

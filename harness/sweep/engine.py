@@ -1,13 +1,13 @@
-"""One forward carries many interventions, and no block before the first of them runs again.
+"""Run many interventions in one forward, without running again the blocks before the first of them.
 
-A head in layer l changes nothing before layer l. So the clean run is made once and keeps what enters each block;
-then, for a chunk of interventions, the model's own forward runs with the blocks before the first intervention passed
-over, and at each layer one more copy of the prompts joins for each intervention that begins there. All rows go on
-together, each with its own edit of z. After the last block only the scored positions are kept, and the model's own
-head (final norm, unembedding, soft caps) reads them in pieces.
+A head in layer l changes nothing before layer l. So one clean run keeps what enters each block; then, for a chunk of
+interventions, the model's own forward skips the blocks before the first intervention, and at each layer one more copy
+of the prompts joins the batch for each intervention that begins there. All rows go on together, each with its own edit
+of z. After the last block only the scored positions are kept; the model's own head (final norm, unembedding, soft
+caps) runs once per chunk of these instead of on every position.
 
 Everything is done by hooks on whole blocks of the model's own forward (and, in the last one, on its linear layers), so
-nothing here knows a family.
+nothing here depends on a model family.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -32,14 +32,14 @@ from harness.sweep.blocks import (
     Arguments,
     first_of,
     forward_until_stop,
-    joined,
-    masked_along,
-    passed_over,
+    join_rows,
+    repeat_source_mask,
+    skip_blocks,
     with_first,
 )
 from harness.sweep.last_block import in_multiples, read_at_targets
 
-#: Rows of logits that are held at once.
+#: Rows of logits in memory at once.
 READ_AT_ONCE = 512
 
 Resid = Float[Tensor, "target d_model"]
@@ -47,14 +47,14 @@ Resid = Float[Tensor, "target d_model"]
 
 @dataclass
 class Clean:
-    """One clean forward of a batch of rows: what each block was given, what it gave, and the scored positions' end.
+    """One clean forward of a batch of rows: the inputs and outputs of each block, and the stream's end at the targets.
 
     `end` is the residual stream after the last block at the targets, `logits` what the model's head makes of it (only
-    when a metric compares with it). Of a part of the rows, from some position on, `read` says which of the whole's
-    targets are in it. Where it is `narrow`, the last block is right at the targets alone.
+    when a metric compares with it). Of a run from some position on, `read` are the indices of its targets among all.
+    If `narrow`, the last block's output is valid at the targets only.
     """
 
-    given: Inputs
+    inputs: Inputs
     targets: Targets
     entered: list[Arguments]
     outputs: list[Any]
@@ -65,7 +65,7 @@ class Clean:
 
     @property
     def n_rows(self) -> int:
-        return len(self.given.token_id)
+        return len(self.inputs.token_id)
 
 
 @torch.no_grad()
@@ -76,8 +76,10 @@ def run_clean(
     some: range | None = None,
     narrow: bool = False,
 ) -> Clean:
-    """The clean forward of a batch of prompts, or of some of their rows. It may be `narrow` if what z becomes at a
-    position depends on nothing but the position and z there."""
+    """Run a batch of prompts, or some of their rows, without an intervention.
+
+    `narrow` is allowed only if the new z at a position depends on nothing but the position and the z there.
+    """
     targets = Targets.of(*model_rows(model, prompts), model.device)
     if some is not None:
         targets = targets.of_rows(some)
@@ -88,9 +90,9 @@ def run_clean(
 
 
 @torch.no_grad()
-def clean_run(model: Model, given: Inputs, targets: Targets, narrow: bool) -> Clean:
-    """The clean forward of some rows, up to their last block."""
-    clean = Clean(given, targets, [], [], torch.empty(0, 0), narrow=narrow)
+def clean_run(model: Model, inputs: Inputs, targets: Targets, narrow: bool) -> Clean:
+    """Run some rows without an intervention, up to the last block."""
+    clean = Clean(inputs, targets, [], [], torch.empty(0, 0), narrow=narrow)
     blocks = hooks.blocks(model.bridge)
 
     def enter(_: Any, args: tuple, kwargs: dict) -> None:
@@ -105,15 +107,15 @@ def clean_run(model: Model, given: Inputs, targets: Targets, narrow: bool) -> Cl
     handles = [block.register_forward_pre_hook(enter, with_kwargs=True) for block in blocks]
     handles += [block.register_forward_hook(leave) for block in blocks]
     with _last_block(model, clean):
-        forward_until_stop(model, clean.given, handles)
+        forward_until_stop(model, clean.inputs, handles)
     return clean
 
 
 @torch.no_grad()
 def run_ablated(model: Model, clean: Clean, chunk: Sequence[Intervention], check: Check) -> Resid:
-    """The end of the residual stream at the targets, intervention after intervention: [chunk × target, d_model].
+    """Run a chunk of interventions; the end of the residual stream at the targets, [intervention × target, d_model].
 
-    `chunk` is in order of first block.
+    `chunk` must be in order of first block. Raises `InterventionFailed` if an edit did not reach W_O.
     """
     starts = [one.first_block(model.shape) for one in chunk]
     blocks, first = hooks.blocks(model.bridge), starts[0]
@@ -122,7 +124,7 @@ def run_ablated(model: Model, clean: Clean, chunk: Sequence[Intervention], check
     def grow(at: int) -> Callable[..., Arguments]:
         """Let the rows of the interventions that begin in this block join, each with its prompt's mask."""
         copies = sum(start <= at for start in starts)
-        return lambda _, args, kwargs: joined(
+        return lambda _, args, kwargs: join_rows(
             (args, kwargs), clean.entered[at], clean.n_rows, copies, model.traits.per_row
         )
 
@@ -134,76 +136,76 @@ def run_ablated(model: Model, clean: Clean, chunk: Sequence[Intervention], check
     edits = [edit for one, where in zip(chunk, rows, strict=True) for edit in one.edits(where)]
     with ExitStack() as stack:
         stack.enter_context(ablation.editing(model, ablation.by_site(edits), check))
-        stack.enter_context(passed_over(blocks[:first], clean.outputs))
+        stack.enter_context(skip_blocks(blocks[:first], clean.outputs))
         stack.enter_context(_last_block(model, clean))
         handles = [blocks[at].register_forward_pre_hook(grow(at), with_kwargs=True) for at in range(first, len(blocks))]
         if (decoder := hooks.decoder_stack(model.bridge)) is not None:
-            handles.append(decoder.register_forward_pre_hook(masked_along, with_kwargs=True))
-        forward_until_stop(model, clean.given, [*handles, blocks[-1].register_forward_hook(leave)])
+            handles.append(decoder.register_forward_pre_hook(repeat_source_mask, with_kwargs=True))
+        forward_until_stop(model, clean.inputs, [*handles, blocks[-1].register_forward_hook(leave)])
     return end[0]
 
 
 def _last_block(model: Model, clean: Clean) -> AbstractContextManager[None]:
-    """The last block as this run wants it."""
-    return read_at_targets(model, clean.targets, clean.given.token_id.shape) if clean.narrow else nullcontext()
+    """Return the context that makes the last block run at the targets only, if the run is narrow."""
+    return read_at_targets(model, clean.targets, clean.inputs.token_id.shape) if clean.narrow else nullcontext()
 
 
 @torch.no_grad()
 def run_plainly(model: Model, clean: Clean, one: Intervention) -> Resid:
-    """The same for one intervention by a whole forward with nothing passed over: the reference."""
+    """Run one intervention by a whole forward that skips nothing: the reference for `run_ablated`."""
     with ablation.applied(model, one):
         return end_of(model, clean)
 
 
 def end_of(model: Model, clean: Clean) -> Resid:
-    """The end of the residual stream at the targets after a whole forward of the same rows, whatever hooks do to it."""
+    """Run the same rows through the whole model, under the hooks in force; the stream's end at the targets."""
     end: list[Tensor] = []
 
     def leave(_: Any, args: tuple, output: Any) -> None:
         end.append(_end(model, clean, first_of(output)[None]))
         raise StopForward
 
-    forward_until_stop(model, clean.given, [hooks.blocks(model.bridge)[-1].register_forward_hook(leave)])
+    forward_until_stop(model, clean.inputs, [hooks.blocks(model.bridge)[-1].register_forward_hook(leave)])
     return end[0]
 
 
 def tolerance(model: Model) -> float:
-    """How far two ways to run the same intervention may be apart in a metric, by the model's precision."""
+    """Return how far two ways to run the same intervention may differ in a metric, by the model's precision."""
     return max(1e-3, 16 * torch.finfo(getattr(torch, model.spec.dtype)).eps)
 
 
 def measure(model: Model, clean: Clean, end: Resid, metrics: Sequence[Metric]) -> Float[Tensor, "metric row prompt"]:
-    """The metrics, one number per prompt, from the end of the residual stream [row × target, d_model]."""
+    """Compute the metrics, one number per prompt, from the end of the residual stream [row × target, d_model]."""
     return clean.targets.mean_by_prompt(by_target(model, clean, end, metrics))
 
 
 def by_target(model: Model, clean: Clean, end: Resid, metrics: Sequence[Metric]) -> Float[Tensor, "metric copy scored"]:
-    """The metrics at each target, from the end of the residual stream [row × target, d_model]."""
+    """Compute the metrics at each target, from the end of the residual stream [row × target, d_model].
+
+    Raises `RequestError` for a metric that does not return one number per target.
+    """
     n_targets = len(clean.targets)
     values = end.new_empty((len(metrics), len(end)), dtype=torch.float32)
     for at, read in readouts(model, clean, end):
         for number, metric in enumerate(metrics):
-            values[number, at] = _checked(metric.name, metric.compute(read), at.stop - at.start)
+            value, n = metric.compute(read), at.stop - at.start
+            if not isinstance(value, Tensor) or value.shape != (n,):
+                gave = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+                remedy = f"a metric gives a tensor [target], here of {n}; this gave {gave}"
+                raise RequestError("metrics", metric.name, remedy)
+            values[number, at] = value
     return values.unflatten(1, (-1, n_targets))
 
 
 def readouts(model: Model, clean: Clean, end: Resid) -> Iterator[tuple[slice, Readout]]:
-    """What metrics read of ends of the residual stream [row × target, d_model], some rows at a time."""
+    """Yield the `Readout` of ends of the residual stream [row × target, d_model], some rows at a time."""
     for at, logits in logits_of(model, clean, end):
         which = torch.arange(at.start, at.stop, device=end.device) % len(clean.targets)
         yield at, clean.targets.read(which, logits, None if clean.logits is None else clean.logits[which])
 
 
-def _checked(name: str, value: Any, n_targets: int) -> Tensor:
-    """What a metric gave, if it is one number for each target."""
-    if not isinstance(value, Tensor) or value.shape != (n_targets,):
-        gave = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise RequestError("metrics", name, f"a metric gives a tensor [target], here of {n_targets}; this gave {gave}")
-    return value
-
-
 def logits_of(model: Model, clean: Clean, end: Resid) -> Iterator[tuple[slice, Float[Tensor, "row vocab"]]]:
-    """What the model's own head makes of ends of the residual stream, some rows at a time."""
+    """Yield the logits that the model's own head computes from ends of the residual stream, some rows at a time."""
     for start in range(0, len(end), READ_AT_ONCE):
         rows = slice(start, min(start + READ_AT_ONCE, len(end)))
         n = rows.stop - start
@@ -211,19 +213,21 @@ def logits_of(model: Model, clean: Clean, end: Resid) -> Iterator[tuple[slice, F
 
 
 def _through_head(model: Model, clean: Clean, end: Resid) -> Float[Tensor, "row vocab"]:
-    """The model's forward runs on one token a row with every block passed over and the rows put in place of the last
-    block's output: all that follows the blocks works on each position alone. (One token for each row, since some
-    models, GPT-BigCode among them, give the last block's output the shape of their input.) A head that the bridge does
-    not know is called."""
+    """Apply what follows the last block (final norm, unembedding, soft caps) to ends of the residual stream.
+
+    The model's own forward runs on one token a row, skips every block, and takes the rows in place of the last block's
+    output: all that follows the blocks works on each position alone. (One token per row, since some models, GPT-BigCode
+    among them, give the last block's output the shape of their input.) A head that the bridge does not know is called.
+    """
     if model.head is not None:
         return model.head(end)
-    given = [*clean.outputs[:-1], with_first(clean.outputs[-1], end[:, None])]
-    with passed_over(hooks.blocks(model.bridge), given):
-        return model.forward(clean.given.first().repeated(len(end))).flatten(0, 1)
+    outputs = [*clean.outputs[:-1], with_first(clean.outputs[-1], end[:, None])]
+    with skip_blocks(hooks.blocks(model.bridge), outputs):
+        return model.forward(clean.inputs.first().repeated(len(end))).flatten(0, 1)
 
 
 def _end(model: Model, clean: Clean, hidden: Float[Tensor, "copy row position d_model"]) -> Resid:
-    """What is read of the last block's output: the scored positions, or the vector of each text."""
+    """Select the scored positions of the last block's output, or pool each text's vector."""
     if model.kind == "embedding":
-        return pooled(hidden, clean.given.mask.bool(), model.pooling).flatten(0, 1)
+        return pooled(hidden, clean.inputs.mask.bool(), model.pooling).flatten(0, 1)
     return hidden[:, clean.targets.row, clean.targets.position].flatten(0, 1)

@@ -1,8 +1,7 @@
-"""The greedy order: each step ablates the head that does most beside those ablated before, measured again every time.
+"""Greedy order: each step ablates the head with the largest effect on top of those ablated before.
 
-Steps build on each other, so the stage is a chain: a unit is one step, made from the heads that the units before it
-chose, and each measures all heads that are left on all prompts. Batches, chunks and donors are frozen once, for all
-steps.
+Steps build on each other, so the stage is a chain: a unit is one step, which measures all heads that are left on all
+prompts. Batches, chunks and donors are frozen once, for all steps.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,11 +28,11 @@ class GreedyStage:
     name: str = "sweep_greedy"
 
     def plan(self, done: xr.Dataset | None = None) -> dict[str, Any]:
-        everyone = list(range(len(self.sweep.prompts)))
-        return {"batches": [everyone] * self.n_steps, "step": self.sweep.plan()}
+        every_prompt = list(range(len(self.sweep.prompts)))
+        return {"batches": [every_prompt] * self.n_steps, "step": self.sweep.plan()}
 
     def _step(self, before: Sequence[str]) -> SweepStage:
-        """The sweep of one step: each head that is left, with those that were ablated before."""
+        """Return the sweep of one step: each head that is left, together with those ablated before."""
         left = [head for head in self.sweep.groups if head not in before]
         taken = tuple(head for name in before for head in self.sweep.groups[name])
         return self.sweep.of({head: (*taken, *self.sweep.groups[head]) for head in left})
@@ -42,15 +41,14 @@ class GreedyStage:
         return self.as_sweep().cost(trial)
 
     def as_sweep(self) -> SweepStage:
-        """A sweep of as many sets of the same sizes, known before any head is chosen."""
+        """Return a sweep of as many sets of the same sizes, for the forecast, before any head is chosen."""
         names = np.random.default_rng(self.sweep.seed).permutation(list(self.sweep.groups)).tolist()
         steps = [self._step(names[:step]).groups for step in range(self.n_steps)]
         sets = {f"{at} {name}": heads for at, groups in enumerate(steps) for name, heads in groups.items()}
         return self.sweep.of(sets)
 
     def follow(self, plan: Mapping[str, Any], before: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """One step: `head`, the one that is chosen, with the number of edits verified and what plain forwards were off
-        where they were tried."""
+        """Run one step: the chosen `head`, the number of edits verified, and the differences to plain forwards."""
         sweep, by = self._step([str(unit["head"]) for unit in before]), lead(self.sweep.metrics)
         units = [sweep.compute(plan["step"], unit) for unit in range(len(plan["step"]["batches"]))]
         effect = sweep.assemble(plan["step"], units)[EFFECT[sweep.kind]].sel(metric=by.name).mean("prompt")
@@ -62,7 +60,7 @@ class GreedyStage:
         }
 
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
-        """`greedy_head` [step]: which head each step ablates."""
+        """Return `greedy_head` [step]: the head that each step ablates."""
         notes = {
             "ordered_by": lead(self.sweep.metrics).name,
             "first": self.first,

@@ -1,4 +1,4 @@
-"""Which interventions a request means, by name."""
+"""Resolve a request to interventions by name: the parts that are ablated together."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from harness.models import Model
 #: Parts that are ablated together, by name.
 Groups = Mapping[str, tuple[Part, ...]]
 
-#: The variable in which the effects of each kind of intervention stand.
+#: The variable of each kind's effects.
 EFFECT = {
     "single": "effect",
     "layer": "layer_effect",
@@ -36,8 +36,11 @@ TOGETHER = {
 def groups(
     model: Model, heads: Any = "all", kind: str = "single", sets: Mapping[str, Iterable[Any]] | None = None
 ) -> dict[str, tuple[Part, ...]]:
-    """The interventions that a request means, by name: what is ablated together. For ``cumulative`` and ``pairs``, of
-    which more is known later, the heads one by one. Raises `RequestError` for heads the model does not have."""
+    """Return the parts that are ablated together, by name.
+
+    For ``cumulative`` and ``pairs``, whose groups are chosen later, the heads one by one. Raises `RequestError` for
+    heads that the model does not have.
+    """
     chosen = model.heads(heads)
     match kind:
         case "single" | "cumulative" | "pairs":
@@ -62,7 +65,7 @@ def _sets(model: Model, sets: Mapping[str, Iterable[Any]] | None) -> dict[str, t
 def _others(chosen: Iterable[Head], kept: Iterable[Part], name: str) -> tuple[Part, ...]:
     others = tuple(head for head in chosen if head not in set(kept))
     if not others:
-        raise RequestError("sweep.sets", name, "it keeps all the heads that are asked for, so none would be ablated")
+        raise RequestError("sweep.sets", name, "it keeps all heads of the request, so none would be ablated")
     return others
 
 
@@ -71,10 +74,10 @@ def _sites(heads: Iterable[Head]) -> list[Site]:
 
 
 def _mlps(model: Model, heads: Iterable[Head]) -> list[Mlp]:
-    """The MLPs of the heads' layers; a decoder's cross attention shares the layer's with its self attention."""
-    found = list(dict.fromkeys(Mlp(head.layer, head.stack.replace("cross", "decoder")) for head in heads))
-    for mlp in found:
+    """Return the MLPs of the heads' layers; a decoder's self and cross attention share one."""
+    mlps = list(dict.fromkeys(Mlp(head.layer, head.stack.replace("cross", "decoder")) for head in heads))
+    for mlp in mlps:
         if not hooks.has_mlp(model.bridge, mlp.site):
-            remedy = f"layer {mlp.layer} of {model.name} has no single MLP; say sweep.kind=layer for its attention"
+            remedy = f"layer {mlp.layer} of {model.name} has no single MLP; set sweep.kind=layer for its attention"
             raise RequestError("sweep.kind", "mlp", remedy)
-    return found
+    return mlps

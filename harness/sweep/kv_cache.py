@@ -1,7 +1,7 @@
-"""Ablations at late positions of a decoder: what comes before them is as it was in the clean run.
+"""Start ablations at late positions of a decoder from the clean run's key–value cache.
 
-A decoder looks back only. So the rows of an ablation whose first position is `start` need the clean keys and values of
-the positions before it, and run from there on.
+Decoder attention is causal: an ablation whose first position is `start` leaves all earlier positions clean. So its rows
+need only the clean keys and values of these, and run from `start`.
 """
 
 from collections.abc import Iterable
@@ -16,13 +16,12 @@ from transformers.cache_utils import Cache, DynamicLayer
 from harness.ablation import Baseline, Intervention
 from harness.hooks import Part
 from harness.models import Inputs, Model
-from harness.prompts.targets import Targets
 from harness.sweep import engine
 from harness.sweep.engine import Clean
 
 
 class CachedPrefixes:
-    """Parts of one clean run, each from some position on, made when they are first asked for."""
+    """Clean runs of the suffixes of one batch, each made on first use from the cached prefix."""
 
     def __init__(self, model: Model, clean: Clean):
         self.model, self.clean = model, clean
@@ -30,27 +29,30 @@ class CachedPrefixes:
 
     @cached_property
     def _past(self) -> Cache:
-        """The clean run's keys and values."""
+        """Return the clean run's keys and values."""
         kept = Cache(layer_class_to_replicate=DynamicLayer)
-        self.model.forward(replace(self.clean.given, past=kept))
+        self.model.forward(replace(self.clean.inputs, past=kept))
         return kept
 
     @torch.no_grad()
     def part(self, start: int) -> Clean:
-        """The clean run of what comes from `start` on."""
+        """Return the clean run from position `start`."""
         if start not in self._made:
-            given, (targets, read) = self.clean.given, _from(self.clean.targets, start)
+            inputs, targets = self.clean.inputs, self.clean.targets
+            read = (targets.position >= start).nonzero()[:, 0]
+            later = targets.take(read)
+            targets = replace(later, position=later.position - start)
             past = Cache(layers=[_Before(layer, start) for layer in self._past.layers])
-            later = Inputs(given.token_id[:, start:], given.mask, past=past)
+            suffix = Inputs(inputs.token_id[:, start:], inputs.mask, past=past)
             logits = None if self.clean.logits is None else self.clean.logits[read]
             self._made[start] = replace(
-                engine.clean_run(self.model, later, targets, self.clean.narrow), read=read, logits=logits
+                engine.clean_run(self.model, suffix, targets, self.clean.narrow), read=read, logits=logits
             )
         return self._made[start]
 
 
-def first_place(todo: Iterable[Intervention]) -> int:
-    """The first position, in any row, that some of these interventions change."""
+def first_position(todo: Iterable[Intervention]) -> int:
+    """Return the first position, in any row, that one of these interventions edits."""
     starts = [0]
     for one in todo:
         if one.positions is None:
@@ -59,9 +61,11 @@ def first_place(todo: Iterable[Intervention]) -> int:
     return min(starts[1:], default=0)
 
 
-def from_there(one: Intervention, start: int) -> Intervention:
-    """The same intervention on rows that begin at `start`. What z becomes at a position may depend on nothing but the
-    position and z there."""
+def shift(one: Intervention, start: int) -> Intervention:
+    """Return the same intervention for rows that begin at `start`.
+
+    The new z at a position may depend on nothing but the position and the z there.
+    """
     if start == 0 or one.positions is None:
         return one
     places = tuple(tuple(place - start for place in places) for places in one.positions)
@@ -76,15 +80,8 @@ def _late(baseline: Baseline, start: int) -> Baseline:
     return later
 
 
-def _from(targets: Targets, start: int) -> tuple[Targets, Tensor]:
-    """The targets from a position on, counted from there, and which of all they are."""
-    read = (targets.position >= start).nonzero()[:, 0]
-    later = targets.take(read)
-    return replace(later, position=later.position - start), read
-
-
 class _Before(DynamicLayer):
-    """The keys and values of the positions before `start`, for as many copies of the rows as come along."""
+    """The keys and values of the positions before `start`, repeated for as many copies of the rows as are run."""
 
     def __init__(self, whole: Any, start: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a sweep measured, as labelled arrays named as in ``data.zarr``."""
+"""Label a sweep's values as arrays named as in ``data.zarr``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ Values = Float[np.ndarray, "metric prompt group *rest"]
 
 @dataclass(frozen=True)
 class Layout:
-    """How what was measured of some interventions becomes labelled arrays.
+    """The places of a sweep's interventions in labelled arrays.
 
-    Each of `groups` has a place in the arrays: of single heads layer and head, of layers and MLPs the layer, of any
-    other kind its name along `set`; in an encoder-decoder with the stack before the layer. NaN where nothing was asked.
-    With `position_lengths` [prompt] there is one more axis, `position`, NaN in padding.
+    Each of `groups` has a place: layer and head for single heads, the layer for layers and MLPs, its name along `set`
+    for any other kind; in an encoder-decoder with the stack before the layer. NaN where nothing was ablated. With
+    `position_lengths` [prompt] there is one more axis, `position`, NaN in padding.
     """
 
     kind: str
@@ -31,7 +31,7 @@ class Layout:
     position_lengths: Int[np.ndarray, " prompt"] | None = None
 
     def labelled(self, values: Values) -> xr.DataArray:
-        """Values [metric, prompt, group] or [metric, prompt, group, position] in their places."""
+        """Put values [metric, prompt, group] or [metric, prompt, group, position] in their places."""
         rest = ("position",)[: values.ndim - 3]
         if self.kind not in ("single", "layer", "mlp"):
             return xr.DataArray(values, dims=("metric", "prompt", "set", *rest), coords={"set": list(self.groups)})
@@ -50,8 +50,11 @@ class Layout:
     def assembled(
         self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]], notes: Mapping[str, Any]
     ) -> xr.Dataset:
-        """All units of a sweep: `clean`, and by head (with `ablated`), layer, MLP or set the effect; or, position by
-        position, `position_effect`. Each array carries the `notes`, and one of them what was checked on the way."""
+        """Join all units of a sweep: `clean`, and by head (with `ablated`), layer, MLP or set the effect.
+
+        Position by position it is `position_effect`. Each array has the `notes`; the first also has the checks: the
+        number of edits verified and the largest difference to a plain forward.
+        """
         cut = plan["batches"]
         clean = gathered(cut, [unit["clean"][..., None] for unit in units])[..., 0]
         ablated = gathered(cut, [unit["ablated"] for unit in units])
@@ -79,7 +82,7 @@ class Layout:
         return xr.Dataset(arrays, coords={"metric": [metric.name for metric in self.metrics]})
 
     def _null(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.DataArray:
-        """What random edits did to the distances, by draw and head; NaN for other metrics."""
+        """Return the effects of random edits on distances, by draw and head; NaN for other metrics."""
         draws = range(plan["null"]["draws"])
         by_draw = [gathered(plan["batches"], [unit["null"][draw] for unit in units]) for draw in draws]
         by_head = xr.concat([self.labelled(values) for values in by_draw], dim="draw")
@@ -88,8 +91,10 @@ class Layout:
 
 
 def gathered(batches: Sequence[Sequence[int]], parts: Sequence[np.ndarray]) -> np.ndarray:
-    """One array [metric, prompt, …] of all units' [metric, row, …], in the order of the prompts; a unit that is
-    shorter in the last axis is filled up with NaN."""
+    """Join the units' arrays [metric, row, …] to one [metric, prompt, …], in the order of the prompts.
+
+    A unit that is shorter in the last axis is filled up with NaN.
+    """
     n, end = sum(map(len, batches)), max(part.shape[-1] for part in parts)
     whole = np.full((parts[0].shape[0], n, *parts[0].shape[2:-1], end), np.nan)
     for rows, part in zip(batches, parts, strict=True):

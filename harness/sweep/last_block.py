@@ -19,14 +19,16 @@ from harness.prompts.targets import Targets
 #: Rows are multiplied in multiples of this, so that a row's product does not depend on how many others are multiplied
 #: with it (products of one or a few rows take another path, with other rounding).
 _MULTIPLE = 16
-#: Of more positions than this share nothing is saved.
+#: Above this share of positions nothing is saved.
 _WORTH = 0.75
 
 
 @contextmanager
 def read_at_targets(model: Model, targets: Targets, shape: torch.Size) -> Iterator[None]:
-    """While this lasts, the last block is right at the targets, in as many copies of the rows [row, position] as come
-    along. The mean of a text reads all positions, and is left alone."""
+    """Within this context, the last block's output is valid at the targets only, in any number of copies of the rows.
+
+    `shape` is [row, position]. A model that pools all positions of a text is left as it is.
+    """
     n_rows, length = shape
     where = targets.row * length + targets.position
     if model.kind == "embedding" or not 0 < len(where) <= _WORTH * n_rows * length:
@@ -50,5 +52,5 @@ def _at(where: Tensor, shape: torch.Size, forward: Callable[[Tensor], Tensor]) -
 
 
 def in_multiples(rows: Float[Tensor, "row d"]) -> Float[Tensor, "more d"]:
-    """The rows with zeros after them, as many as a product wants."""
+    """Pad the rows with zeros to a multiple of `_MULTIPLE`."""
     return torch.nn.functional.pad(rows, (0, 0, 0, -len(rows) % _MULTIPLE))

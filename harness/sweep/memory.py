@@ -1,4 +1,4 @@
-"""How a sweep fits in memory: how many rows, and how many interventions, go through the model together."""
+"""Fit a sweep in memory: how many rows, and how many interventions, go through the model together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _SHARE_OF_FREE = 0.25
 
 @dataclass(frozen=True)
 class Fit:
-    """How batches of prompts fit: by `gigabytes` for the activations of one chunk, or by what is free now.
+    """How batches of prompts fit in `gigabytes` for the activations of one chunk, or in the memory that is free now.
 
     On a CPU a chunk has `CHUNK_TOKENS` tokens at most, since more are not faster there; on an accelerator, as many as
     fit.
@@ -30,25 +30,25 @@ class Fit:
 
     @property
     def budget(self) -> float:
-        """Bytes that the activations of one chunk may take."""
+        """Return the bytes that the activations of one chunk may take."""
         return free(self.model.device) * _SHARE_OF_FREE if self.gigabytes is None else self.gigabytes * 1e9
 
     def n_rows(self, batch: Sequence[int]) -> int:
-        """The rows that the model is run on for these prompts: a masked-LM's have one for each scored token."""
+        """Return the rows that the model runs on for these prompts: a masked LM has one for each scored token."""
         return int(self.prompts.target[batch].sum()) if self.model.kind == "masked_lm" else len(batch)
 
     def rows_at_once(self, batch: Sequence[int]) -> int:
-        """How many rows of this batch of prompts go through together."""
+        """Return how many rows of this batch of prompts go through together."""
         length = self._length(batch)
         return max(1, min(self.n_rows(batch), self._tokens(length) // length))
 
     def interventions_at_once(self, batch: Sequence[int]) -> int:
-        """How many interventions go through together for them."""
+        """Return how many interventions on this batch go through together."""
         length = self._length(batch)
         return max(1, self._tokens(length) // (self.rows_at_once(batch) * length))
 
     def chunk_bytes(self, batches: Sequence[Sequence[int]], n_interventions: int) -> float:
-        """What the activations of the largest chunk take."""
+        """Return the bytes of the largest chunk's activations."""
         per_token = self._bytes_per_token(int(self.prompts.width.max()))
         tokens = (
             min(self.interventions_at_once(batch), n_interventions) * self.rows_at_once(batch) * self._length(batch)
@@ -68,12 +68,12 @@ class Fit:
 
 
 def free(device: str) -> int:
-    """Bytes that are free where the model is."""
+    """Return the free bytes on the model's device."""
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
 
 
-def ran_out(error: BaseException) -> bool:
-    """Whether an error says that memory could not be had: torch has a class for it on an accelerator only."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out: torch has a class for it on an accelerator only."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

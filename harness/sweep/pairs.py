@@ -1,7 +1,7 @@
-"""Two heads together: what ablating both does beyond the sum of what each does.
+"""Pairs of heads: the effect of ablating both beyond the sum of the single effects.
 
-Heads that stand in for each other show nothing singly and much jointly (Wang et al. 2022, arXiv:2211.00593, §3.3, call
-them backups); the difference has the other sign where one head works through the other.
+Heads that back each other up show little singly and much jointly (Wang et al. 2022, arXiv:2211.00593, §3.3: backup
+heads); the difference has the other sign where one head works through the other.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,9 +27,9 @@ Pair = tuple[Head, Head]
 class PairsStage:
     """The stage that ablates two heads together; one unit is a batch of prompts, all pairs and their heads on it.
 
-    `sweep` says how; its groups are the heads that may be chosen, one by one. `chosen` is ``all`` pairs of them, or
-    those among the `top` heads with the largest mean ``effect`` or ``direct`` effect, those within the `top` heads of
-    each ``role`` (all of which an earlier stage must have found), or the pairs themselves.
+    `sweep` holds model, prompts and ablation; its groups are the candidate heads, one by one. `chosen` is ``all`` pairs
+    of them, those among the `top` heads with the largest mean ``effect`` or ``direct`` effect, those within the `top`
+    heads of each ``role`` (which need an earlier stage), or the pairs themselves.
     """
 
     sweep: SweepStage
@@ -41,7 +41,7 @@ class PairsStage:
         return self.sweep.name
 
     def plan(self, done: xr.Dataset | None = None) -> dict[str, Any]:
-        """The pairs. Raises `RequestError` where `done` lacks what they are chosen by."""
+        """Choose the pairs. Raises `RequestError` where `done` lacks what they are chosen by."""
         pairs = self._pairs(done)
         return {**self._sweep(pairs).plan(), "pairs": [[str(head) for head in pair] for pair in pairs]}
 
@@ -51,13 +51,13 @@ class PairsStage:
         if self.chosen == "all":
             return list(combinations(self.sweep.heads, 2))
         if self.chosen == "role":
-            return _alike(done, self.sweep.heads, self.top)
+            return _pairs_by_role(done, self.sweep.heads, self.top)
         mean = means(done, self.chosen, self.sweep.heads, lead(self.sweep.metrics))
         top = sorted(mean, key=lambda head: -abs(mean[head]))[: self.top]
         return list(combinations([head for head in self.sweep.heads if head in top], 2))
 
     def _sweep(self, pairs: Iterable[Pair]) -> SweepStage:
-        """The sweep of these pairs' heads one by one, then of the pairs."""
+        """Return the sweep of these pairs' heads one by one, then of the pairs."""
         pairs = list(pairs)
         singles = {str(head): (head,) for pair in pairs for head in pair}
         return self.sweep.of(singles | {f"{a} + {b}": (a, b) for a, b in pairs})
@@ -66,7 +66,7 @@ class PairsStage:
         return self.as_sweep().cost(trial)
 
     def as_sweep(self) -> SweepStage:
-        """A sweep of as many pairs, known before they are chosen."""
+        """Return a sweep of as many pairs, for the forecast, before they are chosen."""
         known = self.chosen == "all" or not isinstance(self.chosen, str)
         spread = self.sweep.heads[:: max(1, len(self.sweep.heads) // self.top)][: self.top]
         return self._sweep(self._pairs(None) if known else combinations(spread, 2))
@@ -75,8 +75,10 @@ class PairsStage:
         return self.sweep.planned(plan).compute(plan, unit)
 
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
-        """`pair_effect` [metric, prompt, pair] of both heads together, `pair_sum` of what each does by itself, their
-        `pair_difference`, and `clean`; which heads they are say the coordinates `head_a` and `head_b`."""
+        """Return `pair_effect` [metric, prompt, pair], `pair_sum` of the single effects, and their `pair_difference`.
+
+        The coordinates `head_a` and `head_b` name the heads; `clean` comes along.
+        """
         swept = self.sweep.planned(plan).assemble(plan, units)
         effect = swept[EFFECT["pairs"]]
         groups, (a, b) = list(effect["set"].values), np.array(plan["pairs"]).T
@@ -95,13 +97,13 @@ class PairsStage:
         return xr.Dataset(made, {**swept["clean"].coords, "head_a": ("pair", a), "head_b": ("pair", b)})
 
 
-def _alike(done: xr.Dataset | None, heads: Sequence[Head], top: int) -> list[Pair]:
-    """Each two of the heads that score highest for a role and have it, each pair once."""
-    found: dict[Pair, None] = {}
+def _pairs_by_role(done: xr.Dataset | None, heads: Sequence[Head], top: int) -> list[Pair]:
+    """Return the pairs of heads that share a role, among the `top` heads of each, each pair once."""
+    pairs: dict[Pair, None] = {}
     for shared in by_role(done, heads).values():
-        found |= dict.fromkeys(combinations([head for head in heads if head in shared[:top]], 2))
-    if not found:
+        pairs |= dict.fromkeys(combinations([head for head in heads if head in shared[:top]], 2))
+    if not pairs:
         raise RequestError(
-            "sweep.pairs", "role", "no two of these heads have a role in common; say effect, or list pairs"
+            "sweep.pairs", "role", "no two of these heads have a role in common; set effect, or list pairs"
         )
-    return list(found)
+    return list(pairs)

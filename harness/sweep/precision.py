@@ -1,8 +1,8 @@
-"""Matrix products in bf16, everything between them in fp32.
+"""Run linear layers in bf16, everything between them in fp32.
 
-The residual stream, norms, softmaxes and attention's own products stay as they are; what a linear layer is given is
-rounded to bf16, multiplied with weights rounded to bf16, and comes back in fp32. So errors do not pile up in the
-stream, and most of the arithmetic runs on the units that are made for it, where a machine has them.
+The residual stream, norms, softmaxes and attention's own products stay in fp32; a linear layer's input is rounded to
+bf16, multiplied with weights rounded to bf16, and returned in fp32. So errors do not accumulate in the stream, and most
+of the arithmetic runs on bf16 units, where a machine has them.
 """
 
 import time
@@ -18,27 +18,29 @@ from harness import hooks
 from harness.hooks.forward import replaced
 from harness.models import Model
 
-#: How many times as fast bf16 must be before it is worth its errors.
-PAYS_FROM = 1.3
+#: The smallest speedup for which bf16 is worth its errors.
+MIN_SPEEDUP = 1.3
 _ROWS, _TRIES = 1024, 5
 
 
 @contextmanager
 def bfloat16_products(model: Model) -> Iterator[None]:
-    """While this lasts, the model's linear layers multiply in bf16; its weights are not touched."""
+    """Within this context, the model's linear layers multiply in bf16; its weights are not changed."""
     layers = [module for module in hooks.plain_model(model.bridge).modules() if hooks.is_linear(module)]
     with replaced({layer: _in_bfloat16(layer) for layer in layers}):
         yield
 
 
 def speedup(model: Model) -> float:
-    """How many times as fast as in fp32 a linear layer of the model's width is, what it is given rounded and what it
-    gives widened: the best of a few tries of each."""
+    """Measure how many times as fast as in fp32 a linear layer of the model's width is, casts included.
+
+    Each precision counts with the best of a few tries.
+    """
     width = model.shape.d_model
     layer = torch.nn.Linear(width, 4 * width, bias=False, device=model.device)
-    given = torch.randn(_ROWS, width, device=model.device)
+    x = torch.randn(_ROWS, width, device=model.device)
     ways = [layer.forward, _in_bfloat16(layer)]
-    times = [[_seconds(way, given) for way in ways] for _ in range(_TRIES)]
+    times = [[_seconds(way, x) for way in ways] for _ in range(_TRIES)]
     plain, rounded = map(min, zip(*times, strict=True))
     return plain / rounded
 
@@ -55,9 +57,9 @@ def _in_bfloat16(layer: Any) -> Callable[[Tensor], Tensor]:
 
 
 @torch.no_grad()
-def _seconds(way: Callable[[Tensor], Tensor], given: Tensor) -> float:
+def _seconds(way: Callable[[Tensor], Tensor], x: Tensor) -> float:
     started = time.perf_counter()
-    way(given)
-    if given.is_cuda:
+    way(x)
+    if x.is_cuda:
         torch.cuda.synchronize()
     return time.perf_counter() - started

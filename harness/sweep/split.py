@@ -1,7 +1,7 @@
-"""Units of few prompts cut along the model: a batch of prompts times a block of the interventions.
+"""Split a sweep of few prompts into units: a batch of prompts times a block of the interventions.
 
-The cuts lie where one forward ends and the next begins, so every intervention goes through the model in the company it
-would have had, and the values are the same to the bit. What is done twice is the clean forward of the batch.
+The cuts lie between two forwards, so every intervention runs in the same chunk as without them, and the values are the
+same to the bit. The cost is one more clean forward of the batch per unit.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ import xarray as xr
 
 from harness.execute.stage import Arrays
 
-#: Units for each worker, so that one that is done early finds another.
+#: Units for each worker, so that one that is done early can take another.
 UNITS_EACH = 2
 #: The axis of the interventions in a unit's arrays.
 _AXIS = {"ablated": 2, "direct": 2, "null": 3}
@@ -22,8 +22,10 @@ _AXIS = {"ablated": 2, "direct": 2, "null": 3}
 
 @dataclass(frozen=True)
 class SplitStage:
-    """A sweep whose units are blocks of one batch's interventions; ``plan["parts"]`` says which batch, and which of
-    its interventions (by place, in the order of the blocks where they begin)."""
+    """A sweep whose units are blocks of one batch's interventions.
+
+    ``plan["parts"]`` holds for each unit its batch and its interventions (by place, in the order of their first block).
+    """
 
     sweep: Any  # a SweepStage, which cuts itself by this class
     n_workers: int = 1
@@ -33,7 +35,7 @@ class SplitStage:
         return self.sweep.name
 
     def plan(self, done: xr.Dataset | None = None) -> dict[str, Any]:
-        """The sweep's own plan, with its batches once for each part. The heaviest parts are last."""
+        """Return the sweep's own plan, with its batches once for each part, the most expensive part last."""
         plan = self.sweep.plan(done)
         each = ceil(UNITS_EACH * self.n_workers / len(plan["batches"]))
         parts = [
@@ -45,7 +47,7 @@ class SplitStage:
         return {**plan, "batches": batches, "whole": plan["batches"], "parts": parts}
 
     def _blocks(self, chunk: int, n: int) -> list[list[int]]:
-        """At most `n` blocks of whole chunks of interventions."""
+        """Cut the interventions into at most `n` blocks of whole chunks."""
         shape = self.sweep.model.shape
         first = [min(shape.block(part.site) for part in parts) for parts in self.sweep.groups.values()]
         order = np.argsort(first, kind="stable").tolist()
@@ -62,7 +64,7 @@ class SplitStage:
         return part.compute(self._whole(plan), batch)
 
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Arrays]) -> xr.Dataset:
-        """The sweep's own arrays, of its own units."""
+        """Join the parts of each batch and return the sweep's own arrays."""
         whole = self._whole(plan)
         joined = [self._joined(plan, units, batch) for batch in range(len(whole["batches"]))]
         return self.sweep.assemble(whole, joined)
@@ -71,7 +73,7 @@ class SplitStage:
         return {**{key: plan[key] for key in plan if key not in ("whole", "parts")}, "batches": plan["whole"]}
 
     def _joined(self, plan: Mapping[str, Any], units: Sequence[Arrays], batch: int) -> dict[str, np.ndarray]:
-        """One batch's unit from its parts."""
+        """Join the parts of one batch to its unit."""
         mine = [(places, unit) for (of, places), unit in zip(plan["parts"], units, strict=True) if of == batch]
         places = np.argsort(np.concatenate([places for places, _ in mine]))
         parts = [unit for _, unit in mine]

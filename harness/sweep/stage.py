@@ -1,4 +1,4 @@
-"""The stage that ablates: work cut into units with a frozen plan, and what came out as labelled arrays."""
+"""The sweep stage: a frozen plan of units, the computation of each, and the labelled arrays."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +23,7 @@ from harness.sweep.labels import Layout
 from harness.sweep.memory import Fit
 from harness.sweep.split import UNITS_EACH, SplitStage
 
-#: Random edits of the same norm that each distance is held against.
+#: Draws of random edits of the same norm, the null distribution of distances.
 _NULL_DRAWS = 1
 
 
@@ -31,8 +31,8 @@ _NULL_DRAWS = 1
 class SweepStage:
     """The stage that ablates: one unit is a batch of prompts, all interventions on it.
 
-    `groups` are the interventions by name: each head by itself, each layer, each MLP, or named sets; `positions` says
-    where (see `harness.ablation.positions`). Raises `RequestError` for positions that the prompts or the kind do not
+    `groups` are the interventions by name: each head by itself, each layer, each MLP, or named sets; `positions` are
+    those of `harness.ablation.positions`. Raises `RequestError` for positions that the prompts or the kind do not
     allow.
     """
 
@@ -52,7 +52,7 @@ class SweepStage:
         causal = self.model.kind in ("decoder", "encoder_decoder")
         positions.check(self.positions, self.prompts, self._parts, causal)
         if self.positions == "each" and self.kind not in ("single", "mlp"):
-            remedy = f"sweep.kind={self.kind} takes all, last, target or a list such as [3]; or say sweep.kind=single"
+            remedy = f"sweep.kind={self.kind} takes all, last, target or a list such as [3]; or set sweep.kind=single"
             raise RequestError("ablation.positions", "each", remedy)
 
     @property
@@ -69,24 +69,24 @@ class SweepStage:
 
     @property
     def sites(self) -> list[Site]:
-        """Where z is replaced."""
+        """Return the attentions (and MLPs) at which z is replaced."""
         return list(dict.fromkeys(part.site for part in self._parts))
 
     @property
     def _has_direct(self) -> bool:
-        """Whether what the heads write straight to the metric is measured beside what ablating them does."""
-        asked = self.with_direct and self.kind == "single" and self.positions != "each"
-        return asked and has_direct(self.model, self._parts)
+        """Whether direct effects are measured beside the effects."""
+        wanted = self.with_direct and self.kind == "single" and self.positions != "each"
+        return wanted and has_direct(self.model, self._parts)
 
     @property
     def _direct_refused(self) -> bool:
-        """Whether direct effects are left out since this decoder's writes do not sum to its stream."""
-        asked = self.with_direct and self.kind == "single" and self.positions != "each"
-        return asked and self.model.kind == "decoder" and not self.model.traits.write_scale
+        """Whether direct effects are left out because this decoder's writes do not sum to its stream."""
+        wanted = self.with_direct and self.kind == "single" and self.positions != "each"
+        return wanted and self.model.kind == "decoder" and not self.model.traits.write_scale
 
     @property
     def _has_null(self) -> bool:
-        """Whether a metric is a distance, whose effects are held against those of random edits."""
+        """Whether a metric is a distance, whose effects are tested against those of random edits."""
         distances = any(metric.distance for metric in self.metrics)
         return self.kind == "single" and self.positions != "each" and distances
 
@@ -107,30 +107,30 @@ class SweepStage:
 
     @property
     def fit(self) -> Fit:
-        """How its batches fit in memory."""
+        """Return how its batches fit in memory."""
         return Fit(self.model, self.prompts, self.memory)
 
     @property
     def layout(self) -> Layout:
-        """How what it measures becomes labelled arrays."""
+        """Return the layout of its labelled arrays."""
         lengths = self.prompts.length if self.positions == "each" else None
         return Layout(self.kind, self.groups, self.model.shape, self.metrics, lengths)
 
     @property
     def heads(self) -> list[Head]:
-        """The heads, where each of its groups is a single one."""
+        """Return the heads, where each group is a single one."""
         return [head for (head,) in self.groups.values() if isinstance(head, Head)]
 
     def of(self, groups: Groups) -> "SweepStage":
-        """The same sweep of other interventions."""
+        """Return the same sweep of other interventions."""
         return replace(self, groups=groups)
 
     def planned(self, plan: Mapping[str, Any]) -> "SweepStage":
-        """The same sweep of the heads that a frozen plan names."""
+        """Return the same sweep of the heads in a frozen plan."""
         return self.of({name: tuple(map(Head.parse, heads)) for name, heads in plan["groups"].items()})
 
     def divided(self, n_workers: int) -> "Stage":
-        """With units of parts of the interventions, where there are too few batches for so many workers."""
+        """Return the sweep with its batches split by interventions, where they are too few for so many workers."""
         few = self.positions == "all" and n_workers > 1 and len(batches(self.prompts)) < UNITS_EACH * n_workers
         return SplitStage(self, n_workers) if few else self
 
@@ -138,8 +138,10 @@ class SweepStage:
         return SplitStage(self) if "parts" in plan else self
 
     def work(self, plan: Mapping[str, Any]) -> tuple[int, float]:
-        """How many rows the model is run on without an intervention, and how many whole forwards of those rows the
-        sweep amounts to, blocks that need not run again left out."""
+        """Return the number of clean rows, and the whole forwards of those rows that the sweep amounts to.
+
+        Blocks that are skipped do not count.
+        """
         rows = sum(self.fit.n_rows(batch) for batch in plan["batches"])
         n_blocks = len(self.model.shape.sites)
         firsts = [min(self.model.shape.block(part.site) for part in parts) for parts in self.groups.values()]
@@ -149,7 +151,7 @@ class SweepStage:
         return rows, share * turns * draws
 
     def cost(self, trial: Trial) -> str:
-        """How many rows go through how much of the model, about how long that takes, and in how much memory."""
+        """Describe the work: rows and forwards, the time they take, and the memory."""
         plan = self.plan()
         rows, sweeps = self.work(plan)
         forwards = rows * (1 + sweeps)
@@ -168,26 +170,26 @@ class SweepStage:
 
     @alone
     def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]:
-        """One batch: `clean` [metric, prompt] and `ablated` [metric, prompt, group, turn], the mean over draws, with
-        the number of edits verified and what plain forwards were off where they were tried.
+        """Compute one batch: `clean` [metric, prompt] and `ablated` [metric, prompt, group, turn], mean over draws.
 
-        There is one turn, or with ``positions=each`` one for each position of the longest prompt. Where they are
-        asked for, `direct` [metric, prompt, group] is the mean over draws too, and `null` [draw, metric, prompt,
-        group] is what random edits did.
+        `fired` is the number of edits verified, `off` the differences to plain forwards where these were tried. There
+        is one turn, or with ``positions=each`` one for each position of the longest prompt. If in the plan, `direct`
+        [metric, prompt, group] is the mean over draws too, and `null` [draw, metric, prompt, group] the effects of
+        random edits.
         """
         before, tried = self.check.fired, len(self.check.spot_checks)
         rows, _ = model_rows(self.model, self.prompts.take(plan["batches"][unit]))
         turns = positions.turns(self.positions, rows)
         parts = [self._measured(plan, unit, some, turns) for some in together(len(rows), plan["rows"][unit])]
-        found = {name: np.sum([part[name] for part in parts], axis=0) for name in parts[0]}
-        shape = (*found["ablated"].shape[:2], len(self.groups), len(turns))
+        arrays = {name: np.sum([part[name] for part in parts], axis=0) for name in parts[0]}
+        shape = (*arrays["ablated"].shape[:2], len(self.groups), len(turns))
         checks = {"fired": np.array(self.check.fired - before), "off": np.array(self.check.spot_checks[tried:])}
-        return found | {"ablated": found["ablated"].reshape(shape)} | checks
+        return arrays | {"ablated": arrays["ablated"].reshape(shape)} | checks
 
     def _measured(
         self, plan: Mapping[str, Any], unit: int, some: range, turns: Sequence[Places | None]
     ) -> dict[str, np.ndarray]:
-        """What some of a batch's rows give to each of its arrays."""
+        """Compute the share of some of a batch's rows in each of its arrays."""
         numbers, size = plan["batches"][unit], plan["chunks"][unit]
         share = Share(numbers, some)
         positionwise = self.ablation.positionwise
@@ -199,32 +201,32 @@ class SweepStage:
             todo = self._interventions(baseline, turns, some)
             ablated.append(batch.ablated(todo, size))
             check_finite(self.model, self.metric_names, numbers, ablated[-1], names)
-            if unit == draw == some.start == 0:
+            if unit == draw == some.start == 0:  # two interventions of the run are checked against plain forwards
                 for at in sorted({0, len(todo) // 2}):
                     batch.spot_check(todo[at], ablated[0][:, :, at])
             if plan["direct"]:
                 direct.append(batch.direct(todo, size))
-        found = {"clean": batch.clean, "ablated": np.mean(ablated, axis=0)}
+        arrays = {"clean": batch.clean, "ablated": np.mean(ablated, axis=0)}
         if direct:
-            found["direct"] = np.mean(direct, axis=0)
+            arrays["direct"] = np.mean(direct, axis=0)
         if plan["null"]:
             null = MatchedNull(self.ablation, self.model, self.prompts, plan["null"]["seed"])
             edits = (null.prepare(plan, share, self.sites, draw) for draw in range(plan["null"]["draws"]))
             nulled = [batch.ablated(self._interventions(edit, turns, some), size) for edit in edits]
-            found["null"] = np.stack(nulled) - batch.clean[..., None]
-        return found
+            arrays["null"] = np.stack(nulled) - batch.clean[..., None]
+        return arrays
 
     def _interventions(self, baseline: Any, turns: Sequence[Places | None], some: range) -> list[Intervention]:
-        """Each group's, turn after turn, on some of the rows."""
+        """Return each group's interventions, turn after turn, on some of the rows."""
         of_rows = [where and where[some.start : some.stop] for where in turns]
         return [Intervention(parts, baseline, where) for parts in self.groups.values() for where in of_rows]
 
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
-        """All units as labelled arrays (`Layout.assembled`)."""
+        """Return all units as labelled arrays (`Layout.assembled`)."""
         return self.layout.assembled(plan, units, self.attributes(plan))
 
     def attributes(self, plan: Mapping[str, Any]) -> dict[str, Any]:
-        """What the arrays of a plan say of themselves."""
+        """Return the attributes of a plan's arrays."""
         return {
             "units": str({metric.name: metric.units for metric in self.metrics}),
             "metrics": described(self.metrics),

@@ -1,4 +1,4 @@
-"""A saved run as pictures and pages. Never sees a model.
+"""Views of a saved run: pictures and pages, made without a model.
 
 ``attention``, ``head_view``, ``model_view``, ``effects``, ``rollout``, ``saliency`` (text coloured by scores) and
 ``follow`` (one pair of words in every head) show themselves in a notebook; ``table``, ``strongest_keys`` and
@@ -58,7 +58,7 @@ __all__ = [
 
 
 def attention(run: "Run", prompt: int = 0, layer: int | None = None, head: Head | str | int | None = None) -> View:
-    """One layer's patterns on one prompt, the picked head large in CircuitsVis.
+    """Show one layer's patterns on one prompt, the picked head large in CircuitsVis.
 
     ``head`` is a name (``"L5H1"``), a `Head`, or a number within ``layer``. Without it, the layer's head with the
     largest effect on the leading metric; without either, the run's.
@@ -71,7 +71,7 @@ def attention(run: "Run", prompt: int = 0, layer: int | None = None, head: Head 
 
 
 def head_view(run: "Run", prompt: int = 0, layer: int | None = None, head: Head | str | int | None = None) -> View:
-    """Who looks where in one layer: the tokens twice with a line for each weight, heads on and off.
+    """Show one layer's weights as lines between the tokens written twice, with heads that switch on and off.
 
     ``layer`` and ``head`` as for `attention`.
     """
@@ -82,10 +82,10 @@ def head_view(run: "Run", prompt: int = 0, layer: int | None = None, head: Head 
 
 
 def model_view(run: "Run", prompt: int = 0) -> View:
-    """Every head of every layer on one prompt, a small picture each; the one that is opened is shown beneath."""
+    """Show every head of every layer on one prompt as a small picture; the one that is opened is shown beneath."""
     _needs_patterns(run)
     prompt, picked = checked_prompt(run, prompt), _picked(run, None, None)
-    kept = Selection((prompt,), tuple(run.all_heads), "Ask for that prompt.")
+    kept = Selection((prompt,), tuple(run.all_heads), "Pass that prompt.")
     return _view(run, f"Model view, prompt {prompt}", ("controls", "modelview", "headview"), kept, picked)
 
 
@@ -99,31 +99,31 @@ def layer_view(run: "Run", prompt: int = 0, layer: int = 0) -> View:
 
 
 def effects(run: "Run", metric: str | None = None) -> View:
-    """The layer × head map of mean effects and the strongest heads prompt by prompt."""
+    """Show the layer × head map of mean effects and the strongest heads prompt by prompt."""
     metric = checked_metric(run, metric)
     kept = Selection((), (), "")
     return _view(run, "Effects of ablating each head", ("map", "strips"), kept, first_head(run), metric)
 
 
 def rollout(run: "Run", prompt: int = 0) -> View:
-    """Attention rollout beside the mean pattern and the top head, on the same tokens."""
+    """Show attention rollout beside the mean pattern and the top head, on the same tokens."""
     _needs_patterns(run)
     prompt, head = checked_prompt(run, prompt), first_head(run)
     shown = run.top_heads(run.lead_metric, 2) if "effect" in run.data else [head] if head else []
-    kept = Selection((prompt,), tuple(shown), "Ask for that prompt.")
+    kept = Selection((prompt,), tuple(shown), "Pass that prompt.")
     return _view(run, f"Attention rollout on prompt {prompt}", ("controls", "compare"), kept, head)
 
 
 def _row(run: "Run", prompt: int, picked: Head) -> Selection:
-    """The heads of the picked one's layer on one prompt."""
+    """Select the heads of the picked one's layer on one prompt."""
     row = tuple(other for other in run.all_heads if other.site == picked.site)
-    return Selection((prompt,), row, "Ask for its layer.")
+    return Selection((prompt,), row, "Pass its layer.")
 
 
 def _picked(run: "Run", layer: int | None, head: Head | str | int | None) -> Head:
     if isinstance(head, int):
         if layer is None:
-            raise RequestError("head", head, "say which layer too, or name the head, such as L5H1")
+            raise RequestError("head", head, "pass the layer too, or name the head, such as L5H1")
         return checked_head(run, Head(layer, head))
     if head is not None:
         return checked_head(run, head)

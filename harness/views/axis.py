@@ -1,7 +1,4 @@
-"""One prompt's tokens or words as an axis: labels, and arrays brought to it, special tokens kept or left out.
-
-Every view that shows a prompt can show it in tokens or in words; both come from here.
-"""
+"""Axes of a prompt, in tokens or words: labels, and patterns projected to them, with or without special tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,10 +21,10 @@ SPECIAL = ("keep", "drop")
 
 @dataclass(frozen=True)
 class Axis:
-    """The places on an axis of one prompt.
+    """The places (tokens or words) on an axis of one prompt.
 
-    `place` says which place each position belongs to; `special`, `sentence` and `text` are of each place. Only the
-    places that are `kept` are shown. `text` has the white space before a word, `labels` have not.
+    `place` is the place of each position; `special`, `sentence` and `text` are of each place. Only `kept` places are
+    shown. `text` has the white space before a word, `labels` have not.
     """
 
     level: str
@@ -42,21 +39,27 @@ class Axis:
 
     @property
     def shown(self) -> list[int]:
-        """The places that are shown, by number."""
+        """The numbers of the shown places."""
         return np.flatnonzero(self.kept).tolist()
 
     @property
+    def sentences(self) -> list[Int[np.ndarray, " place"]]:
+        """The shown places of each sentence."""
+        sentence = self.sentence[self.kept]
+        return [np.flatnonzero(sentence == number) for number in dict.fromkeys(sentence.tolist())]
+
+    @property
     def labels(self) -> list[str]:
-        """What is written at each place that is shown: a word without the space before it, a token as it is."""
+        """The labels of the shown places: a word without the space before it, a token as it is."""
         texts = [self.text[at] for at in self.shown]
         return texts if self.level == "token" else [text.strip() or text for text in texts]
 
     def scores(self, scores: Float[np.ndarray, "*batch position"], how: str = "sum") -> Float[np.ndarray, "*batch _"]:
-        """Scores of positions as scores of the places that are shown; see `words.merge_scores`."""
+        """Merge scores of positions to scores of the shown places; see `words.merge_scores`."""
         return words.merge_scores(scores, self.place, how)[..., self.kept]
 
     def positions(self, at: int) -> list[int]:
-        """The positions that belong to a place, which is counted among those that are shown."""
+        """Return the positions of a place, which is counted among the shown ones."""
         return np.flatnonzero(self.place == self.shown[at]).tolist()
 
 
@@ -64,7 +67,7 @@ _READ = ("token", "word", "word_text", "special", "sentence")
 
 
 def axis(run: "Run", prompt: int, level: str = "token", special: str = "keep", source: bool = False) -> Axis:
-    """The axis of a prompt, or of the `source` text that an encoder-decoder reads.
+    """Make the axis of a prompt, or of the `source` text that an encoder-decoder reads.
 
     Raises `RequestError` for another `level` or `special`.
     """
@@ -85,44 +88,44 @@ def axis(run: "Run", prompt: int, level: str = "token", special: str = "keep", s
     return Axis(level, place, tuple(text), marked, of.astype(int), kept)
 
 
-def brought(
+def project(
     pattern: Float[np.ndarray, "*batch query key"], queries: Axis, keys: Axis
 ) -> Float[np.ndarray, "*batch kept_query kept_key"]:
-    """A pattern over two axes: joined to words first (keys summed, queries averaged), then special tokens left out and
-    rows renormalised."""
+    """Project a pattern to two axes: merge words (keys summed, queries averaged), then drop special tokens and
+    renormalise rows."""
     merged = words.merge_pattern(pattern, queries.place, keys.place)
     if queries.kept.all() and keys.kept.all():
         return merged
     return words.without(merged, ~queries.kept, ~keys.kept)
 
 
-def told(pattern: Float[np.ndarray, "*batch query key"], queries: Axis, keys: Axis) -> str:
-    """What was done to a pattern to bring it to two axes, for under a table or a picture; nothing if nothing was."""
-    said: list[str] = []
+def projection_note(pattern: Float[np.ndarray, "*batch query key"], queries: Axis, keys: Axis) -> str:
+    """Describe how `project` changes a pattern, for a caption; empty if it does not."""
+    notes: list[str] = []
     if keys.level == "word":
-        said.append("Words: weights summed over a word’s key tokens and averaged over its query tokens.")
+        notes.append("Words: weights summed over a word’s key tokens and averaged over its query tokens.")
     if not keys.kept.all():
         merged = words.merge_pattern(pattern, queries.place, keys.place)
         share = words.share_on(merged, ~queries.kept, ~keys.kept)
         left = f"on average {100 * share:.0f} % of the attention was on them"
-        said.append(f"Special tokens left out and rows renormalised: {left}.")
-    return " ".join(said)
+        notes.append(f"Special tokens left out and rows renormalised: {left}.")
+    return " ".join(notes)
 
 
 def place_of(axis: Axis, wanted: str | int, key: str) -> int:
-    """Which of the shown places a request means: its number, or its text where that stands there once."""
+    """Return the number of a shown place from its number or its text. Raises `RequestError` if it is not unique."""
     n, labels = len(axis), [label.strip() for label in axis.labels]
     if isinstance(wanted, int | np.integer):
         if not 0 <= wanted < n:
             raise RequestError(key, wanted, f"the prompt has {axis.level}s 0-{n - 1}")
         return int(wanted)
-    found = _same(labels, wanted.strip()) or _same([label.casefold() for label in labels], wanted.strip().casefold())
-    if not found:
+    matches = _same(labels, wanted.strip()) or _same([label.casefold() for label in labels], wanted.strip().casefold())
+    if not matches:
         raise RequestError(key, repr(wanted), f"it is not a {axis.level} of this prompt; there are: {_list(labels)}")
-    if len(found) > 1:
-        numbers = " and ".join(map(str, found))
-        raise RequestError(key, repr(wanted), f"it stands at {numbers} (counted from 0): give the number")
-    return found[0]
+    if len(matches) > 1:
+        numbers = " and ".join(map(str, matches))
+        raise RequestError(key, repr(wanted), f"it is at {numbers} (counted from 0): pass the number")
+    return matches[0]
 
 
 def _same(labels: Sequence[str], wanted: str) -> list[int]:

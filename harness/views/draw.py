@@ -1,4 +1,4 @@
-"""All the pictures of a run, into its directory."""
+"""Draw all pictures and pages of a run into its directory."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -10,28 +10,30 @@ from harness.views.figures import LOOKS, pictures, write_figures
 from harness.views.figures.words import saliency_figure
 from harness.views.report import write_report
 from harness.views.saliency import saliency
-from harness.views.selection import asked_prompts, first_head
+from harness.views.selection import first_head, shown_prompts
 
 #: Bytes of arrays that are read into memory before they are drawn.
 _READ_WHOLE = 512 * 2**20
 
 
 def draw_views(run: Run, views: Sequence[str], show: ShowSpec) -> list[Folder]:
-    """The pages that are asked for, each with its figures: ``report``, ``saliency``."""
+    """Draw the requested pages, each with its figures: ``report``, ``saliency``; returns their paths."""
     makers = {"report": draw, "saliency": draw_saliency}
     return [makers[view](run, show) for view in views]
 
 
 def draw_saliency(run: Run, show: ShowSpec) -> Folder:
-    """``saliency.html`` and its figure, of the prompts that `show` names, by the attention of its first head or by the
-    run's own attributions; gives the page."""
+    """Draw ``saliency.html`` and its figure; returns the page.
+
+    It shows the prompts of `show`, by the attention of its first head or by the run's own attributions.
+    """
     prompts, head = list(show.prompts) or None, next(iter(show.heads), None)
     saliency_figure(run, prompts=prompts, head=head).write(run.path / "figures")
     return saliency(run, prompts=prompts, head=head).save(run.path / "saliency.html")
 
 
 def draw(run: Run, show: ShowSpec | None = None) -> Folder:
-    """``figures/`` and ``report.html`` of a saved run; gives the report. `show` says what it opens with."""
+    """Draw ``figures/`` and ``report.html`` of a saved run; returns the report. `show` selects what it opens with."""
     shown = _opening(run, show)
     drawn = pictures(shown)
     for picture in drawn:
@@ -40,15 +42,15 @@ def draw(run: Run, show: ShowSpec | None = None) -> Folder:
 
 
 def draw_for_paper(run: Run, show: ShowSpec | None = None) -> list[Folder]:
-    """``figures/paper/``: the figures as wide as the column of a paper; gives their paths."""
+    """Draw ``figures/paper/``, the figures as wide as the column of a paper; returns their paths."""
     return write_figures(_opening(run, show), run.path / "figures" / "paper", LOOKS["paper"])
 
 
 def _opening(run: Run, show: ShowSpec | None) -> Run:
-    """The run as it is to be opened; what may not be shown is refused before anything is drawn over."""
+    """Return the run with `show` in its spec, checked before any old file is overwritten."""
     shown = run if show is None else replace(run, spec={**run.spec, "show": asdict(show)})
     if run.data.nbytes <= _READ_WHOLE:  # hundreds of small reads take longer than a large one
         shown = replace(shown, data=run.data.load())
-    asked_prompts(shown)
+    shown_prompts(shown)
     first_head(shown)
     return shown

@@ -1,4 +1,4 @@
-"""One pair of words through all layers and heads: how much the one looks at the other, as a table and as a picture."""
+"""Follow one pair of words through all layers and heads: the attention weight as a table and as a picture."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from harness.config import RequestError
 from harness.hooks import Head
 from harness.results.schema import pattern_variable
-from harness.views.axis import Axis, axis, brought, place_of, told
+from harness.views.axis import Axis, axis, place_of, project, projection_note
 from harness.views.notebook import View
 from harness.views.page import asset, page
 from harness.views.selection import checked_prompt, needs_patterns
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from harness.results import Run
 
 #: A word by its text or its number, or several.
-Asked = str | int | Sequence[str | int]
+Keys = str | int | Sequence[str | int]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """How much a query looks at a key in each head; the numbers of both on the axis."""
+    """The weight of a query on a key in each head; the numbers of both on the axis."""
 
     query: str
     key: str
@@ -37,7 +37,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairWeights:
-    """Pairs with the same query, and what was done to the patterns."""
+    """Pairs with the same query, and the note of how patterns were projected."""
 
     pairs: tuple[Pair, ...]
     layers: tuple[int, ...]
@@ -46,16 +46,16 @@ class PairWeights:
 
     @property
     def most(self) -> float:
-        """The largest weight of all: what the darkest shade stands for."""
+        """The largest weight of all, which has the darkest shade."""
         return max(float(pair.weight.max(initial=0)) for pair in self.pairs)
 
 
-def followed(
-    run: "Run", prompt: int, query: str | int, keys: Asked, level: str = "word", special: str = "keep", stack: str = ""
+def pair_weights(
+    run: "Run", prompt: int, query: str | int, keys: Keys, level: str = "word", special: str = "keep", stack: str = ""
 ) -> PairWeights:
-    """How much a word looks at others in every head of a stack.
+    """Return the weights of one word on others in every head of a stack.
 
-    Words are named by their text, or by number where that stands in the prompt more than once.
+    Words are named by their text, or by number where the prompt has it more than once.
     """
     needs_patterns(run)
     prompt, stack = checked_prompt(run, prompt), _checked_stack(run, stack)
@@ -63,20 +63,20 @@ def followed(
     ours, theirs = (axis(run, prompt, level, special, source=dim.startswith("source_")) for dim in (first, second))
     pattern = run.pattern(prompt, stack).transpose("layer", "head", "query", "key")
     raw = pattern.values.astype(float)
-    values, at = brought(raw, ours, theirs), place_of(ours, query, "query")
+    values, at = project(raw, ours, theirs), place_of(ours, query, "query")
     wanted = [keys] if isinstance(keys, str | int) else list(keys)
     places = [place_of(theirs, key, "keys") for key in wanted]
     pairs = [Pair(_name(ours, at), _name(theirs, key), at, key, values[..., at, key]) for key in places]
     same = first.startswith("source_") == second.startswith("source_")
     ahead = [pair.key for pair in pairs if same and pair.key_at > at and not pair.weight.any()]
-    said = [told(raw, ours, theirs)]
+    notes = [projection_note(raw, ours, theirs)]
     if ahead:
-        said.append(f"What comes later cannot be seen from “{ours.labels[at]}”: {', '.join(ahead)}.")
-    return PairWeights(tuple(pairs), tuple(map(int, pattern["layer"].values)), stack, " ".join(filter(None, said)))
+        notes.append(f"What comes later cannot be seen from “{ours.labels[at]}”: {', '.join(ahead)}.")
+    return PairWeights(tuple(pairs), tuple(map(int, pattern["layer"].values)), stack, " ".join(filter(None, notes)))
 
 
 def _name(place: Axis, at: int) -> str:
-    """A word, with its number where it stands there more than once."""
+    """Label a word, with its number where the prompt has it more than once."""
     labels = place.labels
     return f"{labels[at]} ({at})" if labels.count(labels[at]) > 1 else labels[at]
 
@@ -90,43 +90,43 @@ def _checked_stack(run: "Run", stack: str) -> str:
 
 
 def follow_table(
-    run: "Run", prompt: int, query: str | int, keys: Asked, level: str = "word", special: str = "keep", stack: str = ""
+    run: "Run", prompt: int, query: str | int, keys: Keys, level: str = "word", special: str = "keep", stack: str = ""
 ) -> pd.DataFrame:
-    """One row for each key and head: ``query, key, head, layer, number, weight``; see `followed`."""
-    found = followed(run, prompt, query, keys, level, special, stack)
+    """Make one row for each key and head: ``query, key, head, layer, number, weight``; see `pair_weights`."""
+    weights = pair_weights(run, prompt, query, keys, level, special, stack)
     rows = [
-        (pair.query, pair.key, str(Head(layer, head, found.stack)), layer, head, float(weight))
-        for pair in found.pairs
-        for layer, row in zip(found.layers, pair.weight, strict=True)
+        (pair.query, pair.key, str(Head(layer, head, weights.stack)), layer, head, float(weight))
+        for pair in weights.pairs
+        for layer, row in zip(weights.layers, pair.weight, strict=True)
         for head, weight in enumerate(row)
     ]
     made = pd.DataFrame(rows, columns=["query", "key", "head", "layer", "number", "weight"])
-    made.attrs["note"] = found.note
+    made.attrs["note"] = weights.note
     return made
 
 
 def follow(
-    run: "Run", prompt: int, query: str | int, keys: Asked, level: str = "word", special: str = "keep", stack: str = ""
+    run: "Run", prompt: int, query: str | int, keys: Keys, level: str = "word", special: str = "keep", stack: str = ""
 ) -> View:
-    """A map of all heads for each key: the darker, the more of the query's attention is on it."""
-    found = followed(run, prompt, query, keys, level, special, stack)
-    maps = "".join(_map(found, pair) for pair in found.pairs)
-    note = f"<p class='note'>{markup(found.note)}</p>" if found.note else ""
-    scale = f"<p class='note'>The darkest shade is {found.most:.3f}, in all maps; each cell says its own weight.</p>"
-    names = " and ".join(f"“{pair.key}”" for pair in found.pairs)
-    title = f"From “{found.pairs[0].query}” to {names}, in every head"
+    """Show a map of all heads for each key: the darker, the more of the query's attention is on it."""
+    weights = pair_weights(run, prompt, query, keys, level, special, stack)
+    maps = "".join(_map(weights, pair) for pair in weights.pairs)
+    note = f"<p class='note'>{markup(weights.note)}</p>" if weights.note else ""
+    scale = f"<p class='note'>The darkest shade is {weights.most:.3f}, in all maps; each cell has its own weight.</p>"
+    names = " and ".join(f"“{pair.key}”" for pair in weights.pairs)
+    title = f"From “{weights.pairs[0].query}” to {names}, in every head"
     body = f"<header><h1>{markup(title)}</h1>{note}{scale}</header><main><div class='maps'>{maps}</div></main>"
     return View(page(title, body, {}, circuitsvis=False, kind="view", scripts=(), style=asset("saliency.css")))
 
 
-def _map(found: PairWeights, pair: Pair) -> str:
+def _map(weights: PairWeights, pair: Pair) -> str:
     title = f"<h2>“<bdi>{markup(pair.query)}</bdi>” → “<bdi>{markup(pair.key)}</bdi>”</h2>"
     if not pair.weight.any():
         return f"<section>{title}<p class='define'>No head looks there.</p></section>"
     layer, head = np.unravel_index(pair.weight.argmax(), pair.weight.shape)
-    best = Head(found.layers[layer], int(head), found.stack)
+    best = Head(weights.layers[layer], int(head), weights.stack)
     heads = "".join(f'<th scope="col">{number}</th>' for number in range(pair.weight.shape[1]))
-    rows = "".join(_row(found, layer, row) for layer, row in zip(found.layers, pair.weight, strict=True))
+    rows = "".join(_row(weights, layer, row) for layer, row in zip(weights.layers, pair.weight, strict=True))
     return (
         f"<section>{title}<p class='define'>Most in {best}: {pair.weight.max():.3f}; mean of all heads "
         f"{pair.weight.mean():.3f}. Layers down, heads across.</p><div class='scroll' tabindex='0' role='region' "
@@ -135,13 +135,13 @@ def _map(found: PairWeights, pair: Pair) -> str:
     )
 
 
-def _row(found: PairWeights, layer: int, weight: Float[np.ndarray, " head"]) -> str:
-    cells = "".join(_cell(found, layer, head, value) for head, value in enumerate(weight))
+def _row(weights: PairWeights, layer: int, weight: Float[np.ndarray, " head"]) -> str:
+    cells = "".join(_cell(weights, layer, head, value) for head, value in enumerate(weight))
     return f'<tr><th scope="row">{layer}</th>{cells}</tr>'
 
 
-def _cell(found: PairWeights, layer: int, head: int, value: float) -> str:
-    share = 0 if found.most == 0 else np.sqrt(value / found.most)
-    told = f"{Head(layer, head, found.stack)}: {value:.4f}"
+def _cell(weights: PairWeights, layer: int, head: int, value: float) -> str:
+    share = 0 if weights.most == 0 else np.sqrt(value / weights.most)
+    tip = f"{Head(layer, head, weights.stack)}: {value:.4f}"
     shown = f"{value:.2f}".removeprefix("0") if value >= 0.005 else "·"
-    return f'<td class="mark" style="--share:{share:.3f}" data-told="{markup(told)}">{shown}</td>'
+    return f'<td class="mark" style="--share:{share:.3f}" data-tip="{markup(tip)}">{shown}</td>'

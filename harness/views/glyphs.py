@@ -1,9 +1,8 @@
-"""Fonts that can draw the text of a figure, and a warning that names the letters no font here has.
+"""Find fonts that can draw the text of a figure, and warn of letters that no font has.
 
-The list of installed fonts that matplotlib keeps on disk can be older than what is installed now, so where it lacks
-a letter, the system's folders are read anew. Where no font of the system has Japanese letters, IPAexGothic is taken
-from the package matplotlib-fontja (the extra ``ja``), by its path: an import of that package changes the fonts of
-every figure in the process.
+Matplotlib's font list on disk can be out of date, so where it lacks a letter, the system's folders are read anew. Where
+no font of the system has Japanese letters, IPAexGothic is taken from the package matplotlib-fontja (the extra ``ja``)
+by its path: importing that package would change the fonts of every figure in the process.
 """
 
 import os
@@ -23,7 +22,7 @@ class MissingGlyphs(UserWarning):
 
 
 def families(text: str) -> list[str]:
-    """Font families in the order to try them, enough for every letter of ``text`` where possible.
+    """Return font families in the order to try them, enough for every letter of ``text`` where possible.
 
     Warns with `MissingGlyphs` about letters that no installed font has.
     """
@@ -31,10 +30,10 @@ def families(text: str) -> list[str]:
     chosen = ["DejaVu Sans"]
     missing -= _letters("DejaVu Sans")
     for family in _candidates() if missing else ():
-        found = {letter for letter in missing if letter in _letters(family)}
-        if found:
+        covered = {letter for letter in missing if letter in _letters(family)}
+        if covered:
             chosen.append(family)
-            missing -= found
+            missing -= covered
         if not missing:
             break
     if missing:
@@ -45,18 +44,20 @@ def families(text: str) -> list[str]:
 def _warn_about(missing: set[str]) -> None:
     shown = "".join(sorted(missing)[:20])
     remedy = "; for a font that has them: pip install matplotlib-fontja" if any(map(_is_japanese, missing)) else ""
-    said = f"no installed font draws {shown!r}: figures show boxes for them{remedy}"
-    warnings.warn(said, MissingGlyphs, stacklevel=3)
+    message = f"no installed font draws {shown!r}: figures show boxes for them{remedy}"
+    warnings.warn(message, MissingGlyphs, stacklevel=3)
 
 
 def _is_japanese(letter: str) -> bool:
-    """Kana, kanji, and the full-width forms that stand beside them."""
+    """Whether a letter is kana, kanji, or a full-width form."""
     return "\u3000" <= letter <= "\u30ff" or "\u4e00" <= letter <= "\u9fff" or "\uff00" <= letter <= "\uffef"
 
 
 def _candidates() -> Iterator[str]:
-    """Installed families, the likely ones first; not the "last resort" fonts, which draw a box for everything. Then
-    those that were installed since matplotlib made its list, and the font that comes in a package."""
+    """Yield installed families, the likely ones first, without "last resort" fonts, which draw a box for everything.
+
+    Then those that were installed since matplotlib made its list, and the font that comes in a package.
+    """
     yield from _sorted(_known())
     yield from _sorted(_new())
     yield from _packaged()
@@ -69,27 +70,27 @@ def _sorted(names: Iterable[str]) -> list[str]:
 
 @cache
 def _known() -> tuple[str, ...]:
-    """The families in matplotlib's list whose file is still there."""
+    """Return the families in matplotlib's list whose file still exists."""
     return tuple({entry.name for entry in font_manager.fontManager.ttflist if os.path.isfile(entry.fname)})
 
 
 @cache
 def _new() -> tuple[str, ...]:
-    """The families of the system that matplotlib's list does not have yet; it has them from now on."""
+    """Add the system's families that matplotlib's list lacks, and return them."""
     listed = {entry.fname for entry in font_manager.fontManager.ttflist}
     return tuple(name for path in font_manager.findSystemFonts() if path not in listed for name in _added(path))
 
 
 @cache
 def _packaged() -> tuple[str, ...]:
-    """IPAexGothic, where the package that carries it is installed."""
+    """Return IPAexGothic, where the package that carries it is installed."""
     package = find_spec("matplotlib_fontja")
     path = Path(package.origin).parent / "fonts" / "ipaexg.ttf" if package and package.origin else None
     return _added(str(path)) if path is not None and path.is_file() else ()
 
 
 def _added(path: str) -> tuple[str, ...]:
-    """The families of a font file, which matplotlib can use from now on; none of a file that it cannot read."""
+    """Add a font file to matplotlib's list and return its families; none if it cannot be read."""
     before = len(font_manager.fontManager.ttflist)
     try:
         font_manager.fontManager.addfont(path)

@@ -1,8 +1,8 @@
-"""Views in a notebook: each in a frame of its own that can reach nothing, the scripts once for all of them.
+"""Views in a notebook: each in a sandboxed frame of its own, with one copy of the scripts for all of them.
 
-The first view that a kernel shows hands the scripts (CircuitsVis is half a megabyte) to the notebook's page; every
-frame asks that page for them by message, and runs only what its own policy names by hash. Where outputs are kept apart
-from each other (Colab), and outside notebooks, each view has its own copy.
+The first view of a kernel puts the scripts (CircuitsVis is half a megabyte) into the notebook's page; every frame
+requests them by message, and runs only scripts whose hash its own policy names. Where outputs are isolated from each
+other (Colab), and outside notebooks, each view has its own copy.
 """
 
 import hashlib
@@ -19,16 +19,16 @@ from harness.results.objects import Folder, folder_at
 from harness.views.page import asset, code_of, library
 from harness.views.text import json_block
 
-#: The cell of this kernel whose output holds the scripts, by their key: shown again, it hands them out again.
+#: The cell of this kernel whose output holds the scripts, by their key; it holds them again when run again.
 _held_by: dict[str, object] = {}
 
 
 @dataclass(frozen=True)
 class View:
-    """A page that shows itself in a notebook, offline and apart from everything else there.
+    """A page that shows itself in a notebook, offline and in a sandbox.
 
-    `html` has all it needs; `asking` is the same page without its scripts, for which it asks the
-    notebook. A page that draws nothing asks for nothing.
+    `html` is self-contained; `asking` is the same page without its scripts, which it requests from the notebook (empty
+    for a page without scripts).
     """
 
     html: str = field(repr=False)
@@ -65,17 +65,17 @@ class View:
 
 
 def shown(view: View) -> str:
-    """The markup that a notebook shows."""
+    """Return the markup that a notebook shows."""
     shell = _shell()
     if shell is None or not view.asking:
         return _frame(view.html, view.height)
     cell = shell.get_parent().get("metadata", {}).get("cellId", shell.execution_count)
-    given = f"kits[{json.dumps(_key())}] = {_scripts()};" if _held_by.setdefault(_key(), cell) == cell else ""
-    return _frame(view.asking, view.height) + f"<script>{asset('share.js').replace('/* given */', given)}</script>"
+    kit = f"kits[{json.dumps(_key())}] = {_scripts()};" if _held_by.setdefault(_key(), cell) == cell else ""
+    return _frame(view.asking, view.height) + f"<script>{asset('share.js').replace('/* kits */', kit)}</script>"
 
 
 def asking() -> str:
-    """The script of a page that asks the notebook for its scripts."""
+    """Return the script of a page that requests its scripts from the notebook."""
     return asset("ask.js").replace("$key", _key())
 
 
@@ -86,7 +86,7 @@ def _frame(page: str, height: int) -> str:
 
 
 def _shell() -> Any:
-    """The notebook's kernel, if its outputs share a page."""
+    """Return the notebook's kernel, if its outputs share a page."""
     if "google.colab" in sys.modules or "IPython" not in sys.modules:
         return None
     shell = sys.modules["IPython"].get_ipython()
@@ -100,5 +100,5 @@ def _scripts() -> str:
 
 @cache
 def _key() -> str:
-    """Other versions of the scripts are other keys: one notebook may hold outputs of several."""
+    """Return the key of the scripts' version: one notebook may hold outputs of several."""
     return hashlib.sha256(_scripts().encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""Tables of a page as HTML text: the exact numbers, the prompts, the spec and the manifest."""
+"""Make the tables of a page as HTML: the exact numbers, the prompts, the spec and the manifest."""
 
 import json
 from collections.abc import Iterable, Mapping, Set
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from harness.results import Run
 
 _ROWS = 3000
-_SAME = ("n_prompts", "n_clusters", "method")  # told once where they are the same in every row
+_SAME = ("n_prompts", "n_clusters", "method")  # columns that become a note where all rows are equal
 _DIGITS = 4
 _HEADS_NAMED = 12  # of one role
 
@@ -33,7 +33,8 @@ def html_table(
     long: Set[int] = _NONE,
     name: str = "table",
 ) -> str:
-    """A table; columns in ``text`` are set as words, those in ``long`` may break anywhere, the others are numbers.
+    """Make a table; columns in ``text`` are set as words, those in ``long`` may break anywhere, the others are numbers.
+
     The page offers to copy it, or to save it as ``name.csv``.
     """
     kind = {index: ' class="text long"' if index in long else ' class="text"' for index in text}
@@ -47,12 +48,12 @@ def html_table(
 
 
 def scrolled(table: str, label: str) -> str:
-    """The table in a box that scrolls, also by keyboard."""
+    """Put the table in a box that scrolls, also by keyboard."""
     return f'<div class="tall" tabindex="0" role="region" aria-label="{markup(label)}">{table}</div>'
 
 
 def numbers(run: "Run") -> str:
-    """heads.csv: every column that was computed, the largest effects first."""
+    """Show heads.csv: every column that was computed, the largest effects first."""
     table = _in_order(run).head(_ROWS)
     known = table.replace("", np.nan).dropna(axis="columns", how="all")
     same = [name for name in _SAME if name in known.columns and len(set(known[name])) == 1]
@@ -63,21 +64,21 @@ def numbers(run: "Run") -> str:
     words = {i + 1 for i, name in enumerate(columns) if not np.issubdtype(_kind(table[name]), np.number)}
     shown = scrolled(html_table(["head", *columns], rows, text={0, *words}, name="heads"), "Effects of every head")
     if same:
-        told = "; ".join(f"{name} {markup(known[name].iloc[0])}" for name in same)
-        shown += f'<p class="note">The same in every row: {told}.</p>'
+        values = "; ".join(f"{name} {markup(known[name].iloc[0])}" for name in same)
+        shown += f'<p class="note">The same in every row: {values}.</p>'
     if len(run.heads) > len(table):
         shown += f'<p class="note">The first {len(table)} of {len(run.heads)} rows; all are in heads.csv.</p>'
     return shown
 
 
 def _in_order(run: "Run") -> pd.DataFrame:
-    """The table of heads, the leading metric first, and in each the largest effects first."""
+    """Sort the table of heads, the leading metric first, and in each the largest effects first."""
     place = [run.metrics.index(metric) for metric in run.heads["metric"]]
     return run.heads.assign(_place=place).sort_values(["_place", "rank"], kind="stable").drop(columns="_place")
 
 
 def prompts(run: "Run") -> str:
-    """Every prompt with its answer and cluster, and the clean value of each metric."""
+    """Show every prompt with its answer and cluster, and the clean value of each metric."""
     data = run.data
     extra = [name for name in ("answer", "distractor", "cluster") if name in data and any(map(str, data[name].values))]
     metrics = run.metrics if "clean" in data else []
@@ -93,17 +94,17 @@ def prompts(run: "Run") -> str:
 
 
 def roles(run: "Run") -> str:
-    """Each role that was looked for: what it is, who has it, and the largest score beside what chance gives it."""
+    """Show each scored role: its meaning, its heads, and the largest score beside the chance level."""
     having, rows = heads_by_role(run), []
     for role in map(str, run.data["role"].values):
         heads, score = by_head(run.data["role_score"].sel(role=role))
         if np.isnan(score).all():
             continue
         most = heads[int(np.nan_to_num(score, nan=-2).argmax())]
-        said = [float(run.data[f"role_{name}"].sel(role=role, **most.place)) for name in ("score", "chance", "p")]
+        statistics = [float(run.data[f"role_{name}"].sel(role=role, **most.place)) for name in ("score", "chance", "p")]
         mine = having.get(role, [])
         named = ", ".join(map(str, mine[:_HEADS_NAMED])) + (" …" if len(mine) > _HEADS_NAMED else "")
-        rows.append([role, meaning_of(role), len(mine), named, str(most), *said, *_worth(run, role)])
+        rows.append([role, meaning_of(role), len(mine), named, str(most), *statistics, *_worth(run, role)])
     head = ["role", "a head with it", "heads", "which, highest score first", "highest", "score", "by chance", "max-T p"]
     if "role_effect" in run.data:
         head += [f"{run.lead_metric}, all ablated", "as many at random (median)"]
@@ -111,7 +112,7 @@ def roles(run: "Run") -> str:
 
 
 def _worth(run: "Run", role: str) -> list[float]:
-    """The mean effect of ablating all heads of a role, and the median of as many heads drawn at random."""
+    """Return the mean effect of ablating all heads of a role, and the median of as many random heads."""
     if "role_effect" not in run.data:
         return []
     if role not in run.data["having"].values:
@@ -124,7 +125,7 @@ def _worth(run: "Run", role: str) -> list[float]:
 
 
 def changes(run: "Run") -> str:
-    """changes.csv by the leading metric, the largest changes of effect first."""
+    """Show changes.csv by the leading metric, the largest changes of effect first."""
     mine = run.changes.assign(mine=run.changes["metric"] == run.lead_metric).query("mine").drop(columns="mine")
     table = mine.sort_values("rank", kind="stable").head(_ROWS)
     columns = [name for name in table.columns if name not in ("metric", "stack", "layer", "head")]
@@ -137,14 +138,14 @@ def changes(run: "Run") -> str:
 
 
 def both_roles(run: "Run") -> str:
-    """Roles in both models, of which heads have no counterpart."""
+    """Show the roles of two models whose heads do not correspond."""
     table = by_role(run.data)
     rows = table.itertuples(index=False)
     return scrolled(html_table(list(table.columns), rows, text={0}, name="roles_of_both"), "Roles in both models")
 
 
 def settings(values: Mapping, name: str) -> str:
-    """A nested mapping as keys and values, keys dotted as on the command line."""
+    """Show a nested mapping as keys and values, keys dotted as on the command line."""
     return scrolled(html_table(["key", "value"], _flat(values), text={0, 1}, long={1}, name=name), name)
 
 

@@ -1,4 +1,4 @@
-"""Arrays to short text that a page unpacks: quantised, deflated, base64. The other half is ``assets/unpack.js``."""
+"""Pack arrays to text that a page unpacks (``assets/unpack.js``): quantised, deflated, base64."""
 
 import base64
 import zlib
@@ -10,12 +10,12 @@ Packed = dict[str, object]
 
 
 def pack_numbers(values: Shaped[np.ndarray, "..."]) -> Packed:
-    """Any numbers as 32-bit floats, NaN included."""
+    """Pack numbers as 32-bit floats, NaN included."""
     return _pack(np.asarray(values, dtype="<f4"))
 
 
 def pack_weights(weights: Float[np.ndarray, "*many query key"], causal: bool, bits: int = 8) -> Packed:
-    """Weights from 0 to 1 as 8- or 16-bit fractions (off by at most 0.002 or 0.00001), [..., query, key].
+    """Pack weights from 0 to 1 as 8- or 16-bit fractions (off by at most 0.002 or 0.00001), [..., query, key].
 
     With ``causal`` only the entries up to the diagonal are kept, row by row.
     """
@@ -28,12 +28,12 @@ def pack_weights(weights: Float[np.ndarray, "*many query key"], causal: bool, bi
 
 
 def pack_text(text: str) -> Packed:
-    """A long text as the bytes of its UTF-8."""
+    """Pack a long text as the bytes of its UTF-8."""
     return _pack(np.frombuffer(text.encode(), dtype="<u1"))
 
 
 def size(packed: Packed) -> int:
-    """Characters in the page."""
+    """Return the number of characters in the page."""
     return len(str(packed["data"]))
 
 

@@ -1,4 +1,4 @@
-"""One HTML page: template, style, scripts, data, and a policy that lets nothing in or out."""
+"""Build one HTML page: template, style, scripts, data, and a content security policy without network access."""
 
 import base64
 import hashlib
@@ -27,9 +27,11 @@ def page(
     style: str = "",
     asking: str = "",
 ) -> str:
-    """The page's HTML. ``body`` is markup made here; ``data`` holds user text and goes in as escaped JSON. A page that
-    draws nothing has no ``scripts``; ``style`` comes after what all pages share. With ``asking`` that script stands in
-    place of all others, and the page's policy lets run what it is to bring."""
+    """Return the page's HTML. ``body`` is our own markup; ``data`` holds user text and goes in as escaped JSON.
+
+    A static page has no ``scripts``; ``style`` comes after the shared style. With ``asking``, that script replaces all
+    others, and the policy allows those that it will fetch.
+    """
     code = asking or code_of(scripts)
     run = ([code] if scripts else []) + ([bundle()] if circuitsvis else []) + ([code_of(scripts)] if asking else [])
     return Template(asset("page.html")).substitute(
@@ -45,30 +47,30 @@ def page(
 
 
 def code_of(scripts: Sequence[str] = _SCRIPTS) -> str:
-    """The scripts of a page as one."""
+    """Join the scripts of a page to one."""
     return "(() => {\n'use strict';\n" + "\n".join(asset(f"{name}.js") for name in scripts) + "\n})();"
 
 
 @cache
 def asset(name: str) -> str:
-    """The text of a file in ``assets/``."""
+    """Read a file in ``assets/``."""
     return (files("harness.views") / "assets" / name).read_text(encoding="utf-8")
 
 
 @cache
 def _library() -> str:
-    """CircuitsVis, packed to a third of its size; the page unpacks and runs it when it is first needed."""
+    """Return CircuitsVis in a script element, packed to a third of its size; the page unpacks it on first use."""
     return f'<script type="application/json" id="circuitsvis">{library()}</script>'
 
 
 @cache
 def library() -> str:
-    """CircuitsVis as packed text, JSON."""
+    """Return CircuitsVis as packed text, JSON."""
     return json_block(pack_text(bundle()))
 
 
 def _policy(scripts: list[str]) -> str:
-    """Only our own scripts run, named by their hash; no request of any kind is allowed."""
+    """Return the policy: only our own scripts run, named by their hash; no request of any kind is allowed."""
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{value}'" for value in hashes) or "'none'"
     return (

@@ -1,5 +1,5 @@
-"""One pattern of a prompt in numbers: a head's, the mean of a layer's or of all heads, or the rollout, by token or
-word; each query's strongest keys."""
+"""Tables of one pattern of a prompt: a head's, a layer's mean, the mean of all heads, or the rollout, by token or word;
+and each query's strongest keys."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,19 +12,19 @@ from harness.attribution.saved_rollout import rollout_of
 from harness.config import RequestError
 from harness.hooks import Head, parse_heads
 from harness.results.schema import pattern_variable
-from harness.views.axis import Axis, axis, brought, told
+from harness.views.axis import Axis, axis, project, projection_note
 from harness.views.selection import checked_prompt, needs_patterns
 
 if TYPE_CHECKING:
     from harness.results import Run
 
-#: What a request names beside heads, layers and stacks.
+#: Patterns other than those of heads, layers and stacks.
 MEAN, ROLLOUT = "mean", "rollout"
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A pattern over two axes: who looks (queries) and who is looked at (keys), and what was done to it, in words."""
+    """A pattern over two axes, queries and keys, with its title and the note of how it was projected."""
 
     values: Float[np.ndarray, "query key"]
     queries: Axis
@@ -34,18 +34,18 @@ class Weights:
 
 
 def weights(run: "Run", prompt: int, of: Head | str = MEAN, level: str = "token", special: str = "keep") -> Weights:
-    """The pattern that `of` names: a head (``L5H1``), the mean of a layer (``L5``), of a stack (``cross``), of all
-    heads (``mean``), or the ``rollout``."""
+    """Return the pattern that `of` names: a head (``L5H1``), the mean of a layer (``L5``), of a stack (``cross``), of
+    all heads (``mean``), or the ``rollout``."""
     needs_patterns(run)
     prompt = checked_prompt(run, prompt)
     raw, stack, title = _named(run, prompt, str(of).strip())
     _, query, key = pattern_variable(stack)
     queries, keys = (axis(run, prompt, level, special, source=dim.startswith("source_")) for dim in (query, key))
-    return Weights(brought(raw, queries, keys), queries, keys, title, told(raw, queries, keys))
+    return Weights(project(raw, queries, keys), queries, keys, title, projection_note(raw, queries, keys))
 
 
 def _named(run: "Run", prompt: int, of: str) -> tuple[Float[np.ndarray, "query key"], str, str]:
-    """The pattern by position, its stack, and what it is called."""
+    """Return the pattern by position, its stack, and its title."""
     if of == ROLLOUT:
         return rollout_of(run, prompt), "", "Attention rollout"
     heads = named_heads(run, of)
@@ -56,55 +56,54 @@ def _named(run: "Run", prompt: int, of: str) -> tuple[Float[np.ndarray, "query k
 
 
 def named_heads(run: "Run", of: str) -> tuple[Head, ...]:
-    """The heads of one stack that a request names; ``mean`` names all of the model's own."""
+    """Return the named heads of one stack; ``mean`` names all of the model's own."""
     stacks = run.layers
     own = "decoder" if "decoder" in stacks else ""
     n_heads = int(run.data["head"].values.max()) + 1
     model = str((run.spec.get("model") or {}).get("name", "the run"))
-    asked = (own or "all") if of == MEAN else of
+    name = (own or "all") if of == MEAN else of
     try:
-        return parse_heads([asked], model, stacks, n_heads)
+        return parse_heads([name], model, stacks, n_heads)
     except RequestError as error:
         if not error.remedy.startswith("a head is written"):
             raise
-        raise RequestError("head", of, f"{error.remedy}; or say {MEAN} or {ROLLOUT}") from None
+        raise RequestError("head", of, f"{error.remedy}; or pass {MEAN} or {ROLLOUT}") from None
 
 
 def table(
     run: "Run", prompt: int, head: Head | str = MEAN, level: str = "token", special: str = "keep"
 ) -> pd.DataFrame:
-    """Attention weights on one prompt: rows look, columns are looked at; rows sum to 1. A model with a learnt sink has
-    a column ``sink`` more, the last.
+    """Return the attention weights on one prompt, queries by keys; rows sum to 1.
 
-    `head` names a head (``L5H1``), a layer's mean (``L5``), ``mean`` (of all heads), or ``rollout``; `level` is
-    ``token`` or ``word``; ``special="drop"`` leaves special tokens out and renormalises. What was done stands in
-    ``table.attrs["note"]``; ``table.to_csv(path)`` writes it.
+    A model with a learnt sink has a last column ``sink``. `head` names a head (``L5H1``), a layer's mean (``L5``),
+    ``mean`` (of all heads), or ``rollout``; `level` is ``token`` or ``word``; ``special="drop"`` leaves special tokens
+    out and renormalises, as ``table.attrs["note"]`` states; ``table.to_csv(path)`` writes it.
     """
-    found = weights(run, prompt, head, level, special)
-    labels = pd.Index(found.queries.labels, name="query"), pd.Index(found.keys.labels, name="key")
-    made = pd.DataFrame(found.values, index=labels[0], columns=labels[1])
+    pattern = weights(run, prompt, head, level, special)
+    labels = pd.Index(pattern.queries.labels, name="query"), pd.Index(pattern.keys.labels, name="key")
+    made = pd.DataFrame(pattern.values, index=labels[0], columns=labels[1])
     if "sink" in run.data and special == "keep":
-        made["sink"] = np.clip(1 - found.values.sum(axis=1), 0, 1)
-    made.attrs.update(title=found.title, note=found.note)
+        made["sink"] = np.clip(1 - pattern.values.sum(axis=1), 0, 1)
+    made.attrs.update(title=pattern.title, note=pattern.note)
     return made
 
 
 def strongest_keys(
     run: "Run", prompt: int, head: Head | str = MEAN, n: int = 3, level: str = "token", special: str = "keep"
 ) -> pd.DataFrame:
-    """For each query the `n` keys it looks at most: one row each, with their numbers on the axes and their weights.
+    """List the `n` keys with the largest weights of each query, with their numbers on the axes.
 
-    What a query cannot see, or does not look at, is not listed.
+    Keys with weight 0 (masked, or not attended to) are not listed.
     """
     if n < 1:
-        raise RequestError("n", n, "ask for at least one key")
-    found = weights(run, prompt, head, level, special)
+        raise RequestError("n", n, "pass 1 or more")
+    pattern = weights(run, prompt, head, level, special)
     rows = []
-    for query, row in enumerate(found.values):
+    for query, row in enumerate(pattern.values):
         for rank, key in enumerate(np.argsort(-row, kind="stable")[:n], 1):
             if row[key] > 0:
-                names = found.queries.labels[query], found.keys.labels[key]
+                names = pattern.queries.labels[query], pattern.keys.labels[key]
                 rows.append((query, names[0], rank, int(key), names[1], float(row[key])))
     made = pd.DataFrame(rows, columns=["query_at", "query", "rank", "key_at", "key", "weight"])
-    made.attrs.update(title=found.title, note=found.note)
+    made.attrs.update(title=pattern.title, note=pattern.note)
     return made

@@ -1,4 +1,4 @@
-"""A run to what a page draws from: labels as text, effects as 32-bit floats, patterns as bytes, within a budget."""
+"""Build the data of a page from a run: labels as text, effects as 32-bit floats, patterns as bytes, within a budget."""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from harness.results import Run
 
 STRONGEST = 12
-#: What says where a prediction came from, and the dimension along which there are several.
+#: Variables of scores over tokens, and their dimension of methods or causes.
 _SCORED = {"attribution": "method", "cause": "cause_kind"}
-#: What stands beside the map of heads, a number for each layer.
+#: Effects below the map of heads, a number for each layer.
 _BESIDE = {"layer_effect": "all heads of the layer", "mlp_effect": "its MLP"}
 
 
 def payload(
     run: "Run", kept: Selection, prompt: int, head: Head | None, metric: str | None = None, only_kept: bool = False
 ) -> dict:
-    """Everything a page needs, JSON-ready. ``prompt``, ``head`` and ``metric`` say what it shows first;
-    with ``only_kept`` its menus offer nothing else than ``kept``.
+    """Return everything a page needs, JSON-ready.
 
-    A head is [layer, head, stack]; whatever is told of every head is in the order of the stacks, layers and heads.
+    The page opens with ``prompt``, ``head`` and ``metric``; with ``only_kept`` its menus offer only ``kept``. A head is
+    [layer, head, stack]; arrays over all heads are in the order of stacks, layers and heads.
     """
     n_prompts = run.data.sizes["prompt"]
     patterns = {stack: {index: run.pattern(index, stack) for index in kept.prompts} for stack in run.layers}
@@ -59,12 +59,12 @@ def payload(
 
 
 def _level(run: "Run") -> str:
-    """Whether the page opens by token or by word."""
+    """Return whether the page opens by token or by word."""
     return (run.spec.get("show") or {}).get("level", "token")
 
 
 def _stack(kept: Selection, name: str, n_layers: int, causal: bool) -> dict:
-    """A stack, and whose patterns are kept there: ``slots`` are [layer, head]."""
+    """Describe a stack and its kept heads: ``slots`` are [layer, head]."""
     slots = [[head.layer, head.head] for head in kept.heads if head.stack == name]
     return {"name": name, "layers": list(range(n_layers)), "causal": causal, "slots": slots}
 
@@ -76,17 +76,17 @@ def _matrices(
     patterns: Mapping[str, Mapping[int, xr.DataArray]],
     causal: Mapping[str, bool],
 ) -> dict:
-    """One prompt's patterns by stack; beside them what they come to: rollout and mean pattern, of an encoder-decoder
-    the mean cross pattern alone."""
-    heads = {stack: _of_heads(given[prompt], kept, stack, causal[stack]) for stack, given in patterns.items()}
+    """Pack one prompt's patterns by stack, with rollout and mean pattern; of an encoder-decoder the mean cross pattern
+    alone."""
+    heads = {stack: _of_heads(each[prompt], kept, stack, causal[stack]) for stack, each in patterns.items()}
     whole = "" if "" in patterns else "cross"
     mean = patterns[whole][prompt].astype(float).mean(["layer", "head"]).values
-    found = {"heads": heads, "mean": pack_weights(mean, causal[whole], bits=16)}
-    return found if whole else found | {"rollout": pack_weights(rollout_of(run, prompt), causal[""], bits=16)}
+    packed = {"heads": heads, "mean": pack_weights(mean, causal[whole], bits=16)}
+    return packed if whole else packed | {"rollout": pack_weights(rollout_of(run, prompt), causal[""], bits=16)}
 
 
 def _of_heads(pattern: xr.DataArray, kept: Selection, stack: str, causal: bool) -> Packed:
-    """The kept heads' patterns, [slot, query, key]."""
+    """Pack the kept heads' patterns, [slot, query, key]."""
     mine = [head for head in kept.heads if head.stack == stack]
     numbers = list(pattern["head"].values)
     at = [head.layer for head in mine], [numbers.index(head.head) for head in mine]
@@ -111,14 +111,14 @@ def _metric(run: "Run", metric: str) -> dict:
 
 
 def of_heads(run: "Run", name: str, metric: str) -> Float[np.ndarray, "prompt head"]:
-    """A variable of one metric as numbers for every head, in the order of `all_heads`."""
+    """Return a variable of one metric for every head, in the order of `all_heads`."""
     places, values = by_head(run.data[name].sel(metric=metric).transpose("prompt", ...))
     at = {head: index for index, head in enumerate(places)}
     return values[:, [at[head] for head in run.all_heads]].astype(float)
 
 
 def _roles(run: "Run") -> list[dict]:
-    """What the heads were scored for, each with its scores in the order of `all_heads`."""
+    """Pack each role with its scores, in the order of `all_heads`."""
     if "role_score" not in run.data:
         return []
     places, values = by_head(run.data["role_score"].transpose("role", ...))
@@ -128,7 +128,7 @@ def _roles(run: "Run") -> list[dict]:
 
 
 def _beside(run: "Run", name: str, metric: str) -> dict:
-    """The mean effect of ablating something of each layer, by stack."""
+    """Return the mean effects of ablating whole layers or MLPs, by stack."""
     mean = run.data[name].sel(metric=metric).mean("prompt")
     by_stack = {stack: mean.sel(stack=stack) if stack else mean for stack in run.layers}
     return {
@@ -147,10 +147,10 @@ def _or_none(value: float) -> float | None:
 
 
 def _claims(run: "Run", metric: str) -> Float[np.ndarray, "claim head"]:
-    """Interval and adjusted p of each head, in the order of `all_heads`; NaN where there is none."""
-    claimed = run.claims(metric)
-    found = [claimed.get(head, Claim()) for head in run.all_heads]
-    return np.array([[claim.low, claim.high, claim.p_adjusted] for claim in found], dtype=float).T
+    """Return interval and adjusted p of each head, in the order of `all_heads`; NaN without a claim."""
+    by_head = run.claims(metric)
+    claims = [by_head.get(head, Claim()) for head in run.all_heads]
+    return np.array([[claim.low, claim.high, claim.p_adjusted] for claim in claims], dtype=float).T
 
 
 def _interval(run: "Run", metric: str, head: Head) -> dict:
@@ -160,13 +160,15 @@ def _interval(run: "Run", metric: str, head: Head) -> dict:
 
 
 def _sources(run: "Run", prompt: int) -> dict:
-    """Scores [method or cause, target, position] of one prompt, and of an encoder-decoder […, source_position];
-    `targets` are the positions at which the predictions are made; a text's vector is of the `whole` text."""
+    """Pack the scores [method or cause, target, position] of one prompt, and of an encoder-decoder its source's.
+
+    `targets` are the positions at which the predictions are made; a text's vector is of the `whole` text.
+    """
     own = _over_tokens(run, prompt, "")
     there = np.flatnonzero(np.isfinite(own).any(axis=(0, 2)))
     made_at = run.data["explained"].values[prompt] if "explained" in run.data else np.arange(own.shape[1])
     names = [visible(str(each)) for name, dim in _SCORED.items() if name in run.data for each in run.data[dim].values]
-    found = {
+    packed = {
         "names": names,
         "methods": run.data.sizes.get("method", 0) if "attribution" in run.data else 0,
         "targets": [int(at) for at in made_at[there]],
@@ -174,12 +176,12 @@ def _sources(run: "Run", prompt: int) -> dict:
         "scores": pack_numbers(own[:, there]),
     }
     if "source_length" not in run.data:
-        return found
-    return found | {"source": pack_numbers(_over_tokens(run, prompt, "source_")[:, there])}
+        return packed
+    return packed | {"source": pack_numbers(_over_tokens(run, prompt, "source_")[:, there])}
 
 
 def _over_tokens(run: "Run", prompt: int, of: str) -> Float[np.ndarray, "one target position"]:
-    """What methods and causes say of the tokens of a prompt, or of its source."""
+    """Return the scores of methods and causes on the tokens of a prompt, or of its source."""
     length, position = int(run.data[f"{of}length"].values[prompt]), f"{of}position"
     arrays = [(run.data[of + name], dim) for name, dim in _SCORED.items() if of + name in run.data]
     chosen = [array.isel({"prompt": prompt, position: slice(length)}) for array, _ in arrays]
@@ -195,14 +197,14 @@ def _prompt(run: "Run", prompt: int) -> dict:
         **_side(row, ""),
         "source": _side(row, "source_") if "source_token" in row else None,
         "scored": [int(position) for position in scored],
-        "answer": _said(row, "answer"),
-        "distractor": _said(row, "distractor"),
+        "answer": _text(row, "answer"),
+        "distractor": _text(row, "distractor"),
     }
 
 
 def _side(row: xr.Dataset, of: str) -> dict:
-    """One text of a prompt: its tokens, the word of each with the words as text, which are special, and in a pair
-    which stand in its second sentence."""
+    """Describe one text of a prompt: its tokens, their words, which are special, and which are in the second sentence
+    of a pair."""
     end = int(row[f"{of}length"])
     tokens, word = row[f"{of}token"].values[:end], row[f"{of}word"].values[:end]
     texts, second = row[f"{of}word_text"].values[:end], row[f"{of}sentence"].values[:end]
@@ -216,8 +218,7 @@ def _side(row: xr.Dataset, of: str) -> dict:
 
 
 def words_of(tokens: Iterable[object], word: np.ndarray, texts: Iterable[object]) -> list[str]:
-    """Each word as text: as it stands at the word's first token in ``texts``; where that is empty (a special token is
-    no text), its tokens joined."""
+    """Return each word's text, from ``texts`` at its first token; its tokens joined where that is empty (special)."""
     joined = [""] * (int(word.max(initial=-1)) + 1)
     for piece, number in zip(tokens, word, strict=True):
         joined[number] += str(piece).removeprefix("##") if joined[number] else str(piece)
@@ -228,6 +229,6 @@ def words_of(tokens: Iterable[object], word: np.ndarray, texts: Iterable[object]
     return [visible(text.strip() or text) for text in shown]
 
 
-def _said(row: xr.Dataset, name: str) -> str:
+def _text(row: xr.Dataset, name: str) -> str:
     text = str(row[name].values) if name in row else ""
     return visible(text) if text else ""

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 from harness.findings import Finding, effects, findings, in_words
 from harness.findings.changes import other_name
-from harness.findings.questions import asked
+from harness.findings.questions import question_of
 from harness.results.objects import Folder, folder_at
 from harness.views.figures import Picture, pictures
 from harness.views.page import page
 from harness.views.payload import payload
 from harness.views.sections import Section, sections
-from harness.views.selection import asked_prompts, choose, first_head
+from harness.views.selection import choose, first_head, shown_prompts
 from harness.views.text import markup
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ def write_report(run: "Run", path: str | Folder, drawn: Sequence[Picture] | None
 
 
 def report(run: "Run", drawn: Sequence[Picture] | None = None) -> str:
-    """The report's HTML."""
-    kept, prompt = choose(run), asked_prompts(run)[0]
+    """Return the report's HTML."""
+    kept, prompt = choose(run), shown_prompts(run)[0]
     shown = sections(run, pictures(run) if drawn is None else drawn, kept.left_out)
     data = payload(run, kept, prompt=prompt, head=first_head(run))
     body = f"{_header(run)}\n<main id='main'>\n{_laid_out(shown)}\n</main>\n{_footer(run)}"
@@ -41,7 +41,7 @@ def report(run: "Run", drawn: Sequence[Picture] | None = None) -> str:
 
 
 def _laid_out(shown: list[Section]) -> str:
-    """The sections with the list of them after the first; those that look at one prompt share a bar of controls."""
+    """Join the sections, with the table of contents after the first; those of one prompt share a bar of controls."""
     looking = [section for section in shown if section.anchor in LOOKING]
     links = " ".join(f'<a href="#{section.anchor}">{section.title}</a>' for section in shown)
     parts = [str(section) for section in shown if section not in looking]
@@ -55,36 +55,35 @@ def _laid_out(shown: list[Section]) -> str:
 
 def _header(run: "Run") -> str:
     answer, others = _answer(run)
-    question = asked(run)
-    said = "" if question is None else f'<p class="question">{markup(question.asks)}</p>'
-    found = "".join(f"<li>{markup(finding.text)}</li>" for finding in answer)
-    found = f'<h2 class="skip">What was found</h2><ul class="findings">{found}</ul>' if found else ""
+    question = question_of(run)
+    asks = "" if question is None else f'<p class="question">{markup(question.asks)}</p>'
+    items = "".join(f"<li>{markup(finding.text)}</li>" for finding in answer)
+    listed = f'<h2 class="skip">Findings</h2><ul class="findings">{items}</ul>' if items else ""
     return (
         '<a class="skip" href="#main">Skip to the figures</a>'
         f'<header><p class="eyebrow">attention-harness</p><h1>{markup(_title(run))}</h1>'
-        f'<p class="lead">{markup(in_words(run))}</p>{said}{found}{_more(others)}</header>'
+        f'<p class="lead">{markup(in_words(run))}</p>{asks}{listed}{_more(others)}</header>'
     )
 
 
 def _answer(run: "Run") -> tuple[list[Finding], list[Finding]]:
-    """What answers the question, or what the leading metric says of the heads; and everything else that was found."""
-    found, question = findings(run), asked(run)
+    """Return the answer to the question, or the findings of the leading metric; and all others."""
+    every, question = findings(run), question_of(run)
     if question is not None:
-        return [question.answer(run)], found
+        return [question.answer(run)], every
     compared = "clean_change" in run.data
     parts = (effects.helpers, effects.hurters, effects.counts) if "effect" in run.data and not compared else ()
-    first = {told.text for part in parts if (told := part(run, run.lead_metric))}
-    answer = [finding for finding in found if finding.text in first] or found[: 6 if compared else 3]
-    return answer, [finding for finding in found if finding not in answer]
+    first = {finding.text for part in parts if (finding := part(run, run.lead_metric))}
+    answer = [finding for finding in every if finding.text in first] or every[: 6 if compared else 3]
+    return answer, [finding for finding in every if finding not in answer]
 
 
 def _more(others: list[Finding]) -> str:
     if not others:
         return ""
     items = "".join(f"<li>{markup(finding.text)}</li>" for finding in others)
-    return (
-        f'<details class="more"><summary>{len(others)} more found</summary><ul class="findings">{items}</ul></details>'
-    )
+    summary = f"<summary>{len(others)} more findings</summary>"
+    return f'<details class="more">{summary}<ul class="findings">{items}</ul></details>'
 
 
 def _footer(run: "Run") -> str:

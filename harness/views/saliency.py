@@ -1,16 +1,13 @@
 """The saliency page: text whose background is the score, by word or by token, without any script."""
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from harness.hooks import Head
 from harness.views.notebook import View
 from harness.views.number_tables import html_table
 from harness.views.page import asset, page
 from harness.views.text import markup
-from harness.views.token_colours import Colours, Saliency, Scores, Text, coloured, plainly
+from harness.views.token_colours import Colours, Saliency, Text, colour, heading
 
 if TYPE_CHECKING:
     from harness.results import Run
@@ -21,53 +18,37 @@ _SWITCH = (
 )
 
 
-def saliency(
-    run: "Run",
-    prompts: int | Sequence[int] | None = None,
-    head: Head | str | None = None,
-    method: str | None = None,
-    query: str | int | None = None,
-    scores: Scores | None = None,
-    merge: str = "sum",
-    scale: str = "text",
-    special: str = "drop",
-) -> View:
-    """Texts coloured by one score per token, each text's own smallest and largest score being the ends of the scale.
+def saliency(run: "Run", *args: Any, **options: Any) -> View:
+    """Show texts coloured by one score per token, by word or by token; sentence pairs stand side by side.
 
-    What is shown, in this order: `scores` (one per position of the prompt, or ``{prompt: scores}``); the attention row
-    of `head` (``"L5H1"``, ``"L5"``, ``"mean"`` or ``"rollout"``) from `query`, by default the last scored position; an
-    attribution `method` of the run for the prediction at `query`, by default the mean over all predictions, and of the
-    methods the gradient norm; in a run without any, the mean attention row.
-
-    A word's score is the ``sum`` (`merge`: or ``mean``, ``max``) over its tokens. ``scale="shared"`` puts all texts on
-    one scale; ``special="keep"`` keeps special tokens. Sentence pairs stand side by side.
+    Takes ``prompts``, ``head``, ``method``, ``query``, ``scores``, ``merge``, ``scale`` and ``special`` as
+    `harness.views.token_colours.colour` does.
     """
-    found = coloured(run, prompts, head, method, query, scores, merge, scale, special)
-    title = "Text coloured by " + found.what
-    texts = "".join(_text(text) for text in found.texts)
+    coloured = colour(run, *args, **options)
+    title = "Text coloured by " + coloured.what
+    texts = "".join(_text(text) for text in coloured.texts)
     body = (
-        f"<header><h1>{markup(title)}</h1><p class='define'>{markup(found.how)}</p></header><main class='saliency'>"
-        f"<div class='controls'>{_SWITCH}{_legend(found)}</div>{texts}</main>"
+        f"<header><h1>{markup(title)}</h1><p class='define'>{markup(coloured.how)}</p></header><main class='saliency'>"
+        f"<div class='controls'>{_SWITCH}{_legend(coloured)}</div>{texts}</main>"
     )
     return View(page(title, body, {}, circuitsvis=False, kind="view", scripts=(), style=asset("saliency.css")))
 
 
-def _legend(found: Saliency) -> str:
-    signed = '<span class="chip mark" style="--share:1;--mark:var(--hurts)">below 0</span>' if found.signed else ""
+def _legend(coloured: Saliency) -> str:
+    signed = '<span class="chip mark" style="--share:1;--mark:var(--hurts)">below 0</span>' if coloured.signed else ""
     steps = "".join(f'<i class="mark" style="--share:{step / 4}"></i>' for step in range(5))
     return f'<p class="legend">{signed}lowest <span class="ramp">{steps}</span> highest</p>'
 
 
 def _text(text: Text) -> str:
     levels = "".join(f'<div class="by-{level}">{_level(colours)}</div>' for level, colours in text.by.items())
-    heading = markup(plainly(text)).replace("“", "“<bdi>").replace("”", "</bdi>”")
-    return f"<section><h2>{heading}</h2>{levels}</section>"
+    title = markup(heading(text)).replace("“", "“<bdi>").replace("”", "</bdi>”")
+    return f"<section><h2>{title}</h2>{levels}</section>"
 
 
 def _level(colours: Colours) -> str:
-    """The text with its colours, its sentences side by side, and its numbers as a table."""
-    sentence = colours.axis.sentence[colours.axis.shown]
-    parts = [np.flatnonzero(sentence == number) for number in dict.fromkeys(sentence.tolist())]
+    """Render the text with its colours, its sentences side by side, and its numbers as a table."""
+    parts = colours.axis.sentences
     spans = list(_spans(colours))
     columns = "".join(f'<p class="text" dir="auto">{"".join(spans[at] for at in part)}</p>' for part in parts)
     numbers = zip(colours.axis.labels, colours.score.tolist(), colours.share.tolist(), strict=True)
@@ -77,13 +58,13 @@ def _level(colours: Colours) -> str:
 
 
 def _spans(colours: Colours) -> Iterator[str]:
-    """Each place as markup, the white space before it outside its colour; a line break breaks the line."""
+    """Yield each place as markup, the white space before it outside its colour; a line break breaks the line."""
     texts = [colours.axis.text[at] for at in colours.axis.shown]
     for text, score, share in zip(texts, colours.score, colours.share, strict=True):
         bare = text.strip() or text
         tone = "--mark:var(--hurts);" if share < 0 else "--mark:var(--helps);" if colours.share.min() < 0 else ""
-        told = f"{markup(bare)}: {score:.4g} ({abs(share):.0%} of the scale)"
+        tip = f"{markup(bare)}: {score:.4g} ({abs(share):.0%} of the scale)"
         space = " " if text[:1].isspace() and text.strip() else ""
         line = "<br>" if not text.strip() and "\n" in text else ""
         style = f'class="mark" style="{tone}--share:{abs(share):.3f}"'
-        yield f'{space}<span {style} data-told="{told}">{markup(bare)}</span>{line}'
+        yield f'{space}<span {style} data-tip="{tip}">{markup(bare)}</span>{line}'

@@ -1,4 +1,4 @@
-"""What the report is made of: its sections, and what each says of itself."""
+"""Sections of the report, with their explanations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 EFFECT = (
     "<b>Effect</b>: the metric with the head ablated minus the metric without, on the same prompt. "
     "<b>Helps</b>: ablating the head makes the model worse (loss rises, or logit difference, accuracy or probability "
-    "falls); <b>hurts</b>: it makes it better. Distances (kl, embedding) only say that a head matters."
+    "falls); <b>hurts</b>: it makes it better. Distances (kl, embedding) only show that a head matters."
 )
 ROLLOUT = (
     "<b>Attention rollout</b>: the layers’ head-averaged patterns, mixed with the identity for the residual stream and "
@@ -32,19 +32,19 @@ LAYERS = (
     "colours: a head is to be read against its layer."
 )
 DIRECT = (
-    "<b>Direct</b> is the part of an effect that the head writes straight to the output, with the final norm as it "
-    "was; <b>later layers</b> is the rest, what the layers above do about the ablation."
+    "<b>Direct</b> is the direct effect: the head’s own write to the residual stream ablated, all else clean, with the "
+    "final norm’s scale frozen; <b>later layers</b> is the rest of the effect, through the layers above."
 )
 ROLES = (
-    "A head has a <b>role</b> where its score (a share of attention, or of tokens, 0 to 1) is beyond what chance gives "
-    "with all heads taken together (max-T), and at least roles.threshold of the way from chance to 1. <b>By "
+    "A head has a <b>role</b> where its score (a share of attention, or of tokens, 0 to 1) is beyond chance with all "
+    "heads taken together (max-T), and at least roles.threshold of the way from the chance level to 1. <b>By "
     "chance</b>: tokens shuffled, or keys drawn from all that the mask of the layer allows. Two rules more: "
-    "<b>positional</b> needs a score of 0.9, and neither <b>positional</b> nor <b>diagonal</b> is given to a head that "
-    "has previous_token, next_token or same_token, of which they are only the shadow, however high its score. A head "
-    "may have several roles, or none. On the maps a dot marks a head that has the role."
+    "<b>positional</b> needs a score of 0.9, and a head with previous_token, next_token or same_token, which are more "
+    "specific, has neither <b>positional</b> nor <b>diagonal</b>, however high its score. A head may have several "
+    "roles, or no role. On the maps a dot marks a head that has the role."
 )
 NEEDS_SCRIPTS = "<noscript><p>This view needs scripts; everything it draws is in data.zarr.</p></noscript>"
-#: Sections that are their figures: title and what to know.
+#: Sections that are their figures: title and explanation.
 PICTURED = {
     "changed": (
         "What changed from one model to the other",
@@ -74,12 +74,12 @@ PICTURED = {
     ),
     "pairs": (
         "Heads ablated in pairs",
-        "What ablating two heads together does beyond the sum of what each does alone: with one sign they stand in for "
-        "each other, with the other one needs the other. Every value is in data.zarr, pair_effect.",
+        "The effect of ablating two heads together less the sum of the single effects: with one sign they back each "
+        "other up, with the other one needs the other. Every value is in data.zarr, pair_effect.",
     ),
     "methods": (
         "Methods against causes",
-        "How well what each method says agrees with what was measured by changing the tokens.",
+        "How well each method’s scores agree with the causes measured by changing the tokens.",
     ),
 }
 PATTERN = (
@@ -105,7 +105,7 @@ class Section:
 
 
 def sections(run: "Run", drawn: Sequence[Picture], left_out: str) -> list[Section]:
-    """What this run has to show, in the order of the page; `left_out` says which patterns are not on it."""
+    """Build the sections that the run has data for, in order; `left_out` states which patterns are not on the page."""
     made = []
     if "clean_change" in run.data:
         made.append(_changed(run, drawn))
@@ -160,8 +160,8 @@ def _strongest(run: "Run", drawn: Sequence[Picture]) -> Section:
 def _head(run: "Run", left_out: str) -> Section:
     note = f"<p class='note'>{markup(left_out)}</p>" if left_out else ""
     missing = "<noscript><p>Opening a single head needs scripts; its pattern is in data.zarr.</p></noscript>"
-    said = PATTERN + (_SINK if "sink" in run.data else "")
-    return Section("head", "One head on one prompt", f"<p class='define'>{said}</p>{note}{_drawn('head')}{missing}")
+    define = PATTERN + (_SINK if "sink" in run.data else "")
+    return Section("head", "One head on one prompt", f"<p class='define'>{define}</p>{note}{_drawn('head')}{missing}")
 
 
 def _head_view() -> Section:
@@ -186,27 +186,27 @@ def _compare(run: "Run", drawn: Sequence[Picture]) -> Section:
 
 def _sources() -> Section:
     define = (
-        "<p class='define'>Each line is one <b>method</b> that says where a prediction came from; those marked "
-        "<b>cause</b> were measured by changing the token. The shade is the share of the line’s largest score, orange "
+        "<p class='define'>Each line has the scores of one attribution <b>method</b>; those marked <b>cause</b> were "
+        "measured by changing the token. The shade is the share of the line’s largest score, orange "
         "where a score is negative; a word’s score is the sum of its tokens’.</p>"
     )
     return Section("sources", "Where a prediction came from", f"{define}{_drawn('sources')}{NEEDS_SCRIPTS}")
 
 
 def _of_pictures(part: str, drawn: Sequence[Picture]) -> Section:
-    """A section that is its figures, with scripts and without."""
+    """Build a section of figures, shown with scripts and without."""
     shown = _images(drawn, part)
     title, define = (PICTURED | {"parts": ("Parts of the prompt", segment_section.ABOUT)})[part]
     return Section(part, title, f'<p class="define">{define}</p>{_held(shown, title)}')
 
 
 def _held(shown: str, title: str) -> str:
-    """Pictures, in a box that scrolls where they are wider than the window."""
+    """Put pictures in a box that scrolls where they are wider than the window."""
     return f'<div class="pictures" tabindex="0" role="group" aria-label="{title}, as pictures">{shown}</div>'
 
 
 def _changed(run: "Run", drawn: Sequence[Picture]) -> Section:
-    """The figures, and the table of what changed; or, of models with other numbers of heads, of their roles."""
+    """Show the figures and the table of changes; or, of models with other numbers of heads, of their roles."""
     section = _of_pictures("changed", drawn)
     return replace(
         section, body=section.body + (number_tables.changes(run) if len(run.changes) else number_tables.both_roles(run))
@@ -214,7 +214,7 @@ def _changed(run: "Run", drawn: Sequence[Picture]) -> Section:
 
 
 def _roles(run: "Run", drawn: Sequence[Picture]) -> Section:
-    """Who has which role; where no effects are mapped, with a map to choose a role on."""
+    """Show the roles of heads; where no effects are mapped, with a map to choose a role on."""
     choose_on = "" if "effect" in run.data else _drawn("map")
     shown = _images(drawn, "roles")
     define = f"<p class='define'>{ROLES}</p>"
@@ -223,7 +223,7 @@ def _roles(run: "Run", drawn: Sequence[Picture]) -> Section:
 
 
 def _parts(run: "Run", drawn: Sequence[Picture]) -> Section:
-    """The parts of a prompt: their figure, with scripts and without, and their tables."""
+    """Show the parts of a prompt: their figure, with scripts and without, and their tables."""
     pictured = _of_pictures("parts", drawn)
     return Section(pictured.anchor, pictured.title, pictured.body + segment_section.traced(run))
 
@@ -237,9 +237,9 @@ def _numbers(run: "Run") -> Section:
     about = (
         f"<b>ci</b>: {run.interval_name} from resampling clusters of prompts, for one head at a time. "
         "<b>effect_size</b>: mean of the clusters over their standard deviation. <b>p_value</b>: the signs of whole "
-        "clusters flipped, one head at a time. <b>q_value</b>: Benjamini–Hochberg, the share of false names to expect "
-        "among heads with this q or less; nothing here goes by it. <b>p_adjusted</b>: max-T, the chance of a test "
-        f"result this extreme in any head if none had an effect; <b>significant</b> (shown) is p_adjusted &lt; "
+        "clusters flipped, one head at a time. <b>q_value</b>: Benjamini–Hochberg, the share of false discoveries to "
+        "expect among heads with this q or less; no verdict here uses it. <b>p_adjusted</b>: max-T, the chance of a "
+        f"test result this extreme in any head if none had an effect; <b>significant</b> (shown) is p_adjusted &lt; "
         f"{run.level:g}. <b>p_important</b>: the same, if every effect were at most ±{100 * share:g} % of the clean "
         f"value; <b>important</b>, the column to quote, is p_important &lt; {run.level:g} with the whole interval "
         f"beyond that. Both hold for all heads together: at most a {100 * run.level:g} % chance of one wrong name."

@@ -1,4 +1,4 @@
-"""The report's section on the parts of a prompt: their table, and the heads that carry them."""
+"""The report's section on parts of a prompt: their table, and the heads that carry them."""
 
 from typing import TYPE_CHECKING
 
@@ -14,14 +14,14 @@ ABOUT = (
     "A prompt’s <b>parts</b> are its documents, or words that carry a tag. <b>Attention</b> is the share that the "
     "token at which a prediction is made gives to the part, averaged over layers and heads; <b>rollout</b> and "
     "<b>gradient</b> are shares too. The <b>cause</b> is measured: by how much the loss of what is scored changes when "
-    "the part is removed, or when nobody outside it may attend to it. Positive: the part helped. A part that gets "
-    "attention and has no cause was looked at and not used."
+    "the part is removed, or when attention to it from outside is knocked out. Positive: the part helped. A part with "
+    "attention and without a cause was looked at and not used."
 )
 _HEADS = 20
 
 
 def traced(run: "Run") -> str:
-    """The tables, as markup."""
+    """Return the tables, as markup."""
     measures = list(dict.fromkeys(map(str, run.parts["measure"])))
     tables = {measure: {str(row["part"]): row for row in of_measure(run, measure)} for measure in measures}
     order = dict.fromkeys([*tables[lead_cause(run)], *tables[measures[0]]])
@@ -35,7 +35,7 @@ def traced(run: "Run") -> str:
 
 
 def _cell(row: Row | None, signs: bool) -> str:
-    """A mean with its interval; empty where there is none."""
+    """Write a mean with its interval; empty without a row."""
     if row is None:
         return ""
     write = signed if signs else number
@@ -45,7 +45,7 @@ def _cell(row: Row | None, signs: bool) -> str:
 
 
 def _heads(run: "Run") -> str:
-    """The heads that carry the parts, the strongest first."""
+    """Show the heads that carry the parts, the strongest first."""
     table = run.part_heads.sort_values("rank", kind="stable").head(_HEADS)
     columns = ["mean", "ci_low", "ci_high", "p_adjusted", "attention"]
     rows = [
@@ -54,7 +54,7 @@ def _heads(run: "Run") -> str:
     ]
     shown = html_table(["part", "head", *columns], rows, text={0, 1}, name="part_heads")
     note = (
-        f'<p class="note">The {len(table)} of {len(run.part_heads)} heads through which most of a part comes: in that '
-        "head alone nobody outside the part may attend to it. All are in part_heads.csv.</p>"
+        f'<p class="note">The {len(table)} of {len(run.part_heads)} heads through which most of a part comes, by '
+        "attention knockout of the part in that head alone. All are in part_heads.csv.</p>"
     )
     return f"<h3>Heads that carry it</h3>{scrolled(shown, 'Heads that carry a part')}{note}"

@@ -1,4 +1,4 @@
-"""Which prompts and heads a page shows: what was asked for, checked, and what fits."""
+"""Select the prompts and heads of a page: the requested ones, checked, as many as fit."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ BUDGET = 15_000_000  # characters of packed patterns in one page
 
 @dataclass(frozen=True)
 class Selection:
-    """Whose patterns go into the page, and one sentence about what does not (empty when all do)."""
+    """The prompts and heads whose patterns go into the page, and a sentence about those that do not (or empty)."""
 
     prompts: tuple[int, ...]
     heads: tuple[Head, ...]
@@ -29,7 +29,7 @@ class Selection:
 
 
 def checked_prompt(run: "Run", prompt: int, key: str = "prompt") -> int:
-    """The prompt's index, or a `RequestError` that says which there are."""
+    """Return the prompt's index. Raises `RequestError` if there is none."""
     last = run.data.sizes["prompt"] - 1
     if not isinstance(prompt, int | np.integer) or not 0 <= prompt <= last:
         raise RequestError(key, prompt, f"the run has prompts 0-{last}")
@@ -37,12 +37,12 @@ def checked_prompt(run: "Run", prompt: int, key: str = "prompt") -> int:
 
 
 def checked_head(run: "Run", head: Head | str) -> Head:
-    """The head, or a `RequestError` that says which there are."""
+    """Return the head. Raises `RequestError` if the run has no such head."""
     return check_head(Head.parse(head) if isinstance(head, str) else head, _model(run), *_shape(run))
 
 
 def checked_metric(run: "Run", metric: str | None) -> str:
-    """The metric (None: the leading one), or a `RequestError` that says which there are."""
+    """Return the metric (None: the leading one). Raises `RequestError` if the run has no such metric."""
     if "effect" not in run.data:
         raise RequestError("metric", metric, "this run ablated no heads: make one with experiments.ablate_heads")
     known = [str(name) for name in run.data["metric"].values]
@@ -52,31 +52,31 @@ def checked_metric(run: "Run", metric: str | None) -> str:
 
 
 def needs_patterns(run: "Run") -> None:
-    """A `RequestError` when the run kept no patterns."""
+    """Raise `RequestError` if the run kept no patterns."""
     if "pattern" not in run.data:
         raise RequestError("run", run.path, "this run kept no patterns: make one with experiments.cache_attention")
 
 
 def first_head(run: "Run") -> Head | None:
-    """The head to open with: the one asked for, the largest effect on the leading metric, or the first there is."""
-    asked = (run.spec.get("show") or {}).get("heads")
-    if asked:
-        return parse_heads(asked, _model(run), *_shape(run), "show.heads")[0]
+    """Return the head to open with: ``show.heads``, the largest effect on the leading metric, or the first."""
+    names = (run.spec.get("show") or {}).get("heads")
+    if names:
+        return parse_heads(names, _model(run), *_shape(run), "show.heads")[0]
     if "effect" in run.data and run.ablated_heads:
         return run.top_heads(run.lead_metric, 1)[0]
     return next(iter(run.all_heads), None)
 
 
 def first_in_layer(run: "Run", layer: int, stack: str = "") -> Head:
-    """The layer's head with the largest effect on the leading metric, or its first head."""
+    """Return the layer's head with the largest effect on the leading metric, or its first head."""
     ranked = run.top_heads(run.lead_metric, len(run.all_heads)) if "effect" in run.data else []
     return next((head for head in ranked if (head.layer, head.stack) == (layer, stack)), Head(layer, 0, stack))
 
 
-def asked_prompts(run: "Run") -> list[int]:
-    """The prompts named by ``show.prompts``, else all."""
-    asked = (run.spec.get("show") or {}).get("prompts") or range(run.data.sizes["prompt"])
-    return [checked_prompt(run, index, "show.prompts") for index in asked]
+def shown_prompts(run: "Run") -> list[int]:
+    """Return the prompts of ``show.prompts``, else all."""
+    numbers = (run.spec.get("show") or {}).get("prompts") or range(run.data.sizes["prompt"])
+    return [checked_prompt(run, index, "show.prompts") for index in numbers]
 
 
 def _model(run: "Run") -> str:
@@ -88,8 +88,8 @@ def _shape(run: "Run") -> tuple[dict[str, int], int]:
 
 
 def choose(run: "Run", budget: int | None = None) -> Selection:
-    """All patterns if ``budget`` characters hold them; else the first prompts and the heads that matter most."""
-    prompts, heads = asked_prompts(run), run.all_heads
+    """Select all patterns if they fit in ``budget`` characters; else the first prompts and the strongest heads."""
+    prompts, heads = shown_prompts(run), run.all_heads
     if "pattern" not in run.data:
         return Selection((), (), "This run kept no attention patterns; experiments.cache_attention makes them.")
     budget = BUDGET if budget is None else budget
@@ -114,7 +114,7 @@ def _left_out(run: "Run", prompts: int, heads: int, all_of_them: int) -> str:
 
 
 def _areas(run: "Run") -> list[float]:
-    """How many weights a head has on each prompt, over all stacks."""
+    """Return the number of weights of a head on each prompt, over all stacks."""
     own, read = run.data["length"].values, run.data.get("source_length", run.data["length"]).values
     return list(own**2.0 + (read**2.0 + own * read if "source_length" in run.data else 0))
 
@@ -129,13 +129,13 @@ def _by_effect(run: "Run", heads: Sequence[Head]) -> list[Head]:
 
 
 def _cost(run: "Run", prompt: int) -> int:
-    """Characters of one prompt's patterns, in every stack."""
+    """Return the characters of one prompt's patterns, in every stack."""
     patterns = {stack: run.pattern(prompt, stack) for stack in run.layers}
     return sum(size(pack_weights(each.values, is_causal(stack, [each]))) for stack, each in patterns.items())
 
 
 def is_causal(stack: str, patterns: Iterable[xr.DataArray]) -> bool:
-    """Whether no pattern of a stack looks ahead; an encoder and what reads a source always may."""
+    """Whether no pattern of a stack has weight on later tokens; False for encoder and cross attention."""
     if pattern_variable(stack)[2] == "source_key":
         return False
     return all(not np.triu(each.values, 1).any() for each in patterns)

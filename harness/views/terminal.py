@@ -1,4 +1,4 @@
-"""A run as a few lines of text, and the bar that is seen while it is made."""
+"""Terminal output: a run as a few lines of text, and its progress bar."""
 
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,8 @@ _BAR = 28
 
 
 def strongest(run: "Run", n: int = 5) -> str:
-    """A small table: for each metric the n heads with the largest mean effects, with their intervals, and what so few
-    clusters of prompts cannot show. Empty where no single heads were ablated."""
+    """Make a small table of the n heads with the largest mean effects by each metric, with their intervals, and the
+    limits of the tests. Empty where no single heads were ablated."""
     tables = [line for metric in run.metrics for line in _of_metric(run, metric, n)]
     return "\n".join([*tables, *(finding.text for finding in caution(run))] if tables else tables)
 
@@ -38,9 +38,9 @@ def _row(run: "Run", metric: str, head: Head) -> list[str]:
 
 
 def bar(stage: str, done: int, total: int, seconds: float, before: int, width: int) -> str:
-    """One line shorter than ``width``: how far a stage is, its rate over these seconds, and the time left.
+    """Make one line shorter than ``width``: a stage's progress, its rate over these seconds, and the time left.
 
-    ``before`` are the units that were done when the seconds began: a resumed run's.
+    ``before`` are the units that a resumed run had when the seconds began.
     """
     share = done / total if total else 1.0
     full = round(_BAR * share)
@@ -53,7 +53,7 @@ def bar(stage: str, done: int, total: int, seconds: float, before: int, width: i
 
 
 def _clock(seconds: float) -> str:
-    """``0:07``, ``12:30``, ``1:02:03``."""
+    """Write ``0:07``, ``12:30``, ``1:02:03``."""
     whole = round(seconds)
     minutes, hours = whole // 60 % 60, whole // 3600
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

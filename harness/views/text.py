@@ -1,4 +1,4 @@
-"""User text on its way into a page or a picture: always text, never markup, and every character visible."""
+"""Escape user text for pages and pictures: always text, never markup, and every character visible."""
 
 import html
 import json
@@ -17,9 +17,9 @@ _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # controls, bidi marks, ze
 
 
 def visible(text: str) -> str:
-    """The text with what cannot be seen spelled out: NUL as ⟨U+0000⟩, a newline as ↵, only blanks as ␣. Joiners within
-    an emoji or a word of a joining script stay: what they do can be seen."""
-    joiners = {found.start() for found in _JOINED.finditer(str(text))}
+    """Spell out invisible characters: NUL as ⟨U+0000⟩, a newline as ↵, only blanks as ␣. Joiners within an emoji or a
+    word of a joining script stay, since their effect is visible."""
+    joiners = {match.start() for match in _JOINED.finditer(str(text))}
     shown = "".join(letter if at in joiners else _sign(letter) for at, letter in enumerate(str(text)))
     return shown if shown.strip() else "␣" * max(len(shown), 1)
 
@@ -32,17 +32,17 @@ def _sign(character: str) -> str:
 
 
 def short(text: str, limit: int = 14) -> str:
-    """Trimmed and cut for a label; the cut is shown."""
+    """Trim and cut a text for a label; the cut is marked by an ellipsis."""
     trimmed = text.strip() or text
     return trimmed if len(trimmed) <= limit else trimmed[: limit - 1] + "…"
 
 
 def markup(text: object) -> str:
-    """Any value as HTML text or attribute value."""
+    """Escape any value as HTML text or attribute value."""
     return html.escape(visible(str(text)), quote=True)
 
 
 def json_block(value: object) -> str:
-    """JSON that can stand inside a <script> element: ASCII only, no ``<``, ``>`` or ``&``."""
+    """Write JSON that is safe inside a <script> element: ASCII only, no ``<``, ``>`` or ``&``."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,4 +1,4 @@
-"""What is claimed of parts (``parts.csv``), and of the heads that carry one (``part_heads.csv``)."""
+"""Tables of parts (``parts.csv``), and of the heads that carry one (``part_heads.csv``)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from harness.results.schema import TABLES, TableName
 
 @dataclass(frozen=True)
 class SegmentTables:
-    """Writes ``parts.csv``, and ``part_heads.csv`` where heads were knocked out."""
+    """Write ``parts.csv``, and ``part_heads.csv`` where heads were knocked out."""
 
     stats: StatsSpec
 
@@ -27,17 +27,17 @@ class SegmentTables:
         return Closed(data, tables)
 
 
-def parts_table(data: xr.Dataset, asked: StatsSpec) -> pd.DataFrame:
-    """One row per measure and part: means with intervals, the largest first in rank.
+def parts_table(data: xr.Dataset, spec: StatsSpec) -> pd.DataFrame:
+    """Make one row per measure and part: means with intervals, ranked from the largest.
 
     Measures are shares of the prompt's ``tokens``, of ``attention`` (mean over layers and heads), of ``rollout`` and of
-    ``gradient``, and each way of taking the part away, in nats per scored token. Intervals are `over` prompts (their
-    clusters drawn again) where there are several, else over the scored tokens of the one prompt.
+    ``gradient``, and each cause (nats per scored token). Intervals are `over` prompts (clusters resampled) where there
+    are several, else over the scored tokens of the one prompt.
     """
     rows = []
     for measure, values in measures(data):
         samples, clusters, over = sampled(data, values)
-        table = intervals(samples, clusters, asked)
+        table = intervals(samples, clusters, spec)
         table = table.assign(measure=measure, part=[str(name) for name in data["part"].values], over=over)
         known = table["mean"].notna().to_numpy()
         table["n_prompts"] = np.isfinite(values).any(axis=1).sum(axis=0)
@@ -46,7 +46,7 @@ def parts_table(data: xr.Dataset, asked: StatsSpec) -> pd.DataFrame:
 
 
 def measures(data: xr.Dataset) -> Iterator[tuple[str, Float[np.ndarray, "prompt traced part"]]]:
-    """Every measure of the parts, by prompt and scored token."""
+    """Yield every measure of the parts, by prompt and scored token."""
     cause = data["part_cause"].transpose("taken", "prompt", "traced", "part")
     there = np.isfinite(data["part_rollout"].transpose("prompt", "traced", "part").values)
     tokens = data["part_tokens"].transpose("prompt", "part").values
@@ -65,7 +65,7 @@ def measures(data: xr.Dataset) -> Iterator[tuple[str, Float[np.ndarray, "prompt 
 def sampled(
     data: xr.Dataset, values: Float[np.ndarray, "prompt traced part"]
 ) -> tuple[Float[np.ndarray, "sample part"], Shaped[np.ndarray, " sample"], str]:
-    """What intervals are drawn from: means of prompts with their clusters, or the scored tokens of a single cluster."""
+    """Return the samples of an interval: prompt means with their clusters, or the scored tokens of one cluster."""
     clusters = data["cluster"].values
     if len(np.unique(clusters)) > 1:
         n = np.isfinite(values).sum(axis=1)
@@ -75,9 +75,9 @@ def sampled(
     return flat, np.arange(len(flat)), "scored tokens"
 
 
-def parts_heads_table(data: xr.Dataset, asked: StatsSpec) -> pd.DataFrame:
-    """One row per part and head that was knocked out for it: by how much the loss grows, and how much of its attention
-    the part gets; the largest first in rank within its part."""
+def parts_heads_table(data: xr.Dataset, spec: StatsSpec) -> pd.DataFrame:
+    """Make one row per part and head that was knocked out for it: the increase of the loss, and the head's attention
+    on the part; ranked within the part from the largest."""
     rows = []
     for part in data["part"].values:
         chosen = data["part_head_cause"].sel(part=part).transpose("prompt", "traced", "layer", "head")
@@ -88,10 +88,10 @@ def parts_heads_table(data: xr.Dataset, asked: StatsSpec) -> pd.DataFrame:
         prompts = np.isfinite(values).any(axis=(1, 2))
         picked = data.isel(prompt=prompts)
         samples, clusters, _ = sampled(picked, values[prompts][:, :, known])
-        looked = picked["part_attention"].sel(part=part).mean(["prompt", "traced"]).values.ravel()[known]
+        attention = picked["part_attention"].sel(part=part).mean(["prompt", "traced"]).values.ravel()[known]
         layer, head = (grid.ravel()[known] for grid in np.meshgrid(data["layer"], data["head"], indexing="ij"))
-        table = intervals(samples, clusters, asked)
-        table = table.assign(part=str(part), layer=layer, head=head, attention=looked, n_prompts=int(prompts.sum()))
+        table = intervals(samples, clusters, spec)
+        table = table.assign(part=str(part), layer=layer, head=head, attention=attention, n_prompts=int(prompts.sum()))
         rows.append(table.assign(rank=table["mean"].abs().rank(ascending=False, method="first").astype(int)))
     if not rows:
         return pd.DataFrame(columns=np.array(TABLES["part_heads"].columns))

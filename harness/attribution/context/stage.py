@@ -1,4 +1,4 @@
-"""The stage that traces predictions to the parts of their prompts; one unit is one prompt."""
+"""The trace stage: attribute predictions to the parts of their prompts; one unit is one prompt."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,9 +10,9 @@ import xarray as xr
 from jaxtyping import Bool, Float
 
 from harness.attribution.causes import Removal, choose_causes
-from harness.attribution.context.looking import looked
+from harness.attribution.context.part_attention import part_attention
 from harness.attribution.context.segment_table import SegmentTables
-from harness.attribution.example import Example, clean_values, example_of, thinned
+from harness.attribution.example import Example, clean_values, example_of, limit_targets
 from harness.attribution.gradients import norms_in_turn
 from harness.attribution.knockout import knock_out_in
 from harness.attribution.occlusion import mean_embedding
@@ -25,15 +25,15 @@ from harness.prompts import Prompts
 from harness.prompts.prompt import ANSWER, QUESTION, SPECIAL
 
 Arrays = dict[str, np.ndarray]
-#: Parts that nobody asks about: a prediction always uses the question, and its own beginning.
-NOT_ASKED = (QUESTION, ANSWER, SPECIAL)
+#: Parts that are not candidates: a prediction always uses the question, and its own beginning.
+EXCLUDED = (QUESTION, ANSWER, SPECIAL)
 
 _CAUSE = ("prompt", "traced", "taken", "part")
 
 
 @dataclass(frozen=True)
 class TraceStage:
-    """The stage that traces predictions. `heads` are those that may be knocked out one at a time.
+    """The stage that attributes predictions to parts. `heads` are those that may be knocked out one at a time.
 
     Raises `RequestError` for prompts without parts, for a model that reads one text and writes another, and for causes
     that the model does not allow.
@@ -52,9 +52,9 @@ class TraceStage:
             remedy = "it reads one text and writes another, and parts are of one: choose a decoder or an encoder"
             raise RequestError("model", self.model.name, remedy)
         if not self.prompts.has_parts:
-            remedy = "they have no parts: say prompts=parts, or tag words with prompts.words={TAG: [word]}"
+            remedy = "they have no parts: set prompts=parts, or tag words with prompts.words={TAG: [word]}"
             raise RequestError("prompts", self.prompts.name, remedy)
-        if not self._asked_about:
+        if not self._candidates:
             raise RequestError("prompts", self.prompts.name, "they have no part but the question and the answer")
         choose_causes(self.spec.causes, self.model)
         if self.spec.heads != "none" and not self.model.traits.mixes_values:
@@ -63,19 +63,19 @@ class TraceStage:
 
     @cached_property
     def parts(self) -> list[str]:
-        """The names of all parts, in the order in which they first stand in a prompt."""
+        """The names of all parts, in order of first appearance in a prompt."""
         return [name for name in dict.fromkeys(map(str, self.prompts.part.ravel())) if name]
 
     @property
-    def _asked_about(self) -> list[str]:
-        return [name for name in self.parts if name not in NOT_ASKED]
+    def _candidates(self) -> list[str]:
+        return [name for name in self.parts if name not in EXCLUDED]
 
     @cached_property
     def explained(self) -> Prompts:
-        return thinned(self.prompts, self.spec.targets)
+        return limit_targets(self.prompts, self.spec.targets)
 
     @cached_property
-    def _taking(self) -> Removal:
+    def _removal(self) -> Removal:
         ordinary = self.prompts.token_id[(self.prompts.token_id >= 0) & ~self.prompts.special]
         return Removal(mean_embedding(self.model), ordinary)
 
@@ -95,14 +95,17 @@ class TraceStage:
         }
 
     def work(self) -> float:
-        """The forwards of one row that this is the work of, at most: a gradient is one forward, and for each target a
-        way back, which costs two; blocks before a head do not run again, but its own weights are read anew."""
+        """Return the work as forwards of one row, at most.
+
+        A gradient is one forward, and for each target a backward pass, which costs two; blocks before a head do not run
+        again, but its own pattern is computed once more.
+        """
         shape, spec = self.model.shape, self.spec
         targets = self.explained.target.sum(axis=1) if self.model.kind != "embedding" else np.ones(len(self.prompts))
         rows = targets if self.model.kind == "masked_lm" else np.ones(len(targets))
         there = np.array([[name in row for name in self.parts] for row in self.prompts.part], dtype=int)
         taken = there @ [name != ANSWER for name in self.parts]
-        carried = {"none": 0, "used": 1, "every": there @ [name not in NOT_ASKED for name in self.parts]}[spec.heads]
+        carried = {"none": 0, "used": 1, "every": there @ [name not in EXCLUDED for name in self.parts]}[spec.heads]
         layers = {head.layer for head in self.heads}
         by_head = len(layers) + sum(1 - head.layer / shape.n_layers for head in self.heads)
         gradients = spec.gradient * (1 + 2 * targets)
@@ -116,15 +119,15 @@ class TraceStage:
 
     @alone
     def compute(self, plan: Mapping[str, Any], unit: int) -> Arrays:
-        """One prompt, every array with the prompt first, padded with NaN to the prompt that has most targets."""
+        """Compute one prompt, every array with the prompt first, padded with NaN to the prompt with most targets."""
         number = plan["batches"][unit][0]
         example = example_of(self.model, self.explained.take([number]))
         names = self.prompts.part[number, : len(example.nodes)]
         inside = np.array([names == part for part in self.parts])
-        attention, rolled = looked(example, inside, self.rollout)
+        attention, rolled = part_attention(example, inside, self.rollout)
         cause = self._causes(example, inside, number)
         there = inside.any(axis=1)
-        found = {
+        arrays = {
             "tokens": inside.sum(axis=1)[None].astype(float),
             "attention": np.where(there, attention, np.nan),
             "rollout": np.where(there, rolled, np.nan),
@@ -133,32 +136,32 @@ class TraceStage:
             "position": example.position.astype(float),
         }
         if self.spec.gradient:
-            found["gradient"] = np.where(there, norms_in_turn(example) @ inside.T, np.nan)
+            arrays["gradient"] = np.where(there, norms_in_turn(example) @ inside.T, np.nan)
         if self.spec.heads != "none":
-            found["head_cause"] = self._by_head(example, inside, cause)
-        return {name: each if name == "tokens" else self._padded(each)[None] for name, each in found.items()}
+            arrays["head_cause"] = self._by_head(example, inside, cause)
+        return {name: each if name == "tokens" else self._padded(each)[None] for name, each in arrays.items()}
 
     def _padded(self, values: np.ndarray) -> np.ndarray:
-        """[target, …], padded with NaN."""
+        """Pad [target, …] with NaN."""
         missing = self.n_targets - len(values)
         return np.pad(values, [(0, missing)] + [(0, 0)] * (values.ndim - 1), constant_values=np.nan)
 
-    def _takeable(self, inside: Bool[np.ndarray, "part node"]) -> list[int]:
-        """Which parts can be taken away: those that are there, the answer's own tokens aside."""
+    def _removable(self, inside: Bool[np.ndarray, "part node"]) -> list[int]:
+        """Return the parts that can be removed: those in the prompt, without the answer's own tokens."""
         return [at for at, name in enumerate(self.parts) if inside[at].any() and name != ANSWER]
 
     def _causes(
         self, example: Example, inside: Bool[np.ndarray, "part node"], number: int
     ) -> Float[np.ndarray, "target taken part"]:
-        """By how much the explained number grows without each part, in each way of taking it away."""
-        which = self._takeable(inside)
+        """Return the increase of the explained number without each part, by each cause."""
+        which = self._removable(inside)
         nodes = [np.flatnonzero(inside[at]).tolist() for at in which]
-        taking = replace(self._taking, seed=(self.seed, number))
+        removal = replace(self._removal, seed=(self.seed, number))
         causes = choose_causes(self.spec.causes, self.model)
-        found = np.full((example.n_targets, len(causes), len(self.parts)), np.nan)
+        effects = np.full((example.n_targets, len(causes), len(self.parts)), np.nan)
         for kind, cause in enumerate(causes.values()):
-            found[:, kind, which] = cause(example, nodes, taking).T
-        return found
+            effects[:, kind, which] = cause(example, nodes, removal).T
+        return effects
 
     def _by_head(
         self,
@@ -166,29 +169,29 @@ class TraceStage:
         inside: Bool[np.ndarray, "part node"],
         cause: Float[np.ndarray, "target taken part"],
     ) -> Float[np.ndarray, "target layer head part"]:
-        """By how much it grows when in one head nobody outside a part may attend to it; a layer at a time."""
+        """Return the increase under attention knockout of a part in one head only, a layer at a time."""
         shape = self.model.shape
-        found = np.full((example.n_targets, shape.n_layers, shape.n_heads, len(self.parts)), np.nan)
+        effects = np.full((example.n_targets, shape.n_layers, shape.n_heads, len(self.parts)), np.nan)
         for part in self._carried(inside, cause):
             nodes = np.flatnonzero(inside[part]).tolist()
             for layer in range(shape.n_layers):
                 mine = [head for head in self.heads if head.layer == layer]
                 if mine:
                     grown = knock_out_in(example, [(nodes, [head]) for head in mine])
-                    found[:, layer, [head.head for head in mine], part] = grown.T
-        return found
+                    effects[:, layer, [head.head for head in mine], part] = grown.T
+        return effects
 
     def _carried(
         self, inside: Bool[np.ndarray, "part node"], cause: Float[np.ndarray, "target taken part"]
     ) -> list[int]:
-        """The parts whose heads are looked for: all that may be asked about, or the one with the largest last cause."""
-        asked = [at for at in self._takeable(inside) if self.parts[at] in self._asked_about]
-        if self.spec.heads == "every" or not asked:
-            return asked
-        return [asked[int(np.nan_to_num(cause[:, -1].mean(axis=0)[asked], nan=-np.inf).argmax())]]
+        """Return the parts whose heads are knocked out: all candidates, or the one with the largest last cause."""
+        candidates = [at for at in self._removable(inside) if self.parts[at] in self._candidates]
+        if self.spec.heads == "every" or not candidates:
+            return candidates
+        return [candidates[int(np.nan_to_num(cause[:, -1].mean(axis=0)[candidates], nan=-np.inf).argmax())]]
 
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
-        """All units as labelled arrays."""
+        """Join all units as labelled arrays."""
         whole = {name: np.concatenate([unit[name] for unit in units]) for name in units[0]}
         loss = "cosine distance of the text's vector to the clean one" if self._vector else "loss, nats"
         grown = f"{loss}: how much it grows (positive: the part helped)"
@@ -205,24 +208,24 @@ class TraceStage:
                 "L2 norm per unit of embedding",
                 "norms of the gradient at the part's embeddings, summed over its tokens",
             ),
-            "cause": (_CAUSE, grown, "the whole part taken away; delete moves later tokens up"),
+            "cause": (_CAUSE, grown, "the whole part removed; delete moves later tokens up"),
             "head_cause": (
                 ("prompt", "traced", "layer", "head", "part"),
                 grown,
-                "in one head nobody outside the part may attend to it",
+                "attention knockout of the part in one head",
             ),
         }
-        found: dict[str, Any] = {
+        arrays: dict[str, Any] = {
             f"part_{name}": (dims, whole[name].astype(np.float32), {"units": units_, "method": method})
             for name, (dims, units_, method) in notes.items()
             if name in whole
         }
         position = whole["position"]
-        found["traced_position"] = (("prompt", "traced"), np.where(np.isnan(position), -1, position).astype(int))
-        found["traced_value"] = (("prompt", "traced"), whole["clean"], {"units": loss})
+        arrays["traced_position"] = (("prompt", "traced"), np.where(np.isnan(position), -1, position).astype(int))
+        arrays["traced_value"] = (("prompt", "traced"), whole["clean"], {"units": loss})
         shape = self.model.shape
         coords = {"part": plan["parts"], "taken": plan["causes"]}
-        return xr.Dataset(found, coords | {"layer": np.arange(shape.n_layers), "head": np.arange(shape.n_heads)})
+        return xr.Dataset(arrays, coords | {"layer": np.arange(shape.n_layers), "head": np.arange(shape.n_heads)})
 
     @property
     def _vector(self) -> bool:
@@ -230,7 +233,7 @@ class TraceStage:
 
 
 def part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:
-    """What a run's predictions are traced to."""
+    """Return the trace stage and tables of a run."""
     heads = model.heads(list(spec.heads))
     stage = TraceStage(model, prompts, spec.trace, heads, spec.attribution.rollout, spec.seed)
     return Part([stage], [SegmentTables(spec.stats)])

@@ -1,9 +1,9 @@
-"""Attribution methods held against measured causes.
+"""Evaluate attribution methods against measured causes.
 
-`stage` explains each prompt by every method and cause and takes tokens away in each method's order (`erasure`), over
-the tokens that count (`policies`), by token or by word (`levels`); `measures` makes one number per prompt of it with
-the rankings of `agreement`, `tables` makes claims of those, `sentence` says the answer, and `heads` sets a head's
-attention beside the methods.
+`stage` scores each prompt by every method and cause and removes tokens in each method's order (`erasure`), over the
+tokens that count (`policies`), by token or by word (`levels`); `measures` reduces this to one number per prompt with
+the rank statistics of `agreement`, `method_table` adds intervals and tests, `sentence` states the result, and `heads`
+adds a head's attention as a method.
 """
 
 from harness.attribution.evaluate.agreement import kendall as kendall

@@ -1,4 +1,4 @@
-"""Methods and causes of a few prompts, from a notebook."""
+"""Compare attribution methods with causes on a few prompts, in memory."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -22,20 +22,20 @@ def compare_attributions(
     causes: str | Iterable[str] = "auto",
     **options: Any,
 ) -> xr.Dataset:
-    """What each method says the predictions came from, beside what they are measured to have come from.
+    """Score the tokens of each prompt by attribution methods, and measure causes to compare them with.
 
     Returns `attribution` [prompt, method, target_position, position] and `cause` [prompt, cause_kind, target_position,
     position] (of an encoder-decoder `source_attribution` and `source_cause` too), `explained` [prompt,
     target_position] (where each target is predicted; −1: none), `agreement` [statistic, policy, prompt, method,
-    cause_kind], with `fractions` the curves `erased`, and the prompts' own variables. NaN where a target cannot have
-    drawn on a token. `options` are those of `harness.config.AttributionSpec`. The dimension `method` is chosen by
+    cause_kind], with `fractions` the curves `erased`, and the prompts' own variables. NaN where a target cannot attend
+    to a token. `options` are those of `harness.config.AttributionSpec`. The dimension `method` is chosen by
     ``data.sel({"method": "rollout"})``, since xarray's ``sel(method=…)`` means something else.
 
-    `harness.attribution.evaluate.methods_table` makes claims of it. Raises `RequestError` for what the model does not
-    allow.
+    `harness.attribution.evaluate.methods_table` adds intervals and tests. Raises `RequestError` for what the model does
+    not allow.
     """
-    asked = {"methods": _listed(methods), "causes": _listed(causes), **options}
-    spec = config.parse(AttributionSpec, {**asdict(AttributionSpec()), **asked}, "attribution.")
+    request = {"methods": _listed(methods), "causes": _listed(causes), **options}
+    spec = config.parse(AttributionSpec, {**asdict(AttributionSpec()), **request}, "attribution.")
     stage = AttributionStage(model, prompts, spec)
     data = xr.merge([prompts.dataset(), run_in_memory(stage)])
     return data.assign(agreement=agreement(data, spec.top, spec.level))

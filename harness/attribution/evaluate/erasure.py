@@ -1,4 +1,4 @@
-"""Tokens are taken away in the order that a method gives: does the prediction fall as the method says it should?
+"""Erasure curves: remove tokens in a method's order and measure the prediction.
 
 DeYoung et al. 2020, "ERASER" (arXiv:1911.03429): comprehensiveness and sufficiency; Petsiuk et al. 2018, "RISE"
 (arXiv:1806.07421): deletion and insertion curves.
@@ -18,13 +18,13 @@ CURVES = ("deletion", "insertion")
 Tokens = frozenset[int]
 
 
-def taken_away(
+def removed_tokens(
     scores: Float[np.ndarray, " node"], counts: Bool[np.ndarray, " node"], fractions: Sequence[float]
 ) -> list[list[Tokens]]:
-    """For each curve and fraction, the tokens that go.
+    """Return the tokens to remove for each curve and fraction.
 
-    ``deletion`` takes away the strongest share, ``insertion`` all but the strongest. A share is rounded up to whole
-    tokens, and tokens that tie go in the order of the text.
+    ``deletion`` removes the strongest share, ``insertion`` all but the strongest. A share is rounded up to whole
+    tokens, and tied tokens are in the order of the text.
     """
     eligible = np.flatnonzero(counts)
     order = eligible[np.argsort(-scores[eligible], kind="stable")].tolist()
@@ -32,7 +32,7 @@ def taken_away(
     return [[frozenset(order[:end]) for end in ends], [frozenset(order[end:]) for end in ends]]
 
 
-def erased(
+def erase(
     example: Example,
     scores: Float[np.ndarray, "method target part"],
     counts: Bool[np.ndarray, "policy target part"],
@@ -40,16 +40,13 @@ def erased(
     fill: Fill,
     parts: Parts,
 ) -> tuple[Float[np.ndarray, "method policy curve target fraction"], Float[np.ndarray, "policy target"]]:
-    """By how much the explained number grows with those tokens (or whole words: the nodes of each of the `parts`) taken
-    away, and with all that count taken away.
-
-    What many methods agree to take away is run once.
-    """
+    """Return the increase of the explained number without those tokens (or words: the nodes of each of the `parts`),
+    and without all that count. A set that several methods remove is run once."""
     n_methods, n_policies = len(scores), len(counts)
     grown = np.empty((n_methods, n_policies, len(CURVES), example.n_targets, len(fractions)))
     without_all = np.empty((n_policies, example.n_targets))
     for target in range(example.n_targets):
-        wanted = [[taken_away(each[target], policy[target], fractions) for policy in counts] for each in scores]
+        wanted = [[removed_tokens(each[target], policy[target], fractions) for policy in counts] for each in scores]
         everything = [frozenset(np.flatnonzero(policy[target]).tolist()) for policy in counts]
         sets = {tokens for method in wanted for policy in method for curve in policy for tokens in curve}
         known = _effects(example, target, {*sets, *everything}, fill, parts)
@@ -61,7 +58,7 @@ def erased(
 
 
 def _effects(example: Example, target: int, sets: set[Tokens], fill: Fill, parts: Parts) -> dict[Tokens, float]:
-    """The effect of taking each set of parts away."""
+    """Measure the effect of removing each set of parts."""
     order = sorted(sets, key=lambda tokens: (len(tokens), sorted(tokens)))
-    found = occlude(example, [[node for at in each for node in parts[at]] for each in order], fill)[:, target]
-    return dict(zip(order, found.tolist(), strict=True))
+    effects = occlude(example, [[node for at in each for node in parts[at]] for each in order], fill)[:, target]
+    return dict(zip(order, effects.tolist(), strict=True))

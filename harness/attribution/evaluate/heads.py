@@ -1,4 +1,4 @@
-"""What the head that matters most looks at, as one more method: it too is a guess at where a prediction came from."""
+"""Add the attention of the head with the largest effect as one more attribution method."""
 
 import numpy as np
 import xarray as xr
@@ -8,32 +8,31 @@ from harness.hooks import Head, variable_name
 
 
 def with_top_head(data: xr.Dataset) -> xr.Dataset:
-    """The arrays with one more method, ``attention_L5H1``: the weights of the head with the largest mean effect among
-    those that look from the tokens that are scored. As they are where there are no effects or no patterns.
+    """Add the method ``attention_L5H1``: the weights of the head with the largest mean effect, encoder heads excluded.
 
-    The effect is on `loss` where it was measured, else on the first metric. A masked-LM's weights are those on the text
-    as it is, nothing masked.
+    The effect is on `loss` where it was measured, else on the first metric. A masked LM's weights are those on the text
+    without masks. Without effects or patterns the arrays are returned unchanged.
     """
     head = top_head(data)
     if head is None or f"attention_{head}" in data["method"].values:
         return data
-    own, source = looked_at(data, head)
+    own, source = attention_from_targets(data, head)
     name = f"attention_{head}"
     wider = data.reindex({"method": [*data["method"].values, name]})
     for variable, values in (("attribution", own), ("source_attribution", source)):
         if variable in wider:
-            wider[variable].loc[{"method": name}] = np.where(_seen(data, variable), values, np.nan)
+            wider[variable].loc[{"method": name}] = np.where(_visible(data, variable), values, np.nan)
             wider[variable].attrs = data[variable].attrs
     return wider
 
 
-def _seen(data: xr.Dataset, variable: str) -> np.ndarray:
-    """What a target could draw on, [prompt, target_position, position]."""
+def _visible(data: xr.Dataset, variable: str) -> np.ndarray:
+    """Return the tokens that a target can attend to, [prompt, target_position, position]."""
     return np.isfinite(data[variable].isel(method=0).values)
 
 
 def top_head(data: xr.Dataset) -> Head | None:
-    """The head with the largest mean effect, of the encoder's none."""
+    """Return the head with the largest mean effect, encoder heads excluded."""
     if not {"effect", "pattern", "attribution"} <= set(data):
         return None
     metrics = [str(name) for name in data["metric"].values]
@@ -46,15 +45,17 @@ def top_head(data: xr.Dataset) -> Head | None:
     return Head(int(where["layer"]), int(where["head"]), str(where.get("stack", "")))
 
 
-def looked_at(
+def attention_from_targets(
     data: xr.Dataset, head: Head
 ) -> tuple[Float[np.ndarray, "prompt target position"], Float[np.ndarray, "prompt target source_position"] | float]:
-    """The head's weights from the position of each target, on the prompt's own tokens and on its source's; those of a
-    text's vector are the mean over the tokens that it is pooled from."""
+    """Return the head's weights from the position of each target, on the prompt's own tokens and on its source's.
+
+    For a text's vector they are the mean over the pooled tokens.
+    """
     pattern = data[variable_name("pattern", head.stack)].sel(layer=head.layer, head=head.head).values.astype(np.float32)
     if "vector_share" in data:
         rows = np.einsum("pq,pqk->pk", data["vector_share"].values, pattern)[:, None].astype(np.float32)
-    elif "cosine" in data["explained_value"].attrs["units"]:  # a run of before pooling was known: the mean
+    elif "cosine" in data["explained_value"].attrs["units"]:  # an old run without vector_share: the mean
         rows = (pattern.sum(1) / data["length"].values[:, None])[:, None]
     else:
         rows = np.take_along_axis(pattern, data["explained"].values.clip(0)[:, :, None], axis=1)

@@ -1,6 +1,6 @@
-"""Scores and effects of tokens brought to words, before methods and causes are compared.
+"""Sum scores and effects of tokens to words, before methods and causes are compared.
 
-A word has as much as its pieces: a sum keeps the total. It counts if all of its pieces that could be drawn on do.
+A sum keeps the total. A word counts if all of its visible pieces do.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ Words = Sequence[Sequence[int]]
 
 
 def nodes_of(word: Int[np.ndarray, " own"], source_word: Int[np.ndarray, " source"] | None = None) -> Words:
-    """The nodes of each word, the source's words first; −1 is padding."""
+    """Return the nodes of each word, the source's words first; −1 is padding."""
     source = np.empty(0, dtype=int) if source_word is None else source_word
     sides = ((source, 0), (word, len(source)))
     return [
@@ -29,36 +29,35 @@ def nodes_of(word: Int[np.ndarray, " own"], source_word: Int[np.ndarray, " sourc
 
 
 def words_of(example: "Example") -> Words:
-    """The words of a question's prompt and of its source."""
+    """Return the words of an example's prompt and of its source."""
     prompt = example.prompt
     return nodes_of(prompt.word[0], None if prompt.source is None else prompt.source.word[0])
 
 
-def summed(values: Float[np.ndarray, "*batch node"], words: Words) -> Float[np.ndarray, "*batch word"]:
-    """Each word's sum over the pieces that have a value; NaN where none has."""
+def sum_by_word(values: Float[np.ndarray, "*batch node"], words: Words) -> Float[np.ndarray, "*batch word"]:
+    """Sum each word's pieces that have a value; NaN where none has."""
     parts = [values[..., list(nodes)] for nodes in words]
     return np.stack([np.where(np.isnan(p).all(-1), np.nan, np.nansum(p, -1)) for p in parts], axis=-1)
 
 
-def counting(
-    counts: Bool[np.ndarray, "*batch node"], seen: Bool[np.ndarray, "*batch node"], words: Words
+def count_words(
+    counts: Bool[np.ndarray, "*batch node"], visible: Bool[np.ndarray, "*batch node"], words: Words
 ) -> Bool[np.ndarray, "*batch word"]:
-    """Which words count: those all of whose pieces that are seen do."""
-    parts = [(counts[..., list(nodes)], seen[..., list(nodes)]) for nodes in words]
+    """Return which words count: those whose visible pieces all do."""
+    parts = [(counts[..., list(nodes)], visible[..., list(nodes)]) for nodes in words]
     return np.stack([(each | ~there).all(-1) & there.any(-1) for each, there in parts], axis=-1)
 
 
 def by_word(
     data: xr.Dataset, arrays: Sequence[np.ndarray], counts: np.ndarray
 ) -> tuple[list[np.ndarray], Bool[np.ndarray, "prompt policy target word"]]:
-    """Scores and effects [prompt, kind, target, node] of a run's tokens, and which count, by word; padded with NaN and
-    false."""
+    """Sum scores and effects [prompt, kind, target, node] by word, with the words that count; padded, NaN and false."""
     source = data["source_word"].values if "source_word" in data else [None] * len(counts)
     words = [nodes_of(*pair) for pair in zip(data["word"].values, source, strict=True)]
     longest = max(map(len, words))
-    made = [_padded([summed(*pair) for pair in zip(each, words, strict=True)], longest, np.nan) for each in arrays]
-    seen = np.isfinite(arrays[0][:, :1])
-    held = [counting(*each) for each in zip(counts, np.broadcast_to(seen, counts.shape), words, strict=True)]
+    made = [_padded([sum_by_word(*pair) for pair in zip(each, words, strict=True)], longest, np.nan) for each in arrays]
+    visible = np.isfinite(arrays[0][:, :1])
+    held = [count_words(*each) for each in zip(counts, np.broadcast_to(visible, counts.shape), words, strict=True)]
     return made, _padded(held, longest, False)
 
 

@@ -1,4 +1,4 @@
-"""From the stage's arrays to one number per prompt: how well each method agrees with each cause, and its curves.
+"""Reduce the stage's arrays to one number per prompt: each method's agreement with each cause, and its curves.
 
 A prompt's number is the mean over its targets; NaN where no target has one.
 """
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from harness.attribution.evaluate.agreement import kendall, overlap, spearman
 from harness.attribution.evaluate.levels import by_word
@@ -28,15 +28,17 @@ Nodes = Float[np.ndarray, "prompt kind target node"]
 
 
 def with_source(data: xr.Dataset, name: str) -> np.ndarray:
-    """An array over tokens, the source's (where there is one) before the prompt's own."""
+    """Return an array over tokens, the source's (where there is one) before the prompt's own."""
     own = data[name].values
     source = f"source_{name}"
     return np.concatenate([data[source].values, own], axis=-1) if source in data else own
 
 
 def agreement(data: xr.Dataset, top: int, level: str = "token") -> xr.DataArray:
-    """[statistic, policy, prompt, method, cause_kind]: agreement of scores and effects over the tokens that count, or
-    with `level` ``word`` over words, of which each has the sum of its tokens'."""
+    """Compute the agreement of scores and effects, [statistic, policy, prompt, method, cause_kind].
+
+    Over the tokens that count, or with `level` ``word`` over words, which have the sums of their tokens.
+    """
     scores, effects, counts = (with_source(data, name) for name in ("attribution", "cause", "counted"))
     if level == "word":
         (scores, effects), counts = by_word(data, (scores, effects), counts)
@@ -46,12 +48,16 @@ def agreement(data: xr.Dataset, top: int, level: str = "token") -> xr.DataArray:
         "overlap": lambda a, b: overlap(a, b, top),
     }
     shape = (len(statistics), counts.shape[1], len(scores), scores.shape[1], effects.shape[1])
-    found = np.full(shape, np.nan)
+    values = np.full(shape, np.nan)
     for policy, prompt, method, cause in np.ndindex(*shape[1:]):
         pairs = (scores[prompt, method], effects[prompt, cause], counts[prompt, policy])
-        each = [_of_target(a, b, which, statistics) for a, b, which in zip(*pairs, strict=True) if which.any()]
+        each = []
+        for score, effect, counted in zip(*pairs, strict=True):
+            known = counted & np.isfinite(score) & np.isfinite(effect)
+            if counted.any():
+                each.append([compute(score[known], effect[known]) for compute in statistics.values()])
         if each:
-            found[:, policy, prompt, method, cause] = _mean(np.array(each), 0)
+            values[:, policy, prompt, method, cause] = _mean(np.array(each), 0)
     note = {
         "units": "spearman and kendall −1 to 1, overlap 0 to 1",
         "method": f"Spearman of average ranks; Kendall's tau-b; overlap of the top {top}, ties sharing "
@@ -59,23 +65,16 @@ def agreement(data: xr.Dataset, top: int, level: str = "token") -> xr.DataArray:
     }
     dims = ("statistic", "policy", "prompt", "method", "cause_kind")
     coords = {name: data[name].values for name in ("policy", "method", "cause_kind")}
-    return xr.DataArray(found, {"statistic": list(statistics), **coords}, dims, attrs=note)
-
-
-def _of_target(
-    scores: Float[np.ndarray, " node"],
-    effects: Float[np.ndarray, " node"],
-    counts: Bool[np.ndarray, " node"],
-    statistics: dict[str, Callable[..., float]],
-) -> list[float]:
-    known = counts & np.isfinite(scores) & np.isfinite(effects)
-    return [compute(scores[known], effects[known]) for compute in statistics.values()]
+    return xr.DataArray(values, {"statistic": list(statistics), **coords}, dims, attrs=note)
 
 
 def curves(data: xr.Dataset) -> xr.DataArray:
-    """[statistic, policy, prompt, method] from `erased`: ``comprehensiveness`` and ``sufficiency`` in the unit of the
-    causes, means over the fractions; ``deletion`` and ``insertion`` the areas under the curve of exp(−loss) (the
-    probability of the right token; of a vector 1 − cosine distance) from nothing to all that counts."""
+    """Compute the erasure statistics [statistic, policy, prompt, method] from `erased`.
+
+    ``comprehensiveness`` and ``sufficiency`` are means over the fractions, in the unit of the causes; ``deletion`` and
+    ``insertion`` are areas under the curve of exp(−loss) (the probability of the right token; of a vector 1 − cosine
+    distance), from none to all of the tokens that count.
+    """
     fractions = data["fraction"].values
     clean = data["explained_value"].values[:, None, None, :, None]
     erased = data["erased"].values.astype(float)
@@ -90,24 +89,24 @@ def curves(data: xr.Dataset) -> xr.DataArray:
         for parts in ((whole, left[0], nothing), (nothing, left[1], whole))
     ]
     by_target = [erased[:, :, :, 0].mean(-1), erased[:, :, :, 1].mean(-1), *areas]
-    found = np.moveaxis(_mean(np.stack(by_target), -1), 2, 3)  # [statistic, prompt, policy, method]
+    values = np.moveaxis(_mean(np.stack(by_target), -1), 2, 3)  # [statistic, prompt, policy, method]
     note = {
         "units": f"comprehensiveness and sufficiency: {data['erased'].attrs['units']}; areas: 0 to 1",
         "method": f"{data['erased'].attrs['method']}; fractions {', '.join(f'{x:g}' for x in fractions)}",
     }
     dims, names = ("statistic", "prompt", "policy", "method"), list(BETTER)[3:]
     coords = {"statistic": names, "policy": data["policy"].values, "method": data["method"].values}
-    return xr.DataArray(found, coords, dims, attrs=note).transpose("statistic", "policy", "prompt", "method")
+    return xr.DataArray(values, coords, dims, attrs=note).transpose("statistic", "policy", "prompt", "method")
 
 
 def _left(value: np.ndarray, data: xr.Dataset) -> np.ndarray:
-    """What is left of the prediction, 0 to 1."""
+    """Return what is left of the prediction, 0 to 1."""
     return 1 - value if "cosine" in data["explained_value"].attrs["units"] else np.exp(-value)
 
 
 def shares(data: xr.Dataset) -> xr.DataArray:
-    """[statistic, prompt, which]: the share of all |score| or |effect| that is the first token's, and that is the one's
-    at which a target is predicted (NaN for the vector of a text). `which` is each method, then each cause."""
+    """Compute the share of all |score| or |effect| on the first token and on the predicting one, [statistic, prompt,
+    which]. The latter is NaN for the vector of a text. `which` is each method, then each cause."""
     strength = np.abs(np.concatenate([with_source(data, name) for name in ("attribution", "cause")], axis=1))
     n_source = data.sizes.get("source_position", 0)
     total = np.nansum(strength, axis=-1)
@@ -117,15 +116,15 @@ def shares(data: xr.Dataset) -> xr.DataArray:
     picked = np.take_along_axis(strength, n_source + at.clip(0)[:, None, :, None], axis=-1)[..., 0]
     own = np.where(predicted, picked, np.nan)
     real = (at >= 0)[:, None] & (total > 0)
-    found = [_mean(np.where(real, each / np.where(total > 0, total, 1), np.nan), -1) for each in (first, own)]
+    by_token = [_mean(np.where(real, each / np.where(total > 0, total, 1), np.nan), -1) for each in (first, own)]
     which = [*data["method"].values, *data["cause_kind"].values]
     note = {"units": "share of the sum of absolute values over tokens"}
     coords = {"statistic": ["first_share", "own_share"], "which": which}
-    return xr.DataArray(np.stack(found), coords, ("statistic", "prompt", "which"), attrs=note)
+    return xr.DataArray(np.stack(by_token), coords, ("statistic", "prompt", "which"), attrs=note)
 
 
 def _mean(values: np.ndarray, axis: int) -> np.ndarray:
-    """The mean of what is known; NaN where nothing is."""
+    """Average the finite values; NaN where there are none."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Mean of empty slice")
         return np.nanmean(values, axis=axis)

@@ -1,4 +1,4 @@
-"""Arrays to ``methods.csv``, one row per method, cause, policy and statistic; and what methods differ by."""
+"""Make ``methods.csv``, one row per method, cause, policy and statistic, and the paired differences of methods."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Float, Shaped
 
 from harness import stats
 from harness.attribution.evaluate.heads import with_top_head
@@ -20,7 +20,7 @@ from harness.results.schema import TABLES
 
 @dataclass(frozen=True)
 class MethodTable:
-    """Adds the top head as one more method and each method's `agreement` with each cause; writes ``methods.csv``."""
+    """Add the top head as a method and each method's `agreement` with each cause; write ``methods.csv``."""
 
     spec: AttributionSpec
     stats: StatsSpec
@@ -33,7 +33,7 @@ class MethodTable:
 
 @dataclass(frozen=True)
 class PairTable:
-    """Writes ``method_pairs.csv``, of the methods that the arrays have by then."""
+    """Write ``method_pairs.csv``, of all methods in the arrays."""
 
     spec: AttributionSpec
     stats: StatsSpec
@@ -52,7 +52,7 @@ class Group(NamedTuple):
 
 
 def groups(data: xr.Dataset, spec: AttributionSpec) -> Iterator[Group]:
-    """Every statistic that the arrays allow; curves belong to no cause in particular."""
+    """Yield every statistic that the arrays allow; curves belong to no cause in particular."""
     agreeing = agreement(data, spec.top, spec.level)
     for cause in data["cause_kind"].values:
         for policy in data["policy"].values:
@@ -66,32 +66,32 @@ def groups(data: xr.Dataset, spec: AttributionSpec) -> Iterator[Group]:
                 yield Group("", str(policy), str(statistic), drawn.sel(statistic=statistic, policy=policy).values)
 
 
-def methods_table(data: xr.Dataset, spec: AttributionSpec, asked: StatsSpec) -> pd.DataFrame:
-    """``methods.csv``: means over prompts with cluster bootstrap intervals; empty where no prompt has a number.
+def methods_table(data: xr.Dataset, spec: AttributionSpec, stats_spec: StatsSpec) -> pd.DataFrame:
+    """Make ``methods.csv``: means over prompts with cluster bootstrap intervals; empty where no prompt has a number.
 
     `q_value` is of the paired difference to the random order (where that is among the methods), sign flips of whole
     clusters, Benjamini–Hochberg over the methods of one cause, policy and statistic. The rows ``first_share`` and
-    ``own_share`` say how much of each method (and, with no method named, of each cause) lies on the first token and on
-    the one at which the target is predicted.
+    ``own_share`` are the share of each method (and, with no method named, of each cause) on the first token and on the
+    one at which the target is predicted.
     """
     methods, clusters = [str(name) for name in data["method"].values], data["cluster"].values
     parts = []
     for group in groups(data, spec):
-        made = intervals(group.values, clusters, asked)
-        made["q_value"] = _against_chance(group.values, methods, clusters, asked)
+        made = intervals(group.values, clusters, stats_spec)
+        made["q_value"] = _against_chance(group.values, methods, clusters, stats_spec)
         parts.append(made.assign(method=methods, cause=group.cause, policy=group.policy, statistic=group.statistic))
     shared = shares(data)
     n = len(methods)
     for statistic in shared["statistic"].values:
-        made = intervals(shared.sel(statistic=statistic).values, clusters, asked)
+        made = intervals(shared.sel(statistic=statistic).values, clusters, stats_spec)
         which = [str(name) for name in shared["which"].values]
         names = {"method": [*which[:n], *[""] * (len(which) - n)], "cause": [*[""] * n, *which[n:]]}
         parts.append(made.assign(**names, policy="keep", statistic=str(statistic), q_value=np.nan))
     return pd.concat(parts, ignore_index=True).reindex(columns=list(TABLES["methods"].columns))
 
 
-def pairs_table(data: xr.Dataset, spec: AttributionSpec, asked: StatsSpec) -> pd.DataFrame:
-    """Paired differences between methods, one row for each two, cause, policy and statistic.
+def pairs_table(data: xr.Dataset, spec: AttributionSpec, stats_spec: StatsSpec) -> pd.DataFrame:
+    """Make the paired differences between methods, one row for each two, cause, policy and statistic.
 
     `difference` is the first's number less the second's on the same prompts, `p_adjusted` corrected over all pairs of
     one cause, policy and statistic by max-T (`harness.stats`). Random orders are left out: `methods_table` has them.
@@ -103,7 +103,7 @@ def pairs_table(data: xr.Dataset, spec: AttributionSpec, asked: StatsSpec) -> pd
     first, second = (np.array(side) for side in zip(*two, strict=True))
     parts = []
     for group in groups(data, spec):
-        made = intervals(group.values[:, first] - group.values[:, second], clusters, asked)
+        made = intervals(group.values[:, first] - group.values[:, second], clusters, stats_spec)
         names = {"method": [methods[at] for at in first], "against": [methods[at] for at in second]}
         made = made.assign(**names, cause=group.cause, policy=group.policy, statistic=group.statistic)
         parts.append(made.rename(columns={"mean": "difference"}))
@@ -114,48 +114,44 @@ def _against_chance(
     values: Float[np.ndarray, "prompt method"],
     methods: list[str],
     clusters: Shaped[np.ndarray, " prompt"],
-    asked: StatsSpec,
+    stats_spec: StatsSpec,
 ) -> Float[np.ndarray, " method"]:
     if "random" not in methods:
         return np.full(len(methods), np.nan)
     floor = methods.index("random")
     rest = [at for at in range(len(methods)) if at != floor]
-    found = np.full(len(methods), np.nan)
+    q_value = np.full(len(methods), np.nan)
     if rest:
-        found[rest] = intervals(values[:, rest] - values[:, [floor]], clusters, asked)["q_value"]
-    return found
+        q_value[rest] = intervals(values[:, rest] - values[:, [floor]], clusters, stats_spec)["q_value"]
+    return q_value
 
 
 def intervals(
-    values: Float[np.ndarray, "prompt column"], clusters: Shaped[np.ndarray, " prompt"], asked: StatsSpec
+    values: Float[np.ndarray, "prompt column"], clusters: Shaped[np.ndarray, " prompt"], stats_spec: StatsSpec
 ) -> pd.DataFrame:
-    """Mean, interval, q and max-T p of each column; what is known on the same prompts is corrected together."""
+    """Compute mean, interval, q and max-T p of columns; those finite on the same prompts are corrected together."""
     names = ["mean", "ci_low", "ci_high", "q_value", "p_adjusted"]
-    found = pd.DataFrame(np.nan, index=range(values.shape[1]), columns=names)
-    for known, columns in _alike(np.isfinite(values)):
+    table = pd.DataFrame(np.nan, index=range(values.shape[1]), columns=names)
+    patterns, which = np.unique(np.isfinite(values), axis=1, return_inverse=True)
+    for at in range(patterns.shape[1]):
+        known, columns = patterns[:, at], np.flatnonzero(which == at)
         if not known.any():
             continue
-        table = stats.summarize(
+        summary = stats.summarize(
             xr.DataArray(values[np.ix_(known, columns)], dims=("prompt", "column")),
             clusters=clusters[known],
-            confidence=asked.confidence,
-            level=asked.level,
-            resamples=asked.resamples,
-            seed=asked.seed,
+            confidence=stats_spec.confidence,
+            level=stats_spec.level,
+            resamples=stats_spec.resamples,
+            seed=stats_spec.seed,
         )
-        found.loc[columns, names] = table[["effect_mean", *names[1:]]].to_numpy()
-    return found
-
-
-def _alike(known: Bool[np.ndarray, "prompt column"]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Columns by the prompts on which they are known."""
-    patterns, which = np.unique(known, axis=1, return_inverse=True)
-    return ((patterns[:, at], np.flatnonzero(which == at)) for at in range(patterns.shape[1]))
+        table.loc[columns, names] = summary[["effect_mean", *names[1:]]].to_numpy()
+    return table
 
 
 def ranked(table: pd.DataFrame, statistic: str, policy: str, cause: str = "") -> list[dict[str, Any]]:
-    """The rows of one statistic that say something, the best method first."""
-    asked = {"statistic": statistic, "policy": policy, "cause": cause}
-    rows = [row for row in table.to_dict("records") if all(row[name] == value for name, value in asked.items())]
+    """Return the rows of one statistic with a finite mean, the best method first."""
+    wanted = {"statistic": statistic, "policy": policy, "cause": cause}
+    rows = [row for row in table.to_dict("records") if all(row[name] == value for name, value in wanted.items())]
     known = [{str(name): value for name, value in row.items()} for row in rows if np.isfinite(row["mean"])]
     return sorted(known, key=lambda row: row["mean"], reverse=BETTER[statistic])

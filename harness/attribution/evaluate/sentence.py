@@ -1,4 +1,4 @@
-"""The comparison in a sentence: which method comes nearest to the cause, how near, and what a random order reaches."""
+"""The sentence about methods: which agrees best with the measured cause, beside rollout, mean attention and chance."""
 
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ _CAUSE = {
     "knockout": "attention knockout",
 }
 _POLICY = {
-    "keep": "over all {}s that could be drawn on",
+    "keep": "over all {}s that the target can attend to",
     "drop": "over {}s that are neither special, nor first, nor where the prediction is made",
 }
 _NAMES = {"rollout": "attention rollout", "attention_mean": "mean attention", "random": "a random order"}
@@ -35,14 +35,14 @@ class Answer(NamedTuple):
 def nearest(
     table: pd.DataFrame, cause: str, policy: str, confidence: float, level: float, n_clusters: int, by: str = "token"
 ) -> Answer | None:
-    """What ``methods.csv`` says of one cause, `by` token or word; nothing where no method was compared with it."""
+    """State which method of ``methods.csv`` agrees best with one cause, `by` token or word; None without a method."""
     rows = ranked(table, "spearman", policy, cause)
     methods = [row for row in rows if row["method"] != "random"]
     if not methods:
         return None
     first, interval = methods[0], f"{100 * confidence:g} % interval "
-    text = f"Measured by {_CAUSE.get(cause, cause)}, the order of what a prediction came from is told best by "
-    text += f"{first['method']} (Spearman {_number(first, interval)}), {_POLICY[policy].format(by)}"
+    text = f"{first['method']} agrees best with the measured cause ({_CAUSE.get(cause, cause)}): Spearman "
+    text += f"{_number(first, interval)}, {_POLICY[policy].format(by)}"
     shown = [row for row in rows if row["method"] in _NAMES and row is not first]
     if shown:
         text += "; " + ", ".join(f"{_NAMES[row['method']]} {_number(row)}" for row in shown)

@@ -1,4 +1,4 @@
-"""The stage that attributes: methods, causes and curves of each prompt, and what comes out as labelled arrays."""
+"""The attribution stage: methods, causes and erasure curves of each prompt, as labelled arrays."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from harness.attribution.causes import CAUSES, Cause, Removal, caused, choose_causes, fill_of, lead_occlusion
+from harness.attribution.causes import CAUSES, Cause, Removal, choose_causes, fill_of, lead_occlusion, measure_causes
 from harness.attribution.causes import refusal as cause_refusal
-from harness.attribution.evaluate.erasure import CURVES, erased
-from harness.attribution.evaluate.levels import counting, summed, words_of
+from harness.attribution.evaluate.erasure import CURVES, erase
+from harness.attribution.evaluate.levels import count_words, sum_by_word, words_of
 from harness.attribution.evaluate.method_table import MethodTable, PairTable
-from harness.attribution.evaluate.policies import counted
-from harness.attribution.example import Example, clean_values, example_of, thinned
+from harness.attribution.evaluate.policies import count_tokens
+from harness.attribution.example import Example, clean_values, example_of, limit_targets
 from harness.attribution.forward_cache import ForwardCache
-from harness.attribution.integrated import MOST
+from harness.attribution.integrated import MAX_REFINEMENT
 from harness.attribution.masking import each_token
-from harness.attribution.methods import METHODS, Method, choose_methods, scored
+from harness.attribution.methods import METHODS, Method, choose_methods, score_methods
 from harness.attribution.methods import refusal as method_refusal
 from harness.attribution.occlusion import mean_embedding
 from harness.attribution.weighted import negative_share
@@ -34,7 +34,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class AttributionStage:
-    """The stage that explains predictions: one unit is a batch of prompts, each taken by itself.
+    """The stage that attributes predictions to tokens: one unit is a batch of prompts, each run by itself.
 
     Raises `RequestError` for methods, causes or heads that the model does not allow.
     """
@@ -50,7 +50,7 @@ class AttributionStage:
 
     @cached_property
     def methods(self) -> dict[str, Method]:
-        """What is asked for; of ``all``, what this model allows."""
+        """The requested methods; of ``all``, those that this model allows."""
         chosen = choose_methods(self.spec.methods, self.model)
         if "alti" in chosen and self._alti_refused:
             del chosen["alti"]
@@ -63,10 +63,10 @@ class AttributionStage:
     @cached_property
     @alone
     def _alti_refused(self) -> str:
-        """Why ALTI is not to be had: the first prompt's terms do not sum to its residual stream. Raised if the request
-        names it."""
+        """Why ALTI is not available: the first prompt's terms do not sum to its residual stream. Raises `RequestError`
+        if the request names it."""
         try:
-            self.methods_of(self._question(0), 0, {"alti": choose_methods(("alti",), self.model)["alti"]})
+            self.methods_of(self._example(0), 0, {"alti": choose_methods(("alti",), self.model)["alti"]})
         except RequestError as error:
             if self.spec.methods != ("all",):
                 raise
@@ -75,7 +75,7 @@ class AttributionStage:
 
     @cached_property
     def left_out(self) -> dict[str, str]:
-        """What ``all`` and ``auto`` do not include for this model, and why."""
+        """The methods and causes that ``all`` and ``auto`` leave out for this model, and why."""
         methods, causes = self.methods, self.causes
         reasons = {}
         if self.spec.methods == ("all",):
@@ -88,11 +88,11 @@ class AttributionStage:
 
     @cached_property
     def explained(self) -> Prompts:
-        """The prompts, with as many scored positions as are explained."""
-        return thinned(self.prompts, self.spec.targets)
+        """The prompts, with at most `spec.targets` scored positions each."""
+        return limit_targets(self.prompts, self.spec.targets)
 
     @cached_property
-    def _taking(self) -> Removal:
+    def _removal(self) -> Removal:
         prompts = self.prompts
         ordinary = prompts.token_id[(prompts.token_id >= 0) & ~prompts.special]
         if prompts.source is not None:
@@ -102,12 +102,12 @@ class AttributionStage:
 
     @property
     def n_targets(self) -> int:
-        """How many predictions are explained of the prompt that has most."""
+        """The largest number of explained predictions of a prompt."""
         return 1 if self.model.kind == "embedding" else int(self.explained.target.sum(axis=1).max())
 
     @property
     def _sides(self) -> tuple[int, int]:
-        """How long the longest source and the longest prompt are."""
+        """The lengths of the longest source and of the longest prompt."""
         source = 0 if self.prompts.source is None else self.prompts.source.token_id.shape[1]
         return source, self.prompts.token_id.shape[1]
 
@@ -125,8 +125,11 @@ class AttributionStage:
         }
 
     def work(self) -> float:
-        """The forwards of one row that this is the work of, at most: methods may agree on what to take away, and a
-        smooth way needs fewer points of integrated gradients (each a forward and a gradient, the work of three)."""
+        """Return the work as forwards of one row, at most.
+
+        Methods may remove the same tokens, and a smooth path needs fewer points of integrated gradients (each a forward
+        and a gradient, the work of three).
+        """
         shape, spec = self.model.shape, self.spec
         targets = self.explained.target.sum(axis=1) if self.model.kind != "embedding" else np.ones(len(self.prompts))
         rows = targets if self.model.kind == "masked_lm" else np.ones(len(targets))
@@ -136,72 +139,72 @@ class AttributionStage:
             copies = copies + len(shape.sites) * shape.n_heads / 2  # blocks before the head do not run again
         curves = len(CURVES) * len(spec.fractions) * len(self.methods) + bool(spec.fractions)
         copies = copies + targets * len(spec.special) * curves
-        points = MOST * (spec.steps + 1) if "integrated_gradients" in self.methods else 0
+        points = MAX_REFINEMENT * (spec.steps + 1) if "integrated_gradients" in self.methods else 0
         return float((rows * copies + 3 * targets * points).sum())
 
     def cost(self, trial: Trial) -> str:
         done = f"{len(self.methods)} methods, {len(self.causes)} causes"
         return at_most(len(self.prompts), done, self.work(), trial(self.model, self.prompts))
 
-    def _question(self, number: int) -> Example:
+    def _example(self, number: int) -> Example:
         return example_of(self.model, self.explained.take([number]))
 
     def methods_of(
         self, example: Example, number: int, methods: Mapping[str, Method]
     ) -> tuple[ForwardCache, np.ndarray]:
-        """The evidence of one prompt, and the scores [method, target, node] that methods make of it."""
-        cache = ForwardCache(example, self.spec, self._taking.baseline, (self.spec.seed, number))
-        return cache, scored(cache, dict(methods))
+        """Return the forward cache of one prompt, and the methods' scores [method, target, node]."""
+        cache = ForwardCache(example, self.spec, self._removal.baseline, (self.spec.seed, number))
+        return cache, score_methods(cache, dict(methods))
 
     @alone
     def compute(self, plan: Mapping[str, Any], unit: int) -> Arrays:
-        """One batch: every array with the prompt first, padded with NaN to the longest prompt of all."""
+        """Compute one batch: every array with the prompt first, padded with NaN to the longest prompt of all."""
         made = [self._one(number) for number in plan["batches"][unit]]
         return {name: np.stack([each[name] for each in made]) for name in made[0]}
 
     def _one(self, number: int) -> Arrays:
-        """All that is known of one prompt."""
-        example = self._question(number)
+        """Compute all arrays of one prompt."""
+        example = self._example(number)
         cache, scores = self.methods_of(example, number, self.methods)
-        taking = replace(self._taking, seed=(self.spec.seed, number))
-        counts = counted(example, self.spec.special)
-        found = {
+        removal = replace(self._removal, seed=(self.spec.seed, number))
+        counts = count_tokens(example, self.spec.special)
+        arrays = {
             "attribution": self._padded(scores, example),
-            "cause": self._padded(caused(example, self.causes, taking), example),
+            "cause": self._padded(measure_causes(example, self.causes, removal), example),
             "counted": self._padded(counts.astype(float), example),
             "clean": self._by_target(clean_values(example)),
             "explained": self._by_target(example.position.astype(float)),
         }
         if self.model.kind == "embedding":
             share = example.vector_share[0]
-            found["vector_share"] = np.pad(share, (0, self._sides[1] - len(share)))
+            arrays["vector_share"] = np.pad(share, (0, self._sides[1] - len(share)))
         if "integrated_gradients" in self.methods:
-            found["completeness_error"] = self._by_target(cache.integrated.error)
+            arrays["completeness_error"] = self._by_target(cache.integrated.error)
         if "rollout_effect" in self.methods:
-            found["negative_share"] = self._by_target(np.array([negative_share(each) for each in cache.helps]))
+            arrays["negative_share"] = self._by_target(np.array([negative_share(each) for each in cache.helps]))
         if self.spec.fractions:
-            grown, everything = self._erased(example, scores, counts, taking)
-            found["erased"] = np.moveaxis(self._by_target(np.moveaxis(grown, -2, -1)), -1, -2)
-            found["erased_all"] = self._by_target(everything)
-        return found
+            grown, everything = self._erased(example, scores, counts, removal)
+            arrays["erased"] = np.moveaxis(self._by_target(np.moveaxis(grown, -2, -1)), -1, -2)
+            arrays["erased_all"] = self._by_target(everything)
+        return arrays
 
     def _erased(
-        self, example: Example, scores: np.ndarray, counts: np.ndarray, taking: Removal
+        self, example: Example, scores: np.ndarray, counts: np.ndarray, removal: Removal
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The curves, by token or by whole words."""
-        fill, parts = fill_of(lead_occlusion(self.causes), example, taking), each_token(example)
+        """Compute the erasure curves, by token or by whole words."""
+        fill, parts = fill_of(lead_occlusion(self.causes), example, removal), each_token(example)
         if self.spec.level == "word":
-            parts, seen = words_of(example), np.broadcast_to(example.visible, counts.shape)
-            scores, counts = summed(scores, parts), counting(counts, seen, parts)
-        return erased(example, scores, counts, self.spec.fractions, fill, parts)
+            parts, visible = words_of(example), np.broadcast_to(example.visible, counts.shape)
+            scores, counts = sum_by_word(scores, parts), count_words(counts, visible, parts)
+        return erase(example, scores, counts, self.spec.fractions, fill, parts)
 
     def _by_target(self, values: np.ndarray) -> np.ndarray:
-        """[…, target], padded with NaN to the prompt that has most targets."""
+        """Pad […, target] with NaN to the largest number of targets."""
         missing = self.n_targets - values.shape[-1]
         return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)], constant_values=np.nan)
 
     def _padded(self, values: np.ndarray, example: Example) -> np.ndarray:
-        """[…, target, node], padded with NaN: the source's tokens, then the prompt's own."""
+        """Pad […, target, node] with NaN: the source's tokens, then the prompt's own."""
         sides = (slice(0, example.nodes.source), slice(example.nodes.source, None))
         by_side = [
             np.pad(each, [(0, 0)] * (each.ndim - 1) + [(0, size - each.shape[-1])], constant_values=np.nan)
@@ -210,68 +213,70 @@ class AttributionStage:
         return np.moveaxis(self._by_target(np.moveaxis(np.concatenate(by_side, -1), -2, -1)), -1, -2)
 
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
-        """All units as labelled arrays; those over tokens once for each prompt's own and once for its source."""
+        """Join all units as labelled arrays; those over tokens once for the prompt's own and once for its source."""
         order = [number for batch in plan["batches"] for number in batch]
         whole = {name: np.concatenate([unit[name] for unit in units])[np.argsort(order)] for name in units[0]}
         n_source, note = self._sides[0], self._note(plan)
-        found: dict[str, Any] = {}
+        arrays: dict[str, Any] = {}
         for name, axis in (("attribution", "method"), ("cause", "cause_kind"), ("counted", "policy")):
             dims = ("prompt", axis, "target_position")
             values = whole[name].astype(np.float32) if axis != "policy" else whole[name] == 1
             if n_source:
-                found[f"source_{name}"] = ((*dims, "source_position"), values[..., :n_source], note[axis])
-            found[name] = ((*dims, "position"), values[..., n_source:], note[axis])
+                arrays[f"source_{name}"] = ((*dims, "source_position"), values[..., :n_source], note[axis])
+            arrays[name] = ((*dims, "position"), values[..., n_source:], note[axis])
         explained = whole["explained"]
-        found["explained"] = (_TARGET, np.where(np.isnan(explained), -1, explained).astype(int), note["explained"])
-        found["explained_value"] = (_TARGET, whole["clean"], note["explained_value"])
+        arrays["explained"] = (_TARGET, np.where(np.isnan(explained), -1, explained).astype(int), note["explained"])
+        arrays["explained_value"] = (_TARGET, whole["clean"], note["explained_value"])
         for name in ("completeness_error", "negative_share"):
             if name in whole:
-                found[name] = (_TARGET, whole[name], note[name])
+                arrays[name] = (_TARGET, whole[name], note[name])
         if "vector_share" in whole:
-            found["vector_share"] = (("prompt", "position"), whole["vector_share"], note["vector_share"])
+            arrays["vector_share"] = (("prompt", "position"), whole["vector_share"], note["vector_share"])
         if "erased" in whole:
-            found["erased"] = (_ERASED, whole["erased"].astype(np.float32), note["erased"])
-            found["erased_all"] = (("prompt", "policy", "target_position"), whole["erased_all"], note["erased"])
+            arrays["erased"] = (_ERASED, whole["erased"].astype(np.float32), note["erased"])
+            arrays["erased_all"] = (("prompt", "policy", "target_position"), whole["erased_all"], note["erased"])
         coords = {"method": plan["methods"], "cause_kind": plan["causes"], "policy": plan["policies"]}
         if "erased" in whole:
             coords |= {"curve": list(CURVES), "fraction": plan["fractions"]}
-        return xr.Dataset(found, coords)
+        return xr.Dataset(arrays, coords)
 
     def _note(self, plan: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """What each array is, in words: what was explained, in which unit, with which choices."""
+        """Return the units and methods of the arrays, for their attributes."""
         vector = self.model.kind == "embedding"
         unit = "cosine distance of the text's vector to the clean one" if vector else "loss, nats"
         slope = "the vector's length along its clean direction" if vector else "log-probability of the right token"
         rolled = self.spec.rollout
         return {
             "method": {
-                "units": "as each method gives; larger: more of the prediction is said to come from the token",
+                "units": "as each method gives; larger: more of the prediction is attributed to the token",
                 "method": f"rollout: {rolled}; gradients of the {slope}, at the embeddings; integrated gradients from "
-                f"the mean embedding, {self.spec.steps} points and more where the way is rough; flow rounded to 1e-6",
+                f"the mean embedding, {self.spec.steps} points and more where the path is rough; flow rounded to 1e-6",
                 "left_out": json.dumps(plan["left_out"], ensure_ascii=False),
             },
             "cause_kind": {
                 "units": unit,
-                "method": "how much it grows when the token is taken away (positive: the token helped); delete moves "
-                "later tokens up by one place",
+                "method": "its increase when the token is removed (positive: the token helped); delete moves later "
+                "tokens up by one place",
             },
             "policy": {
                 "units": "which tokens count",
-                "method": "keep: all that the target could draw on; drop: without special tokens, the first token and "
+                "method": "keep: all that the target can attend to; drop: without special tokens, the first token and "
                 "the one at which the target is predicted",
             },
             "explained": {"units": "position at which the target is predicted; -1: none"},
             "explained_value": {"units": unit},
-            "completeness_error": {"units": f"{slope}: how far the scores' sum is from what they share out"},
+            "completeness_error": {
+                "units": f"{slope}: completeness error, |Σ scores − the difference between baseline and text|"
+            },
             "vector_share": {
-                "units": "share of the text's vector that is read from the token",
+                "units": "share of the text's vector that is pooled from the token",
                 "method": self.model.pooling,
             },
             "negative_share": {"units": "share of all head effects that hurts, which rollout_effect leaves out"},
             "erased": {
                 "units": unit,
-                "method": f"how much it grows when tokens are taken away ({plan['taken_away_by']}): deletion, the "
-                "strongest share; insertion, all but the strongest share",
+                "method": f"its increase when tokens are removed ({plan['taken_away_by']}): deletion, the strongest "
+                "share; insertion, all but the strongest share",
             },
         }
 
@@ -281,11 +286,11 @@ _ERASED = ("prompt", "method", "policy", "curve", "target_position", "fraction")
 
 
 def part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:
-    """The attribution methods of a run, beside what is measured."""
+    """Return the attribution stage and table of a run."""
     stage = AttributionStage(model, prompts, spec.attribution)
     return Part([stage], [MethodTable(spec.attribution, spec.stats)])
 
 
 def pairs_part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:
-    """Each two of the methods compared, once they are there."""
+    """Return the table of paired differences, which is made after the top head was added to the methods."""
     return Part(closings=[PairTable(spec.attribution, spec.stats)])

@@ -1,7 +1,7 @@
-"""Questions that people bring, each answered from a saved run in a sentence with its interval.
+"""Questions, each answered from a saved run in a sentence with its interval.
 
 One question to a file: a function from the run to a `Finding`. To add one: that file, its line in `QUESTIONS`, and a
-preset in ``conf/experiment`` that says ``question: NAME``.
+preset in ``conf/experiment`` with ``question: NAME``.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked, which parts of a study (`harness.study.request.PARTS`) the answer is read from, and who reads."""
+    """The text of a question, the parts of a study (`harness.study.request.PARTS`) it needs, and its answer."""
 
     asks: str
     needs: tuple[str, ...]
@@ -43,32 +43,34 @@ QUESTIONS: dict[str, Question] = {
     "subwords": Question("How does attention spread over the pieces of a split word?", ("patterns",), subwords),
     "long_sentence": Question("Which heads reach far as the sentence grows?", ("patterns",), long_sentence),
     "word_order": Question("Which heads change when words are swapped?", ("patterns",), word_order),
-    "masked_vs_causal": Question("What does it change to see what comes after?", ("patterns",), masked_vs_causal),
+    "masked_vs_causal": Question("What does attention to later tokens change?", ("patterns",), masked_vs_causal),
     "mean_vs_head": Question("What does the mean over heads hide?", ("patterns",), mean_vs_head),
     "rollout": Question(
-        "Does rollout say more about the cause than the mean of attention?",
+        "Does rollout agree better with the cause than the mean of attention?",
         ("patterns", "rollout", "attribution"),
         rollout,
     ),
     "syntax": Question("Which heads follow a syntactic relation?", ("patterns", "roles"), syntax),
     "qkv": Question("How does a head come from scores to what it writes?", ("patterns",), qkv),
-    "layers": Question("In which layer do words meet?", ("patterns",), layers),
+    "layers": Question("In which layer do words attend to each other?", ("patterns",), layers),
     "sinks": Question("What is the attention on a sink worth?", ("patterns", "attribution"), sinks),
-    "induction": Question("Do the heads that look induction do it?", ("patterns", "sweep", "roles"), induction),
+    "induction": Question(
+        "Do the heads that look like induction heads matter?", ("patterns", "sweep", "roles"), induction
+    ),
     "ioi": Question("Which head moves the name?", ("patterns", "sweep", "rollout"), ioi),
     "prune": Question("How many heads can go?", ("sweep",), prune),
-    "bias": Question("Which kind of word does the model go by?", ("trace",), bias),
+    "bias": Question("Which kind of word does the prediction depend on?", ("trace",), bias),
     "rag": Question("Which document did the answer use?", ("trace",), rag),
 }
 
 
 def known(name: str) -> Question:
-    """The question of this name. Raises `RequestError` if there is none."""
+    """Return the question of this name. Raises `RequestError` for an unknown one."""
     if name not in QUESTIONS:
         raise RequestError("question", name, near(name, tuple(QUESTIONS)))
     return QUESTIONS[name]
 
 
-def asked(run: "Run") -> Question | None:
-    """What the run was asked, if it was asked anything that is known."""
+def question_of(run: "Run") -> Question | None:
+    """Return the question of the run's spec, if it has a known one."""
     return QUESTIONS.get(str(run.spec.get("question")))

@@ -1,4 +1,4 @@
-"""Which kind of word a prediction goes by: tagged words, token for token."""
+"""Answer which kind of word a prediction depends on: causes of tagged words, per token."""
 
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def bias(run: "Run") -> Finding:
-    """The cause of each tag per token of it, the largest first, and how much attention it gets for its length."""
+    """State the cause of each tag per token of it, the largest first, and its attention for its length."""
     tags = [str(name) for name in run.data["part"].values if str(name) not in ("special", "question", "answer")]
     cause, about = lead_cause(run), dict[str, Estimate]()
     for tag in tags:
@@ -25,13 +25,13 @@ def bias(run: "Run") -> Finding:
         about[tag] = interval(run, values) if np.isfinite(values).all() else _of_some(values)
     order = sorted((tag for tag in tags if np.isfinite(about[tag].mean)), key=lambda tag: -about[tag].mean)
     if len(order) < 2:
-        return unanswered("Words of at least two kinds are needed to say which the prediction goes by.")
+        return unanswered("Words of at least two tags are needed to compare them.")
     first, most = order[0], about[order[0]]
     unit = " nats" if "nats" in run.data["traced_value"].attrs["units"] else ""
     others = [f"{tag} {mean_with_spread(about[tag])}" for tag in order[1:]]
-    text = f"Token for token the prediction goes most by {first} words"
+    text = f"Per token the prediction depends most on {first} words"
     if not (most.kind == run.interval_name and most.low > 0):
-        text = f"Token for token no kind of word is shown to be used; the largest cause is that of {first} words"
+        text = f"Per token no kind of word is shown to be used; the largest cause is that of {first} words"
     text += f": when {TAKEN.get(cause, cause)}, the prediction loses "
     text += f"{with_spread(most, unit)} per token; {listed(others)}. For each 1 % of the tokens attention gives "
     text += listed([f"{tag} {number(attention_for_length(run, tag))} %" for tag in order])
@@ -39,7 +39,7 @@ def bias(run: "Run") -> Finding:
 
 
 def per_token(run: "Run", tag: str) -> Float[np.ndarray, " prompt"]:
-    """The cause of a tag's words on each prompt, divided by their tokens; NaN where there are none."""
+    """Return the cause of a tag's words on each prompt, divided by their tokens; NaN without such words."""
     chosen = run.data.sel(part=tag)
     cause = chosen["part_cause"].sel(taken=lead_cause(run)).mean("traced").values.astype(float)
     tokens = chosen["part_tokens"].values.astype(float)
@@ -47,16 +47,16 @@ def per_token(run: "Run", tag: str) -> Float[np.ndarray, " prompt"]:
 
 
 def attention_for_length(run: "Run", tag: str) -> float:
-    """The tag's share of attention over its share of tokens, mean over prompts that have it."""
-    looked = run.data["part_attention"].sel(part=tag).mean(["traced", "layer", "head"]).values.astype(float)
+    """Return the tag's share of attention over its share of tokens, mean over prompts that have it."""
+    attention = run.data["part_attention"].sel(part=tag).mean(["traced", "layer", "head"]).values.astype(float)
     tokens = run.data["part_tokens"].transpose("prompt", "part").values
     share = run.data["part_tokens"].sel(part=tag).values / tokens.sum(axis=1)
     there = share > 0
-    return float(np.mean(looked[there] / share[there]))
+    return float(np.mean(attention[there] / share[there]))
 
 
 def _of_some(values: Float[np.ndarray, " prompt"]) -> Estimate:
-    """The mean over the prompts that have such words, with its standard error."""
+    """Return the mean over the prompts that have such words, with its standard error."""
     known = values[np.isfinite(values)]
     if not len(known):
         return Estimate(np.nan, np.nan, np.nan, "one prompt")

@@ -1,4 +1,4 @@
-"""Whether the heads that look like induction are those that repeat what was seen."""
+"""Answer whether the heads with the induction role matter more than others."""
 
 from typing import TYPE_CHECKING
 
@@ -17,13 +17,13 @@ _NAMED = 4
 
 
 def induction(run: "Run") -> Finding:
-    """The mean effect of ablating a head that has the role, less that of ablating one that has not."""
+    """State the mean effect of ablating a head that has the role, less that of ablating one without it."""
     metric = run.lead_metric
-    heads, given = by_head(run.data["role_given"].sel(role="induction"))
+    heads, has_role = by_head(run.data["role_given"].sel(role="induction"))
     where, effect = by_head(run.data["effect"].sel(metric=metric).transpose("prompt", ...))
     assert heads == where
     score = by_head(run.data["role_score"].sel(role="induction"))[1]
-    has = np.nan_to_num(given.astype(float)) > 0
+    has = np.nan_to_num(has_role.astype(float)) > 0
     if not has.any() or has.all():
         best = heads[int(np.nan_to_num(score, nan=-1.0).argmax())]
         return unanswered(
@@ -35,7 +35,8 @@ def induction(run: "Run") -> Finding:
     gap = interval(run, (mine - others).astype(float))
     order = [heads[at] for at in np.argsort(-np.where(has, score, -1)) if has[at]]
     names = listed([str(head) for head in order[:_NAMED]]) + (" and others" if len(order) > _NAMED else "")
-    text = f"{count(len(order), 'head')} look for what followed the same token before ({names}): ablating one of them "
-    text += f"changes {metric} by {signed(float(mine.mean()))}{run.unit(metric)} on average, one of the others by "
+    have = "has" if len(order) == 1 else "have"
+    text = f"{count(len(order), 'head')} {have} the induction role ({names}): ablating one of them changes {metric} by "
+    text += f"{signed(float(mine.mean()))}{run.unit(metric)} on average, one of the others by "
     text += f"{signed(float(others.mean()))}: {with_spread(gap, run.unit(metric))} apart."
     return Finding(text, gap.mean, gap.low, gap.high, "effect")

@@ -1,5 +1,4 @@
-"""Which head moves the name: the largest effect on the answer, what that head looks at where it is predicted, and what
-the head that looks at the name does."""
+"""Answer which head moves the name: the head with the largest effect, beside the one that looks at the name most."""
 
 from typing import TYPE_CHECKING
 
@@ -16,9 +15,8 @@ if TYPE_CHECKING:
 
 
 def ioi(run: "Run") -> Finding:
-    """The head with the largest effect on the leading metric, as a share of the clean value, and how much of its
-    attention at the end is on the answer's name and on the other's; beside it the head that looks at the answer most,
-    which need not help."""
+    """State the largest effect on the leading metric beside the clean value, and that head's attention at the end on
+    the answer's name and on the other's; beside it the head that looks at the answer most, which need not help."""
     metric = run.lead_metric
     head = run.top_heads(metric, 1)[0]
     about, clean = run.estimate(metric, head), float(run.data["clean"].sel(metric=metric).mean())
@@ -48,15 +46,14 @@ def ioi(run: "Run") -> Finding:
 
 
 def _on(run: "Run", name: str, stack: str) -> PerHead:
-    """The weight on all tokens that are the answer (or the distractor), at the last scored position; NaN where the
-    prompt has none."""
+    """Return the weight on the answer's (or distractor's) tokens at the last scored position; NaN without them."""
     return np.stack([_of_prompt(run, prompt, name, stack) for prompt in range(run.data.sizes["prompt"])])
 
 
 def _of_prompt(run: "Run", prompt: int, name: str, stack: str) -> Float[np.ndarray, "layer head"]:
     row, end = run.data.isel(prompt=prompt), int(run.data["length"].values[prompt])
-    said = str(row[name].values).strip()
-    there = np.array([str(token).strip() == said for token in row["token"].values[:end]])
+    answer = str(row[name].values).strip()
+    there = np.array([str(token).strip() == answer for token in row["token"].values[:end]])
     pattern = run.pattern(prompt, stack).transpose("layer", "head", "query", "key").values.astype(float)
-    found = pattern[:, :, run.last_scored(prompt)][..., there].sum(axis=-1)
-    return found if said and there.any() else np.full_like(found, np.nan)
+    weight = pattern[:, :, run.last_scored(prompt)][..., there].sum(axis=-1)
+    return weight if answer and there.any() else np.full_like(weight, np.nan)

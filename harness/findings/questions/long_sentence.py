@@ -1,4 +1,4 @@
-"""Which heads reach far as the sentence grows."""
+"""Answer which heads reach farther as the sentence grows."""
 
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def long_sentence(run: "Run") -> Finding:
-    """The slope of the mean distance of attention on the prompt's length, over prompts."""
+    """State the slope of the mean distance of attention on the prompt's length, over prompts."""
     length = run.data["length"].values.astype(float)
     if len(np.unique(length)) < 3:
         return unanswered("Prompts of at least three different lengths are needed to see what grows with the length.")
@@ -39,7 +39,7 @@ def long_sentence(run: "Run") -> Finding:
 
 
 def distance(pattern: Pattern, left_out: np.ndarray) -> Float[np.ndarray, "layer head"]:
-    """The mean distance, in tokens, from a token to what it looks at; rows that look at nothing else do not count."""
+    """Return the mean distance of attention in tokens; rows with all weight on left-out tokens do not count."""
     kept, at = without(pattern, left_out), np.flatnonzero(~left_out)
     far = (kept * np.abs(at[:, None] - at[None, :])).sum(axis=-1)
     real = kept.sum(axis=-1) > 0
@@ -47,14 +47,14 @@ def distance(pattern: Pattern, left_out: np.ndarray) -> Float[np.ndarray, "layer
 
 
 def _even(pattern: Pattern, left_out: np.ndarray) -> Float[np.ndarray, "1 1"]:
-    """The same for even attention to all that may be looked at."""
+    """Return the distance for even attention to all allowed keys."""
     allowed = np.ones(pattern.shape[-2:]) if looks_ahead(pattern) else np.tri(pattern.shape[-1])
     return distance((allowed / allowed.sum(axis=-1, keepdims=True))[None, None], left_out)
 
 
 def slopes(values: PerHead, length: Float[np.ndarray, " prompt"]) -> PerHead:
-    """What each prompt contributes to the least-squares slope of a value on the length: the slope plus the prompt's
-    influence on it, so that the mean over prompts is the slope and its spread that of the slope."""
+    """Return each prompt's pseudo-value of the least-squares slope on the length: the slope plus the prompt's influence
+    on it, so that their mean is the slope and their spread that of the slope."""
     away = length - length.mean()
     slope = np.tensordot(away, values, axes=1) / (away**2).sum()
     left = values - values.mean(axis=0) - slope * away[:, None, None]

@@ -1,4 +1,4 @@
-"""What it changes to see what comes after: an encoder that was trained on masked words beside a causal decoder."""
+"""Answer what attention to later tokens changes: a masked-LM encoder beside a causal decoder."""
 
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 
 def masked_vs_causal(run: "Run") -> Finding:
-    """Where a model's attention goes: ahead, back, to itself, and how much of it to the first token and special ones.
-    Asked of both models on the same sentences (``-m model=minilm,smollm2``)."""
+    """State the shares of attention ahead, back, at the token itself, and on the first and special tokens.
+
+    Run it for both models on the same sentences (``-m model=minilm,smollm2``).
+    """
     later = per_head(run, ahead)
     about, most = over_heads(run, later), extreme(later)
     itself = float(per_head(run, lambda pattern: np.diagonal(pattern, axis1=2, axis2=3).mean(-1)).mean())
@@ -28,16 +30,16 @@ def masked_vs_causal(run: "Run") -> Finding:
 
 
 def ahead(pattern: Pattern) -> Float[np.ndarray, "layer head"]:
-    """The share of attention on later tokens, mean over tokens."""
+    """Return the share of attention on later tokens, mean over tokens."""
     return np.triu(pattern, 1).sum(axis=-1).mean(axis=-1)
 
 
 def resting(run: "Run") -> Float[np.ndarray, " prompt"]:
-    """The share of the other tokens' attention that is on the first token and special ones."""
-    found = []
+    """Return the share of the other tokens' attention on the first token and special ones."""
+    shares = []
     for prompt, end in enumerate(run.data["length"].values):
         sink = run.data["special"].values[prompt, :end].copy()
         sink[0] = True
         pattern = run.data["pattern"].values[prompt][:, :, :end, :end].astype(float)
-        found.append(pattern[:, :, ~sink][..., sink].sum(axis=-1).mean())
-    return np.array(found)
+        shares.append(pattern[:, :, ~sink][..., sink].sum(axis=-1).mean())
+    return np.array(shares)

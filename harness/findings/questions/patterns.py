@@ -1,4 +1,4 @@
-"""What the questions about patterns read off a run: patterns, by token or word, and one number per prompt and head."""
+"""Helpers of the questions about patterns: patterns by token or word, and one number per prompt and head."""
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -20,19 +20,19 @@ PerHead = Float[np.ndarray, "prompt layer head"]
 
 
 def patterns(run: "Run") -> Iterator[Pattern]:
-    """Each prompt's patterns, padding off."""
+    """Yield each prompt's patterns, without padding."""
     for prompt in range(run.data.sizes["prompt"]):
         yield run.pattern(prompt).transpose("layer", "head", "query", "key").values.astype(float)
 
 
 def by_word(run: "Run", prompt: int) -> Pattern:
-    """A prompt's patterns merged to words."""
+    """Return a prompt's patterns merged to words."""
     pattern = run.pattern(prompt).transpose("layer", "head", "query", "key").values.astype(float)
     return merge_pattern(pattern, run.data["word"].values[prompt, : pattern.shape[-1]])
 
 
 def resting(run: "Run") -> Iterator[Bool[np.ndarray, " position"]]:
-    """Of each prompt, which tokens heads rest on whatever the text: the first and special ones."""
+    """Yield the attention sinks of each prompt: the first token and special ones."""
     for prompt, end in enumerate(run.data["length"].values):
         rests = run.data["special"].values[prompt, :end].copy()
         rests[0] = True
@@ -40,7 +40,7 @@ def resting(run: "Run") -> Iterator[Bool[np.ndarray, " position"]]:
 
 
 def per_head(run: "Run", measure: Callable[[Pattern], Float[np.ndarray, "layer head"]]) -> PerHead:
-    """A measure of every prompt's patterns."""
+    """Measure every prompt's patterns."""
     return np.stack([measure(pattern) for pattern in patterns(run)])
 
 
@@ -50,17 +50,17 @@ def looks_ahead(pattern: Pattern) -> bool:
 
 
 def over_heads(run: "Run", values: PerHead) -> Estimate:
-    """The mean over heads and prompts, with its interval over prompts."""
+    """Return the mean over heads and prompts, with its interval over prompts."""
     return interval(run, values.mean(axis=(1, 2)))
 
 
 def extreme(values: PerHead, largest: bool = True) -> tuple[Head, float]:
-    """The head with the largest (or smallest) mean over prompts, and that mean."""
+    """Return the head with the largest (or smallest) mean over prompts, and that mean."""
     mean = values.mean(axis=0)
     layer, head = np.unravel_index(mean.argmax() if largest else mean.argmin(), mean.shape)
     return Head(int(layer), int(head)), float(mean[layer, head])
 
 
 def unanswered(text: str) -> Finding:
-    """What is said where the run has nothing to answer with."""
+    """Return the finding of a run that has no data for the answer."""
     return Finding(text, np.nan, np.nan, np.nan, "question")

@@ -1,4 +1,4 @@
-"""How many heads can go before the prediction suffers."""
+"""Answer how many heads can be pruned before the prediction suffers."""
 
 from typing import TYPE_CHECKING
 
@@ -17,12 +17,13 @@ _SHARE = 0.1  # of the mean clean value: how much worse a prompt may get
 
 
 def prune(run: "Run") -> Finding:
-    """How many heads can go one after another, the least needed first, before a prompt is worse by a tenth of the mean
-    clean value; beside random orders. A mean over prompts, of which each has its own curve, and a floor where a prompt
-    bears all heads that were tried."""
+    """State how many heads can go, the least needed first, before a prompt is worse by a tenth of the mean clean value.
+
+    Beside random orders. A mean over prompts' own curves, and a lower bound where a prompt bears all heads tried.
+    """
     if "cumulative_effect" not in run.data:
         return unanswered(
-            "No heads were ablated one after another: say sweep.kind=cumulative sweep.first=least_needed."
+            "No heads were ablated one after another: set sweep.kind=cumulative sweep.first=least_needed."
         )
     metric = run.lead_metric
     effect = run.data["cumulative_effect"].sel(metric=metric).transpose("order", "prompt", "step")
@@ -48,6 +49,6 @@ def prune(run: "Run") -> Finding:
 
 
 def can_go(worse: Float[np.ndarray, "order prompt step"], bar: float) -> Float[np.ndarray, "order prompt"]:
-    """How many heads were gone before a prompt was first worse by more than the bar."""
+    """Return how many heads were ablated before a prompt was first worse by more than the bar."""
     beyond = worse > bar
     return np.where(beyond.any(axis=-1), beyond.argmax(axis=-1), worse.shape[-1]).astype(float)

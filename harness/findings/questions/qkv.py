@@ -1,4 +1,4 @@
-"""One head taken apart: scores before the softmax, weights, the norms of values, and what it writes."""
+"""Take one head apart: scores before the softmax, weights, norms of values, and its output."""
 
 from typing import TYPE_CHECKING
 
@@ -17,10 +17,12 @@ _NEEDED = {"scores", "v", "z"}
 
 
 def qkv(run: "Run") -> Finding:
-    """How the first token's share changes from the weights to the norms of what is written, at the last token of each
-    prompt; and the first prompt in numbers. The head is the one that the report opens with (``show.heads``)."""
+    """State how the first token's share changes from weights to norms of the output, at the last token of each prompt.
+
+    And the first prompt in numbers. The head is the one that the report opens with (``show.heads``).
+    """
     if not set(run.data) >= _NEEDED:
-        return unanswered("The head cannot be taken apart: say cache.also=[q,k,v,scores,z].")
+        return unanswered("The run lacks the head's activations: set cache.also=[q,k,v,scores,z].")
     shown = (run.spec.get("show") or {}).get("heads") or ["L0H0"]
     head = Head.parse(shown[0])
     taken = [HeadParts(run, prompt, head) for prompt in range(run.data.sizes["prompt"])]

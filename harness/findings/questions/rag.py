@@ -1,4 +1,4 @@
-"""Which document an answer used."""
+"""Answer which document an answer used."""
 
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.findings.format import count
-from harness.findings.parts import asked_about, lead_cause, of_measure, used
+from harness.findings.parts import candidates, lead_cause, of_measure, used
 from harness.findings.questions.patterns import unanswered
 from harness.findings.sentence import Finding
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 def rag(run: "Run") -> Finding:
-    """The part with the largest cause, in how many contexts it is the one, and in how many attention says so too."""
-    known = asked_about(of_measure(run, lead_cause(run)))
+    """Name the part with the largest cause, in how many contexts it leads, and in how many attention agrees."""
+    known = candidates(of_measure(run, lead_cause(run)))
     if not known:
         return unanswered("The contexts have no parts but the question and the answer.")
     about, names = used(run, known), [str(row["part"]) for row in known]
@@ -30,7 +30,7 @@ def rag(run: "Run") -> Finding:
 
 
 def _first(run: "Run", array) -> list[str]:
-    """The part with the largest mean over scored tokens, prompt by prompt."""
+    """Return the part with the largest mean over scored tokens, prompt by prompt."""
     mean = array.mean("traced").transpose("prompt", "part").values.astype(float)
     at = np.where(np.isfinite(mean), mean, -np.inf).argmax(axis=1)
     return [str(array["part"].values[each]) for each in at]

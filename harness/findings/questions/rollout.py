@@ -1,4 +1,4 @@
-"""Whether rollout says more about the measured cause than the plain mean of attention."""
+"""Answer whether rollout agrees better with the measured cause than the plain mean of attention."""
 
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ _TOKENS = {"drop": "without special, first and predicting tokens", "keep": "over
 
 
 def rollout(run: "Run") -> Finding:
-    """The rank correlation with the first cause, rollout's less the mean attention's, prompt by prompt."""
+    """State the rank correlation with the first cause, rollout's less the mean attention's, prompt by prompt."""
     policy = str(run.data["policy"].values[-1])
     cause = str(run.data["cause_kind"].values[0])
     agreeing = run.data["agreement"].sel(statistic="spearman", policy=policy, cause_kind=cause)
@@ -25,8 +25,8 @@ def rollout(run: "Run") -> Finding:
     if not known.all():
         return unanswered(f"{int((~known).sum())} prompts have too few tokens to rank; give longer ones.")
     about, alone = interval(run, rolled - plain), interval(run, rolled)
-    beats = "more than" if about.low > 0 else "less than" if about.high < 0 else "no surer than"
+    beats = "better than" if about.low > 0 else "worse than" if about.high < 0 else "not shown to be better than"
     text = f"Rollout orders tokens like the measured cause ({cause}, {_TOKENS[policy]}) with a Spearman correlation of "
     text += f"{with_spread(alone, sign=False)}, {beats} the mean of "
-    text += f"attention (difference {with_spread(about)})."
+    text += f"attention does (difference {with_spread(about)})."
     return Finding(text, about.mean, about.low, about.high, "agreement")

@@ -1,4 +1,4 @@
-"""What the attention on a sink is worth: the first token, which heads rest on when they have nothing to look for."""
+"""Answer what the attention on the sink, the first token, is worth."""
 
 from typing import TYPE_CHECKING
 
@@ -17,25 +17,25 @@ _SINK = 0.5  # of a head's attention
 
 
 def sinks(run: "Run") -> Finding:
-    """The first token's share of attention, of value-weighted norms, and of all measured causes."""
+    """State the first token's share of attention, of value-weighted norms, and of all measured causes."""
     first = shares(run.data).sel(statistic="first_share")
-    asked = {"attention": "attention_mean", "norms": "norms", "cause": str(run.data["cause_kind"].values[0])}
-    lacking = [name for name in asked.values() if name not in first["which"].values]
+    measures = {"attention": "attention_mean", "norms": "norms", "cause": str(run.data["cause_kind"].values[0])}
+    lacking = [name for name in measures.values() if name not in first["which"].values]
     if lacking:
-        return unanswered(f"attribution.methods lacks {', '.join(lacking)}, which a sink is held against.")
-    share = {name: first.sel(which=which).values.astype(float) for name, which in asked.items()}
+        return unanswered(f"attribution.methods lacks {', '.join(lacking)}, which the sink is compared by.")
+    share = {name: first.sel(which=which).values.astype(float) for name, which in measures.items()}
     about = {name: interval(run, values) for name, values in share.items()}
     gap = interval(run, share["attention"] - share["cause"])
     on_first = resting_heads(run)
     resting = int((on_first.mean(axis=0) > _SINK).sum())
     text = f"The first token gets {with_spread(about['attention'], sign=False)} of the attention where "
     text += f"something is predicted, {number(about['norms'].mean)} of it weighted by the norms of values, and "
-    text += f"{with_spread(about['cause'], sign=False)} of what taking tokens away does ({asked['cause']}). "
+    text += f"{with_spread(about['cause'], sign=False)} of the effects of removing tokens ({measures['cause']}). "
     verb = "gives" if resting == 1 else "give"
     text += f"{resting} of {count(on_first[0].size, 'head')} {verb} it more than half ({extreme(on_first)[0]} most)."
     return Finding(text, gap.mean, gap.low, gap.high, "attribution")
 
 
 def resting_heads(run: "Run") -> PerHead:
-    """The share of attention on the first token, mean over the tokens after it."""
+    """Return the share of attention on the first token, mean over the tokens after it."""
     return per_head(run, lambda pattern: np.asarray(pattern[:, :, 1:, 0].mean(axis=-1)))

@@ -1,4 +1,4 @@
-"""How attention spreads over the pieces of a word that the tokenizer split."""
+"""Answer how attention spreads over the pieces of a word that the tokenizer split."""
 
 from typing import TYPE_CHECKING
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def subwords(run: "Run") -> Finding:
-    """The share that a split word's last piece has of what other words give to the word, beside an even split."""
+    """State the last piece's share of the attention that other words give to a split word, beside an even split."""
     shares, even, words = [], [], 0
     for prompt, pattern in enumerate(patterns(run)):
-        found = [_last_share(pattern, pieces) for pieces in split_words(run, prompt)]
-        found = [share for share in found if share is not None]
-        words += len(found)
-        shares.append(np.mean([share for share, _ in found], axis=0) if found else None)
-        even.append(np.mean([1 / n for _, n in found]) if found else np.nan)
+        each = [_last_share(pattern, pieces) for pieces in split_words(run, prompt)]
+        split_shares = [share for share in each if share is not None]
+        words += len(split_shares)
+        shares.append(np.mean([share for share, _ in split_shares], axis=0) if split_shares else None)
+        even.append(np.mean([1 / n for _, n in split_shares]) if split_shares else np.nan)
     if not words or any(each is None for each in shares):
         return unanswered("Not every prompt has a word that the tokenizer splits and that others can look at.")
     share, split = np.stack(shares), np.array(even)
@@ -35,18 +35,18 @@ def subwords(run: "Run") -> Finding:
 
 
 def split_words(run: "Run", prompt: int) -> list[np.ndarray]:
-    """The positions of each word of several tokens, the first token's word left out (a sink is no piece)."""
+    """Return the positions of each word of several tokens, without the first token's word (an attention sink)."""
     word = run.data["word"].values[prompt, : int(run.data["length"].values[prompt])]
     pieces = [np.flatnonzero(word == number) for number in range(word.max() + 1)]
     return [each for each in pieces if len(each) > 1 and each[0] > 0]
 
 
 def _last_share(pattern: Pattern, pieces: np.ndarray) -> tuple[np.ndarray, int] | None:
-    """The last piece's share of the word's attention by head, mean over heads weighted alike; and how many pieces."""
+    """Return the last piece's share of the word's attention by head, and the number of pieces; None without queries."""
     n = pattern.shape[-1]
     others = np.setdiff1d(np.arange(0 if looks_ahead(pattern) else pieces[-1] + 1, n), pieces)
     if not len(others):
         return None
-    given = pattern[:, :, others][..., pieces].sum(axis=2)
-    total = given.sum(axis=-1)
-    return np.where(total > 0, given[..., -1] / np.where(total > 0, total, 1), 1 / len(pieces)), len(pieces)
+    attention = pattern[:, :, others][..., pieces].sum(axis=2)
+    total = attention.sum(axis=-1)
+    return np.where(total > 0, attention[..., -1] / np.where(total > 0, total, 1), 1 / len(pieces)), len(pieces)

@@ -1,4 +1,4 @@
-// What is shown now, and who wants to know when it changes.
+// The state that all pictures share, and the listeners for its changes.
 
 function makeState(data, arrays) {
   const listeners = {};
@@ -45,7 +45,7 @@ function makeState(data, arrays) {
   return state;
 }
 
-// Where a head stands among all: stack by stack, layer by layer.
+// The index of a head among all: stack by stack, layer by layer.
 function placesOf(data) {
   const first = {};
   let count = 0;

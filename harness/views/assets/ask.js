@@ -2,14 +2,14 @@
 
 (() => {
   let come = false;
-  const said = document.createElement('p');
-  said.className = 'note';
+  const notice = document.createElement('p');
+  notice.className = 'note';
   const ask = () => { if (!come) window.parent.postMessage({ attentionHarness: 'wanted', key: '$key' }, '*'); };
   const add = (text, attributes) => document.body.append(Object.assign(document.createElement('script'), { textContent: text, ...attributes }));
   window.addEventListener('message', ({ source, data }) => {
     if (come || source !== window.parent || !data || data.attentionHarness !== '$key') return;
     come = true;
-    said.remove();
+    notice.remove();
     add(data.scripts.circuitsvis, { type: 'application/json', id: 'circuitsvis' });
     add(data.scripts.code, {});
   });
@@ -17,7 +17,7 @@
   const asking = setInterval(() => (come ? clearInterval(asking) : ask()), 400);
   setTimeout(() => {
     if (come) return;
-    said.textContent = 'This view waits for its script, which stands once in the notebook: in the output of the cell that showed the first view. Scroll to it, or restart the kernel and run the cells again.';
-    document.body.prepend(said);
+    notice.textContent = 'This view waits for its script, which is in the output of the cell that showed the first view. Scroll to it, or restart the kernel and run the cells again.';
+    document.body.prepend(notice);
   }, 3000);
 })();

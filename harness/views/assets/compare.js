@@ -5,19 +5,19 @@ function mountCompare(place, state) {
   const grid = make('div', { class: 'three' });
   const below = make('div');
   place.append(grid, readout, below);
-  let panels = [], told = null, cursor = [0, 0], latest = 0;
+  let panels = [], attributions = null, cursor = [0, 0], latest = 0;
   const paint = () => panels.forEach((panel) => drawMatrix(panel.canvas, panel.pattern, panel.most, cursor));
-  const move = (query, key, said) => {
+  const move = (query, key, announce) => {
     const { queries, keys } = panels[0].pattern;
     cursor = [Math.min(queries.length - 1, Math.max(0, query)), Math.min(keys.length - 1, Math.max(0, key))];
     paint();
-    if (said) readout.textContent = cursorText(state, panels, cursor);
-    below.replaceChildren(rowTable(state, panels, causesAt(state, panels, told, cursor[0]), cursor[0]));
+    if (announce) readout.textContent = cursorText(state, panels, cursor);
+    below.replaceChildren(rowTable(state, panels, causesAt(state, panels, attributions, cursor[0]), cursor[0]));
   };
   const draw = async () => {
     const mine = ++latest, matrices = await state.matrices(), scores = await state.sources();
     if (mine !== latest) return;
-    told = scores;
+    attributions = scores;
     if (!matrices) {
       grid.replaceChildren(make('p', {}, notHeld(state)));
       panels = [];
@@ -38,7 +38,7 @@ function mountCompare(place, state) {
   return draw();
 }
 
-// What is compared has the same tokens: of an encoder-decoder it is what is read of the source.
+// Compared patterns have the same tokens; in an encoder-decoder they are cross attention.
 function panelsOf(state, matrices) {
   const panels = [];
   if (matrices.rollout) panels.push({ name: 'Attention rollout', pattern: matrices.rollout });
@@ -81,13 +81,13 @@ function strongestKey({ weights, keys }, query) {
   return best;
 }
 
-// What the causes say of the prediction made at a query (or of the whole text's vector), one column for each: { name, score: key => number }.
-function causesAt(state, panels, told, query) {
+// The causes of the prediction made at a query (or of the whole text's vector), one column each: { name, score: key => number }.
+function causesAt(state, panels, attributions, query) {
   const { queries, keys } = panels[0].pattern, of = panels[0].pattern.stack === 'cross' ? 'source' : 'scores';
-  const target = told && (told.whole ? told.targets[0] : told.targets.find((at) => queries[query].at.includes(at)));
-  if (!told || target === undefined) return [];
-  return told.names.map((name, row) => ({ name: name + ' (cause)', row })).filter(({ row }) => told.isCause(row))
-    .map(({ name, row }) => ({ name, score: (key) => (keys[key].sink ? NaN : told.score(row, target, keys[key], of)) }));
+  const target = attributions && (attributions.whole ? attributions.targets[0] : attributions.targets.find((at) => queries[query].at.includes(at)));
+  if (!attributions || target === undefined) return [];
+  return attributions.names.map((name, row) => ({ name: name + ' (cause)', row })).filter(({ row }) => attributions.isCause(row))
+    .map(({ name, row }) => ({ name, score: (key) => (keys[key].sink ? NaN : attributions.score(row, target, keys[key], of)) }));
 }
 
 function rowTable(state, panels, causes, query) {

@@ -1,4 +1,4 @@
-// What is looked at: one bar of controls for all pictures of a prompt.
+// One bar of controls for all pictures of a prompt.
 
 function mountControls(place, state) {
   const { layers, prompts, heads: numbers } = state.data.offered, { stacks } = state.data;
@@ -46,7 +46,7 @@ function promptSelect(state) {
   return prompt;
 }
 
-// A prompt as a reader would write it.
+// The prompt's text, with its answers.
 function textOf({ words, source }) {
   return source ? source.words.join(' ') + ' → ' + words.join(' ') : words.join(' ');
 }
@@ -68,13 +68,13 @@ function viewControls(state) {
   return made;
 }
 
-// What is done to the weights before they are shown, in words; nothing where nothing is done.
+// How the weights were changed before they are shown, in words; empty if they were not.
 function viewNote(state) {
-  const { level, special, part } = state.view, said = [];
-  if (level === 'word') said.push('Words: weights are summed over the tokens looked at and averaged over those that look.');
-  if (!special) said.push('Special tokens are hidden, and what is left of each row is made to sum to 1 again.');
-  if (part !== 'all') said.push('Only what sentence ' + part[0] + ' sees of sentence ' + part[1] + ': rows do not sum to 1.');
-  return said.join(' ');
+  const { level, special, part } = state.view, notes = [];
+  if (level === 'word') notes.push('Words: weights are summed over the tokens looked at and averaged over those that look.');
+  if (!special) notes.push('Special tokens are hidden, and what is left of each row is made to sum to 1 again.');
+  if (part !== 'all') notes.push('Only what sentence ' + part[0] + ' sees of sentence ' + part[1] + ': rows do not sum to 1.');
+  return notes.join(' ');
 }
 
 function select(name, options, changed) {

@@ -43,7 +43,7 @@ function withUnit(value, metric) {
   return signed(value) + (metric.unit && Number.isFinite(value) ? ' ' + metric.unit : '');
 }
 
-// Which side an estimate is on, whatever its uncertainty: colours go by it. Rounding is no effect.
+// The side of an estimate, whatever its uncertainty, which sets its colour. Rounding is no effect.
 function side(metric, effect) {
   if (Math.abs(effect) <= 1e-7) return 'no effect';
   if (metric.sense === 0) return 'matters';
@@ -54,18 +54,18 @@ function sideClass(metric, effect) {
   return side(metric, effect).replace(' ', '-');
 }
 
-// What the run shows of a head: its side where an effect is shown, else that this is unsure. Words go by it.
+// The verdict on a head: its side where an effect is shown, else unsure. It sets the words.
 function verdict(state, metric, head) {
   const about = side(metric, state.meanOf(metric, head));
   return about === 'no effect' || state.claimOf(metric, head).shown ? about : 'unsure';
 }
 
-// What the table claims of a head's mean effect, in brackets; nothing where it claims nothing.
+// The interval and p of a head's mean effect, in brackets; empty without them.
 function claimText(state, metric, head) {
-  const { low, high, p } = state.claimOf(metric, head), said = [];
-  if (Number.isFinite(low)) said.push(state.data.interval + ' ' + signed(low) + ' to ' + signed(high));
-  if (Number.isFinite(p)) said.push('max-T p ' + chance(p) + (p < state.data.level ? '' : ': not shown'));
-  return said.length ? ' (' + said.join('; ') + ')' : '';
+  const { low, high, p } = state.claimOf(metric, head), parts = [];
+  if (Number.isFinite(low)) parts.push(state.data.interval + ' ' + signed(low) + ' to ' + signed(high));
+  if (Number.isFinite(p)) parts.push('max-T p ' + chance(p) + (p < state.data.level ? '' : ': not shown'));
+  return parts.length ? ' (' + parts.join('; ') + ')' : '';
 }
 
 function named([layer, head, stack]) {

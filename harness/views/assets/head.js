@@ -48,7 +48,7 @@ function paintPixels(canvas, { weights, queries, keys }) {
   pen.putImageData(image, 0, 0);
 }
 
-// CircuitsVis writes the same tokens on both sides; what reads another text, or a learnt sink, is drawn by us.
+// CircuitsVis writes the same tokens on both sides: cross attention and learnt sinks are drawn here instead.
 async function drawPattern(place, state, pattern) {
   if (!pattern) return place.replaceChildren(make('p', {}, notHeld(state)));
   const square = pattern.stack !== 'cross' && !state.data.sink && ['all', 'AA', 'BB'].includes(state.view.part);
@@ -61,7 +61,7 @@ function hasCircuitsVis() {
   return typeof CircuitsVis !== 'undefined' || document.getElementById('circuitsvis') !== null;
 }
 
-// The library stands packed in the page; the page's policy knows its hash, and nothing else would run.
+// The library is packed in the page; the page's policy names its hash, and no other script would run.
 async function loadCircuitsVis() {
   const packed = document.getElementById('circuitsvis');
   if (!packed) return;
@@ -125,7 +125,7 @@ function effectTable(state) {
   return make('div', { class: 'scroll', tabindex: 0, role: 'group', 'aria-label': 'Effects of this head' }, make('table', { class: 'numbers', id: 'effects-of-head' }, make('thead', {}, make('tr', {}, ...titles)), make('tbody', {}, ...rows)));
 }
 
-// The metric, its effect here and on average, the word for that, and what is claimed of the average.
+// The metric, the head's effect on this prompt and on average, the verdict, and the average's interval and p.
 function effectCells(state, metric) {
   const mean = state.meanOf(metric, state.head), here = state.effectsOf(metric, state.head)[state.prompt];
   const claim = state.claimOf(metric, state.head);
@@ -139,7 +139,7 @@ function effectCells(state, metric) {
   ];
 }
 
-// The prompts on which the head's effect is largest and smallest, each a way to get there.
+// The prompts on which the head's effect is largest and smallest, each a button that opens it.
 function whereItMatters(state) {
   const { prompts } = state.data;
   if (!state.data.metrics.length || prompts.length < 2) return null;

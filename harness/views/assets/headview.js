@@ -54,9 +54,9 @@ function layerSteps(state) {
     if (layers.includes(next)) state.open([next, state.head[1], state.head[2]], null, false);
   };
   const title = make('b');
-  const say = () => { title.textContent = (state.head[2] ? state.head[2] + ', ' : '') + 'layer ' + state.head[0]; };
-  state.on('head', say);
-  say();
+  const retitle = () => { title.textContent = (state.head[2] ? state.head[2] + ', ' : '') + 'layer ' + state.head[0]; };
+  state.on('head', retitle);
+  retitle();
   if (state.data.offered.layers) return make('div', { class: 'steps' }, title);
   return make('div', { class: 'steps' },
     make('button', { type: 'button', class: 'tool', onclick: go(-1), 'aria-label': 'layer before' }, '◀'), title,
@@ -148,8 +148,8 @@ function lineText(state, on, shown, sums, patterns) {
   if (!on.length) return patterns.size ? 'No head is on.' : notHeld(state);
   if (shown.side === null) return 'Lines of ' + whose + ', thicker for larger weights; those under ' + THIN + ' are left out. Point at a token, or move to it with Tab and the arrow keys.';
   const { queries, keys } = on[0][1], mean = on.length > 1 ? ' on average' : '';
-  const [own, others, said] = shown.side === 'left' ? [queries, keys, ' looks at '] : [keys, queries, ' is looked at by '];
+  const [own, others, verb] = shown.side === 'left' ? [queries, keys, ' looks at '] : [keys, queries, ' is looked at by '];
   const far = sums[shown.side === 'left' ? 'right' : 'left'];
   const best = Array.from(far.keys()).sort((a, b) => far[b] - far[a]).slice(0, 3).filter((at) => far[at] >= 0.005);
-  return quoted(own[shown.index], 24) + said + (best.map((at) => quoted(others[at], 20) + ' ' + far[at].toFixed(2)).join(', ') || 'nothing') + mean + ': ' + whose;
+  return quoted(own[shown.index], 24) + verb + (best.map((at) => quoted(others[at], 20) + ' ' + far[at].toFixed(2)).join(', ') || 'nothing') + mean + ': ' + whose;
 }

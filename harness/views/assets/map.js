@@ -1,6 +1,6 @@
 // Layers × heads, coloured by effect; a button for each head. Arrow keys move, Enter opens.
 
-// With more scores than this, what is shown is chosen from a list.
+// With more scores than this, a list replaces the buttons.
 const FEW_SCORES = 4;
 
 function mountMap(place, state) {
@@ -47,7 +47,7 @@ function metricSwitch(state) {
   return [set];
 }
 
-// A stack's heads, and beside them what its whole layers and their MLPs do, on the same scale of colours.
+// A stack's heads, and below them the effects of its whole layers and their MLPs, on the same scale of colours.
 function mapTable(state, stack, metric, most, tall, readout) {
   const { layers, name } = stack, { heads } = state.data;
   const lines = [
@@ -74,10 +74,10 @@ function headButton(state, metric, most, head, readout) {
   const mean = metric.means[state.place(head)];
   const known = Number.isFinite(mean), sure = metric.tested && state.claimOf(metric, head).shown;
   const word = metric.role ? '' : ' ' + verdict(state, metric, head);
-  const says = named(head) + (known ? word + ': ' + metric.score + ' ' + withUnit(mean, metric) + (metric.tested ? claimText(state, metric, head) : '') : metric.role ? ': no score as ' + metric.name : ': not ablated');
+  const label = named(head) + (known ? word + ': ' + metric.score + ' ' + withUnit(mean, metric) + (metric.tested ? claimText(state, metric, head) : '') : metric.role ? ': no score as ' + metric.name : ': not ablated');
   const button = make('button', {
-    type: 'button', class: (known ? sideClass(metric, mean) : 'unknown') + (sure ? ' sure' : ''), 'aria-label': says, 'data-head': named(head), tabindex: -1,
-    onclick: () => state.open(head), onpointerenter: () => { readout.textContent = says; }, onfocus: () => { readout.textContent = says; },
+    type: 'button', class: (known ? sideClass(metric, mean) : 'unknown') + (sure ? ' sure' : ''), 'aria-label': label, 'data-head': named(head), tabindex: -1,
+    onclick: () => state.open(head), onpointerenter: () => { readout.textContent = label; }, onfocus: () => { readout.textContent = label; },
   });
   if (known) button.style.setProperty('--share', most ? Math.abs(mean) / most : 0);
   return button;
@@ -85,13 +85,13 @@ function headButton(state, metric, most, head, readout) {
 
 function layerCell(metric, most, each, { name, layers }, layer, readout) {
   const mean = each.means[name][layers.indexOf(layer)], known = mean !== null;
-  const says = (name ? name + '.' : '') + 'L' + layer + ', ' + each.name + (known ? ': mean effect ' + withUnit(mean, metric) : ': not ablated');
-  const cell = make('span', { class: 'layer ' + (known ? sideClass(metric, mean) : 'unknown'), role: 'img', 'aria-label': says, title: says, onpointerenter: () => { readout.textContent = says; } });
+  const label = (name ? name + '.' : '') + 'L' + layer + ', ' + each.name + (known ? ': mean effect ' + withUnit(mean, metric) : ': not ablated');
+  const cell = make('span', { class: 'layer ' + (known ? sideClass(metric, mean) : 'unknown'), role: 'img', 'aria-label': label, title: label, onpointerenter: () => { readout.textContent = label; } });
   if (known) cell.style.setProperty('--share', most ? Math.abs(mean) / most : 0);
   return cell;
 }
 
-// One stop for Tab; the arrow keys move to what stands there.
+// One tab stop; the arrow keys move between cells.
 function rove(holder, start) {
   const buttons = [...holder.querySelectorAll('button')];
   if (!buttons.length) return;

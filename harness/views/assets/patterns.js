@@ -1,7 +1,7 @@
-// The patterns of the prompt that is shown, as they are looked at: by token or by word, with special tokens or without.
+// The patterns of the prompt that is shown: by token or by word, with special tokens or without.
 //
-// A pattern is { weights, queries, keys, causal, stack, limited }: the weights row by row, what stands at each row and
-// column, and whether no row looks ahead. What stands there is { text, at, special, second }: `at` are its positions.
+// A pattern is { weights, queries, keys, causal, stack, limited }: the weights row by row, the unit of each row and
+// column, and whether no row looks ahead. A unit is { text, at, special, second }: `at` are its positions.
 
 function patternsOf(state) {
   const { data } = state, slots = new Map(), unpacked = {};
@@ -47,7 +47,7 @@ function sidesOf(prompt, stack) {
   return [stack === 'encoder' ? prompt.source : prompt, stack === 'encoder' || stack === 'cross' ? prompt.source : prompt];
 }
 
-// What is looked at of a text: its tokens or its words, the special ones left out if that is asked.
+// The units of a text: its tokens or its words, without special ones if these are hidden.
 function units(side, { level, special, part }, whose) {
   const all = level === 'word' ? side.words.map((text) => ({ text, at: [] })) : side.tokens.map((text, at) => ({ text, at: [at] }));
   if (level === 'word') side.word.forEach((number, at) => all[number].at.push(at));
@@ -60,7 +60,7 @@ function units(side, { level, special, part }, whose) {
 }
 
 // Summed over the keys of a word and averaged over its queries, so that rows still sum to 1. Without special tokens what
-// is left of a row is made to sum to 1 again; of two sentences only the part asked for is shown, as it is.
+// is left of a row is made to sum to 1 again; of two sentences only the chosen part is shown, not normalised.
 function seen({ weights, rows, columns, causal, stack }, { view }) {
   if (view.level === 'token' && view.special && view.part === 'all') return { weights, queries: units(rows, view, null), keys: units(columns, view, null), causal, stack };
   const queries = units(rows, view, stack ? null : 0), keys = units(columns, view, stack ? null : 1), width = columns.tokens.length;

@@ -1,17 +1,17 @@
-// What a map of heads can show: the effect, its direct part, what later layers add, and what a head was scored for.
+// The scores that a map of heads can show: effect, direct effect, the rest (later layers), and roles.
 
 function scoresOf(state) {
   const { data } = state;
-  const found = data.metrics.length ? [{ name: 'effect', of: (metric) => ({ ...metric, score: 'effect on ' + metric.name }) }] : [];
+  const choices = data.metrics.length ? [{ name: 'effect', of: (metric) => ({ ...metric, score: 'effect on ' + metric.name }) }] : [];
   if (data.metrics.some((metric) => metric.direct)) {
     const bare = { beside: [], tested: false };
-    found.push({ name: 'direct', of: (metric) => ({ ...metric, ...bare, means: metric.direct, score: 'direct part of the effect on ' + metric.name }) });
-    found.push({ name: 'later layers', of: (metric) => ({ ...metric, ...bare, means: metric.means.map((mean, at) => mean - metric.direct[at]), score: 'what later layers add to the effect on ' + metric.name }) });
+    choices.push({ name: 'direct', of: (metric) => ({ ...metric, ...bare, means: metric.direct, score: 'direct effect on ' + metric.name }) });
+    choices.push({ name: 'later layers', of: (metric) => ({ ...metric, ...bare, means: metric.means.map((mean, at) => mean - metric.direct[at]), score: 'what later layers add to the effect on ' + metric.name }) });
   }
   for (const role of data.roles) {
-    found.push({ name: role.name, of: () => ({ name: role.name, score: 'score as ' + role.name, means: role.scores, sense: 0, unit: '', beside: [], tested: false, role: true }) });
+    choices.push({ name: role.name, of: () => ({ name: role.name, score: 'score as ' + role.name, means: role.scores, sense: 0, unit: '', beside: [], tested: false, role: true }) });
   }
-  return found;
+  return choices;
 }
 
 function largest(values) {

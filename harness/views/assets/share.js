@@ -1,6 +1,6 @@
 (() => {
   const kits = (window.attentionHarness ||= {});
-  /* given */
+  /* kits */
   if (kits.answers) return;
   kits.answers = true;
   window.addEventListener('message', ({ source, data }) => {

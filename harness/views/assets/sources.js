@@ -1,21 +1,21 @@
-// Where a prediction came from: what each method says and what the causes say, as shaded text, one line for each.
+// Attributions of a prediction: the scores of each method and cause as shaded text, one line each.
 
 function mountSources(place, state) {
   const targets = make('div', { class: 'controls' }), lines = make('div', { class: 'sources' });
   place.append(targets, lines);
   let target = null, latest = 0;
   const draw = async () => {
-    const mine = ++latest, told = await state.sources();
+    const mine = ++latest, attributions = await state.sources();
     if (mine !== latest) return;
-    if (!told) { targets.replaceChildren(); lines.replaceChildren(make('p', {}, 'This page does not hold the scores of prompt ' + state.prompt + '. ' + state.leftOut)); return; }
+    if (!attributions) { targets.replaceChildren(); lines.replaceChildren(make('p', {}, 'This page does not hold the scores of prompt ' + state.prompt + '. ' + state.leftOut)); return; }
     const side = state.data.prompts[state.prompt];
-    if (!told.targets.includes(target)) target = told.targets[told.targets.length - 1];
-    const box = select('Prediction made at', told.targets.map((at) => [at, at + ': after “' + cut(side.tokens[at] || '', 20) + '”']), (value) => { target = Number(value); draw(); });
+    if (!attributions.targets.includes(target)) target = attributions.targets[attributions.targets.length - 1];
+    const box = select('Prediction made at', attributions.targets.map((at) => [at, at + ': after “' + cut(side.tokens[at] || '', 20) + '”']), (value) => { target = Number(value); draw(); });
     box.box.value = target;
-    targets.replaceChildren(...(told.targets.length > 1 ? [box.label] : []));
+    targets.replaceChildren(...(attributions.targets.length > 1 ? [box.label] : []));
     const texts = textsOf(side, state.view);
-    const scored = (row) => texts.map(({ tokens, of }) => tokens.map((unit) => ({ ...unit, score: told.score(row, target, unit, of) })));
-    lines.replaceChildren(...told.names.map((name, row) => sourceLine(name, told.isCause(row), scored(row))));
+    const scored = (row) => texts.map(({ tokens, of }) => tokens.map((unit) => ({ ...unit, score: attributions.score(row, target, unit, of) })));
+    lines.replaceChildren(...attributions.names.map((name, row) => sourceLine(name, attributions.isCause(row), scored(row))));
   };
   for (const event of ['prompt', 'view']) state.on(event, draw);
   return draw();
@@ -26,19 +26,19 @@ function textsOf(side, view) {
   return [...(side.source ? [{ tokens: units(side.source, view, null), of: 'source' }] : []), { tokens: units(side, view, null), of: 'scores' }];
 }
 
-// The scores of the prompt that is shown. A word's is the sum of its tokens'; NaN where nothing is said.
+// The scores of the prompt that is shown. A word's is the sum of its tokens'; NaN where there is none.
 function sourcesOf(state) {
   const unpacked = {};
   return async () => {
-    const given = state.data.sources[state.prompt];
-    if (!given || !given.targets.length) return null;
-    const [scores, source] = await (unpacked[state.prompt] ||= Promise.all([unpack(given.scores), given.source && unpack(given.source)]));
-    const arrays = { scores, source }, rows = given.names.length * given.targets.length;
+    const packed = state.data.sources[state.prompt];
+    if (!packed || !packed.targets.length) return null;
+    const [scores, source] = await (unpacked[state.prompt] ||= Promise.all([unpack(packed.scores), packed.source && unpack(packed.source)]));
+    const arrays = { scores, source }, rows = packed.names.length * packed.targets.length;
     const score = (row, target, { at }, of) => {
-      const width = arrays[of].length / rows, start = (row * given.targets.length + given.targets.indexOf(target)) * width;
+      const width = arrays[of].length / rows, start = (row * packed.targets.length + packed.targets.indexOf(target)) * width;
       return at.reduce((sum, position) => sum + arrays[of][start + position], 0);
     };
-    return { ...given, score, isCause: (row) => row >= given.methods };
+    return { ...packed, score, isCause: (row) => row >= packed.methods };
   };
 }
 

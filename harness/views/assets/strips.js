@@ -18,8 +18,8 @@ function mountStrips(place, state) {
 
 function stripRow(state, metric, row, x) {
   const mean = state.meanOf(metric, row.head), name = named(row.head), word = verdict(state, metric, row.head);
-  const says = name + ' ' + word + ': mean effect ' + withUnit(mean, metric) + ' over ' + row.values.length + ' prompts' + claimText(state, metric, row.head);
-  const svg = makeSvg('svg', { class: sideClass(metric, mean) + (word === 'unsure' ? ' doubtful' : ''), role: 'img', 'aria-label': says });
+  const label = name + ' ' + word + ': mean effect ' + withUnit(mean, metric) + ' over ' + row.values.length + ' prompts' + claimText(state, metric, row.head);
+  const svg = makeSvg('svg', { class: sideClass(metric, mean) + (word === 'unsure' ? ' doubtful' : ''), role: 'img', 'aria-label': label });
   svg.append(line('0%', 14, '100%', 14, 'track'), line(x(0), 2, x(0), 26, 'zero'));
   row.values.forEach((value, prompt) => {
     if (!Number.isFinite(value)) return;

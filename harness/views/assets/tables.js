@@ -1,10 +1,10 @@
 // Every table of numbers can be copied (as tab-separated text) and saved (as CSV).
 
 function withTools(table, name) {
-  const said = make('span', { class: 'said', role: 'status' });
-  const copy = make('button', { type: 'button', class: 'tool', onclick: async () => { said.textContent = (await copied(asText(table, '\t'))) ? 'copied' : 'could not be copied'; } }, 'Copy');
+  const status = make('span', { class: 'status', role: 'status' });
+  const copy = make('button', { type: 'button', class: 'tool', onclick: async () => { status.textContent = (await copied(asText(table, '\t'))) ? 'copied' : 'could not be copied'; } }, 'Copy');
   const save = make('button', { type: 'button', class: 'tool', onclick: () => download(asText(table, ','), name + '.csv') }, 'CSV');
-  return make('p', { class: 'tools' }, copy, ...(window.origin === 'null' && window.parent !== window ? [] : [save]), said);
+  return make('p', { class: 'tools' }, copy, ...(window.origin === 'null' && window.parent !== window ? [] : [save]), status);
 }
 
 function mountTables() {

@@ -1,4 +1,4 @@
-// What pack.py packed, back to numbers.
+// Unpack the arrays of pack.py.
 
 async function unpack(packed) {
   const bytes = Uint8Array.from(atob(packed.data), (character) => character.charCodeAt(0));

@@ -1,6 +1,6 @@
-"""A run's figures for print, one kind to a file: each is drawn once, as SVG and PNG.
+"""Figures of a run for print, one kind to a file, drawn as SVG and PNG.
 
-`base` holds what they share. To add one: a function in a file of its own that gives a matplotlib figure, and its line
+`base` has the shared parts. To add one: a function in a file of its own that returns a matplotlib figure, and its line
 in `_drawn`.
 """
 
@@ -14,13 +14,13 @@ from harness.views.figures import changes
 from harness.views.figures.base import LOOKS, Look, Picture, as_picture
 from harness.views.figures.effects import effect_map, strongest
 from harness.views.figures.layers import SWEPT, by_layer
-from harness.views.figures.looking import compare
 from harness.views.figures.methods import agreement
 from harness.views.figures.parts import traced
 from harness.views.figures.positions import by_position
 from harness.views.figures.roles import roles
+from harness.views.figures.rollout import compare
 from harness.views.figures.together import pairs, pruning, sets
-from harness.views.selection import asked_prompts
+from harness.views.selection import shown_prompts
 
 if TYPE_CHECKING:
     from harness.results import Run
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["LOOKS", "Look", "Picture", "as_picture", "pictures", "write_figures"]
 
 
-#: What other sweeps leave: the variable, the section, what it shows, and who draws it for a metric.
+#: Figures of other sweeps: the variable, the section, the label, and the function that draws it for a metric.
 _OTHERS = (
     ("position_effect", "positions", "Effect of ablating heads at one position", by_position),
     ("set_effect", "sets", "Effect of ablating sets of heads", sets),
@@ -38,7 +38,7 @@ _OTHERS = (
 
 
 def pictures(run: "Run", look: Look = LOOKS["screen"]) -> list[Picture]:
-    """Every figure that the run has data for, drawn."""
+    """Draw every figure that the run has data for."""
     return [as_picture(name, part, label, figure, look) for name, part, label, figure in _drawn(run, look)]
 
 
@@ -48,7 +48,7 @@ def write_figures(run: "Run", folder: str | Folder, look: Look = LOOKS["screen"]
 
 
 def _drawn(run: "Run", look: Look) -> Iterator[tuple[str, str, str, Figure]]:
-    """Name of the file, section of the report, what it shows, and the figure."""
+    """Yield the file's name, the report's section, the label, and the figure."""
     yield from _ablated(run, look)
     if "clean_change" in run.data:
         yield from _changed(run, look)
@@ -56,7 +56,7 @@ def _drawn(run: "Run", look: Look) -> Iterator[tuple[str, str, str, Figure]]:
         yield "roles", "roles", "Score of each head for each role", roles(run, look)
     if "pattern" in run.data:
         label = "Rollout, mean pattern, top head"
-        yield "rollout", "rollout", label, compare(run, asked_prompts(run)[0], look)
+        yield "rollout", "rollout", label, compare(run, shown_prompts(run)[0], look)
     if len(run.methods):
         yield "methods", "methods", "Attribution methods against measured causes", agreement(run, look)
     if len(run.parts):
@@ -64,7 +64,7 @@ def _drawn(run: "Run", look: Look) -> Iterator[tuple[str, str, str, Figure]]:
 
 
 def _ablated(run: "Run", look: Look) -> Iterator[tuple[str, str, str, Figure]]:
-    """The figures of what was ablated."""
+    """Yield the figures of ablations."""
     for metric in run.metrics:
         name = _plain(metric)
         yield f"effect_{name}", "map", f"Effect of each head on {metric}", effect_map(run, metric, look)
@@ -78,7 +78,7 @@ def _ablated(run: "Run", look: Look) -> Iterator[tuple[str, str, str, Figure]]:
 
 
 def _changed(run: "Run", look: Look) -> Iterator[tuple[str, str, str, Figure]]:
-    """The figures of two models."""
+    """Yield the figures of two models."""
     metrics = [str(name) for name in run.data["metric"].values]
     if "effect_change" in run.data:
         for metric in metrics:
@@ -92,5 +92,5 @@ def _changed(run: "Run", look: Look) -> Iterator[tuple[str, str, str, Figure]]:
 
 
 def _plain(metric: str) -> str:
-    """A metric as part of a file's name."""
+    """Write a metric as part of a file's name."""
     return "".join(letter if letter.isalnum() else "_" for letter in metric)

@@ -1,4 +1,4 @@
-"""What all figures share: size, style, colours, and their bytes."""
+"""Shared parts of all figures: size, style, colours, and their bytes."""
 
 import base64
 import io
@@ -35,8 +35,8 @@ _STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Look:
-    """For what a figure is drawn: its greatest width in inches, the size of its letters in points, whether it says
-    what it shows (a paper has a caption for that), and its dots per inch as PNG."""
+    """The format of a figure: its greatest width in inches, letter size in points, whether it has titles (a paper has
+    captions instead), and its dots per inch as PNG."""
 
     width: float
     letters: float
@@ -53,7 +53,7 @@ LOOKS = {"screen": Look(14.0, 10.0, True, 130), "paper": Look(3.4, 7.0, False, 4
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure that was drawn: the name of its file, the report's section it stands in, what it shows, its bytes."""
+    """A drawn figure: the name of its file, its section of the report, its label, its bytes."""
 
     name: str
     part: str
@@ -62,7 +62,7 @@ class Picture:
     png: bytes
 
     def write(self, folder: Folder) -> list[Folder]:
-        """Both files into the folder, which is made; returns their paths."""
+        """Write both files into the folder, which is made; returns their paths."""
         folder.mkdir(parents=True, exist_ok=True)
         files = {folder / f"{self.name}.svg": self.svg, folder / f"{self.name}.png": self.png}
         for path, content in files.items():
@@ -71,12 +71,12 @@ class Picture:
 
     @property
     def uri(self) -> str:
-        """The PNG inside a data: address."""
+        """The PNG as a data: address."""
         return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
 
 
 def as_picture(name: str, part: str, label: str, figure: Figure, look: Look) -> Picture:
-    """The figure's bytes. What stands where is found once, for both."""
+    """Render the figure as SVG and PNG, with one layout for both."""
     with style("", look):
         if layout := figure.get_layout_engine():
             layout.execute(figure)
@@ -97,7 +97,7 @@ def written(figure: Figure, suffix: str, look: Look = LOOKS["screen"]) -> bytes:
 
 
 def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure that belongs to no window and no global state, and its panels row by row."""
+    """Make a figure without a window or global state, and its panels row by row."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, [figure.add_subplot(rows, columns, at + 1) for at in range(rows * columns)]
@@ -105,7 +105,7 @@ def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure
 
 @contextmanager
 def style(text: str, look: Look) -> Iterator[None]:
-    """While this lasts, figures are drawn our way, in fonts that have the letters of ``text``."""
+    """Within this context, figures are drawn in our style, in fonts that have the letters of ``text``."""
     sizes: dict[Any, Any] = {
         "font.size": look.letters,
         "axes.titlesize": look.letters * 1.1,
@@ -119,12 +119,12 @@ def style(text: str, look: Look) -> Iterator[None]:
 
 
 def measured(run: "Run", metric: str) -> str:
-    """The metric and what it is counted in."""
+    """Return the metric and its unit."""
     return f"{visible(metric)}, {run.units(metric)}" if run.units(metric) else visible(metric)
 
 
 def map_of(run: "Run", metric: str) -> colors.Colormap:
-    """White is no effect; blue helps and orange hurts, or the darker the more it matters."""
+    """Return the colour map: white is no effect; blue helps and orange hurts, or the darker the more it matters."""
     if run.sense(metric) == 0:
         return ramp("#ffffff", TONE["matters"])
     below, above = ("hurts", "helps") if run.sense(metric) > 0 else ("helps", "hurts")
@@ -132,5 +132,5 @@ def map_of(run: "Run", metric: str) -> colors.Colormap:
 
 
 def ramp(*tones: str) -> colors.Colormap:
-    """A map of colours through these."""
+    """Return a colour map through these tones."""
     return colors.LinearSegmentedColormap.from_list("harness", tones)

@@ -1,4 +1,4 @@
-"""What changed from one model to another: maps over heads, prompt by prompt, and the head that changed most."""
+"""Figures of changes from one model to another: maps over heads, prompt by prompt, and the most changed head."""
 
 from typing import TYPE_CHECKING
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 def distances(run: "Run", look: Look) -> Figure:
-    """How far apart each head's patterns are in the two models, layers across and heads down."""
+    """Map the distance of each head's patterns in the two models, layers across and heads down."""
     mean = run.data["pattern_distance"].mean("prompt")
     return _map(run, mean, "Jensen–Shannon distance of patterns", ramp("#ffffff", TONE["matters"]), (0.0, None), look)
 
 
 def effects(run: "Run", metric: str, look: Look) -> Figure:
-    """By how much each head's effect changed."""
+    """Map the change of each head's effect."""
     mean = run.data["effect_change"].sel(metric=metric).mean("prompt")
     most = max(float(np.nanmax(np.abs(mean.values), initial=0)), 1e-12)
     tones = map_of(run, metric) if run.sense(metric) else ramp(TONE["hurts"], "#ffffff", TONE["matters"])
@@ -53,7 +53,7 @@ def _map(
 
 
 def by_prompt(run: "Run", metric: str, look: Look) -> Figure:
-    """The metric of each prompt in both models."""
+    """Plot the metric of each prompt in both models."""
     base, other = (run.data[name].sel(metric=metric).values.astype(float) for name in ("clean", "other_clean"))
     names = [visible(name) for name in (named(run.spec.get("model")), other_name(run))]
     with style(metric + "".join(names), look):
@@ -68,7 +68,7 @@ def by_prompt(run: "Run", metric: str, look: Look) -> Figure:
 
 
 def most_changed(run: "Run") -> Head:
-    """The head whose patterns are furthest apart; of equal patterns, the one whose effect changed most."""
+    """Return the head whose patterns are furthest apart; of equal patterns, the one whose effect changed most."""
     rows = rows_of(run, run.lead_metric)
     return max(rows, key=lambda each: np.nan_to_num([each[1]["distance_mean"], abs(each[1]["change_mean"])]).tolist())[
         0
@@ -76,7 +76,7 @@ def most_changed(run: "Run") -> Head:
 
 
 def side_by_side(run: "Run", look: Look) -> Figure:
-    """The patterns of the most changed head in both models, on the prompt on which they are furthest apart."""
+    """Show the patterns of the most changed head in both models, on the prompt on which they are furthest apart."""
     head = most_changed(run)
     apart = run.data["pattern_distance"].sel(head.place).values
     prompt = int(np.nan_to_num(apart).argmax())
@@ -98,7 +98,7 @@ def side_by_side(run: "Run", look: Look) -> Figure:
 
 
 def _pattern(run: "Run", prompt: int, head: Head, of: str) -> tuple[np.ndarray, list[str], list[str]]:
-    """One model's weights on a prompt, and the tokens along queries and keys."""
+    """Return one model's weights on a prompt, and the tokens along queries and keys."""
     name, *sides = pattern_variable(head.stack)
     mine = of if f"{of}token" in run.data else ""
     weights = run.data[f"{of}{name}"].isel(prompt=prompt).sel(layer=head.layer, head=head.head).values.astype(float)

@@ -1,4 +1,4 @@
-"""What ablating each head does: a map of all, and the strongest prompt by prompt."""
+"""Figures of the effects of single heads: a map of all, and the strongest prompt by prompt."""
 
 from typing import TYPE_CHECKING
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from harness.results import Run
 
 _BESIDE = {"layer_effect": "all heads", "mlp_effect": "MLP"}
-_HATCHED = 0.1  # share of the largest effect from which a hurting head is struck through, to be told without colour
+_HATCHED = 0.1  # share of the largest effect from which a hurting head is struck through, to be visible without colour
 
 
 def effect_map(run: "Run", metric: str, look: Look) -> Figure:
-    """Layers across, heads down, a panel for each stack; below them what the whole layer and its MLP do.
+    """Map effects, layers across and heads down, a panel for each stack; below them the whole layer and its MLP.
 
     Blue helps, orange (struck through) hurts, white is no effect, grey was not ablated.
     """
@@ -44,7 +44,7 @@ def effect_map(run: "Run", metric: str, look: Look) -> Figure:
 
 
 def _map(run: "Run", metric: str, stack: str) -> xr.DataArray:
-    """Mean effects [row, layer] of one stack: a row for each head, then one for the layer and one for its MLP."""
+    """Return mean effects [row, layer] of one stack: a row for each head, one for the layer, one for its MLP."""
     names = [name for name in ("effect", *_BESIDE) if name in run.data]
     means = [run.data[name].sel(metric=metric).mean("prompt") for name in names]
     mine = {name: mean.sel(stack=stack) if stack else mean for name, mean in zip(names, means, strict=True)}
@@ -91,13 +91,13 @@ def _map_title(run: "Run", metric: str, missing: bool) -> str:
 
 
 def _sure(run: "Run", metric: str, stack: str) -> list[tuple[int, int]]:
-    """Where on a stack's map (across, down) the heads are that are beyond chance."""
+    """Return the places (across, down) of the heads beyond chance on a stack's map."""
     rows = list(run.data["head"].values)
     return [(head.layer, rows.index(head.head)) for head in sorted(run.shown(metric)) if head.stack == stack]
 
 
 def strongest(run: "Run", metric: str, look: Look, n: int = 12) -> Figure:
-    """The n heads with the largest mean effects: a dot for each prompt, the mean and its interval."""
+    """Plot the n heads with the largest mean effects: a dot for each prompt, the mean and its interval."""
     heads = run.top_heads(metric, n)
     with style(metric, look):
         height = (0.032 * len(heads) + 0.13) * look.letters

@@ -1,4 +1,4 @@
-"""What ablating whole layers, or their MLPs, does where no single heads were ablated: a line through the layers."""
+"""Figure of the effects of whole layers or their MLPs, where no single heads were ablated: a line per kind."""
 
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ SWEPT = {"layer_effect": ("all heads", "o", TONE["matters"]), "mlp_effect": ("ML
 
 
 def by_layer(run: "Run", metric: str, look: Look) -> Figure:
-    """Mean effect of each layer with its standard error, a panel for each stack."""
+    """Plot the mean effect of each layer with its standard error, a panel for each stack."""
     stacks = run.layers
     with style(metric, look):
         figure, every = panels(1, len(stacks), min(look.width, 7.5), 0.38 * look.letters)

@@ -1,4 +1,4 @@
-"""Attribution methods against measured causes: one dot for each method and cause, with its interval."""
+"""Figure of attribution methods against measured causes: one dot for each method and cause, with its interval."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ _POLICY = {"keep": "all tokens", "drop": "without special, first and predicting 
 
 
 def agreement(run: "Run", look: Look) -> Figure:
-    """Spearman's rank correlation of each method with each cause, one panel for each token policy; best on top."""
+    """Plot Spearman's correlation of each method with each cause, one panel for each token policy; best on top."""
     policies, causes = ([str(name) for name in run.data[axis].values] for axis in ("policy", "cause_kind"))
     rows = [row for row in run.methods.to_dict("records") if row["statistic"] == "spearman"]
     order = _by_agreement([row for row in rows if row["policy"] == policies[-1]])
@@ -38,7 +38,7 @@ def agreement(run: "Run", look: Look) -> Figure:
 
 
 def _by_agreement(rows: list[dict[Any, Any]]) -> list[str]:
-    """The methods, that with the largest mean over causes last."""
+    """Sort the methods, that with the largest mean over causes last."""
     by_method: dict[str, list[float]] = {}
     for row in rows:
         by_method.setdefault(str(row["method"]), []).append(row["mean"])
@@ -46,7 +46,7 @@ def _by_agreement(rows: list[dict[Any, Any]]) -> list[str]:
 
 
 def _dots(axes: Axes, rows: list[dict[Any, Any]], number: int, causes: list[str]) -> None:
-    """One cause's means and intervals, a little beside those of the other causes."""
+    """Plot one cause's means and intervals, a little beside those of the other causes."""
     height = np.arange(len(rows)) + (number - (len(causes) - 1) / 2) * 0.6 / max(1, len(causes))
     mean, low, high = (np.array([row[name] for row in rows], dtype=float) for name in ("mean", "ci_low", "ci_high"))
     spread = np.nan_to_num(np.abs(np.stack([mean - low, high - mean])))

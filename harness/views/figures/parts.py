@@ -1,4 +1,4 @@
-"""The parts of a prompt: what each guess gives them beside what it costs to lose them, with intervals."""
+"""Figure of the parts of a prompt: shares of attention, rollout and gradient beside causes, with intervals."""
 
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ _TONES = ("#7a7a72", "#1d5c96", "#4b3b8f", "#2e7d4f", "#c2570c", "#8f3b5e")
 
 
 def traced(run: "Run", look: Look) -> Figure:
-    """One row for each part, the one whose loss costs most on top: shares on the left, causes on the right."""
+    """Plot one row for each part, the largest cause on top: shares on the left, causes on the right."""
     names = [str(name) for name in run.data["part"].values]
     ranked = [str(row["part"]) for row in of_measure(run, lead_cause(run))]
     order = [*(name for name in names if name not in ranked), *reversed(ranked)]
@@ -39,7 +39,7 @@ def traced(run: "Run", look: Look) -> Figure:
 
 
 def _measures(run: "Run", axes: Axes, order: list[str], measures: list[str] | tuple[str, ...], tone: int) -> None:
-    """Dots with intervals for some measures, side by side in each row."""
+    """Plot dots with intervals for some measures, side by side in each row."""
     there = [name for name in measures if of_measure(run, name)]
     for number, measure in enumerate(there):
         rows = {row["part"]: row for row in of_measure(run, measure)}
@@ -48,5 +48,5 @@ def _measures(run: "Run", axes: Axes, order: list[str], measures: list[str] | tu
         mean, low, high = np.array(known, dtype=float)
         spread = np.nan_to_num(np.abs(np.stack([mean - low, high - mean])))
         mark, tone_of = _MARKS[number % len(_MARKS)], _TONES[(tone + number) % len(_TONES)]
-        said = TAKEN.get(measure, measure)
-        axes.errorbar(mean, height, xerr=spread, fmt=mark, color=tone_of, markersize=5, elinewidth=0.9, label=said)
+        label = TAKEN.get(measure, measure)
+        axes.errorbar(mean, height, xerr=spread, fmt=mark, color=tone_of, markersize=5, elinewidth=0.9, label=label)

@@ -1,4 +1,4 @@
-"""Where a head is needed: the strongest heads ablated at one position at a time."""
+"""Figure of the strongest heads ablated at one position at a time."""
 
 from typing import TYPE_CHECKING
 
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from harness.results.schema import by_head
 from harness.views.figures.base import Look, map_of, measured, panels, style
-from harness.views.selection import asked_prompts
+from harness.views.selection import shown_prompts
 from harness.views.text import short, visible
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def strongest_anywhere(run: "Run", metric: str, n: int = 12) -> dict[str, Float[np.ndarray, "prompt position"]]:
-    """The n heads (or layers' MLPs) whose effect at some position is largest, by its mean over the prompts that have
-    that position, with their effects by position ablated; NaN in padding."""
+    """Return the n heads (or layers' MLPs) with the largest mean effect at some position, with their effects by
+    position ablated; NaN in padding. Means are over the prompts that have the position."""
     effect = run.data["position_effect"].sel(metric=metric)
     names, values = by_head(effect) if "head" in effect.dims else by_head(effect.expand_dims("head"))
     names = [str(name) if "head" in effect.dims else f"{name.site}.mlp" for name in names]
@@ -29,8 +29,8 @@ def strongest_anywhere(run: "Run", metric: str, n: int = 12) -> dict[str, Float[
 
 
 def by_position(run: "Run", metric: str, look: Look) -> Figure:
-    """The strongest heads down, the prompt's tokens across."""
-    strongest, prompt = strongest_anywhere(run, metric), asked_prompts(run)[0]
+    """Map the strongest heads down, the prompt's tokens across."""
+    strongest, prompt = strongest_anywhere(run, metric), shown_prompts(run)[0]
     tokens = [visible(token) for token in run.tokens(prompt)[0]]
     values = np.array([effect[prompt, : len(tokens)] for effect in strongest.values()])
     most = float(np.nanmax(np.abs(values), initial=1e-12))

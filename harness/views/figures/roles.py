@@ -1,4 +1,4 @@
-"""Roles of heads: a small map of layers and heads for each role that some head has."""
+"""Figure of roles: a small map of layers and heads for each role that some head has."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def roles(run: "Run", look: Look) -> Figure:
-    """The score of every head for each role, layers across and heads down; a dot marks a head that has the role."""
+    """Map the score of every head for each role, layers across and heads down; a dot marks a head with the role."""
     having = heads_by_role(run)
     drawn = [(role, stack) for role, heads in having.items() for stack in {head.stack: 0 for head in heads}]
     across, heads = max(run.layers.values()), run.data.sizes["head"]

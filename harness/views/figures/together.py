@@ -1,4 +1,4 @@
-"""What ablating several heads does: named sets, one head after another, and pairs."""
+"""Figures of joint ablations: named sets, one head after another, and pairs."""
 
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ _MATRIX = 40  # heads; with more, the pairs that matter most are listed instead
 
 
 def sets(run: "Run", metric: str, look: Look, n: int = 20) -> Figure:
-    """Sets of heads, the largest mean effect first: a dot for each prompt, the mean and its standard error."""
+    """Plot sets of heads, the largest mean effect first: a dot for each prompt, the mean and its standard error."""
     effect = run.data["set_effect"].sel(metric=metric).transpose("set", "prompt").values.astype(float)
     order = np.argsort(-np.abs(effect.mean(axis=1)), kind="stable")[:n]
     names = [visible(str(run.data["set"].values[at])) for at in order]
@@ -39,7 +39,7 @@ def sets(run: "Run", metric: str, look: Look, n: int = 20) -> Figure:
 
 
 def pruning(run: "Run", metric: str, look: Look) -> Figure:
-    """The metric's change as heads are ablated one after another, a line for each order; random orders as a band."""
+    """Plot the metric's change as heads are ablated one after another, a line per order; random orders as a band."""
     effect = run.data["cumulative_effect"].sel(metric=metric).mean("prompt").transpose("order", "step")
     names = [str(name) for name in effect["order"].values]
     random = [at for at, name in enumerate(names) if name.startswith("random")]
@@ -60,8 +60,8 @@ def pruning(run: "Run", metric: str, look: Look) -> Figure:
 
 
 def pairs(run: "Run", metric: str, look: Look) -> Figure:
-    """What two heads do together beyond the sum of what each does alone: a matrix of heads, or with many heads a list
-    of the pairs that matter most."""
+    """Map the joint effect of two heads less the sum of both, a matrix of heads; with many heads a list of the largest
+    pairs."""
     values, ends = _beyond_the_sum(run, metric)
     heads = list(map(str, sorted((Head.parse(end) for end in {end for pair in ends for end in pair}), key=_as_run)))
     if len(heads) > _MATRIX:
@@ -83,7 +83,7 @@ def pairs(run: "Run", metric: str, look: Look) -> Figure:
 
 
 def _as_run(head: Head) -> tuple[int, int, int]:
-    """Heads in the order in which they run."""
+    """Return the sort key of heads in the order in which they run."""
     return (*STACKS, "").index(head.stack), head.layer, head.head
 
 
@@ -100,7 +100,7 @@ def _listed(run: "Run", metric: str, values: np.ndarray, ends: list[tuple[str, s
 
 
 def _beyond_the_sum(run: "Run", metric: str) -> tuple[np.ndarray, list[tuple[str, str]]]:
-    """For each pair its mean joint effect less the sum of both single effects, and the names of its heads."""
+    """Return each pair's mean joint effect less the sum of both single effects, and the names of its heads."""
     beyond = run.data["pair_difference"].sel(metric=metric).mean("prompt")
     ends = zip(beyond["head_a"].values, beyond["head_b"].values, strict=True)
     return beyond.values.astype(float), [(str(a), str(b)) for a, b in ends]

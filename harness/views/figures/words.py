@@ -1,20 +1,19 @@
-"""Coloured text and followed words as figures, for print."""
+"""Figures of coloured text and of word pairs in every head, for print."""
 
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
 from harness.views.figures.base import LOOKS, TONE, Look, Picture, as_picture, panels, ramp, style
-from harness.views.follow import Asked, Pair, PairWeights, followed
+from harness.views.follow import Keys, Pair, PairWeights, pair_weights
 from harness.views.text import visible
-from harness.views.token_colours import Colours, coloured, plainly
+from harness.views.token_colours import Colours, colour, heading
 
 if TYPE_CHECKING:
     from harness.results import Run
@@ -27,7 +26,7 @@ _GAP = 0.3  # inches between two sentences
 
 @dataclass(frozen=True)
 class Piece:
-    """A word where it is drawn, in inches from the top left: its left end, its line's middle; and its share."""
+    """A word, its place in inches from the top left (its left end, its line's middle), and its share of the scale."""
 
     text: str
     across: float
@@ -37,7 +36,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Where text is set: axes in inches, y downwards; the width of a line, and the size of a letter in points."""
+    """The axes of a text in inches, y downwards; the width of a line, and the letter size in points."""
 
     axes: Axes
     width: float
@@ -45,45 +44,44 @@ class Sheet:
 
     @property
     def line(self) -> float:
-        """From one line to the next, in inches."""
+        """The distance of lines, in inches."""
         return self.letters * _LINE / 72
 
     def measured(self, text: str) -> float:
-        """The width of a text, in inches."""
+        """Return the width of a text, in inches."""
         renderer = self.axes.figure.canvas.get_renderer()  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
         wide, _, _ = renderer.get_text_width_height_descent(text, FontProperties(size=self.letters), False)
         return wide / renderer.dpi
 
     def cut(self, text: str, room: float) -> str:
-        """The text, or as much of it as a line holds; the cut is shown."""
+        """Cut the text to what a line holds; the cut is marked by an ellipsis."""
         wide = self.measured(text)
         return text if wide <= room else text[: int(0.95 * room / wide * len(text)) - 1] + "…"
 
 
-def saliency_figure(run: "Run", level: str = "word", look: Look = LOOKS["screen"], **asked: Any) -> Picture:
-    """The saliency page as a figure, by word or by token; see `harness.views.saliency` for what can be ``asked``."""
-    return as_picture(
-        "saliency", "saliency", "Text coloured by its scores", draw_saliency(run, level, look, **asked), look
-    )
+def saliency_figure(run: "Run", level: str = "word", look: Look = LOOKS["screen"], **options: Any) -> Picture:
+    """Draw the saliency page as a figure, by word or by token; ``options`` as in `harness.views.saliency`."""
+    figure = draw_saliency(run, level, look, **options)
+    return as_picture("saliency", "saliency", "Text coloured by its scores", figure, look)
 
 
-def draw_saliency(run: "Run", level: str = "word", look: Look = LOOKS["screen"], **asked: Any) -> Figure:
-    """The matplotlib figure of `saliency_figure`."""
-    found = coloured(run, **asked)
-    headings = [visible(plainly(text)) for text in found.texts]
-    labels = "".join(visible(label) for text in found.texts for label in text.by[level].axis.labels)
-    with style(labels + "".join(headings) + found.how, look):
+def draw_saliency(run: "Run", level: str = "word", look: Look = LOOKS["screen"], **options: Any) -> Figure:
+    """Draw the matplotlib figure of `saliency_figure`."""
+    saliency = colour(run, **options)
+    headings = [visible(heading(text)) for text in saliency.texts]
+    labels = "".join(visible(label) for text in saliency.texts for label in text.by[level].axis.labels)
+    with style(labels + "".join(headings) + saliency.how, look):
         figure, (axes,) = panels(1, 1, _WIDTH, 1.0)
         figure.set_layout_engine("none")
         axes.set_position((0, 0, 1, 1))
         sheet = Sheet(axes, min(_WIDTH, look.width), 1.2 * look.letters)
         down = 1.2 * sheet.line
-        for heading, text in zip(headings, found.texts, strict=True):
-            axes.text(0, down, sheet.cut(heading, 1.1 * sheet.width), weight="bold", va="center")
-            down = _draw(sheet, found.signed, text.by[level], down + 1.15 * sheet.line) + 1.5 * sheet.line
+        for title, text in zip(headings, saliency.texts, strict=True):
+            axes.text(0, down, sheet.cut(title, 1.1 * sheet.width), weight="bold", va="center")
+            down = _draw(sheet, saliency.signed, text.by[level], down + 1.15 * sheet.line) + 1.5 * sheet.line
         if look.titles:
-            axes.text(0, down - 0.4 * sheet.line, found.how.replace(". ", ".\n"), fontsize=look.small, va="top")
-            down += 0.6 * sheet.line * (1 + found.how.count(". "))
+            axes.text(0, down - 0.4 * sheet.line, saliency.how.replace(". ", ".\n"), fontsize=look.small, va="top")
+            down += 0.6 * sheet.line * (1 + saliency.how.count(". "))
         figure.set_size_inches(sheet.width + 0.3, down)
         axes.set(xlim=(-0.15, sheet.width + 0.15), ylim=(down, 0))
         axes.set_axis_off()
@@ -91,9 +89,8 @@ def draw_saliency(run: "Run", level: str = "word", look: Look = LOOKS["screen"],
 
 
 def _draw(sheet: Sheet, signed: bool, colours: Colours, down: float) -> float:
-    """One text, its sentences side by side; gives where its last line is."""
-    sentence = colours.axis.sentence[colours.axis.shown]
-    parts = [np.flatnonzero(sentence == number) for number in dict.fromkeys(sentence.tolist())]
+    """Draw one text, its sentences side by side; returns the middle of its last line."""
+    parts = colours.axis.sentences
     column = (sheet.width - _GAP * (len(parts) - 1)) / max(len(parts), 1)
     last = down
     for number, part in enumerate(parts):
@@ -109,7 +106,7 @@ def _draw(sheet: Sheet, signed: bool, colours: Colours, down: float) -> float:
 def _laid(
     sheet: Sheet, colours: Colours, places: Sequence[int], left: float, room: float, down: float
 ) -> Iterator[Piece]:
-    """The words of a sentence set in lines. Text that is written from right to left is set so."""
+    """Set the words of a sentence in lines; right-to-left text is set from the right."""
     texts = [colours.axis.text[colours.axis.shown[at]] for at in places]
     backwards, at = _is_rtl(texts), 0.0
     for text, share in zip(texts, colours.share[list(places)], strict=True):
@@ -132,39 +129,39 @@ def _is_rtl(texts: Sequence[str]) -> bool:
 
 
 def follow_figure(
-    run: "Run", prompt: int, query: str | int, keys: Asked, look: Look = LOOKS["screen"], **asked: Any
+    run: "Run", prompt: int, query: str | int, keys: Keys, look: Look = LOOKS["screen"], **options: Any
 ) -> Picture:
-    """One map of layers and heads for each key, on one scale; see `harness.views.follow` for what can be ``asked``."""
-    figure = draw_follow(run, prompt, query, keys, look, **asked)
+    """Draw one map of layers and heads for each key, on one scale; ``options`` as in `harness.views.follow`."""
+    figure = draw_follow(run, prompt, query, keys, look, **options)
     return as_picture("follow", "follow", f"From {query} in every head", figure, look)
 
 
 def draw_follow(
-    run: "Run", prompt: int, query: str | int, keys: Asked, look: Look = LOOKS["screen"], **asked: Any
+    run: "Run", prompt: int, query: str | int, keys: Keys, look: Look = LOOKS["screen"], **options: Any
 ) -> Figure:
-    """The matplotlib figure of `follow_figure`."""
-    found = followed(run, prompt, query, keys, **asked)
-    n_layers, n_heads = found.pairs[0].weight.shape
-    said = visible(found.note).replace(". ", ".\n") if look.titles and found.note else ""
-    names = "".join(pair.query + pair.key for pair in found.pairs)
-    with style(visible(names) + said, look):
+    """Draw the matplotlib figure of `follow_figure`."""
+    weights = pair_weights(run, prompt, query, keys, **options)
+    n_layers, n_heads = weights.pairs[0].weight.shape
+    note = visible(weights.note).replace(". ", ".\n") if look.titles and weights.note else ""
+    names = "".join(pair.query + pair.key for pair in weights.pairs)
+    with style(visible(names) + note, look):
         across = (0.024 * n_heads + 0.14) * look.letters
-        width = min(look.width, across * len(found.pairs) + 0.08 * look.letters)
-        figure, every = panels(1, len(found.pairs), width, (0.02 * n_layers + 0.16) * look.letters)
-        images = [_heat(axes, pair, found, look) for axes, pair in zip(every, found.pairs, strict=True)]
+        width = min(look.width, across * len(weights.pairs) + 0.08 * look.letters)
+        figure, every = panels(1, len(weights.pairs), width, (0.02 * n_layers + 0.16) * look.letters)
+        images = [_heat(axes, pair, weights, look) for axes, pair in zip(every, weights.pairs, strict=True)]
         figure.colorbar(images[0], ax=every, label="attention weight", fraction=0.05)
-        if said:
-            figure.supxlabel(said, fontsize=look.small)
+        if note:
+            figure.supxlabel(note, fontsize=look.small)
     return figure
 
 
-def _heat(axes: Axes, pair: Pair, found: PairWeights, look: Look) -> Any:
-    scale = PowerNorm(0.5, 0, found.most or 1)  # by the square root, or all but the strongest would be white
+def _heat(axes: Axes, pair: Pair, weights: PairWeights, look: Look) -> Any:
+    scale = PowerNorm(0.5, 0, weights.most or 1)  # by the square root, or all but the strongest would be white
     image = axes.imshow(pair.weight, cmap=ramp("#ffffff", *_MARK), norm=scale, aspect="auto")
     axes.set_title(visible(f"“{pair.query}” → “{pair.key}”"))
-    step = -(-len(found.layers) // 40)
-    rows, columns = range(0, len(found.layers), step), range(pair.weight.shape[1])
-    axes.set_yticks(rows, [str(found.layers[row]) for row in rows], fontsize=look.small)
+    step = -(-len(weights.layers) // 40)
+    rows, columns = range(0, len(weights.layers), step), range(pair.weight.shape[1])
+    axes.set_yticks(rows, [str(weights.layers[row]) for row in rows], fontsize=look.small)
     axes.set_xticks(columns, [str(head) for head in columns], fontsize=look.small)
     axes.set(xlabel="head", ylabel="layer")
     return image

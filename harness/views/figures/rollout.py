@@ -1,4 +1,4 @@
-"""What is looked at: rollout, mean pattern and the top head on the same tokens."""
+"""Figure of rollout, mean pattern and the top head on the same tokens."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ _LABELS = 64  # more tokens than this are labelled every second, third … one
 
 
 def compare(run: "Run", prompt: int, look: Look) -> Figure:
-    """Rollout, mean pattern and the top head on the same tokens; of an encoder-decoder what each stack reads."""
+    """Show rollout, mean pattern and the top head on the same tokens; of an encoder-decoder each stack's mean."""
     drawn = list(_panels(run, prompt))
     longest = max(map(len, (weights for _, _, weights in drawn)))
     side = min(12.0, max(3.2, 0.24 * longest + 1.2), look.width / (len(drawn) if look.titles else 1))
@@ -39,7 +39,7 @@ def compare(run: "Run", prompt: int, look: Look) -> Figure:
 
 
 def _panels(run: "Run", prompt: int) -> Iterator[tuple[str, str, Float[np.ndarray, "query key"]]]:
-    """Title, stack and weights of each panel."""
+    """Yield title, stack and weights of each panel."""
     head = first_head(run)
     for stack in run.layers:
         if not stack:

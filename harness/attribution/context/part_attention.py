@@ -1,4 +1,4 @@
-"""Attention and rollout by part, summed while the model runs, so that no pattern outlives its layer."""
+"""Sum attention and rollout by part while the model runs, so that no pattern outlives its layer."""
 
 from dataclasses import asdict
 from typing import Any
@@ -17,11 +17,12 @@ Rolled = Float[np.ndarray, "target part"]
 
 
 @torch.no_grad()
-def looked(example: Example, inside: Bool[np.ndarray, "part node"], options: RolloutSpec) -> tuple[Attention, Rolled]:
-    """How much of what each target looks at is in each part: by head, and rolled out through all layers.
+def part_attention(
+    example: Example, inside: Bool[np.ndarray, "part node"], options: RolloutSpec
+) -> tuple[Attention, Rolled]:
+    """Return the share of each target's attention on each part, by head, and its rollout through all layers.
 
-    Read at the token at which the target is predicted; for the vector of a text, the mean over the tokens
-    that it is pooled from.
+    The query is the token at which the target is predicted; for the vector of a text, the mean over the pooled tokens.
     """
     shape, member = example.model.shape, inside.T.astype(np.float64)
     attention = np.full((example.n_targets, shape.n_layers, shape.n_heads, len(inside)), np.nan)
@@ -35,7 +36,7 @@ def looked(example: Example, inside: Bool[np.ndarray, "part node"], options: Rol
 
     watches = [(hooks.hook_name("pattern", site), _at(site.layer, look)) for site in shape.sites]
     with example.model.bridge.hooks(fwd_hooks=watches):
-        example.model.forward(example.clean.given)
+        example.model.forward(example.clean.inputs)
     if np.isnan(attention).any():
         raise RuntimeError(f"an attention of {example.model.name} did not fire")
     return attention, _read(example, rolled[:, None])[:, 0] @ member
@@ -46,7 +47,7 @@ def _at(layer: int, look: Any) -> Any:
 
 
 def _read(example: Example, pattern: Float[np.ndarray, "row head query key"]) -> Float[np.ndarray, "target head key"]:
-    """The rows of a pattern at which the targets are predicted."""
+    """Select the rows of a pattern at which the targets are predicted."""
     if example.model.kind == "embedding":
         return np.einsum("rq,rhqk->rhk", example.vector_share, pattern)[example.row]
     return pattern[example.row, :, example.position].astype(np.float64)
