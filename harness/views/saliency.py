@@ -1,13 +1,14 @@
 """The saliency page: text whose background is the score, by word or by token, without any script."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
+from harness.hooks import Head
 from harness.views.notebook import View
 from harness.views.number_tables import html_table
 from harness.views.page import asset, page
 from harness.views.text import markup
-from harness.views.token_colours import Colours, Saliency, Text, colour, heading
+from harness.views.token_colours import Colours, Saliency, Scores, Text, colour, heading
 
 if TYPE_CHECKING:
     from harness.results import Run
@@ -18,13 +19,22 @@ _SWITCH = (
 )
 
 
-def saliency(run: "Run", *args: Any, **options: Any) -> View:
+def saliency(
+    run: "Run",
+    prompts: int | Sequence[int] | None = None,
+    head: Head | str | None = None,
+    method: str | None = None,
+    query: str | int | None = None,
+    scores: Scores | None = None,
+    merge: str = "sum",
+    scale: str = "text",
+    special: str = "drop",
+) -> View:
     """Show texts coloured by one score per token, by word or by token; sentence pairs stand side by side.
 
-    Takes ``prompts``, ``head``, ``method``, ``query``, ``scores``, ``merge``, ``scale`` and ``special`` as
-    `harness.views.token_colours.colour` does.
+    Parameters and errors are those of `harness.views.token_colours.colour`.
     """
-    coloured = colour(run, *args, **options)
+    coloured = colour(run, prompts, head, method, query, scores, merge, scale, special)
     title = "Text coloured by " + coloured.what
     texts = "".join(_text(text) for text in coloured.texts)
     body = (
