@@ -33,7 +33,7 @@ def capture(model: Model, inputs: Inputs, sites: Iterable[Site]) -> Captured:
 
     with model.bridge.lock:
         handles = [_watching(model, site, keep) for site in wanted]
-        run_until_stop(lambda: model.forward(inputs), handles)
+        run_until_stop(model.forward, inputs, handles, must_stop=False)
     if silent := wanted - set(kept):
         raise RuntimeError(f"{model.name}: these did not run: {', '.join(map(str, sorted(silent)))}")
     return kept

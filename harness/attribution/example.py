@@ -17,13 +17,13 @@ from harness import hooks
 from harness.ablation import model_rows
 from harness.ablation.rows import CHUNK_TOKENS
 from harness.attribution.token_graph import Nodes
-from harness.hooks.forward import StopForward
+from harness.hooks.forward import StopForward, run_until_stop
 from harness.metrics import METRICS, Metric
 from harness.models import Inputs, Model
 from harness.models.pooling import pooled, shares
 from harness.prompts import Prompts
 from harness.sweep import engine
-from harness.sweep.blocks import first_of, forward_until_stop
+from harness.sweep.blocks import first_of
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def ends(
         raise StopForward
 
     last = hooks.blocks(example.model.bridge)[-1]
-    forward_until_stop(example.model, inputs, [last.register_forward_hook(leave)])
+    run_until_stop(example.model.forward, inputs, [last.register_forward_hook(leave)])
     hidden = outputs[0].unflatten(0, (len(position), -1))
     if example.model.kind == "embedding":  # a prompt runs alone: no row has padding, whatever its mask
         everything = hidden.new_ones(hidden.shape[1:3], dtype=torch.bool)

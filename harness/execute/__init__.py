@@ -6,9 +6,8 @@ units of a stage are done.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import xarray as xr
 
@@ -79,34 +78,19 @@ def run_stage(
         missing = [number for number in range(total) if folder.read(number) is None]
         if missing:
             pace = _Pace(stage.name, total - len(missing), total, workers, progress, say)
-            _make(stage, folder, plan, missing, pool, pace.made, say)
+            if pool is None:
+                for number in missing:
+                    started = time.monotonic()
+                    make_unit(stage, folder, plan, number)
+                    pace.made(time.monotonic() - started)
+            else:  # each unit of a chain needs the one before it
+                for some in [[number] for number in missing] if isinstance(stage, Chain) else [missing]:
+                    spread(pool, stage.name, some, pace.made, say)
     units = [folder.read(number) for number in range(total)]
     if None in units:
         raise OSError(f"{folder.path}: unit {units.index(None)} was written but does not read back with its checksum")
     progress(stage.name, total, total)
     return stage.assemble(plan, [unit for unit in units if unit is not None])
-
-
-def _make(
-    stage: Stage | Chain,
-    folder: StageFolder,
-    plan: Mapping[str, Any],
-    missing: Sequence[int],
-    pool: Pool | None,
-    made: Callable[[float], None],
-    say: Say,
-) -> None:
-    """Compute the missing units: in this process, on all workers, or in order for a `Chain`."""
-    if pool is None:
-        for number in missing:
-            started = time.monotonic()
-            make_unit(stage, folder, plan, number)
-            made(time.monotonic() - started)
-    elif isinstance(stage, Chain):
-        for number in missing:
-            spread(pool, stage.name, [number], made, say)
-    else:
-        spread(pool, stage.name, missing, made, say)
 
 
 class _Pace:

@@ -9,16 +9,16 @@ class StopForward(Exception):
     """Raised in a hook to end a forward whose remaining modules are not needed."""
 
 
-def run_until_stop(forward: Callable[[], Any], handles: Sequence[Any]) -> bool:
-    """Run a forward up to a `StopForward` or to its end, remove the hooks, and return whether it was stopped."""
-    try:
-        forward()
-    except StopForward:
-        return True
-    finally:
-        for handle in handles:
-            handle.remove()
-    return False
+def run_until_stop(forward: Callable[[Any], Any], inputs: Any, handles: Sequence[Any], must_stop: bool = True) -> None:
+    """Run a forward up to a `StopForward` in one of its hooks, and remove the hooks. Raises `RuntimeError` where it ran
+    to its end and `must_stop`."""
+    with removing(handles):
+        try:
+            forward(inputs)
+        except StopForward:
+            return
+    if must_stop:
+        raise RuntimeError("the model's forward ended without passing the hook that stops it")
 
 
 @contextmanager

@@ -12,17 +12,10 @@ import torch
 from torch import Tensor
 
 from harness.hooks import first_of as first_of
-from harness.hooks.forward import replaced, run_until_stop
-from harness.models import Inputs, Model
+from harness.hooks.forward import replaced
 
 #: The positional and keyword arguments of a block.
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-
-
-def forward_until_stop(model: Model, inputs: Inputs, handles: Sequence[Any]) -> None:
-    """Run the model's forward up to a `StopForward` in one of its hooks, and remove the hooks."""
-    if not run_until_stop(lambda: model.forward(inputs), handles):
-        raise RuntimeError("the model's forward ended without passing its last block")
 
 
 def skip_blocks(blocks: Sequence[Any], outputs: Sequence[Any]) -> AbstractContextManager[None]:

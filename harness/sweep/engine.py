@@ -22,7 +22,7 @@ from torch import Tensor
 from harness import ablation, hooks
 from harness.ablation import Check, Intervention, model_rows
 from harness.config import RequestError
-from harness.hooks.forward import StopForward
+from harness.hooks.forward import StopForward, run_until_stop
 from harness.metrics import Metric
 from harness.models import Inputs, Model
 from harness.models.pooling import pooled
@@ -31,7 +31,6 @@ from harness.prompts.targets import Readout, Targets
 from harness.sweep.blocks import (
     Arguments,
     first_of,
-    forward_until_stop,
     join_rows,
     repeat_source_mask,
     skip_blocks,
@@ -107,7 +106,7 @@ def clean_run(model: Model, inputs: Inputs, targets: Targets, narrow: bool) -> C
     handles = [block.register_forward_pre_hook(enter, with_kwargs=True) for block in blocks]
     handles += [block.register_forward_hook(leave) for block in blocks]
     with _last_block(model, clean):
-        forward_until_stop(model, clean.inputs, handles)
+        run_until_stop(model.forward, clean.inputs, handles)
     return clean
 
 
@@ -141,7 +140,7 @@ def run_ablated(model: Model, clean: Clean, chunk: Sequence[Intervention], check
         handles = [blocks[at].register_forward_pre_hook(grow(at), with_kwargs=True) for at in range(first, len(blocks))]
         if (decoder := hooks.decoder_stack(model.bridge)) is not None:
             handles.append(decoder.register_forward_pre_hook(repeat_source_mask, with_kwargs=True))
-        forward_until_stop(model, clean.inputs, [*handles, blocks[-1].register_forward_hook(leave)])
+        run_until_stop(model.forward, clean.inputs, [*handles, blocks[-1].register_forward_hook(leave)])
     return end[0]
 
 
@@ -165,7 +164,7 @@ def end_of(model: Model, clean: Clean) -> Resid:
         end.append(_end(model, clean, first_of(output)[None]))
         raise StopForward
 
-    forward_until_stop(model, clean.inputs, [hooks.blocks(model.bridge)[-1].register_forward_hook(leave)])
+    run_until_stop(model.forward, clean.inputs, [hooks.blocks(model.bridge)[-1].register_forward_hook(leave)])
     return end[0]
 
 

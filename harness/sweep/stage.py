@@ -180,7 +180,9 @@ class SweepStage:
         before, tried = self.check.fired, len(self.check.spot_checks)
         rows, _ = model_rows(self.model, self.prompts.take(plan["batches"][unit]))
         turns = positions.turns(self.positions, rows)
-        parts = [self._measured(plan, unit, some, turns) for some in together(len(rows), plan["rows"][unit])]
+        parts = []
+        for some in together(len(rows), plan["rows"][unit]):
+            parts.append(self._measured(plan, unit, some, turns))
         arrays = {name: np.sum([part[name] for part in parts], axis=0) for name in parts[0]}
         shape = (*arrays["ablated"].shape[:2], len(self.groups), len(turns))
         checks = {"fired": np.array(self.check.fired - before), "off": np.array(self.check.spot_checks[tried:])}
