@@ -24,7 +24,7 @@ def page(values: dict[str, Any]) -> "Folder":
     from harness.models import load_model
     from harness.results import store
     from harness.results.objects import folder_at
-    from harness.study.look import look
+    from harness.study.make_look import look
 
     model = load_model(spec.model)
     seen = look(model, spec.text, spec.pair, target=spec.target, level=spec.level)

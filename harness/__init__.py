@@ -18,7 +18,7 @@ _HOME = {
     "ablate_heads": "sweep",
     "compare_attributions": "attribution.evaluate.attribute",
     "open_run": "results",
-    "look": "study.look",
+    "look": "study.make_look",
 }
 _ROOMS = ("attribution", "findings", "metrics", "results", "stats", "views", "words")
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from harness.models import load_model as load_model
     from harness.prompts import load_prompts as load_prompts
     from harness.results import open_run as open_run
-    from harness.study.look import look as look
+    from harness.study.make_look import look as look
     from harness.sweep import ablate_heads as ablate_heads
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import attribution
-from harness.attribution import alti, norms, uniform
+from harness.attribution import alti, norms, uniform_rollout
 from harness.attribution.flow import ROUNDING
 from harness.config import RequestError
 
@@ -71,7 +71,7 @@ def test_flow_through_a_bottleneck():
 
 
 def test_uniform_attention_is_even_under_every_normalisation():
-    even = uniform.uniform_pattern(patterns())
+    even = uniform_rollout.uniform_pattern(patterns())
     np.testing.assert_allclose(even[0, 0, 3], [0.25, 0.25, 0.25, 0.25, 0])
     np.testing.assert_allclose(attribution.uniform_normalised(even), np.tril(np.ones((5, 5))))
 

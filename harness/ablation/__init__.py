@@ -1,12 +1,12 @@
 """Interventions as values: heads, the replacement of their z, and positions.
 
-`edits` replaces z inside a context and verifies it at W_O; `positions` selects positions; `baselines` defines an
-ablation; `mean`, `resample` (with prompts from `donors`) and `patch` take z from clean forwards by `capture`; `request`
-builds the ablation of a request; `null` makes random edits of equal size; `rows` makes a model's input rows.
+`edits` replaces z inside a context and verifies it at W_O; `positions` selects positions; `ablation` defines what
+one is; `mean`, `resample` (prompts from `donors`) and `patch` take z from clean forwards by `capture`; `request` builds
+the ablation of a request; `matched_edits` makes random edits of equal size; `rows` makes a model's input rows.
 """
 
-from harness.ablation.baselines import ZERO as ZERO
-from harness.ablation.baselines import Ablation as Ablation
+from harness.ablation.ablation import ZERO as ZERO
+from harness.ablation.ablation import Ablation as Ablation
 from harness.ablation.capture import capture as capture
 from harness.ablation.edits import Baseline as Baseline
 from harness.ablation.edits import Check as Check
@@ -18,7 +18,7 @@ from harness.ablation.edits import by_site as by_site
 from harness.ablation.edits import editing as editing
 from harness.ablation.edits import zero as zero
 from harness.ablation.edits import zeros as zeros
-from harness.ablation.null import MatchedNull as MatchedNull
+from harness.ablation.matched_edits import MatchedNull as MatchedNull
 from harness.ablation.request import AblationRequest as AblationRequest
 from harness.ablation.request import build as build
 from harness.ablation.request import parse_positions as parse_positions

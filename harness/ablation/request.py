@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from harness import config
-from harness.ablation.baselines import ZERO, Ablation, FixedBaseline
+from harness.ablation.ablation import ZERO, Ablation, FixedBaseline
 from harness.ablation.edits import Baseline
 from harness.ablation.mean import Mean
 from harness.ablation.patch import Patch

@@ -1,4 +1,4 @@
-"""Input rows of a model for some prompts."""
+"""Rows that a model is run on for some prompts: the prompts, or one row per masked token."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from harness.attribution.raw import Pattern, as_pattern
+from harness.attribution.mean_patterns import Pattern, as_pattern
 from harness.attribution.rollout import FUSIONS, check_mixing, normalise_rows, share_on_tokens, with_residual
 
 if TYPE_CHECKING:

@@ -13,13 +13,13 @@ import numpy as np
 from jaxtyping import Float
 
 from harness.attribution.chance import random_scores
+from harness.attribution.effect_weighted_rollout import effect_weighted
 from harness.attribution.flow import flow, pooled_flow
 from harness.attribution.forward_cache import ForwardCache, Scores
 from harness.attribution.gradient_rollout import gradient_weighted
 from harness.attribution.gradients import gradient_norm, gradient_times_input
 from harness.attribution.rollout import normalise_rows, roll, rollout
-from harness.attribution.uniform import uniform_normalised
-from harness.attribution.weighted import effect_weighted
+from harness.attribution.uniform_rollout import uniform_normalised
 from harness.config import RequestError, near
 from harness.hooks import Head
 from harness.models import Model

@@ -6,7 +6,7 @@ Abnar & Zuidema, "Quantifying Attention Flow in Transformers" (ACL 2020), sectio
 import numpy as np
 from jaxtyping import Float
 
-from harness.attribution.raw import Pattern, as_pattern
+from harness.attribution.mean_patterns import Pattern, as_pattern
 from harness.config import RequestError
 from harness.hooks import WHOLE_ROW
 

@@ -21,7 +21,6 @@ from harness.config.errors import quoted as quoted
 from harness.config.execute import ExecuteSpec as ExecuteSpec
 from harness.config.execute import LocalExecute as LocalExecute
 from harness.config.execute import RayExecute as RayExecute
-from harness.config.look import LookSpec as LookSpec
 from harness.config.models import GgufModel as GgufModel
 from harness.config.models import HubModel as HubModel
 from harness.config.models import MemoryModel as MemoryModel
@@ -49,6 +48,7 @@ from harness.config.run import BenchmarkSpec as BenchmarkSpec
 from harness.config.run import CacheSpec as CacheSpec
 from harness.config.run import CompareSpec as CompareSpec
 from harness.config.run import ListSpec as ListSpec
+from harness.config.run import LookSpec as LookSpec
 from harness.config.run import Place as Place
 from harness.config.run import RenderSpec as RenderSpec
 from harness.config.run import ReproduceSpec as ReproduceSpec

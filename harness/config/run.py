@@ -21,7 +21,7 @@ from harness.config.parsing import other_model
 from harness.config.prompts import PromptSpec
 from harness.config.published import Published
 from harness.config.trace import TraceSpec
-from harness.config.types import Count, Names, OpenFraction, PathText, PositiveInt, Seed, spec
+from harness.config.types import Count, Names, OpenFraction, PathText, PositiveInt, Seed, Text, spec
 
 
 def _listed(value: Any) -> Any:
@@ -276,6 +276,20 @@ class RenderSpec:
 
     def __post_init__(self) -> None:
         check_place("run", self.run)
+
+
+@spec
+class LookSpec:
+    """A `text` (with its second sentence `pair`, or the `target` that an encoder-decoder writes), the model that reads
+    it, and the page: the heads of one `layer` or of all, by ``token`` or by ``word``."""
+
+    model: ModelSpec
+    text: Annotated[Text, Field(min_length=1)]
+    pair: Text | None = None
+    target: Text | None = None
+    layer: Annotated[int, Field(ge=0)] | None = None
+    level: Literal["token", "word"] | None = None
+    store: PathText = "results"
 
 
 @spec

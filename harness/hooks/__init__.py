@@ -1,4 +1,4 @@
-"""Names of hook points, axis orders and heads.
+"""Names of hook points and axis orders; heads, parsed from and written as ``L5H1``.
 
 No other file spells a hook point, so a renaming in TransformerLens changes this file only. `softmax` reads or edits
 attention scores, `frozen_norm` makes a norm linear, `forward` stops a forward or replaces a module's.

@@ -1,4 +1,4 @@
-"""Pad prompts to one length, and divide them into batches and rows."""
+"""Pad prompts to one length with their attention masks, and divide them into batches and rows."""
 
 import hashlib
 import json

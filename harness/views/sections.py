@@ -1,4 +1,4 @@
-"""Sections of the report, with their explanations."""
+"""Sections of the report, in the order of the page, with their explanations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

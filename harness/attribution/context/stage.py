@@ -1,4 +1,4 @@
-"""The trace stage: attribute predictions to the parts of their prompts; one unit is one prompt."""
+"""The trace stage: attribute predictions to the segments (parts) of their prompts; one unit is one prompt."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

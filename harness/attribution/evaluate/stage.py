@@ -11,6 +11,7 @@ import xarray as xr
 
 from harness.attribution.causes import CAUSES, Cause, Removal, choose_causes, fill_of, lead_occlusion, measure_causes
 from harness.attribution.causes import refusal as cause_refusal
+from harness.attribution.effect_weighted_rollout import negative_share
 from harness.attribution.evaluate.erasure import CURVES, erase
 from harness.attribution.evaluate.levels import count_words, sum_by_word, words_of
 from harness.attribution.evaluate.method_table import MethodTable, PairTable
@@ -22,7 +23,6 @@ from harness.attribution.masking import each_token
 from harness.attribution.methods import METHODS, Method, choose_methods, score_methods
 from harness.attribution.methods import refusal as method_refusal
 from harness.attribution.occlusion import mean_embedding
-from harness.attribution.weighted import negative_share
 from harness.config import AttributionSpec, RequestError, RunSpec
 from harness.execute import Part
 from harness.execute.cost import Trial, at_most

@@ -1,4 +1,4 @@
-"""Shared parts of all figures: size, style, colours, and their bytes."""
+"""Shared parts of all figures: size, style, the colour scale of effects, and their bytes."""
 
 import base64
 import io

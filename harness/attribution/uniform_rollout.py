@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from harness.attribution.raw import Pattern, as_pattern
+from harness.attribution.mean_patterns import Pattern, as_pattern
 from harness.attribution.rollout import rollout
 
 

@@ -1,4 +1,4 @@
-"""One call to look: a model and a text, a saved run, or cached activations, as a `harness.views.look.Look`."""
+"""Make a `Look` of a model and a text, of a saved run, or of cached activations: `harness.look`."""
 
 from collections.abc import Callable
 from dataclasses import asdict

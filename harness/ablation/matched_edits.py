@@ -1,4 +1,4 @@
-"""Matched null of a distance: random edits of z, each as large as the ablation's own."""
+"""Random edits of z as large as the ablation's: the null distribution of metrics that are distances (KL …)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from harness.ablation.baselines import Ablation
+from harness.ablation.ablation import Ablation
 from harness.ablation.edits import Baseline
 from harness.ablation.rows import Share, model_rows
 from harness.hooks import Part, Site

@@ -1,4 +1,4 @@
-"""Ablations: replacements of heads' z for any batch of prompts.
+"""The `Ablation` interface, zero-ablation, and ablation by a function of z.
 
 An `Ablation` is a value with a model and prompts; `plan` is frozen before the first unit of work, and `prepare` makes
 from the plan, for one batch, the `Baseline` of an `Intervention`.
