@@ -273,7 +273,7 @@ FAULTS = (
     ),
     _fault(
         "comprehensiveness for sufficiency",
-        "attribution/evaluate/measures",
+        "attribution/evaluate/statistics",
         "[erased[:, :, :, 0].mean(-1), erased[:, :, :, 1].mean(-1), *areas]",
         "[erased[:, :, :, 1].mean(-1), erased[:, :, :, 0].mean(-1), *areas]",
         *_in("faithfulness", "areas_by_hand", "curves_equal_plain_forwards_with_the_tokens_replaced"),
@@ -323,7 +323,7 @@ FAULTS = (
     ),
     _fault(
         "split units in the order of their parts",
-        "sweep/split",
+        "sweep/division",
         "axis=_AXIS[name]).take(places, _AXIS[name])",
         "axis=_AXIS[name])",
         *_in("execute", "a_split_sweep_gives_the_same_bits"),

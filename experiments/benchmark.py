@@ -27,11 +27,11 @@ def run_benchmark(values: dict[str, Any]) -> "Folder":
         from harness.prompts import check_prompts
 
         check_prompts(spec.prompts)  # before the slow import of torch
-    from harness.benchmark import benchmark, page
+    from harness.benchmark import benchmark, page_times
     from harness.results import store
     from harness.results.objects import folder_at
 
-    results = benchmark(spec, tell) if spec.page is None else page.measure(spec.page, spec.rounds, tell)
+    results = benchmark(spec, tell) if spec.page is None else page_times.measure(spec.page, spec.rounds, tell)
     path = folder_at(spec.store) / "benchmark" / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
     store.write_text(path, json.dumps(results, indent=1))
     return path

@@ -10,8 +10,8 @@ import numpy as np
 import xarray as xr
 
 from harness.config import RequestError
+from harness.execute.protocols import make_unit
 from harness.execute.spread import TurnResult
-from harness.execute.stage import make_unit
 from harness.sweep.labels import gathered
 
 

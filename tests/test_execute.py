@@ -24,7 +24,7 @@ from harness.execute.spread import TurnResult, spread
 from harness.execute.worker import NoWorkers, WorkerFailed, portable
 from harness.results import manifest
 from harness.results.store import StageFolder
-from harness.sweep.split import SplitStage
+from harness.sweep.division import SplitStage
 
 ROOT = Path(__file__).parents[1]
 

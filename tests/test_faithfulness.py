@@ -15,9 +15,9 @@ from scipy import stats as scipy_stats
 import harness
 from harness.attribution import evaluate
 from harness.attribution.evaluate import erasure
-from harness.attribution.evaluate.heads import top_head, with_top_head
-from harness.attribution.evaluate.sentence import nearest
+from harness.attribution.evaluate.best_method import nearest
 from harness.attribution.evaluate.stage import AttributionStage
+from harness.attribution.evaluate.top_head import top_head, with_top_head
 from harness.attribution.example import example_of
 from harness.attribution.masking import each_token
 from harness.attribution.occlusion import mean_embedding, occlude

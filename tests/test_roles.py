@@ -20,8 +20,8 @@ from harness.roles import ROLES, masks
 from harness.roles.attention_context import AttentionContext
 from harness.roles.copying import copying, raised
 from harness.roles.masks import by_chance
-from harness.roles.measures import MEASURES, alignment
 from harness.roles.probe_prompts import repeats
+from harness.roles.role_measures import MEASURES, alignment
 from harness.roles.scoring import RelationHits, TextScores, beyond_chance, far_enough, role_scores
 from harness.roles.stage import RolesStage
 from harness.roles.syntax import best_offset, hits, syntactic

@@ -13,7 +13,7 @@ from test_word_views import attributed, told
 import harness
 from harness import study, views
 from harness.config import RunSpec, parse
-from harness.findings.parts import traced
+from harness.findings.segments import traced
 from harness.hooks import Head
 
 HEADS = ("L23H3", "L20H0", "L29H0")

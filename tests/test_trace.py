@@ -17,7 +17,7 @@ from harness.attribution.forward_cache import ForwardCache
 from harness.attribution.gradients import gradient_norm, norms_in_turn
 from harness.attribution.occlusion import mean_embedding
 from harness.config import AttributionSpec, RequestError, RolloutSpec, StatsSpec, TraceSpec, parse
-from harness.findings.parts import traced
+from harness.findings.segments import traced
 from harness.hooks import Head
 from harness.models import random as random_models
 from harness.prompts.word_tags import parse_tags

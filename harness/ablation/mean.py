@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from harness.ablation.capture import Captured, capture
+from harness.ablation.clean_z import Captured, capture
 from harness.ablation.edits import Baseline
 from harness.ablation.rows import CHUNK_TOKENS, Share, model_rows, together
 from harness.hooks import Part, Site

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.ablation.capture import capture, in_place
+from harness.ablation.clean_z import capture, in_place
 from harness.ablation.edits import Baseline
 from harness.ablation.rows import Share, model_rows
 from harness.config import RequestError

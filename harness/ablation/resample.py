@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from harness.ablation import donors
-from harness.ablation.capture import capture, in_place
+from harness.ablation.clean_z import capture, in_place
 from harness.ablation.edits import Baseline
 from harness.ablation.rows import Share, model_rows
 from harness.hooks import Site

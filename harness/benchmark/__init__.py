@@ -1,5 +1,5 @@
 """Benchmark a sweep against loops of whole forwards, alternating in one process, and time the opening of a report
-(`page`, in a `browser`).
+(`page_times`, in a `browser`).
 
 `sides` are the ways to sweep, `floor` a lower bound of their time, `peak` measures their memory. All measure effects of
 the same heads on the same prompts. (The sweep also verifies every edit at W_O, and the exact verification of `fast` and

@@ -1,8 +1,8 @@
 """Run units of work in this process, in worker processes, or on a Ray cluster.
 
-`stage` defines stages and units, `worker` computes units, `spread` schedules them and handles dead workers; `processes`
-and `cluster` are the two kinds of pools. Workers write to the store, so the main process holds no results until all
-units of a stage are done.
+`protocols` defines stages and units, `worker` computes units, `spread` schedules them and handles dead workers;
+`processes` and `cluster` are the two kinds of pools. Workers write to the store, so the main process holds no results
+until all units of a stage are done.
 """
 
 import time
@@ -12,16 +12,16 @@ from contextlib import contextmanager
 import xarray as xr
 
 from harness.config import ExecuteSpec, RayExecute
+from harness.execute.protocols import Chain as Chain
+from harness.execute.protocols import Closed as Closed
+from harness.execute.protocols import Closing as Closing
+from harness.execute.protocols import Divisible, make_unit
+from harness.execute.protocols import Part as Part
+from harness.execute.protocols import Stage as Stage
+from harness.execute.protocols import run_in_memory as run_in_memory
 from harness.execute.spread import Pool as Pool
 from harness.execute.spread import UnitsLost as UnitsLost
 from harness.execute.spread import spread
-from harness.execute.stage import Chain as Chain
-from harness.execute.stage import Closed as Closed
-from harness.execute.stage import Closing as Closing
-from harness.execute.stage import Divisible, make_unit
-from harness.execute.stage import Part as Part
-from harness.execute.stage import Stage as Stage
-from harness.execute.stage import run_in_memory as run_in_memory
 from harness.execute.worker import Build as Build
 from harness.results.objects import Folder
 from harness.results.store import StageFolder

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from harness.config import RequestError
-from harness.execute.stage import Chain, Divisible, Stage, make_unit
+from harness.execute.protocols import Chain, Divisible, Stage, make_unit
 from harness.results.objects import Folder
 from harness.results.store import StageFolder
 

@@ -1,10 +1,10 @@
 """Findings: sentences about a saved run, each with the number it states and its interval.
 
-`format` writes numbers, `intervals` computes those that no table has.
-Sentences: `effects` about single heads, `direct` about direct effects, `joint_ablations` about sets, orders and pairs,
-`rollout_vs_head` about what rollout and the top head attend to, `approximation_quality` about fast sweeps and screens,
-`roles` about roles, `changes` about two models, `methods` about attribution methods, `parts` about the segments of a
-context, and `published` about others' values beside ours.
+`format` writes numbers, `intervals` computes those that no table has. Sentences: `effects` about single heads, `direct`
+about direct effects, `joint_ablations` about sets, orders and pairs, `rollout_vs_head` about what rollout and the top
+head attend to, `approximation_quality` about fast sweeps and screens, `roles` about roles, `changes` about two models,
+`methods` about attribution methods, `segments` about the segments of a context, and `published` about others' values
+beside ours.
 """
 
 from typing import TYPE_CHECKING
@@ -13,14 +13,14 @@ from harness.findings import effects
 from harness.findings.approximation_quality import blind, quick
 from harness.findings.changes import changed, other_name
 from harness.findings.direct import direct_parts
+from harness.findings.finding import Finding as Finding
 from harness.findings.format import count, listed, named
 from harness.findings.joint_ablations import together
 from harness.findings.methods import compared
-from harness.findings.parts import traced
 from harness.findings.published import published
 from harness.findings.roles import roles
 from harness.findings.rollout_vs_head import agreement
-from harness.findings.sentence import Finding as Finding
+from harness.findings.segments import traced
 
 if TYPE_CHECKING:
     from harness.results import Run

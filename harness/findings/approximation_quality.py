@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.findings.finding import Finding
 from harness.findings.format import count, decimals, number
-from harness.findings.sentence import Finding
 
 if TYPE_CHECKING:
     from harness.results import Run

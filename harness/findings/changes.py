@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.compare.change_table import by_role
+from harness.findings.finding import Finding
 from harness.findings.format import chance, count, listed, named, number, signed, with_spread
 from harness.findings.intervals import interval
-from harness.findings.sentence import Finding
 from harness.hooks import Head
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from harness.findings.finding import Finding
 from harness.findings.format import signed, with_spread
 from harness.findings.intervals import interval
-from harness.findings.sentence import Finding
 from harness.hooks import Head
 from harness.results.schema import by_head
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.findings.finding import Finding
 from harness.findings.format import chance, count, decimals, listed, mean_with_spread, number, signed, with_spread
 from harness.findings.intervals import interval
-from harness.findings.sentence import Finding
 from harness.hooks import Head
 from harness.results.run import ROUNDING, Claim
 from harness.results.schema import by_head

@@ -8,9 +8,9 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from harness.findings.finding import Finding
 from harness.findings.format import chance, count, listed, number, signed, with_spread
 from harness.findings.intervals import interval, summary
-from harness.findings.sentence import Finding
 
 if TYPE_CHECKING:
     from harness.results import Run

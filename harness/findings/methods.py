@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.attribution.evaluate.sentence import nearest
-from harness.findings.sentence import Finding
+from harness.attribution.evaluate.best_method import nearest
+from harness.findings.finding import Finding
 
 if TYPE_CHECKING:
     from harness.results import Run

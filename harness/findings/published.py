@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.findings.finding import Finding
 from harness.findings.format import listed, number, signed
-from harness.findings.sentence import Finding
 from harness.hooks import Head
 
 if TYPE_CHECKING:

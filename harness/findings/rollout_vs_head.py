@@ -9,8 +9,8 @@ import xarray as xr
 from jaxtyping import Float
 
 from harness.attribution.saved_rollout import rollout_of
+from harness.findings.finding import Finding
 from harness.findings.format import count
-from harness.findings.sentence import Finding
 from harness.hooks import Head
 
 if TYPE_CHECKING:

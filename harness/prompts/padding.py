@@ -219,9 +219,9 @@ class Prompts:
         return state.hexdigest()
 
 
-def _read(word_text: Sequence[str], sentence: Int[np.ndarray, " position"]) -> str:
+def _read(word_text: np.ndarray, sentence: Int[np.ndarray, " position"]) -> str:
     """Join the words of a prompt to its text; a pair as ``a | b``."""
-    return " | ".join(joined(np.asarray(word_text)[sentence == number]) for number in range(sentence.max() + 1))
+    return " | ".join(joined(word_text[sentence == number]) for number in range(sentence.max() + 1))
 
 
 def pad(name: str, made: Sequence[Prompt], model: Model) -> Prompts:

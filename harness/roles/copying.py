@@ -16,7 +16,7 @@ from harness.hooks import Site
 from harness.hooks.frozen_norm import FrozenNorm
 from harness.models import Model
 from harness.prompts import Prompts
-from harness.roles.measures import RoleScore
+from harness.roles.role_measures import RoleScore
 
 _ROUNDING = 1e-5  # differences of logits below this share of the vectors' lengths are rounding
 

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from harness.config import RolesSpec, StatsSpec
 from harness.prompts.relations import Relation
 from harness.roles.catalogue import ROLES, SYNTACTIC
-from harness.roles.measures import MEASURES
+from harness.roles.role_measures import MEASURES
 from harness.roles.syntax import MORE, best_offset, grouped, syntactic
 from harness.stats.bootstrap import interval
 from harness.stats.clusters import group
@@ -130,7 +130,7 @@ def _syntactic(related: RelationHits, size: tuple[int, ...], spec: RolesSpec, st
 
 
 _NOTES = {
-    "score": {"units": "share; alignment: correlation", "method": "harness.roles.measures, mean over texts"},
+    "score": {"units": "share; alignment: correlation", "method": "harness.roles.role_measures, mean over texts"},
     "low": {"units": "as role_score", "method": "lower end of its interval over texts"},
     "high": {"units": "as role_score", "method": "upper end of its interval over texts"},
     "chance": {"units": "as role_score", "method": "mean over null draws; syntactic: the best fixed offset"},

@@ -16,8 +16,8 @@ from harness.prompts import Prompts, batches
 from harness.roles.attention_context import read, read_by_mask
 from harness.roles.catalogue import ROLES
 from harness.roles.copying import copying, has_copying, raised
-from harness.roles.measures import MEASURES, RoleScore
 from harness.roles.probe_prompts import repeats
+from harness.roles.role_measures import MEASURES, RoleScore
 from harness.roles.scoring import RelationHits, TextScores, role_scores
 from harness.roles.syntax import WAYS, hits
 from harness.sweep.head_table import HeadTable

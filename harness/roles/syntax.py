@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from harness.prompts.relations import Relation
-from harness.roles.measures import RoleScore
+from harness.roles.role_measures import RoleScore
 
 #: The least margin over the hit rate of the best fixed offset.
 MORE = 0.1

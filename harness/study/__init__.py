@@ -1,7 +1,7 @@
 """Run a request from end to end: stages, arrays, tables, figures, report.
 
-`request` checks a request before its directory is made, `forecast` estimates its cost, `folder` makes or resumes the
-directory, `record` writes the manifest, whose ``status`` becomes ``complete`` last.
+`request` checks a request before its directory is made, `forecast` estimates its cost, `run_folder` makes or resumes
+the directory, `record` writes the manifest, whose ``status`` becomes ``complete`` last.
 """
 
 import shlex
@@ -22,13 +22,13 @@ from harness.results import manifest, open_run, schema, store
 from harness.results.objects import Folder, folder_at
 from harness.results.schema import TableName, write_table
 from harness.results.store import StageFolder
-from harness.study.folder import check_resume, check_same, differences, new_folder, plain
-from harness.study.folder import is_complete as is_complete
-from harness.study.folder import saved_spec as saved_spec
 from harness.study.forecast import forecast
 from harness.study.record import checks_of, write_manifest
 from harness.study.request import Request
 from harness.study.request import prepare as prepare
+from harness.study.run_folder import check_resume, check_same, differences, new_folder, plain
+from harness.study.run_folder import is_complete as is_complete
+from harness.study.run_folder import saved_spec as saved_spec
 from harness.sweep import merge
 from harness.views.draw import draw
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from harness import hooks
 from harness.ablation import Intervention, by_site, capture
-from harness.ablation.capture import Captured
+from harness.ablation.clean_z import Captured
 from harness.ablation.edits import Edit
 from harness.hooks import Head, Site
 from harness.hooks.forward import removing

@@ -18,10 +18,10 @@ from harness.models import Model, alone
 from harness.prompts import Prompts, batches
 from harness.sweep.batch import Batch, check_finite
 from harness.sweep.direct import has_direct
+from harness.sweep.division import UNITS_EACH, SplitStage
 from harness.sweep.interventions import TOGETHER, Groups
 from harness.sweep.labels import Layout
 from harness.sweep.memory import Fit
-from harness.sweep.split import UNITS_EACH, SplitStage
 
 #: Draws of random edits of the same norm, the null distribution of distances.
 _NULL_DRAWS = 1

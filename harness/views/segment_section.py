@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from harness.findings.format import number, signed
-from harness.findings.parts import TAKEN, Row, lead_cause, of_measure
+from harness.findings.segments import TAKEN, Row, lead_cause, of_measure
 from harness.hooks import Head
 from harness.views.number_tables import html_table, scrolled
 

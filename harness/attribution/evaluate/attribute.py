@@ -7,8 +7,8 @@ from typing import Any
 import xarray as xr
 
 from harness import config
-from harness.attribution.evaluate.measures import agreement
 from harness.attribution.evaluate.stage import AttributionStage
+from harness.attribution.evaluate.statistics import agreement
 from harness.config import AttributionSpec
 from harness.execute import run_in_memory
 from harness.models import Model

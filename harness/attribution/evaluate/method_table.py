@@ -11,8 +11,8 @@ import xarray as xr
 from jaxtyping import Float, Shaped
 
 from harness import stats
-from harness.attribution.evaluate.heads import with_top_head
-from harness.attribution.evaluate.measures import AGREEMENT, BETTER, agreement, curves, shares
+from harness.attribution.evaluate.statistics import AGREEMENT, BETTER, agreement, curves, shares
+from harness.attribution.evaluate.top_head import with_top_head
 from harness.config import AttributionSpec, StatsSpec
 from harness.execute import Closed
 from harness.results.schema import TABLES

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from harness.findings.finding import Finding
 from harness.findings.format import listed, mean_with_spread, number, with_spread
 from harness.findings.intervals import interval
-from harness.findings.parts import TAKEN, lead_cause
-from harness.findings.questions.patterns import unanswered
-from harness.findings.sentence import Finding
+from harness.findings.questions.pattern_statistics import unanswered
+from harness.findings.segments import TAKEN, lead_cause
 from harness.results.run import Estimate
 
 if TYPE_CHECKING:

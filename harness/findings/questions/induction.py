@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.findings.finding import Finding
 from harness.findings.format import count, listed, number, signed, with_spread
 from harness.findings.intervals import interval
-from harness.findings.questions.patterns import unanswered
-from harness.findings.sentence import Finding
+from harness.findings.questions.pattern_statistics import unanswered
 from harness.results.schema import by_head
 
 if TYPE_CHECKING:

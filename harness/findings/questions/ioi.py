@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from harness.findings.finding import Finding
 from harness.findings.format import mean_with_spread, number, with_spread
 from harness.findings.intervals import interval
-from harness.findings.questions.patterns import PerHead, unanswered
-from harness.findings.sentence import Finding
+from harness.findings.questions.pattern_statistics import PerHead, unanswered
 
 if TYPE_CHECKING:
     from harness.results import Run

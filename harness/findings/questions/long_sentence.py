@@ -5,10 +5,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from harness.findings.finding import Finding
 from harness.findings.format import number, with_spread
 from harness.findings.intervals import interval
-from harness.findings.questions.patterns import Pattern, PerHead, extreme, looks_ahead, patterns, resting, unanswered
-from harness.findings.sentence import Finding
+from harness.findings.questions.pattern_statistics import (
+    Pattern,
+    PerHead,
+    extreme,
+    looks_ahead,
+    patterns,
+    resting,
+    unanswered,
+)
 from harness.words import without
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from harness.findings.finding import Finding
 from harness.findings.format import named, number, with_spread
-from harness.findings.questions.patterns import Pattern, extreme, over_heads, per_head
-from harness.findings.sentence import Finding
+from harness.findings.questions.pattern_statistics import Pattern, extreme, over_heads, per_head
 
 if TYPE_CHECKING:
     from harness.results import Run

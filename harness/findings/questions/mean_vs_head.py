@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from harness.findings.finding import Finding
 from harness.findings.format import number, with_spread
 from harness.findings.intervals import interval
-from harness.findings.questions.patterns import Pattern, extreme, patterns, resting
-from harness.findings.sentence import Finding
+from harness.findings.questions.pattern_statistics import Pattern, extreme, patterns, resting
 from harness.words import without
 
 if TYPE_CHECKING:

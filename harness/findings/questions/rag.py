@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.findings.finding import Finding
 from harness.findings.format import count
-from harness.findings.parts import candidates, lead_cause, of_measure, used
-from harness.findings.questions.patterns import unanswered
-from harness.findings.sentence import Finding
+from harness.findings.questions.pattern_statistics import unanswered
+from harness.findings.segments import candidates, lead_cause, of_measure, used
 
 if TYPE_CHECKING:
     from harness.results import Run

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.findings.finding import Finding
 from harness.findings.format import with_spread
 from harness.findings.intervals import interval
-from harness.findings.questions.patterns import unanswered
-from harness.findings.sentence import Finding
+from harness.findings.questions.pattern_statistics import unanswered
 
 if TYPE_CHECKING:
     from harness.results import Run

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.findings.finding import Finding
 from harness.findings.format import count, number, signed, with_spread
 from harness.findings.intervals import interval
-from harness.findings.questions.patterns import Pattern, extreme, looks_ahead, patterns, unanswered
-from harness.findings.sentence import Finding
+from harness.findings.questions.pattern_statistics import Pattern, extreme, looks_ahead, patterns, unanswered
 
 if TYPE_CHECKING:
     from harness.results import Run

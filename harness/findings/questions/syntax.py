@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from harness.findings.finding import Finding
 from harness.findings.format import count, number, with_spread
 from harness.findings.intervals import interval
-from harness.findings.questions.patterns import by_word, looks_ahead, unanswered
-from harness.findings.sentence import Finding
+from harness.findings.questions.pattern_statistics import by_word, looks_ahead, unanswered
 from harness.hooks import Head
 from harness.prompts.relations import Relation
 from harness.results.schema import by_head

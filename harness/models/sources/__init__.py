@@ -7,13 +7,13 @@ Nothing that comes with a model is ever imported, unpickled or executed, unless 
 from pathlib import Path
 
 from harness.config import GgufModel, HubModel, ModelSpec, PathModel, WheelModel
-from harness.models.sources.folder import check_whole as check_whole
-from harness.models.sources.folder import checked_folder
-from harness.models.sources.folder import first_line as first_line
-from harness.models.sources.folder import has_tokenizer as has_tokenizer
-from harness.models.sources.folder import weight_files as weight_files
 from harness.models.sources.gguf import from_gguf
 from harness.models.sources.hub import from_hub
+from harness.models.sources.model_folder import check_whole as check_whole
+from harness.models.sources.model_folder import checked_folder
+from harness.models.sources.model_folder import first_line as first_line
+from harness.models.sources.model_folder import has_tokenizer as has_tokenizer
+from harness.models.sources.model_folder import weight_files as weight_files
 from harness.models.sources.wheel import cached_wheel as cached_wheel
 from harness.models.sources.wheel import from_wheel
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from harness.config import RequestError
 from harness.models.cache import build_cached, sha256
-from harness.models.sources.folder import check_whole, first_line
+from harness.models.sources.model_folder import check_whole, first_line
 
 
 def from_gguf(path: Path) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.config import HubModel, RequestError
 from harness.models.cache import sha256
-from harness.models.sources.folder import checked_folder, first_line, has_tokenizer, weight_files
+from harness.models.sources.model_folder import checked_folder, first_line, has_tokenizer, weight_files
 
 #: What may be fetched from the hub: weights that cannot run code, and the text files beside them.
 HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja")

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from harness.config import RequestError, WheelModel
 from harness.models.cache import build_cached, cache_dir, sha256
 from harness.models.sources import gguf
-from harness.models.sources.folder import checked_folder
+from harness.models.sources.model_folder import checked_folder
 
 
 def from_wheel(spec: WheelModel) -> Path:

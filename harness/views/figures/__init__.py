@@ -15,10 +15,10 @@ from harness.views.figures.base import LOOKS, Look, Picture, as_picture
 from harness.views.figures.effects import effect_map, strongest
 from harness.views.figures.layers import SWEPT, by_layer
 from harness.views.figures.methods import agreement
-from harness.views.figures.parts import traced
 from harness.views.figures.positions import by_position
 from harness.views.figures.roles import roles
 from harness.views.figures.rollout import compare
+from harness.views.figures.segments import traced
 from harness.views.figures.together import pairs, pruning, sets
 from harness.views.selection import shown_prompts
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float
 
+from harness.findings.finding import Finding
 from harness.findings.intervals import interval
-from harness.findings.sentence import Finding
 from harness.hooks import Head
 from harness.results.run import Estimate
 from harness.words import merge_pattern

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from harness.execute.stage import Arrays
+from harness.execute.protocols import Arrays
 
 #: Units for each worker, so that one that is done early can take another.
 UNITS_EACH = 2

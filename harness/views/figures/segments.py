@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.findings.parts import TAKEN, lead_cause, of_measure
+from harness.findings.segments import TAKEN, lead_cause, of_measure
 from harness.views.figures.base import Look, panels, style
 from harness.views.text import visible
 

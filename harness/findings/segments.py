@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.findings.finding import Finding
 from harness.findings.format import chance, count, listed, mean_with_spread, number, with_spread
-from harness.findings.sentence import Finding
 from harness.hooks import Head
 from harness.results.run import Estimate
 
