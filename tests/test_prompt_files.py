@@ -436,7 +436,7 @@ def test_a_resumed_run_checks_its_files_before_it_loads_a_model(before, monkeypa
             "prompts": {"name": "file", "path": str(before / "none.csv")},
         },
     )
-    study.folder.store.write_text(before / "run" / "spec.yaml", yaml.safe_dump(study.folder.plain(spec)))
+    study.run_folder.store.write_text(before / "run" / "spec.yaml", yaml.safe_dump(study.run_folder.plain(spec)))
     with pytest.raises(RequestError, match=r"none.csv: there is no such file"):
         study.run("study", spec, study.Place(resume=str(before / "run")), lambda *_: None)
 
