@@ -141,7 +141,7 @@ def test_only_few_prompts_are_split():
     (many,) = study.prepare("ablate_heads", asked(prompts={"name": "ioi", "n": 64})).stages
     assert many.divided(2) is many
     plan = stage.divided(2).plan()
-    assert isinstance(stage.as_planned(plan), SplitStage)  # also where nobody would cut it now
+    assert isinstance(stage.as_planned(plan), SplitStage)  # also where it would not be cut now
     assert stage.as_planned(stage.plan()) is stage
 
 

@@ -1,5 +1,6 @@
 """`harness.look`: every view of one sentence in one call, its numbers those of plain Hugging Face patterns."""
 
+import doctest
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from transformers import AutoModel
 import harness
 from harness.attribution import rollout
 from harness.config import RequestError
+from harness.models import random as random_models
 from harness.models import sources
 
 TEXT = "The dog chased the cat"
@@ -159,3 +161,30 @@ def test_look_command_writes_a_page(command):
     code, _, err = command("look", "model=random")
     assert code == 2
     assert "text" in err
+
+
+def test_look_takes_what_load_model_takes(tiny):
+    plain, tokenizer, _ = random_models.build("gpt2", 0)
+    plain.eval()
+    with pytest.raises(RequestError, match=r"load_model\(model, tokenizer=tokenizer\)"):
+        harness.look(plain, TEXT)
+    with pytest.raises(RequestError, match="pass a name, a hub id, a folder"):
+        harness.look(object(), TEXT)
+    np.testing.assert_allclose(
+        harness.look(harness.load_model(plain, tokenizer), TEXT).table("L0H1").values,
+        harness.look(tiny("gpt2"), TEXT).table("L0H1").values,
+        atol=1e-6,
+    )
+
+
+def test_look_figure_of_the_grid_has_every_head(seen):
+    figure = seen.grid().figure()
+    assert sum(bool(axes.images) for axes in figure.axes) == len(seen.run.all_heads)
+
+
+@pytest.mark.parametrize("name", ["look", "load_model"])
+def test_the_docstrings_example_runs(name):
+    (example,) = doctest.DocTestFinder(recurse=False).find(getattr(harness, name), name)
+    result = doctest.DocTestRunner().run(example)
+    assert result.attempted > 1
+    assert result.failed == 0

@@ -33,7 +33,7 @@ def look(
 ) -> Look:
     """Show what every head of a model attends to in a text, or in a pair of sentences.
 
-    `what` is a model, the name of one (a file in ``conf/model``), a saved run or its directory, or the arrays of
+    `what` is a model or anything that `harness.load_model` takes, a saved run or its directory, or the arrays of
     `harness.cache_attention`; of the last three `prompt` says which prompt, and no model is needed. An encoder-decoder
     reads `text` and writes `target`. `level` is ``token`` or ``word``; by default words where the script puts no spaces
     between them. The result shows itself in a notebook; its methods are heatmaps, lines, tables, rollout and saliency.
@@ -44,7 +44,7 @@ def look(
     >>> import harness
     >>> seen = harness.look("random", "The dog chased the cat")
     >>> seen.table("L0H1").shape
-    (5, 5)
+    (16, 16)
     """
     if text is None:
         run, gradient = _saved(what), None
@@ -74,14 +74,14 @@ def _saved(what: Any) -> Run:
 def _cached(
     what: Any, text: str, pair: str | None, target: str | None
 ) -> tuple[Run, Callable[[], Float[np.ndarray, " position"]]]:
-    """The text's attention as a run in memory, and its saliency for when it is asked."""
+    """The text's attention as a run in memory, and a function that computes its saliency."""
     from harness.attention import cache_attention
-    from harness.models import load_model
+    from harness.models import Model, load_model
     from harness.prompts import load_prompts
 
     if not text.strip():
         raise RequestError("text", quoted(text), "give a text with at least one word")
-    model = load_model(what) if isinstance(what, str) else what
+    model = what if isinstance(what, Model) else load_model(what)
     others = {name: [each] for name, each in (("pair", pair), ("target", target)) if each}
     prompts = load_prompts("inline", model, text=[text], **others)
     data = cache_attention(model, prompts)
@@ -94,7 +94,7 @@ def _in_memory(data: xr.Dataset, model: dict[str, Any], shape: dict[str, Any] | 
 
 
 def _gradient(model: "Model", prompts: "Prompts") -> Float[np.ndarray, " position"]:
-    """The norm of the gradient at each token's embedding, mean over all predictions that see the token."""
+    """The norm of the gradient at each token's embedding, mean over all predictions; 0 for those that cannot see it."""
     from harness.attribution.example import example_of
     from harness.attribution.forward_cache import ForwardCache
     from harness.attribution.methods import METHODS, score_methods

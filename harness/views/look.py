@@ -31,9 +31,6 @@ from harness.views.text import markup
 if TYPE_CHECKING:
     from harness.results import Run
 
-#: Heads of which a figure or page draws all; of more, it says what it leaves out.
-_MOST = 512
-
 
 @dataclass(frozen=True)
 class Look:
@@ -46,7 +43,7 @@ class Look:
     run: "Run"
     prompt: int = 0
     level: str = "token"
-    #: Gradient saliency by position, computed by whoever has the model.
+    #: Gradient saliency by position, computed where the model is.
     gradient: Callable[[], Float[np.ndarray, " position"]] | None = None
 
     def head(self, head: Head | str = "mean") -> View:
@@ -56,13 +53,10 @@ class Look:
 
     def grid(self, layer: int | None = None) -> View:
         """Every head of a layer, or of all layers, a small heatmap each. A click opens it."""
-        heads = self._heads(layer)
-        every = [self._weights(head) for head in heads]
+        heads, at = self._heads(layer), (self.run, self.prompt)
         columns = len({head.head for head in heads}) if layer is None else min(8, len(heads))
-        html = (
-            views.model_view(self.run, self.prompt) if layer is None else views.layer_view(self.run, self.prompt, layer)
-        )
-        return html.with_figure(lambda: heatmaps(every, columns))
+        html = views.model_view(*at) if layer is None else views.layer_view(*at, layer)
+        return html.with_figure(lambda: heatmaps([self._weights(head) for head in heads], columns))
 
     def all_heads(self) -> View:
         """Model view: every head of every layer."""
@@ -75,13 +69,14 @@ class Look:
         return html.with_figure(lambda: lines(self._weights(of)))
 
     def rollout(self, **options: Any) -> View:
-        """Attention rollout beside the mean pattern; `options` are those of `harness.attribution.rollout`, such as
+        """The heatmap of attention rollout; `options` are those of `harness.attribution.rollout`, such as
         ``start_layer=2, discard_ratio=0.1``."""
         needs_patterns(self.run)
         rolled = rollout(self.run.pattern(self.prompt).values.astype(float), **options)
+        merged = rolled if self.level == "token" else words.merge_pattern(rolled, self._axis.place)
         shown = " ".join(f"{name}={value}" for name, value in options.items())
-        pair = [self._of(rolled, f"Attention rollout {shown}".strip()), self._weights("mean")]
-        return _of_figure(pair[0].title, lambda: heatmaps(pair, 2) if len(rolled) > 24 else heatmap(pair[0]))
+        pattern = Weights(merged, self._axis, self._axis, f"Attention rollout {shown}".strip(), "")
+        return _of_figure(pattern.title, lambda: heatmap(pattern))
 
     def saliency(self, **options: Any) -> View:
         """The text coloured by the gradient's norm at each token, subwords joined; the attributions of a run that has
@@ -116,16 +111,11 @@ class Look:
     def _weights(self, of: Head | str) -> Weights:
         return weights(self.run, self.prompt, of, self.level)
 
-    def _of(self, values: Float[np.ndarray, "query key"], title: str) -> Weights:
-        """A matrix over this prompt's own tokens, at its level."""
-        merged = values if self.level == "token" else words.merge_pattern(values, self._axis.place)
-        return Weights(merged, self._axis, self._axis, title, "")
-
     def _heads(self, layer: int | None) -> list[Head]:
         heads = [head for head in self.run.all_heads if layer in (None, head.layer)]
         if not heads:
             raise RequestError("layer", layer, f"the layers are 0-{max(head.layer for head in self.run.all_heads)}")
-        return heads[:_MOST]
+        return heads
 
     def __repr__(self) -> str:
         n = int(self.run.data["length"].values[self.prompt])
