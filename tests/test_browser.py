@@ -537,9 +537,9 @@ def test_methods_and_causes_are_shaded_text(browser, run, tmp_path):
     scores = np.full((3, 2, 8, 8), np.nan)
     scores[0, :, 6:8, :7] = np.arange(7)
     scores[0, 1, 6, 3] = -12
-    over = ("prompt", "method", "target_position", "position")
+    over = ("prompt", "attribution_method", "target_position", "position")
     data = run.data.assign(attribution=(over, scores), cause=(("prompt", "cause_kind", *over[2:]), scores[:, :1]))
-    data = data.assign_coords(method=["gradient", HOSTILE[0]], cause_kind=["occlusion"])
+    data = data.assign_coords(attribution_method=["gradient", HOSTILE[0]], cause_kind=["occlusion"])
     browser.open(views.write_report(replace(run, data=data), tmp_path / "report.html", []))
     browser.wait("document.querySelectorAll('.source').length === 3")
     titles = browser.evaluate("[...document.querySelectorAll('.source h3')].map((one) => one.firstChild.textContent)")

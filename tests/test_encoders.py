@@ -313,7 +313,7 @@ def _check_shares(data, twin, token_id, mode):
     if mode == "weightedmean_tokens":
         share = np.arange(1, n + 1) / np.arange(1, n + 1).sum()
     want = share @ out.attentions[1][0].mean(0).numpy()
-    np.testing.assert_allclose(data.attribution.sel({"method": "attention_L1"}).values[0, 0], want, atol=1e-5)
+    np.testing.assert_allclose(data.attribution.sel(attribution_method="attention_L1").values[0, 0], want, atol=1e-5)
     np.testing.assert_allclose(data.vector_share.values[0], share, atol=1e-6)
 
 

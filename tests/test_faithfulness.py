@@ -82,7 +82,7 @@ def decoder(tiny):
 def test_from_a_notebook_it_is_the_same(decoder):
     model, prompts, data = decoder
     got = harness.compare_attributions(model, prompts, ["rollout"], ["delete"], targets=2, special=["drop"])
-    chosen = {"method": ["rollout"]}
+    chosen = {"attribution_method": ["rollout"]}
     np.testing.assert_allclose(got.attribution, data.attribution.sel(chosen), atol=1e-6)
     np.testing.assert_allclose(got.cause, data.cause.sel({"cause_kind": ["delete"]}), atol=1e-5)
     assert got.agreement.sizes["policy"] == 1
@@ -92,7 +92,7 @@ def test_from_a_notebook_it_is_the_same(decoder):
 
 def test_arrays_have_the_dimensions_of_the_contract(decoder):
     _, prompts, data = decoder
-    assert data.attribution.dims == ("prompt", "method", "target_position", "position")
+    assert data.attribution.dims == ("prompt", "attribution_method", "target_position", "position")
     assert data.cause.dims == ("prompt", "cause_kind", "target_position", "position")
     assert data.explained.values[0].tolist() == [4, 10]
     for prompt, length in enumerate(prompts.length):
@@ -106,11 +106,11 @@ def test_prompts_of_a_batch_do_not_change_each_other(decoder):
     """Each prompt alone, and in the other order."""
     model, prompts, data = decoder
     turned = computed(model, prompts.take([1, 0]), ALL)
-    methods = [name for name in data.method.values if name != "random"]
+    methods = [name for name in data.attribution_method.values if name != "random"]
     kinds = [name for name in data.cause_kind.values if name != "occlude_token"]
     for prompt in range(2):
         length = int(prompts.length[prompt])
-        for name, chosen in (("attribution", {"method": methods}), ("cause", {"cause_kind": kinds})):
+        for name, chosen in (("attribution", {"attribution_method": methods}), ("cause", {"cause_kind": kinds})):
             a, b = (each[name].sel(chosen).isel(prompt=at) for each, at in ((data, prompt), (turned, 1 - prompt)))
             np.testing.assert_allclose(a[..., :length], b[..., :length], atol=1e-4)
 
@@ -157,11 +157,11 @@ def test_areas_by_hand(decoder):
     """Comprehensiveness is the mean of the deletion curve, the areas are of exp(−loss) by trapezoids."""
     *_, data = decoder
     one = data.isel(prompt=[0])
-    found = evaluate.curves(one).isel(prompt=0).sel({"policy": "keep", "method": "rollout"})
+    found = evaluate.curves(one).isel(prompt=0).sel({"policy": "keep", "attribution_method": "rollout"})
     wanted = []
     for target in range(2):
         clean = float(one.explained_value[0, target])
-        grown = one.erased.sel({"method": "rollout", "policy": "keep"}).isel(prompt=0, target_position=target)
+        grown = one.erased.sel(attribution_method="rollout", policy="keep").isel(prompt=0, target_position=target)
         at_end = clean + float(one.erased_all.sel(policy="keep")[0, target])
         gone, kept = (clean + grown.sel(curve=name).values.astype(float) for name in ("deletion", "insertion"))
         p = {name: np.exp(-np.array([first, *curve, last])) for name, first, curve, last in
@@ -175,13 +175,15 @@ def test_areas_by_hand(decoder):
 
 def test_agreement_is_of_the_tokens_that_count(decoder):
     *_, data = decoder
-    found = evaluate.agreement(data, top=3).sel({"method": "gradient", "cause_kind": "knockout", "policy": "drop"})
+    found = evaluate.agreement(data, top=3).sel(
+        {"attribution_method": "gradient", "cause_kind": "knockout", "policy": "drop"}
+    )
     for prompt in range(2):
         each = []
         for target in range(2):
             position = int(data.explained[prompt, target])
             chosen = slice(1, position)  # the tiny Llama puts <s> first; the last predicts
-            a = data.attribution.sel({"method": "gradient"}).values[prompt, target, chosen]
+            a = data.attribution.sel({"attribution_method": "gradient"}).values[prompt, target, chosen]
             b = data.cause.sel(cause_kind="knockout").values[prompt, target, chosen]
             each.append([scipy_stats.spearmanr(a, b).statistic, scipy_stats.kendalltau(a, b).statistic])
         np.testing.assert_allclose(found.isel(prompt=prompt, statistic=slice(0, 2)), np.mean(each, 0), atol=1e-6)
@@ -190,7 +192,7 @@ def test_agreement_is_of_the_tokens_that_count(decoder):
 def test_by_word_the_sums_of_words_are_compared(decoder):
     """Each word's sum over its tokens, by hand; the word of the token that predicts does not count under drop."""
     *_, data = decoder
-    chosen = {"method": "gradient", "cause_kind": "knockout", "policy": "drop", "statistic": "spearman"}
+    chosen = {"attribution_method": "gradient", "cause_kind": "knockout", "policy": "drop", "statistic": "spearman"}
     found = evaluate.agreement(data, 3, "word").sel(chosen)
     for prompt in range(2):
         each, word = [], data.word.values[prompt]
@@ -199,7 +201,7 @@ def test_by_word_the_sums_of_words_are_compared(decoder):
             pair = [
                 [values[prompt, target, word == number].sum() for number in range(1, own)]
                 for values in (
-                    data.attribution.sel({"method": "gradient"}).values,
+                    data.attribution.sel({"attribution_method": "gradient"}).values,
                     data.cause.sel(cause_kind="knockout").values,
                 )
             ]
@@ -228,8 +230,8 @@ def test_by_word_whole_words_are_taken_away(tiny):
 def test_a_method_that_is_the_cause_agrees_with_it_fully(decoder):
     *_, data = decoder
     twin = data.copy(deep=True)
-    twin["attribution"].loc[{"method": "rollout"}] = data.cause.sel(cause_kind="delete").values
-    found = evaluate.agreement(twin, top=2).sel({"method": "rollout", "cause_kind": "delete"})
+    twin["attribution"].loc[{"attribution_method": "rollout"}] = data.cause.sel(cause_kind="delete").values
+    found = evaluate.agreement(twin, top=2).sel({"attribution_method": "rollout", "cause_kind": "delete"})
     assert np.nanmin(found.values) == pytest.approx(1)
 
 
@@ -239,11 +241,13 @@ def test_methods_table(decoder):
     assert tuple(table.columns) == TABLES["methods"].columns
     agreement = evaluate.agreement(data, ALL.top)
     row = table.query("method == 'flow' and cause == 'delete' and policy == 'drop' and statistic == 'kendall'")
-    want = agreement.sel({"method": "flow", "cause_kind": "delete", "policy": "drop", "statistic": "kendall"}).mean()
+    want = agreement.sel(
+        {"attribution_method": "flow", "cause_kind": "delete", "policy": "drop", "statistic": "kendall"}
+    ).mean()
     assert float(row["mean"].iloc[0]) == pytest.approx(float(want))
     assert table.query("method == 'random'")["q_value"].isna().all()
     shares = table.query("statistic == 'first_share' and method == 'rollout'")
-    first = data.attribution.sel({"method": "rollout"}).isel(position=0).mean()
+    first = data.attribution.sel({"attribution_method": "rollout"}).isel(position=0).mean()
     assert float(shares["mean"].iloc[0]) == pytest.approx(float(first), rel=1e-5)
 
 
@@ -253,7 +257,9 @@ def test_pairs_are_paired(decoder):
     assert tuple(table.columns) == TABLES["method_pairs"].columns
     chosen = {"cause_kind": "knockout", "policy": "keep", "statistic": "spearman"}
     found = evaluate.agreement(data, ALL.top).sel(chosen)
-    want = float((found.sel({"method": "rollout"}) - found.sel({"method": "norms"})).mean("prompt"))
+    want = float(
+        (found.sel({"attribution_method": "rollout"}) - found.sel({"attribution_method": "norms"})).mean("prompt")
+    )
     row = table.query(
         "method == 'rollout' and against == 'norms' and cause == 'knockout' and policy == 'keep' "
         "and statistic == 'spearman'"
@@ -299,15 +305,15 @@ def test_the_top_heads_attention_is_one_more_method(tiny, shape):
         mean = mean.sel(stack=["decoder", "cross"])
     assert float(mean.sel(**found.place)) == pytest.approx(float(mean.max()))
     wider = with_top_head(data)
-    assert wider.method.values[-1] == f"attention_{found}"
+    assert wider.attribution_method.values[-1] == f"attention_{found}"
     name = "cross_pattern" if found.stack == "cross" else "pattern"
     for target, position in enumerate(wider.explained.values[0]):
         want = data[name].sel(layer=found.layer, head=found.head).values[0, position]
         kind = "source_attribution" if found.stack == "cross" else "attribution"
-        got = wider[kind].isel(prompt=0, method=-1, target_position=target).values
+        got = wider[kind].isel(prompt=0, attribution_method=-1, target_position=target).values
         known = np.isfinite(got)
         np.testing.assert_allclose(got[known], want[known], atol=1e-6)
-    assert with_top_head(wider).method.size == wider.method.size
+    assert with_top_head(wider).attribution_method.size == wider.attribution_method.size
 
 
 def test_without_effects_there_is_no_top_head(decoder):
@@ -366,13 +372,13 @@ def test_the_study_sets_rollout_mean_attention_and_the_top_head_beside_the_cause
     code, out, err = command("study", *TINY)
     assert code == 0, err
     run = harness.open_run(out.strip().splitlines()[-1])
-    names = run.data.method.values.tolist()
+    names = run.data.attribution_method.values.tolist()
     assert names[:2] == ["attention_mean", "rollout"]
     assert names[2] == f"attention_{top_head(run.data)}"
-    assert run.data.agreement.sizes["method"] == 3
+    assert run.data.agreement.sizes["attribution_method"] == 3
     assert set(run.methods["cause"]) == {"knockout", ""}
     np.testing.assert_allclose(
-        run.data.attribution.sel({"method": "rollout"}).values[0, 0, : int(run.data.length[0])],
+        run.data.attribution.sel({"attribution_method": "rollout"}).values[0, 0, : int(run.data.length[0])],
         run.data["rollout"].values[0, int(run.data.explained[0, 0]), : int(run.data.length[0])],
         atol=1e-5,
     )

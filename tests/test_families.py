@@ -144,9 +144,9 @@ def test_all_methods_of_a_family_are_those_it_allows(case):
     got = harness.compare_attributions(model, prompts.take([1]), methods="all", causes="knockout", fractions=[])
     left_out = {"norms", "rollout_gradient"} if case.family in NO_HEAD_KNOCKOUT else set()
     left_out |= {"alti"} if case.family in NO_ALTI else set()
-    assert set(METHODS) - set(got.method.values.tolist()) == left_out
+    assert set(METHODS) - set(got.attribution_method.values.tolist()) == left_out
     assert all(f'"{name}": ' in got.attribution.attrs["left_out"] for name in left_out)
-    assert np.isfinite(got.attribution.sel({"method": "rollout"}).values[0, 0, : prompts.length[1]]).all()
+    assert np.isfinite(got.attribution.sel({"attribution_method": "rollout"}).values[0, 0, : prompts.length[1]]).all()
 
 
 @pytest.mark.always(("bloom", "gpt_oss"))

@@ -729,14 +729,14 @@ def looking(saved, it):
 @reads("<name:word> is left out: <reason:any>.")
 def left_out(saved, it):
     assert json.loads(saved.data["attribution"].attrs["left_out"])[it.name] == it.reason
-    assert it.name not in saved.data["method"].values
+    assert it.name not in saved.data["attribution_method"].values
     assert not it.name.startswith("occlude_")
 
 
 def agreeing(saved, method, cause, policy):
     """Spearman's correlation of a method with a cause by prompt, the mean over its targets; as the run has it too."""
     data = saved.data
-    scores = data["attribution"].sel({"method": method}).values.astype(float)
+    scores = data["attribution"].sel({"attribution_method": method}).values.astype(float)
     effects = data["cause"].sel(cause_kind=cause).values.astype(float)
     counts, found = data["counted"].sel(policy=policy).values.astype(bool), []
     for prompt in range(len(scores)):
@@ -746,7 +746,7 @@ def agreeing(saved, method, cause, policy):
         ]
         each = [rho for rho in each if np.isfinite(rho)]
         found.append(np.mean(each) if each else np.nan)
-    chosen = {"statistic": "spearman", "policy": policy, "cause_kind": cause, "method": method}
+    chosen = {"statistic": "spearman", "policy": policy, "cause_kind": cause, "attribution_method": method}
     np.testing.assert_allclose(data["agreement"].sel(chosen).values, found, atol=1e-5)
     return np.array(found)
 
@@ -778,7 +778,9 @@ def nearest(saved, it):
     assert it.cause == CAUSES[cause]
     assert it.over == OVER[policy].format(saved.spec["attribution"].get("level", "token"))
     table = saved.run.methods.query("statistic == 'spearman' and policy == @policy and cause == @cause")
-    means = {str(name): np.nanmean(agreeing(saved, name, cause, policy)) for name in saved.data["method"].values}
+    means = {
+        str(name): np.nanmean(agreeing(saved, name, cause, policy)) for name in saved.data["attribution_method"].values
+    }
     rows = {row["method"]: row for row in table.to_dict("records") if np.isfinite(row["mean"])}
 
     def told(text, name, words=""):
@@ -1664,8 +1666,8 @@ def sinks(saved, it):
         return np.nanmean(np.where(real, strength[..., 0] / np.where(real, total, 1), np.nan), axis=-1)
 
     assert it.kind == str(saved.data["cause_kind"].values[0])
-    saved.told(it.attention, saved.interval(share("attribution", "attention_mean", "method")))
-    near(it.norms, share("attribution", "norms", "method").mean())
+    saved.told(it.attention, saved.interval(share("attribution", "attention_mean", "attribution_method")))
+    near(it.norms, share("attribution", "norms", "attribution_method").mean())
     saved.told(it.cause, saved.interval(share("cause", it.kind, "cause_kind")))
     rests = per_head(saved, lambda prompt, pattern: pattern[:, :, 1:, 0].mean(axis=-1))
     extreme(saved, it.head, None, rests)

@@ -606,8 +606,8 @@ def test_methods_and_causes_go_into_the_page(run):
     cause[0, 0, 4, :5] = -1
     over = ("target_position", "position")
     data = run.data.assign(
-        attribution=(("prompt", "method", *over), scores), cause=(("prompt", "cause_kind", *over), cause)
-    ).assign_coords(method=["gradient", "rollout"], cause_kind=["occlusion"])
+        attribution=(("prompt", "attribution_method", *over), scores), cause=(("prompt", "cause_kind", *over), cause)
+    ).assign_coords(attribution_method=["gradient", "rollout"], cause_kind=["occlusion"])
     page = report(replace(run, data=data), [])
     sent = data_of(page)["sources"]["0"]
     assert sent["names"] == ["gradient", "rollout", "occlusion"]

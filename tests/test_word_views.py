@@ -208,8 +208,8 @@ def test_an_attention_row_of_a_head_or_of_the_mean(run):
 
 def attributed(run, values, methods=("raw", "gradient")):
     """The run with attributions [prompt, method, target_position, position]."""
-    over = ("prompt", "method", "target_position", "position")
-    data = run.data.assign(attribution=xr.DataArray(values, dims=over)).assign_coords(method=list(methods))
+    over = ("prompt", "attribution_method", "target_position", "position")
+    data = run.data.assign(attribution=xr.DataArray(values, dims=over)).assign_coords(attribution_method=list(methods))
     return replace(run, data=data)
 
 

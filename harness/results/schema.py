@@ -196,7 +196,7 @@ VARIABLES: dict[str, tuple[str, str]] = {
         )
     },
     # attribution
-    "attribution": ("prompt method target_position position", "what a method attributes to each token"),
+    "attribution": ("prompt attribution_method target_position position", "what a method attributes to each token"),
     "cause": ("prompt cause_kind target_position position", "what taking a token away does to the prediction"),
     "counted": ("prompt policy target_position position", "which tokens a policy counts"),
     "explained": ("prompt target_position", "where the prediction stands that is explained; -1: none"),
@@ -204,9 +204,9 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "completeness_error": ("prompt target_position", "how far integrated gradients are from adding up"),
     "negative_share": ("prompt target_position", "share of negative entries that a method leaves out"),
     "vector_share": (_TOKENS, "what part of a text's vector is read from each token"),
-    "agreement": ("statistic policy prompt method cause_kind", "how well a method agrees with a cause"),
+    "agreement": ("statistic policy prompt attribution_method cause_kind", "how well a method agrees with a cause"),
     "erased": (
-        "prompt method policy curve target_position fraction",
+        "prompt attribution_method policy curve target_position fraction",
         "the value with some tokens taken away",
     ),
     "erased_all": ("prompt policy target_position", "the value with all counted tokens taken away"),

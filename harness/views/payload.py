@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 STRONGEST = 12
 #: Variables of scores over tokens, and their dimension of methods or causes.
-_SCORED = {"attribution": "method", "cause": "cause_kind"}
+_SCORED = {"attribution": "attribution_method", "cause": "cause_kind"}
 #: Effects below the map of heads, a number for each layer.
 _BESIDE = {"layer_effect": "all heads of the layer", "mlp_effect": "its MLP"}
 
@@ -170,7 +170,7 @@ def _sources(run: "Run", prompt: int) -> dict:
     names = [visible(str(each)) for name, dim in _SCORED.items() if name in run.data for each in run.data[dim].values]
     packed = {
         "names": names,
-        "methods": run.data.sizes.get("method", 0) if "attribution" in run.data else 0,
+        "methods": run.data.sizes.get("attribution_method", 0) if "attribution" in run.data else 0,
         "targets": [int(at) for at in made_at[there]],
         "whole": "explained_value" in run.data and "cosine" in run.data["explained_value"].attrs.get("units", ""),
         "scores": pack_numbers(own[:, there]),

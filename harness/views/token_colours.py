@@ -105,7 +105,7 @@ def _numbers(run: "Run", prompts: int | Sequence[int] | None) -> list[int]:
 
 def _method(run: "Run", method: str | None) -> str | None:
     """Return the attribution method to show: the requested one, the gradient norm, or the first, if there is one."""
-    known = [str(name) for name in run.data["method"].values] if "attribution" in run.data else []
+    known = [str(name) for name in run.data["attribution_method"].values] if "attribution" in run.data else []
     if method is not None and method not in known:
         remedy = f"the run has {', '.join(known)}" if known else "this run has no attributions; pass a head instead"
         raise RequestError("method", method, remedy)
@@ -134,7 +134,12 @@ def _attribution(
 ) -> tuple[Float[np.ndarray, " position"], str]:
     """Return a method's scores for the prediction made at one position, or their mean over all predictions."""
     length = int(run.data["length"].values[prompt])
-    array = run.data["attribution"].sel({"method": method}).isel(prompt=prompt).transpose("target_position", "position")
+    array = (
+        run.data["attribution"]
+        .sel(attribution_method=method)
+        .isel(prompt=prompt)
+        .transpose("target_position", "position")
+    )
     values = array.values.astype(float)[:, :length]
     targets = np.flatnonzero(np.isfinite(values).any(axis=1))
     made_at = run.data["explained"].values[prompt] if "explained" in run.data else np.arange(len(values))

@@ -24,12 +24,11 @@ def compare_attributions(
 ) -> xr.Dataset:
     """Score the tokens of each prompt by attribution methods, and measure causes to compare them with.
 
-    Returns `attribution` [prompt, method, target_position, position] and `cause` [prompt, cause_kind, target_position,
-    position] (of an encoder-decoder `source_attribution` and `source_cause` too), `explained` [prompt,
-    target_position] (where each target is predicted; −1: none), `agreement` [statistic, policy, prompt, method,
-    cause_kind], with `fractions` the curves `erased`, and the prompts' own variables. NaN where a target cannot attend
-    to a token. `options` are those of `harness.config.AttributionSpec`. The dimension `method` is chosen by
-    ``data.sel({"method": "rollout"})``, since xarray's ``sel(method=…)`` means something else.
+    Returns `attribution` [prompt, attribution_method, target_position, position] and `cause` [prompt, cause_kind,
+    target_position, position] (of an encoder-decoder `source_attribution` and `source_cause` too), `explained` [prompt,
+    target_position] (where each target is predicted; −1: none), `agreement` [statistic, policy, prompt,
+    attribution_method, cause_kind], with `fractions` the curves `erased`, and the prompts' own variables. NaN where a
+    target cannot attend to a token. `options` are those of `harness.config.AttributionSpec`.
 
     `harness.attribution.evaluate.methods_table` adds intervals and tests. Raises `RequestError` for what the model does
     not allow.

@@ -74,7 +74,7 @@ def methods_table(data: xr.Dataset, spec: AttributionSpec, stats_spec: StatsSpec
     ``own_share`` are the share of each method (and, with no method named, of each cause) on the first token and on the
     one at which the target is predicted.
     """
-    methods, clusters = [str(name) for name in data["method"].values], data["cluster"].values
+    methods, clusters = [str(name) for name in data["attribution_method"].values], data["cluster"].values
     parts = []
     for group in groups(data, spec):
         made = intervals(group.values, clusters, stats_spec)
@@ -96,7 +96,7 @@ def pairs_table(data: xr.Dataset, spec: AttributionSpec, stats_spec: StatsSpec) 
     `difference` is the first's number less the second's on the same prompts, `p_adjusted` corrected over all pairs of
     one cause, policy and statistic by max-T (`harness.stats`). Random orders are left out: `methods_table` has them.
     """
-    methods, clusters = [str(name) for name in data["method"].values], data["cluster"].values
+    methods, clusters = [str(name) for name in data["attribution_method"].values], data["cluster"].values
     two = [(a, b) for a, b in combinations(range(len(methods)), 2) if "random" not in (methods[a], methods[b])]
     if not two:
         return pd.DataFrame(columns=np.array(TABLES["method_pairs"].columns))

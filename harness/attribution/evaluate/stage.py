@@ -218,7 +218,7 @@ class AttributionStage:
         whole = {name: np.concatenate([unit[name] for unit in units])[np.argsort(order)] for name in units[0]}
         n_source, note = self._sides[0], self._note(plan)
         arrays: dict[str, Any] = {}
-        for name, axis in (("attribution", "method"), ("cause", "cause_kind"), ("counted", "policy")):
+        for name, axis in (("attribution", "attribution_method"), ("cause", "cause_kind"), ("counted", "policy")):
             dims = ("prompt", axis, "target_position")
             values = whole[name].astype(np.float32) if axis != "policy" else whole[name] == 1
             if n_source:
@@ -235,7 +235,7 @@ class AttributionStage:
         if "erased" in whole:
             arrays["erased"] = (_ERASED, whole["erased"].astype(np.float32), note["erased"])
             arrays["erased_all"] = (("prompt", "policy", "target_position"), whole["erased_all"], note["erased"])
-        coords = {"method": plan["methods"], "cause_kind": plan["causes"], "policy": plan["policies"]}
+        coords = {"attribution_method": plan["methods"], "cause_kind": plan["causes"], "policy": plan["policies"]}
         if "erased" in whole:
             coords |= {"curve": list(CURVES), "fraction": plan["fractions"]}
         return xr.Dataset(arrays, coords)
@@ -247,7 +247,7 @@ class AttributionStage:
         slope = "the vector's length along its clean direction" if vector else "log-probability of the right token"
         rolled = self.spec.rollout
         return {
-            "method": {
+            "attribution_method": {
                 "units": "as each method gives; larger: more of the prediction is attributed to the token",
                 "method": f"rollout: {rolled}; gradients of the {slope}, at the embeddings; integrated gradients from "
                 f"the mean embedding, {self.spec.steps} points and more where the path is rough; flow rounded to 1e-6",
@@ -282,7 +282,7 @@ class AttributionStage:
 
 
 _TARGET = ("prompt", "target_position")
-_ERASED = ("prompt", "method", "policy", "curve", "target_position", "fraction")
+_ERASED = ("prompt", "attribution_method", "policy", "curve", "target_position", "fraction")
 
 
 def part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:

@@ -63,13 +63,13 @@ def agreement(data: xr.Dataset, top: int, level: str = "token") -> xr.DataArray:
         "method": f"Spearman of average ranks; Kendall's tau-b; overlap of the top {top}, ties sharing "
         f"the places left; scores and effects with their signs, of each {level}; mean over targets",
     }
-    dims = ("statistic", "policy", "prompt", "method", "cause_kind")
-    coords = {name: data[name].values for name in ("policy", "method", "cause_kind")}
+    dims = ("statistic", "policy", "prompt", "attribution_method", "cause_kind")
+    coords = {name: data[name].values for name in ("policy", "attribution_method", "cause_kind")}
     return xr.DataArray(values, {"statistic": list(statistics), **coords}, dims, attrs=note)
 
 
 def curves(data: xr.Dataset) -> xr.DataArray:
-    """Compute the erasure statistics [statistic, policy, prompt, method] from `erased`.
+    """Compute the erasure statistics [statistic, policy, prompt, attribution_method] from `erased`.
 
     ``comprehensiveness`` and ``sufficiency`` are means over the fractions, in the unit of the causes; ``deletion`` and
     ``insertion`` are areas under the curve of exp(−loss) (the probability of the right token; of a vector 1 − cosine
@@ -94,9 +94,10 @@ def curves(data: xr.Dataset) -> xr.DataArray:
         "units": f"comprehensiveness and sufficiency: {data['erased'].attrs['units']}; areas: 0 to 1",
         "method": f"{data['erased'].attrs['method']}; fractions {', '.join(f'{x:g}' for x in fractions)}",
     }
-    dims, names = ("statistic", "prompt", "policy", "method"), list(BETTER)[3:]
-    coords = {"statistic": names, "policy": data["policy"].values, "method": data["method"].values}
-    return xr.DataArray(values, coords, dims, attrs=note).transpose("statistic", "policy", "prompt", "method")
+    dims, names = ("statistic", "prompt", "policy", "attribution_method"), list(BETTER)[3:]
+    coords = {"statistic": names, **{name: data[name].values for name in ("policy", "attribution_method")}}
+    array = xr.DataArray(values, coords, dims, attrs=note)
+    return array.transpose("statistic", "policy", "prompt", "attribution_method")
 
 
 def _left(value: np.ndarray, data: xr.Dataset) -> np.ndarray:
@@ -117,7 +118,7 @@ def shares(data: xr.Dataset) -> xr.DataArray:
     own = np.where(predicted, picked, np.nan)
     real = (at >= 0)[:, None] & (total > 0)
     by_token = [_mean(np.where(real, each / np.where(total > 0, total, 1), np.nan), -1) for each in (first, own)]
-    which = [*data["method"].values, *data["cause_kind"].values]
+    which = [*data["attribution_method"].values, *data["cause_kind"].values]
     note = {"units": "share of the sum of absolute values over tokens"}
     coords = {"statistic": ["first_share", "own_share"], "which": which}
     return xr.DataArray(np.stack(by_token), coords, ("statistic", "prompt", "which"), attrs=note)

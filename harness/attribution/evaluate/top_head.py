@@ -14,21 +14,21 @@ def with_top_head(data: xr.Dataset) -> xr.Dataset:
     without masks. Without effects or patterns the arrays are returned unchanged.
     """
     head = top_head(data)
-    if head is None or f"attention_{head}" in data["method"].values:
+    if head is None or f"attention_{head}" in data["attribution_method"].values:
         return data
     own, source = attention_from_targets(data, head)
     name = f"attention_{head}"
-    wider = data.reindex({"method": [*data["method"].values, name]})
+    wider = data.reindex({"attribution_method": [*data["attribution_method"].values, name]})
     for variable, values in (("attribution", own), ("source_attribution", source)):
         if variable in wider:
-            wider[variable].loc[{"method": name}] = np.where(_visible(data, variable), values, np.nan)
+            wider[variable].loc[{"attribution_method": name}] = np.where(_visible(data, variable), values, np.nan)
             wider[variable].attrs = data[variable].attrs
     return wider
 
 
 def _visible(data: xr.Dataset, variable: str) -> np.ndarray:
     """Return the tokens that a target can attend to, [prompt, target_position, position]."""
-    return np.isfinite(data[variable].isel(method=0).values)
+    return np.isfinite(data[variable].isel(attribution_method=0).values)
 
 
 def top_head(data: xr.Dataset) -> Head | None:
@@ -55,8 +55,6 @@ def attention_from_targets(
     pattern = data[variable_name("pattern", head.stack)].sel(layer=head.layer, head=head.head).values.astype(np.float32)
     if "vector_share" in data:
         rows = np.einsum("pq,pqk->pk", data["vector_share"].values, pattern)[:, None].astype(np.float32)
-    elif "cosine" in data["explained_value"].attrs["units"]:  # an old run without vector_share: the mean
-        rows = (pattern.sum(1) / data["length"].values[:, None])[:, None]
     else:
         rows = np.take_along_axis(pattern, data["explained"].values.clip(0)[:, :, None], axis=1)
     if head.stack == "cross":

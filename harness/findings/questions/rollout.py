@@ -20,7 +20,9 @@ def rollout(run: "Run") -> Finding:
     policy = str(run.data["policy"].values[-1])
     cause = str(run.data["cause_kind"].values[0])
     agreeing = run.data["agreement"].sel(statistic="spearman", policy=policy, cause_kind=cause)
-    rolled, plain = (agreeing.sel({"method": name}).values.astype(float) for name in ("rollout", "attention_mean"))
+    rolled, plain = (
+        agreeing.sel(attribution_method=name).values.astype(float) for name in ("rollout", "attention_mean")
+    )
     known = np.isfinite(rolled) & np.isfinite(plain)
     if not known.all():
         return unanswered(f"{int((~known).sum())} prompts have too few tokens to rank; give longer ones.")
