@@ -21,10 +21,10 @@ def main() -> None:
 def page(values: dict[str, Any]) -> "Folder":
     """The page's path."""
     spec = config.parse(config.LookSpec, values)
+    from harness.interactive.make_look import look
     from harness.models import load_model
     from harness.results import store
     from harness.results.objects import folder_at
-    from harness.study.make_look import look
 
     model = load_model(spec.model)
     seen = look(model, spec.text, spec.pair, target=spec.target, level=spec.level)

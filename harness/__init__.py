@@ -14,26 +14,26 @@ _HOME = {
     "RequestError": "config",
     "load_model": "models",
     "load_prompts": "prompts",
-    "cache_attention": "attention",
-    "ablate_heads": "sweep",
-    "compare_attributions": "attribution.evaluate.attribute",
+    "cache_attention": "interactive.compute",
+    "ablate_heads": "interactive.compute",
+    "compare_attributions": "interactive.compute",
     "open_run": "results",
-    "look": "study.make_look",
+    "look": "interactive.make_look",
 }
 _ROOMS = ("attribution", "findings", "metrics", "results", "stats", "views", "words")
 
 __all__ = [*_HOME, *_ROOMS]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
-    from harness.attention import cache_attention as cache_attention
-    from harness.attribution.evaluate.attribute import compare_attributions as compare_attributions
     from harness.config import RequestError as RequestError
     from harness.hooks import Head as Head
+    from harness.interactive.compute import ablate_heads as ablate_heads
+    from harness.interactive.compute import cache_attention as cache_attention
+    from harness.interactive.compute import compare_attributions as compare_attributions
+    from harness.interactive.make_look import look as look
     from harness.models import load_model as load_model
     from harness.prompts import load_prompts as load_prompts
     from harness.results import open_run as open_run
-    from harness.study.make_look import look as look
-    from harness.sweep import ablate_heads as ablate_heads
 
 
 def __getattr__(name: str):

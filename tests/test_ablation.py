@@ -141,7 +141,7 @@ def test_every_baseline_at_every_place_equals_plain_hugging_face(model, prompts,
     plan = stage_of(model, prompts, asked).plan()
     replacements = [naive_replacements(model, twin, prompts, asked, row, plan) for row in range(len(prompts))]
     for where in PLACES:
-        got = harness.ablate_heads(model, prompts, asked, NAMES, HEADS, positions=where)
+        got = harness.ablate_heads(model, prompts, asked, NAMES, HEADS, positions=where).data
         for row, new in enumerate(replacements):
             places = naive_places(prompts, where, row)
             want = naive_values(model, twin, prompts, row, [([head], places) for head in HEADS], new)
@@ -153,7 +153,7 @@ def test_every_baseline_at_every_place_equals_plain_hugging_face(model, prompts,
 @pytest.mark.parametrize("asked", BASELINES, ids=lambda asked: "-".join(map(str, asked.values())))
 def test_each_position_in_turn_equals_plain_hugging_face(model, prompts, asked):
     prompts, heads, twin = prompts.take([0, 1]), HEADS[1:], twin_of(model)
-    got = harness.ablate_heads(model, prompts, asked, NAMES, heads, positions="each")
+    got = harness.ablate_heads(model, prompts, asked, NAMES, heads, positions="each").data
     plan = stage_of(model, prompts, asked).plan()
     assert "effect" not in got
     assert got.position_effect.dims == ("metric", "prompt", "layer", "head", "position")
@@ -171,7 +171,7 @@ def test_each_position_in_turn_equals_plain_hugging_face(model, prompts, asked):
 def test_sets_are_replaced_together(model, prompts, asked):
     """Later heads of a set get the baseline's z too, whatever the earlier ones did to theirs."""
     twin, both = twin_of(model), [Head(0, 1), Head(2, 0)]
-    got = harness.ablate_heads(model, prompts, asked, NAMES, kind="set", sets={"both": both}, positions=[-1, 2])
+    got = harness.ablate_heads(model, prompts, asked, NAMES, kind="set", sets={"both": both}, positions=[-1, 2]).data
     plan = stage_of(model, prompts, asked).plan()
     for row in range(len(prompts)):
         new = naive_replacements(model, twin, prompts, asked, row, plan)
@@ -236,7 +236,7 @@ def test_every_baseline_of_a_masked_lm_equals_plain_hugging_face(tiny, bert_prom
     model, prompts = tiny("bert"), bert_prompts
     twin, plan = twin_of(model), stage_of(model, prompts, asked, names=("loss",)).plan()
     wheres = ("all", "last", "target", [1, -1])
-    every = [harness.ablate_heads(model, prompts, asked, ["loss"], HEADS, positions=where) for where in wheres]
+    every = [harness.ablate_heads(model, prompts, asked, ["loss"], HEADS, positions=where).data for where in wheres]
     for row in range(len(prompts)):
         want = []
         for at in np.nonzero(prompts.target[row])[0]:
@@ -254,8 +254,8 @@ def test_every_baseline_of_a_masked_lm_equals_plain_hugging_face(tiny, bert_prom
 def test_a_masked_lm_is_unchanged_by_itself(tiny, bert_prompts, where):
     model = tiny("bert")
     itself = dataclasses.replace(bert_prompts, counterfactual=bert_prompts.token_id)
-    assert_nothing(harness.ablate_heads(model, itself, "patch", ["loss", "kl"], positions=where))
-    assert_nothing(harness.ablate_heads(model, itself.take([1]), "mean", ["loss", "kl"], positions=where))
+    assert_nothing(harness.ablate_heads(model, itself, "patch", ["loss", "kl"], positions=where).data)
+    assert_nothing(harness.ablate_heads(model, itself.take([1]), "mean", ["loss", "kl"], positions=where).data)
     stage = stage_of(model, itself, "resample", where, heads="all", names=("loss", "kl"))
     assert_nothing(stage.assemble(plan := stage.plan() | {"donors": [[0, 1, 2]]}, [stage.compute(plan, 0)]))
 
@@ -267,15 +267,15 @@ def test_a_masked_lm_is_unchanged_by_itself(tiny, bert_prompts, where):
 @pytest.mark.parametrize("where", ["all", "last", "each"])
 def test_a_mean_over_one_prompt_changes_nothing(model, where):
     one = harness.load_prompts("ioi", model, n=1)
-    assert_nothing(harness.ablate_heads(model, one, "mean", NAMES, positions=where))
+    assert_nothing(harness.ablate_heads(model, one, "mean", NAMES, positions=where).data)
 
 
 @pytest.mark.covering(1)
 @pytest.mark.parametrize("where", ["all", "target", "each"])
 def test_patching_with_itself_changes_nothing(model, prompts, where):
     itself = dataclasses.replace(prompts, counterfactual=prompts.token_id)
-    assert_nothing(harness.ablate_heads(model, itself, "patch", NAMES, positions=where))
-    assert_nothing(harness.ablate_heads(model, itself, "patch", NAMES, kind="layer"))
+    assert_nothing(harness.ablate_heads(model, itself, "patch", NAMES, positions=where).data)
+    assert_nothing(harness.ablate_heads(model, itself, "patch", NAMES, kind="layer").data)
 
 
 @pytest.mark.covering(1)
@@ -297,7 +297,7 @@ def assert_nothing(got):
 def test_what_comes_after_the_last_scored_position_does_nothing(tiny):
     model = tiny("llama")
     prompts = harness.load_prompts("inline", model, text=["When Mary and John went to the store"])
-    got = harness.ablate_heads(model, prompts, "zero", ["loss"], positions="each")
+    got = harness.ablate_heads(model, prompts, "zero", ["loss"], positions="each").data
     assert (got.position_effect[..., -1] == 0).all()
     assert (abs(got.position_effect[..., 0]) > 0).any()
 
@@ -307,9 +307,9 @@ def test_a_prompt_that_has_one_position_is_all_of_it(tiny):
     model = tiny("llama", bos="never")
     prompts = harness.load_prompts("inline", model, text=[" store", " drink"], answer=[" Mary", " John"])
     assert prompts.length.tolist() == [1, 1]
-    each = harness.ablate_heads(model, prompts, "resample", ["loss"], positions="each").position_effect[..., 0]
+    each = harness.ablate_heads(model, prompts, "resample", ["loss"], positions="each").data.position_effect[..., 0]
     for where in ("all", "last", [0], -1):
-        got = harness.ablate_heads(model, prompts, "resample", ["loss"], positions=where)
+        got = harness.ablate_heads(model, prompts, "resample", ["loss"], positions=where).data
         np.testing.assert_array_equal(got.effect.values, each.values)
 
 
@@ -317,9 +317,9 @@ def test_a_prompt_that_has_one_position_is_all_of_it(tiny):
 def test_each_is_the_single_positions_one_after_the_other(tiny, asked):
     model = tiny("gemma3")
     prompts = harness.load_prompts("ioi", model, n=4)
-    each = harness.ablate_heads(model, prompts, asked, NAMES, HEADS, positions="each").position_effect
+    each = harness.ablate_heads(model, prompts, asked, NAMES, HEADS, positions="each").data.position_effect
     for at in (0, 4, int(prompts.length.min()) - 1):
-        got = harness.ablate_heads(model, prompts, asked, NAMES, HEADS, positions=[at]).effect
+        got = harness.ablate_heads(model, prompts, asked, NAMES, HEADS, positions=[at]).data.effect
         np.testing.assert_allclose(each[..., at], got, atol=1e-6)
 
 
@@ -422,7 +422,7 @@ def second_choice(read):
 def test_a_function_is_an_ablation(tiny):
     model = tiny("gpt2")
     prompts, twin = harness.load_prompts("ioi", model, n=3), twin_of(model)
-    got = harness.ablate_heads(model, prompts, halved, NAMES, HEADS, positions="last")
+    got = harness.ablate_heads(model, prompts, halved, NAMES, HEADS, positions="last").data
     for row in range(3):
         new = [plain.z(twin, tokens(prompts, row), model.shape.d_head) / 2]
         last = naive_places(prompts, "last", row)
@@ -435,15 +435,15 @@ def test_a_function_is_an_ablation(tiny):
 def test_a_function_that_edits_in_place_still_touches_only_the_parse_positions(tiny):
     model = tiny("llama")
     prompts = harness.load_prompts("ioi", model, n=2)
-    got = harness.ablate_heads(model, prompts, lambda z, head: z.zero_(), NAMES, HEADS, positions="last")
-    want = harness.ablate_heads(model, prompts, "zero", NAMES, HEADS, positions="last")
+    got = harness.ablate_heads(model, prompts, lambda z, head: z.zero_(), NAMES, HEADS, positions="last").data
+    want = harness.ablate_heads(model, prompts, "zero", NAMES, HEADS, positions="last").data
     np.testing.assert_allclose(got.effect.values, want.effect.values, atol=1e-5)
 
 
 def test_a_function_is_a_metric(tiny):
     model = tiny("gpt2")
     prompts, twin = harness.load_prompts("ioi", model, n=3), twin_of(model)
-    got = harness.ablate_heads(model, prompts, "zero", ["loss", second_choice], HEADS)
+    got = harness.ablate_heads(model, prompts, "zero", ["loss", second_choice], HEADS).data
     assert got.metric.values.tolist() == ["loss", "second_choice"]
     for row in range(3):
         (at,) = np.nonzero(prompts.target[row])[0]
@@ -464,7 +464,9 @@ def test_a_table_of_heads_can_be_made_of_a_function_too(tiny):
     from harness.sweep.head_table import heads_table
 
     model = tiny()
-    got = harness.ablate_heads(model, harness.load_prompts("ioi", model, n=4), "zero", ["kl", second_choice], HEADS)
+    got = harness.ablate_heads(
+        model, harness.load_prompts("ioi", model, n=4), "zero", ["kl", second_choice], HEADS
+    ).data
     table = heads_table(got, StatsSpec(resamples=50))
     assert table.groupby("metric").size().to_dict() == {"kl": 3, "second_choice": 3}
     assert table[table.metric == "kl"].p_value.notna().all()  # against random edits
@@ -488,7 +490,7 @@ def test_the_arrays_say_what_was_done(tiny, asked, says):
     model = tiny()
     got = harness.ablate_heads(
         model, harness.load_prompts("ioi", model, n=5), asked, ["loss"], HEADS, positions=[3, -1]
-    )
+    ).data
     for name in ("clean", "ablated", "effect"):
         assert says in got[name].attrs["baseline"]
         assert got[name].attrs["positions"] == "[3, -1]"

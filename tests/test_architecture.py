@@ -31,6 +31,7 @@ ORDER = (
     "findings",
     "views",
     "study",
+    "interactive",
     "benchmark",
 )
 FILES = sorted((ROOT / "harness").rglob("*.py"))
@@ -141,7 +142,7 @@ def torch_in_types(path):
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in FILES if room(path) not in ("models", "study", "results", "benchmark")]
+    "path", [path for path in FILES if room(path) not in ("models", "study", "results", "interactive", "benchmark")]
 )
 def test_computations_do_not_print_or_read_the_clock_or_the_environment(path):
     called = {

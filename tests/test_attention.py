@@ -57,7 +57,7 @@ def by_plain_forward(model, prompts, row):
 
 def test_patterns_and_streams_equal_plain_hugging_face_padded_and_not(model):
     prompts = prompts_of(model)
-    got = harness.cache_attention(model, prompts, also=["resid"])
+    got = harness.cache_attention(model, prompts, also=["resid"]).data
     for row in range(len(prompts)):
         patterns, streams = by_plain_forward(model, prompts, row)
         for stack, n_layers, queries, keys in stacks(model):
@@ -71,7 +71,7 @@ def test_patterns_and_streams_equal_plain_hugging_face_padded_and_not(model):
 
 
 def test_scores_make_the_pattern_and_the_pattern_with_v_makes_z(model):
-    got, shared = harness.cache_attention(model, prompts_of(model), also=ALSO), model.shape
+    got, shared = harness.cache_attention(model, prompts_of(model), also=ALSO).data, model.shape
     for stack, n_layers, queries, keys in stacks(model):
         for row in range(3):
             end, last = queries[row], keys[row]
@@ -87,7 +87,7 @@ def test_z_is_what_the_output_projection_reads(tiny):
     for model in map(tiny, ("gpt2", "llama", "bert")):
         prompts = prompts_of(model)
         twin = random_models.build(model.spec.shape, 0)[0].eval()
-        got = harness.cache_attention(model, prompts, also=["z"]).z
+        got = harness.cache_attention(model, prompts, also=["z"]).data.z
         for row in range(3):
             end = prompts.length[row]
             want = plain.z(twin, prompts.token_id[row, :end], model.shape.d_head).transpose(1, 2)
@@ -95,7 +95,7 @@ def test_z_is_what_the_output_projection_reads(tiny):
 
 
 def test_padding_is_zero_in_patterns_and_empty_elsewhere(model):
-    got = harness.cache_attention(model, prompts_of(model), also=ALSO)
+    got = harness.cache_attention(model, prompts_of(model), also=ALSO).data
     for stack, n_layers, queries, keys in stacks(model):
         row, end, last = 1, queries[1], keys[1]
         pattern = got[f"{stack}pattern"].values[row, :n_layers]
@@ -110,8 +110,8 @@ def test_padding_is_zero_in_patterns_and_empty_elsewhere(model):
 def test_what_is_not_chosen_is_empty_and_the_rest_the_same(tiny):
     model = tiny("llama")  # two heads share a key and a value
     prompts = prompts_of(model)
-    whole = harness.cache_attention(model, prompts, also=ALSO)
-    some = harness.cache_attention(model, prompts, also=ALSO, heads=["L0H3", "L2"])
+    whole = harness.cache_attention(model, prompts, also=ALSO).data
+    some = harness.cache_attention(model, prompts, also=ALSO, heads=["L0H3", "L2"]).data
     assert some.pattern.identical(whole.pattern)
     chosen = {"z": [[3], [], [0, 1, 2, 3]], "k": [[1], [], [0, 1]]}
     for kind, by_layer in chosen.items():
@@ -128,7 +128,7 @@ def test_what_is_not_chosen_is_empty_and_the_rest_the_same(tiny):
 def test_activations_keep_the_key_and_value_head_that_a_head_shares(tiny, head, kept):
     """Heads 0 and 1 share the first, 2 and 3 the second: head modulo 2 would be the other one for heads 1 and 2."""
     model = tiny("llama")
-    found = harness.cache_attention(model, prompts_of(model), also=["k", "v"], heads=[f"L1H{head}"])
+    found = harness.cache_attention(model, prompts_of(model), also=["k", "v"], heads=[f"L1H{head}"]).data
     for kind in ("k", "v"):
         there = np.isfinite(found[kind].values[0, 1, :, 0]).all(axis=-1)
         assert np.flatnonzero(there).tolist() == [kept]
@@ -137,7 +137,7 @@ def test_activations_keep_the_key_and_value_head_that_a_head_shares(tiny, head, 
 def test_half_precision_is_the_same_to_its_own_rounding(tiny):
     model = tiny("gpt2")
     whole, half = (
-        harness.cache_attention(model, prompts_of(model), kind, also=["z"]) for kind in ("float32", "float16")
+        harness.cache_attention(model, prompts_of(model), kind, also=["z"]).data for kind in ("float32", "float16")
     )
     assert half.z.dtype == half.pattern.dtype == np.float16
     np.testing.assert_allclose(half.z.values, whole.z.values, rtol=2e-3, atol=1e-4)

@@ -133,7 +133,7 @@ def test_changes_are_the_other_models_own_effects(tmp_path):
         run = compared(tmp_path / "run", RANDOM, other, compare={"special": "drop"})
     model = harness.load_model("random", shape="gpt2", seed=1)
     prompts = harness.load_prompts("inline", model, text=PROMPTS["text"])
-    alone = harness.ablate_heads(model, prompts, metrics=["loss"])
+    alone = harness.ablate_heads(model, prompts, metrics=["loss"]).data
     np.testing.assert_array_equal(run.data["other_effect"], alone["effect"])
     np.testing.assert_array_equal(run.data["effect_change"], alone["effect"] - run.data["effect"])
     first, second = (run.data[name].isel(prompt=1).values for name in ("pattern", "other_pattern"))

@@ -62,7 +62,7 @@ def direct_logits(twin, token_id, head, d_head, new=None):
 def test_direct_effects_are_the_heads_own_write_through_a_frozen_norm(family, asked):
     prompts = harness.load_prompts("ioi", family, n=3)
     twin = random_models.build(family.spec.shape, 0)[0].eval()
-    got = harness.ablate_heads(family, prompts, asked, NAMES)
+    got = harness.ablate_heads(family, prompts, asked, NAMES).data
     for row in range(3):
         token_id, n = prompts.token_id[row, : prompts.length[row]], prompts.length[row]
         before = plain.logits(twin, token_id)
@@ -81,22 +81,22 @@ def test_direct_effects_are_the_heads_own_write_through_a_frozen_norm(family, as
 
 def test_a_head_that_writes_nothing_new_has_no_direct_effect(family):
     prompts = harness.load_prompts("ioi", family, n=2)
-    got = harness.ablate_heads(family, prompts, lambda z, head: z, NAMES)
+    got = harness.ablate_heads(family, prompts, lambda z, head: z, NAMES).data
     assert float(abs(got.direct).max()) == 0
 
 
 def test_an_ablation_before_the_scored_position_has_no_direct_effect(tiny):
     model = tiny("llama")
     prompts = harness.load_prompts("ioi", model, n=3)
-    got = harness.ablate_heads(model, prompts, metrics=NAMES, positions=[0, 1])
+    got = harness.ablate_heads(model, prompts, metrics=NAMES, positions=[0, 1]).data
     assert float(abs(got.direct).max()) == 0 < float(abs(got.effect).max())
 
 
 def test_encoders_have_none_and_an_encoder_decoder_none_for_its_encoder(tiny):
     bert = tiny("bert")
-    assert "direct" not in harness.ablate_heads(bert, harness.load_prompts("inline", bert, text=["a drink"]))
+    assert "direct" not in harness.ablate_heads(bert, harness.load_prompts("inline", bert, text=["a drink"])).data
     t5 = tiny("t5")
-    got = harness.ablate_heads(t5, harness.load_prompts("inline", t5, text=["a drink to"], target=["John"]))
+    got = harness.ablate_heads(t5, harness.load_prompts("inline", t5, text=["a drink to"], target=["John"])).data
     assert np.isnan(got.direct.sel(stack="encoder")).all()
     assert np.isfinite(got.direct.sel(stack=["decoder", "cross"]).isel(layer=slice(2))).all()
 
@@ -120,7 +120,7 @@ def test_the_null_is_as_large_an_edit_in_another_direction(tiny):
 def test_distances_are_held_against_the_null_and_others_are_not(tiny):
     model = tiny()
     prompts = harness.load_prompts("ioi", model, n=5)
-    got = harness.ablate_heads(model, prompts, metrics=["loss", "kl"])
+    got = harness.ablate_heads(model, prompts, metrics=["loss", "kl"]).data
     assert got.null_effect.dims[0] == "draw"
     assert np.isnan(got.null_effect.sel(metric="loss")).all()
     assert (got.null_effect.sel(metric="kl") > 0).all()

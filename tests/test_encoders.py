@@ -57,7 +57,7 @@ def by_masking(model, twin, prompts, row, heads):
 def test_masked_lm_effects_equal_plain_hugging_face(bert, twin, given):
     prompts = harness.load_prompts("inline", bert, **given)
     heads = bert.heads()[::3]
-    got = harness.ablate_heads(bert, prompts, metrics=NAMES, heads=heads)
+    got = harness.ablate_heads(bert, prompts, metrics=NAMES, heads=heads).data
     for row in range(3):
         clean = by_masking(bert, twin, prompts, row, ())
         np.testing.assert_allclose(got.clean[:, row], clean, atol=1e-4)
@@ -91,7 +91,7 @@ def test_an_answer_stands_at_the_mask(bert):
     prompts = harness.load_prompts("inline", bert, text=["John gave[MASK] to"], answer=[" Mary"], distractor=[" John"])
     at = int(np.nonzero(prompts.token_id[0] == bert.tokens.mask_id)[0][0])
     assert np.nonzero(prompts.target[0])[0].tolist() == [at]
-    got = harness.ablate_heads(bert, prompts, heads=["L0H0"])
+    got = harness.ablate_heads(bert, prompts, heads=["L0H0"]).data
     assert got.metric.values.tolist() == ["loss", "logit_diff"]
 
 
@@ -102,13 +102,13 @@ def test_an_answer_without_a_mask_is_refused(bert):
 
 def test_without_an_ablation_the_numbers_are_the_clean_runs_bit_for_bit(bert):
     prompts = harness.load_prompts("inline", bert, text=TEXTS)
-    got = harness.ablate_heads(bert, prompts, ablation=lambda z, head: z, metrics=NAMES)
+    got = harness.ablate_heads(bert, prompts, ablation=lambda z, head: z, metrics=NAMES).data
     assert (got.effect.values == 0).all()
 
 
 def test_patterns_look_both_ways(bert, twin):
     prompts = harness.load_prompts("inline", bert, text=TEXTS, pair=PAIRS)
-    pattern = harness.cache_attention(bert, prompts).pattern.values
+    pattern = harness.cache_attention(bert, prompts).data.pattern.values
     end = prompts.length[1]
     with torch.no_grad():
         want = twin(
@@ -141,7 +141,7 @@ def test_minilm_effects_equal_plain_hugging_face(minilm):
     texts = ("The dog chased the cat across the garden.", "It rained.", "The experiment failed twice.")
     prompts = harness.load_prompts("inline", minilm, text=texts)
     heads = minilm.heads()[::17]
-    got = harness.ablate_heads(minilm, prompts, heads=heads)
+    got = harness.ablate_heads(minilm, prompts, heads=heads).data
     assert got.metric.values.tolist() == ["embedding"]
     assert (got.clean.values == 0).all()
     for row in range(3):
@@ -201,11 +201,11 @@ def test_the_budget_decides_how_many_rows_run_together(bert):
 
     handle = hooks.blocks(bert.bridge)[0].register_forward_hook(look)
     try:
-        tight = harness.ablate_heads(bert, prompts, metrics=["loss"], heads=["L1H0"], memory=0.001)
+        tight = harness.ablate_heads(bert, prompts, metrics=["loss"], heads=["L1H0"], memory=0.001).data
         assert max(seen) <= plans[0.001]["rows"][0]
     finally:
         handle.remove()
-    ample = harness.ablate_heads(bert, prompts, metrics=["loss"], heads=["L1H0"])
+    ample = harness.ablate_heads(bert, prompts, metrics=["loss"], heads=["L1H0"]).data
     np.testing.assert_allclose(tight.effect, ample.effect, atol=1e-5)
 
 
@@ -281,10 +281,10 @@ def test_an_encoder_pools_as_its_own_files_say(sentence_encoder, mode):
     assert model.identity["pooling"] == mode.removesuffix("_tokens").removesuffix("_token")
     assert "1_Pooling/config.json" in model.identity["weights"]
     prompts = harness.load_prompts("inline", model, text=[LONG, SHORT])
-    got = harness.ablate_heads(model, prompts, heads=["L0H1", "L1H2"]).effect.values[0]
+    got = harness.ablate_heads(model, prompts, heads=["L0H1", "L1H2"]).data.effect.values[0]
     causes = harness.compare_attributions(
         model, prompts.take([0]), methods=["attention_L1", "gradient"], causes=["delete", "occlude_mean", "knockout"]
-    )
+    ).data
     delete = causes.cause.sel(cause_kind="delete").values[0, 0]
 
     def vector(token_id, heads=()):

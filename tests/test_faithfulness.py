@@ -81,7 +81,7 @@ def decoder(tiny):
 
 def test_from_a_notebook_it_is_the_same(decoder):
     model, prompts, data = decoder
-    got = harness.compare_attributions(model, prompts, ["rollout"], ["delete"], targets=2, special=["drop"])
+    got = harness.compare_attributions(model, prompts, ["rollout"], ["delete"], targets=2, special=["drop"]).data
     chosen = {"attribution_method": ["rollout"]}
     np.testing.assert_allclose(got.attribution, data.attribution.sel(chosen), atol=1e-6)
     np.testing.assert_allclose(got.cause, data.cause.sel({"cause_kind": ["delete"]}), atol=1e-5)
@@ -297,7 +297,7 @@ def test_the_top_heads_attention_is_one_more_method(tiny, shape):
     more = {"target": ["a drink to John"]} if shape == "t5" else {}
     prompts = harness.load_prompts("inline", model, text=TEXTS[:1], **more)
     spec = AttributionSpec(targets=2)
-    parts = [harness.cache_attention(model, prompts), harness.ablate_heads(model, prompts, metrics=["loss"])]
+    parts = [harness.cache_attention(model, prompts).data, harness.ablate_heads(model, prompts, metrics=["loss"]).data]
     data = xr.merge([computed(model, prompts, spec), *parts], compat="no_conflicts")
     found = top_head(data)
     mean = abs(data.effect.sel(metric="loss").mean("prompt"))

@@ -78,7 +78,7 @@ def rows(prompts):
 def test_effects_of_a_family_are_those_of_plain_forwards(case):
     """Total effects of all heads, and direct ones: that path patched in the plain model with all else frozen."""
     model, plain, prompts = case.model, case.plain, case.prompts
-    got = harness.ablate_heads(model, prompts, metrics=["logit_diff"])
+    got = harness.ablate_heads(model, prompts, metrics=["logit_diff"]).data
     total, direct = np.zeros(got.effect.shape[1:]), np.zeros(got.effect.shape[1:])
     for row, (token_id, answer, distractor) in enumerate(rows(prompts)):
         lead = lambda logits: float(logits[answer] - logits[distractor])  # noqa: B023, E731
@@ -95,7 +95,7 @@ def test_effects_of_a_family_are_those_of_plain_forwards(case):
 def test_late_effects_of_a_family_are_those_of_plain_forwards(case):
     """Of heads at the last position: a sweep begins there, from keys and values, unless the family has a mixer."""
     model, plain, prompts = case.model, case.plain, case.prompts
-    got = harness.ablate_heads(model, prompts, metrics=["logit_diff"], positions="last", heads=["L0H1", "L1H2"])
+    got = harness.ablate_heads(model, prompts, metrics=["logit_diff"], positions="last", heads=["L0H1", "L1H2"]).data
     for row, (token_id, answer, distractor) in enumerate(rows(prompts)):
         lead = lambda logits: float(logits[answer] - logits[distractor])  # noqa: B023, E731
         for layer, head in ((0, 1), (1, 2)):
@@ -107,7 +107,7 @@ def test_late_effects_of_a_family_are_those_of_plain_forwards(case):
 def test_scores_of_a_family_make_its_pattern(case):
     """softmax(scores), with what a learnt sink takes of each row, is the pattern."""
     model, prompts = case.model, case.prompts
-    got = harness.cache_attention(model, prompts, also=["scores"])
+    got = harness.cache_attention(model, prompts, also=["scores"]).data
     assert ("sink" in got) == (case.family == "gpt_oss")
     for row, length in enumerate(prompts.length):
         scores, pattern = (got[name].values[row, ..., :length, :length] for name in ("scores", "pattern"))
@@ -126,7 +126,7 @@ def test_knockouts_of_a_family_are_those_of_plain_forwards(case):
     """A token that no other reads, in all heads and in one: the plain model's own softmax without it."""
     model, plain, prompts = case.model, case.plain, case.prompts
     causes = ["knockout", *([] if case.family in NO_HEAD_KNOCKOUT else ["knockout_L0H2"])]
-    got = harness.compare_attributions(model, prompts.take([0]), methods=["random"], causes=causes)
+    got = harness.compare_attributions(model, prompts.take([0]), methods=["random"], causes=causes).data
     token_id, answer, _ = next(rows(prompts))
     loss = lambda logits: -float(logits.log_softmax(-1)[answer])  # noqa: E731
     clean = loss(plain.logits(token_id))
@@ -141,7 +141,7 @@ def test_knockouts_of_a_family_are_those_of_plain_forwards(case):
 @pytest.mark.always(tuple(name for name in UNLIKE if name != "falcon_h1"))  # its mixer makes the methods slow
 def test_all_methods_of_a_family_are_those_it_allows(case):
     model, prompts = case.model, case.prompts
-    got = harness.compare_attributions(model, prompts.take([1]), methods="all", causes="knockout", fractions=[])
+    got = harness.compare_attributions(model, prompts.take([1]), methods="all", causes="knockout", fractions=[]).data
     left_out = {"norms", "rollout_gradient"} if case.family in NO_HEAD_KNOCKOUT else set()
     left_out |= {"alti"} if case.family in NO_ALTI else set()
     assert set(METHODS) - set(got.attribution_method.values.tolist()) == left_out

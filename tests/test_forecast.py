@@ -102,7 +102,7 @@ def test_the_size_of_what_is_kept_is_that_of_the_arrays(tiny):
     model = tiny("gpt2")
     prompts = harness.load_prompts("ioi", model, n=4)
     also = ("z", "q", "k", "v", "scores", "resid")
-    data = harness.cache_attention(model, prompts, "float16", also=also)
+    data = harness.cache_attention(model, prompts, "float16", also=also).data
     kept = sum(data[name].nbytes for name in ("pattern", *also))
     assert CacheStage(model, prompts, "float16", also).n_bytes() == kept
 

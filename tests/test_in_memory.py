@@ -46,7 +46,7 @@ def test_in_memory_effects_are_those_of_the_saved_folder(trained, tmp_path):
     effects = []
     for model in (harness.load_model(plain, tokenizer), harness.load_model(str(tmp_path))):
         prompts = harness.load_prompts("ioi", model, n=3)
-        effects.append(harness.ablate_heads(model, prompts, "mean")["effect"].values)
+        effects.append(harness.ablate_heads(model, prompts, "mean").data["effect"].values)
     np.testing.assert_allclose(effects[0], effects[1], atol=1e-6)
     assert plain.training == training
     assert hooked(plain) == []

@@ -109,7 +109,7 @@ def test_masked_lm_effects_equal_plain_hugging_face_with_words_asked_of_mecab(fo
     assert max(map(len, pieces)) == 2  # 追う is two pieces, so that masking only one of them gives another loss
 
     prompts = harness.load_prompts("inline", model, text=[text, "走る犬と歩く猫です"])
-    got = harness.ablate_heads(model, prompts, metrics=["loss"], heads=["L0H1", "L2H3"])
+    got = harness.ablate_heads(model, prompts, metrics=["loss"], heads=["L0H1", "L2H3"]).data
     unknown = tokenizer.unk_token_id
     scored = [at for at in range(1, len(word) - 1) if token_id[at] != unknown]
     clean = np.mean([by_masking(model, twin, token_id, word, at, ()) for at in scored])

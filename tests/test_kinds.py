@@ -202,7 +202,7 @@ def test_every_ablation_and_metric_equals_plain_hugging_face(pair, prompts, aske
     heads, names = heads_of(model), names_of(model)
     made, _ = ablation.build(asked, model, prompts)
     plan = SweepStage(model, prompts, groups(model, heads), choose(names, prompts), made).plan()
-    got = harness.ablate_heads(model, prompts, asked, names, heads)
+    got = harness.ablate_heads(model, prompts, asked, names, heads).data
     for row in range(len(prompts)):
         new = baseline(model, twin, prompts, asked, row, plan)
         for head in heads:
@@ -222,7 +222,7 @@ def test_ablation_at_some_positions_equals_plain_hugging_face(pair, prompts, ask
     heads = [head for head in heads_of(model) if head.stack != "encoder"]
     made, _ = ablation.build(asked, model, prompts)
     plan = SweepStage(model, prompts, groups(model, heads), choose(names_of(model), prompts), made).plan()
-    got = harness.ablate_heads(model, prompts, asked, names_of(model), heads, positions=where)
+    got = harness.ablate_heads(model, prompts, asked, names_of(model), heads, positions=where).data
     for row in range(len(prompts)):
         new = baseline(model, twin, prompts, asked, row, plan)
         n = prompts.length[row]
@@ -235,7 +235,7 @@ def test_ablation_at_some_positions_equals_plain_hugging_face(pair, prompts, ask
 def test_sets_across_stacks_are_ablated_together(pair, prompts):
     model, twin = pair
     heads = heads_of(model)
-    got = harness.ablate_heads(model, prompts, metrics=names_of(model), kind="set", sets={"both": heads})
+    got = harness.ablate_heads(model, prompts, metrics=names_of(model), kind="set", sets={"both": heads}).data
     for row in range(len(prompts)):
         want = ablated(model, twin, prompts, row, heads, None)
         np.testing.assert_allclose(got.set_effect[:, row, 0] + got.clean[:, row], want, atol=1e-4)
@@ -245,7 +245,7 @@ def test_sets_across_stacks_are_ablated_together(pair, prompts):
 def test_a_whole_layer_zeroed_is_its_attention_removed(pair, prompts):
     """By a forward in which W_O's module gives its bias alone, whatever it reads."""
     model, twin = pair
-    got = harness.ablate_heads(model, prompts, metrics=names_of(model), kind="layer")
+    got = harness.ablate_heads(model, prompts, metrics=names_of(model), kind="layer").data
     for (stack, layer), projection in projections(twin).items():
         bias = getattr(projection, "bias", None)
         handle = projection.register_forward_hook(
@@ -263,7 +263,7 @@ def test_a_whole_layer_zeroed_is_its_attention_removed(pair, prompts):
 @pytest.mark.covering(1)
 def test_an_mlp_zeroed_is_its_output_removed(pair, prompts):
     model, twin = pair
-    got = harness.ablate_heads(model, prompts, metrics=names_of(model), kind="mlp")
+    got = harness.ablate_heads(model, prompts, metrics=names_of(model), kind="mlp").data
     if hasattr(twin, "decoder"):
         outputs = {("encoder", at): block.layer[1].DenseReluDense.wo for at, block in enumerate(twin.encoder.block)}
         outputs |= {("decoder", at): block.layer[2].DenseReluDense.wo for at, block in enumerate(twin.decoder.block)}
@@ -287,7 +287,9 @@ def test_what_must_change_nothing_changes_nothing(pair, prompts, asked):
     itself = dataclasses.replace(prompts, counterfactual=prompts.read)
     if asked == "mean":
         itself = itself.take([0])
-    got = harness.ablate_heads(model, itself, (lambda z, head: z) if asked == "identity" else asked, names_of(model))
+    got = harness.ablate_heads(
+        model, itself, (lambda z, head: z) if asked == "identity" else asked, names_of(model)
+    ).data
     assert_nothing(got.effect.values)
 
 
@@ -333,7 +335,7 @@ def test_a_classifier_without_a_label_scores_the_one_it_gives(tiny):
         with torch.no_grad():
             assert prompts.correct[row, 0] == int(twin(given).logits.argmax())
     assert prompts.answer_text == tuple(model.labels[label] for label in prompts.answer)
-    got = harness.ablate_heads(model, prompts, heads=["L0H0"])
+    got = harness.ablate_heads(model, prompts, heads=["L0H0"]).data
     assert got.metric.values.tolist() == ["loss", "label"]
 
 

@@ -73,7 +73,7 @@ def test_look_saliency_is_the_norm_of_the_gradient_with_subwords_joined(minilm):
     seen = harness.look(minilm, "The unhappiness grew")
     explained = harness.compare_attributions(
         minilm, harness.load_prompts("inline", minilm, text=["The unhappiness grew"]), ["gradient"], ["knockout"]
-    )
+    ).data
     norm = np.nan_to_num(explained["attribution"].values[0, 0]).mean(axis=0)
     np.testing.assert_allclose(seen.gradient(), norm[: len(seen.gradient())], atol=1e-6)
     page = seen.saliency().html
@@ -124,7 +124,7 @@ def test_look_at_an_encoder_decoder(tiny):
 
 def test_look_at_what_is_cached_needs_no_model(tiny, tmp_path):
     prompts = harness.load_prompts("ioi", tiny(), n=3)
-    acts = harness.cache_attention(tiny(), prompts)
+    acts = harness.cache_attention(tiny(), prompts).data
     seen = harness.look(acts, prompt=2)
     end = int(prompts.length[2])
     np.testing.assert_allclose(seen.table("L1H0").values, acts.pattern.values[2, 1, 0, :end, :end], atol=1e-6)

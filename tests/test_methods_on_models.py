@@ -145,7 +145,7 @@ def test_rollout_by_effects(both):
     """The weights are those of the sweep's own zero-ablation."""
     evidence, made = both
     example = evidence.example
-    swept = harness.ablate_heads(example.model, example.prompt, metrics=[example.metric.name])
+    swept = harness.ablate_heads(example.model, example.prompt, metrics=[example.metric.name]).data
     helps = swept.effect.values[0, 0]
     np.testing.assert_allclose(evidence.helps[0], helps, atol=1e-4)
     weight = np.clip(helps, 0, None)
@@ -412,5 +412,5 @@ def test_a_method_that_is_none_is_refused(tiny):
 def test_the_clean_loss_is_what_the_sweep_measures(tiny):
     model = tiny("llama")
     example = example_of(model, harness.load_prompts("ioi", model, n=1))
-    swept = harness.ablate_heads(model, example.prompt, metrics=["loss"], heads=["L0H0"])
+    swept = harness.ablate_heads(model, example.prompt, metrics=["loss"], heads=["L0H0"]).data
     assert clean_values(example)[0] == pytest.approx(float(swept.clean[0, 0]), abs=1e-5)

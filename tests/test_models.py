@@ -70,14 +70,16 @@ def test_a_local_folder_loads_and_is_known_by_its_sha256(saved):
     assert model.identity["weights"] == {"model.safetensors": digest}
     prompts = harness.load_prompts("ioi", model, n=2)
     twin = harness.load_model("random", shape="llama")
-    got, want = (harness.ablate_heads(one, prompts, metrics=["loss"]).effect for one in (model, twin))
+    got, want = (harness.ablate_heads(one, prompts, metrics=["loss"]).data.effect for one in (model, twin))
     assert abs(got - want).max() < 1e-6
 
 
 def test_another_dtype_is_loaded_and_said(tiny):
     model = tiny("gpt2", dtype="bfloat16")
     assert next(model.bridge.original_model.parameters()).dtype == torch.bfloat16
-    assert harness.ablate_heads(model, harness.load_prompts("ioi", model, n=1), heads=["L0H0"]).effect.notnull().any()
+    assert (
+        harness.ablate_heads(model, harness.load_prompts("ioi", model, n=1), heads=["L0H0"]).data.effect.notnull().any()
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

@@ -128,10 +128,12 @@ def test_a_part_is_padded_only_as_far_as_it_needs(tiny):
 # --- another model's prompts --------------------------------------------------------------------------------------
 
 RUNS = {
-    "ablate_heads": lambda model, prompts: harness.ablate_heads(model, prompts, heads=["L0H0"]),
-    "screen": lambda model, prompts: harness.ablate_heads(model, prompts, method="screen"),
+    "ablate_heads": lambda model, prompts: harness.ablate_heads(model, prompts, heads=["L0H0"]).data,
+    "screen": lambda model, prompts: harness.ablate_heads(model, prompts, method="screen").data,
     "cache_attention": harness.cache_attention,
-    "compare_attributions": lambda model, prompts: harness.compare_attributions(model, prompts, methods=["gradient"]),
+    "compare_attributions": lambda model, prompts: (
+        harness.compare_attributions(model, prompts, methods=["gradient"]).data
+    ),
 }
 
 
@@ -157,7 +159,7 @@ def test_prompts_run_on_another_model_with_the_same_tokenizer(tiny):
     prompts = harness.load_prompts("ioi", tiny(), n=1)
     own = harness.load_prompts("ioi", tiny("gpt2"), n=1)
     assert prompts.tokenizer == own.tokenizer == prompts.take([0]).tokenizer
-    here, there = (harness.ablate_heads(tiny("gpt2"), each, heads=["L0H0"]) for each in (prompts, own))
+    here, there = (harness.ablate_heads(tiny("gpt2"), each, heads=["L0H0"]).data for each in (prompts, own))
     np.testing.assert_array_equal(here.effect, there.effect)
 
 

@@ -78,7 +78,7 @@ def test_estimates_along_the_way_add_up_to_what_all_heads_do(tiny, shape, asked)
     given = {"target": [" a garden and a store"] * 3} if shape == "t5" else {}
     prompts = harness.load_prompts("inline", model, text=TEXTS, **given)
     some, more = (screened(model, prompts, ("loss",), steps=steps, asked=asked) for steps in (40, 80))
-    clean = harness.ablate_heads(model, prompts, metrics=["loss"], heads=[str(model.heads()[0])]).clean
+    clean = harness.ablate_heads(model, prompts, metrics=["loss"], heads=[str(model.heads()[0])]).data.clean
     together = (some.all_ablated - clean).values[0]
     assert np.abs(together).max() > 0.02
     heads = set(some.estimate.dims) - {"metric", "prompt"}
@@ -97,7 +97,7 @@ def test_a_screen_finds_what_is_planted_and_says_where_it_is_blind(seed):
     for variant in ("soft", "sharp"):
         model = harness.load_model("planted", seed=seed, variant=variant)
         prompts = harness.load_prompts("induction", model, n=4, seed=seed)
-        effects = harness.ablate_heads(model, prompts, metrics=["loss"], method="screen", verify_top=2)
+        effects = harness.ablate_heads(model, prompts, metrics=["loss"], method="screen", verify_top=2).data
         said = json.loads(effects.effect.attrs["screen"])["loss"]
         assert said["blind"] == (variant == "sharp")
         if variant == "soft":
@@ -109,8 +109,8 @@ def test_what_was_not_measured_stays_an_estimate(tiny):
     model = tiny("llama")
     prompts = harness.load_prompts("ioi", model, n=4)
     names = ["loss", "logit_diff"]
-    got = harness.ablate_heads(model, prompts, metrics=names, method="screen", verify_top=3)
-    exact = harness.ablate_heads(model, prompts, metrics=names)
+    got = harness.ablate_heads(model, prompts, metrics=names, method="screen", verify_top=3).data
+    exact = harness.ablate_heads(model, prompts, metrics=names).data
     assert int(got.exact.sum()) == 3
     np.testing.assert_allclose(got.effect.values, exact.effect.where(got.exact).values, atol=1e-5)
     assert got.estimate.notnull().all()
@@ -125,8 +125,8 @@ def test_what_was_not_measured_stays_an_estimate(tiny):
 def test_a_fast_sweep_says_how_far_it_is_off(family, always_pays):
     prompts = harness.load_prompts("ioi", family, n=4)
     names = ["loss", "logit_diff", "kl"]
-    got = harness.ablate_heads(family, prompts, metrics=names, method="fast", verify_top=1, verify=0.1)
-    exact = harness.ablate_heads(family, prompts, metrics=names)
+    got = harness.ablate_heads(family, prompts, metrics=names, method="fast", verify_top=1, verify=0.1).data
+    exact = harness.ablate_heads(family, prompts, metrics=names).data
     known = got.exact.values
     assert known.sum() in (8, 9) if known.size > 8 else known.all()
     np.testing.assert_allclose(got.effect.values[..., known], exact.effect.values[..., known], atol=1e-5)
@@ -146,7 +146,7 @@ def test_the_stated_error_of_a_fast_sweep_holds_in_19_of_20_samples(tiny, always
     """Which heads are sampled goes by the seed; the truth is measured for all of them."""
     model = tiny("gpt2")
     prompts = harness.load_prompts("ioi", model, n=6)
-    whole = harness.ablate_heads(model, prompts, metrics=["logit_diff"], method="fast", verify=1.0)
+    whole = harness.ablate_heads(model, prompts, metrics=["logit_diff"], method="fast", verify=1.0).data
     exact, fast = (whole[name].mean("prompt").values.ravel() for name in ("effect", "fast_effect"))
     off, held, within = np.abs(fast - exact), 0, 0
     for seed in range(20):
@@ -186,10 +186,10 @@ def test_products_are_in_bf16_only_while_they_are_asked_for(tiny, shape):
 def test_where_bf16_does_not_pay_all_is_exact_and_says_so(tiny, monkeypatch):
     monkeypatch.setattr(fast, "speedup", lambda model: 0.8)
     prompts = harness.load_prompts("ioi", tiny(), n=3)
-    got = harness.ablate_heads(tiny(), prompts, metrics=["loss"], method="fast")
+    got = harness.ablate_heads(tiny(), prompts, metrics=["loss"], method="fast").data
     assert got.effect.attrs["method"] == "exact"
     assert got.effect.attrs["remark"] == "bf16 products are only 0.8 times as fast here, so all is exact"
-    np.testing.assert_array_equal(got.effect, harness.ablate_heads(tiny(), prompts, metrics=["loss"]).effect)
+    np.testing.assert_array_equal(got.effect, harness.ablate_heads(tiny(), prompts, metrics=["loss"]).data.effect)
 
 
 def test_the_speedup_of_bf16_is_that_of_the_best_tries(tiny, monkeypatch):
@@ -204,7 +204,7 @@ def test_the_speedup_of_bf16_is_that_of_the_best_tries(tiny, monkeypatch):
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")])
 def test_a_chunk_that_runs_out_of_memory_is_halved_and_redone(tiny, monkeypatch, error):
     prompts = harness.load_prompts("ioi", tiny(), n=3)
-    whole, sizes, run = harness.ablate_heads(tiny(), prompts, metrics=["loss"]), [], engine.run_ablated
+    whole, sizes, run = harness.ablate_heads(tiny(), prompts, metrics=["loss"]).data, [], engine.run_ablated
 
     def small(model, clean, chunk, check):
         sizes.append(len(chunk))
@@ -213,7 +213,7 @@ def test_a_chunk_that_runs_out_of_memory_is_halved_and_redone(tiny, monkeypatch,
         return run(model, clean, chunk, check)
 
     monkeypatch.setattr(engine, "run_ablated", small)
-    cut = harness.ablate_heads(tiny(), prompts, metrics=["loss"])
+    cut = harness.ablate_heads(tiny(), prompts, metrics=["loss"]).data
     np.testing.assert_allclose(cut.effect.values, whole.effect.values, atol=1e-5)
     assert sizes[0] > 2
     assert sizes[-1] <= 2
@@ -280,7 +280,7 @@ def test_heads_csv_says_how_each_head_was_measured(command, always_pays):
 def test_an_order_by_estimate(tiny):
     prompts = harness.load_prompts("ioi", tiny(), n=3)
     asked = {"kind": ["single", "cumulative"], "order": "estimate", "until": 3, "method": "screen", "verify_top": 2}
-    found = harness.ablate_heads(tiny(), prompts, metrics=["loss"], **asked)
+    found = harness.ablate_heads(tiny(), prompts, metrics=["loss"], **asked).data
     mean = found.estimate.sel(metric="loss").mean("prompt")
     want = [str(Head(*np.unravel_index(at, mean.shape))) for at in np.argsort(-mean.values, axis=None)[:3]]
     assert found.cumulative_head.values[0].tolist() == want
@@ -293,7 +293,7 @@ def by_gradients(model):
     """What each gradient method gives for a short text."""
     prompts = harness.load_prompts("inline", model, text=["John gave a drink"], words={"name": ["John"]})
     methods = ["gradient", "integrated_gradients", "rollout_gradient"]
-    scores = harness.compare_attributions(model, prompts, methods=methods, causes=["delete"], steps=1, targets=1)
+    scores = harness.compare_attributions(model, prompts, methods=methods, causes=["delete"], steps=1, targets=1).data
     estimate = screened(model, prompts, ("loss",))["estimate"]
     trace = TraceStage(model, prompts, TraceSpec(causes=("delete",), heads="none"), model.heads())
     return [scores.attribution.values, estimate.values, trace.compute(trace.plan(), 0)["gradient"]]

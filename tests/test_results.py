@@ -65,8 +65,8 @@ def test_a_run_leaves_what_the_contract_says(finished):
 def test_a_run_holds_what_the_library_gives_in_memory(finished, tiny):
     run, model = harness.open_run(finished), tiny()
     prompts = harness.load_prompts("ioi", model, n=12)
-    np.testing.assert_array_equal(run.data.pattern.values, harness.cache_attention(model, prompts).pattern.values)
-    effects = harness.ablate_heads(model, prompts)
+    np.testing.assert_array_equal(run.data.pattern.values, harness.cache_attention(model, prompts).data.pattern.values)
+    effects = harness.ablate_heads(model, prompts).data
     np.testing.assert_array_equal(run.data.effect.values, effects.effect.values)
     assert run.data.token.values.tolist() == prompts.token.tolist()
 

@@ -536,7 +536,7 @@ def test_the_heads_of_a_role_are_ablated_together_beside_random_sets(profile):
     model = harness.load_model("planted", variant="redundant")
     prompts = harness.load_prompts("induction", model, n=4, length=18)
     sets = {role: TRUTH[role] for role in ("previous_token", "induction")}
-    alone = harness.ablate_heads(model, prompts, metrics=["loss"], kind="set", sets=sets)
+    alone = harness.ablate_heads(model, prompts, metrics=["loss"], kind="set", sets=sets).data
     for role in sets:
         effect = profile.data["role_effect"].sel(metric="loss", having=role)
         np.testing.assert_allclose(effect, alone["set_effect"].sel(metric="loss", set=role), atol=1e-6)

@@ -103,14 +103,14 @@ def test_patterns_equal_plain_hugging_face(twin, smollm2):
     end = prompts.length[5]
     with torch.no_grad():
         want = twin(torch.as_tensor(prompts.token_id[5:6, :end]), output_attentions=True).attentions
-    got = harness.cache_attention(smollm2, prompts.take([3, 5, 7])).pattern[1, :, :, :end, :end].values
+    got = harness.cache_attention(smollm2, prompts.take([3, 5, 7])).data.pattern[1, :, :, :end, :end].values
     np.testing.assert_allclose(got, np.stack([layer[0].numpy() for layer in want]), atol=1e-5)
 
 
 def test_previous_token_and_induction_heads_found_in_patterns_carry_the_repetition(smollm2):
     """The three heads that look most at the token before, and the eight that look most at what followed last time."""
     prompts = harness.load_prompts("induction", smollm2, n=3)
-    pattern = harness.cache_attention(smollm2, prompts).pattern.values
+    pattern = harness.cache_attention(smollm2, prompts).data.pattern.values
     length, back = 24, {"previous": 1, "induction": 23}
     second = np.arange(length + 1, 2 * length + 1)
     scores = {name: pattern[:, :, :, second, second - step].mean((0, 3)) for name, step in back.items()}
@@ -122,7 +122,7 @@ def test_previous_token_and_induction_heads_found_in_patterns_carry_the_repetiti
     assert Head(16, 0) in previous
     assert Head(18, 6) == induction[0]
     sets = {"both": [*map(str, previous + induction)]}
-    got = harness.ablate_heads(smollm2, prompts, metrics=["loss"], kind="set", sets=sets)
+    got = harness.ablate_heads(smollm2, prompts, metrics=["loss"], kind="set", sets=sets).data
     assert float(got.clean.mean()) < 5
     assert float(got.set_effect.mean()) >= 5
 

@@ -42,11 +42,11 @@ def test_two_hundred_sweeps_in_one_process_leave_it_as_it_was(tiny):
     """Memory flat within 5 %, no handle or hook left, weights bit-equal, and every sweep the same."""
     model, process = tiny(), psutil.Process()
     prompts = harness.load_prompts("ioi", model, n=24)
-    first = harness.ablate_heads(model, prompts, metrics=["logit_diff", "kl"])
+    first = harness.ablate_heads(model, prompts, metrics=["logit_diff", "kl"]).data
     before = (state(model), n_hooks(model), model.bridge.training)
     resident, handles = [], []
     for _ in range(SWEEPS):
-        again = harness.ablate_heads(model, prompts, metrics=["logit_diff", "kl"])
+        again = harness.ablate_heads(model, prompts, metrics=["logit_diff", "kl"]).data
         gc.collect()
         resident.append(process.memory_info().rss)
         handles.append(process.num_fds())

@@ -36,7 +36,7 @@ def test_every_effect_equals_plain_hugging_face_with_unequal_lengths(family):
     prompts = harness.load_prompts("ioi", family, n=5)
     assert len(set(prompts.length)) > 1
     clean, ablated = plain.ablated(family, prompts, [(head,) for head in family.heads()], ALL)
-    got = harness.ablate_heads(family, prompts, metrics=ALL)
+    got = harness.ablate_heads(family, prompts, metrics=ALL).data
     np.testing.assert_allclose(got.clean.values, clean, atol=1e-4)
     np.testing.assert_allclose(by_head(got.ablated), ablated, atol=1e-4)
     np.testing.assert_allclose(by_head(got.effect), ablated - clean[:, :, None], atol=1e-4)
@@ -47,7 +47,7 @@ def test_every_effect_equals_plain_hugging_face_with_many_targets(family):
     prompts = harness.load_prompts("inline", family, text=TEXTS)
     names = ("loss", "kl", "prob")
     clean, ablated = plain.ablated(family, prompts, [(head,) for head in family.heads()], names)
-    got = harness.ablate_heads(family, prompts, metrics=names)
+    got = harness.ablate_heads(family, prompts, metrics=names).data
     np.testing.assert_allclose(by_head(got.ablated), ablated, atol=1e-4)
     np.testing.assert_allclose(got.clean.values, clean, atol=1e-4)
 
@@ -60,9 +60,9 @@ def test_prompts_of_unequal_lengths_share_a_batch_here(tiny):
 
 
 def test_one_prompt_alone_gives_what_it_gives_among_others(family):
-    together = harness.ablate_heads(family, harness.load_prompts("inline", family, text=TEXTS), metrics=["loss"])
+    together = harness.ablate_heads(family, harness.load_prompts("inline", family, text=TEXTS), metrics=["loss"]).data
     for row, text in enumerate(TEXTS):
-        alone = harness.ablate_heads(family, harness.load_prompts("inline", family, text=[text]), metrics=["loss"])
+        alone = harness.ablate_heads(family, harness.load_prompts("inline", family, text=[text]), metrics=["loss"]).data
         np.testing.assert_allclose(alone.effect.values[:, 0], together.effect.values[:, row], atol=1e-4)
 
 
@@ -107,10 +107,10 @@ def test_the_last_block_runs_where_it_is_read_and_the_numbers_stay(tiny, shape, 
     rows, last = [], hooks.beside_keys_and_values(model.bridge)[-1]
     handle = last.register_forward_hook(lambda _, args, out: rows.append(out.count_nonzero(dim=-1).bool().sum()))
     try:
-        narrow = harness.ablate_heads(model, prompts, metrics=["loss", "kl"], ablation="mean", direct=False)
+        narrow = harness.ablate_heads(model, prompts, metrics=["loss", "kl"], ablation="mean", direct=False).data
         seen, rows[:] = sum(map(int, rows)), []
         monkeypatch.setattr("harness.sweep.last_block._WORTH", 0)
-        whole = harness.ablate_heads(model, prompts, metrics=["loss", "kl"], ablation="mean", direct=False)
+        whole = harness.ablate_heads(model, prompts, metrics=["loss", "kl"], ablation="mean", direct=False).data
     finally:
         handle.remove()
     assert seen < 0.5 * sum(map(int, rows))
@@ -138,7 +138,7 @@ def test_a_function_that_mixes_positions_reads_the_whole_last_block(tiny):
     def smeared(z, head):
         return z.mean(dim=1, keepdim=True)
 
-    got = harness.ablate_heads(model, prompts, smeared, ["loss"], [head])
+    got = harness.ablate_heads(model, prompts, smeared, ["loss"], [head]).data
     twin, token_id = plain_twin(model), prompts.token_id[0]
     new = plain.z(twin, token_id, model.shape.d_head)
     new = new.mean(dim=1, keepdim=True).expand_as(new)
@@ -151,10 +151,10 @@ def test_a_function_that_mixes_positions_reads_the_whole_last_block(tiny):
 def test_sets_and_layers_are_ablated_together(family):
     prompts = harness.load_prompts("ioi", family, n=3)
     sets = {"two": ["L0H1", "L2H3"], "one": ["L1H2"], "layer": ["L1"]}
-    got = harness.ablate_heads(family, prompts, metrics=["loss"], kind="set", sets=sets)
+    got = harness.ablate_heads(family, prompts, metrics=["loss"], kind="set", sets=sets).data
     _, ablated = plain.ablated(family, prompts, [family.heads(heads) for heads in sets.values()], ["loss"])
     np.testing.assert_allclose(got.set_effect.values + got.clean.values[:, :, None], ablated, atol=1e-4)
-    layers = harness.ablate_heads(family, prompts, metrics=["loss"], kind="layer")
+    layers = harness.ablate_heads(family, prompts, metrics=["loss"], kind="layer").data
     np.testing.assert_allclose(layers.layer_effect.sel(layer=1), got.set_effect.sel(set="layer"), atol=1e-6)
 
 
@@ -162,7 +162,7 @@ def test_a_whole_layer_zeroed_is_its_attention_removed(tiny):
     model = tiny("llama")
     prompts = harness.load_prompts("ioi", model, n=2)
     twin = plain_twin(model)
-    got = harness.ablate_heads(model, prompts, metrics=["loss"], kind="layer", heads=["L1"])
+    got = harness.ablate_heads(model, prompts, metrics=["loss"], kind="layer", heads=["L1"]).data
     attention = twin.model.layers[1].self_attn
     removed = attention.register_forward_hook(lambda _, args, out: (torch.zeros_like(out[0]), *out[1:]))
     afters = [plain.logits(twin, prompts.token_id[row, : prompts.length[row]]) for row in range(2)]
@@ -174,22 +174,22 @@ def test_a_whole_layer_zeroed_is_its_attention_removed(tiny):
 
 def test_without_an_ablation_the_numbers_are_the_clean_runs_bit_for_bit(family):
     prompts = harness.load_prompts("ioi", family, n=5)
-    got = harness.ablate_heads(family, prompts, ablation=lambda z, head: z, metrics=ALL)
+    got = harness.ablate_heads(family, prompts, ablation=lambda z, head: z, metrics=ALL).data
     assert (got.effect.values == 0).all()
 
 
 def test_one_metric_and_one_head_may_stand_without_a_list(tiny):
     model = tiny()
     prompts = harness.load_prompts("ioi", model, n=1)
-    one = harness.ablate_heads(model, prompts, metrics="kl", heads=Head(1, 2))
-    listed = harness.ablate_heads(model, prompts, metrics=["kl"], heads=(name for name in ["L1H2"]))
+    one = harness.ablate_heads(model, prompts, metrics="kl", heads=Head(1, 2)).data
+    listed = harness.ablate_heads(model, prompts, metrics=["kl"], heads=(name for name in ["L1H2"])).data
     np.testing.assert_array_equal(one.effect, listed.effect)
     assert one.effect.attrs["edits_verified"] == 2  # the head, and the random edit its distance is held against
 
 
 def test_heads_not_asked_for_are_empty(tiny):
     model = tiny()
-    got = harness.ablate_heads(model, harness.load_prompts("ioi", model, n=2), heads=["L0H1", "L2"])
+    got = harness.ablate_heads(model, harness.load_prompts("ioi", model, n=2), heads=["L0H1", "L2"]).data
     known = np.isfinite(got.effect.sel(metric="loss").isel(prompt=0).values)
     assert known.tolist() == [[False, True, False, False], [False] * 4, [True] * 4]
 

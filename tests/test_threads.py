@@ -24,13 +24,13 @@ def loaded(model, **keys) -> Prompts:
 
 #: What a second thread does, as numbers.
 DOES = {
-    "cache_attention": lambda model, prompts: harness.cache_attention(model, prompts).pattern.values,
-    "ablate_heads": lambda model, prompts: harness.ablate_heads(model, prompts, heads=["L1H1"]).effect.values,
+    "cache_attention": lambda model, prompts: harness.cache_attention(model, prompts).data.pattern.values,
+    "ablate_heads": lambda model, prompts: harness.ablate_heads(model, prompts, heads=["L1H1"]).data.effect.values,
     "screen": lambda model, prompts: (
-        harness.ablate_heads(model, prompts, method="screen", verify_top=1).estimate.values
+        harness.ablate_heads(model, prompts, method="screen", verify_top=1).data.estimate.values
     ),
     "compare_attributions": lambda model, prompts: (
-        harness.compare_attributions(model, prompts, methods=["gradient"], causes=["delete"]).attribution.values
+        harness.compare_attributions(model, prompts, methods=["gradient"], causes=["delete"]).data.attribution.values
     ),
     "load_prompts": lambda model, prompts: loaded(model, generate=2).token_id,
     "forward": lambda model, prompts: model.bridge(torch.as_tensor(prompts.token_id)).detach().numpy(),
@@ -63,10 +63,10 @@ def test_a_second_thread_gets_the_numbers_that_it_gets_alone(tiny, does):
             got.append(error)
         done.set()
 
-    want, alone = DOES[does](model, prompts), harness.ablate_heads(model, prompts, heads=["L0"], metrics=["loss"])
+    want, alone = DOES[does](model, prompts), harness.ablate_heads(model, prompts, heads=["L0"], metrics=["loss"]).data
     thread = threading.Thread(target=second)
     thread.start()
-    first = harness.ablate_heads(model, prompts, ablation=slow, heads=["L0"], metrics=["loss"])
+    first = harness.ablate_heads(model, prompts, ablation=slow, heads=["L0"], metrics=["loss"]).data
     thread.join()
     assert not isinstance(got[0], Exception), got[0]
     np.testing.assert_array_equal(got[0], want)

@@ -47,7 +47,7 @@ def heads(names):
 def test_a_set_that_is_kept_has_all_others_ablated(family):
     prompts = harness.load_prompts("inline", family, text=TEXTS)
     sets = {"two": ["L0H1", "L2H3"], "layer": ["L1"]}
-    got = harness.ablate_heads(family, prompts, metrics=NAMES, kind="keep", sets=sets)
+    got = harness.ablate_heads(family, prompts, metrics=NAMES, kind="keep", sets=sets).data
     others = [[head for head in family.heads() if head not in family.heads(kept)] for kept in sets.values()]
     np.testing.assert_allclose(got.set_effect.values, everything(family, prompts, *others), atol=1e-4)
     assert got.set_effect["set"].values.tolist() == ["two", "layer"]
@@ -59,7 +59,7 @@ def test_heads_that_are_not_asked_for_are_kept_too(tiny):
     prompts = harness.load_prompts("inline", model, text=TEXTS)
     got = harness.ablate_heads(
         model, prompts, metrics=["loss"], heads=["L0", "L1H3"], kind="keep", sets={"a": ["L0H1", "L2H0"]}
-    )
+    ).data
     others = heads(["L0H0", "L0H2", "L0H3", "L1H3"])
     np.testing.assert_allclose(got.set_effect.values, everything(model, prompts, others, names=["loss"]), atol=1e-4)
 
@@ -69,7 +69,7 @@ def test_each_step_of_each_order_has_all_its_heads_ablated(family):
     order = ["effect", "greedy", "random"]
     got = harness.ablate_heads(
         family, prompts, metrics=NAMES, kind="cumulative", order=order, orders=2, until=5, heads=["L0", "L2"]
-    )
+    ).data
     assert got.cumulative_effect.dims == ("metric", "prompt", "order", "step")
     assert got["order"].values.tolist() == ["effect", "greedy", "random 1", "random 2"]
     assert got["step"].values.tolist() == [1, 2, 3, 4, 5]
@@ -86,7 +86,7 @@ def test_orders_are_those_of_the_leading_metric(tiny, first):
     model, way = tiny("gpt2"), 1 if first == "most_needed" else -1
     prompts = harness.load_prompts("ioi", model, n=5)
     options = {"order": ["effect", "greedy"], "until": "all", "first": first}
-    got = harness.ablate_heads(model, prompts, metrics=["loss", "logit_diff"], kind="cumulative", **options)
+    got = harness.ablate_heads(model, prompts, metrics=["loss", "logit_diff"], kind="cumulative", **options).data
     alone = everything(model, prompts, *((head,) for head in model.heads()), names=["logit_diff"])[0].mean(0)
     ranked = [str(model.heads()[at]) for at in np.argsort(way * alone, kind="stable")]
     assert got.cumulative_head.sel(order="effect").values.tolist() == ranked
@@ -108,7 +108,9 @@ def test_where_nobody_knows_which_way_is_better_the_size_decides(tiny):
     def least_likely(read):
         return read.log_prob.min(-1).values
 
-    got = harness.ablate_heads(model, prompts, metrics=least_likely, kind="cumulative", order="effect", until="all")
+    got = harness.ablate_heads(
+        model, prompts, metrics=least_likely, kind="cumulative", order="effect", until="all"
+    ).data
     size = abs(got.effect.mean("prompt")[0]).values.ravel()
     assert got.cumulative_head.values[0].tolist() == [str(model.heads()[at]) for at in np.argsort(-size)]
 
@@ -130,7 +132,7 @@ def test_random_orders_are_of_the_seed_and_of_nothing_else(tiny):
 
 def test_pairs_their_sums_and_what_is_beyond(family):
     prompts = harness.load_prompts("inline", family, text=TEXTS)
-    got = harness.ablate_heads(family, prompts, metrics=NAMES, kind="pairs", pairs="all", heads=["L0", "L2H1"])
+    got = harness.ablate_heads(family, prompts, metrics=NAMES, kind="pairs", pairs="all", heads=["L0", "L2H1"]).data
     pairs = [heads(pair) for pair in zip(got.head_a.values, got.head_b.values, strict=True)]
     assert len({*pairs}) == 10
     joint = everything(family, prompts, *pairs)
@@ -146,7 +148,7 @@ def test_pairs_their_sums_and_what_is_beyond(family):
 def test_pairs_of_the_heads_with_the_largest_effects(tiny, by):
     model = tiny("gpt2")
     prompts = harness.load_prompts("ioi", model, n=5)
-    got = harness.ablate_heads(model, prompts, kind="pairs", pairs=by, top=4)
+    got = harness.ablate_heads(model, prompts, kind="pairs", pairs=by, top=4).data
     size = abs(got[by].sel(metric="logit_diff").mean("prompt")).values.ravel()
     top = {str(model.heads()[at]) for at in np.argsort(-size)[:4]}
     assert {*got.head_a.values} | {*got.head_b.values} == top
@@ -157,7 +159,7 @@ def test_pairs_that_are_named_each_once_and_in_the_order_in_which_they_run(tiny)
     model = tiny()
     prompts = harness.load_prompts("ioi", model, n=2)
     named = [["L2H0", "L0H1"], [Head(0, 1), Head(2, 0)], ["L1H1", "L1H0"]]
-    got = harness.ablate_heads(model, prompts, kind="pairs", pairs=named)
+    got = harness.ablate_heads(model, prompts, kind="pairs", pairs=named).data
     assert [*zip(got.head_a.values, got.head_b.values, strict=True)] == [("L0H1", "L2H0"), ("L1H0", "L1H1")]
 
 
@@ -166,9 +168,9 @@ def test_other_ablations_are_those_of_named_sets(tiny, ablation):
     model = tiny("mistral")
     prompts = harness.load_prompts("ioi", model, n=5)
     both = ["L0H1", "L2H3"]
-    pair = harness.ablate_heads(model, prompts, ablation, kind="pairs", pairs=[both])
-    steps = harness.ablate_heads(model, prompts, ablation, kind="cumulative", heads=both, order="random", orders=1)
-    together = harness.ablate_heads(model, prompts, ablation, kind="set", sets={"both": both})
+    pair = harness.ablate_heads(model, prompts, ablation, kind="pairs", pairs=[both]).data
+    steps = harness.ablate_heads(model, prompts, ablation, kind="cumulative", heads=both, order="random", orders=1).data
+    together = harness.ablate_heads(model, prompts, ablation, kind="set", sets={"both": both}).data
     np.testing.assert_allclose(pair.pair_effect.values, together.set_effect.values, atol=1e-6)
     np.testing.assert_allclose(steps.cumulative_effect.values[:, :, 0, 1:], together.set_effect.values, atol=1e-6)
 
@@ -212,16 +214,16 @@ def test_heads_of_an_encoder_decoder_are_named_with_their_stack(t5):
     model, _, prompts = t5
     names, chosen = test_kinds.names_of(model), ["encoder.L0H1", "decoder.L1H3", "cross.L0H0", "cross.L1H2"]
     asked = {"metrics": names, "heads": chosen}
-    pairs = harness.ablate_heads(model, prompts, kind="pairs", pairs="all", **asked)
+    pairs = harness.ablate_heads(model, prompts, kind="pairs", pairs="all", **asked).data
     ends = [heads(pair) for pair in zip(pairs.head_a.values, pairs.head_b.values, strict=True)]
     assert ends == list(combinations(heads(chosen), 2))
     np.testing.assert_allclose(pairs.pair_effect.values, across(t5, *ends), atol=1e-4)
-    steps = harness.ablate_heads(model, prompts, kind="cumulative", order=["effect", "greedy"], **asked)
+    steps = harness.ablate_heads(model, prompts, kind="cumulative", order=["effect", "greedy"], **asked).data
     for name in ("effect", "greedy"):
         order = heads(steps.cumulative_head.sel(order=name).values)
         want = across(t5, *(order[:step] for step in range(1, 5)))
         np.testing.assert_allclose(steps.cumulative_effect.sel(order=name).values, want, atol=1e-4)
-    kept = harness.ablate_heads(model, prompts, kind="keep", sets={"cross": ["cross"]}, metrics=names)
+    kept = harness.ablate_heads(model, prompts, kind="keep", sets={"cross": ["cross"]}, metrics=names).data
     others = [head for head in model.heads() if head.stack != "cross"]
     np.testing.assert_allclose(kept.set_effect.values, across(t5, others), atol=1e-4)
 
@@ -235,7 +237,7 @@ SEEDS = seeds(5, first=2)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_of_all_pairs_the_redundant_one_stands_out(seed):
     model, prompts = planted("redundant", seed, n=4)
-    got = harness.ablate_heads(model, prompts, metrics=["loss"], kind="pairs", pairs="all")
+    got = harness.ablate_heads(model, prompts, metrics=["loss"], kind="pairs", pairs="all").data
     pairs = [heads(pair) for pair in zip(got.head_a.values, got.head_b.values, strict=True)]
     beyond = dict(zip(pairs, got.pair_difference.mean("prompt").values[0], strict=True))
     redundant = tuple(model.truth["redundant"])
@@ -250,7 +252,7 @@ def test_the_planted_circuit_alone_is_enough_and_half_of_it_is_not(seed):
     model, prompts = planted("sharp", seed, n=4)
     (previous,), (induction,) = model.truth["previous_token"], model.truth["induction"]
     sets = {"circuit": [previous, induction], "previous": [previous], "induction": [induction]}
-    kept = harness.ablate_heads(model, prompts, metrics=["loss"], kind="keep", sets=sets).set_effect[0]
+    kept = harness.ablate_heads(model, prompts, metrics=["loss"], kind="keep", sets=sets).data.set_effect[0]
     assert float(abs(kept.sel(set="circuit")).max()) < 1e-6
     assert float(kept.sel(set=["previous", "induction"]).min()) > 1
 
@@ -259,11 +261,11 @@ def test_what_else_a_circuit_needs_to_be_enough():
     """One head of each kind where there are spare ones; the positional head where it is needed."""
     model, prompts = planted("redundant", 0, n=4)
     spare = {"one of each": [model.truth["previous_token"][1], model.truth["induction"][1]]}
-    kept = harness.ablate_heads(model, prompts, metrics=["loss"], kind="keep", sets=spare)
+    kept = harness.ablate_heads(model, prompts, metrics=["loss"], kind="keep", sets=spare).data
     assert float(abs(kept.set_effect).max()) < 0.1
     model, prompts = planted("positional", 0)
     sets = {"circuit": circuit(model), "all": circuit(model) | {*model.truth["positional"]}}
-    kept = harness.ablate_heads(model, prompts, metrics=["loss"], kind="keep", sets=sets).set_effect[0]
+    kept = harness.ablate_heads(model, prompts, metrics=["loss"], kind="keep", sets=sets).data.set_effect[0]
     assert float(kept.sel(set="circuit").mean()) > 0.05
     assert float(abs(kept.sel(set="all")).max()) < 1e-6
 
@@ -273,10 +275,10 @@ def test_what_else_a_circuit_needs_to_be_enough():
 def test_the_circuit_is_ablated_first_or_last(variant, seed):
     model, prompts = planted(variant, seed, n=4)
     options = {"kind": "cumulative", "order": ["effect", "greedy"], "until": "all", "metrics": ["loss"]}
-    got = harness.ablate_heads(model, prompts, **options)
+    got = harness.ablate_heads(model, prompts, **options).data
     assert {*heads(got.cumulative_head.sel(order="effect").values[:2])} == circuit(model)
     assert heads(got.cumulative_head.sel(order="greedy").values[:1])[0] in circuit(model)
-    last = harness.ablate_heads(model, prompts, first="least_needed", **options)
+    last = harness.ablate_heads(model, prompts, first="least_needed", **options).data
     assert {*heads(last.cumulative_head.sel(order="effect").values[-2:])} == circuit(model)
     assert {*heads(last.cumulative_head.sel(order="greedy").values[-2:])} == circuit(model)
     curve = last.cumulative_effect.mean("prompt")[0].values
@@ -307,7 +309,7 @@ def test_a_run_holds_what_the_library_gives_in_memory(finished, tiny):
         ("pair_effect", "pairs", ("top",)),
         ("cumulative_effect", "cumulative", ("order", "orders", "until")),
     ):
-        got = harness.ablate_heads(model, prompts, kind=kind, **{key: EVERY[key] for key in keys})
+        got = harness.ablate_heads(model, prompts, kind=kind, **{key: EVERY[key] for key in keys}).data
         np.testing.assert_array_equal(run.data[name].values, got[name].values)
         assert run.data[name].attrs == got[name].attrs
     assert run.data.cumulative_head.values.tolist() == got.cumulative_head.values.tolist()

@@ -282,7 +282,7 @@ def test_heads_are_knocked_out_for_the_part_that_is_used(tiny):
     assert known.sel(part=used).any("head").values.tolist() == [False, True, False]
     twin, *_ = random_models.build("llama", 0)
     mine, ids = inside(prompts, used), prompts.token_id[0]
-    cache = harness.cache_attention(model, prompts, also=["v"])
+    cache = harness.cache_attention(model, prompts, also=["v"]).data
     pattern, value = cache.pattern.values[0, 1].astype(float), cache.v.values[0, 1].astype(float)
     pattern[:, np.ix_(~mine, mine)[0], np.ix_(~mine, mine)[1]] = 0
     pattern /= pattern.sum(-1, keepdims=True)

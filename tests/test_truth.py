@@ -33,7 +33,7 @@ def important(effects, metric="loss"):
 @pytest.mark.parametrize("variant", ["sharp", "soft"])
 def test_the_important_heads_are_the_planted_ones_and_no_others(variant, seed):
     model, prompts = planted(variant, seed)
-    effects = harness.ablate_heads(model, prompts, metrics=["loss"])
+    effects = harness.ablate_heads(model, prompts, metrics=["loss"]).data
     assert important(effects) == circuit(model)
     others = [head for head in model.heads() if head not in circuit(model)]
     most = max(float(abs(effects.effect.sel(head.place)).max()) for head in others)
@@ -43,13 +43,13 @@ def test_the_important_heads_are_the_planted_ones_and_no_others(variant, seed):
 def test_what_is_said_of_the_variants_is_true():
     for variant, low, high in (("sharp", 0, 1e-3), ("soft", 0.2, 0.5)):
         model, prompts = planted(variant, 0)
-        assert low <= float(harness.ablate_heads(model, prompts, heads=["L0H0"]).clean.mean()) <= high
+        assert low <= float(harness.ablate_heads(model, prompts, heads=["L0H0"]).data.clean.mean()) <= high
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_harmful_head_is_found_with_its_sign(seed):
     model, prompts = planted("harmful", seed)
-    effects = harness.ablate_heads(model, prompts, metrics=["loss"])
+    effects = harness.ablate_heads(model, prompts, metrics=["loss"]).data
     (harmful,) = model.truth["harmful"]
     mean = effects.effect.mean("prompt")[0]
     assert important(effects) == circuit(model) | {harmful}
@@ -61,13 +61,13 @@ def test_a_harmful_head_is_found_with_its_sign(seed):
 def test_a_positional_head_is_found_with_its_position(seed):
     model, prompts = planted("positional", seed)
     (head,) = model.truth["positional"]
-    each = harness.ablate_heads(model, prompts, metrics=["loss"], heads=[head], positions="each").position_effect
+    each = harness.ablate_heads(model, prompts, metrics=["loss"], heads=[head], positions="each").data.position_effect
     by_position = each.mean("prompt").sel(head.place)[0].values
     where = model.identity["position"]
     assert int(np.abs(by_position).argmax()) == where
     assert by_position[where] > 0.05
     assert np.abs(np.delete(by_position, where)).max() < 1e-4
-    assert head in important(harness.ablate_heads(model, prompts, metrics=["loss"]))
+    assert head in important(harness.ablate_heads(model, prompts, metrics=["loss"]).data)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -75,9 +75,11 @@ def test_redundant_heads_show_nothing_singly_and_all_jointly(seed):
     model, prompts = planted("redundant", seed, n=4)
     both = model.truth["redundant"]
     assert len(both) == 2
-    single = harness.ablate_heads(model, prompts, metrics=["loss"])
+    single = harness.ablate_heads(model, prompts, metrics=["loss"]).data
     assert float(abs(single.effect).max()) < 1e-3
-    joint = harness.ablate_heads(model, prompts, metrics=["loss"], kind="set", sets={"both": both, "one": both[:1]})
+    joint = harness.ablate_heads(
+        model, prompts, metrics=["loss"], kind="set", sets={"both": both, "one": both[:1]}
+    ).data
     assert float(joint.set_effect.sel(set="both").mean()) > 3
     assert float(abs(joint.set_effect.sel(set="one")).max()) < 1e-3
 
@@ -85,7 +87,7 @@ def test_redundant_heads_show_nothing_singly_and_all_jointly(seed):
 def test_the_direct_effect_is_the_induction_heads_alone():
     """It alone writes into what is unembedded; the previous-token head works through it."""
     model, prompts = planted("sharp", 3)
-    got = harness.ablate_heads(model, prompts, metrics=["loss"])
+    got = harness.ablate_heads(model, prompts, metrics=["loss"]).data
     direct, total = (got[name].mean("prompt")[0] for name in ("direct", "effect"))
     (previous,), (induction,) = model.truth["previous_token"], model.truth["induction"]
     assert float(direct.sel(induction.place)) == pytest.approx(float(total.sel(induction.place)), rel=1e-3)
@@ -96,7 +98,7 @@ def test_the_direct_effect_is_the_induction_heads_alone():
 @pytest.mark.parametrize("variant", most(["soft", "sharp"], 1))
 def test_a_distance_beats_random_edits_of_the_same_size_for_the_planted_heads(variant, seed):
     model, prompts = planted(variant, seed, n=32)
-    table = heads_table(harness.ablate_heads(model, prompts, metrics=["kl"]), STATS)
+    table = heads_table(harness.ablate_heads(model, prompts, metrics=["kl"]).data, STATS)
     beyond = {Head(row.layer, row.head) for row in table[table.p_adjusted < 0.05].itertuples()}
     assert circuit(model) <= beyond
     if variant == "sharp":  # the bystanders of the other do a little

@@ -261,9 +261,10 @@ def test_heads_that_were_not_ablated_and_other_types(run):
 
 def test_figures_as_svg_and_png(run, tmp_path):
     paths = views.write_figures(run, tmp_path / "figures")
+    names = ("effect_loss", "effect_logit_diff", "strongest_loss", "strongest_logit_diff", "rollout", "patterns")
     assert {path.name for path in paths} == {
         f"{name}.{ending}"
-        for name in ("effect_loss", "effect_logit_diff", "strongest_loss", "strongest_logit_diff", "rollout")
+        for name in (*names, *(f"pattern_{head}" for head in run.top_heads(run.lead_metric, 4)))
         for ending in ("svg", "png")
     }
     for path in paths:

@@ -21,6 +21,7 @@ from harness.ablation.edits import zeros as zeros
 from harness.ablation.from_spec import AblationRequest as AblationRequest
 from harness.ablation.from_spec import build as build
 from harness.ablation.from_spec import parse_positions as parse_positions
+from harness.ablation.from_spec import spec_of as spec_of
 from harness.ablation.matched_edits import MatchedNull as MatchedNull
 from harness.ablation.rows import Share as Share
 from harness.ablation.rows import model_rows as model_rows

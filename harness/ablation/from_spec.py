@@ -24,7 +24,7 @@ def build(request: AblationRequest, model: Model, prompts: Prompts) -> tuple[Abl
     """
     if callable(request):
         return FixedBaseline(request, getattr(request, "__name__", type(request).__name__)), "all"
-    spec: Any = _spec(request)
+    spec: Any = spec_of(request)
     match spec:
         case config.ZeroAblation():
             made = ZERO
@@ -46,7 +46,8 @@ def parse_positions(positions: Any) -> str | tuple[int, ...]:
     return config.parse(config.ZeroAblation, {"positions": listed}, "ablation.").positions
 
 
-def _spec(request: Any) -> Any:
+def spec_of(request: Any) -> Any:
+    """Return the spec of a name, or of a spec's keys. Raises `RequestError` for an unknown name."""
     if isinstance(request, str):
         if request not in _names(AblationSpec):
             raise RequestError("ablation", request, near(request, _names(AblationSpec)))

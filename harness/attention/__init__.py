@@ -10,7 +10,7 @@ import xarray as xr
 from harness.attention.capture import Kind, Variable, sizes, variables
 from harness.attention.capture import activations as activations
 from harness.config import CacheSpec, RequestError, RunSpec
-from harness.execute import Part, run_in_memory
+from harness.execute import Part
 from harness.execute.cost import Trial, gigabytes
 from harness.hooks import Head
 from harness.models import Model, alone
@@ -127,21 +127,3 @@ def _sink(pattern: np.ndarray, length: np.ndarray) -> tuple[tuple[str, ...], np.
 def part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:
     """Build the part of a run that caches patterns."""
     return Part([CacheStage.of(model, prompts, spec.cache)])
-
-
-def cache_attention(
-    model: Model, prompts: Prompts, dtype: str = "float32", also: Sequence[Kind] = (), heads: Any = "all"
-) -> xr.Dataset:
-    """Cache the attention patterns of every head, with their tokens.
-
-    Returns a dataset with `pattern` [prompt, layer, head, query, key] (rows sum to 1; 0 in padding) and the prompts'
-    own variables (`token`, `word`, `target`, …), as in a run directory's ``data.zarr``. An encoder-decoder also gives
-    `encoder_pattern` [prompt, layer, head, source_query, source_key] and `cross_pattern` [prompt, layer, head, query,
-    source_key]; layers that a stack does not have are NaN. A model with a learnt sink in its softmax (gpt-oss) gives
-    `sink` [prompt, layer, head, query], the share of each row that goes to no token: `pattern` and it sum to 1.
-
-    `also` adds ``z q k v scores resid`` (see `harness.attention.capture.Variable`), of these `heads` alone. Raises
-    `RequestError` for heads that the model does not have, and for scores whose softmax is not the pattern.
-    """
-    stage = CacheStage(model, prompts, dtype, tuple(also), None if heads == "all" else model.heads(heads))
-    return xr.merge([prompts.dataset(), run_in_memory(stage)])

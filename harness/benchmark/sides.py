@@ -18,11 +18,11 @@ from torch import Tensor
 
 from harness import hooks
 from harness.hooks import Head, Site
+from harness.interactive.compute import ablate_heads
 from harness.metrics import METRICS
 from harness.models import Inputs, Model, load
 from harness.prompts import Prompts, batches
 from harness.prompts.targets import Targets
-from harness.sweep import ablate_heads
 
 #: Effects [prompt, head]; NaN for heads that a side did not measure.
 Effects = np.ndarray
@@ -86,7 +86,7 @@ def swept(work: SweepTask, method: str) -> xr.Dataset:
         method=method,
         direct=False,
         memory=work.memory,
-    )
+    ).data
 
 
 # --- the loops --------------------------------------------------------------------------------------------------

@@ -58,6 +58,7 @@ from harness.config.run import ShowSpec as ShowSpec
 from harness.config.run import StatsSpec as StatsSpec
 from harness.config.run import SweepSpec as SweepSpec
 from harness.config.run import check_there as check_there
+from harness.config.run import settings_hash as settings_hash
 from harness.config.run import spec_hash as spec_hash
 from harness.config.trace import TraceSpec as TraceSpec
 from harness.config.types import Bos as Bos

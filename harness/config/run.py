@@ -359,7 +359,12 @@ NOT_IN_HASH = ("execute", "show", "published")
 
 def spec_hash(runner: str, spec: RunSpec) -> str:
     """Return eight hex digits that change whenever a number of the run could."""
-    plain = {key: value for key, value in asdict(spec).items() if key not in NOT_IN_HASH}
+    return settings_hash(runner, asdict(spec))
+
+
+def settings_hash(runner: str, settings: Mapping[str, Any]) -> str:
+    """Return the hash of a spec's plain values."""
+    plain = {key: value for key, value in settings.items() if key not in NOT_IN_HASH}
     plain["sweep"] = {key: value for key, value in plain["sweep"].items() if key != "memory"}
     text = json.dumps({"runner": runner, **plain}, sort_keys=True, default=list)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -18,6 +18,7 @@ from harness.execute.protocols import Closing as Closing
 from harness.execute.protocols import Divisible, make_unit
 from harness.execute.protocols import Part as Part
 from harness.execute.protocols import Stage as Stage
+from harness.execute.protocols import close as close
 from harness.execute.protocols import run_in_memory as run_in_memory
 from harness.execute.spread import Pool as Pool
 from harness.execute.spread import UnitsLost as UnitsLost

@@ -70,6 +70,15 @@ class Closed:
     tables: Mapping[TableName, pd.DataFrame] = field(default_factory=dict)
 
 
+def close(data: xr.Dataset, closings: Sequence[Closing]) -> Closed:
+    """Return the arrays and all tables after these closings, in order."""
+    tables: dict[TableName, pd.DataFrame] = {}
+    for closing in closings:
+        closed = closing.close(data)
+        data, tables = closed.data, tables | dict(closed.tables)
+    return Closed(data, tables)
+
+
 @dataclass(frozen=True)
 class Part:
     """One part of a run: its stages in order, and its closings."""

@@ -49,7 +49,7 @@ def load_prompts(prompts: str | Any, model: Model, **overrides: object) -> Promp
             made = generation.generate(model, made, n)
         if model.kind == "classifier":
             made = generation.label_prompts(model, made)
-        return pad(spec.name, made, model)
+        return replace(pad(spec.name, made, model), spec=spec)
 
 
 def check_prompts(spec: Any) -> None:

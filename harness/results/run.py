@@ -3,6 +3,7 @@
 import html
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,8 @@ from harness.results.objects import Folder
 from harness.results.schema import by_head, pattern_variable
 from harness.words import labels
 
+#: The path of arrays that are in no run directory.
+IN_MEMORY = Path("in memory")
 #: Mean effects up to this size are rounding of sums.
 ROUNDING = 1e-7
 #: Columns of heads.csv that make a `Claim`, in its order.
@@ -74,7 +77,7 @@ class Run:
     spec: dict[str, Any]
     manifest: dict[str, Any]
     data: xr.Dataset
-    heads: pd.DataFrame
+    heads: pd.DataFrame = field(default_factory=pd.DataFrame)
     methods: pd.DataFrame = field(default_factory=pd.DataFrame)
     changes: pd.DataFrame = field(default_factory=pd.DataFrame)
     parts: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -289,6 +292,11 @@ class Run:
         end = int(row[f"{of}length"])
         token = [str(each) for each in row[f"{of}token"].values[:end]]
         return labels(token, row[f"{of}word"].values[:end], row[f"{of}word_text"].values[:end])
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether there is a run directory."""
+        return self.path != IN_MEMORY
 
     # --- notebooks ------------------------------------------------------------------------------------------------
 

@@ -10,20 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import pandas as pd
 import xarray as xr
 import yaml
 
 from harness.compare.stage import rename_other
 from harness.config import Place as Place
 from harness.config import RequestError, RunSpec
-from harness.execute import Chain, Closed, Progress, Stage, UnitsLost, pool_of, run_stage
-from harness.results import manifest, open_run, schema, store
+from harness.execute import Chain, Progress, Stage, UnitsLost, close, pool_of, run_stage
+from harness.results import manifest, open_run, store
 from harness.results.objects import Folder, folder_at
-from harness.results.schema import TableName, write_table
 from harness.results.store import StageFolder
 from harness.study.forecast import forecast
-from harness.study.record import checks_of, write_manifest
+from harness.study.record import checks_of, write_closed, write_manifest
 from harness.study.request import Request
 from harness.study.request import prepare as prepare
 from harness.study.run_folder import check_resume, check_same, differences, new_folder, plain
@@ -127,15 +125,7 @@ def _identity(work: Request) -> dict[str, Any]:
 def _write_results(work: Request, folder: Folder, data: xr.Dataset) -> None:
     """Write arrays, tables and views from the stages' arrays."""
     work.checks = checks_of(data)
-    closed, tables = Closed(data), dict[TableName, pd.DataFrame]()
-    for closing in work.closings:
-        closed = closing.close(closed.data)
-        tables |= closed.tables
-    if unlisted := schema.unknown(closed.data):
-        raise ValueError(f"harness.results.schema does not list {', '.join(unlisted)}")
-    store.write_data(folder, closed.data)
-    for name, table in tables.items():
-        write_table(folder, name, table)
+    write_closed(folder, close(data, work.closings))
     write_manifest(work, folder, "running")
     draw(open_run(folder, incomplete=True))
 

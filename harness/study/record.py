@@ -1,7 +1,8 @@
-"""Write the manifest of a run as it goes on."""
+"""Write the arrays and tables of a run, and its manifest as it goes on."""
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -9,11 +10,23 @@ from typing import Any
 import xarray as xr
 
 from harness import config
+from harness.execute import Closed
 from harness.models import Model
-from harness.results import manifest, store
+from harness.prompts import Prompts
+from harness.results import manifest, schema, store
 from harness.results.objects import Folder
 from harness.study.request import Request
+from harness.study.run_folder import plain
 from harness.sweep import tolerance
+
+
+def write_closed(folder: Folder, closed: Closed) -> None:
+    """Write arrays and tables. Raises `ValueError` for a variable that the schema does not list."""
+    if unlisted := schema.unknown(closed.data):
+        raise ValueError(f"harness.results.schema does not list {', '.join(unlisted)}")
+    store.write_data(folder, closed.data)
+    for name, table in closed.tables.items():
+        schema.write_table(folder, name, table)
 
 
 def checks_of(data: xr.Dataset) -> dict[str, Any] | None:
@@ -39,54 +52,80 @@ def _checks_so_far(work: Request) -> dict[str, Any] | None:
     return {"edits_verified": sum(check.fired for check in checks), "plain_forward_difference": off}
 
 
+def facts(
+    *,
+    runner: str,
+    settings: Mapping[str, Any],
+    model: Model,
+    prompts: Prompts,
+    started: str,
+    seconds: float,
+    check: Mapping[str, Any] | None,
+    status: str,
+    other: Model | None = None,
+    files: Mapping[str, str] | None = None,
+    error: str | None = None,
+) -> dict[str, Any]:
+    """Return the manifest of a run with these settings, as ``spec.yaml`` holds them."""
+    import torch
+
+    return {
+        "format": manifest.FORMAT,
+        "status": status,
+        "runner": runner,
+        "hash": config.settings_hash(runner, settings),
+        "started": started,
+        **manifest.environment(),
+        "threads": torch.get_num_threads(),
+        "device": model.device,
+        "dtype": model.spec.dtype,
+        "model": _identity(model) | {"bos": _bos(model, prompts)} | ({"other": _identity(other)} if other else {}),
+        "prompts_sha256": prompts.sha256,
+        "words": "; ".join(prompts.words_by),
+        "bos_first": _bos_first(model, prompts),
+        "seed": settings["seed"],
+        "tolerance": tolerance(model),
+        "intervention_check": check,
+        "wall_seconds": round(seconds, 1),
+        "peak_memory_gb": manifest.peak_memory_gb(),
+        "files": files or {},
+        "error": error,
+    }
+
+
 def _identity(model: Model) -> dict[str, Any]:
     """Return a model's identity: name, source, sizes, weights, tokenizer."""
     return {"name": model.name, "source": model.spec.source, **asdict(model.shape), **model.identity}
 
 
-def _bos_first(work: Request) -> int:
+def _bos_first(model: Model, prompts: Prompts) -> int:
     """Count the prompts that begin with a BOS token."""
-    return int((work.prompts.token_id[:, 0] == work.model.tokens.bos_id).sum())
+    return int((prompts.token_id[:, 0] == model.tokens.bos_id).sum())
 
 
-def _bos(work: Request) -> str:
+def _bos(model: Model, prompts: Prompts) -> str:
     """Describe the token policy, and how many prompts begin with a BOS token where the policy adds none."""
-    tokens, first = work.model.tokens, _bos_first(work)
+    tokens, first = model.tokens, _bos_first(model, prompts)
     if not first or tokens.begins_with_bos:
         return tokens.policy
-    return f"{tokens.policy}; {first} of these {len(work.prompts)} prompts begin with one all the same"
+    return f"{tokens.policy}; {first} of these {len(prompts)} prompts begin with one all the same"
 
 
 def write_manifest(work: Request, folder: Folder, status: str, error: str | None = None) -> None:
     """Write the current ``manifest.json``."""
-    import torch
-
-    model, before = work.model, work.before or {}
+    before = work.before or {}
     started = datetime.fromtimestamp(work.started, UTC).isoformat(timespec="seconds")
-    manifest.write_manifest(
-        folder,
-        {
-            "format": manifest.FORMAT,
-            "status": status,
-            "runner": work.runner,
-            "hash": config.spec_hash(work.runner, work.spec),
-            "started": before.get("started") or started,
-            **manifest.environment(),
-            "threads": torch.get_num_threads(),
-            "device": model.device,
-            "dtype": model.spec.dtype,
-            "model": _identity(model)
-            | {"bos": _bos(work)}
-            | ({"other": _identity(work.other.model)} if work.other else {}),
-            "prompts_sha256": work.prompts.sha256,
-            "words": "; ".join(work.prompts.words_by),
-            "bos_first": _bos_first(work),
-            "seed": work.spec.seed,
-            "tolerance": tolerance(model),
-            "intervention_check": work.checks or _checks_so_far(work),
-            "wall_seconds": round((before.get("wall_seconds") or 0) + time.time() - work.started, 1),
-            "peak_memory_gb": manifest.peak_memory_gb(),
-            "files": store.digests(folder) if status == "complete" else {},
-            "error": error,
-        },
+    current = facts(
+        runner=work.runner,
+        settings=plain(work.spec),
+        model=work.model,
+        prompts=work.prompts,
+        other=work.other.model if work.other else None,
+        started=before.get("started") or started,
+        seconds=(before.get("wall_seconds") or 0) + time.time() - work.started,
+        check=work.checks or _checks_so_far(work),
+        status=status,
+        files=store.digests(folder) if status == "complete" else {},
+        error=error,
     )
+    manifest.write_manifest(folder, current)

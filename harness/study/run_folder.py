@@ -1,7 +1,7 @@
 """Directories of runs: make a new one, or check the one to resume against the request."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,15 +17,13 @@ from harness.study.request import Request
 _CODE = ("code", "packages", "python")
 
 
-def plain(spec: RunSpec) -> dict[str, Any]:
-    """Return the spec as plain values for YAML."""
-
-    def bare(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: bare(item) for key, item in value.items()}
-        return [bare(item) for item in value] if isinstance(value, tuple | list) else value
-
-    return bare(asdict(spec))
+def plain(spec: Any) -> Any:
+    """Return a spec, or a mapping of specs and values, as plain values for YAML."""
+    if is_dataclass(spec) and not isinstance(spec, type):
+        return plain(asdict(spec))
+    if isinstance(spec, Mapping):
+        return {key: plain(item) for key, item in spec.items()}
+    return [plain(item) for item in spec] if isinstance(spec, tuple | list) else spec
 
 
 def saved_spec(folder: Folder, key: str = "resume") -> RunSpec:
@@ -41,7 +39,7 @@ def saved_spec(folder: Folder, key: str = "resume") -> RunSpec:
     try:
         return config.parse(RunSpec, values)
     except RequestError as error:
-        raise RequestError(key, folder, f"its spec.yaml is damaged ({error})") from None
+        raise RequestError(key, folder, f"its spec.yaml cannot be run ({error})") from None
 
 
 def new_folder(work: Request, place: Place) -> Folder:

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 from harness.config import RequestError
 from harness.hooks import Head
 from harness.views import notebook
+from harness.views.figures import LOOKS
 from harness.views.figures import write_figures as write_figures
+from harness.views.figures.effects import effect_map
+from harness.views.figures.view import figure_view as figure_view
 from harness.views.figures.words import follow_figure as follow_figure
 from harness.views.figures.words import saliency_figure as saliency_figure
 from harness.views.follow import follow as follow
@@ -41,6 +44,7 @@ __all__ = [
     "View",
     "attention",
     "effects",
+    "figure_view",
     "follow",
     "follow_figure",
     "follow_table",
@@ -102,7 +106,8 @@ def effects(run: "Run", metric: str | None = None) -> View:
     """Show the layer × head map of mean effects and the strongest heads prompt by prompt."""
     metric = checked_metric(run, metric)
     kept = Selection((), (), "")
-    return _view(run, "Effects of ablating each head", ("map", "strips"), kept, first_head(run), metric)
+    view = _view(run, "Effects of ablating each head", ("map", "strips"), kept, first_head(run), metric)
+    return view.with_figure(lambda: effect_map(run, metric, LOOKS["screen"]))
 
 
 def rollout(run: "Run", prompt: int = 0) -> View:

@@ -17,16 +17,14 @@ from harness.attribution.rollout import rollout
 from harness.config import RequestError
 from harness.hooks import Head
 from harness.views.axis import Axis, axis, place_of
-from harness.views.figures.base import LOOKS, as_picture
 from harness.views.figures.patterns import heatmap, heatmaps, lines
+from harness.views.figures.view import figure_view
 from harness.views.figures.words import draw_follow, draw_saliency
 from harness.views.follow import follow, follow_table
 from harness.views.notebook import View
-from harness.views.page import page
 from harness.views.pattern_table import Weights, strongest_keys, table, weights
 from harness.views.saliency import saliency
 from harness.views.selection import needs_patterns
-from harness.views.text import markup
 
 if TYPE_CHECKING:
     from harness.results import Run
@@ -49,7 +47,7 @@ class Look:
     def head(self, head: Head | str = "mean") -> View:
         """The heatmap of a head (``"L5H1"``), of a layer's mean (``"L5"``), or of the mean of all (``"mean"``)."""
         pattern = self._weights(head)
-        return _of_figure(pattern.title, lambda: heatmap(pattern))
+        return figure_view(pattern.title, lambda: heatmap(pattern))
 
     def grid(self, layer: int | None = None) -> View:
         """Every head of a layer, or of all layers, a small heatmap each. A click opens it."""
@@ -76,7 +74,7 @@ class Look:
         merged = rolled if self.level == "token" else words.merge_pattern(rolled, self._axis.place)
         shown = " ".join(f"{name}={value}" for name, value in options.items())
         pattern = Weights(merged, self._axis, self._axis, f"Attention rollout {shown}".strip(), "")
-        return _of_figure(pattern.title, lambda: heatmap(pattern))
+        return figure_view(pattern.title, lambda: heatmap(pattern))
 
     def saliency(self, **options: Any) -> View:
         """The text coloured by the gradient's norm at each token, subwords joined; the attributions of a run that has
@@ -123,13 +121,3 @@ class Look:
 
     def _repr_html_(self) -> str:
         return self.grid()._repr_html_()
-
-
-def _of_figure(title: str, draw: Callable[[], Any]) -> View:
-    """A page that shows a figure."""
-    figure = draw()
-    width, height = (round(96 * inches) for inches in figure.get_size_inches())
-    uri = as_picture("pattern", "pattern", title, figure, LOOKS["screen"]).uri
-    image = f'<img alt="{markup(title)}" width="{width}" height="{height}" src="{uri}">'
-    body = f"<header><h1>{markup(title)}</h1></header><main>{image}</main>"
-    return View(page(title, body, {}, circuitsvis=False, kind="view", scripts=()), height=height + 140, draw=draw)

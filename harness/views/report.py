@@ -87,10 +87,11 @@ def _more(others: list[Finding]) -> str:
 
 
 def _footer(run: "Run") -> str:
-    return (
-        f"<footer>Made from the run directory {markup(run.path.name)}, which holds every number here: "
-        "open it with harness.open_run(DIR). This page loads nothing from the network.</footer>"
-    )
+    origin = "Computed in memory"
+    if run.is_saved:
+        origin = f"Made from the run directory {markup(run.path.name)}, which holds every number here: open it with "
+        origin += "harness.open_run(DIR)"
+    return f"<footer>{origin}. This page loads nothing from the network.</footer>"
 
 
 def _title(run: "Run") -> str:

@@ -4,22 +4,27 @@
 in `_drawn`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
+from harness.config import RequestError
+from harness.hooks import Head
 from harness.results.objects import Folder, folder_at
 from harness.views.figures import changes
 from harness.views.figures.base import LOOKS, Look, Picture, as_picture
 from harness.views.figures.effects import effect_map, strongest
 from harness.views.figures.layers import SWEPT, by_layer
 from harness.views.figures.methods import agreement
+from harness.views.figures.patterns import heatmap, heatmaps
 from harness.views.figures.positions import by_position
 from harness.views.figures.roles import roles
 from harness.views.figures.rollout import compare
 from harness.views.figures.segments import traced
 from harness.views.figures.together import pairs, pruning, sets
+from harness.views.pattern_table import weights
 from harness.views.selection import shown_prompts
 
 if TYPE_CHECKING:
@@ -27,6 +32,12 @@ if TYPE_CHECKING:
 
 __all__ = ["LOOKS", "Look", "Picture", "as_picture", "pictures", "write_figures"]
 
+#: Of the heads with the largest effects: how many have a heatmap, how many are in the grid, and its columns.
+_ALONE, _IN_GRID, _COLUMNS = 4, 12, 6
+
+
+#: A figure to draw: the name of its file, the report's section, the label, and the function that draws it.
+Drawing = tuple[str, str, str, Callable[[], Figure]]
 
 #: Figures of other sweeps: the variable, the section, the label, and the function that draws it for a metric.
 _OTHERS = (
@@ -39,7 +50,17 @@ _OTHERS = (
 
 def pictures(run: "Run", look: Look = LOOKS["screen"]) -> list[Picture]:
     """Draw every figure that the run has data for."""
-    return [as_picture(name, part, label, figure, look) for name, part, label, figure in _drawn(run, look)]
+    return [as_picture(name, part, label, draw(), look) for name, part, label, draw in _drawings(run, look)]
+
+
+def first_figure(run: "Run", look: Look = LOOKS["screen"]) -> tuple[str, Callable[[], Figure]]:
+    """Return the label of the first figure that the run has data for, and a function that draws it.
+
+    Raises `RequestError` where there is none.
+    """
+    for _, _, label, draw in _drawings(run, look):
+        return label, draw
+    raise RequestError("run", run.path, "no figure shows these arrays")
 
 
 def write_figures(run: "Run", folder: str | Folder, look: Look = LOOKS["screen"]) -> list[Folder]:
@@ -47,48 +68,76 @@ def write_figures(run: "Run", folder: str | Folder, look: Look = LOOKS["screen"]
     return [path for picture in pictures(run, look) for path in picture.write(folder_at(folder))]
 
 
-def _drawn(run: "Run", look: Look) -> Iterator[tuple[str, str, str, Figure]]:
-    """Yield the file's name, the report's section, the label, and the figure."""
+def _drawings(run: "Run", look: Look) -> Iterator[Drawing]:
+    """Yield every figure that the run has data for, those of the answer first."""
     yield from _ablated(run, look)
     if "clean_change" in run.data:
         yield from _changed(run, look)
     if any(run.roles().values()):
-        yield "roles", "roles", "Score of each head for each role", roles(run, look)
+        yield "roles", "roles", "Score of each head for each role", partial(roles, run, look)
     if "pattern" in run.data:
         label = "Rollout, mean pattern, top head"
-        yield "rollout", "rollout", label, compare(run, shown_prompts(run)[0], look)
+        yield "rollout", "rollout", label, partial(compare, run, shown_prompts(run)[0], look)
+        yield from _patterns(run, look)
     if len(run.methods):
-        yield "methods", "methods", "Attribution methods against measured causes", agreement(run, look)
+        yield "methods", "methods", "Attribution methods against measured causes", partial(agreement, run, look)
     if len(run.parts):
-        yield "parts", "parts", "What each part of the prompt gets, and what it costs to lose it", traced(run, look)
+        label = "What each part of the prompt gets, and what it costs to lose it"
+        yield "parts", "parts", label, partial(traced, run, look)
 
 
-def _ablated(run: "Run", look: Look) -> Iterator[tuple[str, str, str, Figure]]:
+def _ablated(run: "Run", look: Look) -> Iterator[Drawing]:
     """Yield the figures of ablations."""
     for metric in run.metrics:
         name = _plain(metric)
-        yield f"effect_{name}", "map", f"Effect of each head on {metric}", effect_map(run, metric, look)
-        yield f"strongest_{name}", "strongest", f"Strongest heads by {metric}", strongest(run, metric, look)
+        yield f"effect_{name}", "map", f"Effect of each head on {metric}", partial(effect_map, run, metric, look)
+        yield f"strongest_{name}", "strongest", f"Strongest heads by {metric}", partial(strongest, run, metric, look)
     if "effect" not in run.data and SWEPT.keys() & {*run.data}:
         for metric in map(str, run.data["metric"].values):
-            yield f"layers_{_plain(metric)}", "layers", f"Effect of each layer, {metric}", by_layer(run, metric, look)
+            name, label = f"layers_{_plain(metric)}", f"Effect of each layer, {metric}"
+            yield name, "layers", label, partial(by_layer, run, metric, look)
     for variable, part, label, draw in _OTHERS:
         for metric in map(str, run.data["metric"].values) if variable in run.data else ():
-            yield f"{part}_{_plain(metric)}", part, f"{label}, {metric}", draw(run, metric, look)
+            yield f"{part}_{_plain(metric)}", part, f"{label}, {metric}", partial(draw, run, metric, look)
 
 
-def _changed(run: "Run", look: Look) -> Iterator[tuple[str, str, str, Figure]]:
+def _changed(run: "Run", look: Look) -> Iterator[Drawing]:
     """Yield the figures of two models."""
     metrics = [str(name) for name in run.data["metric"].values]
     if "effect_change" in run.data:
         for metric in metrics:
             name = f"change_{_plain(metric)}"
-            yield name, "changed", f"Change of each head's effect on {metric}", changes.effects(run, metric, look)
-        yield "pattern_distance", "changed", "How far apart patterns are", changes.distances(run, look)
-        yield "most_changed", "changed", "Patterns of the most changed head", changes.side_by_side(run, look)
+            yield (
+                name,
+                "changed",
+                f"Change of each head's effect on {metric}",
+                partial(changes.effects, run, metric, look),
+            )
+        yield "pattern_distance", "changed", "How far apart patterns are", partial(changes.distances, run, look)
+        yield "most_changed", "changed", "Patterns of the most changed head", partial(changes.side_by_side, run, look)
     for metric in metrics:
         label = f"{metric} of each prompt in both models"
-        yield f"prompts_{_plain(metric)}", "changed", label, changes.by_prompt(run, metric, look)
+        yield f"prompts_{_plain(metric)}", "changed", label, partial(changes.by_prompt, run, metric, look)
+
+
+def _patterns(run: "Run", look: Look) -> Iterator[Drawing]:
+    """Yield the patterns of the heads that matter on the prompt shown first: a heatmap of each, and a grid of all."""
+    heads = run.top_heads(run.lead_metric, _IN_GRID) if "effect" in run.data else []
+    prompt, level = shown_prompts(run)[0], (run.spec.get("show") or {}).get("level", "token")
+    for head in heads[:_ALONE]:
+        draw = partial(_heatmap, run, prompt, head, level, look)
+        yield f"pattern_{_plain(str(head))}", "patterns", f"Pattern of {head}", draw
+    if heads:
+        label = f"Patterns of the {len(heads)} heads with the largest effects on {run.lead_metric}"
+        yield "patterns", "patterns", label, partial(_grid, run, prompt, heads, level, look)
+
+
+def _heatmap(run: "Run", prompt: int, head: Head, level: str, look: Look) -> Figure:
+    return heatmap(weights(run, prompt, head, level), look)
+
+
+def _grid(run: "Run", prompt: int, heads: Sequence[Head], level: str, look: Look) -> Figure:
+    return heatmaps([weights(run, prompt, head, level) for head in heads], _COLUMNS, look)
 
 
 def _plain(metric: str) -> str:

@@ -10,7 +10,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from harness.views.figures.base import LOOKS, Look, panels, ramp, style
-from harness.views.text import visible
+from harness.views.text import short, visible
 
 if TYPE_CHECKING:
     from harness.views.pattern_table import Weights
@@ -25,7 +25,7 @@ _FAINT = 0.01
 
 def heatmap(weights: "Weights", look: Look = LOOKS["screen"]) -> Figure:
     """One pattern, queries down and keys across, white where the weight is 0 and full where it is 1."""
-    queries, keys = ([visible(label) for label in axis.labels] for axis in (weights.queries, weights.keys))
+    queries, keys = ([short(visible(label)) for label in axis.labels] for axis in (weights.queries, weights.keys))
     size = 0.026 * look.letters
     with style("".join({*queries, *keys}) + weights.title, look):
         width = min(look.width, max(3.0, size * len(keys) + 2.2))
@@ -59,7 +59,7 @@ def heatmaps(every: Sequence["Weights"], columns: int, look: Look = LOOKS["scree
 
 def lines(weights: "Weights", look: Look = LOOKS["screen"]) -> Figure:
     """The tokens twice, queries on the left and keys on the right, a line for each weight, the darker the larger."""
-    queries, keys = ([visible(label) for label in axis.labels] for axis in (weights.queries, weights.keys))
+    queries, keys = ([short(visible(label)) for label in axis.labels] for axis in (weights.queries, weights.keys))
     with style("".join({*queries, *keys}) + weights.title, look):
         figure, (axes,) = panels(1, 1, 5.0, 0.026 * look.letters * max(len(queries), len(keys)) + 0.8)
         for query, row in enumerate(weights.values):

@@ -25,7 +25,8 @@ def strongest_anywhere(run: "Run", metric: str, n: int = 12) -> dict[str, Float[
     there = np.isfinite(by_name)
     mean = np.where(there, by_name, 0).sum(1) / np.maximum(there.sum(1), 1)
     size = np.abs(mean).max(axis=-1)
-    return {names[at]: by_name[at] for at in np.argsort(-size, kind="stable")[:n] if size[at] > 0}
+    order = [at for at in np.argsort(-size, kind="stable") if there[at].any()]
+    return {names[at]: by_name[at] for at in order[:n] if size[at] > 0 or not size.any()}
 
 
 def by_position(run: "Run", metric: str, look: Look) -> Figure:

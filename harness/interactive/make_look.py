@@ -1,18 +1,17 @@
 """Make a `Look` of a model and a text, of a saved run, or of cached activations: `harness.look`."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
 from harness.config import AttributionSpec, RequestError, quoted
 from harness.results import Run, open_run
+from harness.results.run import IN_MEMORY
 from harness.views.look import Look
 from harness.views.selection import checked_prompt, needs_patterns
 from harness.words.segment import is_unspaced
@@ -61,7 +60,7 @@ def _saved(what: Any) -> Run:
     if isinstance(what, Run):
         return what
     if isinstance(what, xr.Dataset):
-        return _in_memory(what, {})
+        return Run(IN_MEMORY, {"model": {}, "prompts": {"name": "inline"}}, {"model": {}}, what)
     if isinstance(what, str | Path) and Path(what).is_dir():
         return open_run(what)
     if isinstance(what, str | Path):
@@ -75,7 +74,7 @@ def _cached(
     what: Any, text: str, pair: str | None, target: str | None
 ) -> tuple[Run, Callable[[], Float[np.ndarray, " position"]]]:
     """The text's attention as a run in memory, and a function that computes its saliency."""
-    from harness.attention import cache_attention
+    from harness.interactive.compute import cache_attention
     from harness.models import Model, load_model
     from harness.prompts import load_prompts
 
@@ -84,13 +83,7 @@ def _cached(
     model = what if isinstance(what, Model) else load_model(what)
     others = {name: [each] for name, each in (("pair", pair), ("target", target)) if each}
     prompts = load_prompts("inline", model, text=[text], **others)
-    data = cache_attention(model, prompts)
-    return _in_memory(data, {"name": model.name}, asdict(model.shape)), partial(_gradient, model, prompts)
-
-
-def _in_memory(data: xr.Dataset, model: dict[str, Any], shape: dict[str, Any] | None = None) -> Run:
-    spec = {"model": model, "prompts": {"name": "inline"}}
-    return Run(Path("in memory"), spec, {"model": {**(shape or {}), **model}}, data, pd.DataFrame())
+    return cache_attention(model, prompts), partial(_gradient, model, prompts)
 
 
 def _gradient(model: "Model", prompts: "Prompts") -> Float[np.ndarray, " position"]:

@@ -1,0 +1,195 @@
+"""Cache attention, ablate heads, and compare attribution methods in memory, without a run directory."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import xarray as xr
+
+from harness import ablation as ablations
+from harness import config, sweep
+from harness.ablation import Ablation, AblationRequest
+from harness.attention import CacheStage
+from harness.attention.capture import Kind
+from harness.attribution.evaluate.method_table import MethodTable
+from harness.attribution.evaluate.stage import AttributionStage
+from harness.attribution.evaluate.statistics import agreement
+from harness.config import AttributionSpec, CacheSpec, RunSpec, StatsSpec, SweepSpec
+from harness.execute import run_in_memory
+from harness.hooks import Head
+from harness.interactive.result import Attributions, Effects, Patterns
+from harness.metrics import Function, choose
+from harness.models import Model
+from harness.prompts import Prompts
+from harness.results.run import IN_MEMORY
+from harness.study.record import checks_of, facts
+from harness.study.run_folder import plain
+from harness.sweep.head_table import HeadTable
+
+
+def cache_attention(
+    model: Model, prompts: Prompts, dtype: str = "float32", also: Sequence[Kind] = (), heads: Any = "all"
+) -> Patterns:
+    """Cache the attention patterns of every head, with their tokens.
+
+    ``.data`` has `pattern` [prompt, layer, head, query, key] (rows sum to 1; 0 in padding) and the prompts' own
+    variables (`token`, `word`, `target`, …), as in a run directory's ``data.zarr``. An encoder-decoder also gives
+    `encoder_pattern` [prompt, layer, head, source_query, source_key] and `cross_pattern` [prompt, layer, head, query,
+    source_key]; layers that a stack does not have are NaN. A model with a learnt sink in its softmax (gpt-oss) gives
+    `sink` [prompt, layer, head, query], the share of each row that goes to no token: `pattern` and it sum to 1.
+
+    `also` adds ``z q k v scores resid`` (see `harness.attention.capture.Variable`), of these `heads` alone. Raises
+    `RequestError` for heads that the model does not have, and for scores whose softmax is not the pattern.
+
+    >>> import harness
+    >>> model = harness.load_model("random")
+    >>> patterns = harness.cache_attention(model, harness.load_prompts("induction", model, n=2, length=4))
+    >>> patterns["pattern"].dims
+    ('prompt', 'layer', 'head', 'query', 'key')
+    """
+    started = time.time()
+    chosen = None if isinstance(heads, str) and heads == "all" else model.heads(heads, "cache.heads")
+    stage = CacheStage(model, prompts, dtype, tuple(also), chosen)
+    data = xr.merge([prompts.dataset(), run_in_memory(stage)])
+    named = ["all"] if chosen is None else list(map(str, chosen))
+    cache = config.parse(CacheSpec, {"dtype": dtype, "also": list(also), "heads": named}, "cache.")
+    settings = _settings(model, prompts, cache=cache)
+    return Patterns(IN_MEMORY, settings, _manifest("cache_attention", settings, model, prompts, data, started), data)
+
+
+def ablate_heads(
+    model: Model,
+    prompts: Prompts,
+    ablation: AblationRequest = "zero",
+    metrics: str | Function | Iterable[str | Function] = "auto",
+    heads: Any = "all",
+    method: str = "exact",
+    kind: str | Iterable[str] = "single",
+    sets: Mapping[str, Iterable[Any]] | None = None,
+    positions: str | int | Iterable[int] | None = None,
+    **sweep_keys: Any,
+) -> Effects:
+    """Ablate heads and measure what that costs, prompt by prompt.
+
+    `ablation` is ``zero``, ``mean``, ``resample`` or ``patch``, one of these with its keys (``{"name": "mean",
+    "reference": "ioi"}``, or a spec), or a function of z [prompt, position, d_head] and the `Head` that gives the new
+    z. `positions` is ``all``, ``last``, ``target``, ``each`` or a list (negative: from each prompt's end), and takes
+    the place of the ablation's own. A metric is a name or a function of a `harness.prompts.targets.Readout` that gives
+    a number for each target; it is named as the function, and has no better direction.
+
+    ``.data`` has `clean` [metric, prompt], `ablated` and `effect` [metric, prompt, layer, head] (NaN for
+    heads not ablated), or `layer_effect`, `mlp_effect`, `set_effect`, `cumulative_effect` or `pair_effect` for the
+    other kinds, and the prompts' own variables. An encoder-decoder has `stack` before `layer`. With
+    ``positions="each"`` it has `position_effect` [metric, prompt, layer, head, position] instead, NaN in padding.
+    Single heads of a model with pre-norm blocks also have `direct`, like `effect`: the direct effect
+    (`harness.sweep.direct`); distances have `null_effect` [draw, …], the effects of random edits of the same size.
+    With ``method="fast"`` there is `fast_effect` beside `effect`, with ``"screen"`` `estimate` (and `effect` of
+    the heads that were measured); `exact` [layer, head] says which heads were measured exactly. `sweep_keys` are the
+    other keys of `harness.config.SweepSpec`: ``order``, ``orders``, ``first`` and ``until`` of ``kind="cumulative"``,
+    ``pairs`` and ``top`` of ``kind="pairs"``, ``verify``, ``verify_top`` and ``steps`` of the methods.
+    effect = metric(ablated) − metric(clean) on the same prompt. Raises `RequestError` for a request that the model or
+    the prompts do not allow, and `InterventionFailed` if an ablation did not reach W_O as intended.
+
+    >>> import harness
+    >>> model = harness.load_model("planted")
+    >>> effects = harness.ablate_heads(model, harness.load_prompts("induction", model, n=4), metrics="loss")
+    >>> str(effects.top(1)["head"].item()) in map(str, model.truth["induction"] + model.truth["previous_token"])
+    True
+    """
+    started = time.time()
+    made, where = ablations.build(ablation, model, prompts)
+    if positions is not None:
+        where = ablations.parse_positions(positions)
+    spec = config.parse(SweepSpec, _named({"kind": kind, "sets": sets or {}, "method": method, **sweep_keys}), "sweep.")
+    data, chosen = prompts.dataset(), choose(metrics, prompts)
+    every = isinstance(heads, str) and heads == "all"
+    named = model.heads() if every else model.heads(heads)
+    for stage in sweep.stages(model, prompts, spec, named, chosen, made, where):
+        data = sweep.merge(data, run_in_memory(stage, data))
+    settings = _settings(
+        model,
+        prompts,
+        ablation=_ablation(ablation, made, where),
+        metrics=[metric.name for metric in chosen],
+        heads=["all"] if every else list(map(str, named)),
+        sweep=spec,
+    )
+    record = _manifest("ablate_heads", settings, model, prompts, data, started)
+    return Effects(IN_MEMORY, settings, record, data, closings=(HeadTable(StatsSpec()),))
+
+
+def compare_attributions(
+    model: Model,
+    prompts: Prompts,
+    methods: str | Iterable[str] = "all",
+    causes: str | Iterable[str] = "auto",
+    **options: Any,
+) -> Attributions:
+    """Score the tokens of each prompt by attribution methods, and measure causes to compare them with.
+
+    ``.data`` has `attribution` [prompt, attribution_method, target_position, position] and `cause` [prompt, cause_kind,
+    target_position, position] (of an encoder-decoder `source_attribution` and `source_cause` too), `explained` [prompt,
+    target_position] (where each target is predicted; −1: none), `agreement` [statistic, policy, prompt,
+    attribution_method, cause_kind], with `fractions` the curves `erased`, and the prompts' own variables. NaN where a
+    target cannot attend to a token. `options` are those of `harness.config.AttributionSpec`. ``.table()`` adds
+    intervals and tests. Raises `RequestError` for what the model does not allow.
+
+    >>> import harness
+    >>> model = harness.load_model("random")
+    >>> prompts = harness.load_prompts("induction", model, n=2, length=4)
+    >>> found = harness.compare_attributions(model, prompts, methods=["rollout", "gradient"], causes=["knockout"])
+    >>> found["attribution"].sel(attribution_method="rollout").dims
+    ('prompt', 'target_position', 'position')
+    """
+    started = time.time()
+    request = {"methods": _listed(methods), "causes": _listed(causes), **options}
+    spec = config.parse(AttributionSpec, {**asdict(AttributionSpec()), **request}, "attribution.")
+    data = xr.merge([prompts.dataset(), run_in_memory(AttributionStage(model, prompts, spec))])
+    data = data.assign(agreement=agreement(data, spec.top, spec.level))
+    settings = _settings(model, prompts, attribution=spec)
+    record = _manifest("compare_attributions", settings, model, prompts, data, started)
+    return Attributions(IN_MEMORY, settings, record, data, closings=(MethodTable(spec, StatsSpec()),))
+
+
+def _settings(model: Model, prompts: Prompts, **chosen: Any) -> dict[str, Any]:
+    """Return the settings as ``spec.yaml`` holds them; prompts that no spec can make are named only."""
+    default: Any = RunSpec.__pydantic_fields__  # pyright: ignore[reportAttributeAccessIssue]
+    known = {name: each.get_default(call_default_factory=True) for name, each in default.items()}
+    return plain({**known, "model": model.spec, "prompts": prompts.spec or {"name": prompts.name}, **chosen})
+
+
+def _ablation(request: AblationRequest, made: Ablation, positions: str | tuple[int, ...]) -> Any:
+    """Return the ablation's settings; a function of the caller by its name."""
+    if callable(request):
+        return {"name": made.name, "positions": positions}
+    return {**asdict(ablations.spec_of(request)), "positions": positions}
+
+
+def _manifest(
+    runner: str, settings: Mapping[str, Any], model: Model, prompts: Prompts, data: xr.Dataset, started: float
+) -> dict[str, Any]:
+    return facts(
+        runner=runner,
+        settings=settings,
+        model=model,
+        prompts=prompts,
+        started=datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
+        seconds=time.time() - started,
+        check=checks_of(data),
+        status="complete",
+    )
+
+
+def _listed(names: str | Iterable[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _named(value: Any) -> Any:
+    """Replace heads by their names, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: _named(item) for key, item in value.items()}
+    if isinstance(value, Head):
+        return str(value)
+    return value if isinstance(value, str) or not isinstance(value, Iterable) else [_named(item) for item in value]
