@@ -107,6 +107,61 @@ def test_look_figure_has_the_pattern_and_its_tokens(seen, plain):
     assert len(lines) == int((plain[0, 0] >= 0.01).sum())
 
 
+def test_look_scores_are_what_the_softmax_of_the_plain_model_reads(seen, plain):
+    drawn = seen.scores("L3H7").figure().axes[0].images[0].get_array()
+    powers = np.exp(drawn - drawn.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(powers / powers.sum(axis=1, keepdims=True), plain[3, 7], atol=1e-5)
+
+
+def test_look_values_are_weights_times_the_plain_values_norms(minilm, seen, plain):
+    twin = AutoModel.from_pretrained(sources.local_folder(minilm.spec), attn_implementation="eager").eval()
+    with torch.no_grad():
+        inside = twin(torch.as_tensor(seen.run.data["token_id"].values), output_hidden_states=True).hidden_states[3]
+        value = twin.encoder.layer[3].attention.self.value(inside)[0].unflatten(-1, (12, -1))[:, 7]
+    drawn = seen.values("L3H7").figure().axes[0].images[0].get_array()
+    np.testing.assert_allclose(drawn, plain[3, 7] * value.norm(dim=-1).numpy()[None], atol=1e-5)
+
+
+def test_look_products_of_query_and_key_add_up_to_the_score(tiny):
+    seen = harness.look(tiny("gpt2"), "a drink to Mary")
+    table = seen.qk_table(3, 1, "L1H2")
+    assert table["product"].sum() / np.sqrt(len(table)) == pytest.approx(table.attrs["score"], abs=1e-5)
+    assert table.attrs["note"] == ""
+    bars = [patch.get_height() for patch in seen.qk(3, 1, "L1H2").figure().axes[2].patches]
+    np.testing.assert_allclose(bars, table["product"])
+
+
+def test_look_products_before_a_rotary_embedding_say_so(tiny):
+    seen = harness.look(tiny("llama"), "a drink to Mary")
+    page = seen.qk(3, 1, "L1H2").html
+    assert "q and k are as projected, and a rotary embedding" in page
+
+
+def test_look_at_masked_scores_is_grey_and_by_shared_values(tiny):
+    seen = harness.look(tiny("llama"), "a drink to Mary")
+    data = seen.run.data
+    score = np.ma.masked_invalid(seen.scores("L1H2").figure().axes[0].images[0].get_array())
+    n = int(data["length"][0])
+    np.testing.assert_array_equal(score.mask, np.triu(np.ones((n, n), bool), 1))
+    shared = data.sizes["head"] // data.sizes["kv_head"]
+    value = np.linalg.norm(data["v"].values[0, 1, 2 // shared, :n], axis=-1)
+    want = data["pattern"].values[0, 1, 2, :n, :n] * value
+    np.testing.assert_allclose(seen.values("L1H2").figure().axes[0].images[0].get_array(), want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("view", ["values", "scores", "qk"])
+def test_look_names_what_a_run_did_not_keep(tiny, view):
+    model = tiny("llama")
+    patterns = harness.cache_attention(model, harness.load_prompts("inline", model, text=["a drink to Mary"]))
+    seen = harness.look(patterns)
+    call = {"values": lambda: seen.values("L1H2"), "scores": lambda: seen.scores("L1H2")}
+    call["qk"] = lambda: seen.qk(1, 0, "L1H2")
+    kind = {"values": "v", "scores": "scores", "qk": "q"}[view]
+    line = f"^head=L1H2: this run kept no {kind}: cache it with cache.also=\\[{kind}\\], or look at a text"
+    with pytest.raises(RequestError, match=line):
+        call[view]()
+
+
 def test_look_at_a_pair_and_at_japanese_by_word(minilm):
     pair = harness.look(minilm, TEXT, "It ran away")
     assert pair.table("L0H0").shape == (11, 11)

@@ -125,4 +125,4 @@ def test_from_a_question_to_a_checked_claim(smollm2, tmp_path):
         "Of 12 heads tried on IOI prompts L23H3 helps most: zeroing it changes the logit difference"
     )
     assert claim.endswith("looks more at the wrong name. This holds on fresh prompts and under mean-ablation.\n")
-    assert "draw-headview" in shown(cells, "views.head_view", "text/html")
+    assert "draw-headview" in shown(cells, "harness.look(patterns", "text/html")

@@ -17,6 +17,7 @@ from harness.views.selection import checked_prompt, needs_patterns
 from harness.words.segment import is_unspaced
 
 if TYPE_CHECKING:
+    from harness.attention.capture import Kind
     from harness.models import Model
     from harness.prompts import Prompts
 
@@ -83,7 +84,8 @@ def _cached(
     model = what if isinstance(what, Model) else load_model(what)
     others = {name: [each] for name, each in (("pair", pair), ("target", target)) if each}
     prompts = load_prompts("inline", model, text=[text], **others)
-    return cache_attention(model, prompts), partial(_gradient, model, prompts)
+    also: tuple[Kind, ...] = ("q", "k", "v", "scores") if model.traits.has_scores else ("q", "k", "v")
+    return cache_attention(model, prompts, also=also), partial(_gradient, model, prompts)
 
 
 def _gradient(model: "Model", prompts: "Prompts") -> Float[np.ndarray, " position"]:

@@ -16,8 +16,9 @@ from harness import views, words
 from harness.attribution.rollout import rollout
 from harness.config import RequestError
 from harness.hooks import Head
+from harness.views.activations import qk_table, score_weights, value_weights
 from harness.views.axis import Axis, axis, place_of
-from harness.views.figures.patterns import heatmap, heatmaps, lines
+from harness.views.figures.patterns import heatmap, heatmaps, lines, products
 from harness.views.figures.view import figure_view
 from harness.views.figures.words import draw_follow, draw_saliency
 from harness.views.follow import follow, follow_table
@@ -65,6 +66,25 @@ class Look:
         html = views.head_view(self.run, self.prompt, layer, head)
         of = head if head is not None else "mean" if layer is None else f"L{layer}"
         return html.with_figure(lambda: lines(self._weights(of)))
+
+    def values(self, head: Head | str) -> View:
+        """The heatmap of a head's weights times the norms of the values: how much is moved from each token."""
+        moved = value_weights(self.run, self.prompt, head, self.level)
+        return figure_view(moved.title, lambda: heatmap(moved))
+
+    def scores(self, head: Head | str) -> View:
+        """The heatmap of the inputs of a head's softmax, by token; grey where the mask lets a query read no key."""
+        score = score_weights(self.run, self.prompt, head)
+        return figure_view(score.title, lambda: heatmap(score))
+
+    def qk(self, query: str | int, key: str | int, head: Head | str) -> View:
+        """A head's query and key vectors for two tokens, and their product dimension by dimension."""
+        table = self.qk_table(query, key, head)
+        return figure_view(table.attrs["title"], lambda: products(table), table.attrs["note"])
+
+    def qk_table(self, query: str | int, key: str | int, head: Head | str) -> pd.DataFrame:
+        """The same in numbers, a row for each dimension."""
+        return qk_table(self.run, self.prompt, head, query, key)
 
     def rollout(self, **options: Any) -> View:
         """The heatmap of attention rollout; `options` are those of `harness.attribution.rollout`, such as

@@ -24,13 +24,14 @@ MEAN, ROLLOUT = "mean", "rollout"
 
 @dataclass(frozen=True)
 class Weights:
-    """A pattern over two axes, queries and keys, with its title and the note of how it was projected."""
+    """Numbers over two axes, queries and keys, with a title, the note of how they were projected, and their unit."""
 
     values: Float[np.ndarray, "query key"]
     queries: Axis
     keys: Axis
     title: str
     note: str
+    unit: str = "attention weight"
 
 
 def weights(run: "Run", prompt: int, of: Head | str = MEAN, level: str = "token", special: str = "keep") -> Weights:

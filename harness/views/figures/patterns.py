@@ -13,6 +13,8 @@ from harness.views.figures.base import LOOKS, Look, panels, ramp, style
 from harness.views.text import short, visible
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from harness.views.pattern_table import Weights
 
 #: One hue for attention, everywhere: white is 0.
@@ -24,18 +26,21 @@ _FAINT = 0.01
 
 
 def heatmap(weights: "Weights", look: Look = LOOKS["screen"]) -> Figure:
-    """One pattern, queries down and keys across, white where the weight is 0 and full where it is 1."""
+    """One pattern, queries down and keys across, white where the weight is 0 and full where it is 1.
+
+    Of other numbers, scores or weighted values, white is the least and full the most; what is masked is grey.
+    """
     queries, keys = ([short(visible(label)) for label in axis.labels] for axis in (weights.queries, weights.keys))
     size = 0.026 * look.letters
     with style("".join({*queries, *keys}) + weights.title, look):
         width = min(look.width, max(3.0, size * len(keys) + 2.2))
         figure, (axes,) = panels(1, 1, width, max(2.6, (width - 2.2) * len(queries) / max(len(keys), 1) + 1.6))
-        image = _drawn(axes, weights.values)
+        image = _drawn(axes, weights.values, _scale(weights))
         _ticks(axes, queries, keys, look)
         axes.set(xlabel="key (attended to)", ylabel="query")
         if look.titles:
             axes.set_title(weights.title)
-        figure.colorbar(image, ax=axes, label="attention weight", fraction=0.04)
+        figure.colorbar(image, ax=axes, label=weights.unit, fraction=0.04)
     return figure
 
 
@@ -47,7 +52,7 @@ def heatmaps(every: Sequence["Weights"], columns: int, look: Look = LOOKS["scree
         figure, panes = panels(rows, columns, side * columns + 0.7, (side + 0.25) * rows + 0.4)
         image = None
         for axes, each in zip(panes, every, strict=False):
-            image = _drawn(axes, each.values)
+            image = _drawn(axes, each.values, Normalize(0, 1))
             axes.set_title(visible(each.title), fontsize=look.small)
             axes.set(xticks=[], yticks=[])
         for axes in panes[len(every) :]:
@@ -77,8 +82,33 @@ def lines(weights: "Weights", look: Look = LOOKS["screen"]) -> Figure:
     return figure
 
 
-def _drawn(axes: Axes, values: np.ndarray) -> Any:
-    scale = Normalize(0, 1)
+def products(table: "pd.DataFrame", look: Look = LOOKS["screen"]) -> Figure:
+    """A query, a key and their product, a column for each dimension of the head, each row on a scale of its own."""
+    title = str(table.attrs["title"])
+    with style(title, look):
+        figure, panes = panels(3, 1, look.width * 0.7, 3.4)
+        for axes, name, label in zip(panes, ("q", "k", "product"), ("query", "key", "query × key"), strict=True):
+            row = table[name].to_numpy()
+            most = float(np.abs(row).max(initial=1e-12))
+            axes.bar(np.arange(len(row)), row, color=_TONE, width=0.9)
+            axes.axhline(0, color="0.6", linewidth=0.6)
+            axes.set(ylim=(-1.05 * most, 1.05 * most), xlim=(-0.5, len(row) - 0.5))
+            axes.set_ylabel(label, fontsize=look.small)
+        panes[-1].set_xlabel("dimension of the head")
+        if look.titles:
+            panes[0].set_title(short(visible(title), 60))
+    return figure
+
+
+def _scale(weights: "Weights") -> Normalize:
+    if weights.unit == "attention weight":
+        return Normalize(0, 1)
+    there = weights.values[np.isfinite(weights.values)]
+    return Normalize(min(0.0, float(there.min(initial=0))), float(there.max(initial=1e-12)))
+
+
+def _drawn(axes: Axes, values: np.ndarray, scale: Normalize) -> Any:
+    axes.set_facecolor("0.92")  # of masked keys
     return axes.imshow(values, cmap=ramp("#ffffff", _TONE), norm=scale, aspect="auto", interpolation="nearest")
 
 
