@@ -35,6 +35,13 @@ def zeros(z: Float[Tensor, "row position d_head"], head: Part) -> Float[Tensor, 
     return torch.zeros_like(z)
 
 
+def multiply(
+    z: Float[Tensor, "row position d_head"], head: Part, factor: float
+) -> Float[Tensor, "row position d_head"]:
+    """Return z times a factor: with the factor bound, the baseline of scaling."""
+    return factor * z
+
+
 @dataclass(frozen=True)
 class Intervention:
     """Heads (or MLPs) whose z is replaced by the baseline together, at all positions or at these of each prompt."""

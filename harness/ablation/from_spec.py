@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from harness import config
-from harness.ablation.ablation import ZERO, Ablation, FixedBaseline
+from harness.ablation.ablation import ZERO, Ablation, FixedBaseline, scaling
 from harness.ablation.edits import Baseline
 from harness.ablation.mean import Mean
 from harness.ablation.patch import Patch
@@ -23,7 +23,8 @@ def build(request: AblationRequest, model: Model, prompts: Prompts) -> tuple[Abl
     Raises `RequestError` for an unknown name, and for what these prompts do not allow.
     """
     if callable(request):
-        return FixedBaseline(request, getattr(request, "__name__", type(request).__name__)), "all"
+        name = getattr(request, "__name__", type(request).__name__)
+        return FixedBaseline(request, name, f"z becomes {name}(z, head)"), "all"
     spec: Any = _spec(request)
     match spec:
         case config.ZeroAblation():
@@ -35,6 +36,8 @@ def build(request: AblationRequest, model: Model, prompts: Prompts) -> tuple[Abl
             made.plan()
         case config.PatchAblation():
             made = Patch(model, prompts)
+        case config.ScaleAblation(factor=factor):
+            made = scaling(factor)
         case _:
             raise RequestError("ablation", request, near("", _names(AblationSpec)))
     return made, spec.positions

@@ -47,11 +47,11 @@ def ablate_heads(
 ) -> xr.Dataset:
     """Ablate heads and measure what that costs, prompt by prompt.
 
-    `ablation` is ``zero``, ``mean``, ``resample`` or ``patch``, one of these with its keys (``{"name": "mean",
-    "reference": "ioi"}``, or a spec), or a function of z [prompt, position, d_head] and the `Head` that gives the new
-    z. `positions` is ``all``, ``last``, ``target``, ``each`` or a list (negative: from each prompt's end), and takes
-    the place of the ablation's own. A metric is a name or a function of a `harness.prompts.targets.Readout` that gives
-    a number for each target; it is named as the function, and has no better direction.
+    `ablation` is ``zero``, ``mean``, ``resample``, ``patch`` or ``scale``, one of these with its keys (``{"name":
+    "mean", "reference": "ioi"}``, or a spec), or a function of z [prompt, position, d_head] and the `Head` that gives
+    the new z. `positions` is ``all``, ``last``, ``target``, ``each`` or a list (negative: from each prompt's end), and
+    takes the place of the ablation's own. A metric is a name or a function of a `harness.prompts.targets.Readout` that
+    gives a number for each target; it is named as the function, and has no better direction.
 
     Returns a dataset with `clean` [metric, prompt], `ablated` and `effect` [metric, prompt, layer, head] (NaN for
     heads not ablated), or `layer_effect`, `mlp_effect`, `set_effect`, `cumulative_effect` or `pair_effect` for the
