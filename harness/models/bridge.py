@@ -48,12 +48,14 @@ class Bridge(TransformerBridge):
 
     lock: Lock
     tokens: Tokens
+    #: The checks of the interventions in force, outermost first (`harness.ablation.edits`).
+    in_force: list[Any]
 
     @classmethod
     def adopt(cls, bridge: TransformerBridge, tokens: Tokens) -> "Bridge":
         """Change the class of a bridge in place, and return it."""
         # Past the bridge's own __setattr__, which looks for attributes in the model that it wraps.
-        vars(bridge).update(lock=Lock(), tokens=tokens)
+        vars(bridge).update(lock=Lock(), tokens=tokens, in_force=[])
         bridge.__class__ = cls
         bridge.cfg.default_prepend_bos = tokens.begins_with_bos
         assert isinstance(bridge, cls)
