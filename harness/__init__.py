@@ -16,6 +16,12 @@ _HOME = {
     "load_prompts": "prompts",
     "cache_attention": "attention",
     "ablate_heads": "sweep",
+    "ablated": "ablation.ablation_context",
+    "zero": "ablation.head_ablation",
+    "mean": "ablation.head_ablation",
+    "resample": "ablation.head_ablation",
+    "patch": "ablation.head_ablation",
+    "scale": "ablation.head_ablation",
     "compare_attributions": "attribution.evaluate.attribute",
     "open_run": "results",
     "look": "study.make_look",
@@ -25,6 +31,12 @@ _ROOMS = ("attribution", "findings", "metrics", "results", "stats", "views", "wo
 __all__ = [*_HOME, *_ROOMS]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
+    from harness.ablation.ablation_context import ablated as ablated
+    from harness.ablation.head_ablation import mean as mean
+    from harness.ablation.head_ablation import patch as patch
+    from harness.ablation.head_ablation import resample as resample
+    from harness.ablation.head_ablation import scale as scale
+    from harness.ablation.head_ablation import zero as zero
     from harness.attention import cache_attention as cache_attention
     from harness.attribution.evaluate.attribute import compare_attributions as compare_attributions
     from harness.config import RequestError as RequestError

@@ -16,8 +16,8 @@ import xarray as xr
 
 from harness import ablation as ablations
 from harness import config
-from harness.ablation import AblationRequest
-from harness.config import SweepSpec
+from harness.ablation import AblationRequest, HeadAblation
+from harness.config import RequestError, SweepSpec
 from harness.execute import run_in_memory
 from harness.hooks import Head
 from harness.metrics import Function, choose
@@ -48,10 +48,11 @@ def ablate_heads(
     """Ablate heads and measure what that costs, prompt by prompt.
 
     `ablation` is ``zero``, ``mean``, ``resample``, ``patch`` or ``scale``, one of these with its keys (``{"name":
-    "mean", "reference": "ioi"}``, or a spec), or a function of z [prompt, position, d_head] and the `Head` that gives
-    the new z. `positions` is ``all``, ``last``, ``target``, ``each`` or a list (negative: from each prompt's end), and
-    takes the place of the ablation's own. A metric is a name or a function of a `harness.prompts.targets.Readout` that
-    gives a number for each target; it is named as the function, and has no better direction.
+    "mean", "reference": "ioi"}``, or a spec), a value such as ``harness.resample("L5H1", draws=4)``, whose heads take
+    the place of `heads`, or a function of z [prompt, position, d_head] and the `Head` that gives the new z.
+    `positions` is ``all``, ``last``, ``target``, ``each`` or a list (negative: from each prompt's end), and takes the
+    place of the ablation's own. A metric is a name or a function of a `harness.prompts.targets.Readout` that gives a
+    number for each target; it is named as the function, and has no better direction.
 
     Returns a dataset with `clean` [metric, prompt], `ablated` and `effect` [metric, prompt, layer, head] (NaN for
     heads not ablated), or `layer_effect`, `mlp_effect`, `set_effect`, `cumulative_effect` or `pair_effect` for the
@@ -66,6 +67,10 @@ def ablate_heads(
     effect = metric(ablated) − metric(clean) on the same prompt. Raises `RequestError` for a request that the model or
     the prompts do not allow, and `InterventionFailed` if an ablation did not reach W_O as intended.
     """
+    if isinstance(ablation, HeadAblation):
+        if heads != "all":
+            raise RequestError("heads", heads, f"{ablation} names its heads itself: leave heads out")
+        heads = ablation.heads
     made, where = ablations.build(ablation, model, prompts)
     if positions is not None:
         where = ablations.parse_positions(positions)
