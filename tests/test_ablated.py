@@ -21,6 +21,7 @@ from harness import hooks
 from harness.ablation import InterventionFailed
 from harness.config import RequestError
 from harness.hooks import Head
+from harness.hooks.forward import replaced
 from harness.models.generation import next_logits
 from harness.sweep import fast
 
@@ -533,6 +534,29 @@ def test_ablated_notices_an_edit_between_two_contexts(tiny):
         pytest.raises(InterventionFailed, match="L1: an inner ablation received a z that is off the intended one"),
     ):
         logits_of(model)
+
+
+def test_ablated_notices_that_w_o_never_ran(tiny):
+    model = tiny("llama")
+    written = model.bridge.get_submodule("blocks.1.attn").o
+    around = {written: lambda z: written.hook_in(z) @ written.original_component.weight.T}
+    with (
+        harness.ablated(model, OUTER),
+        replaced(around),
+        pytest.raises(InterventionFailed, match="L1: hook_z fired but W_O never ran"),
+    ):
+        logits_of(model)
+
+
+def test_ablated_is_of_the_thread_that_entered_it(tiny):
+    model, seen = tiny("llama"), []
+    with harness.ablated(model, OUTER):
+        thread = threading.Thread(target=lambda: seen.append((model.no_mixing, model.inside)))
+        thread.start()
+        thread.join()
+        assert model.no_mixing
+        assert model.inside == {"inside": "zero('L1H1')"}
+    assert seen == [("", {})]
 
 
 def test_ablated_makes_other_threads_wait(tiny):

@@ -161,7 +161,7 @@ class Model:
     @property
     def no_mixing(self) -> str:
         """Why z is not pattern · v (`Traits.mixes_values`; or heads are ablated at the moment); empty where it is."""
-        if self.bridge.lock.held and self.bridge.in_force:
+        if self.bridge.interventions:
             return f"heads of {self.name} are ablated here, so that their output is not pattern times values"
         if not self.traits.mixes_values:
             return f"in {self.name} a head's output is not its pattern times its values"
@@ -171,7 +171,7 @@ class Model:
     def inside(self) -> dict[str, str]:
         """What `harness.ablated` ablates at the moment, as an attribute of arrays: ``{"inside": "zero('L5H1')"}``; or
         nothing."""
-        names = [check.name for check in self.bridge.in_force if check.name] if self.bridge.lock.held else []
+        names = [check.name for check in self.bridge.interventions if check.name]
         return {"inside": "; ".join(names)} if names else {}
 
     @contextmanager

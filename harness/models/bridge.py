@@ -81,6 +81,11 @@ class Bridge(TransformerBridge):
         ids = torch.tensor(padded, dtype=torch.long)
         return ids.to(self.cfg.device) if move_to_device else ids
 
+    @property
+    def interventions(self) -> tuple[Any, ...]:
+        """The checks in force in this thread: those of another thread are not in force in what this one will run."""
+        return tuple(self.in_force) if self.lock.held else ()
+
     @contextmanager
     def hooks(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
         with self.lock, super().hooks(*args, **kwargs) as hooked:

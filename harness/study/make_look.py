@@ -85,7 +85,7 @@ def _cached(
     others = {name: [each] for name, each in (("pair", pair), ("target", target)) if each}
     prompts = load_prompts("inline", model, text=[text], **others)
     data = cache_attention(model, prompts)
-    gradient = partial(_gradient, model, prompts, tuple(model.bridge.in_force))
+    gradient = partial(_gradient, model, prompts, model.bridge.interventions)
     return _in_memory(data, {"name": model.name}, asdict(model.shape)), gradient
 
 
@@ -104,7 +104,7 @@ def _gradient(model: "Model", prompts: "Prompts", in_force: tuple[Any, ...]) -> 
     from harness.attribution.methods import METHODS, score_methods
     from harness.attribution.occlusion import mean_embedding
 
-    if [id(check) for check in model.bridge.in_force] != [id(check) for check in in_force]:
+    if [*map(id, model.bridge.interventions)] != [*map(id, in_force)]:
         remedy = "the model's ablations are others than when the look was made: call it where harness.look was called"
         raise RequestError("saliency", model.name, remedy)
     cache = ForwardCache(example_of(model, prompts.take([0])), AttributionSpec(), mean_embedding(model))
