@@ -17,6 +17,12 @@ _HOME = {
     "cache_attention": "interactive.compute",
     "ablate_heads": "interactive.compute",
     "compare_attributions": "interactive.compute",
+    "ablated": "ablation.ablation_context",
+    "zero": "ablation.head_ablation",
+    "mean": "ablation.head_ablation",
+    "resample": "ablation.head_ablation",
+    "patch": "ablation.head_ablation",
+    "scale": "ablation.head_ablation",
     "open_run": "results",
     "look": "interactive.make_look",
 }
@@ -25,6 +31,12 @@ _ROOMS = ("attribution", "findings", "metrics", "results", "stats", "views", "wo
 __all__ = [*_HOME, *_ROOMS]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
+    from harness.ablation.ablation_context import ablated as ablated
+    from harness.ablation.head_ablation import mean as mean
+    from harness.ablation.head_ablation import patch as patch
+    from harness.ablation.head_ablation import resample as resample
+    from harness.ablation.head_ablation import scale as scale
+    from harness.ablation.head_ablation import zero as zero
     from harness.config import RequestError as RequestError
     from harness.hooks import Head as Head
     from harness.interactive.compute import ablate_heads as ablate_heads

@@ -481,6 +481,7 @@ def test_a_table_of_heads_can_be_made_of_a_function_too(tiny):
     [
         ("zero", "z becomes zero"),
         ("patch", "z becomes that of the prompt's counterfactual"),
+        ({"name": "scale", "factor": -0.5}, "z is multiplied by -0.5"),
         ("mean", "z becomes its mean over 5 prompts (self), the first token apart from all others"),
         ({"name": "mean", "reference": "induction"}, "over 8 prompts (induction), the first token apart"),
         ({"name": "resample", "draws": 2}, "from another cluster, 2 for each, seed 0, "),
@@ -586,7 +587,7 @@ REFUSED = [
         "ablation=resample: a donor comes from another cluster, and all prompts are of 'text",
     ),
     (ONE, {"ablation": "patch"}, "ablation=patch: prompt 0 of inline has no counterfactual; give each prompt one"),
-    (ONE, {"ablation": "maen"}, "ablation=maen: did you mean 'mean'? known: zero, mean, resample, patch"),
+    (ONE, {"ablation": "maen"}, "ablation=maen: did you mean 'mean'? known: zero, mean, resample, patch, scale"),
     (ONE, {"ablation": {"name": "maen"}}, "ablation.name=maen: did you mean 'mean'?"),
     (ONE, {"ablation": {"name": "mean", "reference": "ioii"}}, "ablation.reference=ioii: did you mean 'ioi'?"),
     (ONE, {"ablation": {"name": "mean", "reference": "inline"}}, "known: self, ioi, induction"),

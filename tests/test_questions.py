@@ -239,9 +239,9 @@ def test_the_head_that_looks_at_the_name_is_told_beside_the_one_that_matters(tmp
     data = run.data.assign(pattern=(run.data["pattern"].dims, pattern), **names)
     effect = data["effect"].sel(metric="logit_diff", layer=2, head=0).mean().item()
     text = questions.QUESTIONS["ioi"].answer(replace(run, data=data)).text
-    assert text.startswith("L1H2: without it logit_diff changes by ")
+    assert text.startswith("L1H2: ablating it changes logit_diff by ")
     assert "the right name with 0 of its attention, at the wrong one with 0.500 (difference −0.500" in text
-    assert f"L2H0 looks at the right name most (0.750): without it logit_diff changes by {signed(effect)}" in text
+    assert f"L2H0 looks at the right name most (0.750): ablating it changes logit_diff by {signed(effect)}" in text
     pattern[:, 1, 2, 7, [0, 1, 3]] = [0, 0.8, 0.2]
     text = (
         questions.QUESTIONS["ioi"]

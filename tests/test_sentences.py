@@ -1703,18 +1703,17 @@ def induction(saved, it):
 
 
 @reads(
-    "<head:head>: without it <metric:word> changes by <about:told> of <clean:plain>, on <same:int> of <n:int> "
+    "<head:head>: ablating it changes <metric:word> by <about:told> of <clean:plain>, on <same:int> of <n:int> "
     "prompts the same "
     "way. Where the answer is predicted it looks at the right name with <right:size> of its attention, at the wrong "
     "one with "
     "<wrong:size> (difference <gap:told>). No head looks at the right name more (<most:size>).",
-    "<head:head>: without it <metric:word> changes by <about:told> of <clean:plain>, on <same:int> of <n:int> "
+    "<head:head>: ablating it changes <metric:word> by <about:told> of <clean:plain>, on <same:int> of <n:int> "
     "prompts the same "
     "way. Where the answer is predicted it looks at the right name with <right:size> of its attention, at the wrong "
     "one with "
-    "<wrong:size> (difference <gap:told>). <reader:head> looks at the right name most (<most:size>): without it "
-    "<again:word> "
-    "changes by <its:brief>.",
+    "<wrong:size> (difference <gap:told>). <reader:head> looks at the right name most (<most:size>): "
+    "ablating it changes <again:word> by <its:brief>.",
 )
 def ioi(saved, it):
     assert it.metric == getattr(it, "again", it.metric) == saved.metrics()[0]

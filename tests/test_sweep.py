@@ -10,7 +10,7 @@ import torch
 
 import harness
 from harness import ablation, hooks
-from harness.ablation import Check, Intervention, InterventionFailed, applied, zero
+from harness.ablation import Check, Intervention, InterventionFailed, applied
 from harness.config import RequestError
 from harness.hooks import Head, Site
 from harness.metrics import METRICS
@@ -262,7 +262,7 @@ def test_applied_is_the_plain_way_and_undoes_itself(tiny):
     token_id = torch.as_tensor(prompts.token_id)
     mask = torch.ones_like(token_id)
     before = model.forward(Inputs(token_id, mask))
-    with applied(model, zero(Head(0, 1), Head(2, 0))) as check:
+    with applied(model, Intervention((Head(0, 1), Head(2, 0)))) as check:
         inside = model.forward(Inputs(token_id, mask))
     assert check.fired == 2
     assert torch.equal(model.forward(Inputs(token_id, mask)), before)
@@ -301,8 +301,8 @@ def test_the_engine_reads_logits_as_the_model_gives_them(family):
 
 
 def test_interventions_are_values(tiny):
-    assert zero(Head(5, 1)) == Intervention((Head(5, 1),), ablation.zeros)
-    assert zero(Head(5, 1), Head(3, 0)).first_block(tiny().shape) == 3
+    assert Intervention((Head(5, 1),)) == Intervention((Head(5, 1),), ablation.zeros)
+    assert Intervention((Head(5, 1), Head(3, 0))).first_block(tiny().shape) == 3
 
 
 def rows_in_blocks(model, chunk):
@@ -318,7 +318,7 @@ def rows_in_blocks(model, chunk):
         for layer in range(model.shape.n_layers)
     ]
     try:
-        engine.run_ablated(model, clean, [zero(Head(*each)) for each in chunk], Check())
+        engine.run_ablated(model, clean, [Intervention((Head(*each),)) for each in chunk], Check())
     finally:
         for handle in handles:
             handle.remove()

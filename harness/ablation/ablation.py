@@ -1,4 +1,4 @@
-"""The `Ablation` interface, zero-ablation, and ablation by a function of z.
+"""The `Ablation` interface, zero-ablation, scaling, and ablation by a function of z.
 
 An `Ablation` is a value with a model and prompts; `plan` is frozen before the first unit of work, and `prepare` makes
 from the plan, for one batch, the `Baseline` of an `Intervention`.
@@ -6,9 +6,10 @@ from the plan, for one batch, the `Baseline` of an `Intervention`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
-from harness.ablation.edits import Baseline, zeros
+from harness.ablation.edits import Baseline, multiply, zeros
 from harness.ablation.rows import Share
 from harness.hooks import Site
 
@@ -43,24 +44,31 @@ class Ablation(Protocol):
 
 @dataclass(frozen=True)
 class FixedBaseline:
-    """A replacement that is the same for all prompts: zero, or a function of z and the head."""
+    """A replacement that is the same for all prompts: zero, z times a factor, or a user's function of z and the head.
+
+    `positionwise` is off unless it is known: a user's function may depend on other positions.
+    """
 
     baseline: Baseline
     name: str
+    in_words: str
+    positionwise: bool = False
     draws: int = 1
-
-    @property
-    def positionwise(self) -> bool:
-        return self.baseline is zeros  # a user's function may depend on other positions
 
     def plan(self) -> dict[str, Any]:
         return {}
 
     def note(self, plan: Mapping[str, Any]) -> str:
-        return "z becomes zero" if self.baseline is zeros else f"z becomes {self.name}(z, head)"
+        return self.in_words
 
     def prepare(self, plan: Mapping[str, Any], share: Share, sites: Sequence[Site], draw: int) -> Baseline:
         return self.baseline
 
 
-ZERO = FixedBaseline(zeros, "zero")
+ZERO = FixedBaseline(zeros, "zero", "z becomes zero", positionwise=True)
+
+
+def scaling(factor: float) -> FixedBaseline:
+    """Return the ablation that multiplies z by a factor."""
+    in_words = f"z is multiplied by {factor:g}"
+    return FixedBaseline(partial(multiply, factor=factor), "scale", in_words, positionwise=True)

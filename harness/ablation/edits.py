@@ -1,7 +1,8 @@
 """Replace z: an intervention is a value, and takes effect only inside `applied` (or `editing`).
 
-``zero(Head(5, 1))`` is a value. The model is restored afterwards, also after an error. Every application is verified at
-W_O: the output projection must receive what was intended, bit for bit, at edited and unedited positions.
+``Intervention((Head(5, 1),))``, zero-ablation, is a value. The model is restored afterwards, also after an error. Every
+application is verified at W_O: the output projection must receive what was intended, bit for bit, at edited and
+unedited positions. Contexts nest: the inner one edits the z that the outer one made.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from harness import hooks
 from harness.ablation.positions import Places
-from harness.hooks import Head, Part, Site
+from harness.hooks import Part, Site
 from harness.models import Model, Shape
 
 Z = Float[Tensor, "row position head d_head"]
@@ -35,6 +36,13 @@ def zeros(z: Float[Tensor, "row position d_head"], head: Part) -> Float[Tensor, 
     return torch.zeros_like(z)
 
 
+def multiply(
+    z: Float[Tensor, "row position d_head"], head: Part, factor: float
+) -> Float[Tensor, "row position d_head"]:
+    """Return z times a factor: with the factor bound, the baseline of scaling."""
+    return factor * z
+
+
 @dataclass(frozen=True)
 class Intervention:
     """Heads (or MLPs) whose z is replaced by the baseline together, at all positions or at these of each prompt."""
@@ -50,11 +58,6 @@ class Intervention:
     def edits(self, rows: slice) -> Iterator["Edit"]:
         """Yield the edits of these rows."""
         return (Edit(rows, head, self.baseline, self.positions) for head in self.heads)
-
-
-def zero(*heads: Head) -> Intervention:
-    """Return the zero-ablation of these heads together."""
-    return Intervention(tuple(heads))
 
 
 class Edit(NamedTuple):
@@ -81,42 +84,63 @@ class Edit(NamedTuple):
 class Check:
     """Count of edits of z that reached W_O as intended, and the errors of plain forwards where they were compared.
 
-    `pending` holds, by site, what W_O must receive next.
+    `pending` holds, by site, what W_O must receive next; `name` is what is ablated, where a context does it.
     """
 
+    name: str = ""
     fired: int = 0
     spot_checks: list[float] = field(default_factory=list)
     pending: dict[Site, Tensor] = field(default_factory=dict)
 
     def expect(self, site: Site, z: Z) -> None:
-        self.pending[site] = z.flatten(2).clone()  # a copy: later modules may change it in place
+        self.pending[site] = z.detach().flatten(2).clone()  # a copy: later modules may change it in place
+
+    def pass_on(self, site: Site, received: Z, edited: Z) -> None:
+        """Let an inner context edit z again: it must have received what was intended, and W_O what it made of that."""
+        if site in self.pending:
+            self._compare(site, received.flatten(2), self.pending[site], "an inner ablation")
+            self.expect(site, edited)
 
     def meet(self, site: Site, received: Tensor, n: int) -> None:
         """Compare W_O's input with the intended one for `n` interventions. Raises `InterventionFailed`."""
         intended = self.pending.pop(site, None)
         if intended is None:
             raise InterventionFailed(f"{site}: W_O ran but hook_z did not fire, so no head was ablated")
+        self._compare(site, received, intended, "W_O")
+        self.fired += n
+
+    def _compare(self, site: Site, received: Tensor, intended: Tensor, reader: str) -> None:
         if not torch.equal(received, intended):
             off = float((received - intended).abs().max()) if received.shape == intended.shape else float("inf")
-            raise InterventionFailed(f"{site}: W_O received a z that is off the intended one by up to {off:.3g}")
-        self.fired += n
+            raise InterventionFailed(f"{site}: {reader} received a z that is off the intended one by up to {off:.3g}")
 
 
 @contextmanager
 def editing(model: Model, edits: Mapping[Site, Sequence[Edit]], check: Check) -> Iterator[None]:
     """Replace z by site inside the context, and verify at W_O that it was replaced."""
-    with ExitStack() as stack:
-        stack.enter_context(model.bridge.lock)  # or the edits would reach what another thread runs
-        watches = []
-        for site, todo in edits.items():
-            way = _mlp_edited if site.part == "mlp" else _z_edited
-            handle, watch = way(model, site, partial(_edited, site=site, edits=todo, check=check), check, len(todo))
-            stack.callback(handle.remove)
-            watches.append(watch)
-        stack.enter_context(model.bridge.hooks(fwd_hooks=watches))  # all at once: each call goes through every module
+    with hooking(model, edits, check):
         yield
     if check.pending:
         raise InterventionFailed(f"{', '.join(map(str, check.pending))}: hook_z fired but W_O never ran")
+
+
+@contextmanager
+def hooking(model: Model, edits: Mapping[Site, Sequence[Edit]], check: Check) -> Iterator[None]:
+    """Hook the edits of `editing`, without its verification at the end that W_O ran in every forward."""
+    with ExitStack() as stack:
+        stack.enter_context(model.bridge.lock)  # or the edits would reach what another thread runs
+        outer = tuple(model.bridge.in_force)
+        watches = []
+        for site, todo in edits.items():
+            way = _mlp_edited if site.part == "mlp" else _z_edited
+            edited = partial(_edited, site=site, edits=todo, check=check, outer=outer)
+            handle, watch = way(model, site, edited, check, len(todo))
+            stack.callback(handle.remove)
+            watches.append(watch)
+        stack.enter_context(model.bridge.hooks(fwd_hooks=watches))  # all at once: each call goes through every module
+        model.bridge.in_force.append(check)
+        stack.callback(model.bridge.in_force.pop)
+        yield
 
 
 def by_site(edits: Iterable[Edit]) -> dict[Site, list[Edit]]:
@@ -127,10 +151,12 @@ def by_site(edits: Iterable[Edit]) -> dict[Site, list[Edit]]:
     return grouped
 
 
-def _edited(z: Z, site: Site, edits: Sequence[Edit], check: Check) -> Z:
+def _edited(z: Z, site: Site, edits: Sequence[Edit], check: Check, outer: Sequence[Check]) -> Z:
     edited = z.clone()
     for edit in edits:
         edit.make(z, edited)
+    for before in outer:
+        before.pass_on(site, z, edited)
     check.expect(site, edited)
     return edited
 

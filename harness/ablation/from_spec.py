@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from harness import config
-from harness.ablation.ablation import ZERO, Ablation, FixedBaseline
+from harness.ablation.ablation import ZERO, Ablation, FixedBaseline, scaling
 from harness.ablation.edits import Baseline
+from harness.ablation.head_ablation import HeadAblation
 from harness.ablation.mean import Mean
 from harness.ablation.patch import Patch
 from harness.ablation.resample import Resample
@@ -13,8 +14,9 @@ from harness.config import AblationSpec, PromptSpec, RequestError, near
 from harness.models import Model
 from harness.prompts import Prompts, load_prompts
 
-#: An ablation's name, its spec (or the keys of one), or a function of z and the head.
-AblationRequest = str | Mapping[str, Any] | AblationSpec | Baseline
+#: An ablation's name, its spec (or the keys of one), a value of `harness.zero` and its kin, or a function of z and the
+#: head.
+AblationRequest = str | Mapping[str, Any] | AblationSpec | HeadAblation | Baseline
 
 
 def build(request: AblationRequest, model: Model, prompts: Prompts) -> tuple[Ablation, str | tuple[int, ...]]:
@@ -22,22 +24,36 @@ def build(request: AblationRequest, model: Model, prompts: Prompts) -> tuple[Abl
 
     Raises `RequestError` for an unknown name, and for what these prompts do not allow.
     """
+    if isinstance(request, HeadAblation):
+        request = request.ablation
     if callable(request):
-        return FixedBaseline(request, getattr(request, "__name__", type(request).__name__)), "all"
-    spec: Any = spec_of(request)
+        name = getattr(request, "__name__", type(request).__name__)
+        return FixedBaseline(request, name, f"z becomes {name}(z, head)"), "all"
+    spec = parse_ablation(request)
     match spec:
         case config.ZeroAblation():
             made = ZERO
         case config.MeanAblation(reference=name):
-            made = Mean(model, prompts, _reference(name, model, prompts), name)
+            made = Mean(model, prompts, reference_prompts(name, model, prompts), name)
         case config.ResampleAblation(draws=draws, seed=seed):
             made = Resample(model, prompts, draws, seed)
             made.plan()
         case config.PatchAblation():
             made = Patch(model, prompts)
+        case config.ScaleAblation(factor=factor):
+            made = scaling(factor)
         case _:
             raise RequestError("ablation", request, near("", _names(AblationSpec)))
     return made, spec.positions
+
+
+def parse_ablation(request: Any) -> Any:
+    """Return the spec of a name or of keys, and a spec as it is. Raises `RequestError`."""
+    if isinstance(request, str):
+        if request not in _names(AblationSpec):
+            raise RequestError("ablation", request, near(request, _names(AblationSpec)))
+        request = {"name": request}
+    return config.parse(AblationSpec, request, "ablation.") if isinstance(request, Mapping) else request
 
 
 def parse_positions(positions: Any) -> str | tuple[int, ...]:
@@ -46,24 +62,20 @@ def parse_positions(positions: Any) -> str | tuple[int, ...]:
     return config.parse(config.ZeroAblation, {"positions": listed}, "ablation.").positions
 
 
-def spec_of(request: Any) -> Any:
-    """Return the spec of a name, or of a spec's keys. Raises `RequestError` for an unknown name."""
-    if isinstance(request, str):
-        if request not in _names(AblationSpec):
-            raise RequestError("ablation", request, near(request, _names(AblationSpec)))
-        request = {"name": request}
-    return config.parse(AblationSpec, request, "ablation.") if isinstance(request, Mapping) else request
-
-
 def _names(union: Any) -> tuple[str, ...]:
     """Return the names of the specs in a union."""
     return tuple(get_args(kind.__annotations__["name"])[0] for kind in get_args(get_args(union)[0]))
 
 
-def _reference(name: str, model: Model, prompts: Prompts) -> Prompts:
-    """Return the swept prompts themselves, or a prompt set with its defaults under the same model."""
-    if name == "self":
+def reference_prompts(name: str, model: Model, prompts: Prompts | None) -> Prompts:
+    """Return the prompts themselves (``self``), or a prompt set with its defaults under the same model.
+
+    Raises `RequestError` for ``self`` without prompts, an unknown set, and one that the model cannot read.
+    """
+    if name == "self" and prompts is not None:
         return prompts
+    if name == "self":
+        raise RequestError("prompts", "none", "a mean is over prompts: pass prompts=…, or mean(heads, reference='ioi')")
     usable = tuple(known for known in _names(PromptSpec) if _has_defaults(known))
     if name not in usable:
         raise RequestError("ablation.reference", name, near(name, ("self", *usable)))
@@ -71,7 +83,7 @@ def _reference(name: str, model: Model, prompts: Prompts) -> Prompts:
         reference = load_prompts(name, model)
     except RequestError as error:
         raise RequestError("ablation.reference", name, f"{model.name} cannot read these ({error}); use self") from None
-    if reference.length.max() < 2 <= prompts.length.max():
+    if prompts is not None and reference.length.max() < 2 <= prompts.length.max():
         raise RequestError("ablation.reference", name, "its prompts have one token each; take a longer reference")
     return reference
 

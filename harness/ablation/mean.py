@@ -54,7 +54,7 @@ class Mean:
         aligned = plan["means"] == BY_POSITION
         key = (aligned, *sites)
         if key not in self._means:
-            self._means[key] = self._mean(aligned, sites)
+            self._means[key] = self.means(aligned, sites)
         means = self._means[key]
         rows, _ = model_rows(self.model, self.prompts.take(share.numbers), share.some)
         slot = torch.as_tensor(self._slot(rows, aligned))[:, None]
@@ -69,7 +69,7 @@ class Mean:
         """Return each row's slot: rows of a masked-LM that mask one position share a mean, where positions align."""
         return rows.target.argmax(axis=1) * int(aligned and self.model.kind == "masked_lm")
 
-    def _mean(self, aligned: bool, sites: Sequence[Site]) -> Captured:
+    def means(self, aligned: bool, sites: Sequence[Site]) -> Captured:
         """Return the means by site, [slot, position, head, d_head]: by position, or the first and all others."""
         ends = {site: self.reference.queries(site.stack).shape[1] if aligned else 2 for site in sites}
         slots = self.reference.token_id.shape[1] if aligned and self.model.kind == "masked_lm" else 1

@@ -107,7 +107,7 @@ class CacheStage:
                 part = unit[each.name]
                 whole[(rows, *map(slice, part.shape[1:]))] = part
             whole[:, self.model.shape.stacks[each.stack] + (each.kind == "resid") :] = np.nan
-            made[each.name] = (each.dims, whole, {"units": _UNITS[each.kind]})
+            made[each.name] = (each.dims, whole, {"units": _UNITS[each.kind], **self.model.inside})
         if self.model.traits.learnt_sink:
             made |= {"sink": _sink(made["pattern"][1], self.prompts.length)}
             made["pattern"][2]["units"] = "attention weight; rows sum to 1 with the share of the learnt sink in `sink`"

@@ -96,9 +96,8 @@ def _of_heads(name: str, model: Model) -> Cause:
     where = name.removeprefix("knockout_")
     if where == name or not re.search(r"L\d+", where):
         raise RequestError("attribution.causes", name, near(name, (*CAUSES, "knockout_L5", "knockout_L5H1", "auto")))
-    if not model.traits.mixes_values:
-        remedy = f"in {model.name} a head's output is not its pattern times its values; take knockout, of all heads"
-        raise RequestError("attribution.causes", name, remedy)
+    if model.no_mixing:
+        raise RequestError("attribution.causes", name, f"{model.no_mixing}; take knockout, of all heads")
     heads = heads_named(where, model, "attribution.causes", name)
     return lambda example, parts, removal: knock_out_in(example, [(part, heads) for part in parts])
 

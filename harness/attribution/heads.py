@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from harness.ablation import Check, Intervention, zero
+from harness.ablation import Check, Intervention
 from harness.attribution.activations import run_order
 from harness.attribution.example import Example, clean_values, values
 from harness.attribution.masking import chunks
@@ -20,7 +20,7 @@ def head_effects(example: Example) -> Float[np.ndarray, "target attention head"]
     shape = example.model.shape
     sites = run_order(shape.sites)
     heads = [Head(site.layer, head, site.stack) for site in sites for head in range(shape.n_heads)]
-    effects = intervention_effects(example, [zero(head) for head in heads])
+    effects = intervention_effects(example, [Intervention((head,)) for head in heads])
     return effects.T.reshape(example.n_targets, len(sites), shape.n_heads)
 
 

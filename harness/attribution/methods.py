@@ -144,10 +144,8 @@ _OF_VALUES = ("norms", "alti", "rollout_gradient")
 
 
 def refusal(name: str, model: Model) -> str:
-    """Return why a model's traits do not allow a method; empty if they do."""
-    if name in _OF_VALUES and not model.traits.mixes_values:
-        return f"in {model.name} a head's output is not its pattern times its values"
-    return ""
+    """Return why a model does not allow a method; empty if it does."""
+    return model.no_mixing if name in _OF_VALUES else ""
 
 
 def choose_methods(requested: tuple[str, ...], model: Model) -> dict[str, Method]:

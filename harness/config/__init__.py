@@ -10,6 +10,7 @@ from harness.config.ablation import MeanAblation as MeanAblation
 from harness.config.ablation import PatchAblation as PatchAblation
 from harness.config.ablation import Positions as Positions
 from harness.config.ablation import ResampleAblation as ResampleAblation
+from harness.config.ablation import ScaleAblation as ScaleAblation
 from harness.config.ablation import ZeroAblation as ZeroAblation
 from harness.config.attribution import AttributionSpec as AttributionSpec
 from harness.config.attribution import RolloutSpec as RolloutSpec

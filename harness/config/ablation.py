@@ -65,4 +65,15 @@ class PatchAblation:
     positions: Positions = "all"
 
 
-AblationSpec = Annotated[ZeroAblation | MeanAblation | ResampleAblation | PatchAblation, Field(discriminator="name")]
+@spec
+class ScaleAblation:
+    """Scaling: a head's z is multiplied by `factor`. 0 is zero-ablation, 1 changes nothing, −1 reverses the head."""
+
+    name: Literal["scale"] = "scale"
+    positions: Positions = "all"
+    factor: float = 0.5  # halfway: the effect shows whether the head's contribution is linear in its size
+
+
+AblationSpec = Annotated[
+    ZeroAblation | MeanAblation | ResampleAblation | PatchAblation | ScaleAblation, Field(discriminator="name")
+]

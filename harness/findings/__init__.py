@@ -75,8 +75,15 @@ def in_words(run: "Run") -> str:
         return f"{text} {_otherwise(run)}"
     metrics, heads = run.metrics, len(run.ablated_heads)
     text += f" {count(heads, 'head')} {'was' if heads == 1 else 'were'} ablated one at a time "
-    text += f"({named(spec.get('ablation'))}-ablation), and {listed(metrics)} "
+    text += f"({_ablation(spec.get('ablation'))}), and {listed(metrics)} "
     return text + f"{'was' if len(metrics) == 1 else 'were'} measured on each prompt."
+
+
+def _ablation(spec: dict | str | None) -> str:
+    """Name an ablation; of scaling, say what it does to z, which its name alone leaves open."""
+    if isinstance(spec, dict) and spec.get("name") == "scale":
+        return f"z is multiplied by {spec['factor']:g}".replace("-", "−")
+    return f"{named(spec)}-ablation"
 
 
 def _otherwise(run: "Run") -> str:

@@ -235,6 +235,14 @@ def decoder_stack(bridge: Any) -> Any | None:
     return bridge.original_model.decoder if hasattr(bridge, "encoder_blocks") else None
 
 
+def stack_modules(bridge: Any) -> dict[str, Any]:
+    """Return the torch modules whose forwards run a stack from its first position on: an encoder-decoder's two, by the
+    stack's name, and the whole of any other model, as ``""``."""
+    whole = plain_model(bridge)
+    decoder = decoder_stack(bridge)
+    return {"": whole} if decoder is None else {"encoder": whole.encoder, "decoder": decoder}
+
+
 def output_projection(bridge: Any, site: Site) -> Any:
     """Return the torch module W_O itself, below TransformerLens; its input is z, [row, position, head × d_head]."""
     return bridge.get_submodule(f"{_ATTENTION[site.stack].format(site.layer)}.o").original_component

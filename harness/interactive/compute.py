@@ -10,13 +10,13 @@ import xarray as xr
 
 from harness import ablation as ablations
 from harness import config, sweep
-from harness.ablation import Ablation, AblationRequest
+from harness.ablation import Ablation, AblationRequest, HeadAblation
 from harness.attention import CacheStage
 from harness.attention.capture import Kind
 from harness.attribution.evaluate.method_table import MethodTable
 from harness.attribution.evaluate.stage import AttributionStage
 from harness.attribution.evaluate.statistics import agreement
-from harness.config import AttributionSpec, CacheSpec, RunSpec, StatsSpec, SweepSpec
+from harness.config import AttributionSpec, CacheSpec, RequestError, RunSpec, StatsSpec, SweepSpec
 from harness.execute import run_in_memory
 from harness.hooks import Head
 from harness.interactive.result import Attributions, Effects, Patterns
@@ -73,11 +73,12 @@ def ablate_heads(
 ) -> Effects:
     """Ablate heads and measure what that costs, prompt by prompt.
 
-    `ablation` is ``zero``, ``mean``, ``resample`` or ``patch``, one of these with its keys (``{"name": "mean",
-    "reference": "ioi"}``, or a spec), or a function of z [prompt, position, d_head] and the `Head` that gives the new
-    z. `positions` is ``all``, ``last``, ``target``, ``each`` or a list (negative: from each prompt's end), and takes
-    the place of the ablation's own. A metric is a name or a function of a `harness.prompts.targets.Readout` that gives
-    a number for each target; it is named as the function, and has no better direction.
+    `ablation` is ``zero``, ``mean``, ``resample``, ``patch`` or ``scale``, one of these with its keys (``{"name":
+    "mean", "reference": "ioi"}``, or a spec), a value such as ``harness.resample("L5H1", draws=4)``, whose heads take
+    the place of `heads`, or a function of z [prompt, position, d_head] and the `Head` that gives the new z.
+    `positions` is ``all``, ``last``, ``target``, ``each`` or a list (negative: from each prompt's end), and takes the
+    place of the ablation's own. A metric is a name or a function of a `harness.prompts.targets.Readout` that gives a
+    number for each target; it is named as the function, and has no better direction.
 
     ``.data`` has `clean` [metric, prompt], `ablated` and `effect` [metric, prompt, layer, head] (NaN for
     heads not ablated), or `layer_effect`, `mlp_effect`, `set_effect`, `cumulative_effect` or `pair_effect` for the
@@ -99,6 +100,10 @@ def ablate_heads(
     True
     """
     started = time.time()
+    if isinstance(ablation, HeadAblation):
+        if heads != "all":
+            raise RequestError("heads", heads, f"{ablation} names its heads itself: leave heads out")
+        heads, ablation = ablation.heads, ablation.ablation
     made, where = ablations.build(ablation, model, prompts)
     if positions is not None:
         where = ablations.parse_positions(positions)
@@ -164,7 +169,7 @@ def _ablation(request: AblationRequest, made: Ablation, positions: str | tuple[i
     """Return the ablation's settings; a function of the caller by its name."""
     if callable(request):
         return {"name": made.name, "positions": positions}
-    return {**asdict(ablations.spec_of(request)), "positions": positions}
+    return {**asdict(ablations.parse_ablation(request)), "positions": positions}
 
 
 def _manifest(

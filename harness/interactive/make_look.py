@@ -85,16 +85,23 @@ def _cached(
     others = {name: [each] for name, each in (("pair", pair), ("target", target)) if each}
     prompts = load_prompts("inline", model, text=[text], **others)
     also: tuple[Kind, ...] = ("q", "k", "v", "scores") if model.traits.has_scores else ("q", "k", "v")
-    return cache_attention(model, prompts, also=also), partial(_gradient, model, prompts)
+    gradient = partial(_gradient, model, prompts, model.bridge.interventions)
+    return cache_attention(model, prompts, also=also), gradient
 
 
-def _gradient(model: "Model", prompts: "Prompts") -> Float[np.ndarray, " position"]:
-    """The norm of the gradient at each token's embedding, mean over all predictions; 0 for those that cannot see it."""
+def _gradient(model: "Model", prompts: "Prompts", in_force: tuple[Any, ...]) -> Float[np.ndarray, " position"]:
+    """The norm of the gradient at each token's embedding, mean over all predictions; 0 for those that cannot see it.
+
+    Raises `RequestError` where the ablations `in_force` when the patterns were cached no longer are, or others are.
+    """
     from harness.attribution.example import example_of
     from harness.attribution.forward_cache import ForwardCache
     from harness.attribution.methods import METHODS, score_methods
     from harness.attribution.occlusion import mean_embedding
 
+    if [*map(id, model.bridge.interventions)] != [*map(id, in_force)]:
+        remedy = "the model's ablations are others than when the look was made: call it where harness.look was called"
+        raise RequestError("saliency", model.name, remedy)
     cache = ForwardCache(example_of(model, prompts.take([0])), AttributionSpec(), mean_embedding(model))
     scores = score_methods(cache, {"gradient": METHODS["gradient"]})[0]
     return np.nan_to_num(scores).mean(axis=0)[-int(prompts.length[0]) :]

@@ -1,10 +1,10 @@
 """Load hooked models from specs.
 
 `sources` fetches weights, `cache` stores converted ones, `random` and `planted` build models without a download,
-`in_memory` takes one that the caller holds,
-`tokens` applies the tokenizer's policies, `output_kind` identifies a model's output, `pooling` makes one vector of a
-text, `load` assembles the model, `checks` compares it with the plain one, `traits` measures properties of its
-attention, and `config_shape` reads its number of heads before anything is loaded.
+`in_memory` takes one that the caller holds, `tokens` applies the tokenizer's policies, `generation` continues texts,
+`output_kind` identifies a model's output, `pooling` makes one vector of a text, `load` assembles the model, `checks`
+compares it with the plain one, `traits` measures properties of its attention, and `config_shape` reads its number of
+heads before anything is loaded.
 """
 
 import re
@@ -77,7 +77,8 @@ class Inputs:
     `segment` is the sentence of a pair that a token belongs to (token type), `source_id` the source text of an
     encoder-decoder. An encoder, and the decoder of an encoder-decoder, may take an additive mask [row, 1, query, key]
     instead. `past` is a key–value cache: it holds the positions before these (the mask counts them too) and collects
-    those of these.
+    those of these. `encoded` is the encoder's output for the source, [row, source position, d_model]: with it the
+    encoder does not run again.
     """
 
     token_id: "Tensor"
@@ -86,6 +87,7 @@ class Inputs:
     source_id: "Tensor | None" = None
     source_mask: "Tensor | None" = None
     past: "Cache | None" = None
+    encoded: "Tensor | None" = None
 
     def first(self) -> "Inputs":
         """Return the first token of the first row."""
@@ -156,6 +158,22 @@ class Model:
     def device(self) -> str:
         return self.spec.device
 
+    @property
+    def no_mixing(self) -> str:
+        """Why z is not pattern · v (`Traits.mixes_values`; or heads are ablated at the moment); empty where it is."""
+        if self.bridge.interventions:
+            return f"heads of {self.name} are ablated here, so that their output is not pattern times values"
+        if not self.traits.mixes_values:
+            return f"in {self.name} a head's output is not its pattern times its values"
+        return ""
+
+    @property
+    def inside(self) -> dict[str, str]:
+        """What `harness.ablated` ablates at the moment, as an attribute of arrays: ``{"inside": "zero('L5H1')"}``; or
+        nothing."""
+        names = [check.name for check in self.bridge.interventions if check.name]
+        return {"inside": "; ".join(names)} if names else {}
+
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Lock the model: inside, no other thread hooks or runs it, or hooks would fire in the other's forwards.
@@ -171,13 +189,14 @@ class Model:
 
     def forward(self, inputs: Inputs) -> "Tensor":
         """Run the bridge and return logits [row, position, vocabulary]; hook points fire."""
+        past = {} if inputs.past is None else {"past_key_values": inputs.past}
         match self.kind:
             case "decoder":
-                past = {} if inputs.past is None else {"past_key_values": inputs.past}
                 return self.bridge(inputs.token_id, attention_mask=inputs.mask, use_cache=False, **past)
             case "encoder_decoder":
                 source, mask = inputs.source_id, inputs.source_mask
                 own = {"decoder_attention_mask": inputs.mask} if inputs.mask.ndim == 4 else {}
+                own |= past if inputs.encoded is None else {**past, "encoder_outputs": (inputs.encoded,)}
                 return self.bridge(source, attention_mask=mask, decoder_input=inputs.token_id, use_cache=False, **own)
         segments = {} if inputs.segment is None else {"token_type_ids": inputs.segment}
         return self.bridge(inputs.token_id, attention_mask=inputs.mask, **segments)
@@ -200,6 +219,22 @@ class Model:
         """Return a classifier's logits [row, label], which it reads from the first token."""
         assert self.head is not None
         return self.head(self.last_hidden(inputs)[:, 0])
+
+    def generate(self, text: str, max_new_tokens: int = 20) -> str:
+        """Continue a text greedily: the most likely token, again and again, up to the end-of-text token.
+
+        A decoder returns the text with its continuation, an encoder-decoder what it writes for the text. Keys and
+        values are cached where the family allows. Inside `harness.ablated` the ablated model writes. Raises
+        `RequestError` for an encoder, and for more tokens than the model takes.
+
+        >>> import harness
+        >>> model = harness.load_model("random", shape="gpt2")
+        >>> model.generate("When Mary and", max_new_tokens=4).startswith("When Mary and")
+        True
+        """
+        from harness.models import generation
+
+        return generation.generate(self, text, max_new_tokens)
 
     def heads(self, names: Any = "all", key: str = "heads") -> tuple[hooks.Head, ...]:
         """Parse the heads that a request names under `key`. Raises `RequestError` for those the model lacks."""

@@ -48,12 +48,14 @@ class Bridge(TransformerBridge):
 
     lock: Lock
     tokens: Tokens
+    #: The checks of the interventions in force, outermost first (`harness.ablation.edits`).
+    in_force: list[Any]
 
     @classmethod
     def adopt(cls, bridge: TransformerBridge, tokens: Tokens) -> "Bridge":
         """Change the class of a bridge in place, and return it."""
         # Past the bridge's own __setattr__, which looks for attributes in the model that it wraps.
-        vars(bridge).update(lock=Lock(), tokens=tokens)
+        vars(bridge).update(lock=Lock(), tokens=tokens, in_force=[])
         bridge.__class__ = cls
         bridge.cfg.default_prepend_bos = tokens.begins_with_bos
         assert isinstance(bridge, cls)
@@ -78,6 +80,11 @@ class Bridge(TransformerBridge):
         padded = [(*gap, *row) if side == "left" else (*row, *gap) for row, gap in zip(rows, fill, strict=True)]
         ids = torch.tensor(padded, dtype=torch.long)
         return ids.to(self.cfg.device) if move_to_device else ids
+
+    @property
+    def interventions(self) -> tuple[Any, ...]:
+        """The checks in force in this thread: those of another thread are not in force in what this one will run."""
+        return tuple(self.in_force) if self.lock.held else ()
 
     @contextmanager
     def hooks(self, *args: Any, **kwargs: Any) -> Iterator[Any]:

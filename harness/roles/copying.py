@@ -23,7 +23,7 @@ _ROUNDING = 1e-5  # differences of logits below this share of the vectors' lengt
 
 def has_copying(model: Model) -> bool:
     """Whether a head's output can be read as logits: a decoder with direct effects, whose z is a sum of values."""
-    return model.kind == "decoder" and bool(model.traits.write_scale) and model.traits.mixes_values
+    return model.kind == "decoder" and bool(model.traits.write_scale) and not model.no_mixing
 
 
 @torch.no_grad()

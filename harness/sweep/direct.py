@@ -76,7 +76,8 @@ def _write_of(model: Model, clean: Clean, z: Tensor, site: Site, edits: Sequence
         edit.make(z, edited)
     row, position = clean.targets.row, clean.targets.position
     before, after = (each[row, position].flatten(1)[None] for each in (z, edited))
-    write, norm = hooks.output_projection(model.bridge, site), hooks.norm_of_write(model.bridge, site)
+    # Its forward, past the hooks of an ablation in force: this is the map alone, not a run of the model.
+    write, norm = hooks.output_projection(model.bridge, site).forward, hooks.norm_of_write(model.bridge, site)
     scale = model.traits.write_scale[site]
     if norm is None:
         moved = (write(after - before) - write(torch.zeros_like(before)))[0]

@@ -237,5 +237,6 @@ class SweepStage:
             "baseline": self.ablation.note(plan),
             "positions": str(plan["positions"]),
             "method": "exact",
+            **self.model.inside,
             **({"no_direct": self.model.traits.no_direct} if self._direct_refused else {}),
         }

@@ -57,9 +57,8 @@ class TraceStage:
         if not self._candidates:
             raise RequestError("prompts", self.prompts.name, "they have no part but the question and the answer")
         choose_causes(self.spec.causes, self.model)
-        if self.spec.heads != "none" and not self.model.traits.mixes_values:
-            remedy = f"in {self.model.name} a head's output is not its pattern times its values; set trace.heads=none"
-            raise RequestError("trace.heads", self.spec.heads, remedy)
+        if self.spec.heads != "none" and self.model.no_mixing:
+            raise RequestError("trace.heads", self.spec.heads, f"{self.model.no_mixing}; set trace.heads=none")
 
     @cached_property
     def parts(self) -> list[str]:

@@ -26,7 +26,7 @@ def ioi(run: "Run") -> Finding:
     mine = {"right": right[:, head.layer, head.head], "wrong": wrong[:, head.layer, head.head]}
     more = interval(run, mine["right"] - mine["wrong"])
     same = int((np.sign(run.effect(metric, head)) == np.sign(about.mean)).sum())
-    text = f"{head}: without it {metric} changes by {with_spread(about, run.unit(metric))} of "
+    text = f"{head}: ablating it changes {metric} by {with_spread(about, run.unit(metric))} of "
     text += f"{number(clean)}, on {same} of {len(right)} prompts the same way. Where the answer is predicted it "
     text += f"looks at the right name with {number(mine['right'].mean())} of its attention, at the wrong one with "
     text += f"{number(mine['wrong'].mean())} (difference {with_spread(more)}). "
@@ -39,9 +39,8 @@ def ioi(run: "Run") -> Finding:
         text += f"No head looks at the right name more ({looks})."
     else:
         its = run.estimate(metric, reader)
-        text += (
-            f"{reader} looks at the right name most ({looks}): without it {metric} changes by {mean_with_spread(its)}."
-        )
+        text += f"{reader} looks at the right name most ({looks}): "
+        text += f"ablating it changes {metric} by {mean_with_spread(its)}."
     return Finding(text, about.mean, about.low, about.high, "effect")
 
 

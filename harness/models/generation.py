@@ -1,0 +1,72 @@
+"""Greedy generation of text, from a key–value cache where the family allows."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice, takewhile
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer, EncoderDecoderCache
+
+from harness import hooks
+from harness.config import RequestError, quoted
+from harness.models import Inputs, Model
+
+
+def generate(model: Model, text: str, max_new_tokens: int) -> str:
+    """Continue a text greedily (`Model.generate`)."""
+    if model.kind not in ("decoder", "encoder_decoder"):
+        raise RequestError("model", model.name, "it does not continue a text: load a decoder or an encoder-decoder")
+    if max_new_tokens < 1:
+        raise RequestError("max_new_tokens", max_new_tokens, "write at least one token")
+    read = model.tokens.encode(text).token_id
+    begins = len(read) if model.kind == "decoder" else 1  # an encoder-decoder writes after its start token
+    if not read:
+        raise RequestError("text", quoted(text), "give a text with at least one token")
+    if (total := max(len(read), begins + max_new_tokens)) > model.shape.n_ctx:
+        remedy = f"this makes {total} tokens, {model.name} takes {model.shape.n_ctx}"
+        raise RequestError("max_new_tokens", max_new_tokens, remedy)
+    with model.alone():
+        ranked = (int(logits.argmax()) for logits in next_logits(model, read))
+        new = [*islice(takewhile(lambda token: token != model.tokenizer.eos_token_id, ranked), max_new_tokens)]
+    if model.kind == "encoder_decoder":
+        return model.tokenizer.decode(new, skip_special_tokens=True)
+    added, _ = model.tokens.spelled(new, after=[read[-1]])
+    return text + added
+
+
+@torch.no_grad()
+def next_logits(model: Model, read: Sequence[int], cached: bool = True) -> Iterator[Float[Tensor, " vocab"]]:
+    """Yield the logits of each next token after a text (of an encoder-decoder: of what it writes for it), the most
+    likely of which is appended before the next step.
+
+    Without `cached`, and in a model with a recurrent mixer, whose state is not in the cache, each step runs the whole
+    text again.
+    """
+    inputs = _begin(model, read)
+    if cached and not hooks.has_mixer(model.bridge):
+        inputs = replace(inputs, past=_empty_cache(model))
+    while True:
+        logits = model.forward(inputs)[0, -1]
+        yield logits
+        token = logits.argmax().reshape(1, 1)
+        mask = torch.cat([inputs.mask, torch.ones_like(token)], dim=1)
+        kept = token if inputs.past is not None else torch.cat([inputs.token_id, token], dim=1)
+        inputs = replace(inputs, token_id=kept, mask=mask)
+
+
+def _begin(model: Model, read: Sequence[int]) -> Inputs:
+    """Return the inputs of the first step; an encoder-decoder's source is encoded once."""
+    ids = torch.tensor([[*read]], device=model.device)
+    if model.kind == "decoder":
+        return Inputs(ids, torch.ones_like(ids))
+    assert model.start_id is not None
+    start, mask = torch.full_like(ids[:, :1], model.start_id), torch.ones_like(ids)
+    encoded = hooks.stack_modules(model.bridge)["encoder"](input_ids=ids, attention_mask=mask)[0]
+    return Inputs(start, torch.ones_like(start), source_id=ids, source_mask=mask, encoded=encoded)
+
+
+def _empty_cache(model: Model) -> Cache:
+    caches = [Cache(layer_class_to_replicate=DynamicLayer) for _ in range(2)]
+    return caches[0] if model.kind == "decoder" else EncoderDecoderCache(*caches)
