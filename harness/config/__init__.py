@@ -42,6 +42,7 @@ from harness.config.prompts import IoiPrompts as IoiPrompts
 from harness.config.prompts import PartsPrompts as PartsPrompts
 from harness.config.prompts import PromptSpec as PromptSpec
 from harness.config.prompts import ProsePrompts as ProsePrompts
+from harness.config.prompts import TokenIdPrompts as TokenIdPrompts
 from harness.config.published import Published as Published
 from harness.config.run import NOT_IN_HASH as NOT_IN_HASH
 from harness.config.run import BenchmarkSpec as BenchmarkSpec
