@@ -143,5 +143,6 @@ def cache_attention(
     `also` adds ``z q k v scores resid`` (see `harness.attention.capture.Variable`), of these `heads` alone. Raises
     `RequestError` for heads that the model does not have, and for scores whose softmax is not the pattern.
     """
-    stage = CacheStage(model, prompts, dtype, tuple(also), None if heads == "all" else model.heads(heads))
+    some = None if isinstance(heads, str) and heads == "all" else model.heads(heads)
+    stage = CacheStage(model, prompts, dtype, tuple(also), some)
     return xr.merge([prompts.dataset(), run_in_memory(stage)])

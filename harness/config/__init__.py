@@ -64,6 +64,7 @@ from harness.config.trace import TraceSpec as TraceSpec
 from harness.config.types import Bos as Bos
 from harness.config.types import Count as Count
 from harness.config.types import Fraction as Fraction
+from harness.config.types import Heads as Heads
 from harness.config.types import Names as Names
 from harness.config.types import OpenFraction as OpenFraction
 from harness.config.types import PathText as PathText

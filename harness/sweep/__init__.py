@@ -41,7 +41,7 @@ def ablate_heads(
     heads: Any = "all",
     method: str = "exact",
     kind: str | Iterable[str] = "single",
-    sets: Mapping[str, Iterable[Any]] | None = None,
+    sets: Mapping[str, Any] | None = None,
     positions: str | int | Iterable[int] | None = None,
     **sweep: Any,
 ) -> xr.Dataset:
@@ -50,8 +50,10 @@ def ablate_heads(
     `ablation` is ``zero``, ``mean``, ``resample`` or ``patch``, one of these with its keys (``{"name": "mean",
     "reference": "ioi"}``, or a spec), or a function of z [prompt, position, d_head] and the `Head` that gives the new
     z. `positions` is ``all``, ``last``, ``target``, ``each`` or a list (negative: from each prompt's end), and takes
-    the place of the ablation's own. A metric is a name or a function of a `harness.prompts.targets.Readout` that gives
-    a number for each target; it is named as the function, and has no better direction.
+    the place of the ablation's own. `heads`, and each of the `sets`, are written as in `harness.hooks.parse_heads`:
+    ``["L5H1", (5, 2), "L15-L29"]``, or a boolean mask [layer, head]. A metric is a name or a function of a
+    `harness.prompts.targets.Readout` that gives a number for each target; it is named as the function, and has no
+    better direction.
 
     Returns a dataset with `clean` [metric, prompt], `ablated` and `effect` [metric, prompt, layer, head] (NaN for
     heads not ablated), or `layer_effect`, `mlp_effect`, `set_effect`, `cumulative_effect` or `pair_effect` for the
@@ -69,7 +71,8 @@ def ablate_heads(
     made, where = ablations.build(ablation, model, prompts)
     if positions is not None:
         where = ablations.parse_positions(positions)
-    spec = config.parse(SweepSpec, _plain({"kind": kind, "sets": sets or {}, "method": method, **sweep}), "sweep.")
+    named = {name: model.heads(members, f"sweep.sets.{name}") for name, members in (sets or {}).items()}
+    spec = config.parse(SweepSpec, _plain({"kind": kind, "sets": named, "method": method, **sweep}), "sweep.")
     done = prompts.dataset()
     for stage in stages(model, prompts, spec, heads, choose(metrics, prompts), made, where):
         done = merge(done, run_in_memory(stage, done))
