@@ -130,7 +130,7 @@ def _saved_tokenizer(plain: Any) -> Any:
 
 
 def _check_tokenizer(plain: Any, tokenizer: Any, name: str) -> None:
-    if not (callable(tokenizer) and hasattr(tokenizer, "get_vocab")):
+    if not hasattr(tokenizer, "get_vocab"):
         remedy = "pass the tokenizer itself: transformers.AutoTokenizer.from_pretrained(…)"
         raise RequestError("tokenizer", config.quoted(str(tokenizer)), remedy)
     rows = plain.get_input_embeddings().weight.shape[0]
