@@ -33,8 +33,9 @@ def _names(value: Any) -> Any:
 
 def _heads(value: Any) -> Any:
     """Return heads as a list of names: ``(5, 1)`` is ``L5H1``, and one head is a list of one."""
-    listed = list(value) if isinstance(value, list | tuple) and not _is_pair(value) else [value]
-    return _names([_head(each) for each in listed])
+    if isinstance(value, str) or _is_pair(value):
+        return [_head(value)]
+    return _names([_head(each) for each in value]) if isinstance(value, list | tuple) else value
 
 
 def _is_pair(value: Any) -> bool:
