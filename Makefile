@@ -1,4 +1,6 @@
-# make run   the main job on the embedded default model; the last line names the run directory
+# make run         the main job on the embedded default model; the last line names the run directory
+# make quick       a quick look: 8 prompts, all heads screened, the strongest ablated; the last line is the report's path
+# make notebook    JupyterLab on the two notebooks
 # make test        every test but the long ones
 # make test-quick  what an edit needs: one case of each test; no whole runs, SmolLM2, browser or other processes
 # make test-shapes what computes with arrays, its shapes checked, in random order
@@ -9,10 +11,18 @@ BIN := $(VENV)/bin
 RUN ?= study
 ARGS ?=
 
-.PHONY: run test test-quick test-shapes soak check audit clean
+.PHONY: run quick notebook test test-quick test-shapes soak check audit clean
 
 run: $(VENV)/core
 	$(BIN)/python -m experiments.$(RUN) $(ARGS)
+
+# The runner's last line is the run directory; the rest of what it writes goes to standard error.
+quick: $(VENV)/core
+	@run=$$($(BIN)/python -m experiments.study experiment=quick $(ARGS)) || exit $$?; \
+	[ -z "$$run" ] || echo "$$run/report.html"
+
+notebook: $(VENV)/notebook
+	$(BIN)/jupyter lab experiments/notebooks $(ARGS)
 
 # Two workers with one thread each: tests that share two cores with themselves are slower than tests that do not. A file
 # goes to one worker, so that what its tests share is made once. Byte code is kept, which each start would make again.
@@ -57,6 +67,10 @@ $(VENV)/core: requirements.lock pyproject.toml
 
 $(VENV)/test: $(VENV)/core requirements-test.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-test.lock
+	touch $@
+
+$(VENV)/notebook: $(VENV)/core requirements-notebook.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-notebook.lock
 	touch $@
 
 # Faults that tests must notice: N of them drawn with SEED, or those with a name (FAULTS=named). See .ci/mutants.py.

@@ -324,7 +324,12 @@ def test_help_explains_its_groups():
         [sys.executable, "-m", "experiments.study", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0
-    for word in ("model: ", "prompts: file, induction, inline, ioi, parts, prose", "resume=DIR", "Exit codes"):
+    for word in (
+        "model: ",
+        "prompts: file, induction, inline, ioi, parts, prose, token_ids",
+        "resume=DIR",
+        "Exit codes",
+    ):
         assert word in done.stdout
 
 

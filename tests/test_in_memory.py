@@ -1,10 +1,14 @@
 """A model in the caller's hands: the same effects as its saved folder, and theirs bit-equal afterwards."""
 
+import json
 from copy import deepcopy
+from functools import partial
 
+import families
 import numpy as np
 import pytest
 import torch
+import transformers
 
 import harness
 from harness.config import RequestError
@@ -90,23 +94,152 @@ def adapted(plain):
     return plain
 
 
-def quantised(plain):
-    plain.config.quantization_config = {"load_in_8bit": True}
+class LoraLinear(torch.nn.Module):
+    """A layer as peft wraps it, without peft."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base_layer = base
+        self.lora_A = torch.nn.ModuleDict({"default": torch.nn.Linear(4, 4)})
+
+    def forward(self, x):
+        return self.base_layer(x)
+
+
+def lora(plain):
+    plain.transformer.h[0].attn.c_proj = LoraLinear(plain.transformer.h[0].attn.c_proj)
     return plain
+
+
+def quantised(plain):
+    plain.config.quantization_config = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    return plain
+
+
+def packed(plain):
+    layer = plain.transformer.h[0].mlp.c_fc
+    layer.weight = torch.nn.Parameter(layer.weight.to(torch.int8), requires_grad=False)
+    return plain
+
+
+def hooked_by_someone(plain):
+    plain.transformer.h[1].register_forward_hook(lambda module, args, out: out)
+    return plain
+
+
+def steered(plain):
+    plain.transformer.h[1].attn.register_forward_pre_hook(partial(lambda scale, module, args: None, 2.0))
+    return plain
+
+
+def hooked_bridge(plain):
+    bridge = bridged(plain)
+    bridge.original_model.transformer.h[0].register_forward_hook(lambda module, args, out: out)
+    return bridge
+
+
+def bridged(plain):
+    from transformer_lens.model_bridge import TransformerBridge
+
+    tokenizer = random_models.build("gpt2", 3)[1]
+    return TransformerBridge.boot_transformers("local/tiny", hf_model=deepcopy(plain), tokenizer=tokenizer)
+
+
+def mamba(plain):
+    size = {"hidden_size": 16, "num_hidden_layers": 2, "state_size": 4}
+    return transformers.MambaForCausalLM(transformers.MambaConfig(vocab_size=plain.config.vocab_size, **size)).eval()
+
+
+def jamba(plain):
+    name, size = families.FAMILIES["jamba"]
+    settings = getattr(transformers, name)(**{**size, "vocab_size": plain.config.vocab_size})
+    return transformers.AutoModelForCausalLM.from_config(settings).eval()
+
+
+PLAIN = "and heads are studied in plain weights: pass the model before quantisation"
+HELD = "pass a name, a hub id, a folder, a spec, a Hugging Face model or a TransformerLens bridge"
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (adapted, r"it has adapters \(LoRA\): pass model\.merge_and_unload\(\)"),
-        (quantised, "it is quantised"),
-        (lambda plain: object(), "pass a name, a hub id, a folder, a spec, a Hugging Face model"),
+        (adapted, "model=in memory: it has adapters (LoRA): pass model.merge_and_unload()"),
+        (lora, "model=in memory: it has adapters (LoRA): pass model.merge_and_unload()"),
+        (quantised, f"model=in memory: it is quantised (bitsandbytes), {PLAIN}"),
+        (packed, f"model=in memory: it is quantised (packed weights), {PLAIN}"),
+        (hooked_by_someone, "model=transformer.h.1: this module has a hook on it: handle.remove() it first"),
+        (steered, "model=transformer.h.1.attn: this module has a hook on it: handle.remove() it first"),
+        (
+            mamba,
+            "model=in memory: TransformerLens does not hook this architecture (MambaForCausalLM: no attention heads)",
+        ),
+        (lambda plain: object(), f"model=object: {HELD}"),
+        (lambda plain: None, f"model=NoneType: {HELD}"),
+        (lambda plain: torch.nn.Linear(2, 2), f"model=Linear: {HELD}"),
     ],
 )
 def test_what_cannot_be_read_from_memory_is_refused(trained, change, says):
     plain, tokenizer = trained
-    with pytest.raises(RequestError, match=says):
-        harness.load_model(change(plain), tokenizer)
+    for call in (harness.load_model, lambda model, tokens: harness.look(model, "John gave a drink to")):
+        if call is not harness.load_model and change is mamba:
+            continue  # it has no tokenizer with it
+        with pytest.raises(RequestError) as refused:
+            call(change(deepcopy(plain)), tokenizer)
+        assert str(refused.value) == says
+
+
+def test_a_hook_inside_a_bridge_is_refused(trained):
+    with pytest.raises(RequestError, match=r"this module has a hook on it: handle\.remove\(\) it first"):
+        harness.load_model(hooked_bridge(trained[0]))
+
+
+def test_hooks_of_the_libraries_themselves_are_no_ones(trained):
+    plain, tokenizer = trained
+    plain(torch.arange(3, 9)[None], output_attentions=True, output_hidden_states=True)
+    bridge = bridged(plain)
+    bridge.run_with_cache(torch.arange(3, 9)[None])
+    for model in (harness.load_model(plain, tokenizer), harness.load_model(bridge)):
+        assert model.shape.n_layers == plain.config.n_layer
+
+
+def test_a_hybrid_in_memory_is_refused_as_its_folder_is(trained, tmp_path):
+    plain, tokenizer = trained
+    hybrid = jamba(plain)
+    hybrid.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    for call in (lambda: harness.load_model(hybrid, tokenizer), lambda: harness.look(tmp_path, "John gave a drink")):
+        with pytest.raises(RequestError, match=r"TransformerLens has no hook point blocks\.0\.attn\.hook_k here"):
+            call()
+
+
+def test_a_mamba_in_a_folder_is_refused(trained, tmp_path):
+    plain, tokenizer = trained
+    mamba(plain).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(RequestError) as refused:
+        harness.look(str(tmp_path), "John gave a drink to")
+    reason = "TransformerLens does not hook this architecture (MambaForCausalLM: no attention heads)"
+    assert str(refused.value) == f"model={tmp_path.name}: {reason}"
+
+
+@pytest.mark.parametrize("method", ["bitsandbytes", "gptq", "awq", "compressed-tensors", "unheard-of"])
+def test_a_quantised_folder_is_refused_before_its_package_is_missed(trained, tmp_path, method):
+    plain, tokenizer = trained
+    plain.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    settings["quantization_config"] = {"quant_method": method, "bits": 4}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(RequestError) as refused:
+        harness.load_model(tmp_path)
+    assert str(refused.value) == f"model.path={tmp_path}: it is quantised ({method}), {PLAIN}"
+
+
+@pytest.mark.parametrize("tokenizer", ["gpt2", 5, torch.nn.Linear(2, 2)])
+def test_what_is_no_tokenizer_is_refused(trained, tokenizer):
+    remedy = r"pass the tokenizer itself: transformers\.AutoTokenizer\.from_pretrained"
+    with pytest.raises(RequestError, match=f"^tokenizer=.*: {remedy}"):
+        harness.load_model(trained[0], tokenizer)
 
 
 def test_a_model_without_a_tokenizer_or_with_anothers_is_refused(trained):

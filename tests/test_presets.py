@@ -18,6 +18,7 @@ GIVEN = {
     "model/gguf": ["++model.path=x"],
     "prompts/inline": ["++prompts.text=[a]"],
     "prompts/file": ["++prompts.path=x"],
+    "prompts/token_ids": ["++prompts.token_id=[[1,2]]"],
 }
 GIVEN["experiment/reproduce_arena_induction"] = GIVEN["model/path"]
 CHOICES = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.glob("*/*.yaml"))

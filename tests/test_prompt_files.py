@@ -271,7 +271,7 @@ MISTAKES = [
         "a.jsonl",
         GOOD + '{"text": "the store", "twin": "the store store"}',
         {"counterfactual": "twin"},
-        "prompts.path={path}: line 2: the text has 5 tokens and its counterfactual 6; they must be equally long",
+        "{path}: line 2, 'the store store': the text has 5 tokens and its counterfactual 6; they must be equally long",
     ),
     # which rows
     ("a.jsonl", GOOD * 3, {"n": 4}, "prompts.n=4: {path} has 3 rows"),

@@ -265,10 +265,11 @@ def test_the_answer_of_a_context_is_joined_as_its_script_is_written(tiny, questi
     assert prompts.text[0].endswith(question + joined)
 
 
-def test_a_text_in_place_of_a_prompt_sets_name_is_pointed_to_inline(tiny):
-    remedy = r"""prompts='The capital of France is': .* give a text as load_prompts\("inline", model, text=\["…"\]\)"""
+@pytest.mark.parametrize("name", ["The capital of France is", "iio"])
+def test_a_text_in_place_of_a_prompt_sets_name_is_pointed_to_a_list(tiny, name):
+    remedy = rf"prompts='{name}': .*; pass a list to use it as a text: load_prompts\(\[text\], model\)"
     with pytest.raises(RequestError, match=remedy):
-        harness.load_prompts("The capital of France is", tiny())
+        harness.load_prompts(name, tiny())
 
 
 # --- tokens without an embedding --------------------------------------------------------------------------------

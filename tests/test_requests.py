@@ -368,7 +368,7 @@ PROMPTS = [
     (of("number.jsonl"), "prompts.path={here}/number.jsonl: line 1 has a number, not a text, in 'text'"),
     (
         of("twin.jsonl", "prompts.counterfactual=twin"),
-        "prompts.path={here}/twin.jsonl: line 1: the text has 5 tokens and",
+        "prompts.path={here}/twin.jsonl: line 1, 'the store store': the text has 5 tokens and",
     ),
     (
         of("blank.jsonl", "prompts.target=target", shape="t5"),

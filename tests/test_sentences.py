@@ -1044,7 +1044,7 @@ def screened(saved, it):
     "order "
     "these by size with a Spearman correlation of <rho:two>]][[ (<low:two> to <top:two>)]]."
 )
-def quick(saved, it):
+def in_bf16(saved, it):
     from scipy.stats import chi2, norm
 
     quick_, exact = saved.effects(it.metric, "fast_effect"), saved.effects(it.metric)
@@ -1703,6 +1703,22 @@ def induction(saved, it):
 
 
 @reads(
+    "This is a quick look, not the study: <n:prompts>, and <screened:heads> screened by their gradients, of which "
+    "<k:int> were ablated. <head:head> has the largest measured effect: without it <metric:word> changes by "
+    "<about:told> of <clean:plain>."
+)
+def quick(saved, it):
+    assert it.metric == saved.metrics()[0]
+    exact = saved.ranked(it.metric)
+    assert it.head == next(iter(exact))
+    assert int(it.k) == len(exact)
+    counted(it.screened, len(estimates(saved, it.metric)), "head")
+    counted(it.n, saved.data.sizes["prompt"], "prompt")
+    saved.told(it.about, saved.estimate(it.metric, it.head), UNITS[it.metric])
+    near(it.clean, saved.clean(it.metric).mean())
+
+
+@reads(
     "<head:head>: ablating it changes <metric:word> by <about:told> of <clean:plain>, on <same:int> of <n:int> "
     "prompts the same "
     "way. Where the answer is predicted it looks at the right name with <right:size> of its attention, at the wrong "
@@ -1948,7 +1964,7 @@ RUNS = {
         "trust nearest",
     ),
     "few_edits": ("ablate_heads", {"metrics": ["kl"], "prompts": {"name": "ioi", "n": 3}}, "trust"),
-    "fast": ("ablate_heads", {"metrics": ["loss", "logit_diff"], "sweep": FAST}, "quick"),
+    "fast": ("ablate_heads", {"metrics": ["loss", "logit_diff"], "sweep": FAST}, "in_bf16"),
     "slow": ("ablate_heads", {"metrics": ["loss"], "sweep": FAST, "prompts": {"name": "ioi", "n": 3}}, "remark"),
     "screen": (
         "ablate_heads",

@@ -43,6 +43,7 @@ from harness.config.prompts import IoiPrompts as IoiPrompts
 from harness.config.prompts import PartsPrompts as PartsPrompts
 from harness.config.prompts import PromptSpec as PromptSpec
 from harness.config.prompts import ProsePrompts as ProsePrompts
+from harness.config.prompts import TokenIdPrompts as TokenIdPrompts
 from harness.config.published import Published as Published
 from harness.config.run import NOT_IN_HASH as NOT_IN_HASH
 from harness.config.run import BenchmarkSpec as BenchmarkSpec
@@ -65,6 +66,7 @@ from harness.config.trace import TraceSpec as TraceSpec
 from harness.config.types import Bos as Bos
 from harness.config.types import Count as Count
 from harness.config.types import Fraction as Fraction
+from harness.config.types import Heads as Heads
 from harness.config.types import Names as Names
 from harness.config.types import OpenFraction as OpenFraction
 from harness.config.types import PathText as PathText

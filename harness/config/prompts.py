@@ -7,6 +7,8 @@ from pydantic import Field
 
 from harness.config.types import Count, Names, PathText, PositiveInt, Seed, Text, spec
 
+TokenIds = tuple[Annotated[int, Field(ge=0, strict=True)], ...]
+
 
 @spec
 class IoiPrompts:
@@ -38,7 +40,8 @@ class InlinePrompts:
 
     `words` tags words, ``{emotion: [glad, angry]}``: each tag is a segment of the prompt, to which a prediction is
     traced. ``punctuation``, ``pronoun`` and ``function`` have built-in (English) words where the list is empty. Prompts
-    of one `cluster` are variants of each other; `relations` are those of each text, as in `FilePrompts`.
+    of one `cluster` are variants of each other; `relations` are those of each text, as in `FilePrompts`. The
+    `counterfactual` of a text is as long as it, in tokens; `tags` has values of each text to copy to the results.
     """
 
     name: Literal["inline"]
@@ -49,7 +52,26 @@ class InlinePrompts:
     distractor: Names | None = None
     cluster: Names | None = None
     relations: Names | None = None
+    counterfactual: Names | None = None
     words: Mapping[str, Names] = Field(default_factory=dict)
+    tags: Mapping[str, Names] = Field(default_factory=dict)
+    generate: Count = 0
+
+
+@spec
+class TokenIdPrompts:
+    """Prompts as token ids of the model's tokenizer, used as they are: no special token is added.
+
+    The other keys have the meaning they have in `InlinePrompts`; a `counterfactual` is token ids too.
+    """
+
+    name: Literal["token_ids"]
+    token_id: tuple[TokenIds, ...]
+    target: Names | None = None
+    answer: Names | None = None
+    distractor: Names | None = None
+    cluster: Names | None = None
+    counterfactual: tuple[TokenIds, ...] | None = None
     generate: Count = 0
 
 
@@ -128,6 +150,6 @@ class PartsPrompts:
 
 
 PromptSpec = Annotated[
-    IoiPrompts | InductionPrompts | InlinePrompts | ProsePrompts | FilePrompts | PartsPrompts,
+    IoiPrompts | InductionPrompts | InlinePrompts | TokenIdPrompts | ProsePrompts | FilePrompts | PartsPrompts,
     Field(discriminator="name"),
 ]

@@ -21,7 +21,7 @@ from harness.config.parsing import other_model
 from harness.config.prompts import PromptSpec
 from harness.config.published import Published
 from harness.config.trace import TraceSpec
-from harness.config.types import Count, Names, OpenFraction, PathText, PositiveInt, Seed, Text, spec
+from harness.config.types import Count, Heads, Names, OpenFraction, PathText, PositiveInt, Seed, Text, spec
 
 
 def _listed(value: Any) -> Any:
@@ -94,7 +94,7 @@ class SweepSpec:
     """
 
     kind: Kinds = ("single",)
-    sets: Mapping[str, Names] = Field(default_factory=dict)
+    sets: Mapping[str, Heads] = Field(default_factory=dict)
     order: Orders = ("effect", "random")
     orders: PositiveInt = 10
     first: Literal["most_needed", "least_needed"] = "most_needed"
@@ -153,7 +153,7 @@ class CacheSpec:
 
     dtype: Literal["float32", "float16"] = "float32"
     also: Also = ()
-    heads: Names = ("all",)
+    heads: Heads = ("all",)
 
     def __post_init__(self) -> None:
         if self.heads != ("all",) and not self.also:
@@ -190,7 +190,7 @@ class ShowSpec:
     """Prompts (by number), heads (by name) and level (tokens or words) that the report opens with."""
 
     prompts: tuple[int, ...] = ()
-    heads: Names = ()
+    heads: Heads = ()
     level: Literal["token", "word"] = "token"
 
 
@@ -206,7 +206,7 @@ class RunSpec:
     prompts: PromptSpec
     ablation: AblationSpec = Field(default_factory=ZeroAblation)
     metrics: Names = ("auto",)
-    heads: Names = ("all",)
+    heads: Heads = ("all",)
     sweep: SweepSpec = Field(default_factory=SweepSpec)
     stats: StatsSpec = Field(default_factory=StatsSpec)
     cache: CacheSpec = Field(default_factory=CacheSpec)

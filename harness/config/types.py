@@ -31,6 +31,25 @@ def _names(value: Any) -> Any:
     )
 
 
+def _heads(value: Any) -> Any:
+    """Return heads as a list of names: ``(5, 1)`` is ``L5H1``, and one head is a list of one."""
+    if isinstance(value, str) or _is_pair(value):
+        return [_head(value)]
+    return _names([_head(each) for each in value]) if isinstance(value, list | tuple) else value
+
+
+def _is_pair(value: Any) -> bool:
+    """Whether a value is a head's layer and number, with or without a stack."""
+    return isinstance(value, list | tuple) and [type(each) for each in value] in ([int, int], [int, int, str])
+
+
+def _head(value: Any) -> Any:
+    if not _is_pair(value):
+        return value
+    layer, head, *stack = value
+    return "".join(f"{name}." for name in stack if name) + f"L{layer}H{head}"
+
+
 def _text(value: Any) -> Any:
     """Return a number that YAML read from a word as the word."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
@@ -52,4 +71,5 @@ PathText = Annotated[str, Field(min_length=1), BeforeValidator(_path)]
 Device = Annotated[str, BeforeValidator(_torch_name)]
 Dtype = Annotated[Literal["float32", "bfloat16", "float16"], BeforeValidator(_torch_name)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+Heads = Annotated[tuple[str, ...], BeforeValidator(_heads)]
 Bos = Literal["auto", "always", "never"]

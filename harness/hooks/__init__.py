@@ -1,14 +1,17 @@
 """Names of hook points and axis orders; heads, parsed from and written as ``L5H1``.
 
-No other file spells a hook point, so a renaming in TransformerLens changes this file only. `softmax` reads or edits
-attention scores, `frozen_norm` makes a norm linear, `forward` stops a forward or replaces a module's.
+No other file spells a hook point, so a renaming in TransformerLens changes this file only. `head_mask` reads heads
+from boolean arrays, `softmax` reads or edits attention scores, `frozen_norm` makes a norm linear, `forward` stops a
+forward or replaces a module's.
 """
 
 import re
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
 from harness.config import RequestError
+from harness.hooks.head_mask import is_mask, masked_heads
 
 Kind = Literal["pattern", "z", "q", "k", "v", "scores", "allowed"]
 
@@ -101,11 +104,11 @@ class Head(NamedTuple):
         return {**stack, "layer": self.layer, "head": self.head}
 
     @classmethod
-    def parse(cls, text: str) -> "Head":
-        """Parse ``"L5H1"`` to ``Head(5, 1)``. Raises `RequestError` for anything else."""
-        stack, layer, head = _parts(text)
+    def parse(cls, name: "str | tuple[Any, ...]") -> "Head":
+        """Parse ``"L5H1"`` or ``(5, 1)`` to ``Head(5, 1)``. Raises `RequestError` for anything else."""
+        stack, layer, head = _parts(_written(name))
         if layer is None or head is None:
-            raise RequestError("heads", text, "a head is written L5H1 (layer 5, head 1)")
+            raise RequestError("heads", name, "a head is written L5H1 (layer 5, head 1)")
         return cls(layer, head, stack)
 
 
@@ -140,19 +143,31 @@ def check_head(head: Head, model: str, n_layers: Layers, n_heads: int) -> Head:
     return head
 
 
-def parse_heads(
-    names: str | Head | Iterable[str | Head], model: str, n_layers: Layers, n_heads: int, key: str = "heads"
-) -> tuple[Head, ...]:
+def parse_heads(names: Any, model: str, n_layers: Layers, n_heads: int, key: str = "heads") -> tuple[Head, ...]:
     """Parse names to heads in the order in which they run, each once.
 
-    `names` is ``"all"``, one head, or a list such as ``["L5H1", "L7"]`` (a whole layer) or ``["cross"]`` (a whole
-    stack). Raises `RequestError` with `key` for a head that the model does not have, and for none.
+    `names` is ``"all"``, one of the following, or a list that mixes them:
+
+    - a head: ``"L5H1"``, ``(5, 1)``, ``Head(5, 1)``, in an encoder-decoder ``"cross.L5H1"``;
+    - a layer ``"L7"``, a stack ``"cross"``; a range of layers ``"L15-L29"`` or of one layer's heads ``"L5H0-L5H3"``;
+    - a boolean mask [layer, head] in numpy, torch or xarray, in an encoder-decoder [stack, layer, head].
+
+    Raises `RequestError` with `key` for a head that the model does not have, for a reversed range, for a mask of
+    numbers or of another shape, and for none.
+
+    >>> parse_heads(["L1", (0, 1), "L2H0-L2H1"], "tiny", n_layers=3, n_heads=2)[:2]
+    (Head(layer=0, head=1, stack=''), Head(layer=1, head=0, stack=''))
     """
-    listed = [names] if isinstance(names, str | Head) else list(names)
+    listed = [names] if isinstance(names, str) or _is_head(names) or is_mask(names) else _items(names)
     stacks = _by_stack(n_layers)
-    if listed == ["all"]:
+    if len(listed) == 1 and isinstance(listed[0], str) and listed[0] == "all":
         return _all(stacks, n_heads)
-    wanted = {head for name in listed for head in _named(_written(name), model, stacks, n_heads, key)}
+    written = [
+        text
+        for name in listed
+        for text in (masked_heads(name, stacks, n_heads, model, key) if is_mask(name) else [_written(name)])
+    ]
+    wanted = {head for text in written for head in _in_range(text, model, stacks, n_heads, key)}
     if not wanted:
         raise RequestError(key, "[]", f"name at least one head, or set {key}=all")
     return tuple(head for head in _all(stacks, n_heads) if head in wanted)
@@ -162,8 +177,39 @@ def _by_stack(n_layers: Layers) -> Mapping[str, int]:
     return {"": n_layers} if isinstance(n_layers, int) else n_layers
 
 
+def _is_head(value: Any) -> bool:
+    """Whether a value is a head or its two numbers, with or without a stack."""
+    whole = isinstance(value, tuple) and 2 <= len(value) <= 3 and all(_is_whole(each) for each in value[:2])
+    return whole and isinstance(value[-1], str if len(value) == 3 else object)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _items(names: Any) -> list[Any]:
+    return list(names) if isinstance(names, Iterable) else [names]
+
+
 def _written(name: Any) -> str:
-    return name if isinstance(name, str) else str(Head(*name))
+    """Return a head as its name; anything else as it prints, to be refused."""
+    return str(Head(*name)) if _is_head(name) else str(name)
+
+
+def _in_range(text: str, model: str, stacks: Mapping[str, int], n_heads: int, key: str) -> list[Head]:
+    """Return the heads of a name, or of a range of layers or of one layer's heads, both ends included."""
+    first, _, last = (end.strip() for end in text.partition("-"))
+    (stack, *start), (of, *stop) = _parts(first), _parts(last)
+    if start[0] is None or stop[0] is None:
+        return _named(text, model, stacks, n_heads, key)
+    if of not in ("", stack) or (start[1] is None) != (stop[1] is None):
+        raise RequestError(key, text, "a range is from layer to layer, L15-L29, or from head to head, L5H0-L5H3")
+    if start[1] is not None and start[0] != stop[0]:
+        raise RequestError(key, text, "a range of heads is of one layer, L5H0-L5H3; of layers it is L15-L29")
+    if stop < start:
+        raise RequestError(key, text, "this range is reversed: write its lower end first")
+    ends = [_named(end, model, stacks, n_heads, key) for end in (first, last if of or not stack else f"{stack}.{last}")]
+    return [head for head in _all(stacks, n_heads) if head.stack == stack and ends[0][0] <= head <= ends[1][-1]]
 
 
 def _all(stacks: Mapping[str, int], n_heads: int) -> tuple[Head, ...]:
@@ -196,7 +242,8 @@ def _named(name: str, model: str, stacks: Mapping[str, int], n_heads: int, key: 
 def _spelling(stacks: Mapping[str, int]) -> str:
     """Describe how the heads of a model with these stacks are written."""
     if "" in stacks:
-        return "a head is written L5H1 (layer 5, head 1), its whole layer L5, all heads are all, by itself"
+        written = "a head is written L5H1 (layer 5, head 1), its whole layer L5, all heads are all, by itself"
+        return f"{written}; layers 5 to 9 are L5-L9"
     first = next(iter(stacks))
     return f"a head is written {first}.L5H1, its layer {first}.L5, its stack {first}; stacks: {', '.join(stacks)}"
 

@@ -67,7 +67,7 @@ def ablate_heads(
     heads: Any = "all",
     method: str = "exact",
     kind: str | Iterable[str] = "single",
-    sets: Mapping[str, Iterable[Any]] | None = None,
+    sets: Mapping[str, Any] | None = None,
     positions: str | int | Iterable[int] | None = None,
     **sweep_keys: Any,
 ) -> Effects:
@@ -77,8 +77,10 @@ def ablate_heads(
     "mean", "reference": "ioi"}``, or a spec), a value such as ``harness.resample("L5H1", draws=4)``, whose heads take
     the place of `heads`, or a function of z [prompt, position, d_head] and the `Head` that gives the new z.
     `positions` is ``all``, ``last``, ``target``, ``each`` or a list (negative: from each prompt's end), and takes the
-    place of the ablation's own. A metric is a name or a function of a `harness.prompts.targets.Readout` that gives a
-    number for each target; it is named as the function, and has no better direction.
+    place of the ablation's own. `heads`, and each of the `sets`, are written as in `harness.hooks.parse_heads`:
+    ``["L5H1", (5, 2), "L15-L29"]``, or a boolean mask [layer, head]. A metric is a name or a function of a
+    `harness.prompts.targets.Readout` that gives a number for each target; it is named as the function, and has no
+    better direction.
 
     ``.data`` has `clean` [metric, prompt], `ablated` and `effect` [metric, prompt, layer, head] (NaN for
     heads not ablated), or `layer_effect`, `mlp_effect`, `set_effect`, `cumulative_effect` or `pair_effect` for the
@@ -101,13 +103,14 @@ def ablate_heads(
     """
     started = time.time()
     if isinstance(ablation, HeadAblation):
-        if heads != "all":
+        if not (isinstance(heads, str) and heads == "all"):
             raise RequestError("heads", heads, f"{ablation} names its heads itself: leave heads out")
         heads, ablation = ablation.heads, ablation.ablation
     made, where = ablations.build(ablation, model, prompts)
     if positions is not None:
         where = ablations.parse_positions(positions)
-    spec = config.parse(SweepSpec, _named({"kind": kind, "sets": sets or {}, "method": method, **sweep_keys}), "sweep.")
+    members = {name: model.heads(some, f"sweep.sets.{name}") for name, some in (sets or {}).items()}
+    spec = config.parse(SweepSpec, _named({"kind": kind, "sets": members, "method": method, **sweep_keys}), "sweep.")
     data, chosen = prompts.dataset(), choose(metrics, prompts)
     every = isinstance(heads, str) and heads == "all"
     named = model.heads() if every else model.heads(heads)

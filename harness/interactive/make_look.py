@@ -12,6 +12,7 @@ from jaxtyping import Float
 from harness.config import AttributionSpec, RequestError, quoted
 from harness.results import Run, open_run
 from harness.results.run import IN_MEMORY
+from harness.views.axis import LEVELS
 from harness.views.look import Look
 from harness.views.selection import checked_prompt, needs_patterns
 from harness.words.segment import is_unspaced
@@ -46,6 +47,8 @@ def look(
     >>> seen.table("L0H1").shape
     (16, 16)
     """
+    if level is not None and level not in LEVELS:
+        raise RequestError("level", level, f"choose {' or '.join(LEVELS)}")
     if text is None:
         run, gradient = _saved(what), None
     else:
@@ -79,10 +82,12 @@ def _cached(
     from harness.models import Model, load_model
     from harness.prompts import load_prompts
 
+    if not isinstance(text, str):
+        raise RequestError("text", repr(text), 'pass one text: look(model, "The dog chased the cat")')
     if not text.strip():
         raise RequestError("text", quoted(text), "give a text with at least one word")
     model = what if isinstance(what, Model) else load_model(what)
-    others = {name: [each] for name, each in (("pair", pair), ("target", target)) if each}
+    others = {name: [each] for name, each in (("pair", pair), ("target", target)) if each is not None}
     prompts = load_prompts("inline", model, text=[text], **others)
     also: tuple[Kind, ...] = ("q", "k", "v", "scores") if model.traits.has_scores else ("q", "k", "v")
     gradient = partial(_gradient, model, prompts, model.bridge.interventions)

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import ModelSpec, PathModel, WheelModel
-from harness.hooks import Head, Layers, parse_heads
+from harness.hooks import Layers, parse_heads
 from harness.models.sources import cached_wheel
 
 #: Keys of config.json for the number of layers, and of heads in each, in all families.
 _LAYERS, _HEADS = ("num_hidden_layers", "n_layer", "num_layers"), ("num_attention_heads", "n_head", "num_heads")
 
 
-def check_heads(spec: ModelSpec, names: str | Head | Iterable[str | Head], key: str) -> None:
+def check_heads(spec: ModelSpec, names: Iterable[str], key: str) -> None:
     """Raise `RequestError` with `key` for heads that the model lacks, where its config.json is at hand."""
     known = _known(spec)
     if known is not None:

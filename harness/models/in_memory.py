@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from harness import config
 from harness.config import MemoryModel, RequestError
 from harness.models import output_kind, sources
 from harness.models.load import PlainModel
@@ -19,8 +20,8 @@ def describe(model: Any, tokenizer: Any = None, **overrides: Any) -> tuple[Memor
     """The spec of a Hugging Face model or a TransformerLens bridge, and a copy of the plain model with its tokenizer.
 
     The copy is in the model's own precision and on its device, unless `overrides` say otherwise. Raises `RequestError`
-    for a quantised model, unmerged adapters, a bridge with hooks on it, a model without a tokenizer, and a tokenizer
-    with more tokens than the model has embeddings.
+    for a quantised model, unmerged adapters, hooks of the caller's, a model without a tokenizer, and a tokenizer with
+    more tokens than the model has embeddings.
     """
     plain, own = _plain(model)
     name = str(overrides.pop("name", "") or Path(getattr(plain.config, "_name_or_path", "") or "in memory").name)
@@ -36,6 +37,7 @@ def describe(model: Any, tokenizer: Any = None, **overrides: Any) -> tuple[Memor
         **{"dtype": str(first.dtype).removeprefix("torch."), "device": str(first.device), **overrides},
     )
     copy = deepcopy(plain)
+    copy.config.architectures = copy.config.architectures or [type(plain).__name__]  # TransformerLens goes by it
     if hasattr(copy, "set_attn_implementation"):
         copy.set_attn_implementation("eager")  # others do not return their patterns
     kind = output_kind.kind_of(plain.config, name)
@@ -57,11 +59,23 @@ def _plain(model: Any) -> tuple[Any, Any]:
         hooked = [name for name, point in model.hook_dict.items() if point.fwd_hooks or point.bwd_hooks]
         if hooked:
             raise RequestError("model", hooked[0], "this bridge has hooks on it: model.reset_hooks() first")
+        _check_unhooked(model)
         return _unwrapped(model), getattr(model, "tokenizer", None)
     if not (hasattr(model, "config") and hasattr(model, "parameters")):
         remedy = "pass a name, a hub id, a folder, a spec, a Hugging Face model or a TransformerLens bridge"
         raise RequestError("model", type(model).__name__, remedy)
+    _check_unhooked(model)
     return model, None
+
+
+def _check_unhooked(model: torch.nn.Module) -> None:
+    """Raise `RequestError` for a torch hook of the caller: it would change what is studied, or be lost in the copy."""
+    for name, module in model.named_modules():
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
+            code = getattr(hook, "func", hook)  # of a `functools.partial`
+            owner = str(getattr(code, "__module__", "")).partition(".")[0]
+            if owner not in ("torch", "transformers", "transformer_lens"):
+                raise RequestError("model", name or "model", "this module has a hook on it: handle.remove() it first")
 
 
 @torch.no_grad()
@@ -100,10 +114,9 @@ def _evaluating(model: torch.nn.Module) -> Iterator[None]:
 def _check_whole(plain: Any, name: str) -> None:
     if hasattr(plain, "peft_config") or any("lora_" in key for key in plain.state_dict()):
         raise RequestError("model", name, "it has adapters (LoRA): pass model.merge_and_unload()")
-    if getattr(plain, "quantization_method", None) or getattr(plain.config, "quantization_config", None):
-        raise RequestError(
-            "model", name, "it is quantised, and its weights are not those of the products: load it plain"
-        )
+    method = sources.quantisation(vars(plain.config)) or getattr(plain, "quantization_method", None)
+    if method or any(weight.element_size() < 2 for weight in plain.parameters()):
+        raise RequestError("model", name, sources.quantised(str(method or "packed weights")))
 
 
 def _saved_tokenizer(plain: Any) -> Any:
@@ -117,6 +130,9 @@ def _saved_tokenizer(plain: Any) -> Any:
 
 
 def _check_tokenizer(plain: Any, tokenizer: Any, name: str) -> None:
+    if not hasattr(tokenizer, "get_vocab"):
+        remedy = "pass the tokenizer itself: transformers.AutoTokenizer.from_pretrained(…)"
+        raise RequestError("tokenizer", config.quoted(str(tokenizer)), remedy)
     rows = plain.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         remedy = f"{name} has {rows} embeddings and this tokenizer {len(tokenizer)} tokens: it is of another model"

@@ -182,6 +182,8 @@ def _from_folder(spec: Any) -> PlainModel:
             **options,
         )
         sources.check_whole(info, "model", spec.name, kind)
+        if any(weight.element_size() < 2 for weight in plain.parameters()):
+            raise RequestError("model", spec.name, sources.quantised("packed weights"))
     except RequestError:
         raise
     except ImportError as error:

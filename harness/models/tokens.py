@@ -137,6 +137,27 @@ class Tokens:
             texts=tuple(texts),
         )
 
+    def from_ids(self, ids: Sequence[int]) -> Encoding:
+        """Return token ids as an `Encoding`, with the text and the spans that decoding gives.
+
+        Special tokens at the ends count as added, as those of `encode` do; a mask or an unknown token is text.
+        """
+        added = self.special_ids - {self.tokenizer.mask_token_id, self.tokenizer.unk_token_id}
+        read = [at for at, token_id in enumerate(ids) if token_id not in added]
+        start, stop = (read[0], read[-1] + 1) if read else (len(ids), len(ids))
+        text, spans = self._decoded(list(ids[start:stop]))
+        around = [[None] * n for n in (start, len(ids) - stop)]
+        return self.describe(list(ids), [*around[0], *spans, *around[1]], texts=[text])
+
+    def _decoded(self, ids: list[int]) -> tuple[str, Sequence[Span | None]]:
+        """Return the text of tokens, and their spans: those of the text's own tokens, where these are the same."""
+        for clean in (True, False):  # WordPiece gives "don ' t" unless cleaned, which puts other tokenizers' spaces out
+            text = self.tokenizer.decode(ids, clean_up_tokenization_spaces=clean)
+            again = Tokens(self.tokenizer, "never").encode(text)
+            if list(again.token_id) == ids:
+                return text, again.span
+        return self.spelled(ids, after=[])
+
     def spelled(self, ids: list[int], after: list[int]) -> tuple[str, list[Span]]:
         """Return the text that `ids` add after other tokens, and each token's span in it; tokens that spell a character
         together all have its span."""

@@ -16,10 +16,11 @@ import numpy as np
 from harness.config import FilePrompts, RequestError, near
 from harness.models import Model
 from harness.prompts import readers
-from harness.prompts.prompt import Prompt, from_text, with_answer, with_relations
+from harness.prompts.prompt import Prompt
 from harness.prompts.readers import Row, Table
 from harness.prompts.relations import parse_triples
-from harness.prompts.word_tags import check_tags, parse_tags, with_tags
+from harness.prompts.row import from_row
+from harness.prompts.word_tags import check_tags, parse_tags
 
 #: The keys that name a column, the text's first.
 COLUMNS = ("column", "pair", "target", "answer", "distractor", "cluster", "counterfactual", "relations", "words")
@@ -32,28 +33,36 @@ def make(spec: FilePrompts, model: Model) -> list[Prompt]:
 
 def check(spec: FilePrompts) -> list[Row]:
     """Read and return the rows, checked as far as possible without a model: file, columns, values."""
+    return rows_of(spec, readers.read(Path(spec.path), {name for _, name in named_columns(spec)}))
+
+
+def named_columns(spec: FilePrompts) -> list[tuple[str, str]]:
+    """Return the columns that the spec names, each after its key."""
     named = [(key, getattr(spec, key)) for key in COLUMNS if getattr(spec, key) is not None]
-    named += [("tags", name) for name in spec.tags]
+    return named + [("tags", name) for name in spec.tags]
+
+
+def rows_of(spec: FilePrompts, table: Table) -> list[Row]:
+    """Return the rows of a table that the spec draws, all of them checked."""
     if spec.distractor is not None and spec.answer is None:
         raise RequestError("prompts.distractor", spec.distractor, "a distractor needs an answer: prompts.answer=…")
-    table = readers.read(Path(spec.path), {name for _, name in named})
-    for key, name in named:
+    for key, name in named_columns(spec):
         _check_column(spec, table, key, name)
     rows = _drawn(spec, table.rows)
     for row in rows:
-        with _placed(spec, row):
+        with placed(spec, row.place):
             check_tags({} if spec.words is None else parse_tags(row.values[spec.words], "prompts.path"), "prompts.path")
             parse_triples("" if spec.relations is None else row.values[spec.relations])
     return rows
 
 
 @contextmanager
-def _placed(spec: FilePrompts, row: Row) -> Iterator[None]:
+def placed(spec: FilePrompts, place: str) -> Iterator[None]:
     """Raise a `RequestError` inside with the row's place in the file."""
     try:
         yield
     except RequestError as error:
-        readers.refuse(spec.path, f"{row.place}, {error.value}: {error.remedy}")
+        readers.refuse(spec.path, f"{place}, {error.value}: {error.remedy}")
 
 
 def _drawn(spec: FilePrompts, rows: Sequence[Row]) -> list[Row]:
@@ -102,31 +111,9 @@ def _lacking(spec: FilePrompts, rows: Sequence[Row], lacking: Sequence[Row], nam
 
 def _prompt(spec: FilePrompts, model: Model, row: Row) -> Prompt:
     """Make the prompt of a row; errors in its tokens name its place."""
-    key = "prompts.path"
-    with _placed(spec, row):
+    values = {key: row.values[name] for key, name in named_columns(spec) if key not in ("column", "tags", "words")}
+    with placed(spec, row.place):
         cluster = row.place if spec.cluster is None else str(row.values[spec.cluster])
-        columns = (spec.pair, spec.target, spec.answer, spec.distractor)
-        pair, target, answer, distractor = (None if name is None else row.values[name] for name in columns)
-        prompt = from_text(model, row.values[spec.column], cluster, key, pair, target)
-        if answer is not None:
-            prompt = with_answer(model, prompt, answer, distractor, (key, key))
-        if spec.words is not None:
-            prompt = with_tags(prompt, parse_tags(row.values[spec.words], key), key)
-        if spec.relations is not None:
-            prompt = with_relations(prompt, row.values[spec.relations])
-    prompt = replace(prompt, tags={name: str(row.values[name]) for name in spec.tags})
-    if spec.counterfactual is None:
-        return prompt
-    return replace(prompt, counterfactual=_counterfactual(spec, model, row, prompt))
-
-
-def _counterfactual(spec: FilePrompts, model: Model, row: Row, prompt: Prompt) -> tuple[int, ...]:
-    n = len((prompt.source or prompt.encoded).token_id)
-    pair = None if spec.pair is None else row.values[spec.pair]
-    other: Any = model.tokens.encode(row.values[spec.counterfactual or ""], pair).token_id
-    if len(other) != n:
-        readers.refuse(
-            spec.path,
-            f"{row.place}: the text has {n} tokens and its counterfactual {len(other)}; they must be equally long",
-        )
-    return other
+        words = {} if spec.words is None else parse_tags(row.values[spec.words], "prompts.path")
+        prompt = from_row(model, {"text": row.values[spec.column], **values}, cluster, words)
+    return replace(prompt, tags={name: str(row.values[name]) for name in spec.tags})

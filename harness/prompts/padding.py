@@ -85,7 +85,7 @@ class Prompts:
     relations: tuple[tuple[Relation, ...], ...] = ()
     #: The fingerprint of the tokenizer (`harness.models.tokens.Tokens.fingerprint`).
     tokenizer: str = ""
-    #: The spec that makes these prompts again; none where they are some of a set's.
+    #: The spec that loads these prompts; None for some of them (`take`).
     spec: Any = None
 
     def __len__(self) -> int:
@@ -164,7 +164,8 @@ class Prompts:
         """Return the prompts at these indices, padded to the longest of them."""
         rows = np.asarray(index, dtype=int)
         end, read = int(self.length[rows].max()), int((self.read >= 0).sum(axis=1)[rows].max())
-        changed: dict[str, Any] = {"source": None if self.source is None else self.source.take(rows), "spec": None}
+        source = None if self.source is None else self.source.take(rows)
+        changed: dict[str, Any] = {"source": source, "spec": None}
         for item in fields(self):
             value = getattr(self, item.name)
             if isinstance(value, np.ndarray):

@@ -1,6 +1,6 @@
 """One prompt before padding: tokens, scored positions, answer."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness import config
@@ -63,8 +63,12 @@ def from_text(
         _check_pair(model, pair)
     encoded = model.tokens.encode(text, pair)
     _check_length(encoded, text, model, key)
-    words = encoded.words(model.tokens.segmenter)
-    read = Prompt(text if pair is None else f"{text} | {pair}", encoded, words, {}, cluster)
+    return from_encoding(model, encoded, text if pair is None else f"{text} | {pair}", cluster, target)
+
+
+def from_encoding(model: Model, encoded: Encoding, text: str, cluster: str, target: str | None = None) -> Prompt:
+    """Make a prompt of tokens, with all possible predictions scored as in `from_text`."""
+    read = Prompt(text, encoded, encoded.words(model.tokens.segmenter), {}, cluster)
     if model.kind == "encoder_decoder":
         return _to_write(model, read, target)
     if target is not None:
@@ -103,6 +107,18 @@ def _to_write(model: Model, read: Prompt, target: str | None) -> Prompt:
         words=written.words(model.tokens.segmenter),
         correct=dict(enumerate(to_come.token_id)),
     )
+
+
+def with_counterfactual(prompt: Prompt, token_id: Sequence[int], shown: str, key: str) -> Prompt:
+    """Return the prompt with the tokens of its counterfactual, `shown` in the error.
+
+    Raises `RequestError` with `key` unless they are as many as those of the text that is read.
+    """
+    n = len((prompt.source or prompt.encoded).token_id)
+    if len(token_id) != n:
+        remedy = f"the text has {n} tokens and its counterfactual {len(token_id)}; they must be equally long"
+        raise RequestError(key, shown, remedy)
+    return replace(prompt, counterfactual=tuple(token_id))
 
 
 def with_relations(prompt: Prompt, written: str) -> Prompt:
@@ -164,6 +180,15 @@ def _check_pair(model: Model, pair: str) -> None:
         raise RequestError("prompts.pair", repr(pair), "a second text must not be empty: write one, or leave out pair")
 
 
+def check_read(encoded: Encoding, text: str, model: Model, key: str) -> None:
+    """Raise `RequestError` for a prompt without a token of text, and for one longer than the model reads."""
+    n, limit = len(encoded.token_id), model.shape.n_ctx
+    if not text.strip() or all(encoded.special):
+        raise RequestError(key, config.quoted(text), "a prompt must have at least one token of text")
+    if n > limit:
+        raise RequestError(key, config.quoted(text, 20), f"this prompt has {n} tokens, {model.name} takes {limit}")
+
+
 def check_embedded(token_id: Iterable[int], text: str, model: Model, key: str) -> None:
     """Raise `RequestError` for tokens without an embedding: added to the tokenizer alone, or to a model without words
     (the planted one). Not checked at load: Gemma 3's tokenizer has one token more than its text-only models."""
@@ -182,9 +207,5 @@ def check_embedded(token_id: Iterable[int], text: str, model: Model, key: str) -
 
 
 def _check_length(encoded: Encoding, text: str, model: Model, key: str) -> None:
-    n, limit = len(encoded.token_id), model.shape.n_ctx
     check_embedded(encoded.token_id, text, model, key)
-    if not text.strip() or all(encoded.special):
-        raise RequestError(key, config.quoted(text), "a prompt must have at least one token of text")
-    if n > limit:
-        raise RequestError(key, config.quoted(text, 20), f"this prompt has {n} tokens, {model.name} takes {limit}")
+    check_read(encoded, text, model, key)

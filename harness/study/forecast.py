@@ -10,7 +10,7 @@ from harness import ablation
 from harness.attention import ON_DISK, CacheStage
 from harness.compare.stage import OtherStage
 from harness.config import Place, RequestError
-from harness.execute.cost import Costed, gigabytes
+from harness.execute.cost import Costed, Trial, gigabytes
 from harness.models import Model
 from harness.prompts import Prompts
 from harness.results.objects import Folder, ObjectPath, folder_at
@@ -25,7 +25,8 @@ def forecast(work: Request, place: Place) -> list[str]:
     for stage in (each.stage if isinstance(each, OtherStage) else each for each in work.stages):
         if isinstance(stage, CacheStage):
             _check_room(stage, place)
-    costs = {each.name: each.cost(seconds_per_row) for each in work.stages if isinstance(each, Costed)}
+    trial = _measured_once()
+    costs = {each.name: each.cost(trial) for each in work.stages if isinstance(each, Costed)}
     return [f"{name}: {cost}{_why_singles(name, work)}" for name, cost in costs.items() if cost]
 
 
@@ -62,6 +63,18 @@ def _room(folder: Folder) -> tuple[Folder, float]:
     except OSError:
         return folder, inf
     return there, usage.free if usage.total else inf
+
+
+def _measured_once() -> Trial:
+    """Return `seconds_per_row` that times the same model and prompts once: a trial takes seconds, a screen has two."""
+    known: dict[tuple[int, int], float] = {}
+
+    def trial(model: Model, prompts: Prompts) -> float:
+        key = id(model), id(prompts)
+        known[key] = known.get(key) or seconds_per_row(model, prompts)
+        return known[key]
+
+    return trial
 
 
 def seconds_per_row(model: Model, prompts: Prompts) -> float:

@@ -34,7 +34,7 @@ TOGETHER = {
 
 
 def groups(
-    model: Model, heads: Any = "all", kind: str = "single", sets: Mapping[str, Iterable[Any]] | None = None
+    model: Model, heads: Any = "all", kind: str = "single", sets: Mapping[str, Any] | None = None
 ) -> dict[str, tuple[Part, ...]]:
     """Return the parts that are ablated together, by name.
 
@@ -56,10 +56,10 @@ def groups(
     raise RequestError("sweep.kind", kind, near(kind, tuple(EFFECT)))
 
 
-def _sets(model: Model, sets: Mapping[str, Iterable[Any]] | None) -> dict[str, tuple[Part, ...]]:
+def _sets(model: Model, sets: Mapping[str, Any] | None) -> dict[str, tuple[Part, ...]]:
     if not sets:
         raise RequestError("sweep.sets", "{}", "name at least one set, such as sweep.sets={early: [L0H1, L1]}")
-    return {name: model.heads(list(members), f"sweep.sets.{name}") for name, members in sets.items()}
+    return {name: model.heads(members, f"sweep.sets.{name}") for name, members in sets.items()}
 
 
 def _others(chosen: Iterable[Head], kept: Iterable[Part], name: str) -> tuple[Part, ...]:

@@ -65,6 +65,8 @@ def pair_weights(
     raw = pattern.values.astype(float)
     values, at = project(raw, ours, theirs), place_of(ours, query, "query")
     wanted = [keys] if isinstance(keys, str | int) else list(keys)
+    if not wanted:
+        raise RequestError("keys", "[]", 'name at least one word, such as keys=["cat"]')
     places = [place_of(theirs, key, "keys") for key in wanted]
     pairs = [Pair(_name(ours, at), _name(theirs, key), at, key, values[..., at, key]) for key in places]
     same = first.startswith("source_") == second.startswith("source_")

@@ -46,7 +46,8 @@ class Look:
     gradient: Callable[[], Float[np.ndarray, " position"]] | None = None
 
     def head(self, head: Head | str = "mean") -> View:
-        """The heatmap of a head (``"L5H1"``), of a layer's mean (``"L5"``), or of the mean of all (``"mean"``)."""
+        """The heatmap of a head (``"L5H1"`` or ``(5, 1)``), of the mean of a layer (``"L5"``) or of a range of layers
+        (``"L5-L9"``), or of the mean of all (``"mean"``)."""
         pattern = self._weights(head)
         return figure_view(pattern.title, lambda: heatmap(pattern))
 

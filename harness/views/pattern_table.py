@@ -35,11 +35,11 @@ class Weights:
 
 
 def weights(run: "Run", prompt: int, of: Head | str = MEAN, level: str = "token", special: str = "keep") -> Weights:
-    """Return the pattern that `of` names: a head (``L5H1``), the mean of a layer (``L5``), of a stack (``cross``), of
-    all heads (``mean``), or the ``rollout``."""
+    """Return the pattern that `of` names: a head (``L5H1``), the mean of a layer (``L5``), of a range (``L5-L9``), of a
+    stack (``cross``), of all heads (``mean``), or the ``rollout``."""
     needs_patterns(run)
     prompt = checked_prompt(run, prompt)
-    raw, stack, title = _named(run, prompt, str(of).strip())
+    raw, stack, title = _named(run, prompt, of.strip() if isinstance(of, str) else str(Head.parse(of)))
     _, query, key = pattern_variable(stack)
     queries, keys = (axis(run, prompt, level, special, source=dim.startswith("source_")) for dim in (query, key))
     return Weights(project(raw, queries, keys), queries, keys, title, projection_note(raw, queries, keys))

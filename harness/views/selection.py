@@ -38,7 +38,7 @@ def checked_prompt(run: "Run", prompt: int, key: str = "prompt") -> int:
 
 def checked_head(run: "Run", head: Head | str) -> Head:
     """Return the head. Raises `RequestError` if the run has no such head."""
-    return check_head(Head.parse(head) if isinstance(head, str) else head, _model(run), *_shape(run))
+    return check_head(Head.parse(head), _model(run), *_shape(run))
 
 
 def checked_metric(run: "Run", metric: str | None) -> str:

@@ -19,6 +19,7 @@ from harness.findings.questions.masked_vs_causal import masked_vs_causal
 from harness.findings.questions.mean_vs_head import mean_vs_head
 from harness.findings.questions.prune import prune
 from harness.findings.questions.qkv import qkv
+from harness.findings.questions.quick import quick
 from harness.findings.questions.rag import rag
 from harness.findings.questions.rollout import rollout
 from harness.findings.questions.sinks import sinks
@@ -58,6 +59,7 @@ QUESTIONS: dict[str, Question] = {
         "Do the heads that look like induction heads matter?", ("patterns", "sweep", "roles"), induction
     ),
     "ioi": Question("Which head moves the name?", ("patterns", "sweep", "rollout"), ioi),
+    "quick": Question("Which heads stand out at a quick look?", ("patterns", "sweep", "rollout"), quick),
     "prune": Question("How many heads can go?", ("sweep",), prune),
     "bias": Question("Which kind of word does the prediction depend on?", ("trace",), bias),
     "rag": Question("Which document did the answer use?", ("trace",), rag),

@@ -13,6 +13,8 @@ from harness.models.sources.model_folder import check_whole as check_whole
 from harness.models.sources.model_folder import checked_folder
 from harness.models.sources.model_folder import first_line as first_line
 from harness.models.sources.model_folder import has_tokenizer as has_tokenizer
+from harness.models.sources.model_folder import quantisation as quantisation
+from harness.models.sources.model_folder import quantised as quantised
 from harness.models.sources.model_folder import weight_files as weight_files
 from harness.models.sources.wheel import cached_wheel as cached_wheel
 from harness.models.sources.wheel import from_wheel

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,7 +17,8 @@ def weight_files(folder: Path) -> list[Path]:
 def checked_folder(folder: Path, key: str = "model.path", hub: str | None = None) -> Path:
     """Return the folder if its model can be read without running code; `hub` is its repository.
 
-    Raises `RequestError` with `key` for a missing folder or config, an adapter, pickles and damaged safetensors.
+    Raises `RequestError` with `key` for a missing folder or config, an adapter, a quantised model, pickles and damaged
+    safetensors.
     """
     if not folder.is_dir():
         raise RequestError(key, folder, "there is no such folder")
@@ -26,9 +28,39 @@ def checked_folder(folder: Path, key: str = "model.path", hub: str | None = None
         raise RequestError(key, folder, "this folder has no config.json: give one that save_pretrained wrote")
     if not weight_files(folder):
         raise RequestError(key, hub or folder, _no_weights(folder, hub))
+    method = quantisation(_settings(folder))
+    if method and method not in _DEQUANTISED:
+        raise RequestError(key, hub or folder, quantised(method))
     for path in weight_files(folder):
         _check_safetensors(path, key)
     return folder
+
+
+#: Methods whose weights transformers turns into ordinary ones where their kernels are missing.
+_DEQUANTISED = ("fp8", "mxfp4")
+
+
+def quantisation(settings: Mapping[str, Any]) -> str:
+    """Return the name of a config's quantisation method; empty without one."""
+    how = settings.get("quantization_config")
+    if not how:
+        return ""
+    of = how if isinstance(how, Mapping) else vars(how)
+    return str(getattr(of.get("quant_method"), "value", of.get("quant_method")) or "quantization_config")
+
+
+def quantised(method: str) -> str:
+    """Describe what to do about a quantised model."""
+    return f"it is quantised ({method}), and heads are studied in plain weights: pass the model before quantisation"
+
+
+def _settings(folder: Path) -> Mapping[str, Any]:
+    """Return the values of config.json; none of a damaged one, which its loader reports."""
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+    return values if isinstance(values, Mapping) else {}
 
 
 def _merge(folder: Path, hub: str | None) -> str:
