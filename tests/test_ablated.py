@@ -360,7 +360,7 @@ def test_ablated_gradients_are_those_of_the_ablated_model(tiny):
         vectors = twin.get_input_embeddings()(ids).detach().requires_grad_()
         with edited(twin, edits, model.shape.d_head):
             logits = twin(inputs_embeds=vectors).logits[0]
-        mine = got.attribution.isel(prompt=row).sel({"method": "gradient"})
+        mine = got.attribution.isel(prompt=row).sel(attribution_method="gradient")
         for target, at in enumerate(got.explained.values[row].tolist()):
             if at < 0:
                 continue
