@@ -24,6 +24,7 @@ _HOME = {
     "patch": "ablation.head_ablation",
     "scale": "ablation.head_ablation",
     "open_run": "results",
+    "open_runs": "compare.many_runs",
     "look": "interactive.make_look",
 }
 _ROOMS = ("attribution", "findings", "metrics", "results", "stats", "views", "words")
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from harness.ablation.head_ablation import resample as resample
     from harness.ablation.head_ablation import scale as scale
     from harness.ablation.head_ablation import zero as zero
+    from harness.compare.many_runs import open_runs as open_runs
     from harness.config import RequestError as RequestError
     from harness.hooks import Head as Head
     from harness.interactive.compute import ablate_heads as ablate_heads

@@ -41,11 +41,12 @@ def test_every_run_is_listed_with_what_it_was(command, store):
     code, out, _ = command("list", f"store={store}", store=False)
     head, *lines = out.splitlines()
     assert code == 0
-    assert head.split() == ["run", "model", "prompts", "metrics", "status", "size", "age"]
+    assert head.split() == ["run", "model", "prompts", "metrics", "differs", "status", "size", "age"]
     assert len(lines) == 4
     by_name = {line.split()[0]: line for line in lines}
     assert set(by_name) == {path.relative_to(store).as_posix() for path in store.glob("*/*-*")} | {"mine"}
     assert "damaged" in by_name["mine"]
+    assert sorted("heads=[L0H" in line for line in lines) == [False, False, True, True]  # in which the two differ
     assert sum("complete" in line for line in lines) == 2
     each = runs(ListSpec(store=str(store)))
     assert [run.started for run in each] == sorted((run.started for run in each), reverse=True)
@@ -59,7 +60,8 @@ def test_every_run_is_listed_with_what_it_was(command, store):
     ("asked", "n"),
     [
         ("model=random", 3), ("model=gpt2", 0), ("prompts=ioi", 3), ("metric=loss", 1), ("status=failed", 1),
-        ("status=damaged", 1), ("runner=ablate_heads", 2),
+        ("status=damaged", 1), ("runner=ablate_heads", 2), ("heads=[L0H1]", 1), ("ablation.name=zero", 3),
+        ("model.shape=llama", 3),
     ],
 )  # fmt: skip
 def test_filters(command, store, asked, n):
@@ -67,6 +69,12 @@ def test_filters(command, store, asked, n):
     assert code == 0
     assert len(out.splitlines()) == (n + 1 if n else 1)
     assert n or out.strip() == "no such runs"
+
+
+def test_a_key_that_no_run_has_is_refused(command, store):
+    code, out, err = command("list", f"store={store}", "where.ablation.nam=mean", store=False)
+    assert (code, out) == (2, "")
+    assert err.startswith("where.ablation.nam=mean: no run has this key; did you mean ablation.name? filter by runner,")
 
 
 def test_only_what_is_named_and_confirmed_goes(command, store):

@@ -48,6 +48,7 @@ from harness.config.published import Published as Published
 from harness.config.run import NOT_IN_HASH as NOT_IN_HASH
 from harness.config.run import BenchmarkSpec as BenchmarkSpec
 from harness.config.run import CacheSpec as CacheSpec
+from harness.config.run import CollectSpec as CollectSpec
 from harness.config.run import CompareSpec as CompareSpec
 from harness.config.run import ListSpec as ListSpec
 from harness.config.run import LookSpec as LookSpec

@@ -315,22 +315,12 @@ class BenchmarkSpec:
 
 
 @spec
-class WhereSpec:
-    """Filters of runs: by runner, names of model and prompts, a metric, how they ended."""
-
-    runner: str | None = None
-    model: str | None = None
-    prompts: str | None = None
-    metric: str | None = None
-    status: Literal["running", "complete", "failed", "damaged"] | None = None
-
-
-@spec
 class ListSpec:
-    """Runs of a store to list, and runs to delete by name."""
+    """Runs of a store to list, and runs to delete by name. `where` filters by ``runner``, ``model``, ``prompts``,
+    ``metric`` and ``status``, and by any dotted key of the spec (``where.ablation.name=mean``)."""
 
     store: PathText = "results"
-    where: WhereSpec = Field(default_factory=WhereSpec)
+    where: Mapping[str, Any] = Field(default_factory=dict)
     delete: Names = ()
     confirm: bool = False
 
@@ -338,6 +328,9 @@ class ListSpec:
         if "://" in self.store:
             check_place("store", self.store)
             raise RequestError("store", self.store, "runs in an object store are not listed: name a folder")
+        status, known = self.where.get("status"), ("running", "complete", "failed", "damaged")
+        if status is not None and status not in known:
+            raise RequestError("where.status", status, near(status, known))
 
 
 @spec
@@ -351,6 +344,19 @@ class ReproduceSpec:
     def __post_init__(self) -> None:
         for key in ("run", "store", "resume"):
             check_place(key, getattr(self, key) or "")
+
+
+@spec
+class CollectSpec:
+    """Saved runs to collect: a pattern or a list of directories, the metric (default: the leading one of those that all
+    have), whether heads are compared by place (``head``) or unlike models by ``role`` or relative ``depth``, and how
+    many of the strongest heads are looked at."""
+
+    runs: Annotated[tuple[PathText, ...], BeforeValidator(_listed), Field(min_length=1)]
+    metric: str | None = None
+    by: Literal["head", "role", "depth"] = "head"
+    top_k: PositiveInt = 10
+    store: PathText = "results"
 
 
 #: Keys that do not change a run's numbers: how fast it is, how it is shown, what it is compared with.

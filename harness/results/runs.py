@@ -1,9 +1,10 @@
 """List the runs in a store with settings, status, size and age, and delete runs by name."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
@@ -11,14 +12,19 @@ import yaml
 from harness.config import ListSpec, RequestError, near
 from harness.results import store
 from harness.results.manifest import read_manifest
+from harness.results.settings import differing, flat
 
 DAMAGED = "damaged"
-_COLUMNS = ("run", "model", "prompts", "metrics", "status", "size", "age")
+_COLUMNS = ("run", "model", "prompts", "metrics", "differs", "status", "size", "age")
+#: Shorter names of what is filtered by most; any other key of ``where`` is a dotted key of the spec.
+_SHORT = ("runner", "model", "prompts", "metric", "status")
+#: Keys with a column of their own.
+_SHOWN = ("model.name", "prompts.name", "metrics")
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run's name in the store, settings, status, size in bytes and start in seconds since 1970."""
+    """A run's name in the store, status, size in bytes, start in seconds since 1970, and its settings by dotted key."""
 
     name: str
     runner: str
@@ -28,19 +34,46 @@ class RunSummary:
     status: str
     size: int
     started: float
+    settings: Mapping[str, str]
 
 
 def runs(request: ListSpec) -> list[RunSummary]:
     """List the runs that pass the filters, newest first."""
-    root, where = Path(request.store), request.where
-    wanted = {"runner": where.runner, "model": where.model, "prompts": where.prompts, "status": where.status}
+    root, wanted = Path(request.store), dict(flat(request.where))
+    every = [_listed(root, folder) for folder in _folders(root)]
+    known = {key for run in every for key in run.settings}
+    for key in wanted:
+        if key not in known and key not in _SHORT:
+            raise RequestError(f"where.{key}", wanted[key], f"no run has this key; {_nearest(key, known)}")
     matches = [
-        run
-        for run in (_listed(root, folder) for folder in _folders(root))
-        if all(value is None or getattr(run, name) == value for name, value in wanted.items())
-        and (where.metric is None or where.metric in run.metrics)
+        run for run in every if all(_passes(run, key, value) for key, value in wanted.items() if value != "null")
     ]
     return sorted(matches, key=lambda run: (-run.started, run.name))
+
+
+def _nearest(key: str, known: set[str]) -> str:
+    alike = get_close_matches(key, sorted(known | {*_SHORT}), 1, 0.5)
+    return (
+        f"did you mean {alike[0]}? " if alike else ""
+    ) + f"filter by {', '.join(_SHORT)} or a dotted key of a spec.yaml"
+
+
+def _passes(run: RunSummary, key: str, value: str) -> bool:
+    if key == "metric":
+        return value in run.metrics
+    return value == (getattr(run, key) if key in _SHORT else run.settings.get(key))
+
+
+def _differences(summaries: Sequence[RunSummary]) -> list[str]:
+    """Return for each run the settings in which the runs of its runner differ, as on a command line, but for those with
+    a column of their own."""
+    texts: dict[str, str] = {}
+    for runner in {run.runner for run in summaries}:
+        mine = [run for run in summaries if run.runner == runner and run.settings]
+        columns = {key: each for key, each in differing([run.settings for run in mine]).items() if key not in _SHOWN}
+        for at, run in enumerate(mine):
+            texts[run.name] = " ".join(f"{key}={column[at]}" for key, column in columns.items() if column[at])
+    return [texts.get(run.name, "") for run in summaries]
 
 
 def delete(request: ListSpec) -> list[tuple[str, str]]:
@@ -72,8 +105,10 @@ def format_table(summaries: Sequence[RunSummary], now: float) -> list[str]:
     if not summaries:
         return ["no such runs"]
     rows = [
-        (run.name, run.model, run.prompts, ",".join(run.metrics), run.status, _size(run.size), _age(now - run.started))
-        for run in summaries
+        (run.name, run.model, run.prompts, ",".join(run.metrics), differs, run.status, _size(run.size), age)
+        for run, differs, age in zip(
+            summaries, _differences(summaries), (_age(now - run.started) for run in summaries), strict=True
+        )
     ]
     widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
     lines = (zip(row, widths, strict=True) for row in (_COLUMNS, *rows))
@@ -103,8 +138,12 @@ def _listed(root: Path, folder: Path) -> RunSummary:
         metrics = tuple(map(str, spec["metrics"]))
         model, prompts = (str(spec[part]["name"]) for part in ("model", "prompts"))
     except (RequestError, OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        return RunSummary(name, folder.parent.name if folder.parent != root else "", "", "", (), DAMAGED, size, began)
-    return RunSummary(name, str(manifest["runner"]), model, prompts, metrics, str(manifest["status"]), size, began)
+        return RunSummary(
+            name, folder.parent.name if folder.parent != root else "", "", "", (), DAMAGED, size, began, {}
+        )
+    return RunSummary(
+        name, str(manifest["runner"]), model, prompts, metrics, str(manifest["status"]), size, began, dict(flat(spec))
+    )
 
 
 def _size(n_bytes: float) -> str:

@@ -1,0 +1,119 @@
+"""The page of many runs: what differs, which heads matter in all, how far rankings agree, and the maps."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from harness.compare.many_runs import check_by
+from harness.findings.format import count
+from harness.results.objects import Folder, folder_at
+from harness.results.store import write_bytes, write_text
+from harness.views.figures.base import LOOKS, Picture, as_picture, measured
+from harness.views.figures.many_runs import MAPS, PAIRS, against, depths, maps
+from harness.views.number_tables import html_table, scrolled
+from harness.views.page import page
+from harness.views.text import markup
+
+if TYPE_CHECKING:
+    from harness.compare.many_runs import Runs
+
+_LISTED = 40  # rows of a table on the page; the files have all
+
+
+def write_collected(
+    runs: "Runs", folder: str | Folder, metric: str | None = None, by: str = "head", top_k: int = 10
+) -> Folder:
+    """Write ``collected.csv``, ``collected.parquet``, ``figures/`` and ``report.html`` of these runs into a folder.
+
+    `by` compares heads by place (``head``), or unlike models by ``role`` or relative ``depth``. Raises `RequestError`
+    for runs that cannot be compared so, before anything is written.
+    """
+    place, metric = folder_at(folder), runs.metric(metric)
+    sections, drawn = _sections(runs, metric, check_by(by), top_k)
+    table = runs.table()
+    place.mkdir(parents=True, exist_ok=True)
+    write_text(place / "collected.csv", table.to_csv(index=False))
+    write_bytes(place / "collected.parquet", _as_text(table).to_parquet(index=False) or b"")
+    for picture in drawn:
+        picture.write(place / "figures")
+    title = f"{count(len(runs), 'run')}: effects on {metric}"
+    body = f"<header><h1>{markup(title)}</h1>{_lead(runs)}</header><main id='main'>{sections}</main>"
+    write_text(place / "report.html", page(title, body, {}, circuitsvis=False, kind="view", scripts=()))
+    return place
+
+
+def _as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """Settings of mixed types as text, which Parquet needs."""
+    mixed = [str(name) for name in table if len({*map(type, table[name].to_numpy())}) > 1]
+    return table.assign(**{name: table[name].astype(str) for name in mixed})
+
+
+def _lead(runs: "Runs") -> str:
+    differing = ", ".join(runs.settings) or "nothing"
+    return f'<p class="lead">They differ in {markup(differing)}. All numbers are in collected.csv.</p>'
+
+
+def _sections(runs: "Runs", metric: str, by: str, top_k: int) -> tuple[str, list[Picture]]:
+    """Return the page's sections and its figures."""
+    made = [_section("What differs", _table(runs.settings.assign(run=runs.names), "settings"))]
+    drawn: list[Picture] = []
+    for title, figure, text, table in _compared(runs, metric, by, top_k):
+        image = ""
+        if figure is not None:
+            name = f"{title.lower().replace(' ', '_')}"
+            drawn.append(as_picture(name, name, title, figure, LOOKS["screen"]))
+            image = f'<img alt="{markup(title)}" src="{drawn[-1].uri}" style="max-width:100%">'
+        shown = "" if table is None else _table(table.head(_LISTED), title.lower().replace(" ", "_"))
+        more = (
+            ""
+            if table is None or len(table) <= _LISTED
+            else f'<p class="note">The first {_LISTED} of {len(table)}.</p>'
+        )
+        made.append(_section(title, f'<p class="define">{markup(text)}</p>{image}{shown}{more}'))
+    return "".join(made), drawn
+
+
+def _compared(runs: "Runs", metric: str, by: str, top_k: int) -> Iterator[tuple]:
+    """Yield title, figure, explanation and table of each section."""
+    unit = measured(runs.runs[0], metric)
+    if by == "role":
+        yield "Effects by role", None, f"Mean effect of the heads with each role, {unit}.", runs.by_role(metric)
+        return
+    if by == "depth":
+        table = runs.by_depth(metric)
+        yield "Effects by relative depth", depths(table, runs.names, unit), "Sums of single-head effects.", table
+        return
+    n = len(runs)
+    important = runs.important(metric)
+    in_runs = important["n_runs"].to_numpy()
+    in_all, in_one = int((in_runs == n).sum()), int((in_runs == 1).sum())
+    text = f"Of {count(len(important), 'head')} that are important in any of {n} runs, {in_all} are in all, "
+    text += f"{len(important) - in_all - in_one} in some and {in_one} in one."
+    yield "Important heads", None, text, important
+    left = f" Only the first {MAPS} runs are drawn." if n > MAPS else ""
+    text = f"Each run’s mean effects, {unit}, all on one scale; beneath them the difference to the first run.{left}"
+    yield "Maps", maps(runs, metric), text, None
+    if n > 1:
+        agreement = runs.agreement(metric, top_k)
+        text = f"Rankings by size of effect: Kendall’s τ and the share of the {top_k} strongest heads that both runs "
+        text += "have. A ceiling is what runs reach with themselves, one half of the prompts against the other; halves "
+        text += "are noisier than the whole, so it is a low one."
+        yield "Agreement", None, text, agreement
+        left = f" Only the first {PAIRS} pairs are drawn." if n * (n - 1) // 2 > PAIRS else ""
+        text = f"A point for each head; on the diagonal the effect is the same in both runs.{left}"
+        yield "Effect against effect", against(runs, metric), text, None
+    pooled = runs.pooled(metric)
+    yield "Over all runs", None, pooled.attrs["note"], pooled
+
+
+def _section(title: str, inside: str) -> str:
+    return f"<section><h2>{markup(title)}</h2>{inside}</section>"
+
+
+def _table(table: pd.DataFrame, name: str) -> str:
+    numbers = {at for at, column in enumerate(table) if np.issubdtype(np.asarray(table[column]).dtype, np.number)}
+    words = {at for at in range(len(table.columns)) if at not in numbers}
+    rows = table.itertuples(index=False)
+    return scrolled(html_table(list(map(str, table.columns)), rows, text=words, long=words, name=name), name)
