@@ -35,6 +35,7 @@ KEYS = (
     "version",
     "status",
     "runner",
+    "parent",
     "hash",
     "started",
     "commit",

@@ -41,17 +41,25 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(self.settings)
 
 
-def run(runner: str, spec: RunSpec, place: Place, progress: Progress, say: Say = lambda _: None) -> Folder | None:
+def run(
+    runner: str,
+    spec: RunSpec,
+    place: Place,
+    progress: Progress,
+    say: Say = lambda _: None,
+    parent: str | None = None,
+) -> Folder | None:
     """Run `runner` (see `harness.study.request.PARTS`) and return its directory; ``None`` for a dry run.
 
-    `say` is called with each line of the cost forecast before the run. Raises `RequestError` before anything is
+    `say` is called with each line of the cost forecast before the run; `parent` is the directory of the saved run whose
+    settings were changed, for the manifest. Raises `RequestError` before anything is
     written.
     """
     started = time.time()
     if place.resume:
         check_resume(runner, spec, folder_at(place.resume))
     work = prepare(runner, spec)
-    work.started = started
+    work.started, work.parent = started, parent
     cost = forecast(work, place)
     folder = None if place.dry_run else folder_at(place.resume) if place.resume else new_folder(work, place)
     for line in cost:

@@ -63,6 +63,7 @@ def facts(
     check: Mapping[str, Any] | None,
     status: str,
     other: Model | None = None,
+    parent: str | None = None,
     files: Mapping[str, str] | None = None,
     error: str | None = None,
 ) -> dict[str, Any]:
@@ -73,6 +74,7 @@ def facts(
         "format": manifest.FORMAT,
         "status": status,
         "runner": runner,
+        "parent": parent,
         "hash": config.settings_hash(runner, settings),
         "started": started,
         **manifest.environment(),
@@ -121,6 +123,7 @@ def write_manifest(work: Request, folder: Folder, status: str, error: str | None
         model=work.model,
         prompts=work.prompts,
         other=work.other.model if work.other else None,
+        parent=before.get("parent") or work.parent,
         started=before.get("started") or started,
         seconds=(before.get("wall_seconds") or 0) + time.time() - work.started,
         check=work.checks or _checks_so_far(work),

@@ -71,6 +71,8 @@ class Request:
     #: The sweep's checks from its arrays, once these are computed.
     checks: dict[str, Any] | None = None
     other: OtherModel | None = None
+    #: The directory of the saved run whose settings were changed.
+    parent: str | None = None
 
     @property
     def ablating(self) -> list[Ablating]:
