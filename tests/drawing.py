@@ -14,16 +14,16 @@ import pytest
 @cache
 def nothing_drawn():
     """From here on no run draws, but under `drawn`."""
-    import_module("harness.study").draw = lambda run, show=None: None
+    import_module("harness.study.record").draw = lambda run, show=None: None
 
 
 @contextmanager
 def drawn(figures=True):
     """Runs draw their report, and its figures."""
     nothing_drawn()
-    study, views = import_module("harness.study"), import_module("harness.views.draw")
+    record, views = import_module("harness.study.record"), import_module("harness.views.draw")
     with pytest.MonkeyPatch.context() as patch:
         if not figures:
             patch.setattr(views, "pictures", lambda run: [])
-        patch.setattr(study, "draw", views.draw)
+        patch.setattr(record, "draw", views.draw)
         yield

@@ -369,7 +369,7 @@ def test_a_multirun_prints_a_line_a_run(command, tmp_path):
 
 
 def test_a_wrong_job_of_a_multirun_is_named_and_the_later_ones_run(command, monkeypatch):
-    monkeypatch.setattr("harness.study.draw", lambda *_: None)
+    monkeypatch.setattr("harness.study.record.draw", lambda *_: None)
     given = (*TINY, "prompts.n=2", "heads=[L0H0],[L99],[L1H0]")
     code, out, err = command("ablate_heads", "-m", *given)
     assert [harness.open_run(run).spec["heads"] for run in out.splitlines()] == [["L0H0"], ["L1H0"]]

@@ -268,7 +268,7 @@ def alone(tmp_path_factory):
 @pytest.mark.soak
 @pytest.mark.launch
 def test_a_study_by_two_processes_one_of_which_is_killed_has_the_same_bits(tmp_path, alone, monkeypatch):
-    monkeypatch.setattr(study, "draw", lambda run: None)
+    monkeypatch.setattr("harness.study.record.draw", lambda run: None)
     hands, said = {}, []
     start_workers = Processes.start_workers
 
@@ -389,7 +389,7 @@ def test_what_keeps_a_ray_worker_from_beginning_comes_home(tmp_path, ray_pool):
 
 @pytest.mark.soak
 def test_a_study_over_ray_has_the_same_bits(tmp_path, cluster, alone, monkeypatch):
-    monkeypatch.setattr(study, "draw", lambda run: None)
+    monkeypatch.setattr("harness.study.record.draw", lambda run: None)
     spec = asked(sweep={"kind": ["single", "pairs"]}, execute={"name": "ray"})
     same(study.run("study", spec, study.Place(str(tmp_path)), lambda *_: None), alone)
 

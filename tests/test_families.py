@@ -151,7 +151,7 @@ def test_all_methods_of_a_family_are_those_it_allows(case):
 
 @pytest.mark.always(("bloom", "gpt_oss"))
 def test_a_study_of_a_family_comes_to_its_end(case, tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "draw", lambda run: None)
+    monkeypatch.setattr("harness.study.record.draw", lambda run: None)
     asked = {
         "model": {"source": "path", "name": "path", "path": str(case.folder)},
         "prompts": {"name": "ioi", "n": 2},

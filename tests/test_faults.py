@@ -33,7 +33,7 @@ def quiet(*_):
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
-    monkeypatch.setattr(study, "draw", quiet)  # they take longer than all the numbers
+    monkeypatch.setattr("harness.study.record.draw", quiet)  # they take longer than all the numbers
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def undisturbed(tmp_path_factory):
     """The arrays of a run that nothing befell."""
     place = study.Place(str(tmp_path_factory.mktemp("undisturbed")))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study, "draw", quiet)
+        patch.setattr("harness.study.record.draw", quiet)
         return study.run("ablate_heads", asked(), place, quiet)
 
 

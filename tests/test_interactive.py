@@ -133,7 +133,7 @@ def test_effects_show_a_map_with_the_strongest_heads(effects):
     assert all(f"<td>{name}</td>" in shown for name in effects.top(5)["head"])
 
 
-def test_a_saved_result_is_the_run_of_the_same_request(effects, tmp_path):
+def test_a_saved_result_is_the_run_of_the_same_request(effects, tmp_path, pictures):
     run = effects.save(tmp_path / "run")
     assert run.manifest["status"] == "complete"
     xr.testing.assert_identical(run.data["effect"].load().drop_attrs(), effects["effect"].drop_attrs())
@@ -142,6 +142,12 @@ def test_a_saved_result_is_the_run_of_the_same_request(effects, tmp_path):
         path.name for path in run.path.iterdir()
     }
     assert reproduce(run.path, str(tmp_path / "again"), lambda *_: None, lambda _: None).holds
+
+
+def test_the_report_that_a_run_writes_is_of_a_complete_run(effects, tmp_path, pictures):
+    page = (effects.save(tmp_path / "run").path / "report.html").read_text()
+    assert ">complete</td>" in page
+    assert ">running</td>" not in page
 
 
 def test_the_report_of_a_result_says_that_it_is_of_no_run(effects, tmp_path):

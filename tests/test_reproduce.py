@@ -36,7 +36,7 @@ def run(values, folder, runner="ablate_heads"):
 @pytest.fixture(scope="module", autouse=True)
 def _no_pictures():
     patch = pytest.MonkeyPatch()
-    patch.setattr(study, "draw", nothing)
+    patch.setattr("harness.study.record.draw", nothing)
     yield
     patch.undo()
 

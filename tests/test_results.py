@@ -275,7 +275,7 @@ def test_the_manifest_says_when_prompts_begin_with_a_bos_token_that_the_policy_d
 
 
 def test_a_failed_run_keeps_its_units_and_goes_on(tmp_path, monkeypatch, finished):
-    monkeypatch.setattr(study, "draw", lambda run: None)
+    monkeypatch.setattr("harness.study.record.draw", lambda run: None)
     place = study.Place(str(tmp_path))
     calls = []
     compute = SweepStage.compute
@@ -323,7 +323,7 @@ def test_a_resume_with_another_spec_is_refused(finished, tmp_path, changes, says
 
 
 def test_a_resume_may_show_something_else_and_use_other_memory(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "draw", lambda run: None)
+    monkeypatch.setattr("harness.study.record.draw", lambda run: None)
     run = copied(finished, tmp_path / "run")
     old = manifest.read_manifest(run)
     old |= {"status": "failed", "started": "2026-01-01T00:00:00+00:00", "wall_seconds": 1000.0}

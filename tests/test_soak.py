@@ -62,7 +62,7 @@ def test_two_hundred_sweeps_in_one_process_leave_it_as_it_was(tiny):
 def test_workers_on_smollm2_lose_less_than_15_percent(tmp_path, monkeypatch, execute):
     """Against one process with the same cores; a quiet machine is needed. Values: off by rounding at most, since the
     threads are divided."""
-    monkeypatch.setattr(study, "draw", quiet)
+    monkeypatch.setattr("harness.study.record.draw", quiet)
     model, prompts = asdict(named_model("smollm2")), {"name": "ioi", "n": 96}
     asked = {"model": model, "prompts": prompts, "heads": ["L10", "L20"], "metrics": ["logit_diff"]}
     took, found = {}, {}

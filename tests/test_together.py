@@ -330,7 +330,7 @@ def test_the_checks_of_all_stages_are_counted(finished):
 @pytest.mark.parametrize("which", most([2, 5, 13, 4, 8], 2))
 def test_a_failed_run_goes_on_to_the_same_bits(tmp_path, monkeypatch, finished, which):
     """It fails in each stage: 2 units of single heads, 2 of pairs, 4 greedy steps of 2 batches, 2 of the orders."""
-    monkeypatch.setattr(study, "draw", lambda run: None)
+    monkeypatch.setattr("harness.study.record.draw", lambda run: None)
     calls, compute = [], SweepStage.compute
 
     def failing(self, plan, unit):

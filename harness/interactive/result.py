@@ -17,7 +17,6 @@ from harness.hooks import Head
 from harness.results import Run, manifest, open_run, store
 from harness.results.objects import Folder, folder_at
 from harness.results.schema import TABLES
-from harness.views.draw import draw
 from harness.views.figures import first_figure
 from harness.views.figures.base import LOOKS, as_picture
 from harness.views.figures.effects import effect_map
@@ -69,7 +68,7 @@ class Result(Run):
         Where the model, the prompts, a metric or the ablation were objects of the caller, ``spec.yaml`` names them, and
         the run cannot be run again from it. Raises `RequestError` for a directory that is not empty.
         """
-        from harness.study.record import write_closed
+        from harness.study.record import draw_closed, write_closed
 
         place = store.make_folder(folder_at(folder))
         with store.locked(place, "run"):
@@ -77,7 +76,7 @@ class Result(Run):
             store.write_text(place / "spec.yaml", yaml.safe_dump(self.spec, sort_keys=False, allow_unicode=True))
             manifest.write_manifest(place, {**self.manifest, "status": "running"})
             write_closed(place, self._closed)
-            draw(open_run(place, incomplete=True))
+            draw_closed(place)
             manifest.write_manifest(place, {**self.manifest, "files": store.digests(place)})
         return open_run(place)
 

@@ -17,18 +17,17 @@ from harness.compare.stage import rename_other
 from harness.config import Place as Place
 from harness.config import RequestError, RunSpec
 from harness.execute import Chain, Progress, Stage, UnitsLost, close, pool_of, run_stage
-from harness.results import manifest, open_run, store
+from harness.results import manifest, store
 from harness.results.objects import Folder, folder_at
 from harness.results.store import StageFolder
 from harness.study.forecast import forecast
-from harness.study.record import checks_of, write_closed, write_manifest
+from harness.study.record import checks_of, draw_closed, write_closed, write_manifest
 from harness.study.request import Request
 from harness.study.request import prepare as prepare
 from harness.study.run_folder import check_resume, check_same, differences, new_folder, plain
 from harness.study.run_folder import is_complete as is_complete
 from harness.study.run_folder import saved_spec as saved_spec
 from harness.sweep import merge
-from harness.views.draw import draw
 
 Say = Callable[[str], None]
 
@@ -135,7 +134,7 @@ def _write_results(work: Request, folder: Folder, data: xr.Dataset) -> None:
     work.checks = checks_of(data)
     write_closed(folder, close(data, work.closings))
     write_manifest(work, folder, "running")
-    draw(open_run(folder, incomplete=True))
+    draw_closed(folder)
 
 
 def _prompt_arrays(work: Request) -> xr.Dataset:

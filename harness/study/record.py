@@ -1,9 +1,9 @@
-"""Write the arrays and tables of a run, and its manifest as it goes on."""
+"""Write the arrays, tables and views of a run, and its manifest as it goes on."""
 
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,11 +13,12 @@ from harness import config
 from harness.execute import Closed
 from harness.models import Model
 from harness.prompts import Prompts
-from harness.results import manifest, schema, store
+from harness.results import manifest, open_run, schema, store
 from harness.results.objects import Folder
 from harness.study.request import Request
 from harness.study.run_folder import plain
 from harness.sweep import tolerance
+from harness.views.draw import draw
 
 
 def write_closed(folder: Folder, closed: Closed) -> None:
@@ -27,6 +28,13 @@ def write_closed(folder: Folder, closed: Closed) -> None:
     store.write_data(folder, closed.data)
     for name, table in closed.tables.items():
         schema.write_table(folder, name, table)
+
+
+def draw_closed(folder: Folder) -> None:
+    """Draw the report and figures of a run whose arrays and tables are written, as of a complete one: it is complete
+    once they are there."""
+    run = open_run(folder, incomplete=True)
+    draw(replace(run, manifest={**run.manifest, "status": "complete"}))
 
 
 def checks_of(data: xr.Dataset) -> dict[str, Any] | None:
