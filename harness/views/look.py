@@ -46,12 +46,12 @@ class Look:
     ``"cross.L5H1"``; where a mean makes sense ``"L5"``, ``"L5-L9"`` and ``"mean"`` are means of heads.
 
     >>> import harness
-    >>> seen = harness.look("planted", "a b c a b")
+    >>> seen = harness.look("planted", " da ko li da ko")
     >>> seen
-    Look('a b c a b', 5 tokens, 12 heads)
-    >>> seen.head("L1H5")
-    View(L1H5 · a b c a b)
-    >>> round(float(seen.table("L1H5").iloc[3, 1]), 3)          # the induction head: from the second a to b
+    Look(' da ko li da ko', 6 tokens, 12 heads)
+    >>> seen.head("L1H4")
+    View(L1H4 · da ko li da ko)
+    >>> round(float(seen.table("L1H4").iloc[4, 2]), 3)          # the induction head: from the second da to ko
     1.0
     """
 
@@ -66,8 +66,8 @@ class Look:
         (``"L5-L9"``), or of the mean of all (``"mean"``).
 
         >>> import harness
-        >>> harness.look("planted", "a b a").head("L0")
-        View(Mean of 6 heads (L0) · a b a)
+        >>> harness.look("planted", " da ko da").head("L0")
+        View(Mean of 6 heads (L0) · da ko da)
         """
         return self._heatmap(self._weights(head))
 
@@ -75,8 +75,8 @@ class Look:
         """Every head of a layer, or of all layers, a small heatmap each. A click opens it.
 
         >>> import harness
-        >>> harness.look("planted", "a b a").grid(layer=1)
-        View(Every head of layer 1 · a b a)
+        >>> harness.look("planted", " da ko da").grid(layer=1)
+        View(Every head of layer 1 · da ko da)
         """
         heads, at = self._heads(layer), (self.run, self.prompt)
         columns = len({head.head for head in heads}) if layer is None else min(8, len(heads))
@@ -87,8 +87,8 @@ class Look:
         """Model view: every head of every layer.
 
         >>> import harness
-        >>> harness.look("planted", "a b a").all_heads()
-        View(Every head · a b a)
+        >>> harness.look("planted", " da ko da").all_heads()
+        View(Every head · da ko da)
         """
         return self.grid()
 
@@ -96,8 +96,8 @@ class Look:
         """Head view: the tokens twice, a line for each weight. The figure shows the head, or the layer's mean.
 
         >>> import harness
-        >>> harness.look("planted", "a b a").lines(layer=1)
-        View(Lines of L1 · a b a)
+        >>> harness.look("planted", " da ko da").lines(layer=1)
+        View(Lines of L1 · da ko da)
         """
         html = views.head_view(self.run, self.prompt, layer, head, self.level)
         of = head if head is not None else "mean" if layer is None else f"L{layer}"
@@ -107,8 +107,8 @@ class Look:
         """The heatmap of a head's weights times the norms of the values: how much is moved from each token.
 
         >>> import harness
-        >>> harness.look("planted", "a b a").values("L1H5")
-        View(L1H5: attention × norm of the value · a b a)
+        >>> harness.look("planted", " da ko da").values("L1H4")
+        View(L1H4: attention × norm of the value · da ko da)
         """
         return self._heatmap(value_weights(self.run, self.prompt, head, self.level))
 
@@ -116,8 +116,8 @@ class Look:
         """The heatmap of the inputs of a head's softmax, by token; grey where the mask lets a query read no key.
 
         >>> import harness
-        >>> harness.look("planted", "a b a").scores("L1H5")
-        View(L1H5: scores before the softmax · a b a)
+        >>> harness.look("planted", " da ko da").scores("L1H4")
+        View(L1H4: scores before the softmax · da ko da)
         """
         return self._heatmap(score_weights(self.run, self.prompt, head))
 
@@ -125,8 +125,8 @@ class Look:
         """A head's query and key vectors for two tokens, and their product dimension by dimension.
 
         >>> import harness
-        >>> harness.look("planted", "a b c").qk("c", "a", "L1H5")
-        View(L1H5: c → a · a b c)
+        >>> harness.look("planted", " da ko li").qk("li", "da", "L1H4")
+        View(L1H4: li → da · da ko li)
         """
         table = self.qk_table(query, key, head)
         note = "The query’s vector, the key’s, and their product in each dimension of the head."
@@ -139,7 +139,7 @@ class Look:
         """The same in numbers, a row for each dimension.
 
         >>> import harness
-        >>> list(harness.look("planted", "a b c").qk_table("c", "a", "L1H5").columns)
+        >>> list(harness.look("planted", " da ko li").qk_table("li", "da", "L1H4").columns)
         ['q', 'k', 'product']
         """
         return qk_table(self.run, self.prompt, head, query, key)
@@ -149,8 +149,8 @@ class Look:
         ``start_layer=2, discard_ratio=0.1``.
 
         >>> import harness
-        >>> harness.look("planted", "a b a").rollout(start_layer=1)
-        View(Attention rollout start_layer=1 · a b a)
+        >>> harness.look("planted", " da ko da").rollout(start_layer=1)
+        View(Attention rollout start_layer=1 · da ko da)
         """
         needs_patterns(self.run)
         rolled = rollout(self.run.pattern(self.prompt).values.astype(float), **options)
@@ -174,8 +174,8 @@ class Look:
         """How much of one word's attention is on others, in every head: which layer ties them.
 
         >>> import harness
-        >>> harness.look("planted", "a b c").follow("c", ["a", "b"])
-        View(From “c” to “a” and “b”, in every head)
+        >>> harness.look("planted", " da ko li").follow("li", ["da", "ko"])
+        View(From “li” to “da” and “ko”, in every head)
         """
         page = follow(self.run, self.prompt, query, keys)
         return page.with_figure(lambda: draw_follow(self.run, self.prompt, query, keys))
@@ -184,8 +184,8 @@ class Look:
         """The same in numbers, a row for each key and head.
 
         >>> import harness
-        >>> harness.look("planted", "a b c").follow_table("c", "a").nlargest(1, "weight")["head"].item()
-        'L0H0'
+        >>> harness.look("planted", " da ko li").follow_table("li", "ko").nlargest(1, "weight")["head"].item()
+        'L0H4'
         """
         return follow_table(self.run, self.prompt, query, keys)
 
@@ -193,8 +193,8 @@ class Look:
         """The weights in numbers [query, key]; rows sum to 1.
 
         >>> import harness
-        >>> harness.look("planted", "a b c").table("L0H2").sum(axis=1).round(3).tolist()
-        [1.0, 1.0, 1.0]
+        >>> harness.look("planted", " da ko li").table("L0H4").sum(axis=1).round(3).tolist()
+        [1.0, 1.0, 1.0, 1.0]
         """
         return table(self.run, self.prompt, head, self.level)
 
@@ -202,8 +202,8 @@ class Look:
         """The `n` keys that one token attends to most.
 
         >>> import harness
-        >>> harness.look("planted", "a b c").strongest("c", "L0H2", n=1)["key"].item()
-        'b'
+        >>> harness.look("planted", " da ko li").strongest("li", "L0H4", n=1)["key"].item().strip()
+        'ko'
         """
         every = strongest_keys(self.run, self.prompt, head, n, self.level)
         at = place_of(self._axis, token, "token")

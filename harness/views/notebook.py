@@ -37,9 +37,9 @@ class View:
     has it (default: `html`): where it `draws` it requests its scripts from the notebook.
 
     >>> import harness
-    >>> view = harness.look("planted", "a b a").head("L1H5")
+    >>> view = harness.look("planted", " da ko da").head("L1H4")
     >>> view
-    View(L1H5 · a b a)
+    View(L1H4 · da ko da)
     >>> len(view.figure().axes)                              # the heatmap and its colour bar
     2
     """
