@@ -1,7 +1,41 @@
 """attention-harness: which attention heads a model needs, what they look at, and whether the two agree.
 
-The public names are loaded on first use (PEP 562), so that ``import harness`` costs nothing and opening a
-saved run never imports torch.
+First calls, each of which shows itself in a notebook (and ``.save("head.svg")``, .png, .pdf or .html):
+
+    model = harness.load_model("minilm")              # or smollm2, a hub id, a folder, a Hugging Face model in memory
+    seen = harness.look(model, "The dog chased the cat", "It ran away")      # a text, or a pair of sentences
+    seen.head("L5H1")                                 # heatmap of one head
+    seen.grid(layer=5)                                # every head of a layer
+    seen.lines(layer=5)                               # head view: the pair twice, a line for each weight
+    seen.all_heads()                                  # model view: every head of every layer
+    seen.table("L5H1")                                # the numbers, as a pandas DataFrame; rows sum to 1
+    seen.follow("chased", ["dog", "cat"])             # one word's attention to others in every head
+    seen.rollout(start_layer=2, discard_ratio=0.1)    # attention rollout
+    seen.saliency()                                   # the text coloured by its gradient
+    seen.head("mean"), seen.head("L5H1")              # the mean of all heads beside one
+    harness.look(model, "犬が猫を追う")                # Japanese, by word
+
+The names:
+
+    load_model           load a hooked model, checked against the plain Hugging Face model
+    load_prompts         load a prompt set by name, or texts, a DataFrame or token ids
+    look                 every view of one text's attention; also of a saved run
+    cache_attention      every head's attention pattern on prompts, as labelled arrays
+    ablate_heads         ablate heads and measure what that costs, with intervals and tests
+    compare_attributions rollout and other token attributions beside measured causes
+    ablated              keep heads ablated in every forward inside a context
+    zero mean resample patch scale     ablations of heads as values, for the two above
+    open_run             open a saved run, without model and torch
+    Head                 a head, written L5H1: layer and number, from zero
+    RequestError         what every wrong request raises: the key, the value, and what would be right
+    attribution findings metrics results stats views words     rooms of functions on arrays and runs
+
+The public names are loaded on first use (PEP 562), so that ``import harness`` costs nothing and opening a saved run
+never imports torch.
+
+>>> import harness
+>>> sorted({"look", "load_model", "open_run"} - {*dir(harness)})
+[]
 """
 
 from importlib import import_module

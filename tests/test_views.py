@@ -358,7 +358,7 @@ def test_page_names_fonts_for_japanese_that_systems_have(page):
 def test_notebook_views_stand_in_a_sandbox(run):
     shown = views.effects(run, metric="logit_diff")._repr_html_()
     assert shown.startswith('<iframe sandbox="allow-scripts"')
-    inside = re.search(r'srcdoc="([^"]*)"></iframe>$', shown)[1]
+    inside = re.search(r'srcdoc="([^"]*)">This view [^<>]*</iframe>$', shown)[1]
     assert data_of(html.unescape(inside))["start"]["metric"] == "logit_diff"
 
 
@@ -673,7 +673,16 @@ def test_head_and_model_views_in_a_notebook(run):
     assert library_of(head.html) is None  # 0.5 MB that it does not need
     model = data_of(views.model_view(run).html)
     assert len(model["stacks"][0]["slots"]) == 12
-    assert len(repr(head)) < 40
+    assert repr(head) == "View(Lines of L2 · prompt 1: When Mary and John went to the store)"
+    assert "<h1>Lines of L2 · prompt 1: When Mary and John went to the store</h1>" in head.html
+
+
+def test_a_model_view_that_would_be_too_large_says_what_it_leaves_out(run, monkeypatch):
+    monkeypatch.setattr("harness.views.selection.BUDGET", 250)
+    page = views.model_view(run).html
+    held = len(data_of(page)["stacks"][0]["slots"])
+    assert 0 < held < 12
+    assert f"This page shows {held} of 12 heads, those with the largest effects: all would be" in page
 
 
 def test_a_run_in_a_notebook_tells_what_it_is_and_runs_nothing(run):

@@ -80,7 +80,7 @@ class Edit(NamedTuple):
         edited[self.rows][row, position, self.head.head] = new[row, position].to(edited.dtype)
 
 
-@dataclass
+@dataclass(repr=False)
 class Check:
     """Count of edits of z that reached W_O as intended, and the errors of plain forwards where they were compared.
 
@@ -91,6 +91,11 @@ class Check:
     fired: int = 0
     spot_checks: list[float] = field(default_factory=list)
     pending: dict[Site, Tensor] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Name what is ablated and how many edits were verified: a stage's list of errors may be long."""
+        compared = f", {len(self.spot_checks)} compared with plain forwards" if self.spot_checks else ""
+        return f"Check({self.name + ': ' if self.name else ''}{self.fired} edits verified at W_O{compared})"
 
     def expect(self, site: Site, z: Z) -> None:
         self.pending[site] = z.detach().flatten(2).clone()  # a copy: later modules may change it in place

@@ -46,6 +46,8 @@ def look(
     >>> seen = harness.look("random", "The dog chased the cat")
     >>> seen.table("L0H1").shape
     (16, 16)
+    >>> seen.head("L0H1")
+    View(L0H1 · The dog chased the cat)
     """
     if level is not None and level not in LEVELS:
         raise RequestError("level", level, f"choose {' or '.join(LEVELS)}")

@@ -7,6 +7,7 @@ compares it with the plain one, `traits` measures properties of its attention, a
 heads before anything is loaded.
 """
 
+import html
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -121,7 +122,7 @@ class Traits:
     per_row: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model:
     """A hooked model, ready to run.
 
@@ -144,6 +145,36 @@ class Model:
     start_id: int | None = None
     pooling: Pooling = "mean"
     traits: Traits = Traits()
+
+    def __repr__(self) -> str:
+        return f"Model({self.name}: {self.kind.replace('_', '-')}, {self._size}, {self.spec.dtype} on {self.device})"
+
+    def _repr_html_(self) -> str:
+        shape = self.shape
+        facts = {
+            "model": self.name,
+            "kind": self.kind.replace("_", "-"),
+            "size": self._size,
+            "key–value heads": shape.n_kv_heads if shape.n_kv_heads != shape.n_heads else None,
+            "width": f"d_model {shape.d_model}, d_head {shape.d_head}",
+            "vocabulary, context": f"{shape.d_vocab:,}, {shape.n_ctx:,} tokens",
+            "computes in": f"{self.spec.dtype} on {self.device}",
+            "planted heads": "; ".join(f"{role}: {', '.join(map(str, heads))}" for role, heads in self.truth.items()),
+            "ablated now": self.inside.get("inside"),
+        }
+        left = "style='text-align:left'"
+        rows = "".join(
+            f"<tr><th {left}>{name}</th><td {left}>{html.escape(str(value))}</td></tr>"
+            for name, value in facts.items()
+            if value
+        )
+        return f"<table>{rows}</table>"
+
+    @property
+    def _size(self) -> str:
+        n_layers, n_encoder = self.shape.n_layers, self.shape.n_encoder_layers
+        layers = f"{n_encoder} + {n_layers}" if n_encoder else str(n_layers)
+        return f"{layers} layers × {self.shape.n_heads} heads"
 
     @property
     def name(self) -> str:

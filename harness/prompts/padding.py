@@ -14,6 +14,7 @@ from harness import config
 from harness.config import RequestError
 from harness.models import Inputs, Kind, Model
 from harness.models.tokens import Encoding
+from harness.prompts.display import as_table, describe
 from harness.prompts.prompt import NOUN, Prompt
 from harness.prompts.relations import Relation
 from harness.words import Words, joined
@@ -44,7 +45,7 @@ class Source:
         return Source(**{name: array[rows, :end] for name, array in vars(self).items()})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prompts:
     """A padded batch of prompts for a model of some kind.
 
@@ -90,6 +91,12 @@ class Prompts:
 
     def __len__(self) -> int:
         return len(self.text)
+
+    def __repr__(self) -> str:
+        return describe(self)
+
+    def _repr_html_(self) -> str:
+        return as_table(self)
 
     @property
     def length(self) -> Int[np.ndarray, " prompt"]:

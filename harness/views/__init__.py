@@ -19,6 +19,7 @@ from harness.views.figures.words import follow_figure as follow_figure
 from harness.views.figures.words import saliency_figure as saliency_figure
 from harness.views.follow import follow as follow
 from harness.views.follow import follow_table as follow_table
+from harness.views.frame_height import estimate
 from harness.views.notebook import View as View
 from harness.views.page import page
 from harness.views.pattern_table import strongest_keys as strongest_keys
@@ -33,12 +34,17 @@ from harness.views.selection import (
     checked_prompt,
     first_head,
     first_in_layer,
+    fitting,
+    titled,
 )
 from harness.views.selection import needs_patterns as _needs_patterns
 from harness.views.text import markup, visible
 
 if TYPE_CHECKING:
     from harness.results import Run
+
+#: The parts of a page of every head: small pictures, and the head that is opened.
+_MODEL = ("controls", "modelview", "headview")
 
 __all__ = [
     "View",
@@ -69,44 +75,59 @@ def attention(run: "Run", prompt: int = 0, layer: int | None = None, head: Head 
     """
     _needs_patterns(run)
     prompt, picked = checked_prompt(run, prompt), _picked(run, layer, head)
-    return _view(
-        run, f"Attention in {picked.site}, prompt {prompt}", ("controls", "head"), _row(run, prompt, picked), picked
-    )
+    title = titled(f"Heads of {picked.site}", run, prompt)
+    return _view(run, title, ("controls", "head"), _row(run, prompt, picked), picked)
 
 
-def head_view(run: "Run", prompt: int = 0, layer: int | None = None, head: Head | str | int | None = None) -> View:
+def head_view(
+    run: "Run",
+    prompt: int = 0,
+    layer: int | None = None,
+    head: Head | str | int | None = None,
+    level: str | None = None,
+) -> View:
     """Show one layer's weights as lines between the tokens written twice, with heads that switch on and off.
 
-    ``layer`` and ``head`` as for `attention`.
+    ``layer`` and ``head`` as for `attention`; it opens by ``level``, ``token`` or ``word``.
     """
     _needs_patterns(run)
     prompt, picked = checked_prompt(run, prompt), _picked(run, layer, head)
-    title = f"Head view of {picked.site}, prompt {prompt}"
-    return _view(run, title, ("controls", "headview"), _row(run, prompt, picked), picked)
+    title = titled(f"Lines of {picked.site}", run, prompt)
+    return _view(run, title, ("controls", "headview"), _row(run, prompt, picked), picked, level=level)
 
 
-def model_view(run: "Run", prompt: int = 0) -> View:
-    """Show every head of every layer on one prompt as a small picture; the one that is opened is shown beneath."""
+def model_view(run: "Run", prompt: int = 0, level: str | None = None) -> View:
+    """Show every head of every layer on one prompt as a small picture; the one that is opened is shown beneath.
+
+    Where the patterns of all heads would make the page too large, the heads with the largest effects are shown, and the
+    page states how many it leaves out.
+    """
     _needs_patterns(run)
     prompt, picked = checked_prompt(run, prompt), _picked(run, None, None)
-    kept = Selection((prompt,), tuple(run.all_heads), "Pass that prompt.")
-    return _view(run, f"Model view, prompt {prompt}", ("controls", "modelview", "headview"), kept, picked)
+    kept = fitting(run, prompt)
+    head = picked if picked in kept.heads else kept.heads[0]
+    return _view(run, titled("Every head", run, prompt), _MODEL, kept, head, level=level)
 
 
-def layer_view(run: "Run", prompt: int = 0, layer: int = 0) -> View:
-    """The heads of one layer on one prompt, a small picture each; the one that is opened is shown beneath."""
+def layer_view(run: "Run", prompt: int = 0, layer: int = 0, level: str | None = None) -> View:
+    """Show the heads of one layer on one prompt, a small picture each; the one that is opened is shown beneath.
+
+    Of an encoder-decoder it is this layer of every stack that has it.
+    """
     _needs_patterns(run)
-    prompt, picked = checked_prompt(run, prompt), _picked(run, layer, None)
+    stack = next((name for name, n_layers in run.layers.items() if layer < n_layers), next(iter(run.layers)))
+    prompt, picked = checked_prompt(run, prompt), checked_head(run, first_in_layer(run, layer, stack))
     heads = tuple(head for head in run.all_heads if head.layer == picked.layer)
-    selection = Selection((prompt,), heads, "Ask for that layer.")
-    return _view(run, f"Layer {layer}, prompt {prompt}", ("controls", "modelview", "headview"), selection, picked)
+    selection = Selection((prompt,), heads, "Pass that layer.")
+    return _view(run, titled(f"Every head of layer {layer}", run, prompt), _MODEL, selection, picked, level=level)
 
 
 def effects(run: "Run", metric: str | None = None) -> View:
     """Show the layer × head map of mean effects and the strongest heads prompt by prompt."""
     metric = checked_metric(run, metric)
     kept = Selection((), (), "")
-    view = _view(run, "Effects of ablating each head", ("map", "strips"), kept, first_head(run), metric)
+    title = f"Effects of ablating each head on {metric}"
+    view = _view(run, title, ("map", "strips"), kept, first_head(run), metric)
     return view.with_figure(lambda: effect_map(run, metric, LOOKS["screen"]))
 
 
@@ -116,7 +137,7 @@ def rollout(run: "Run", prompt: int = 0) -> View:
     prompt, head = checked_prompt(run, prompt), first_head(run)
     shown = run.top_heads(run.lead_metric, 2) if "effect" in run.data else [head] if head else []
     kept = Selection((prompt,), tuple(shown), "Pass that prompt.")
-    return _view(run, f"Attention rollout on prompt {prompt}", ("controls", "compare"), kept, head)
+    return _view(run, titled("Attention rollout", run, prompt), ("controls", "compare"), kept, head)
 
 
 def _row(run: "Run", prompt: int, picked: Head) -> Selection:
@@ -138,13 +159,24 @@ def _picked(run: "Run", layer: int | None, head: Head | str | int | None) -> Hea
 
 
 def _view(
-    run: "Run", title: str, parts: tuple[str, ...], kept: Selection, head: Head | None, metric: str | None = None
+    run: "Run",
+    title: str,
+    parts: tuple[str, ...],
+    kept: Selection,
+    head: Head | None,
+    metric: str | None = None,
+    level: str | None = None,
 ) -> View:
     prompt = kept.prompts[0] if kept.prompts else 0
     data = payload(run, kept, prompt=prompt, head=head, metric=metric and visible(metric), only_kept=True)
+    data["start"]["level"] = level or data["start"]["level"]
     places = "".join(f'<section><div class="drawn" id="draw-{part}"></div></section>' for part in parts)
+    fewer = parts == _MODEL and kept.left_out.startswith("This page")
+    note = f'<p class="note">{markup(kept.left_out)}</p>' if fewer else ""
     body = (
-        f"<header><h1>{markup(title)}</h1></header><main>{places}</main><noscript>This view needs scripts.</noscript>"
+        f"<header><h1>{markup(title)}</h1>{note}</header><main>{places}</main>"
+        "<noscript>This view needs scripts.</noscript>"
     )
     made = (title, body, data, "head" in parts, "view")
-    return View(page(*made), asking=page(*made, asking=notebook.asking()))
+    framed = page(*made, asking=notebook.asking())
+    return View(page(*made), estimate(run, parts, kept, data["start"]["level"]), framed, draws=True, title=title)

@@ -31,7 +31,14 @@ def value_weights(run: "Run", prompt: int, head: Head | str, level: str = "token
     norms = np.linalg.norm(_kept(run, "v", prompt, head), axis=-1)
     axes = weights(run, prompt, head, level)
     moved = project(pattern.values * norms[None], axes.queries, axes.keys)
-    return replace(axes, values=moved, title=f"{head}: attention × norm of the value", unit="weight × ‖v‖")
+    note = "Each weight times the norm of the key’s value vector: how much the head moves from the key, before W_O."
+    return replace(
+        axes,
+        values=moved,
+        title=f"{head}: attention × norm of the value",
+        note=f"{note} {axes.note}".strip(),
+        unit="weight × ‖v‖",
+    )
 
 
 def score_weights(run: "Run", prompt: int, head: Head | str) -> Weights:
@@ -43,7 +50,9 @@ def score_weights(run: "Run", prompt: int, head: Head | str) -> Weights:
     pattern = weights(run, prompt, head, "token")
     score = _kept(run, "scores", prompt, head)[: len(pattern.queries), : len(pattern.keys)]
     score = np.where(np.isfinite(score), score, np.nan)
-    return replace(pattern, values=score, title=f"{head}: scores before the softmax", unit="score")
+    note = "What the softmax of each row reads: query · key, scaled"
+    note += "; grey where the mask lets the query read no key." if np.isnan(score).any() else "."
+    return replace(pattern, values=score, title=f"{head}: scores before the softmax", note=note, unit="score")
 
 
 def qk_table(run: "Run", prompt: int, head: Head | str, query: str | int, key: str | int) -> pd.DataFrame:

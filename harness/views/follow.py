@@ -12,8 +12,9 @@ from harness.config import RequestError
 from harness.hooks import Head
 from harness.results.schema import pattern_variable
 from harness.views.axis import Axis, axis, place_of, project, projection_note
-from harness.views.notebook import View
-from harness.views.page import asset, page
+from harness.views.frame_height import maps_height
+from harness.views.notebook import View, static_view
+from harness.views.page import asset
 from harness.views.selection import checked_prompt, needs_patterns
 from harness.views.text import markup
 
@@ -118,7 +119,8 @@ def follow(
     names = " and ".join(f"“{pair.key}”" for pair in weights.pairs)
     title = f"From “{weights.pairs[0].query}” to {names}, in every head"
     body = f"<header><h1>{markup(title)}</h1>{note}{scale}</header><main><div class='maps'>{maps}</div></main>"
-    return View(page(title, body, {}, circuitsvis=False, kind="view", scripts=(), style=asset("saliency.css")))
+    height = maps_height(title, [pair.weight.shape for pair in weights.pairs], [weights.note, scale])
+    return static_view(title, body, height, asset("saliency.css"))
 
 
 def _map(weights: PairWeights, pair: Pair) -> str:

@@ -12,7 +12,7 @@ from harness.views.pack import pack_text
 from harness.views.text import json_block, markup
 
 _SCRIPTS = (
-    *("unpack", "draw", "patterns", "scores", "controls", "tables", "map", "strips", "head", "headview"),
+    *("fit", "unpack", "draw", "patterns", "scores", "controls", "tables", "map", "strips", "head", "headview"),
     *("modelview", "compare", "sources", "app"),
 )
 
@@ -32,8 +32,9 @@ def page(
     A static page has no ``scripts``; ``style`` comes after the shared style. With ``asking``, that script replaces all
     others, and the policy allows those that it will fetch.
     """
-    code = asking or code_of(scripts)
-    run = ([code] if scripts else []) + ([bundle()] if circuitsvis else []) + ([code_of(scripts)] if asking else [])
+    own = [code_of(scripts)] if scripts else []
+    code = asking or "".join(own)
+    run = ([code] if code else []) + ([bundle()] if circuitsvis else []) + (own if asking else [])
     return Template(asset("page.html")).substitute(
         policy=_policy(run),
         title=markup(title),
@@ -42,7 +43,7 @@ def page(
         kind=kind,
         data=json_block(data),
         circuitsvis=_library() if circuitsvis and not asking else "",
-        code=f"<script>{code}</script>" if scripts else "",
+        code=f"<script>{code}</script>" if code else "",
     )
 
 

@@ -53,7 +53,8 @@ def _named(run: "Run", prompt: int, of: str) -> tuple[Float[np.ndarray, "query k
     stack = heads[0].stack
     every = run.pattern(prompt, stack).transpose("layer", "head", "query", "key").astype(float)
     values = np.mean([every.sel(layer=head.layer, head=head.head).values for head in heads], axis=0)
-    return values, stack, of if len(heads) == 1 else f"Mean of {len(heads)} heads ({of})"
+    which = f"all {len(heads)} heads" if of == MEAN else f"{len(heads)} heads ({of})"
+    return values, stack, of if len(heads) == 1 else f"Mean of {which}"
 
 
 def named_heads(run: "Run", of: str) -> tuple[Head, ...]:

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from harness.hooks import Head
-from harness.views.notebook import View
+from harness.views.frame_height import saliency_height
+from harness.views.notebook import View, static_view
 from harness.views.number_tables import html_table
-from harness.views.page import asset, page
+from harness.views.page import asset
 from harness.views.text import markup
 from harness.views.token_colours import Colours, Saliency, Scores, Text, colour, heading
 
@@ -29,19 +30,20 @@ def saliency(
     merge: str = "sum",
     scale: str = "text",
     special: str = "drop",
+    name: str = "custom scores",
 ) -> View:
     """Show texts coloured by one score per token, by word or by token; sentence pairs stand side by side.
 
     Parameters and errors are those of `harness.views.token_colours.colour`.
     """
-    coloured = colour(run, prompts, head, method, query, scores, merge, scale, special)
+    coloured = colour(run, prompts, head, method, query, scores, merge, scale, special, name)
     title = "Text coloured by " + coloured.what
     texts = "".join(_text(text) for text in coloured.texts)
     body = (
         f"<header><h1>{markup(title)}</h1><p class='define'>{markup(coloured.how)}</p></header><main class='saliency'>"
         f"<div class='controls'>{_SWITCH}{_legend(coloured)}</div>{texts}</main>"
     )
-    return View(page(title, body, {}, circuitsvis=False, kind="view", scripts=(), style=asset("saliency.css")))
+    return static_view(title, body, saliency_height(coloured), asset("saliency.css"))
 
 
 def _legend(coloured: Saliency) -> str:
@@ -52,8 +54,8 @@ def _legend(coloured: Saliency) -> str:
 
 def _text(text: Text) -> str:
     levels = "".join(f'<div class="by-{level}">{_level(colours)}</div>' for level, colours in text.by.items())
-    title = markup(heading(text)).replace("“", "“<bdi>").replace("”", "</bdi>”")
-    return f"<section><h2>{title}</h2>{levels}</section>"
+    title = markup(heading(text)).replace("“", "“<bdi>").replace("”", "</bdi>”") if heading(text) else ""
+    return f"<section>{f'<h2>{title}</h2>' if title else ''}{levels}</section>"
 
 
 def _level(colours: Colours) -> str:

@@ -12,6 +12,8 @@ from harness.findings.format import count
 from harness.hooks import Head, check_head, parse_heads
 from harness.results.schema import by_head, pattern_variable
 from harness.views.pack import pack_weights, size
+from harness.views.text import short
+from harness.words import joined
 
 if TYPE_CHECKING:
     from harness.results import Run
@@ -34,6 +36,14 @@ def checked_prompt(run: "Run", prompt: int, key: str = "prompt") -> int:
     if not isinstance(prompt, int | np.integer) or not 0 <= prompt <= last:
         raise RequestError(key, prompt, f"the run has prompts 0-{last}")
     return int(prompt)
+
+
+def titled(what: str, run: "Run", prompt: int) -> str:
+    """Return the title of a picture of one prompt: ``what · text``, with the prompt's number where there are others."""
+    number = f"prompt {prompt}: " if run.data.sizes["prompt"] > 1 else ""
+    source = joined(run.data["source_word_text"].values[prompt]) if "source_word_text" in run.data else ""
+    text = f"{short(source, 40)} → {short(run.text(prompt), 40)}" if source else short(run.text(prompt), 60)
+    return f"{what} · {number}{text}"
 
 
 def checked_head(run: "Run", head: Head | str) -> Head:
@@ -101,6 +111,24 @@ def choose(run: "Run", budget: int | None = None) -> Selection:
     share = min(1.0, budget / max(sum(per_prompt[:fit]), 1))
     some = sorted(_by_effect(run, heads)[: max(1, int(share * len(heads)))]) if share < 1 else heads
     return Selection(tuple(prompts[:fit]), tuple(some), _left_out(run, fit, len(some), len(heads)))
+
+
+def fitting(run: "Run", prompt: int, budget: int | None = None) -> Selection:
+    """Select every head on one prompt if their patterns fit in ``budget`` characters; else as many heads as fit, those
+    with the largest effects or, without effects, those of the first layers."""
+    heads, budget = run.all_heads, BUDGET if budget is None else budget
+    weights = sum(run.pattern(prompt, stack).size for stack in run.layers)
+    cost = 4 * weights // 3  # a byte for each weight, as base64; packing shows what it really is
+    if cost > budget:
+        cost = _cost(run, prompt)
+    if cost <= budget:
+        return Selection((prompt,), tuple(heads), "Pass that prompt.")
+    some = sorted(_by_effect(run, heads)[: max(1, len(heads) * budget // cost)])
+    which = "those with the largest effects" if "effect" in run.data else "the first layers’"
+    left_out = (
+        f"This page shows {len(some)} of {count(len(heads), 'head')}, {which}: all would be {cost / 1e6:.0f} MB. "
+    )
+    return Selection((prompt,), tuple(some), left_out + "One layer is smaller: grid(layer=5).")
 
 
 def _left_out(run: "Run", prompts: int, heads: int, all_of_them: int) -> str:

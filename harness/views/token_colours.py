@@ -47,6 +47,8 @@ class Text:
     prompt: int
     source: str
     by: Mapping[str, Colours]
+    #: Whether the run has no other prompt.
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,14 @@ def colour(
     merge: str = "sum",
     scale: str = "text",
     special: str = "drop",
+    name: str = "custom scores",
 ) -> Saliency:
     """Return the scores of some prompts as colours; each text's smallest and largest score are the ends of the scale.
 
-    The scores are the first of: `scores` (one per position of the prompt, or ``{prompt: scores}``); the attention row
-    of `head` (``"L5H1"``, ``"L5"``, ``"mean"`` or ``"rollout"``) from `query`, by default the last scored position; an
-    attribution `method` of the run (default: the gradient norm) for the prediction at `query`, by default the mean over
-    all predictions; in a run without attributions, the mean attention row.
+    The scores are the first of: `scores` (one per position of the prompt, or ``{prompt: scores}``; `name` is what they
+    are); the attention row of `head` (``"L5H1"``, ``"L5"``, ``"mean"`` or ``"rollout"``) from `query`, by default the
+    last scored position; an attribution `method` of the run (default: the gradient norm) for the prediction at `query`,
+    by default the mean over all predictions; in a run without attributions, the mean attention row.
 
     A word's score is the ``sum`` (`merge`: or ``mean``, ``max``) over its tokens. ``scale="shared"`` puts all texts on
     one scale; ``special="keep"`` keeps special tokens. Raises `RequestError` for an unknown prompt, head, method, query
@@ -83,16 +86,16 @@ def colour(
     """
     if scale not in SCALES:
         raise RequestError("scale", scale, f"choose {' or '.join(SCALES)}")
-    numbers = _numbers(run, prompts)
+    numbers, alone = _numbers(run, prompts), run.data.sizes["prompt"] == 1
     chosen = None if scores is not None or head is not None else _method(run, method)
     scored = [_scores(run, number, head, chosen, query, scores) for number in numbers]
-    texts = [
-        Text(number, source, {level: _unscaled(axis(run, number, level, special), values, merge) for level in LEVELS})
-        for number, (values, source) in zip(numbers, scored, strict=True)
-    ]
+    texts = []
+    for number, (values, source) in zip(numbers, scored, strict=True):
+        by = {level: _unscaled(axis(run, number, level, special), values, merge) for level in LEVELS}
+        texts.append(Text(number, source, by, alone))
     signed = any((each.score < 0).any() for text in texts for each in text.by.values())
     texts = _scaled(texts, scale, signed)
-    what = f"{chosen} scores" if chosen else "custom scores" if scores is not None else "attention weights"
+    what = f"{chosen} scores" if chosen else name if scores is not None else "attention weights"
     return Saliency(tuple(texts), what, _how(merge, scale, special, signed), signed)
 
 
@@ -217,5 +220,7 @@ def _how(merge: str, scale: str, special: str, signed: bool) -> str:
 
 
 def heading(text: Text) -> str:
-    """Return the heading of a text."""
+    """Return the heading of a text; of the only one that of its scores, if any."""
+    if text.alone:
+        return text.source[:1].upper() + text.source[1:]
     return f"Prompt {text.prompt}: {text.source}" if text.source else f"Prompt {text.prompt}"

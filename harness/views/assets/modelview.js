@@ -1,4 +1,5 @@
-// Model view: every head of every layer as a small picture, laid out as the map is; a click opens it.
+// Model view: every head of every layer as a small picture; a click opens it. A report's is laid out as its map is, with
+// the layers across; a view of one prompt has across what there are more of, layers or heads, and only layers it holds.
 
 function mountModelView(place, state) {
   const narrow = window.matchMedia('(max-width: 820px)');
@@ -8,7 +9,7 @@ function mountModelView(place, state) {
   const draw = async () => {
     const mine = ++latest, matrices = await state.matrices();
     if (mine !== latest) return;
-    holder.replaceChildren(...(matrices ? state.data.stacks.map((stack) => modelCanvas(state, stack, matrices, how, narrow.matches, readout)) : [make('p', {}, notHeld(state))]));
+    holder.replaceChildren(...(matrices ? shownStacks(state).map((stack) => modelCanvas(state, stack, matrices, how, narrow.matches, readout)) : [make('p', {}, notHeld(state))]));
     readout.textContent = 'Each small picture is one head on this prompt. Point at one, or focus the picture and use the arrow keys, to read it; click or press Enter to open it.';
     for (const canvas of holder.querySelectorAll('canvas')) canvas.paint(); // an observer waits until it is on screen
   };
@@ -20,9 +21,17 @@ function mountModelView(place, state) {
   return draw();
 }
 
-function modelCanvas(state, stack, matrices, how, tall, readout) {
-  const { heads } = state.data, [across, down] = tall ? [heads, stack.layers] : [stack.layers, heads];
-  const headAt = (column, row) => (tall ? [row, heads[column], stack.name] : [column, heads[row], stack.name]);
+function shownStacks({ data }) {
+  const { stacks, offered } = data;
+  if (!offered.layers) return stacks;
+  const held = stacks.map((stack) => ({ ...stack, layers: stack.layers.filter((layer) => stack.slots.some(([each]) => each === layer)) }));
+  return held.filter(({ layers }) => layers.length);
+}
+
+function modelCanvas(state, stack, matrices, how, narrow, readout) {
+  const { heads } = state.data, { layers } = stack, tall = narrow || (!!state.data.offered.layers && heads.length >= layers.length);
+  const [across, down] = tall ? [heads, layers] : [layers, heads];
+  const headAt = (column, row) => (tall ? [layers[row], heads[column], stack.name] : [layers[column], heads[row], stack.name]);
   const base = make('canvas'), canvas = make('canvas', { class: 'model', tabindex: 0, role: 'img', 'aria-label': 'Patterns of all heads' + (stack.name ? ' of the ' + stack.name + ' stack' : '') + (tall ? ': layers down, heads across' : ': heads down, layers across') + '. Arrow keys move, Enter opens a head.' });
   const figure = make('figure', { class: 'model' }, ...(stack.name ? [make('figcaption', {}, stack.name)] : []), canvas);
   figure.style.setProperty('--wide', Math.min(100, 8 * across.length) + '%');
@@ -59,7 +68,7 @@ function modelCanvas(state, stack, matrices, how, tall, readout) {
     pen.lineWidth = 2;
     const frame = (column, row, tone) => { pen.strokeStyle = color(tone); pen.strokeRect(30 + column * size + 0.5, 18 + row * high + 0.5, size - 1, high - 1); };
     const [layer, head, name] = state.head;
-    if (name === stack.name) frame(...(tall ? [heads.indexOf(head), layer] : [layer, heads.indexOf(head)]), 'ink');
+    if (name === stack.name && layers.includes(layer)) frame(...(tall ? [heads.indexOf(head), layers.indexOf(layer)] : [layers.indexOf(layer), heads.indexOf(head)]), 'ink');
     if (at) frame(...at, 'accent');
   };
   const read = (column, row) => {

@@ -45,20 +45,30 @@ def heatmap(weights: "Weights", look: Look = LOOKS["screen"]) -> Figure:
 
 
 def heatmaps(every: Sequence["Weights"], columns: int, look: Look = LOOKS["screen"]) -> Figure:
-    """Small heatmaps side by side, `columns` in a row, each with its own name, on one scale from 0 to 1."""
+    """Small heatmaps side by side, `columns` in a row, each with its own name, on one scale from 0 to 1.
+
+    Each is placed by hand: matplotlib's layout engines take half a minute for 270 of them.
+    """
     rows = ceil(len(every) / columns)
     with style("".join(each.title for each in every), look):
-        side = min(1.3, (look.width - 0.6) / columns)
-        figure, panes = panels(rows, columns, side * columns + 0.7, (side + 0.25) * rows + 0.4)
+        side, gap, bar = min(1.3, (look.width - 0.9) / columns), look.small / 72 * 2, 0.9
+        width, height = side * columns + bar, (side + gap) * rows + 0.1
+        figure, _ = panels(0, 0, width, height)
+        figure.set_layout_engine("none")
         image = None
-        for axes, each in zip(panes, every, strict=False):
+        for at, each in enumerate(every):
+            across, down = side * (at % columns), (side + gap) * (at // columns + 1)
+            place = ((across + 0.04) / width, 1 - down / height, (side - 0.08) / width, side / height)
+            axes = figure.add_axes(place)
             image = _drawn(axes, each.values, Normalize(0, 1))
             axes.set_title(visible(each.title), fontsize=look.small)
             axes.set(xticks=[], yticks=[])
-        for axes in panes[len(every) :]:
-            axes.set_axis_off()
         if image is not None:
-            figure.colorbar(image, ax=panes, label="attention weight", fraction=0.02)
+            tall = min(2.5, height - 0.4)
+            pane = figure.add_axes(
+                ((width - bar + 0.15) / width, 1 - (gap + tall) / height, 0.12 / width, tall / height)
+            )
+            figure.colorbar(image, cax=pane, label="attention weight")
     return figure
 
 
@@ -70,7 +80,7 @@ def lines(weights: "Weights", look: Look = LOOKS["screen"]) -> Figure:
         for query, row in enumerate(weights.values):
             for key in np.flatnonzero(row >= _FAINT):
                 weight = float(row[key])
-                axes.plot((0, 1), (query, int(key)), color=_TONE, alpha=weight, linewidth=0.4 + 1.6 * weight)
+                axes.plot((0, 1), (query, int(key)), color=_TONE, alpha=min(1.0, weight), linewidth=0.4 + 1.6 * weight)
         for at, label in enumerate(queries):
             axes.text(-0.03, at, label, ha="right", va="center")
         for at, label in enumerate(keys):
@@ -109,6 +119,8 @@ def _scale(weights: "Weights") -> Normalize:
 
 def _drawn(axes: Axes, values: np.ndarray, scale: Normalize) -> Any:
     axes.set_facecolor("0.92")  # of masked keys
+    axes.spines[["top", "right"]].set_visible(True)
+    axes.spines[:].set_color("0.75")
     return axes.imshow(values, cmap=ramp("#ffffff", _TONE), norm=scale, aspect="auto", interpolation="nearest")
 
 

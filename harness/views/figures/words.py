@@ -68,7 +68,7 @@ def saliency_figure(run: "Run", level: str = "word", look: Look = LOOKS["screen"
 def draw_saliency(run: "Run", level: str = "word", look: Look = LOOKS["screen"], **options: Any) -> Figure:
     """Draw the matplotlib figure of `saliency_figure`."""
     saliency = colour(run, **options)
-    headings = [visible(heading(text)) for text in saliency.texts]
+    headings = [visible(heading(text)) if heading(text) else "" for text in saliency.texts]
     labels = "".join(visible(label) for text in saliency.texts for label in text.by[level].axis.labels)
     with style(labels + "".join(headings) + saliency.how, look):
         figure, (axes,) = panels(1, 1, _WIDTH, 1.0)
@@ -77,7 +77,8 @@ def draw_saliency(run: "Run", level: str = "word", look: Look = LOOKS["screen"],
         sheet = Sheet(axes, min(_WIDTH, look.width), 1.2 * look.letters)
         down = 1.2 * sheet.line
         for title, text in zip(headings, saliency.texts, strict=True):
-            axes.text(0, down, sheet.cut(title, 1.1 * sheet.width), weight="bold", va="center")
+            if title:
+                axes.text(0, down, sheet.cut(title, 1.1 * sheet.width), color="0.25", va="center")
             down = _draw(sheet, saliency.signed, text.by[level], down + 1.15 * sheet.line) + 1.5 * sheet.line
         if look.titles:
             axes.text(0, down - 0.4 * sheet.line, saliency.how.replace(". ", ".\n"), fontsize=look.small, va="top")
