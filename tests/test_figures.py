@@ -376,6 +376,8 @@ def test_the_most_changed_head_is_shown_in_both_models_where_they_are_furthest_a
     for each, name, model in zip(axes, ("pattern", "other_pattern"), ("tiny", "the other"), strict=True):
         np.testing.assert_allclose(image_of(each), run.data[name].sel(head.place).values[prompt], rtol=1e-6)
         assert each.get_title(loc="left") == f"{head} of {model}\nprompt {prompt}"
+        most = max(float(run.data[of].sel(head.place).values[prompt].max()) for of in ("pattern", "other_pattern"))
+        assert each.images[0].norm.vmax == pytest.approx(most), "one scale for both"
         assert list(ticks(each.xaxis).values()) == [token.strip() for token in SHORT]
 
 
@@ -598,3 +600,33 @@ def kinds_of(run):
     cut = {"_loss", "_logit_diff"}
     plain = {next((name.removesuffix(end) for end in cut if name.endswith(end)), name) for name in names}
     return {"pattern" if name.startswith("pattern_L") else name for name in plain}
+
+
+def test_dots_of_heads_that_are_not_shown_are_hollow(run):
+    """Of two heads with p-values one is beyond chance; a title says what hollow means."""
+    best, next_ = run.top_heads("loss", 2)
+    p_adjusted = [0.001 if (row.layer, row.head) == (best.layer, best.head) else 0.9 for row in run.heads.itertuples()]
+    tested = replace(run, heads=run.heads.assign(p_adjusted=p_adjusted))
+    axes = drawn_of(tested)["strongest_loss"]().axes[0]
+    filled = [bool(len(dots.get_facecolor())) for dots in axes.collections]
+    filled = dict(zip(ticks(axes.yaxis).values(), filled, strict=True))
+    assert filled[str(best)]
+    assert not filled[str(next_)]
+    assert "(hollow: not shown, max-T p < 0.05)" in axes.get_title(loc="left")
+    sure = drawn_of(replace(run, heads=run.heads.assign(p_adjusted=0.001)))["strongest_loss"]().axes[0]
+    assert all(len(dots.get_facecolor()) for dots in sure.collections)
+    assert "hollow" not in sure.get_title(loc="left")
+
+
+def test_words_of_a_coloured_text_stand_apart_where_the_text_has_a_space_and_tokens_always(tmp_path):
+    made = fake_run(tmp_path, tokens=[["un", "happy", " dog"]])
+    inch = 1.2 * SCREEN.letters / 72  # the height of a letter
+    for level, gaps in (("word", [0.12, 0.5]), ("token", [0.5, 0.5])):
+        figure = words.draw_saliency(made, level, prompts=[0], scores=np.arange(3.0))
+        axes = figure.axes[0]
+        sheet = words.Sheet(axes, words._WIDTH, 1.2 * SCREEN.letters)
+        pieces = axes.texts[1:4]
+        ends = [piece.get_position()[0] + sheet.measured(piece.get_text()) for piece in pieces]
+        found = [after.get_position()[0] - end for after, end in zip(pieces[1:], ends, strict=False)]
+        np.testing.assert_allclose(found, np.array(gaps) * inch, atol=0.01)
+        assert len({piece.get_position()[1] for piece in pieces}) == 1

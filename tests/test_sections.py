@@ -11,10 +11,12 @@ import pytest
 from fakes import fake_run, fake_t5, with_claims
 from test_figures import SHORT, whole_run
 
+from harness.config import RequestError
 from harness.hooks import Head
 from harness.results import Run
 from harness.results.run import IN_MEMORY
-from harness.views import number_tables, sections, segment_section, selection
+from harness.views import number_tables, sections, segment_section, selection, terminal
+from harness.views.axis import axis, place_of
 from harness.views.figures import Picture
 from harness.views.payload import payload
 from harness.views.report import report
@@ -291,6 +293,31 @@ def test_a_role_of_many_heads_names_some_and_a_role_without_scores_none(tmp_path
     named = row[head.index("which, highest score first")]
     assert named.endswith(" …")
     assert named.count("L") == 12
+
+
+def test_what_is_listed_whole_has_no_sign_of_a_cut(tmp_path):
+    """At the limit nothing is cut; one more is."""
+    run = whole_run(tmp_path)  # 12 heads
+    given = np.zeros((2, 3, 4), bool)
+    given[0] = True
+    role = replace(run, data=run.data.assign(role_given=(("role", "layer", "head"), given)))
+    head, *rows = cells(number_tables.roles(role))
+    assert rows[0][head.index("which, highest score first")].count("L") == 12
+    assert "…" not in rows[0][head.index("which, highest score first")]
+    with pytest.raises(RequestError) as twelve:
+        place_of(axis(fake_run(tmp_path, tokens=[[f" w{at}" for at in range(12)]]), 0), "none", "query")
+    with pytest.raises(RequestError) as thirteen:
+        place_of(axis(fake_run(tmp_path, tokens=[[f" w{at}" for at in range(13)]]), 0), "none", "query")
+    assert str(twelve.value).endswith("w10, w11")
+    assert str(thirteen.value).endswith("w10, w11, …")
+
+
+def test_the_bar_changes_from_seconds_each_to_units_a_second_at_one():
+    assert "1.0/s" in terminal.bar("sweep", 5, 10, 5.0, 0, width=120)
+    assert "1.2 s each" in terminal.bar("sweep", 5, 10, 6.0, 0, width=120)
+    assert "/s" not in terminal.bar("sweep", 5, 10, 5.0, 5, width=120), "no unit was done in these seconds"
+    assert "each" not in terminal.bar("sweep", 5, 10, 0.0, 0, width=120)
+    assert terminal.bar("sweep", 0, 0, 1.0, 0, width=120).endswith("█ 0/0")
 
 
 def test_the_table_of_changes_is_of_the_leading_metric_in_order(run):
