@@ -22,6 +22,7 @@ from harness.views.payload import payload
 from harness.views.report import report
 from harness.views.saliency import saliency
 from harness.views.selection import choose
+from harness.views.token_colours import colour
 
 #: Sections in their order, and for each the variable or the table that it shows; of others the figure.
 NEEDS = {
@@ -511,3 +512,19 @@ def test_a_coloured_text_has_its_numbers_as_a_table(tmp_path):
     assert [[row[0].strip(), *row[1:]] for row in rows] == [
         [token.strip(), f"{at + 1}", f"{at / 4:g}"] for at, token in enumerate(SHORT)
     ]
+
+
+def test_a_page_of_coloured_texts_shows_forty_of_them_unless_named(tmp_path):
+    run = fake_run(tmp_path, n_prompts=43, n_layers=1, n_heads=1, lengths=[2] * 43)
+    assert [text.prompt for text in colour(run).texts] == list(range(40))
+    assert len(colour(run, range(43)).texts) == 43
+    shown = replace(run, spec={**run.spec, "show": {"prompts": [42, 1]}})
+    assert [text.prompt for text in colour(shown).texts] == [42, 1]
+
+
+def test_a_page_lists_the_twelve_strongest_heads_of_each_metric(large):
+    data = payload(large, choose(large), prompt=0, head=None)
+    for metric in data["metrics"]:
+        listed = [Head(*each["head"]) for each in metric["strongest"]]
+        assert listed == large.top_heads(metric["name"], 12)
+        assert len(listed) == 12

@@ -1,23 +1,26 @@
 """Tables of arrays made up by hand: the rows, their numbers and their order, by numpy alone."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from fakes import fake_run, with_claims
+from fakes import fake_run, fake_t5, with_claims
 
 from harness import views
 from harness.attribution.context.segment_table import measures, parts_heads_table, parts_table, sampled
 from harness.attribution.evaluate import method_table
 from harness.attribution.evaluate.statistics import BETTER, curves, shares, with_source
 from harness.attribution.token_graph import Nodes, joint
-from harness.config import StatsSpec
+from harness.config import RequestError, StatsSpec
 from harness.hooks import Head
 from harness.results.run import spread
+from harness.stats import rank_correlation
 from harness.sweep.verify import _errors, _filled, _rms_factor, _screen_quality, merge
+from harness.views.figures import first_figure
 
 QUICK = StatsSpec(resamples=200)
 
@@ -433,9 +436,60 @@ def test_the_map_of_followed_words_names_the_head_with_the_most(tmp_path):
     layer, head = np.unravel_index(weights.argmax(), weights.shape)
     page = views.follow(run, 0, "went", "and").html
     assert f"Most in L{layer}H{head}: {weights.max():.3f}; mean of all heads {weights.mean():.3f}." in page
-    import re
-
     shares = [float(each) for each in re.findall(r'<td class="mark" style="--share:([\d.]+)"', page)]
     np.testing.assert_allclose(shares, np.sqrt(weights / weights.max()).ravel(), atol=6e-4)
     shown = re.findall(r"<td class=\"mark\"[^>]*>([^<]*)</td>", page)
     assert shown == [f"{each:.2f}".removeprefix("0") if each >= 0.005 else "·" for each in weights.ravel()]
+
+
+# --- what a run lacks -----------------------------------------------------------------------------------------------
+
+
+def test_a_table_of_a_model_with_a_learnt_sink_has_its_share_as_the_last_column(tmp_path):
+    run = fake_run(tmp_path, n_prompts=1)
+    sunk = replace(run, data=run.data.assign(pattern=run.data["pattern"] * 0.75, sink=run.data["pattern"][..., 0]))
+    table = views.table(sunk, 0, "L1H2")
+    assert table.columns[-1] == "sink"
+    np.testing.assert_allclose(table["sink"], 0.25, atol=2e-3)
+    np.testing.assert_allclose(table.sum(axis=1), 1)
+    assert "sink" not in views.table(sunk, 0, "L1H2", special="drop")
+    assert "sink" not in views.table(run, 0, "L1H2")
+
+
+def test_what_a_run_has_not_is_refused_with_what_it_has(tmp_path):
+    run, t5 = fake_run(tmp_path, n_prompts=2), fake_t5(tmp_path)
+    over = ("prompt", "attribution_method", "target_position", "position")
+    scored = np.full((2, 1, 1, 8), np.nan)
+    scored[0] = 1
+    data = run.data.assign(attribution=(over, scored)).assign_coords(attribution_method=["gradient"])
+    partly = replace(run, data=data)
+    bare = fake_run(tmp_path, parts=())
+    for ask, message in (
+        (lambda: views.follow_table(run, 0, 1, 0, stack="decoder"), "stack=decoder: the run has one stack only"),
+        (lambda: views.follow_table(t5, 0, 1, 0, stack="both"), "stack=both: the run has encoder decoder cross"),
+        (lambda: views.saliency(partly, 1), "method=gradient: it has no scores on prompt 1"),
+        (lambda: views.saliency(t5, 0, head="cross.L1H2"), "its row is over the source text; use views.table"),
+        (lambda: rank_correlation(np.ones(2), np.ones(3)), "shapes (2,) and (3,)"),
+        (lambda: first_figure(bare), "no figure shows these arrays"),
+    ):
+        with pytest.raises(RequestError) as error:
+            ask()
+        assert message in str(error.value)
+    assert bare.ablated_heads == []
+    assert bare.metrics == []
+
+
+def test_the_first_figure_of_a_run_is_that_of_its_answer(tmp_path):
+    label, draw = first_figure(fake_run(tmp_path))
+    assert label == "Effect of each head on logit_diff"
+    assert draw().axes
+
+
+def test_the_tables_of_a_run_tell_heads_by_number_also_where_numbers_are_not_from_zero(tmp_path):
+    run = fake_run(tmp_path)
+    some = replace(run, data=run.data.isel(head=[1, 3]))
+    assert {head.head for head in some.all_heads} == {1, 3}
+    for head in some.all_heads:
+        np.testing.assert_array_equal(
+            views.table(some, 0, str(head)), run.data["pattern"].sel(head.place).values[0].astype(float)
+        )
