@@ -630,3 +630,20 @@ def test_words_of_a_coloured_text_stand_apart_where_the_text_has_a_space_and_tok
         found = [after.get_position()[0] - end for after, end in zip(pieces[1:], ends, strict=False)]
         np.testing.assert_allclose(found, np.array(gaps) * inch, atol=0.01)
         assert len({piece.get_position()[1] for piece in pieces}) == 1
+
+
+@pytest.mark.parametrize("name", ["strongest_loss", "sets_loss", "pairs_loss"])
+def test_figures_with_a_row_for_each_have_the_largest_on_top_and_a_line_at_no_effect(wide, name):
+    axes = drawn_of(wide)[name]().axes[0]
+    low, high = axes.get_ylim()
+    assert low > high, "rows are counted from the top"
+    size = {
+        "strongest_loss": lambda: [float(abs(wide.effect("loss", Head.parse(label)).mean())) for label in labels],
+        "sets_loss": lambda: sorted(np.abs(wide.data["set_effect"].sel(metric="loss").mean("prompt").values))[::-1],
+        "pairs_loss": lambda: [abs(bar.get_width()) for bar in axes.patches],
+    }
+    labels = list(ticks(axes.yaxis).values())
+    sizes = size[name]()
+    assert len(sizes) == len(labels) > 2
+    assert sizes == sorted(sizes, reverse=True)
+    assert any(set(line.get_xdata()) == {0} for line in axes.lines)
