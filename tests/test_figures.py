@@ -376,9 +376,15 @@ def test_the_most_changed_head_is_shown_in_both_models_where_they_are_furthest_a
     for each, name, model in zip(axes, ("pattern", "other_pattern"), ("tiny", "the other"), strict=True):
         np.testing.assert_allclose(image_of(each), run.data[name].sel(head.place).values[prompt], rtol=1e-6)
         assert each.get_title(loc="left") == f"{head} of {model}\nprompt {prompt}"
-        most = max(float(run.data[of].sel(head.place).values[prompt].max()) for of in ("pattern", "other_pattern"))
-        assert each.images[0].norm.vmax == pytest.approx(most), "one scale for both"
         assert list(ticks(each.xaxis).values()) == [token.strip() for token in SHORT]
+
+
+def test_both_models_of_the_most_changed_head_have_the_scale_of_the_larger_weight(run):
+    weaker = replace(run, data=run.data.assign(other_pattern=run.data["other_pattern"] * 0.5))
+    axes = drawn_of(weaker)["most_changed"]().axes
+    largest = [np.nanmax(image_of(each)) for each in axes]
+    assert largest == pytest.approx([1, 0.5], abs=1e-3)
+    assert [each.images[0].norm.vmax for each in axes] == pytest.approx([1, 1], abs=1e-3)
 
 
 def test_of_equal_patterns_the_head_whose_effect_changed_most_is_shown(run):

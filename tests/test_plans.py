@@ -12,7 +12,8 @@ from harness.ablation.rows import CHUNK_TOKENS
 from harness.attribution import integrated
 from harness.hooks import Head
 from harness.metrics import choose
-from harness.sweep import SweepStage, groups
+from harness.sweep import SweepStage, attribution_patching, groups
+from harness.sweep.attribution_patching import ScreenStage
 from harness.sweep.cumulative import CumulativeStage
 from harness.sweep.division import SplitStage
 from harness.sweep.fast import FastStage
@@ -274,3 +275,14 @@ def test_a_path_that_adds_up_is_not_refined():
     assert len(integrated._rough(nearly)) == 0, "off by 0.02 in all, of 0.03"
     worse = integrated.Path(at, at**2 + np.array([0, 0, 0.02, 0, 0]), (2 * at)[:, None])
     assert len(integrated._rough(worse)) == 2, "0.04 in all; 0.02 is more than half of 0.03"
+
+
+@pytest.mark.parametrize("tokens", [1, 40, 100])
+def test_a_screen_keeps_the_activations_of_every_block_of_as_many_rows_as_fit(model, tokens):
+    shape, width = model.shape, sweep_of(model).prompts.width
+    widths, patterns = attribution_patching._KEPT_WIDTHS, attribution_patching._KEPT_PATTERNS
+    kept = 4 * 3 * (widths * shape.d_model + patterns * shape.n_heads * int(width.max()))
+    stage = ScreenStage(sweep_of(model, memory=(tokens + 0.5) * kept / 1e9))
+    assert stage._tokens() == tokens
+    plan = stage.plan()
+    assert plan["rows"] == [max(1, tokens // int(width[batch].max())) for batch in plan["batches"]]

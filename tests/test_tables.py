@@ -18,6 +18,7 @@ from harness.attribution.token_graph import Nodes, joint
 from harness.config import RequestError, StatsSpec
 from harness.hooks import Head
 from harness.results.run import spread
+from harness.results.schema import TABLES, read_table, write_table
 from harness.stats import rank_correlation
 from harness.sweep.verify import _errors, _filled, _rms_factor, _screen_quality, merge
 from harness.views.figures import first_figure
@@ -493,3 +494,23 @@ def test_the_tables_of_a_run_tell_heads_by_number_also_where_numbers_are_not_fro
         np.testing.assert_array_equal(
             views.table(some, 0, str(head)), run.data["pattern"].sel(head.place).values[0].astype(float)
         )
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_column_of_stacks_is_read_only_of_tables_of_heads_of_an_encoder_decoder(name, tmp_path):
+    columns = list(TABLES[name].columns)
+    plain = pd.DataFrame([["x"] * len(columns)], columns=columns)
+    write_table(tmp_path, name, plain)
+    assert list(read_table(tmp_path, name).columns) == columns
+    write_table(tmp_path, name, stacked(plain))
+    if name in ("heads", "changes"):
+        assert list(read_table(tmp_path, name).columns) == list(stacked(plain).columns)
+    else:
+        with pytest.raises(RequestError, match=f"{name}.csv is damaged"):
+            read_table(tmp_path, name)
+
+
+def stacked(table):
+    made = table.copy()
+    made.insert(list(table.columns).index("layer") if "layer" in table else 0, "stack", "cross")
+    return made
