@@ -8,7 +8,9 @@ Everything happens in a copy of the tree. The first run collects which tests exe
 test-quick` takes, twice on one core) and keeps it in .mutants/; later runs collect again only for test files that
 changed. The libraries are imported once; for each mutant a process is forked that imports the changed package, runs the
 tests of the changed lines, quickest files first, and stops at the first failure, or after 40 processor seconds. A test
-that fails without the change too is set aside. Interrupt it at will: the same command goes on where it was.
+that fails without the change too is set aside. Not changed are texts, types, messages of errors, numbers in figures,
+floats that guard against rounding, the ``strict`` of a zip, and the sign of -1 (an axis). Interrupt it at
+will: the same command goes on where it was.
 """
 
 import argparse
@@ -115,6 +117,8 @@ class Source:
                 yield from (change for pair in pairwise(values) for change in self._between(*pair))
             case ast.BinOp(left=left, right=right) | ast.AugAssign(target=left, value=right):
                 yield from self._between(left, right)
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=1)):
+                pass  # the last of two axes is axis 1; the 1 itself becomes 2
             case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
                 yield *self._span(node), self._text(operand)
             case ast.Constant(value=bool() | int() | float() as value) if not self._is_looked_at(value):
