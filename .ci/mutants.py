@@ -8,7 +8,9 @@ Everything happens in a copy of the tree. The first run collects which tests exe
 test-quick` takes, twice on one core) and keeps it in .mutants/; later runs collect again only for test files that
 changed. The libraries are imported once; for each mutant a process is forked that imports the changed package, runs the
 tests of the changed lines, quickest files first, and stops at the first failure, or after 40 processor seconds. A test
-that fails without the change too is set aside. Interrupt it at will: the same command goes on where it was.
+that fails without the change too is set aside. Not changed are texts, types, messages of errors, numbers in figures,
+floats that guard against rounding, the ``strict`` of a zip, and the sign of -1 (an axis). Interrupt it at
+will: the same command goes on where it was.
 """
 
 import argparse
@@ -39,6 +41,7 @@ ROOMS = ("sweep", "ablation", "stats", "metrics.py", "attribution", "results", "
 LAID_OUT = (
     "harness/views/figures/"  # inches, points and line widths are looked at, not tested: numbers stay as they are
 )
+ROUNDING = 1e-6  # floats up to this size keep rounding or a zero from being divided by: twice as much does the same
 QUICK = "not soak and not smollm2 and not browser and not launch"
 LIMIT, THOROUGH_LIMIT = 40, 900  # processor seconds for one mutant; of the clock `PATIENCE` times as many
 PATIENCE = 5
@@ -114,9 +117,11 @@ class Source:
                 yield from (change for pair in pairwise(values) for change in self._between(*pair))
             case ast.BinOp(left=left, right=right) | ast.AugAssign(target=left, value=right):
                 yield from self._between(left, right)
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=1)):
+                pass  # the last of two axes is axis 1; the 1 itself becomes 2
             case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
                 yield *self._span(node), self._text(operand)
-            case ast.Constant(value=bool() | int() | float() as value) if not self.file.startswith(LAID_OUT):
+            case ast.Constant(value=bool() | int() | float() as value) if not self._is_looked_at(value):
                 changed = (not value) if isinstance(value, bool) else value + 1 if isinstance(value, int) else value * 2
                 yield *self._span(node), repr(changed if changed != value else 1.0)
             case ast.Name(id=name) | ast.Attribute(attr=name) if name in NAMES:
@@ -126,6 +131,10 @@ class Source:
                 yield *self._span(node), "pass"
         if isinstance(test := getattr(node, "test", None), ast.expr):
             yield *self._span(test), f"(not ({self._text(test)}))"
+
+    def _is_looked_at(self, value: float) -> bool:
+        """Whether a number is of a layout, or guards against rounding."""
+        return self.file.startswith(LAID_OUT) or (isinstance(value, float) and 0 < value <= ROUNDING)
 
     def _between(self, left: ast.AST, right: ast.AST) -> Iterator[tuple[int, int, str]]:
         """The operator between two operands becomes another."""
@@ -145,8 +154,11 @@ class Source:
 
 
 def _children(node: ast.AST) -> Iterator[ast.AST]:
-    """What of a node may be changed: no types, texts, messages of errors, nor what only type checkers read."""
+    """What of a node may be changed: no types, texts, messages of errors, nor what only type checkers read; nor the
+    ``strict`` of a zip, which like an assertion refuses what cannot be."""
     skipped = {"annotation", "returns", "decorator_list"}
+    if isinstance(node, ast.keyword) and node.arg == "strict":
+        return
     for name, value in ast.iter_fields(node):
         for child in value if isinstance(value, list) else [value]:
             alias = isinstance(node, ast.Module) and isinstance(child, ast.Assign) and not _is_number(child.value)

@@ -41,6 +41,21 @@ def test_a_metric_equals_numpy(name, read):
     np.testing.assert_allclose(METRICS[name].compute(read).numpy(), EXPECTED[name], atol=1e-6)
 
 
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_says_whether_it_reads_the_clean_run_and_is_a_distance_from_it(name, read):
+    metric, (logits, clean) = METRICS[name], (read.logits, read.clean)
+    assert metric.distance == (name in ("kl", "embedding"))
+    read.logits = clean
+    at_clean = metric.compute(read)
+    assert bool((at_clean.abs() < 1e-6).all()) == metric.distance
+    read.logits, read.clean = logits, None
+    if metric.reads_clean:
+        with pytest.raises(AssertionError):
+            metric.compute(read)
+    else:
+        metric.compute(read)
+
+
 def test_kl_to_itself_is_exactly_zero(read):
     read.logits = read.clean
     assert METRICS["kl"].compute(read).tolist() == [0, 0, 0]

@@ -115,6 +115,13 @@ def test_a_wrong_shape_says_what_would_be_right():
         stats.summarize(noise((8, 2, 3)), distance=True, null=null)
 
 
+@pytest.mark.parametrize("dims", [("prompt",), ("layer", "head"), ("layer",)])
+def test_labelled_effects_need_prompts_and_something_that_was_ablated(dims):
+    effect = xr.DataArray(np.ones((3,) * len(dims)), dims=dims)
+    with pytest.raises(RequestError, match="it needs prompt, and something that was ablated"):
+        stats.summarize(effect)
+
+
 def test_helps_says_which_sign_is_help():
     effect = noise((8, 1, 2))
     assert stats.summarize(effect, resamples=200).attrs["helps"] == "positive"

@@ -40,7 +40,7 @@ def _map(
     width = min(look.width, 0.3 * across + 2)
     cell = min((width - 2) / across, 0.3)
     with style(label, look):
-        figure, all_axes = panels(len(stacks), 1, width, max(cell * heads + 0.1 * look.letters, 2.5) * len(stacks))
+        figure, all_axes = panels(len(stacks), 1, width, max(cell * heads + 0.1 * look.letters, 3.0) * len(stacks))
         most = ends[1] if ends[1] is not None else max(float(np.nanmax(mean.values, initial=0)), 1e-12)
         for axes, (stack, n) in zip(all_axes, stacks.items(), strict=True):
             values = (mean.sel(stack=stack) if stack else mean).transpose("head", "layer").values[:, :n]
