@@ -216,27 +216,30 @@ def _act(act: Act, composed: DictConfig, folders: Sequence[Path]) -> None:
     except OmegaConfBaseException as error:
         raise RequestError(str(error.full_key), "${…}", f"{str(error).splitlines()[0]}: write a value") from None
     assert isinstance(values, dict)
-    done = act(_with_other({str(key): value for key, value in values.items() if key != "hydra"}, folders))
+    done = act(_with_second_model({str(key): value for key, value in values.items() if key != "hydra"}, folders))
     if done is not None:
         print(done, flush=True)
 
 
-def _with_other(values: dict[str, Any], folders: Sequence[Path]) -> dict[str, Any]:
-    """Fill in the values of the model ``other.name`` where it is in one of the user's own folders."""
-    other = values.get("other")
-    keys = {"name": other} if isinstance(other, str) else other
+def _with_second_model(values: dict[str, Any], folders: Sequence[Path]) -> dict[str, Any]:
+    """Fill in the values of the model ``compare.model.name`` where it is in one of the user's own folders."""
+    compare = values.get("compare")
+    if not isinstance(compare, dict):
+        return values
+    second = compare.get("model")
+    keys = {"name": second} if isinstance(second, str) else second
     if not isinstance(keys, dict) or "name" not in keys or "source" in keys:
         return values
     name, names = str(keys["name"]), _options("model", folders)
     if name not in names:
-        raise RequestError("other.name", name, config.near(name, names))
+        raise RequestError("compare.model.name", name, config.near(name, names))
     if name in config.model_names():
         return values
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*missing `_self_`")  # composed as a primary config
         model = OmegaConf.to_container(_compose(f"model/{name}", (), folders), resolve=True)
     assert isinstance(model, dict)
-    return {**values, "other": {**model.get("model", model), **keys}}
+    return {**values, "compare": {**compare, "model": {**model.get("model", model), **keys}}}
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -356,6 +359,8 @@ def _choices(override: Any, text: str) -> list[Any]:
 
 def _check_choice(group: str, choice: str, folders: Sequence[Path]) -> None:
     options = _options(group, folders)
+    if new := config.RENAMED.get(f"{group}.name={choice}"):
+        raise RequestError(group, choice, f"this value is now {new}")
     if choice not in options and not (choice == "None" and group == "experiment"):
         raise RequestError(group, "null" if choice == "None" else choice, _unknown(group, choice, options))
 
@@ -428,6 +433,7 @@ PLACE = ("store", "run", "resume", "dry_run")
 
 
 def _run(runner: str, values: dict[str, Any]) -> "Folder | None":
+    config.check_names(values)
     known = (*get_type_hints(config.RunSpec), *PLACE)
     for key in values:
         if key not in known:

@@ -176,8 +176,8 @@ OWN = [
     (("hydra.searchpath=[{own}/none]",), "hydra.searchpath={own}/none: there is no such folder (looked for {own}/none"),
     (("hydra.searchpath={own}",), "hydra.searchpath={own}: give a list of folders"),
     (("hydra.searchpath=[{own}/../more]", "ablation=own_maen"), "ablation=own_maen: did you mean 'own_mean'?"),
-    (("--config-dir", "{own}", "other.name=mien"), "other.name=mien: did you mean 'mine'?"),
-    (("--config-dir", "{own}", "other=mien"), "other.name=mien: did you mean 'mine'?"),
+    (("--config-dir", "{own}", "compare.model.name=mien"), "compare.model.name=mien: did you mean 'mine'?"),
+    (("--config-dir", "{own}", "compare.model=mien"), "compare.model.name=mien: did you mean 'mine'?"),
     (("--config-dir", "{own}", "--config-name", "main", "model=mien"), "model=mien: did you mean 'mine'?"),
 ]
 
@@ -192,13 +192,13 @@ def test_launch_knows_the_groups_of_own_config_folders(command, own, arguments, 
 
 def test_launch_composes_own_groups_from_config_dir_and_searchpath(command, own, asked):
     given = ("--config-dir", str(own), f"hydra.searchpath=[file://{own.parent / 'more'}]")
-    chosen = ("model=heir", "prompts=few", "experiment=short", "ablation=own_mean", "other.name=mine")
+    chosen = ("model=heir", "prompts=few", "experiment=short", "ablation=own_mean", "compare.model.name=mine")
     code, _, err = command("ablate_heads", *given, *chosen)
     assert code == 0, err
     (spec,) = asked
     assert (spec.model.name, spec.model.shape, spec.prompts.n) == ("random", "gpt2", 2)
     assert (spec.stats.resamples, spec.ablation.name) == (100, "mean")
-    assert (spec.other.source, spec.other.path) == ("path", str(own.parent / "model"))
+    assert (spec.compare.model.source, spec.compare.model.path) == ("path", str(own.parent / "model"))
 
 
 def test_launch_runs_a_primary_config_of_the_users_own(command, own, asked):
@@ -208,10 +208,10 @@ def test_launch_runs_a_primary_config_of_the_users_own(command, own, asked):
 
 
 def test_launch_inherits_in_the_model_to_compare_with(command, own, asked):
-    given = ("--config-dir", str(own), "model=random", "other.name=heir", "other.dtype=bfloat16")
+    given = ("--config-dir", str(own), "model=random", "compare.model.name=heir", "compare.model.dtype=bfloat16")
     code, _, err = command("compare_models", *given)
     assert code == 0, err
-    assert (asked[0].other.shape, asked[0].other.dtype) == ("gpt2", "bfloat16")
+    assert (asked[0].compare.model.shape, asked[0].compare.model.dtype) == ("gpt2", "bfloat16")
 
 
 def test_a_broken_config_of_the_users_own_is_one_line(command, own):
@@ -326,7 +326,7 @@ def test_help_explains_its_groups():
     assert done.returncode == 0
     for word in (
         "model: ",
-        "prompts: file, induction, inline, ioi, parts, prose, token_ids",
+        "prompts: context, file, induction, inline, ioi, prose, token_ids",
         "resume=DIR",
         "Exit codes",
     ):

@@ -39,8 +39,8 @@ class AttributionSpec:
     the first token and the one at which a target is predicted: ``keep``, ``drop``, or both. `level`
     is the unit of the comparison and of the erasure curves, ``token`` or ``word`` (the sum of its tokens). `targets` is
     the largest number of scored positions explained per prompt, `fractions` the shares of tokens erased for the curves
-    (empty: no curves), `top` the number of strongest tokens compared, `steps` the number of points at which integrated
-    gradients begin (up to 16 times as many where the completeness error is too large).
+    (empty: no curves), `top_k` the number of strongest tokens compared, `ig_steps` the number of points at which
+    integrated gradients begin (up to 16 times as many where the completeness error is too large).
     """
 
     rollout: RolloutSpec = Field(default_factory=RolloutSpec)
@@ -50,6 +50,6 @@ class AttributionSpec:
     level: Literal["token", "word"] = "token"
     targets: PositiveInt = 4
     fractions: Fractions = ()
-    top: PositiveInt = 3
-    steps: PositiveInt = 16
+    top_k: PositiveInt = 3
+    ig_steps: PositiveInt = 16
     seed: Seed = 0

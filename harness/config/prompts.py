@@ -135,14 +135,14 @@ class Context:
 
 
 @spec
-class PartsPrompts:
+class ContextPrompts:
     """Contexts of named segments, from a JSON or YAML file (one, or a list of them) or written in the request.
 
     Segments and question are joined by `between`; the answer is scored. Without one the model writes it, up to a line
     break or `generate` tokens.
     """
 
-    name: Literal["parts"]
+    name: Literal["context"]
     path: PathText | None = None
     contexts: tuple[Context, ...] = ()
     between: str = "\n\n"
@@ -150,6 +150,6 @@ class PartsPrompts:
 
 
 PromptSpec = Annotated[
-    IoiPrompts | InductionPrompts | InlinePrompts | TokenIdPrompts | ProsePrompts | FilePrompts | PartsPrompts,
+    IoiPrompts | InductionPrompts | InlinePrompts | TokenIdPrompts | ProsePrompts | FilePrompts | ContextPrompts,
     Field(discriminator="name"),
 ]

@@ -17,7 +17,7 @@ from harness.config.attribution import AttributionSpec
 from harness.config.errors import RequestError, near
 from harness.config.execute import ExecuteSpec, LocalExecute
 from harness.config.models import ModelSpec
-from harness.config.parsing import other_model
+from harness.config.parsing import model_to_compare
 from harness.config.prompts import PromptSpec
 from harness.config.published import Published
 from harness.config.trace import TraceSpec
@@ -37,7 +37,7 @@ def _worded(value: Any, known: tuple[str, ...], others: str) -> str:
     return value
 
 
-def _until(value: Any) -> Any:
+def _max_heads(value: Any) -> Any:
     """Return how many heads: ``all``, a number, or a share of them."""
     if (type(value) is int and value >= 1) or (type(value) is float and 0 < value < 1):
         return value
@@ -54,14 +54,14 @@ def _pairs(value: Any) -> Any:
     return _worded(value, ("effect", "direct", "role", "all"), "a list of pairs such as [[L0H1,L1H2]]")
 
 
-Kind = Literal["single", "layer", "mlp", "set", "keep", "cumulative", "pairs"]
+Kind = Literal["single", "layer", "mlp", "set", "complement", "cumulative", "pairs"]
 Kinds = Annotated[tuple[Kind, ...], BeforeValidator(_listed), Field(min_length=1)]
 Orders = Annotated[
     tuple[Literal["effect", "estimate", "random", "greedy"], ...], BeforeValidator(_listed), Field(min_length=1)
 ]
 Method = Literal["exact", "fast", "screen"]
 Methods = Annotated[tuple[Method, ...], BeforeValidator(_listed), Field(min_length=1)]
-Until = Annotated[str | int | float, BeforeValidator(_until)]
+MaxHeads = Annotated[str | int | float, BeforeValidator(_max_heads)]
 Pairs = Annotated[str | tuple[tuple[str, str], ...], BeforeValidator(_pairs)]
 Also = Annotated[tuple[Literal["z", "q", "k", "v", "scores", "resid"], ...], BeforeValidator(_listed)]
 
@@ -71,23 +71,24 @@ class SweepSpec:
     """What a sweep ablates together; several kinds are swept one after the other.
 
     ``single``: heads one at a time; ``layer``: a layer's heads; ``mlp``: a layer's MLP; ``set``: the named `sets`
-    (necessity); ``keep``: all heads but those of a set (sufficiency, by complement ablation).
+    (necessity); ``complement``: all heads but those of a set (sufficiency, by complement ablation).
 
-    ``cumulative``: heads one after another, each staying ablated, `until` so many (a share below 1, or ``all``), in
+    ``cumulative``: heads one after another, each staying ablated, `max_heads` so many (a share below 1, or ``all``), in
     each `order`: by ``effect`` or ``estimate`` of single heads, ``greedy`` (each the one that matters next, measured
-    again every time), or ``random``, in as many as `orders`. `first` is the end to begin at: the heads that are needed
-    most, or least.
+    again every time), or ``random``, in as many as `n_random_orders`. `order_from` is the end to begin at: the heads
+    that are needed most, or least.
 
-    ``pairs``: two heads together, and what that does beyond the sum of each: among the `top` heads by ``effect`` or
-    ``direct`` effect; the `top` heads of each ``role`` among themselves; ``all`` pairs, or those listed.
+    ``pairs``: two heads together, and what that does beyond the sum of each: among the `pairs_top_k` heads by
+    ``effect`` or ``direct`` effect; the `pairs_top_k` heads of each ``role`` among themselves; ``all`` pairs, or those
+    listed.
 
     Orders and pairs use the leading metric: `logit_diff` if it is measured, else the first. Where they need the
     effects of single heads and ``single`` is not among the kinds, single heads are swept first.
 
     `method` is how single heads are swept. ``exact``: in the model's own precision. ``fast``: matrix products in bf16,
-    and a random share `verify` of the heads and the `verify_top` strongest again exactly. ``screen``: attribution
-    patching with the gradient at `steps` points from the clean run towards all heads ablated, and the `verify_top`
-    strongest exactly. `direct` adds direct logit attribution.
+    and a random share `verify_fraction` of the heads and the `verify_top_k` strongest again exactly. ``screen``:
+    attribution patching with the gradient at `gradient_steps` points from the clean run towards all heads ablated, and
+    the `verify_top_k` strongest exactly. `direct` adds direct logit attribution.
 
     `memory` is a ceiling in GB on the activations of one chunk; by default a quarter of what is free. Another chunk
     size adds in another order, which moves effects by about 1e-6; a run's hash does not depend on it.
@@ -96,15 +97,15 @@ class SweepSpec:
     kind: Kinds = ("single",)
     sets: Mapping[str, Heads] = Field(default_factory=dict)
     order: Orders = ("effect", "random")
-    orders: PositiveInt = 10
-    first: Literal["most_needed", "least_needed"] = "most_needed"
-    until: Until = 20
+    n_random_orders: PositiveInt = 10
+    order_from: Literal["most_needed", "least_needed"] = "most_needed"
+    max_heads: MaxHeads = 20
     pairs: Pairs = "effect"
-    top: Annotated[int, Field(ge=2)] = 10
+    pairs_top_k: Annotated[int, Field(ge=2)] = 10
     method: Method = "exact"
-    verify: Annotated[float, Field(gt=0, le=1)] = 0.05
-    verify_top: PositiveInt = 20
-    steps: PositiveInt = 1
+    verify_fraction: Annotated[float, Field(gt=0, le=1)] = 0.05
+    verify_top_k: PositiveInt = 20
+    gradient_steps: PositiveInt = 1
     direct: bool = True
     memory: Annotated[float, Field(gt=0)] | None = None
 
@@ -120,18 +121,18 @@ class SweepSpec:
             if value != type(self).__dataclass_fields__[key].default and self.method not in methods:
                 setting = " or ".join(f"sweep.method={method}" for method in methods)
                 raise RequestError(f"sweep.{key}", value, f"sweep.method={self.method} does not read it; set {setting}")
-        if {"set", "keep"} <= kinds:
-            remedy = "both are set_effect of the same names; make it two runs: -m sweep.kind=set,keep"
+        if {"set", "complement"} <= kinds:
+            remedy = "both are set_effect of the same names; make it two runs: -m sweep.kind=set,complement"
             raise RequestError("sweep.kind", shown, remedy)
 
 
 #: Keys that only some methods read.
-_METHODS_THAT_READ = {"verify": ("fast",), "verify_top": ("fast", "screen"), "steps": ("screen",)}
+_METHODS_THAT_READ = {"verify_fraction": ("fast",), "verify_top_k": ("fast", "screen"), "gradient_steps": ("screen",)}
 #: Keys that only some kinds of sweep read.
 _READ_BY: dict[str, tuple[Kind, ...]] = {
-    "sets": ("set", "keep"),
-    **dict.fromkeys(("order", "orders", "first", "until"), ("cumulative",)),
-    **dict.fromkeys(("pairs", "top"), ("pairs",)),
+    "sets": ("set", "complement"),
+    **dict.fromkeys(("order", "n_random_orders", "order_from", "max_heads"), ("cumulative",)),
+    **dict.fromkeys(("pairs", "pairs_top_k"), ("pairs",)),
 }
 
 
@@ -166,22 +167,27 @@ class RolesSpec:
 
     A head has a role where its score exceeds `draws` draws of the null distribution, corrected over all heads
     (``stats.level``), and is at least `threshold` of the way from chance to 1. Induction, duplicate tokens and copying
-    are measured on `n` texts of `length` random tokens repeated once, all other roles on the prompts. `sets` is the
-    number of random sets of equal size that each role's heads are compared with when ablated (0: no ablation).
+    are measured on `n` texts of `length` random tokens repeated once, all other roles on the prompts. `n_random_sets`
+    is the number of random sets of equal size that each role's heads are compared with when ablated (0: no ablation).
     """
 
     threshold: OpenFraction = 0.4
     draws: PositiveInt = 200
     n: PositiveInt = 8
     length: Annotated[int, Field(ge=4)] = 24
-    sets: Count = 20
+    n_random_sets: Count = 20
     seed: Seed = 0
 
 
 @spec
 class CompareSpec:
-    """Options of comparing two models: ``drop`` removes special tokens from patterns and renormalises rows."""
+    """The second model of a comparison, and how the two are compared.
 
+    `model` is written as in `harness.config.parsing.model_to_compare`. `special` set to ``drop`` removes special tokens
+    from patterns and renormalises rows.
+    """
+
+    model: ModelSpec | None = None
     special: Literal["keep", "drop"] = "keep"
 
 
@@ -198,8 +204,8 @@ class ShowSpec:
 class RunSpec:
     """The full request of one run, but for where it is written (`Place`).
 
-    `other` is the model that `model` is compared with, written as in `harness.config.parsing.other_model`. `question`
-    is a name of `harness.findings.questions.QUESTIONS`; a study with one runs only the stages that answer it.
+    `question` is a name of `harness.findings.questions.QUESTIONS`; a study with one runs only the stages that answer
+    it.
     """
 
     model: ModelSpec
@@ -218,16 +224,19 @@ class RunSpec:
     show: ShowSpec = Field(default_factory=ShowSpec)
     published: tuple[Published, ...] = ()
     seed: Seed = 0
-    other: ModelSpec | None = None
     compare: CompareSpec = Field(default_factory=CompareSpec)
 
     @model_validator(mode="before")
     @classmethod
-    def _whole_other(cls, values: Any) -> Any:
+    def _complete_second_model(cls, values: Any) -> Any:
         keys = values.kwargs if isinstance(values, ArgsKwargs) else values
-        if not isinstance(keys, Mapping) or keys.get("other") is None:
+        if not isinstance(keys, Mapping):
             return values
-        return {**keys, "other": other_model(keys.get("model"), keys["other"])}
+        compare = keys.get("compare")
+        if not isinstance(compare, Mapping) or compare.get("model") is None:
+            return values
+        second = model_to_compare(keys.get("model"), compare["model"])
+        return {**keys, "compare": {**compare, "model": second}}
 
 
 def check_place(key: str, place: str) -> None:

@@ -76,6 +76,7 @@ def _spec(prompts: Any, model: Model, overrides: dict[str, object]) -> tuple[Any
     from harness.prompts.spec_of import spec_of, spec_of_frame
 
     if isinstance(prompts, str):
+        config.check_names({"name": prompts}, "prompts.")
         names = prompt_sets()
         if prompts not in names:
             remedy = f"{config.near(prompts, names)}; pass a list to use it as a text: load_prompts([text], model)"
@@ -117,7 +118,7 @@ def check_prompts(spec: Any) -> None:
         config.FilePrompts: file.check,
         config.InlinePrompts: inline.check,
         config.TokenIdPrompts: token_ids.check,
-        config.PartsPrompts: context.check,
+        config.ContextPrompts: context.check,
     }
     if check := checks.get(type(spec)):
         check(spec)
@@ -144,7 +145,7 @@ def _maker(spec: PromptSpec) -> Callable[[Any, Model], list[Prompt]]:
         config.TokenIdPrompts: token_ids.make,
         config.ProsePrompts: prose.make,
         config.FilePrompts: file.make,
-        config.PartsPrompts: context.make,
+        config.ContextPrompts: context.make,
     }
     assert set(makers) == set(get_args(get_args(PromptSpec)[0]))
     return makers[type(spec)]

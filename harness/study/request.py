@@ -102,18 +102,18 @@ def check_names(runner: str, spec: RunSpec) -> None:
     check_prompts(spec.prompts)
     if runner == "compare_models":
         _check_comparable(spec)
-    elif spec.other is not None:
+    elif spec.compare.model is not None:
         remedy = f"{runner} reads one model; two are for experiments.compare_models"
-        raise RequestError("other", spec.other.name, remedy)
+        raise RequestError("compare.model", spec.compare.model.name, remedy)
     if {"sweep", "attribution", "roles"} & set(parts):
         _check_statistics(spec)
 
 
 def _check_comparable(spec: RunSpec) -> None:
     """Raise `RequestError` for settings that a comparison of two models does not support."""
-    if spec.other is None:
-        remedy = "name the model to compare with, other.name=NAME, or what differs, such as other.dtype=bfloat16"
-        raise RequestError("other", "null", remedy)
+    if spec.compare.model is None:
+        remedy = "name the model to compare with, compare.model=NAME, or what differs: compare.model.dtype=bfloat16"
+        raise RequestError("compare.model", "null", remedy)
     if spec.sweep.kind != ("single",):
         raise RequestError("sweep.kind", ",".join(spec.sweep.kind), "two models are compared head by head: use single")
     if spec.sweep.method != "exact":
@@ -141,8 +141,8 @@ def prepare(runner: str, spec: RunSpec) -> Request:
     parts = _parts(runner, spec, model, prompts)
     closings = dict.fromkeys(closing for part in parts for closing in part.closings)
     work = Request(runner, spec, model, prompts, [stage for part in parts for stage in part.stages], list(closings))
-    if spec.other is not None:
-        _add_other(work, spec.other)
+    if spec.compare.model is not None:
+        _add_other(work, spec.compare.model)
     _check_shown(work)
     return work
 
