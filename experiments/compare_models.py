@@ -5,12 +5,7 @@ python -m experiments.compare_models model=path model.path=/models/base compare.
 python -m experiments.compare_models model=pythia compare.model.name=gpt2 prompts=prose
 """
 
-from experiments._launch import launch
-
-
-def main() -> None:
-    launch("compare_models")
-
+from harness.command import main
 
 if __name__ == "__main__":
-    main()
+    main("compare_models")

@@ -8,6 +8,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from harness import config
+from harness.command.runners import RUNNERS as TABLE
 from harness.config import RunSpec, parse
 
 CONF = config.conf_dir()
@@ -54,7 +55,7 @@ def test_a_preset_beats_the_defaults():
 
 def test_every_runner_has_a_config_and_every_config_a_runner():
     scripts = {path.stem for path in Path(CONF.parent / "experiments").glob("[a-z]*.py")}
-    assert scripts == {path.stem for path in CONF.glob("*.yaml")} - {"run"}
+    assert scripts == {path.stem for path in CONF.glob("*.yaml")} - {"config"} == {*TABLE}
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ from harness.config.parsing import RENAMED as RENAMED
 from harness.config.parsing import check_names as check_names
 from harness.config.parsing import conf_dir as conf_dir
 from harness.config.parsing import model_names as model_names
+from harness.config.parsing import model_to_compare as model_to_compare
 from harness.config.parsing import named_model as named_model
 from harness.config.parsing import parse as parse
 from harness.config.prompts import Context as Context
@@ -61,6 +62,7 @@ from harness.config.run import RunSpec as RunSpec
 from harness.config.run import ShowSpec as ShowSpec
 from harness.config.run import StatsSpec as StatsSpec
 from harness.config.run import SweepSpec as SweepSpec
+from harness.config.run import check_comparison as check_comparison
 from harness.config.run import check_there as check_there
 from harness.config.run import settings_hash as settings_hash
 from harness.config.run import spec_hash as spec_hash

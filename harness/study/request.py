@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness import attention, compare, metrics, stats, sweep
+from harness import attention, compare, config, metrics, stats, sweep
 from harness.attribution import saved_rollout
 from harness.attribution.context import stage as context_stage
 from harness.attribution.evaluate import stage as evaluate_stage
@@ -100,26 +100,9 @@ def check_names(runner: str, spec: RunSpec) -> None:
     parts = parts_of(runner, spec)
     metrics.check_names(spec.metrics)
     check_prompts(spec.prompts)
-    if runner == "compare_models":
-        _check_comparable(spec)
-    elif spec.compare.model is not None:
-        remedy = f"{runner} reads one model; two are for experiments.compare_models"
-        raise RequestError("compare.model", spec.compare.model.name, remedy)
+    config.check_comparison(runner, spec)
     if {"sweep", "attribution", "roles"} & set(parts):
         _check_statistics(spec)
-
-
-def _check_comparable(spec: RunSpec) -> None:
-    """Raise `RequestError` for settings that a comparison of two models does not support."""
-    if spec.compare.model is None:
-        remedy = "name the model to compare with, compare.model=NAME, or what differs: compare.model.dtype=bfloat16"
-        raise RequestError("compare.model", "null", remedy)
-    if spec.sweep.kind != ("single",):
-        raise RequestError("sweep.kind", ",".join(spec.sweep.kind), "two models are compared head by head: use single")
-    if spec.sweep.method != "exact":
-        raise RequestError("sweep.method", spec.sweep.method, "two models are compared by exact effects: use exact")
-    if spec.ablation.positions == "each":
-        raise RequestError("ablation.positions", "each", "two models are compared over all positions: use all or last")
 
 
 def _check_statistics(spec: RunSpec) -> None:
