@@ -247,6 +247,15 @@ def test_a_job_that_fails_lets_the_others_run(command, monkeypatch):
     assert [row[2] for row in table(err)] == ["failed", "complete"]
 
 
+def test_an_interrupt_of_the_checks_starts_nothing(command, monkeypatch, asked):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.command.multirun.checked", stop)
+    code, out, err = command("ablate_heads", "-m", *TINY, "seed=0,1")
+    assert (code, out, err, asked) == (130, "", "job #0 (seed=0): interrupted\n", [])
+
+
 def test_a_seed_that_nothing_reads_is_named(command, rows, asked):
     _, _, err = command("cache_attention", "-m", *rows, "seed=0,1")
     assert "job #1 has the same settings as job #0 but for seed, which nothing here reads\n" in err

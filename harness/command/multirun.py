@@ -57,6 +57,8 @@ def run_jobs(runner: str, composer: Composer, program: str) -> int:
         jobs.append(Job(number, settings, " ".join(own or settings)))
     for job in jobs:
         _check(runner, composer, program, job)
+        if job.code == 130:
+            return 130
     _tell_repeats(jobs)
     if any(job.request for job in jobs):
         _run_by_plugin(runner, composer, program, jobs) if composer.plugin() else _run_here(program, jobs)
