@@ -306,7 +306,7 @@ OLD = [
     (("study", "compare=gpt2"), "compare=gpt2: this is a section: write compare.KEY=value; known: model, special"),
     (("study", "sweep={kind: pais}"), "sweep.kind=pais: did you mean 'pairs'?"),
     (("study", "--multirn"), "--multirn=: unrecognized arguments: --multirn; a key is written without dashes"),
-    (("study", "--config-dir"), "--config-dir=: argument --config-dir/-cd: expected one argument"),
+    (("render", "--config-dir"), "--config-dir=: argument --config-dir/-cd: expected one argument"),
     (("study", "--help", "sweeps"), "--help=sweeps: did you mean 'sweep'? known: model"),
     (("look", "--help", "sweep"), "--help=sweep: known: model"),
     (("study", "-m", "seed=interval(0,1)"), "seed=interval(0,1): write the values: key=a,b or key=range(0,3)"),
