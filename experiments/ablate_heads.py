@@ -3,12 +3,7 @@
 python -m experiments.ablate_heads heads=[L5H1,L7] metrics=[loss,kl]
 """
 
-from experiments._launch import launch
-
-
-def main() -> None:
-    launch("ablate_heads")
-
+from harness.command import main
 
 if __name__ == "__main__":
-    main()
+    main("ablate_heads")

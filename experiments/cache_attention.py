@@ -3,12 +3,7 @@
 python -m experiments.cache_attention model=smollm2 prompts=induction
 """
 
-from experiments._launch import launch
-
-
-def main() -> None:
-    launch("cache_attention")
-
+from harness.command import main
 
 if __name__ == "__main__":
-    main()
+    main("cache_attention")

@@ -3,12 +3,7 @@
 python -m experiments.compare_attributions model=smollm2 prompts=ioi prompts.n=8
 """
 
-from experiments._launch import launch
-
-
-def main() -> None:
-    launch("compare_attributions")
-
+from harness.command import main
 
 if __name__ == "__main__":
-    main()
+    main("compare_attributions")

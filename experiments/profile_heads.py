@@ -3,12 +3,7 @@
 python -m experiments.profile_heads model=smollm2 prompts=prose
 """
 
-from experiments._launch import launch
-
-
-def main() -> None:
-    launch("profile_heads")
-
+from harness.command import main
 
 if __name__ == "__main__":
-    main()
+    main("profile_heads")

@@ -3,12 +3,7 @@
 python -m experiments.study model=smollm2 prompts=ioi
 """
 
-from experiments._launch import launch
-
-
-def main() -> None:
-    launch("study")
-
+from harness.command import main
 
 if __name__ == "__main__":
-    main()
+    main("study")

@@ -3,12 +3,7 @@
 python -m experiments.trace_context prompts.path=context.json
 """
 
-from experiments._launch import launch
-
-
-def main() -> None:
-    launch("trace_context")
-
+from harness.command import main
 
 if __name__ == "__main__":
-    main()
+    main("trace_context")

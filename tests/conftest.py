@@ -192,18 +192,17 @@ def launch():
 def command(monkeypatch, capfd, tmp_path):
     """A runner's command line in this process: (exit code, standard output, standard error)."""
     import sys
-    from importlib import import_module
+
+    from harness.command import main
 
     def run(runner, *arguments, store=True):
-        import experiments._launch as _launch  # noqa: F401  (the runner's own import, before argv changes)
-
         nothing_drawn()
 
         given = [*arguments, f"store={tmp_path / 'results'}"] if store else list(arguments)
         monkeypatch.setattr(sys, "argv", [f"experiments.{runner}", *given])
         capfd.readouterr()
         with pytest.raises(SystemExit) as stop:
-            import_module(f"experiments.{runner}").main()
+            main(runner)
         out, err = capfd.readouterr()
         return stop.value.code, out, err
 

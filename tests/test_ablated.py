@@ -291,7 +291,7 @@ def test_ablated_holds_by_the_fast_method(tiny, monkeypatch):
     model = tiny("llama")
     prompts = prompts_of(model)
     with harness.ablated(model, OUTER):
-        got = harness.ablate_heads(model, prompts, "zero", ["loss"], method="fast", verify=1.0).data
+        got = harness.ablate_heads(model, prompts, "zero", ["loss"], method="fast", verify_fraction=1.0).data
         exact = harness.ablate_heads(model, prompts, "zero", ["loss"]).data
     assert bool(got.exact.all())
     np.testing.assert_allclose(got.effect.values, exact.effect.values, atol=1e-6)
@@ -305,7 +305,7 @@ def test_ablated_holds_by_the_screen(tiny, shape):
     model = tiny(shape)
     prompts, (head, _) = prompts_of(model), heads_of(model)
     with harness.ablated(model, head):
-        got = harness.ablate_heads(model, prompts, "zero", ["loss"], method="screen", verify_top=1).data
+        got = harness.ablate_heads(model, prompts, "zero", ["loss"], method="screen", verify_top_k=1).data
         scaled = [{"name": "scale", "factor": factor} for factor in (0.999, 1.001)]
         less, more = (harness.ablate_heads(model, prompts, each, ["loss"]).data.effect for each in scaled)
     np.testing.assert_allclose(got.estimate.values, (less - more).values / 0.002, atol=4e-3, rtol=1e-2)

@@ -33,6 +33,7 @@ ORDER = (
     "study",
     "interactive",
     "benchmark",
+    "command",
 )
 FILES = sorted((ROOT / "harness").rglob("*.py"))
 
@@ -90,8 +91,8 @@ def test_every_room_has_its_place_in_the_order():
 @pytest.mark.parametrize(
     ("package", "allowed"),
     [
-        ("hydra", {"experiments/_launch.py"}),
-        ("omegaconf", {"experiments/_launch.py"}),
+        ("hydra", {"harness/command/composition.py"}),
+        ("omegaconf", {"harness/command/composition.py"}),
         ("circuitsvis", set()),
         ("transformer_lens", {"harness/models/load.py", "harness/models/bridge.py"}),
         ("matplotlib", {"harness/views/figures", "harness/views/glyphs.py"}),
@@ -142,7 +143,8 @@ def torch_in_types(path):
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in FILES if room(path) not in ("models", "study", "results", "interactive", "benchmark")]
+    "path",
+    [path for path in FILES if room(path) not in ("models", "study", "results", "interactive", "benchmark", "command")],
 )
 def test_computations_do_not_print_or_read_the_clock_or_the_environment(path):
     called = {
@@ -164,4 +166,4 @@ def test_the_readmes_map_names_every_room_and_runner():
 def test_every_room_is_packaged():
     named = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     rooms = {".".join(path.parent.relative_to(ROOT).parts) for path in FILES if path.name == "__init__.py"}
-    assert {*named} - {"harness.conf"} == rooms
+    assert {*named} - {"harness.conf", "experiments"} == rooms

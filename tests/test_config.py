@@ -1,6 +1,7 @@
 """The crossing from YAML and command lines to frozen specs, and what it says when something is wrong."""
 
 from dataclasses import FrozenInstanceError
+from typing import get_type_hints
 
 import pytest
 import yaml
@@ -49,6 +50,32 @@ def test_a_mistake_names_the_key_the_value_and_the_remedy(path, value, says):
         parse(RunSpec, changed(path, value))
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("old", config.RENAMED)
+def test_parse_refuses_an_old_key_with_its_new_name(old):
+    path, is_value, value = old.partition("=")
+    value = value or 20
+    new = config.RENAMED[old]
+    expected = f"{path}={value}: this {'value' if is_value else 'key'} is now {new}"
+    with pytest.raises(RequestError) as refused:
+        parse(RunSpec, changed(path, value))
+    assert str(refused.value) == expected
+    if not is_value:
+        inside = get_type_hints(RunSpec)[new.split(".")[0]]
+        assert new.split(".")[1] in get_type_hints(inside), f"{new} is no key"
+
+
+def test_parse_names_the_inner_key_of_a_renamed_section():
+    with pytest.raises(RequestError, match="^other.dtype=bfloat16: this key is now compare.model.dtype$"):
+        parse(RunSpec, changed("other", {"dtype": "bfloat16"}))
+
+
+def test_parse_refuses_an_old_key_with_a_prefix_and_in_a_list():
+    with pytest.raises(RequestError, match="^sweep.until=3: this key is now sweep.max_heads$"):
+        parse(config.SweepSpec, {"until": 3}, "sweep.")
+    with pytest.raises(RequestError, match="^sweep.kind=keep: this value is now complement$"):
+        parse(config.SweepSpec, {"kind": ["single", "keep"]}, "sweep.")
 
 
 def test_what_the_user_must_say_is_asked_for():

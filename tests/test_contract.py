@@ -4,6 +4,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from drawing import drawn
 from thinned import most
 
 import harness
+from harness.command.runners import RUNNERS
 from harness.results.manifest import read_manifest
 
 ROOT = Path(__file__).parents[1]
@@ -170,14 +172,14 @@ OWN = [
     (("--config-dir={own}", "experiment=shrot"), "experiment=shrot: did you mean 'short'?"),
     (("-cd", "{own}", "model=mine", "heads=[L3H0]"), "heads=L3H0: L3H0 is outside mine: it has layers 0-2"),
     (("--config-dir", "{own}", "model=mine", "sotre=x"), "sotre=x: there is no such key; did you mean 'store'?"),
-    (("--config-dir", "{own}", "-m", "model=mine,mien"), "model=mien: did you mean 'mine'?"),
+    (("--config-dir", "{own}", "-m", "model=mien"), "job #0 (model=mien "),
     (("--config-dir", "{own}/none", "model=mine"), "--config-dir={own}/none: there is no such folder (looked for"),
     (("hydra.searchpath=[file://{own}]", "model=mien"), "model=mien: did you mean 'mine'?"),
     (("hydra.searchpath=[{own}/none]",), "hydra.searchpath={own}/none: there is no such folder (looked for {own}/none"),
     (("hydra.searchpath={own}",), "hydra.searchpath={own}: give a list of folders"),
     (("hydra.searchpath=[{own}/../more]", "ablation=own_maen"), "ablation=own_maen: did you mean 'own_mean'?"),
-    (("--config-dir", "{own}", "other.name=mien"), "other.name=mien: did you mean 'mine'?"),
-    (("--config-dir", "{own}", "other=mien"), "other.name=mien: did you mean 'mine'?"),
+    (("--config-dir", "{own}", "compare.model.name=mien"), "compare.model.name=mien: did you mean 'mine'?"),
+    (("--config-dir", "{own}", "compare.model=mien"), "compare.model.name=mien: did you mean 'mine'?"),
     (("--config-dir", "{own}", "--config-name", "main", "model=mien"), "model=mien: did you mean 'mine'?"),
 ]
 
@@ -192,13 +194,13 @@ def test_launch_knows_the_groups_of_own_config_folders(command, own, arguments, 
 
 def test_launch_composes_own_groups_from_config_dir_and_searchpath(command, own, asked):
     given = ("--config-dir", str(own), f"hydra.searchpath=[file://{own.parent / 'more'}]")
-    chosen = ("model=heir", "prompts=few", "experiment=short", "ablation=own_mean", "other.name=mine")
-    code, _, err = command("ablate_heads", *given, *chosen)
+    chosen = ("model=heir", "prompts=few", "experiment=short", "ablation=own_mean", "compare.model.name=mine")
+    code, _, err = command("compare_models", *given, *chosen)
     assert code == 0, err
     (spec,) = asked
     assert (spec.model.name, spec.model.shape, spec.prompts.n) == ("random", "gpt2", 2)
     assert (spec.stats.resamples, spec.ablation.name) == (100, "mean")
-    assert (spec.other.source, spec.other.path) == ("path", str(own.parent / "model"))
+    assert (spec.compare.model.source, spec.compare.model.path) == ("path", str(own.parent / "model"))
 
 
 def test_launch_runs_a_primary_config_of_the_users_own(command, own, asked):
@@ -208,10 +210,10 @@ def test_launch_runs_a_primary_config_of_the_users_own(command, own, asked):
 
 
 def test_launch_inherits_in_the_model_to_compare_with(command, own, asked):
-    given = ("--config-dir", str(own), "model=random", "other.name=heir", "other.dtype=bfloat16")
+    given = ("--config-dir", str(own), "model=random", "compare.model.name=heir", "compare.model.dtype=bfloat16")
     code, _, err = command("compare_models", *given)
     assert code == 0, err
-    assert (asked[0].other.shape, asked[0].other.dtype) == ("gpt2", "bfloat16")
+    assert (asked[0].compare.model.shape, asked[0].compare.model.dtype) == ("gpt2", "bfloat16")
 
 
 def test_a_broken_config_of_the_users_own_is_one_line(command, own):
@@ -318,30 +320,6 @@ def listening():
 
 
 @pytest.mark.launch
-def test_help_explains_its_groups():
-    """In a process of its own, as a person has it."""
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.study", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0
-    for word in (
-        "model: ",
-        "prompts: file, induction, inline, ioi, parts, prose, token_ids",
-        "resume=DIR",
-        "Exit codes",
-    ):
-        assert word in done.stdout
-
-
-@pytest.mark.soak
-def test_render_has_help_of_its_own(launch):
-    done = launch.run("experiments.render", "--help")
-    assert done.returncode == 0
-    assert "draw a saved run again" in done.stdout
-    assert "Powered by Hydra" not in done.stdout
-
-
-@pytest.mark.launch
 def test_an_interrupt_while_importing_says_nothing():
     code = (
         "import os, signal, sys; sys.argv = ['-m']; import experiments; "
@@ -373,7 +351,7 @@ def test_a_wrong_job_of_a_multirun_is_named_and_the_later_ones_run(command, monk
     given = (*TINY, "prompts.n=2", "heads=[L0H0],[L99],[L1H0]")
     code, out, err = command("ablate_heads", "-m", *given)
     assert [harness.open_run(run).spec["heads"] for run in out.splitlines()] == [["L0H0"], ["L1H0"]]
-    (line,) = [line for line in err.splitlines() if "L99" in line]
+    (line,) = [line for line in err.splitlines() if "outside" in line]
     assert line.startswith("job #1 (heads=[L99]): heads=L99: L99 is outside random: it has layers 0-2")
     assert code == 2
 
@@ -381,31 +359,32 @@ def test_a_wrong_job_of_a_multirun_is_named_and_the_later_ones_run(command, monk
 def test_a_multirun_ends_with_the_highest_code_of_its_jobs(command, monkeypatch):
     seen = []
 
-    def act(values):
-        seen.append(values["run"])
-        sys.exit({"a": 1, "b": 0, "c": 1}[values["run"]])
+    def act(spec):
+        seen.append(spec.run)
+        sys.exit({"a": 1, "b": 0, "c": 1}[spec.run])
 
-    monkeypatch.setattr("experiments.reproduce.rerun", act)
-    assert command("reproduce", "-m", "run=a,b,c", store=False) == (1, "", "")
+    monkeypatch.setitem(RUNNERS, "reproduce", replace(RUNNERS["reproduce"], act=act))
+    assert command("reproduce", "-m", "run=a,b,c", store=False)[:2] == (1, "")
     assert seen == ["a", "b", "c"]
-    assert command("reproduce", "-m", "run=b", store=False) == (0, "", "")
+    assert command("reproduce", "-m", "run=b", store=False)[:2] == (0, "")
 
 
 def test_an_interrupt_ends_a_multirun(command, monkeypatch):
     seen = []
 
-    def act(values):
-        seen.append(values["run"])
+    def act(spec):
+        seen.append(spec.run)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("experiments.reproduce.rerun", act)
+    monkeypatch.setitem(RUNNERS, "reproduce", replace(RUNNERS["reproduce"], act=act))
     assert command("reproduce", "-m", "run=a,b", store=False)[0] == 130
     assert seen == ["a"]
 
 
-def test_a_multirun_that_hydra_cannot_compose_is_code_2_and_one_line(command):
+def test_jobs_that_hydra_cannot_compose_are_code_2_and_a_line_each(command):
     code, out, err = command("ablate_heads", "-m", *TINY, "sweep.sets=[L0],[L1]")
-    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert (code, out, len(err.splitlines())) == (2, "", 2)
+    assert err.startswith("job #0 (sweep.sets=[L0]): sweep.sets=[L0]: this cannot stand there (")
 
 
 def test_each_wrong_job_of_a_multirun_is_one_line(command):
@@ -427,7 +406,7 @@ def interrupted(run, number, unit, *asked):
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == f"interrupted; continue with resume={run}"
+    assert err.splitlines()[-1] == f"interrupted; to go on: {sys.executable} -m experiments.ablate_heads resume={run}"
     assert read_manifest(run)["status"] == "failed"
 
 

@@ -26,7 +26,7 @@ from harness.models import random as random_models
 from harness.results.schema import TABLES
 
 TEXTS = ("When Mary and John went to the store", "Then the garden had a drink")
-ALL = AttributionSpec(methods=("all",), causes=("auto",), fractions=(0.25, 0.5), targets=2, steps=4)
+ALL = AttributionSpec(methods=("all",), causes=("auto",), fractions=(0.25, 0.5), targets=2, ig_steps=4)
 QUICK = StatsSpec(resamples=200)
 
 
@@ -239,7 +239,7 @@ def test_methods_table(decoder):
     *_, data = decoder
     table = evaluate.methods_table(data, ALL, QUICK)
     assert tuple(table.columns) == TABLES["methods"].columns
-    agreement = evaluate.agreement(data, ALL.top)
+    agreement = evaluate.agreement(data, ALL.top_k)
     row = table.query("method == 'flow' and cause == 'delete' and policy == 'drop' and statistic == 'kendall'")
     want = agreement.sel(
         {"attribution_method": "flow", "cause_kind": "delete", "policy": "drop", "statistic": "kendall"}
@@ -256,7 +256,7 @@ def test_pairs_are_paired(decoder):
     table = evaluate.pairs_table(data, ALL, QUICK)
     assert tuple(table.columns) == TABLES["method_pairs"].columns
     chosen = {"cause_kind": "knockout", "policy": "keep", "statistic": "spearman"}
-    found = evaluate.agreement(data, ALL.top).sel(chosen)
+    found = evaluate.agreement(data, ALL.top_k).sel(chosen)
     want = float(
         (found.sel({"attribution_method": "rollout"}) - found.sel({"attribution_method": "norms"})).mean("prompt")
     )
@@ -352,7 +352,7 @@ def test_the_sentence_names_the_nearest_method_and_changes_with_the_data():
 
 # --- runs -----------------------------------------------------------------------------------------------------------
 
-TINY = ("model=random", "prompts=ioi", "prompts.n=4", "stats.resamples=200", "attribution.steps=4")
+TINY = ("model=random", "prompts=ioi", "prompts.n=4", "stats.resamples=200", "attribution.ig_steps=4")
 
 
 def test_a_run_of_the_runner(command, pictures):

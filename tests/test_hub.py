@@ -13,7 +13,7 @@ from harness.models.cache import sha256
 
 ROOT = Path(__file__).parents[1]
 
-#: What `experiments._launch` does with a model, without the seconds that loading it takes.
+#: What `harness.command` does with a model, without the seconds that loading it takes.
 FETCH = """
 import sys
 from harness.config import HubModel, RequestError

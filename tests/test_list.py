@@ -131,7 +131,7 @@ def test_a_store_that_is_not_there(command, tmp_path):
             {"methods", "method_pairs"},
         ),
         (
-            ("compare_models", "other.seed=1", "roles.draws=40", "roles.n=2", "roles.length=6"),
+            ("compare_models", "compare.model.seed=1", "roles.draws=40", "roles.n=2", "roles.length=6"),
             {"heads", "roles", "changes"},
         ),
     ],

@@ -20,7 +20,7 @@ from harness.config import AttributionSpec, RequestError, RolloutSpec
 from harness.models import sources
 
 STEPS = 6
-SPEC = AttributionSpec(steps=STEPS, rollout=RolloutSpec(head_fusion="max"))
+SPEC = AttributionSpec(ig_steps=STEPS, rollout=RolloutSpec(head_fusion="max"))
 
 
 @dataclass
@@ -267,7 +267,7 @@ def test_gradients_as_captum_has_them(mini):
 
 
 def fine(evidence):
-    return ForwardCache(evidence.example, replace(SPEC, steps=64), evidence.baseline)
+    return ForwardCache(evidence.example, replace(SPEC, ig_steps=64), evidence.baseline)
 
 
 def test_gradient_weighted_rollout(both):
@@ -372,7 +372,9 @@ def test_every_method_scores_what_a_target_can_see_and_nothing_else(tiny, shape)
     model = tiny(shape)
     given = {"t5": {"target": ["a drink to John"]}, "bert_classifier": {"answer": ["neutral"]}}.get(shape, {})
     prompts = harness.load_prompts("inline", model, text=["When Mary and John went to the store"], **given)
-    evidence = ForwardCache(example_of(model, limit_targets(prompts, 2)), replace(SPEC, steps=2), mean_embedding(model))
+    evidence = ForwardCache(
+        example_of(model, limit_targets(prompts, 2)), replace(SPEC, ig_steps=2), mean_embedding(model)
+    )
     methods = dict(METHODS)
     if shape in ("gemma3", "neox"):
         with pytest.raises(RequestError, match="attribution.methods=alti: the terms of random's attention do not sum"):

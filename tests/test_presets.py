@@ -1,5 +1,7 @@
 """Every config file of a runner, a group or a preset is composed and validated."""
 
+import re
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from harness import config
+from harness.command.runners import RUNNERS as TABLE
 from harness.config import RunSpec, parse
 
 CONF = config.conf_dir()
@@ -54,7 +57,18 @@ def test_a_preset_beats_the_defaults():
 
 def test_every_runner_has_a_config_and_every_config_a_runner():
     scripts = {path.stem for path in Path(CONF.parent / "experiments").glob("[a-z]*.py")}
-    assert scripts == {path.stem for path in CONF.glob("*.yaml")} - {"run"}
+    assert scripts == {path.stem for path in CONF.glob("*.yaml")} - {"config"} == {*TABLE}
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("experiment/*.yaml")), ids=lambda path: path.stem)
+def test_a_preset_begins_with_its_question_and_its_cost(path):
+    first, *lines = path.read_text(encoding="utf-8").splitlines()
+    assert first == "# @package _global_"
+    about = list(takewhile(lambda line: line.startswith("# "), lines))
+    assert len(about) >= 2
+    assert re.search("[?？。]|Unverified: ", " ".join(about[:-1]))
+    measured = r"about [\d.]+ (s|min)( for each model)? and [\d.]+ GB on two cores"
+    assert re.fullmatch(rf"# Cost: ({measured}|not measured \(.+\))\.", about[-1])
 
 
 @pytest.mark.parametrize(

@@ -365,7 +365,7 @@ BEFORE = {
 }
 FILE, PARTS, INLINE = (
     "prompts=file prompts.path={at}/",
-    "prompts=parts prompts.path={at}/",
+    "prompts=context prompts.path={at}/",
     "prompts=inline prompts.text=[a,b] ",
 )
 EARLY = [
@@ -389,7 +389,7 @@ EARLY = [
     (PARTS + "key.yaml", "prompts.path={at}/key.yaml: context 0, parts.0.name=???: set it: parts.0.name=…"),
     (PARTS + "list.json", "prompts.path={at}/list.json: this file has no context in it"),
     (PARTS + "blank.json", "prompts.contexts.0.question=' ': ask something after the parts"),
-    ("prompts=parts", "prompts.path=None: set prompts.path=context.json, or prompts.contexts"),
+    ("prompts=context", "prompts.path=None: set prompts.path=context.json, or prompts.contexts"),
     (INLINE + "prompts.answer=[c]", "prompts.answer=['c']: give one for each of the 2 texts"),
     (INLINE + "prompts.words={glad:[]}", "prompts.words.glad=[]: list its words; without a list there are"),
     (INLINE + "prompts.relations=[x,y]", "prompts.relations=x: a relation is written name(head, dependent)"),
@@ -420,7 +420,7 @@ def test_prompts_are_checked_before_a_model_is_loaded(command, before, given, sa
 
 @pytest.mark.parametrize("runner", [*RUNNERS, "compare_models", "benchmark"])
 def test_every_runner_checks_prompts_before_it_loads_a_model(command, before, runner):
-    other = ("other.name=random",) if runner == "compare_models" else ()
+    other = ("compare.model.name=random",) if runner == "compare_models" else ()
     code, _, err = command(runner, "prompts=file", f"prompts.path={before}/rows.csv", "prompts.column=txt", *other)
     assert code == 2
     assert err.startswith(f"prompts.column=txt: {before}/rows.csv has no such column")
@@ -445,7 +445,7 @@ def test_prompts_are_checked_without_torch(before):
     """In a process of its own: in this one torch has long been imported."""
     specs = [
         {"name": "file", "path": str(before / "rows.csv"), "column": "txt"},
-        {"name": "parts", "path": str(before / "names.json")},
+        {"name": "context", "path": str(before / "names.json")},
         {"name": "inline", "text": ["a"], "answer": ["b", "c"]},
     ]
     code = (
@@ -461,11 +461,17 @@ def test_prompts_are_checked_without_torch(before):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ((), "other=null: name the model to compare with"),
-        (("other.name=random", "sweep.kind=layer"), "sweep.kind=layer: two models are compared head by head"),
-        (("other.name=random", "sweep.method=fast"), "sweep.method=fast: two models are compared by exact effects"),
-        (("other.name=random", "ablation.positions=each"), "ablation.positions=each: two models are compared over all"),
-        (("other.name=random", "stats.resamples=10"), "stats.resamples=10: level 0.05 needs more than 20"),
+        ((), "compare.model=null: name the model to compare with"),
+        (("compare.model.name=random", "sweep.kind=layer"), "sweep.kind=layer: two models are compared head by head"),
+        (
+            ("compare.model=random", "sweep.method=fast"),
+            "sweep.method=fast: two models are compared by exact effects",
+        ),
+        (
+            ("compare.model=random", "ablation.positions=each"),
+            "ablation.positions=each: two models are compared over all",
+        ),
+        (("compare.model.name=random", "stats.resamples=10"), "stats.resamples=10: level 0.05 needs more than 20"),
     ],
 )
 def test_settings_that_two_models_cannot_be_compared_by_are_refused_before_one_is_loaded(command, before, given, says):

@@ -261,7 +261,7 @@ def test_sentencepiece_answers_are_what_follows_the_text(tmp_path):
 )
 def test_the_answer_of_a_context_is_joined_as_its_script_is_written(tiny, question, answer, joined):
     context = {"parts": [{"name": "note", "text": "John gave Mary a drink."}], "question": question, "answer": answer}
-    prompts = harness.load_prompts("parts", tiny(), contexts=[context])
+    prompts = harness.load_prompts("context", tiny(), contexts=[context])
     assert prompts.text[0].endswith(question + joined)
 
 

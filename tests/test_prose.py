@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 #: Rooms that are held to the list; `harness` is the package's own ``__init__.py``.
 ROOMS = (
     *("config", "hooks", "words", "metrics", "stats", "results", "execute", "models", "prompts", "attention"),
-    *("ablation", "sweep", "attribution", "roles", "compare", "findings", "views", "study", "benchmark"),
+    *("ablation", "sweep", "attribution", "roles", "compare", "findings", "views", "study", "benchmark", "command"),
     *("harness", "experiments"),
 )
 

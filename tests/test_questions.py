@@ -35,7 +35,7 @@ TINY = {
     "qkv_ja": ("cache.heads=[L1H2]", "show.heads=[L1H2]"),
     "induction": ("prompts.n=6", "roles.draws=40", "roles.n=2", "roles.length=6", "model=planted"),
     "ioi": ("prompts.n=4",),
-    "prune": ("prompts.n=3", "sweep.until=3", "sweep.orders=2"),
+    "prune": ("prompts.n=3", "sweep.max_heads=3", "sweep.n_random_orders=2"),
     "rag": ("heads=[L1]", "trace.targets=2"),
     "bias": ("trace.targets=2",),
     "rollout": ("attribution.targets=1",),

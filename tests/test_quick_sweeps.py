@@ -97,7 +97,7 @@ def test_a_screen_finds_what_is_planted_and_says_where_it_is_blind(seed):
     for variant in ("soft", "sharp"):
         model = harness.load_model("planted", seed=seed, variant=variant)
         prompts = harness.load_prompts("induction", model, n=4, seed=seed)
-        effects = harness.ablate_heads(model, prompts, metrics=["loss"], method="screen", verify_top=2).data
+        effects = harness.ablate_heads(model, prompts, metrics=["loss"], method="screen", verify_top_k=2).data
         said = json.loads(effects.effect.attrs["screen"])["loss"]
         assert said["blind"] == (variant == "sharp")
         if variant == "soft":
@@ -109,7 +109,7 @@ def test_what_was_not_measured_stays_an_estimate(tiny):
     model = tiny("llama")
     prompts = harness.load_prompts("ioi", model, n=4)
     names = ["loss", "logit_diff"]
-    got = harness.ablate_heads(model, prompts, metrics=names, method="screen", verify_top=3).data
+    got = harness.ablate_heads(model, prompts, metrics=names, method="screen", verify_top_k=3).data
     exact = harness.ablate_heads(model, prompts, metrics=names).data
     assert int(got.exact.sum()) == 3
     np.testing.assert_allclose(got.effect.values, exact.effect.where(got.exact).values, atol=1e-5)
@@ -125,7 +125,7 @@ def test_what_was_not_measured_stays_an_estimate(tiny):
 def test_a_fast_sweep_says_how_far_it_is_off(family, always_pays):
     prompts = harness.load_prompts("ioi", family, n=4)
     names = ["loss", "logit_diff", "kl"]
-    got = harness.ablate_heads(family, prompts, metrics=names, method="fast", verify_top=1, verify=0.1).data
+    got = harness.ablate_heads(family, prompts, metrics=names, method="fast", verify_top_k=1, verify_fraction=0.1).data
     exact = harness.ablate_heads(family, prompts, metrics=names).data
     known = got.exact.values
     assert known.sum() in (8, 9) if known.size > 8 else known.all()
@@ -146,7 +146,7 @@ def test_the_stated_error_of_a_fast_sweep_holds_in_19_of_20_samples(tiny, always
     """Which heads are sampled goes by the seed; the truth is measured for all of them."""
     model = tiny("gpt2")
     prompts = harness.load_prompts("ioi", model, n=6)
-    whole = harness.ablate_heads(model, prompts, metrics=["logit_diff"], method="fast", verify=1.0).data
+    whole = harness.ablate_heads(model, prompts, metrics=["logit_diff"], method="fast", verify_fraction=1.0).data
     exact, fast = (whole[name].mean("prompt").values.ravel() for name in ("effect", "fast_effect"))
     off, held, within = np.abs(fast - exact), 0, 0
     for seed in range(20):
@@ -233,8 +233,8 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
         ({"method": "quick"}, "sweep.method=quick: known: exact, fast, screen"),
         ({"method": "screen", "kind": "layer"}, "it is for single heads; set sweep.kind=[single,layer]"),
         ({"method": "screen", "positions": "each"}, "at each position in turn all is exact"),
-        ({"verify_top": 3}, "sweep.method=exact does not read it; set sweep.method=fast or sweep.method=screen"),
-        ({"method": "fast", "steps": 3}, "sweep.method=fast does not read it; set sweep.method=screen"),
+        ({"verify_top_k": 3}, "sweep.method=exact does not read it; set sweep.method=fast or sweep.method=screen"),
+        ({"method": "fast", "gradient_steps": 3}, "sweep.method=fast does not read it; set sweep.method=screen"),
         ({"method": "screen", "kind": "cumulative"}, "a screen measures few heads' effects; set estimate"),
         ({"kind": "cumulative", "order": "estimate"}, "only sweep.method=screen makes estimates"),
     ],
@@ -258,7 +258,7 @@ def test_bf16_is_for_models_in_fp32(tiny):
 def test_heads_csv_says_how_each_head_was_measured(command, always_pays):
     for method, other in (("fast", "effect_error"), ("screen", "estimate")):
         code, out, _ = command(
-            "ablate_heads", "model=random", "prompts.n=4", f"sweep.method={method}", "sweep.verify_top=2"
+            "ablate_heads", "model=random", "prompts.n=4", f"sweep.method={method}", "sweep.verify_top_k=2"
         )
         assert code == 0
         run = harness.open_run(out.splitlines()[-1])
@@ -279,7 +279,13 @@ def test_heads_csv_says_how_each_head_was_measured(command, always_pays):
 
 def test_an_order_by_estimate(tiny):
     prompts = harness.load_prompts("ioi", tiny(), n=3)
-    asked = {"kind": ["single", "cumulative"], "order": "estimate", "until": 3, "method": "screen", "verify_top": 2}
+    asked = {
+        "kind": ["single", "cumulative"],
+        "order": "estimate",
+        "max_heads": 3,
+        "method": "screen",
+        "verify_top_k": 2,
+    }
     found = harness.ablate_heads(tiny(), prompts, metrics=["loss"], **asked).data
     mean = found.estimate.sel(metric="loss").mean("prompt")
     want = [str(Head(*np.unravel_index(at, mean.shape))) for at in np.argsort(-mean.values, axis=None)[:3]]
@@ -293,7 +299,9 @@ def by_gradients(model):
     """What each gradient method gives for a short text."""
     prompts = harness.load_prompts("inline", model, text=["John gave a drink"], words={"name": ["John"]})
     methods = ["gradient", "integrated_gradients", "rollout_gradient"]
-    scores = harness.compare_attributions(model, prompts, methods=methods, causes=["delete"], steps=1, targets=1).data
+    scores = harness.compare_attributions(
+        model, prompts, methods=methods, causes=["delete"], ig_steps=1, targets=1
+    ).data
     estimate = screened(model, prompts, ("loss",))["estimate"]
     trace = TraceStage(model, prompts, TraceSpec(causes=("delete",), heads="none"), model.heads())
     return [scores.attribution.values, estimate.values, trace.compute(trace.plan(), 0)["gradient"]]

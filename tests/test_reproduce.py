@@ -149,7 +149,7 @@ def test_reproduce_that_was_interrupted_names_its_directory_and_goes_on(command,
     folder = reference(saved, tmp_path / "reference")
     code, out, err = command("reproduce", f"run={folder}")
     assert (code, out) == (130, "")
-    settings = shlex.split(err.splitlines()[-1].removeprefix("interrupted; continue with "))
+    settings = shlex.split(err.splitlines()[-1].partition(" -m experiments.reproduce ")[2])
     assert settings[0] == f"run={folder}"
     begun = Path(settings[1].removeprefix("resume="))
     assert manifest.read_manifest(begun)["status"] == "failed"
@@ -172,7 +172,7 @@ def test_reproduce_that_was_interrupted_while_comparing_only_compares(command, s
         patch.setattr("harness.study.reproduce._of_tables", stop)
         code, _, err = command("reproduce", f"run={folder}")
     assert code == 130
-    settings = shlex.split(err.splitlines()[-1].removeprefix("interrupted; continue with "))
+    settings = shlex.split(err.splitlines()[-1].partition(" -m experiments.reproduce ")[2])
     monkeypatch.setattr(study, "prepare", stop)  # nothing is computed again
     assert command("reproduce", *settings)[0] == 0
 

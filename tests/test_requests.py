@@ -20,6 +20,7 @@ from thinned import most
 import harness
 from harness.models.random import byte_tokenizer
 
+ROOT = Path(__file__).parents[1]
 R = ("study", "model=random", "prompts.n=2")
 ABLATE = ("ablate_heads", *R[1:])
 CACHE = ("cache_attention", *R[1:])
@@ -76,7 +77,7 @@ KINDS = [
     ),
     (
         (*WRITES, "metrics=[logit_diff]"),
-        "metrics=logit_diff: it needs prompts with answer, and inline has none; possible ",
+        "metrics=logit_diff: it needs prompts with answer and distractor, and inline has none; ",
     ),
     (
         (*LABELS, "prompts.answer=[negativ]"),
@@ -109,7 +110,7 @@ KINDS = [
     ),
     (
         (*LABELS, "metrics=[logit_diff]"),
-        "metrics=logit_diff: it needs prompts with distractor, and inline has none; possib",
+        "metrics=logit_diff: it needs prompts with answer and distractor, and inline has none",
     ),
     (
         (*LABELS, "metrics=[embedding]"),
@@ -283,6 +284,36 @@ KEYS = [
     ),
 ]
 
+#: Keys and values of earlier versions, in every place where one may be written.
+OLD = [
+    ((*ABLATE, "sweep.first=least_needed"), "sweep.first=least_needed: this key is now sweep.order_from"),
+    ((*ABLATE, "sweep.until=20"), "sweep.until=20: this key is now sweep.max_heads"),
+    ((*ABLATE, "sweep.kind=pairs", "sweep.top=3"), "sweep.top=3: this key is now sweep.pairs_top_k"),
+    ((*ABLATE, "+sweep.verify=0.1"), "sweep.verify=0.1: this key is now sweep.verify_fraction"),
+    ((*ABLATE, "++sweep.verify_top=5"), "sweep.verify_top=5: this key is now sweep.verify_top_k"),
+    ((*ABLATE, "sweep={steps: 3}"), "sweep.steps=3: this key is now sweep.gradient_steps"),
+    ((*ABLATE, "sweep.kind=keep"), "sweep.kind=keep: this value is now complement"),
+    ((*ABLATE, "sweep.kind=[single,keep]"), "sweep.kind=keep: this value is now complement"),
+    ((*R, "attribution.steps=4"), "attribution.steps=4: this key is now attribution.ig_steps"),
+    ((*R, "attribution.top=4"), "attribution.top=4: this key is now attribution.top_k"),
+    ((*R, "roles.sets=4"), "roles.sets=4: this key is now roles.n_random_sets"),
+    (("study", "prompts=parts"), "prompts=parts: this value is now context"),
+    (("trace_context", "++prompts.name=parts"), "prompts.name=parts: this value is now context"),
+    (("compare_models", "other=gpt2"), "other=gpt2: this key is now compare.model"),
+    (("compare_models", "other.name=gpt2"), "other.name=gpt2: this key is now compare.model.name"),
+    (("compare_models", "other.dtype=bfloat16"), "other.dtype=bfloat16: this key is now compare.model.dtype"),
+    (("study", "sweep=pairs"), "sweep=pairs: this is a section: write sweep.KEY=value; known: kind, sets"),
+    (("study", "compare=gpt2"), "compare=gpt2: this is a section: write compare.KEY=value; known: model, special"),
+    (("study", "sweep={kind: pais}"), "sweep.kind=pais: did you mean 'pairs'?"),
+    (("study", "--multirn"), "--multirn=: unrecognized arguments: --multirn; a key is written without dashes"),
+    (("render", "--config-dir"), "--config-dir=: argument --config-dir/-cd: expected one argument"),
+    (("study", "--help", "sweeps"), "--help=sweeps: did you mean 'sweep'? known: model"),
+    (("look", "--help", "sweep"), "--help=sweep: known: model"),
+    (("study", "-m", "seed=interval(0,1)"), "seed=interval(0,1): write the values: key=a,b or key=range(0,3)"),
+    (("study", "-m", "model=random", "seed=-1"), "job #0 (model=random seed=-1"),
+    (("reproduce", "run=x", "sweep.kind=pairs"), "sweep.kind=pairs: a run is reproduced with its saved settings"),
+]
+
 # --- models -----------------------------------------------------------------------------------------------------
 
 SOURCES = [
@@ -436,7 +467,10 @@ PROMPTS = [
     (("render", "run={here}"), "run={here}: this directory holds no run: it has no manifest.json"),
     (("render", "run={here}/one.txt"), "run={here}/one.txt: there is no such directory"),
     (("render", "run={here}", "model=random"), "model=random: there is no such key; known: run"),
-    (("render", "run={here}", "show=[3]"), "show=[3]: this cannot stand there"),
+    (
+        ("render", "run={here}", "show=[3]"),
+        "show=[3]: this is a section: write show.KEY=value; known: prompts",
+    ),
     (("render", "run={here}", "show.level=wrd"), "show.level=wrd: did you mean 'word'?"),
 ]
 
@@ -476,7 +510,7 @@ def tree(folder):
 def each_message():
     """One request for each message in every run; those that get the same one, with another key, in the soak."""
     seen, more = {}, []
-    for case in (*KINDS, *KEYS, *SOURCES, *PROMPTS):
+    for case in (*KINDS, *KEYS, *OLD, *SOURCES, *PROMPTS):
         message = case[1].partition(": ")[2][:28]
         more += [case] * (seen.setdefault(message, case) is not case)
     cases = [*seen.values(), *more]
@@ -662,7 +696,7 @@ AT_ONCE = [
     "compare_attributions attribution.special=maybe",
     "profile_heads roles.threshold=2",
     "trace_context prompts.n=x",
-    "compare_models other.name=nope",
+    "compare_models compare.model.name=nope",
     "render run=nowhere",
     "reproduce run=nowhere",
     "study resume=nowhere",
@@ -670,6 +704,55 @@ AT_ONCE = [
     "benchmark rounds=0",
     "ablate_heads model=path model.path={model} heads=[L9H9]",
 ]
+
+
+#: What the prompts do not allow: it is known from their spec and their file, without torch.
+WITHOUT_TORCH = [
+    ("study prompts=induction ablation=patch", "ablation=patch: prompt 0 of induction has no counterfactual; give"),
+    ("ablate_heads prompts=prose ablation=patch", "ablation=patch: prompt 0 of prose has no counterfactual"),
+    ("ablate_heads {inline} ablation=patch", "ablation=patch: prompt 0 of inline has no counterfactual"),
+    ("study prompts=file prompts.path={rows} ablation=patch", "ablation=patch: prompt 0 of file has no counterfactual"),
+    (
+        "ablate_heads prompts=prose metrics=[logit_diff]",
+        "metrics=logit_diff: it needs prompts with answer and distractor",
+    ),
+    ("study prompts=induction metrics=[loss,logit_diff]", "metrics=logit_diff: it needs prompts with answer and"),
+    (
+        "study {inline} prompts.answer=[b] metrics=[logit_diff]",
+        "metrics=logit_diff: it needs prompts with distractor, and inline has none; take prompts=ioi",
+    ),
+    ("study ablation=mean ablation.reference=inline", "ablation.reference=inline: known: self, ioi, induction, prose"),
+    ("study ablation=mean ablation.reference=iio", "ablation.reference=iio: did you mean 'ioi'?"),
+    (
+        "ablate_heads {inline} ablation=resample",
+        "ablation=resample: a donor comes from another cluster, and all prompts",
+    ),
+    (
+        "study prompts=inline prompts.text=[a,b] prompts.cluster=[c,c] ablation=resample",
+        "ablation=resample: a donor comes from another cluster, and all prompts are of 'c'; take prompts from at least",
+    ),
+    ("study prompts=file prompts.path={rows} prompts.column=txt", "prompts.column=txt: {rows} has no such column"),
+    ("study prompts=context prompts.path={rows}x.json", "prompts.path={rows}x.json: there is no such file"),
+    ("study model=path model.path={model} heads=[L9H9]", "heads=L9H9: L9H9 is outside path: it has layers 0-2"),
+    ("compare_models model=random", "compare.model=null: name the model to compare with, compare.model=NAME"),
+    ("study compare.model=gpt2", "compare.model=gpt2: study reads one model; two are for experiments.compare_models"),
+    ("study sweep.orders=3", "sweep.orders=3: this key is now sweep.n_random_orders"),
+    ("ablate_heads -m ablation=patch prompts=prose,induction", "job #0 (prompts=prose): ablation=patch: prompt 0 of"),
+]
+
+
+@pytest.mark.parametrize(("line", "says"), WITHOUT_TORCH, ids=[line for line, _ in WITHOUT_TORCH])
+def test_what_the_prompts_do_not_allow_is_refused_without_torch(fresh, tmp_path, tmp_path_factory, line, says):
+    place = tmp_path_factory.mktemp("files")
+    (place / "config.json").write_text('{"num_hidden_layers": 3, "num_attention_heads": 4}')
+    (place / "rows.csv").write_text("text,answer\na store, Mary\nthe store, John\n")
+    names = {"inline": "prompts=inline prompts.text=[a]", "rows": place / "rows.csv", "model": place}
+    runner, *arguments = line.format(**names).split()
+    done = fresh.run(f"experiments.{runner}", *arguments, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert done.stderr.startswith(says.format(**names))
+    assert done.stderr.count("\n") == line.count(",induction") + 1
+    assert not done.imported & {"torch", "transformers", "transformer_lens", "matplotlib"}
 
 
 @pytest.fixture(scope="module")

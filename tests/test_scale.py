@@ -20,8 +20,8 @@ KINDS = {
     "layer": {"kind": "layer"},
     "mlp": {"kind": "mlp"},
     "set": {"kind": "set", "sets": SETS},
-    "keep": {"kind": "keep", "sets": SETS},
-    "cumulative": {"kind": "cumulative", "order": ["random", "greedy"], "orders": 2, "heads": ["L0", "L2H1"]},
+    "complement": {"kind": "complement", "sets": SETS},
+    "cumulative": {"kind": "cumulative", "order": ["random", "greedy"], "n_random_orders": 2, "heads": ["L0", "L2H1"]},
     "pairs": {"kind": "pairs", "heads": ["L0H1", "L1H0", "L2H3"]},
 }
 
@@ -113,7 +113,7 @@ def test_scale_screens_in_proportion_to_the_change_of_z(tiny):
     prompts = prompts_of(model)
     by_factor = {
         factor: harness.ablate_heads(
-            model, prompts, scale(factor), ["loss"], method="screen", verify_top=1
+            model, prompts, scale(factor), ["loss"], method="screen", verify_top_k=1
         ).data.estimate
         for factor in (0.0, 0.5, 3.0)
     }

@@ -193,7 +193,7 @@ def test_the_document_that_an_answer_used_is_named_and_others_cost_little(comman
     """The note called keeper holds the answer of both; what removing a note costs is that of plain forwards."""
     path = tmp_path / "contexts.json"
     path.write_text(json.dumps(INVENTED), encoding="utf-8")
-    asked = ("prompts=parts", f"prompts.path={path}", "trace.heads=none", "trace.gradient=false")
+    asked = ("prompts=context", f"prompts.path={path}", "trace.heads=none", "trace.gradient=false")
     code, out, err = command("trace_context", *asked)
     assert code == 0, err
     run = harness.open_run(out.splitlines()[-1])

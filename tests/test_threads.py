@@ -27,7 +27,7 @@ DOES = {
     "cache_attention": lambda model, prompts: harness.cache_attention(model, prompts).data.pattern.values,
     "ablate_heads": lambda model, prompts: harness.ablate_heads(model, prompts, heads=["L1H1"]).data.effect.values,
     "screen": lambda model, prompts: (
-        harness.ablate_heads(model, prompts, method="screen", verify_top=1).data.estimate.values
+        harness.ablate_heads(model, prompts, method="screen", verify_top_k=1).data.estimate.values
     ),
     "compare_attributions": lambda model, prompts: (
         harness.compare_attributions(model, prompts, methods=["gradient"], causes=["delete"]).data.attribution.values
@@ -95,7 +95,7 @@ def test_whatever_hooks_a_model_holds_its_lock(tiny, monkeypatch, shape):
     harness.cache_attention(model, prompts, also=["z", "resid"])
     harness.ablate_heads(model, prompts, heads=heads, ablation="mean")
     harness.ablate_heads(model, prompts, heads=heads, method="screen")
-    harness.compare_attributions(model, prompts, methods=["norms", "integrated_gradients"], steps=2)
+    harness.compare_attributions(model, prompts, methods=["norms", "integrated_gradients"], ig_steps=2)
     stages = [RolesStage(model, prompts, config.RolesSpec(draws=20), config.StatsSpec())]
     if shape != "t5":
         named = loaded(model, words={"name": ["John", "Mary"]})

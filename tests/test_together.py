@@ -47,7 +47,7 @@ def heads(names):
 def test_a_set_that_is_kept_has_all_others_ablated(family):
     prompts = harness.load_prompts("inline", family, text=TEXTS)
     sets = {"two": ["L0H1", "L2H3"], "layer": ["L1"]}
-    got = harness.ablate_heads(family, prompts, metrics=NAMES, kind="keep", sets=sets).data
+    got = harness.ablate_heads(family, prompts, metrics=NAMES, kind="complement", sets=sets).data
     others = [[head for head in family.heads() if head not in family.heads(kept)] for kept in sets.values()]
     np.testing.assert_allclose(got.set_effect.values, everything(family, prompts, *others), atol=1e-4)
     assert got.set_effect["set"].values.tolist() == ["two", "layer"]
@@ -58,7 +58,7 @@ def test_heads_that_are_not_asked_for_are_kept_too(tiny):
     model = tiny()
     prompts = harness.load_prompts("inline", model, text=TEXTS)
     got = harness.ablate_heads(
-        model, prompts, metrics=["loss"], heads=["L0", "L1H3"], kind="keep", sets={"a": ["L0H1", "L2H0"]}
+        model, prompts, metrics=["loss"], heads=["L0", "L1H3"], kind="complement", sets={"a": ["L0H1", "L2H0"]}
     ).data
     others = heads(["L0H0", "L0H2", "L0H3", "L1H3"])
     np.testing.assert_allclose(got.set_effect.values, everything(model, prompts, others, names=["loss"]), atol=1e-4)
@@ -68,7 +68,14 @@ def test_each_step_of_each_order_has_all_its_heads_ablated(family):
     prompts = harness.load_prompts("inline", family, text=TEXTS)
     order = ["effect", "greedy", "random"]
     got = harness.ablate_heads(
-        family, prompts, metrics=NAMES, kind="cumulative", order=order, orders=2, until=5, heads=["L0", "L2"]
+        family,
+        prompts,
+        metrics=NAMES,
+        kind="cumulative",
+        order=order,
+        n_random_orders=2,
+        max_heads=5,
+        heads=["L0", "L2"],
     ).data
     assert got.cumulative_effect.dims == ("metric", "prompt", "order", "step")
     assert got["order"].values.tolist() == ["effect", "greedy", "random 1", "random 2"]
@@ -85,7 +92,7 @@ def test_each_step_of_each_order_has_all_its_heads_ablated(family):
 def test_orders_are_those_of_the_leading_metric(tiny, first):
     model, way = tiny("gpt2"), 1 if first == "most_needed" else -1
     prompts = harness.load_prompts("ioi", model, n=5)
-    options = {"order": ["effect", "greedy"], "until": "all", "first": first}
+    options = {"order": ["effect", "greedy"], "max_heads": "all", "order_from": first}
     got = harness.ablate_heads(model, prompts, metrics=["loss", "logit_diff"], kind="cumulative", **options).data
     alone = everything(model, prompts, *((head,) for head in model.heads()), names=["logit_diff"])[0].mean(0)
     ranked = [str(model.heads()[at]) for at in np.argsort(way * alone, kind="stable")]
@@ -109,7 +116,7 @@ def test_where_nobody_knows_which_way_is_better_the_size_decides(tiny):
         return read.log_prob.min(-1).values
 
     got = harness.ablate_heads(
-        model, prompts, metrics=least_likely, kind="cumulative", order="effect", until="all"
+        model, prompts, metrics=least_likely, kind="cumulative", order="effect", max_heads="all"
     ).data
     size = abs(got.effect.mean("prompt")[0]).values.ravel()
     assert got.cumulative_head.values[0].tolist() == [str(model.heads()[at]) for at in np.argsort(-size)]
@@ -120,7 +127,7 @@ def test_random_orders_are_of_the_seed_and_of_nothing_else(tiny):
     prompts = harness.load_prompts("ioi", model, n=3)
 
     def orders(seed, n=3):
-        asked = SweepSpec(kind=("cumulative",), order=("random",), orders=n, until="all")
+        asked = SweepSpec(kind=("cumulative",), order=("random",), n_random_orders=n, max_heads="all")
         (stage,) = stages_of(model, prompts, asked, seed)
         return stage.plan()["orders"]
 
@@ -148,7 +155,7 @@ def test_pairs_their_sums_and_what_is_beyond(family):
 def test_pairs_of_the_heads_with_the_largest_effects(tiny, by):
     model = tiny("gpt2")
     prompts = harness.load_prompts("ioi", model, n=5)
-    got = harness.ablate_heads(model, prompts, kind="pairs", pairs=by, top=4).data
+    got = harness.ablate_heads(model, prompts, kind="pairs", pairs=by, pairs_top_k=4).data
     size = abs(got[by].sel(metric="logit_diff").mean("prompt")).values.ravel()
     top = {str(model.heads()[at]) for at in np.argsort(-size)[:4]}
     assert {*got.head_a.values} | {*got.head_b.values} == top
@@ -169,7 +176,8 @@ def test_other_ablations_are_those_of_named_sets(tiny, ablation):
     prompts = harness.load_prompts("ioi", model, n=5)
     both = ["L0H1", "L2H3"]
     pair = harness.ablate_heads(model, prompts, ablation, kind="pairs", pairs=[both]).data
-    steps = harness.ablate_heads(model, prompts, ablation, kind="cumulative", heads=both, order="random", orders=1).data
+    options = {"order": "random", "n_random_orders": 1}
+    steps = harness.ablate_heads(model, prompts, ablation, kind="cumulative", heads=both, **options).data
     together = harness.ablate_heads(model, prompts, ablation, kind="set", sets={"both": both}).data
     np.testing.assert_allclose(pair.pair_effect.values, together.set_effect.values, atol=1e-6)
     np.testing.assert_allclose(steps.cumulative_effect.values[:, :, 0, 1:], together.set_effect.values, atol=1e-6)
@@ -179,7 +187,7 @@ def test_other_ablations_are_those_of_named_sets(tiny, ablation):
 def test_the_size_of_a_chunk_changes_nothing(tiny, chunk):
     model = tiny("qwen3")
     prompts = harness.load_prompts("inline", model, text=TEXTS)
-    asked = SweepSpec(kind=("cumulative", "pairs"), order=("random",), orders=2, pairs="all")
+    asked = SweepSpec(kind=("cumulative", "pairs"), order=("random",), n_random_orders=2, pairs="all")
     for stage in stages_of(model, prompts, asked):
         assert not isinstance(stage, GreedyStage)
         plan = stage.plan()
@@ -223,7 +231,7 @@ def test_heads_of_an_encoder_decoder_are_named_with_their_stack(t5):
         order = heads(steps.cumulative_head.sel(order=name).values)
         want = across(t5, *(order[:step] for step in range(1, 5)))
         np.testing.assert_allclose(steps.cumulative_effect.sel(order=name).values, want, atol=1e-4)
-    kept = harness.ablate_heads(model, prompts, kind="keep", sets={"cross": ["cross"]}, metrics=names).data
+    kept = harness.ablate_heads(model, prompts, kind="complement", sets={"cross": ["cross"]}, metrics=names).data
     others = [head for head in model.heads() if head.stack != "cross"]
     np.testing.assert_allclose(kept.set_effect.values, across(t5, others), atol=1e-4)
 
@@ -252,7 +260,7 @@ def test_the_planted_circuit_alone_is_enough_and_half_of_it_is_not(seed):
     model, prompts = planted("sharp", seed, n=4)
     (previous,), (induction,) = model.truth["previous_token"], model.truth["induction"]
     sets = {"circuit": [previous, induction], "previous": [previous], "induction": [induction]}
-    kept = harness.ablate_heads(model, prompts, metrics=["loss"], kind="keep", sets=sets).data.set_effect[0]
+    kept = harness.ablate_heads(model, prompts, metrics=["loss"], kind="complement", sets=sets).data.set_effect[0]
     assert float(abs(kept.sel(set="circuit")).max()) < 1e-6
     assert float(kept.sel(set=["previous", "induction"]).min()) > 1
 
@@ -261,11 +269,11 @@ def test_what_else_a_circuit_needs_to_be_enough():
     """One head of each kind where there are spare ones; the positional head where it is needed."""
     model, prompts = planted("redundant", 0, n=4)
     spare = {"one of each": [model.truth["previous_token"][1], model.truth["induction"][1]]}
-    kept = harness.ablate_heads(model, prompts, metrics=["loss"], kind="keep", sets=spare).data
+    kept = harness.ablate_heads(model, prompts, metrics=["loss"], kind="complement", sets=spare).data
     assert float(abs(kept.set_effect).max()) < 0.1
     model, prompts = planted("positional", 0)
     sets = {"circuit": circuit(model), "all": circuit(model) | {*model.truth["positional"]}}
-    kept = harness.ablate_heads(model, prompts, metrics=["loss"], kind="keep", sets=sets).data.set_effect[0]
+    kept = harness.ablate_heads(model, prompts, metrics=["loss"], kind="complement", sets=sets).data.set_effect[0]
     assert float(kept.sel(set="circuit").mean()) > 0.05
     assert float(abs(kept.sel(set="all")).max()) < 1e-6
 
@@ -274,11 +282,11 @@ def test_what_else_a_circuit_needs_to_be_enough():
 @pytest.mark.parametrize("seed", most(range(3), 1))
 def test_the_circuit_is_ablated_first_or_last(variant, seed):
     model, prompts = planted(variant, seed, n=4)
-    options = {"kind": "cumulative", "order": ["effect", "greedy"], "until": "all", "metrics": ["loss"]}
+    options = {"kind": "cumulative", "order": ["effect", "greedy"], "max_heads": "all", "metrics": ["loss"]}
     got = harness.ablate_heads(model, prompts, **options).data
     assert {*heads(got.cumulative_head.sel(order="effect").values[:2])} == circuit(model)
     assert heads(got.cumulative_head.sel(order="greedy").values[:1])[0] in circuit(model)
-    last = harness.ablate_heads(model, prompts, first="least_needed", **options).data
+    last = harness.ablate_heads(model, prompts, order_from="least_needed", **options).data
     assert {*heads(last.cumulative_head.sel(order="effect").values[-2:])} == circuit(model)
     assert {*heads(last.cumulative_head.sel(order="greedy").values[-2:])} == circuit(model)
     curve = last.cumulative_effect.mean("prompt")[0].values
@@ -289,7 +297,13 @@ def test_the_circuit_is_ablated_first_or_last(variant, seed):
 # --- a run ------------------------------------------------------------------------------------------------------
 
 
-EVERY = {"kind": ["pairs", "cumulative"], "order": ["effect", "greedy", "random"], "orders": 2, "until": 4, "top": 3}
+EVERY = {
+    "kind": ["pairs", "cumulative"],
+    "order": ["effect", "greedy", "random"],
+    "n_random_orders": 2,
+    "max_heads": 4,
+    "pairs_top_k": 3,
+}
 
 
 def asked(**changes):
@@ -306,8 +320,8 @@ def test_a_run_holds_what_the_library_gives_in_memory(finished, tiny):
     run, model = harness.open_run(finished), tiny()
     prompts = harness.load_prompts("ioi", model, n=12)
     for name, kind, keys in (
-        ("pair_effect", "pairs", ("top",)),
-        ("cumulative_effect", "cumulative", ("order", "orders", "until")),
+        ("pair_effect", "pairs", ("pairs_top_k",)),
+        ("cumulative_effect", "cumulative", ("order", "n_random_orders", "max_heads")),
     ):
         got = harness.ablate_heads(model, prompts, kind=kind, **{key: EVERY[key] for key in keys}).data
         np.testing.assert_array_equal(run.data[name].values, got[name].values)
@@ -369,23 +383,29 @@ def test_a_forecast_says_that_single_heads_come_first(tmp_path):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"kind": "keep"}, "sweep.sets={}: name at least one set"),
-        ({"kind": "keep", "sets": {"a": ["L0", "L1", "L2"]}}, "sweep.sets=a: it keeps all heads of the request"),
-        ({"kind": ["set", "keep"], "sets": {"a": ["L0"]}}, "sweep.kind=set,keep: both are set_effect of the same"),
+        ({"kind": "complement"}, "sweep.sets={}: name at least one set"),
+        ({"kind": "complement", "sets": {"a": ["L0", "L1", "L2"]}}, "sweep.sets=a: it keeps all heads of the request"),
+        (
+            {"kind": ["set", "complement"], "sets": {"a": ["L0"]}},
+            "sweep.kind=set,complement: both are set_effect of",
+        ),
         ({"kind": "cumulative", "order": "efect"}, "did you mean 'effect'?"),
         ({"kind": "cumulative", "order": []}, "sweep.order=[]: "),
         ({"kind": "cumulative", "order": "estimate"}, "sweep.order=estimate: only sweep.method=screen makes estimates"),
-        ({"kind": "cumulative", "until": 1.5}, "sweep.until=1.5: known: all, or a number of heads (20), or a share"),
-        ({"kind": "cumulative", "until": True}, "sweep.until=True: "),
-        ({"kind": "cumulative", "first": "most"}, "sweep.first=most: known: most_needed, least_needed"),
+        (
+            {"kind": "cumulative", "max_heads": 1.5},
+            "sweep.max_heads=1.5: known: all, or a number of heads (20)",
+        ),
+        ({"kind": "cumulative", "max_heads": True}, "sweep.max_heads=True: "),
+        ({"kind": "cumulative", "order_from": "most"}, "sweep.order_from=most: known: most_needed, least_needed"),
         ({"kind": "cumulative", "positions": "each"}, "ablation.positions=each: sweep.kind=cumulative takes all"),
         ({"kind": "pairs", "pairs": "role"}, "sweep.pairs=role: this run scored no roles"),
         ({"kind": "pairs", "pairs": [["L0H1"]]}, "or a list of pairs such as [[L0H1,L1H2]]"),
         ({"kind": "pairs", "pairs": [["L0H1", "L9H0"]]}, "sweep.pairs=L9H0: L9H0 is outside random"),
         ({"kind": "pairs", "pairs": [["L0H1", "L0H1"]]}, "sweep.pairs=L0H1+L0H1: a pair is two different heads"),
-        ({"kind": "pairs", "top": 1}, "sweep.top=1: input should be greater than or equal to 2"),
+        ({"kind": "pairs", "pairs_top_k": 1}, "sweep.pairs_top_k=1: input should be greater than or equal to 2"),
         ({"kind": "pairs", "heads": ["L0H1"]}, "heads=L0H1: a pair is of two heads"),
-        ({"until": 3}, "sweep.kind=single: it does not read sweep.until, so set sweep.kind=cumulative"),
+        ({"max_heads": 3}, "sweep.kind=single: it does not read sweep.max_heads, so set sweep.kind=cumulative"),
         ({"kind": "cumulative", "pears": 3}, "sweep.pears=3: there is no such key; did you mean 'pairs'?"),
     ],
 )

@@ -36,7 +36,7 @@ WORDS = {"name": ["Mary", "John"], "function": [], "punctuation": []}
 
 
 def parts_prompts(model, *contexts):
-    return harness.load_prompts("parts", model, contexts=list(contexts or [CONTEXT]))
+    return harness.load_prompts("context", model, contexts=list(contexts or [CONTEXT]))
 
 
 def trace(model, prompts, heads="all", rollout=None, **options):
@@ -86,7 +86,7 @@ def test_every_token_belongs_to_the_part_it_stands_in(tiny):
 def test_an_answer_that_is_not_given_is_the_models_own(tiny):
     model = tiny("llama")
     asked = {key: value for key, value in CONTEXT.items() if key != "answer"}
-    prompts = harness.load_prompts("parts", model, contexts=[asked, CONTEXT], generate=3)
+    prompts = harness.load_prompts("context", model, contexts=[asked, CONTEXT], generate=3)
     given = parts_prompts(model)
     np.testing.assert_array_equal(prompts.token_id[1][: given.length[0]], given.token_id[0])
     begin = int(np.flatnonzero(prompts.part[0] == "answer")[0])
@@ -103,7 +103,7 @@ def test_an_answer_that_is_not_given_is_the_models_own(tiny):
 def test_contexts_from_a_file(tiny, tmp_path, ending):
     path = tmp_path / f"context.{ending}"
     path.write_text(json.dumps([CONTEXT, {**CONTEXT, "cluster": "same"}]), encoding="utf-8")
-    prompts = harness.load_prompts("parts", tiny("llama"), path=str(path))
+    prompts = harness.load_prompts("context", tiny("llama"), path=str(path))
     assert prompts.cluster == ("context 0", "same")
     np.testing.assert_array_equal(prompts.part[0], parts_prompts(tiny("llama")).part[0])
 
@@ -125,7 +125,7 @@ BAD = [
 @pytest.mark.parametrize(("asked", "said"), BAD)
 def test_a_wrong_context_is_one_line(tiny, asked, said):
     with pytest.raises(RequestError) as error:
-        harness.load_prompts("parts", tiny("llama"), **asked)
+        harness.load_prompts("context", tiny("llama"), **asked)
     assert str(error.value).startswith(said)
     assert "\n" not in str(error.value)
 
@@ -143,12 +143,12 @@ def test_a_wrong_file_of_contexts_is_named(tiny, tmp_path, text, said):
     path = tmp_path / "context.json"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(RequestError, match="prompts.path=") as error:
-        harness.load_prompts("parts", tiny("llama"), path=str(path))
+        harness.load_prompts("context", tiny("llama"), path=str(path))
     assert said.partition(":")[0] in str(error.value)
 
 
 def test_contexts_need_a_decoder(tiny):
-    with pytest.raises(RequestError, match="prompts=parts: random is an encoder: an answer needs a decoder"):
+    with pytest.raises(RequestError, match="prompts=context: random is an encoder: an answer needs a decoder"):
         parts_prompts(tiny("bert"))
 
 
@@ -302,7 +302,7 @@ def test_heads_are_knocked_out_for_the_part_that_is_used(tiny):
 
 def test_prompts_without_parts_are_refused(tiny):
     prompts = harness.load_prompts("inline", tiny("llama"), text=["Mary went"])
-    with pytest.raises(RequestError, match="prompts=inline: they have no parts: set prompts=parts"):
+    with pytest.raises(RequestError, match="prompts=inline: they have no parts: set prompts=context"):
         trace(tiny("llama"), prompts)
 
 

@@ -28,8 +28,8 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 import harness
-from experiments import _launch
 from harness import views
+from harness.command.terminal import format_warning
 from harness.config import RequestError
 from harness.findings import findings
 from harness.hooks import Head
@@ -345,7 +345,7 @@ def test_glyphs_without_any_font_give_one_line_that_names_the_package(bare_syste
         figure = rollout.compare(run, 0, figures.LOOKS["screen"])
         figures.as_picture("", "", "", figure, figures.LOOKS["screen"])
     assert {each.category for each in caught} == {glyphs.MissingGlyphs}
-    said = _launch._warning(caught[0].message, caught[0].category, "file.py", 1)
+    said = format_warning(caught[0].message, caught[0].category, "file.py", 1)
     remedy = "for a font that has them: pip install matplotlib-fontja"
     assert said == f"no installed font draws '京東': figures show boxes for them; {remedy}\n"
 

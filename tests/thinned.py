@@ -8,7 +8,19 @@ import pytest
 WHOLE_RUNS = frozenset(
     f"test_{name}"
     for name in (
-        *("browser", "compare", "contract", "execute", "faithfulness", "families", "faults", "guides", "hub", "list"),
+        *(
+            "browser",
+            "command",
+            "compare",
+            "contract",
+            "execute",
+            "faithfulness",
+            "families",
+            "faults",
+            "guides",
+            "hub",
+            "list",
+        ),
         *("notebook", "objects", "questions", "quick_sweeps", "readme", "reproduce", "requests", "results"),
         *("sentences", "smollm2", "together", "truth"),
     )

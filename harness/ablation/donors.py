@@ -7,6 +7,7 @@ from jaxtyping import Int
 
 from harness.config import RequestError
 from harness.prompts import Prompts
+from harness.prompts.needs import CLUSTERS
 
 Index = Int[np.ndarray, "prompt position"]
 
@@ -43,8 +44,7 @@ def _by_length(prompts: Prompts, number: int) -> list[Int[np.ndarray, " donor"]]
         raise RequestError(
             "ablation",
             "resample",
-            f"a donor comes from another cluster, and all prompts are of {prompts.cluster[number]!r}; "
-            "take prompts from at least two, or set ablation=mean or ablation=zero",
+            f"a donor comes from another cluster, and all prompts are of {prompts.cluster[number]!r}; {CLUSTERS}",
         )
     other = (prompts.token_id != prompts.token_id[number]).any(axis=1)
     other |= (prompts.read != prompts.read[number]).any(axis=1)

@@ -10,9 +10,10 @@ from harness.ablation.head_ablation import HeadAblation
 from harness.ablation.mean import Mean
 from harness.ablation.patch import Patch
 from harness.ablation.resample import Resample
-from harness.config import AblationSpec, PromptSpec, RequestError, near
+from harness.config import AblationSpec, RequestError, near
 from harness.models import Model
 from harness.prompts import Prompts, load_prompts
+from harness.prompts.needs import check_reference
 
 #: An ablation's name, its spec (or the keys of one), a value of `harness.zero` and its kin, or a function of z and the
 #: head.
@@ -76,9 +77,7 @@ def reference_prompts(name: str, model: Model, prompts: Prompts | None) -> Promp
         return prompts
     if name == "self":
         raise RequestError("prompts", "none", "a mean is over prompts: pass prompts=…, or mean(heads, reference='ioi')")
-    usable = tuple(known for known in _names(PromptSpec) if _has_defaults(known))
-    if name not in usable:
-        raise RequestError("ablation.reference", name, near(name, ("self", *usable)))
+    check_reference(name)
     try:
         reference = load_prompts(name, model)
     except RequestError as error:
@@ -86,12 +85,3 @@ def reference_prompts(name: str, model: Model, prompts: Prompts | None) -> Promp
     if prompts is not None and reference.length.max() < 2 <= prompts.length.max():
         raise RequestError("ablation.reference", name, "its prompts have one token each; take a longer reference")
     return reference
-
-
-def _has_defaults(name: str) -> bool:
-    """Whether a prompt set needs nothing but its name."""
-    try:
-        config.parse(PromptSpec, {"name": name})
-    except RequestError:
-        return False
-    return True

@@ -11,6 +11,7 @@ from harness.config import RequestError
 from harness.hooks import Site
 from harness.models import Model
 from harness.prompts import Prompts
+from harness.prompts.needs import COUNTERFACTUALS
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,7 @@ class Patch:
                 raise RequestError(
                     "ablation",
                     "patch",
-                    f"prompt {number} of {self.prompts.name} {has}; give each prompt one of its own length "
-                    "(prompts=ioi has them), or set ablation=resample or ablation=mean",
+                    f"prompt {number} of {self.prompts.name} {has}; {COUNTERFACTUALS}",
                 )
 
     @property

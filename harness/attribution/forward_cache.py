@@ -85,7 +85,7 @@ class ForwardCache:
     @cached_property
     def integrated(self) -> integrated.Integrated:
         """Integrated gradients from the mean embedding."""
-        return integrated.integrated_gradients(self.example, self.baseline, self.spec.steps)
+        return integrated.integrated_gradients(self.example, self.baseline, self.spec.ig_steps)
 
     @cached_property
     def helps(self) -> Float[np.ndarray, "target attention head"]:

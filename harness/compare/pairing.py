@@ -28,7 +28,7 @@ def pairing(base: Model, other: Model, prompts: Prompts, others: Prompts) -> Pai
     """
     if base.kind != other.kind:
         remedy = f"{base.name} is {NOUN[base.kind]} and this is {NOUN[other.kind]}: compare models of one kind"
-        raise RequestError("other", other.name, remedy)
+        raise RequestError("compare.model", other.name, remedy)
     same_tokens = np.array_equal(prompts.token_id, others.token_id) and _read(prompts, others)
     if not same_tokens:
         _check_words(other, prompts, others)
@@ -45,9 +45,11 @@ def _check_words(other: Model, prompts: Prompts, others: Prompts) -> None:
     """Raise `RequestError` unless prompts in other tokens are the same words, special tokens aside."""
     if prompts.source is not None:
         remedy = "its tokenizer is another one, and of encoder-decoders only equal tokens are compared"
-        raise RequestError("other", other.name, remedy)
+        raise RequestError("compare.model", other.name, remedy)
     if len(prompts) != len(others):
-        raise RequestError("other", other.name, f"the prompts are {len(prompts)} to one and {len(others)} to the other")
+        raise RequestError(
+            "compare.model", other.name, f"the prompts are {len(prompts)} to one and {len(others)} to the other"
+        )
     for number, (mine, its) in enumerate(zip(_words(prompts), _words(others), strict=True)):
         if mine != its:
             differing = next((pair for pair in zip(mine, its, strict=False) if pair[0] != pair[1]), ("…", "…"))
@@ -55,7 +57,7 @@ def _check_words(other: Model, prompts: Prompts, others: Prompts) -> None:
                 f"its tokenizer is another one, and prompt {number} is other words to it ({quoted(differing[0])} is "
                 f"{quoted(differing[1])}): give prompts=inline or prompts=file in plain words"
             )
-            raise RequestError("other", other.name, remedy)
+            raise RequestError("compare.model", other.name, remedy)
 
 
 def _words(prompts: Prompts) -> list[list[str]]:

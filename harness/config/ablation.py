@@ -31,7 +31,9 @@ class ZeroAblation:
     """Zero-ablation: a head's z becomes zero."""
 
     name: Literal["zero"] = "zero"
+    """Which of the options this is."""
     positions: Positions = "all"
+    """Where z is replaced: all, last, target (scored positions), each in turn, or a list such as [3,-1]."""
 
 
 @spec
@@ -43,8 +45,11 @@ class MeanAblation:
     """
 
     name: Literal["mean"] = "mean"
+    """Which of the options this is."""
     positions: Positions = "all"
+    """Where z is replaced: all, last, target (scored positions), each in turn, or a list such as [3,-1]."""
     reference: str = "self"
+    """Prompts the mean is over: self (these prompts), or a prompt set with defaults such as ioi."""
 
 
 @spec
@@ -52,9 +57,13 @@ class ResampleAblation:
     """Resample-ablation: z becomes that of a prompt from another cluster; metrics are means over `draws` prompts."""
 
     name: Literal["resample"] = "resample"
+    """Which of the options this is."""
     positions: Positions = "all"
+    """Where z is replaced: all, last, target (scored positions), each in turn, or a list such as [3,-1]."""
     draws: PositiveInt = 1
+    """Number of donor prompts; metrics are means over them."""
     seed: Seed = 0
+    """Seed of the choice of donors."""
 
 
 @spec
@@ -62,7 +71,9 @@ class PatchAblation:
     """Activation patching: a head's z becomes that of the prompt's counterfactual (corrupted prompt)."""
 
     name: Literal["patch"] = "patch"
+    """Which of the options this is."""
     positions: Positions = "all"
+    """Where z is replaced: all, last, target (scored positions), each in turn, or a list such as [3,-1]."""
 
 
 @spec
@@ -70,8 +81,11 @@ class ScaleAblation:
     """Scaling: a head's z is multiplied by `factor`. 0 is zero-ablation, 1 changes nothing, −1 reverses the head."""
 
     name: Literal["scale"] = "scale"
+    """Which of the options this is."""
     positions: Positions = "all"
-    factor: float = 0.5  # halfway: the effect shows whether the head's contribution is linear in its size
+    """Where z is replaced: all, last, target (scored positions), each in turn, or a list such as [3,-1]."""
+    factor: float = 0.5
+    """What z is multiplied by: 0 is zero-ablation, 1 changes nothing, -1 reverses the head."""
 
 
 AblationSpec = Annotated[

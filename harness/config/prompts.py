@@ -15,9 +15,13 @@ class IoiPrompts:
     """Indirect-object identification: `n` prompts from templates with two names, the answer being the other one."""
 
     name: Literal["ioi"]
+    """Which of the options this is."""
     n: PositiveInt = 32
+    """Number of prompts."""
     seed: Seed = 0
+    """Seed of the draw."""
     names: Names | None = None
+    """First names to draw from, single tokens; null: a list of 34."""
 
 
 @spec
@@ -25,94 +29,122 @@ class InductionPrompts:
     """`length` random tokens, then the same again; the second half is scored."""
 
     name: Literal["induction"]
+    """Which of the options this is."""
     n: PositiveInt = 8
+    """Number of prompts."""
     seed: Seed = 0
+    """Seed of the draw."""
     length: Annotated[int, Field(ge=2)] = 24
+    """Number of random tokens that are repeated."""
 
 
 @spec
 class InlinePrompts:
-    """Texts written in the request, each with its second sentence where `pair` is set.
+    """Texts written in the request; without an answer or target every predicted token is scored.
 
-    With an answer (and a distractor) the next token after the text is scored (for a masked-LM the place of its mask
-    token, for a classifier the label), otherwise every predicted token. An encoder-decoder reads the text and writes
-    `target`, all of which is scored. With `generate` the model writes that many tokens greedily, which are scored.
-
-    `words` tags words, ``{emotion: [glad, angry]}``: each tag is a segment of the prompt, to which a prediction is
-    traced. ``punctuation``, ``pronoun`` and ``function`` have built-in (English) words where the list is empty. Prompts
-    of one `cluster` are variants of each other; `relations` are those of each text, as in `FilePrompts`. The
-    `counterfactual` of a text is as long as it, in tokens; `tags` has values of each text to copy to the results.
+    Each tag of `words` is a segment of the prompt, to which a prediction is traced.
     """
 
     name: Literal["inline"]
+    """Which of the options this is."""
     text: Names
+    """Texts."""
     pair: Names | None = None
+    """Second sentence of each text."""
     target: Names | None = None
+    """What an encoder-decoder writes to each text; all of it is scored."""
     answer: Names | None = None
+    """Token after each text (of a masked-LM at its mask token, of a classifier the label): it alone is scored."""
     distractor: Names | None = None
+    """Token that each answer is compared with, for logit_diff."""
     cluster: Names | None = None
+    """Name for each text; texts of one name are variants of each other, resampled together."""
     relations: Names | None = None
+    """Syntactic relations of each text: nsubj(barked, dog); det(dog, the#2)."""
     counterfactual: Names | None = None
+    """Corrupted text for each text, as long in tokens, for ablation=patch."""
     words: Mapping[str, Names] = Field(default_factory=dict)
+    """Tagged words, {emotion: [glad, angry]}; pronoun, function and punctuation have lists of their own."""
     tags: Mapping[str, Names] = Field(default_factory=dict)
+    """Values of each text to copy to the results, {topic: [a, b]}."""
     generate: Count = 0
+    """Number of tokens that the model first writes greedily, which are then scored."""
 
 
 @spec
 class TokenIdPrompts:
-    """Prompts as token ids of the model's tokenizer, used as they are: no special token is added.
-
-    The other keys have the meaning they have in `InlinePrompts`; a `counterfactual` is token ids too.
-    """
+    """Prompts as token ids of the model's tokenizer, used as they are: no special token is added."""
 
     name: Literal["token_ids"]
+    """Which of the options this is."""
     token_id: tuple[TokenIds, ...]
+    """Token ids of each prompt."""
     target: Names | None = None
+    """What an encoder-decoder writes to each text; all of it is scored."""
     answer: Names | None = None
+    """Token after each text (of a masked-LM at its mask token, of a classifier the label): it alone is scored."""
     distractor: Names | None = None
+    """Token that each answer is compared with, for logit_diff."""
     cluster: Names | None = None
+    """Name for each text; texts of one name are variants of each other, resampled together."""
     counterfactual: tuple[TokenIds, ...] | None = None
+    """Corrupted token ids for each prompt, as many, for ablation=patch."""
     generate: Count = 0
+    """Number of tokens that the model first writes greedily, which are then scored."""
 
 
 @spec
 class ProsePrompts:
-    """Passages of prose, every predicted token scored. A passage longer than `length` tokens becomes several prompts
-    of one cluster; without a `length` it is never cut."""
+    """Passages of prose, every predicted token scored."""
 
     name: Literal["prose"]
+    """Which of the options this is."""
     language: Literal["en", "ja"] = "en"
+    """Language of the passages."""
     n: PositiveInt = 8
+    """Number of passages."""
     seed: Seed = 0
+    """Seed of the draw."""
     length: Annotated[int, Field(ge=8)] | None = None
+    """Passages are cut into prompts of at most so many tokens, one cluster each; null: never cut."""
     generate: Count = 0
+    """Number of tokens that the model first writes greedily, which are then scored."""
 
 
 @spec
 class FilePrompts:
-    """Rows of a file; `column` and the keys after it name its columns, with the meaning they have in `InlinePrompts`.
-
-    `tags` are columns copied to the results. `relations` names a column of syntactic relations, each written
-    ``name(head, dependent)``, such as ``nsubj(barked, dog); det(dog, the#2)`` (the second "the"). The column `words`
-    tags words of its row, as an object ``{"emotion": ["glad"]}`` or as text ``emotion: glad, angry; name: Alonzo``.
-    `n` rows are drawn (default: all).
-    """
+    """Rows of a file; the keys name its columns, with the meaning they have in `InlinePrompts`."""
 
     name: Literal["file"]
+    """Which of the options this is."""
     path: PathText
+    """File (.txt .jsonl .csv .tsv .parquet) or datasets folder."""
     column: str = "text"
+    """Column of the texts."""
     pair: str | None = None
+    """Column of second sentences."""
     target: str | None = None
+    """Column of what an encoder-decoder writes."""
     answer: str | None = None
+    """Column of answers: these tokens alone are scored."""
     distractor: str | None = None
+    """Column of tokens that answers are compared with."""
     cluster: str | None = None
+    """Column that names variants of each other; null: each row by itself."""
     counterfactual: str | None = None
+    """Column of corrupted texts, for ablation=patch."""
     words: str | None = None
+    """Column of tagged words: emotion: glad, angry; name: Alonzo."""
     relations: str | None = None
+    """Column of syntactic relations: nsubj(barked, dog); det(dog, the#2)."""
     tags: Names = ()
+    """Columns to copy to the results."""
     n: PositiveInt | None = None
+    """Number of rows, drawn; null: all."""
     seed: Seed = 0
+    """Seed of the draw."""
     generate: Count = 0
+    """Number of tokens that the model first writes greedily, which are then scored."""
 
 
 @spec
@@ -135,21 +167,22 @@ class Context:
 
 
 @spec
-class PartsPrompts:
-    """Contexts of named segments, from a JSON or YAML file (one, or a list of them) or written in the request.
+class ContextPrompts:
+    """Contexts of named segments and a question; the answer is scored, the model's own where none is written."""
 
-    Segments and question are joined by `between`; the answer is scored. Without one the model writes it, up to a line
-    break or `generate` tokens.
-    """
-
-    name: Literal["parts"]
+    name: Literal["context"]
+    """Which of the options this is."""
     path: PathText | None = None
+    """JSON or YAML file of one context or a list."""
     contexts: tuple[Context, ...] = ()
+    """Contexts: {parts: [{name: …, text: …}], question: …, answer: …}."""
     between: str = "\n\n"
+    """Text between segments, and before the question."""
     generate: PositiveInt = 12
+    """Largest number of tokens of an answer that the model writes itself, up to a line break."""
 
 
 PromptSpec = Annotated[
-    IoiPrompts | InductionPrompts | InlinePrompts | TokenIdPrompts | ProsePrompts | FilePrompts | PartsPrompts,
+    IoiPrompts | InductionPrompts | InlinePrompts | TokenIdPrompts | ProsePrompts | FilePrompts | ContextPrompts,
     Field(discriminator="name"),
 ]

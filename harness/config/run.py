@@ -17,7 +17,7 @@ from harness.config.attribution import AttributionSpec
 from harness.config.errors import RequestError, near
 from harness.config.execute import ExecuteSpec, LocalExecute
 from harness.config.models import ModelSpec
-from harness.config.parsing import other_model
+from harness.config.parsing import model_to_compare
 from harness.config.prompts import PromptSpec
 from harness.config.published import Published
 from harness.config.trace import TraceSpec
@@ -37,7 +37,7 @@ def _worded(value: Any, known: tuple[str, ...], others: str) -> str:
     return value
 
 
-def _until(value: Any) -> Any:
+def _max_heads(value: Any) -> Any:
     """Return how many heads: ``all``, a number, or a share of them."""
     if (type(value) is int and value >= 1) or (type(value) is float and 0 < value < 1):
         return value
@@ -54,59 +54,62 @@ def _pairs(value: Any) -> Any:
     return _worded(value, ("effect", "direct", "role", "all"), "a list of pairs such as [[L0H1,L1H2]]")
 
 
-Kind = Literal["single", "layer", "mlp", "set", "keep", "cumulative", "pairs"]
+Kind = Literal["single", "layer", "mlp", "set", "complement", "cumulative", "pairs"]
 Kinds = Annotated[tuple[Kind, ...], BeforeValidator(_listed), Field(min_length=1)]
 Orders = Annotated[
     tuple[Literal["effect", "estimate", "random", "greedy"], ...], BeforeValidator(_listed), Field(min_length=1)
 ]
 Method = Literal["exact", "fast", "screen"]
 Methods = Annotated[tuple[Method, ...], BeforeValidator(_listed), Field(min_length=1)]
-Until = Annotated[str | int | float, BeforeValidator(_until)]
+MaxHeads = Annotated[str | int | float, BeforeValidator(_max_heads)]
 Pairs = Annotated[str | tuple[tuple[str, str], ...], BeforeValidator(_pairs)]
 Also = Annotated[tuple[Literal["z", "q", "k", "v", "scores", "resid"], ...], BeforeValidator(_listed)]
 
 
 @spec
 class SweepSpec:
-    """What a sweep ablates together; several kinds are swept one after the other.
+    """What a sweep ablates together, and by which method.
 
-    ``single``: heads one at a time; ``layer``: a layer's heads; ``mlp``: a layer's MLP; ``set``: the named `sets`
-    (necessity); ``keep``: all heads but those of a set (sufficiency, by complement ablation).
+    Kinds: ``single``: heads one at a time; ``layer``: a layer's heads; ``mlp``: a layer's MLP; ``set``: the named
+    `sets` (necessity); ``complement``: all heads but those of a set (sufficiency); ``cumulative``: heads one after
+    another, each staying ablated, in each `order`: by ``effect`` or ``estimate`` of single heads, ``greedy`` (each the
+    one that matters next, measured again every time), or ``random``; ``pairs``: two heads together, and what that does
+    beyond the sum of each. Orders and pairs use the leading metric: `logit_diff` if it is measured, else the first.
+    Where they need the effects of single heads and ``single`` is not among the kinds, single heads are swept first.
 
-    ``cumulative``: heads one after another, each staying ablated, `until` so many (a share below 1, or ``all``), in
-    each `order`: by ``effect`` or ``estimate`` of single heads, ``greedy`` (each the one that matters next, measured
-    again every time), or ``random``, in as many as `orders`. `first` is the end to begin at: the heads that are needed
-    most, or least.
-
-    ``pairs``: two heads together, and what that does beyond the sum of each: among the `top` heads by ``effect`` or
-    ``direct`` effect; the `top` heads of each ``role`` among themselves; ``all`` pairs, or those listed.
-
-    Orders and pairs use the leading metric: `logit_diff` if it is measured, else the first. Where they need the
-    effects of single heads and ``single`` is not among the kinds, single heads are swept first.
-
-    `method` is how single heads are swept. ``exact``: in the model's own precision. ``fast``: matrix products in bf16,
-    and a random share `verify` of the heads and the `verify_top` strongest again exactly. ``screen``: attribution
-    patching with the gradient at `steps` points from the clean run towards all heads ablated, and the `verify_top`
-    strongest exactly. `direct` adds direct logit attribution.
-
-    `memory` is a ceiling in GB on the activations of one chunk; by default a quarter of what is free. Another chunk
-    size adds in another order, which moves effects by about 1e-6; a run's hash does not depend on it.
+    Methods: ``exact``: in the model's own precision. ``fast``: matrix products in bf16. ``screen``: attribution
+    patching. Another `memory` adds in another order, which moves effects by about 1e-6; a run's hash does not depend on
+    it.
     """
 
     kind: Kinds = ("single",)
+    """What is ablated together: single, layer, mlp, set, complement, cumulative, pairs; or a list of these."""
     sets: Mapping[str, Heads] = Field(default_factory=dict)
+    """Named sets of heads, for the kinds set and complement: {movers: [L5H1, L7]}."""
     order: Orders = ("effect", "random")
-    orders: PositiveInt = 10
-    first: Literal["most_needed", "least_needed"] = "most_needed"
-    until: Until = 20
+    """Orders of the kind cumulative: effect, estimate, greedy, random."""
+    n_random_orders: PositiveInt = 10
+    """Number of random orders."""
+    order_from: Literal["most_needed", "least_needed"] = "most_needed"
+    """End of an order to begin at: the heads needed most, or least."""
+    max_heads: MaxHeads = 20
+    """How many heads are ablated one after another: a number, a share such as 0.25, or all."""
     pairs: Pairs = "effect"
-    top: Annotated[int, Field(ge=2)] = 10
+    """Which pairs of heads: by effect or direct effect, of one role, all, or a list [[L0H1,L1H2]]."""
+    pairs_top_k: Annotated[int, Field(ge=2)] = 10
+    """Number of heads (of each role) that are paired."""
     method: Method = "exact"
-    verify: Annotated[float, Field(gt=0, le=1)] = 0.05
-    verify_top: PositiveInt = 20
-    steps: PositiveInt = 1
+    """exact, fast (bf16) or screen (gradient); the last two measure some heads again exactly."""
+    verify_fraction: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """Random share of the heads that fast measures again exactly."""
+    verify_top_k: PositiveInt = 20
+    """Number of strongest heads that fast and screen measure exactly."""
+    gradient_steps: PositiveInt = 1
+    """Points at which screen takes the gradient, from the clean run towards all heads ablated."""
     direct: bool = True
+    """Also the direct effect of each head (direct logit attribution)."""
     memory: Annotated[float, Field(gt=0)] | None = None
+    """Ceiling in GB on the activations of one chunk; null: a quarter of what is free."""
 
     def __post_init__(self) -> None:
         kinds, shown = {*self.kind}, ",".join(self.kind)
@@ -120,40 +123,47 @@ class SweepSpec:
             if value != type(self).__dataclass_fields__[key].default and self.method not in methods:
                 setting = " or ".join(f"sweep.method={method}" for method in methods)
                 raise RequestError(f"sweep.{key}", value, f"sweep.method={self.method} does not read it; set {setting}")
-        if {"set", "keep"} <= kinds:
-            remedy = "both are set_effect of the same names; make it two runs: -m sweep.kind=set,keep"
+        if {"set", "complement"} <= kinds:
+            remedy = "both are set_effect of the same names; make it two runs: -m sweep.kind=set,complement"
             raise RequestError("sweep.kind", shown, remedy)
 
 
 #: Keys that only some methods read.
-_METHODS_THAT_READ = {"verify": ("fast",), "verify_top": ("fast", "screen"), "steps": ("screen",)}
+_METHODS_THAT_READ = {"verify_fraction": ("fast",), "verify_top_k": ("fast", "screen"), "gradient_steps": ("screen",)}
 #: Keys that only some kinds of sweep read.
 _READ_BY: dict[str, tuple[Kind, ...]] = {
-    "sets": ("set", "keep"),
-    **dict.fromkeys(("order", "orders", "first", "until"), ("cumulative",)),
-    **dict.fromkeys(("pairs", "top"), ("pairs",)),
+    "sets": ("set", "complement"),
+    **dict.fromkeys(("order", "n_random_orders", "order_from", "max_heads"), ("cumulative",)),
+    **dict.fromkeys(("pairs", "pairs_top_k"), ("pairs",)),
 }
 
 
 @spec
 class StatsSpec:
-    """Options of the statistics. `min_effect` is a share of the clean value; all `resamples` of a head's mean are held
-    in memory at once."""
+    """Options of the statistics."""
 
     confidence: OpenFraction = 0.95
+    """Confidence of the intervals."""
     level: OpenFraction = 0.05
+    """Level below which a corrected q-value is significant."""
     resamples: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """Bootstrap resamples, all in memory at once."""
     min_effect: Annotated[float, Field(ge=0)] = 0.05
+    """Smallest important effect, as a share of the clean value."""
     seed: Seed = 0
+    """Seed of the bootstrap."""
 
 
 @spec
 class CacheSpec:
-    """Activations to cache beside the patterns (`also`), of which heads, and in which precision."""
+    """Activations to cache beside the patterns."""
 
     dtype: Literal["float32", "float16"] = "float32"
+    """Precision of what is kept."""
     also: Also = ()
+    """Activations to keep beside the patterns: z, q, k, v, scores, resid."""
     heads: Heads = ("all",)
+    """Heads of which they are kept; patterns are kept of all."""
 
     def __post_init__(self) -> None:
         if self.heads != ("all",) and not self.also:
@@ -164,70 +174,115 @@ class CacheSpec:
 class RolesSpec:
     """When a head has a role, and what its roles are measured on.
 
-    A head has a role where its score exceeds `draws` draws of the null distribution, corrected over all heads
-    (``stats.level``), and is at least `threshold` of the way from chance to 1. Induction, duplicate tokens and copying
-    are measured on `n` texts of `length` random tokens repeated once, all other roles on the prompts. `sets` is the
-    number of random sets of equal size that each role's heads are compared with when ablated (0: no ablation).
+    A head has a role where its score exceeds the null distribution, corrected over all heads (``stats.level``), and
+    `threshold`. Roles other than induction, duplicate tokens and copying are measured on the prompts.
     """
 
     threshold: OpenFraction = 0.4
+    """A role needs a score at least so far from chance towards 1."""
     draws: PositiveInt = 200
+    """Draws of the null distribution."""
     n: PositiveInt = 8
+    """Texts of repeated random tokens, for induction, duplicate tokens and copying."""
     length: Annotated[int, Field(ge=4)] = 24
-    sets: Count = 20
+    """Tokens of such a text, before they are repeated."""
+    n_random_sets: Count = 20
+    """Random sets of equal size that the heads of a role are compared with when ablated; 0: none is ablated."""
     seed: Seed = 0
+    """Seed of the draws."""
 
 
 @spec
 class CompareSpec:
-    """Options of comparing two models: ``drop`` removes special tokens from patterns and renormalises rows."""
+    """The second model of a comparison (see `harness.config.model_to_compare`), and how the two are compared."""
 
+    model: ModelSpec | None = None
+    """Second model: a name, or keys that differ from the first: compare.model.dtype=bfloat16."""
     special: Literal["keep", "drop"] = "keep"
+    """Keep special tokens in the patterns, or drop them and renormalise the rows."""
 
 
 @spec
 class ShowSpec:
-    """Prompts (by number), heads (by name) and level (tokens or words) that the report opens with."""
+    """What a report opens with."""
 
     prompts: tuple[int, ...] = ()
+    """Prompts, by number, that the report opens with."""
     heads: Heads = ()
+    """Heads that the report opens with."""
     level: Literal["token", "word"] = "token"
+    """Unit that the report opens with."""
 
 
 @spec
 class RunSpec:
-    """The full request of one run, but for where it is written (`Place`).
-
-    `other` is the model that `model` is compared with, written as in `harness.config.parsing.other_model`. `question`
-    is a name of `harness.findings.questions.QUESTIONS`; a study with one runs only the stages that answer it.
-    """
+    """The full request of one run, but for where it is written (`Place`)."""
 
     model: ModelSpec
+    """Model to study."""
     prompts: PromptSpec
+    """Prompts it reads."""
     ablation: AblationSpec = Field(default_factory=ZeroAblation)
+    """What replaces a head's z."""
     metrics: Names = ("auto",)
+    """Metrics: loss, logit_diff, kl, accuracy, prob, label, embedding; auto: what model and prompts allow."""
     heads: Heads = ("all",)
+    """Heads: L5H1, a layer L7, a range L15-L29, or all."""
     sweep: SweepSpec = Field(default_factory=SweepSpec)
+    """What is ablated together, and how."""
     stats: StatsSpec = Field(default_factory=StatsSpec)
+    """Statistics."""
     cache: CacheSpec = Field(default_factory=CacheSpec)
+    """Activations to keep."""
     attribution: AttributionSpec = Field(default_factory=AttributionSpec)
+    """Attribution methods and causes."""
     trace: TraceSpec = Field(default_factory=TraceSpec)
+    """Tracing to the segments of a prompt."""
     question: str | None = None
+    """Question to answer in one sentence; a study then runs only what its answer reads."""
     roles: RolesSpec = Field(default_factory=RolesSpec)
+    """Roles of heads."""
     execute: ExecuteSpec = Field(default_factory=LocalExecute)
+    """Where the units of work run."""
     show: ShowSpec = Field(default_factory=ShowSpec)
+    """What the report opens with."""
     published: tuple[Published, ...] = ()
+    """Published values to compare with."""
     seed: Seed = 0
-    other: ModelSpec | None = None
+    """Seed of all draws whose own seed is not set."""
     compare: CompareSpec = Field(default_factory=CompareSpec)
+    """Second model of compare_models."""
 
     @model_validator(mode="before")
     @classmethod
-    def _whole_other(cls, values: Any) -> Any:
+    def _complete_second_model(cls, values: Any) -> Any:
         keys = values.kwargs if isinstance(values, ArgsKwargs) else values
-        if not isinstance(keys, Mapping) or keys.get("other") is None:
+        if not isinstance(keys, Mapping):
             return values
-        return {**keys, "other": other_model(keys.get("model"), keys["other"])}
+        compare = keys.get("compare")
+        if not isinstance(compare, Mapping) or compare.get("model") is None:
+            return values
+        second = model_to_compare(keys.get("model"), compare["model"])
+        return {**keys, "compare": {**compare, "model": second}}
+
+
+def check_comparison(runner: str, spec: RunSpec) -> None:
+    """Raise `RequestError` for a second model that `runner` does not read, and for settings that a comparison of two
+    models does not support."""
+    if runner != "compare_models":
+        if spec.compare.model is not None:
+            remedy = f"{runner} reads one model; two are for experiments.compare_models"
+            raise RequestError("compare.model", spec.compare.model.name, remedy)
+        return
+    if spec.compare.model is None:
+        remedy = "name the model to compare with, compare.model=NAME, or what differs: compare.model.dtype=bfloat16"
+        raise RequestError("compare.model", "null", remedy)
+    if spec.sweep.kind != ("single",):
+        raise RequestError("sweep.kind", ",".join(spec.sweep.kind), "two models are compared head by head: use single")
+    if spec.sweep.method != "exact":
+        raise RequestError("sweep.method", spec.sweep.method, "two models are compared by exact effects: use exact")
+    if spec.ablation.positions == "each":
+        raise RequestError("ablation.positions", "each", "two models are compared over all positions: use all or last")
 
 
 def check_place(key: str, place: str) -> None:
@@ -250,13 +305,16 @@ def check_there(key: str, place: str) -> None:
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Place:
-    """Where a run is written: its own directory, a new one in the store, or the one to resume; on a disk or in an
-    object store (``s3://bucket/prefix``). A dry run is checked and its cost forecast, and nothing is written."""
+    """Where a run is written."""
 
     store: PathText = "results"
+    """Folder or object store (s3://bucket/prefix) of new runs."""
     run: PathText | None = None
+    """The run's own directory, in place of one in the store."""
     resume: PathText | None = None
+    """Directory of a run to go on with."""
     dry_run: bool = False
+    """Check the request and forecast its cost; write nothing."""
 
     def __post_init__(self) -> None:
         if self.run and self.resume:
@@ -267,12 +325,16 @@ class Place:
 
 @spec
 class RenderSpec:
-    """A saved run to draw again: which views, what they open with, and figures for a screen or a paper's column."""
+    """A saved run to draw again."""
 
     run: PathText
+    """Directory of the run."""
     views: Annotated[tuple[Literal["report", "saliency"], ...], BeforeValidator(_listed)] = ("report",)
+    """Views to draw: report, saliency (text coloured by scores)."""
     figures: Literal["screen", "paper"] = "screen"
+    """Figures for a screen, or narrow ones for a paper's column, into figures/paper."""
     show: ShowSpec = Field(default_factory=ShowSpec)
+    """What the report opens with."""
 
     def __post_init__(self) -> None:
         check_place("run", self.run)
@@ -280,34 +342,50 @@ class RenderSpec:
 
 @spec
 class LookSpec:
-    """A `text` (with its second sentence `pair`, or the `target` that an encoder-decoder writes), the model that reads
-    it, and the page: the heads of one `layer` or of all, by ``token`` or by ``word``."""
+    """A text, the model that reads it, and the page."""
 
     model: ModelSpec
+    """Model that reads the text."""
     text: Annotated[Text, Field(min_length=1)]
+    """The sentence."""
     pair: Text | None = None
+    """A second sentence."""
     target: Text | None = None
+    """What an encoder-decoder writes."""
     layer: Annotated[int, Field(ge=0)] | None = None
+    """Heads of this layer; null: of all."""
     level: Literal["token", "word"] | None = None
+    """Tokens or words; null: as the model suggests."""
     store: PathText = "results"
+    """Folder or object store of the page."""
 
 
 @spec
 class BenchmarkSpec:
-    """What to time: a sweep of every `every`-th head by one metric, at all or the last positions, by each of `methods`
-    (`memory` as in `SweepSpec`); or `page`, the report of a saved run opened in a browser."""
+    """What to time: a sweep by each method beside loops of whole forwards; or `page`, the report of a saved run."""
 
     model: ModelSpec
+    """Model to sweep; random with model.shape=gpt2-small or llama-1b needs no weights."""
     prompts: PromptSpec
+    """Prompts it reads."""
     metric: Literal["loss", "logit_diff", "prob"] = "loss"
+    """The metric."""
     positions: Literal["all", "last"] = "all"
+    """Positions where heads are ablated."""
     methods: Methods = ("exact", "fast", "screen")
+    """Methods of sweeping to time."""
     memory: Annotated[float, Field(gt=0)] | None = None
+    """Ceiling in GB on the activations of one chunk; null: a quarter of what is free."""
     every: PositiveInt = 1
+    """Ablate every n-th head."""
     rounds: PositiveInt = 3
+    """Rounds, of which the median is reported."""
     page: PathText | None = None
+    """Directory of a run: time how soon its report can be used in headless Chromium, in place of a sweep."""
     store: PathText = "results"
+    """Folder or object store of the results."""
     seed: Seed = 0
+    """Seed of all draws whose own seed is not set."""
 
     def __post_init__(self) -> None:
         for key in ("store", "page"):
@@ -320,9 +398,13 @@ class ListSpec:
     ``metric`` and ``status``, and by any dotted key of the spec (``where.ablation.name=mean``)."""
 
     store: PathText = "results"
+    """Folder of runs."""
     where: Mapping[str, Any] = Field(default_factory=dict)
+    """Filters: runner, model, prompts, metric, status, or any dotted key of a spec (where.ablation.name=mean)."""
     delete: Names = ()
+    """Runs to delete, by their names in the list; without confirm=true they are only named."""
     confirm: bool = False
+    """Delete them."""
 
     def __post_init__(self) -> None:
         if "://" in self.store:
@@ -335,11 +417,14 @@ class ListSpec:
 
 @spec
 class ReproduceSpec:
-    """A saved run to do again, in a new directory of the store or in `resume`, begun by an earlier try."""
+    """A saved run to do again in today's environment."""
 
     run: PathText
+    """Directory of the run, or a reference: spec.yaml, manifest.json and heads.csv."""
     store: PathText = "results"
+    """Folder or object store of the new run."""
     resume: PathText | None = None
+    """Directory of the new run, to go on with one that was interrupted."""
 
     def __post_init__(self) -> None:
         for key in ("run", "store", "resume"):
@@ -348,15 +433,36 @@ class ReproduceSpec:
 
 @spec
 class CollectSpec:
-    """Saved runs to collect: a pattern or a list of directories, the metric (default: the leading one of those that all
-    have), whether heads are compared by place (``head``) or unlike models by ``role`` or relative ``depth``, and how
-    many of the strongest heads are looked at."""
+    """Saved runs to collect side by side."""
 
     runs: Annotated[tuple[PathText, ...], BeforeValidator(_listed), Field(min_length=1)]
+    """A pattern of run directories, such as 'results/ablate_heads/*', or a list."""
     metric: str | None = None
+    """The metric of maps and rankings; null: the leading one of those that all runs have."""
     by: Literal["head", "role", "depth"] = "head"
+    """Compare head by head, or models with other heads by role or relative depth."""
     top_k: PositiveInt = 10
+    """How many of the strongest heads count for the overlap of rankings."""
     store: PathText = "results"
+    """Folder in which the collection is written."""
+
+
+@spec
+class AgainSpec:
+    """A saved run with other settings, as a new run that names its parent."""
+
+    run: PathText
+    """Directory of the saved run; any other key changes its settings (ablation=mean seed=1)."""
+    store: PathText = "results"
+    """Folder or object store of the new run."""
+    dry_run: bool = False
+    """Check and forecast only."""
+    changes: Mapping[str, Any] = Field(default_factory=dict)
+    """The settings that change, by key; on a command line they are written without this section."""
+
+    def __post_init__(self) -> None:
+        for key in ("run", "store"):
+            check_place(key, getattr(self, key))
 
 
 #: Keys that do not change a run's numbers: how fast it is, how it is shown, what it is compared with.

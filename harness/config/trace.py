@@ -7,15 +7,13 @@ from harness.config.types import Names, PositiveInt, spec
 
 @spec
 class TraceSpec:
-    """How a prediction is traced to the segments of its prompt.
-
-    `causes` are names of `harness.attribution.causes.CAUSES`, applied to a whole segment: by default deletion and
-    attention knockout. `heads` is for which segments single heads are knocked out: the one with the largest effect of
-    the last cause (``used``), ``every`` one, or ``none``. `gradient` takes one backward pass per scored token (at most
-    `targets` are traced) and the memory of all layers' patterns; without it, that of one layer's.
-    """
+    """How a prediction is traced to the segments of its prompt."""
 
     causes: Names = ("delete", "knockout")
+    """Causes measured on whole segments: names of harness.attribution.causes.CAUSES."""
     heads: Literal["used", "every", "none"] = "used"
+    """Segments for which single heads are knocked out: the most used one, every one, or none."""
     gradient: bool = True
+    """Also one backward pass per scored token; takes the memory of all layers' patterns."""
     targets: PositiveInt = 16
+    """Largest number of scored positions traced in each prompt."""

@@ -36,7 +36,7 @@ def changed(run: "Run") -> Iterator[Finding]:
 
 def other_name(run: "Run") -> str:
     """Return the other model's name; of the same model, with the keys that differ."""
-    mine, its = run.spec.get("model") or {}, run.spec.get("other") or {}
+    mine, its = run.spec.get("model") or {}, (run.spec.get("compare") or {}).get("model") or {}
     if named(mine) != named(its):
         return named(its)
     differing = [f"{key}={its[key]}" for key in its if its[key] != mine.get(key) and key not in _NOT_NAMED]

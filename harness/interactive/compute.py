@@ -90,8 +90,9 @@ def ablate_heads(
     (`harness.sweep.direct`); distances have `null_effect` [draw, …], the effects of random edits of the same size.
     With ``method="fast"`` there is `fast_effect` beside `effect`, with ``"screen"`` `estimate` (and `effect` of
     the heads that were measured); `exact` [layer, head] says which heads were measured exactly. `sweep_keys` are the
-    other keys of `harness.config.SweepSpec`: ``order``, ``orders``, ``first`` and ``until`` of ``kind="cumulative"``,
-    ``pairs`` and ``top`` of ``kind="pairs"``, ``verify``, ``verify_top`` and ``steps`` of the methods.
+    other keys of `harness.config.SweepSpec`: ``order``, ``n_random_orders``, ``order_from`` and ``max_heads`` of
+    ``kind="cumulative"``, ``pairs`` and ``pairs_top_k`` of ``kind="pairs"``, ``verify_fraction``, ``verify_top_k`` and
+    ``gradient_steps`` of the methods.
     effect = metric(ablated) − metric(clean) on the same prompt. Raises `RequestError` for a request that the model or
     the prompts do not allow, and `InterventionFailed` if an ablation did not reach W_O as intended.
 
@@ -155,7 +156,7 @@ def compare_attributions(
     request = {"methods": _listed(methods), "causes": _listed(causes), **options}
     spec = config.parse(AttributionSpec, {**asdict(AttributionSpec()), **request}, "attribution.")
     data = xr.merge([prompts.dataset(), run_in_memory(AttributionStage(model, prompts, spec))])
-    data = data.assign(agreement=agreement(data, spec.top, spec.level))
+    data = data.assign(agreement=agreement(data, spec.top_k, spec.level))
     settings = _settings(model, prompts, attribution=spec)
     record = _manifest("compare_attributions", settings, model, prompts, data, started)
     return Attributions(IN_MEMORY, settings, record, data, closings=(MethodTable(spec, StatsSpec()),))

@@ -1,17 +1,19 @@
 """Load prompts from specs: tokens, targets, answers, counterfactuals and clusters.
 
-One file per prompt set. `spec_of` makes a spec of texts, a DataFrame or token ids that the caller holds, `prompt` makes
-a prompt of a text, `row` of a text with its other values, `answers` finds the token of an answer, `generation` appends
-greedy continuations, `context` splits a long context into segments, `padding` pads prompts to one length. All arrays
-are numpy; only `generation` runs the model, the others use its tokenizer.
+One file per prompt set. `needs` checks what an ablation or a metric needs of a spec, `spec_of` makes a spec of texts, a
+DataFrame or token ids that the caller holds, `prompt` makes a prompt of a text, `row` of a text with its other values,
+`answers` finds the token of an answer, `generation` appends greedy continuations, `context` splits a long context into
+segments, `padding` pads prompts to one length. All arrays are numpy; only `generation` runs the model, the others use
+its tokenizer.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 from harness import config
 from harness.config import PromptSpec, RequestError
+from harness.config.describe import options_of
 from harness.models import Model
 from harness.prompts.padding import Prompts as Prompts
 from harness.prompts.padding import Source as Source
@@ -76,6 +78,7 @@ def _spec(prompts: Any, model: Model, overrides: dict[str, object]) -> tuple[Any
     from harness.prompts.spec_of import spec_of, spec_of_frame
 
     if isinstance(prompts, str):
+        config.check_names({"name": prompts}, "prompts.")
         names = prompt_sets()
         if prompts not in names:
             remedy = f"{config.near(prompts, names)}; pass a list to use it as a text: load_prompts([text], model)"
@@ -90,7 +93,7 @@ def _spec(prompts: Any, model: Model, overrides: dict[str, object]) -> tuple[Any
 
 def prompt_sets() -> tuple[str, ...]:
     """Return the names of the prompt sets."""
-    return tuple(sorted(get_args(get_type_hints(kind)["name"])[0] for kind in get_args(get_args(PromptSpec)[0])))
+    return tuple(sorted(options_of(PromptSpec)))
 
 
 def _of_rows(spec: config.InlinePrompts, model: Model, places: Sequence[str]) -> list[Prompt]:
@@ -117,7 +120,7 @@ def check_prompts(spec: Any) -> None:
         config.FilePrompts: file.check,
         config.InlinePrompts: inline.check,
         config.TokenIdPrompts: token_ids.check,
-        config.PartsPrompts: context.check,
+        config.ContextPrompts: context.check,
     }
     if check := checks.get(type(spec)):
         check(spec)
@@ -144,7 +147,7 @@ def _maker(spec: PromptSpec) -> Callable[[Any, Model], list[Prompt]]:
         config.TokenIdPrompts: token_ids.make,
         config.ProsePrompts: prose.make,
         config.FilePrompts: file.make,
-        config.PartsPrompts: context.make,
+        config.ContextPrompts: context.make,
     }
     assert set(makers) == set(get_args(get_args(PromptSpec)[0]))
     return makers[type(spec)]

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from harness import config
-from harness.config import Context, PartsPrompts, RequestError
+from harness.config import Context, ContextPrompts, RequestError
 from harness.models import Model
 from harness.models.tokens import Encoding
 from harness.prompts.prompt import ANSWER, NOUN, QUESTION, SPECIAL, Prompt, from_text
@@ -23,14 +23,14 @@ from harness.words import is_unspaced
 _TAKEN = (QUESTION, ANSWER, SPECIAL)
 
 
-def make(spec: PartsPrompts, model: Model) -> list[Prompt]:
+def make(spec: ContextPrompts, model: Model) -> list[Prompt]:
     """Make one prompt for each context."""
     if model.kind != "decoder":
-        raise RequestError("prompts", "parts", f"{model.name} is {NOUN[model.kind]}: an answer needs a decoder")
+        raise RequestError("prompts", "context", f"{model.name} is {NOUN[model.kind]}: an answer needs a decoder")
     return [_prompt(spec, model, number, context) for number, context in enumerate(check(spec))]
 
 
-def check(spec: PartsPrompts) -> tuple[Context, ...]:
+def check(spec: ContextPrompts) -> tuple[Context, ...]:
     """Read and return the contexts, checked as far as possible without a model: the file, the names of segments."""
     contexts = _contexts(spec)
     for number, context in enumerate(contexts):
@@ -38,7 +38,7 @@ def check(spec: PartsPrompts) -> tuple[Context, ...]:
     return contexts
 
 
-def _contexts(spec: PartsPrompts) -> tuple[Context, ...]:
+def _contexts(spec: ContextPrompts) -> tuple[Context, ...]:
     if (spec.path is None) == (not spec.contexts):
         remedy = "set prompts.path=context.json, or prompts.contexts=[{parts: …, question: …}]; one of them"
         raise RequestError("prompts.path", spec.path, remedy)
@@ -87,7 +87,7 @@ def _check_context(key: str, context: Context) -> None:
         raise RequestError(f"{key}.answer", repr(context.answer), "write an answer, or leave it out")
 
 
-def _prompt(spec: PartsPrompts, model: Model, number: int, context: Context) -> Prompt:
+def _prompt(spec: ContextPrompts, model: Model, number: int, context: Context) -> Prompt:
     names, key = [part.name for part in context.parts], f"prompts.contexts.{number}"
     pieces = [f"{part.text}{spec.between}" for part in context.parts] + [context.question]
     names = [*names, QUESTION]

@@ -84,11 +84,11 @@ class RoleSetsStage:
 
 
 def part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:
-    """Return the stage of a run that ablates the heads of each role; none if ``roles.sets`` is 0."""
-    if not spec.roles.sets:
+    """Return the stage of a run that ablates the heads of each role; none if ``roles.n_random_sets`` is 0."""
+    if not spec.roles.n_random_sets:
         return Part()
     made, positions = ablation.build(spec.ablation, model, prompts)
     heads, metrics = groups(model, list(spec.heads)), choose(spec.metrics, prompts)
     memory, seed = spec.sweep.memory, spec.seed
     swept = SweepStage(model, prompts, heads, metrics, made, positions, kind="set", memory=memory, seed=seed)
-    return Part([RoleSetsStage(swept, spec.roles.sets, spec.roles.seed)])
+    return Part([RoleSetsStage(swept, spec.roles.n_random_sets, spec.roles.seed)])

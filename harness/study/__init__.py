@@ -4,7 +4,6 @@
 the directory, `record` writes the manifest, whose ``status`` becomes ``complete`` last.
 """
 
-import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -33,10 +32,10 @@ Say = Callable[[str], None]
 
 
 class Interrupted(KeyboardInterrupt):
-    """An interrupt after a run's directory was begun; `settings` continue the run on a command line."""
+    """An interrupt after a run's directory was begun; the keys and values of `settings` continue the run."""
 
-    def __init__(self, folder: Folder, before: str = ""):
-        self.settings = f"{before}resume={shlex.quote(str(folder))}"
+    def __init__(self, folder: Folder, **settings: str):
+        self.settings = {**settings, "resume": str(folder)}
         super().__init__(self.settings)
 
 

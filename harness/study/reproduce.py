@@ -1,7 +1,6 @@
 """Reproduce a saved run in today's environment and compare it value by value."""
 
 import json
-import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -91,7 +90,7 @@ def reproduce(
     try:
         return _compared(folder, record, table, again)
     except KeyboardInterrupt:
-        raise study.Interrupted(again, f"run={shlex.quote(str(folder))} ") from None
+        raise study.Interrupted(again, run=str(folder)) from None
 
 
 def _run_again(
@@ -114,7 +113,7 @@ def _run_again(
     try:
         again = study.run(runner, spec, place, progress, say)
     except study.Interrupted as stop:
-        stop.settings = f"run={shlex.quote(str(saved))} {stop.settings}"
+        stop.settings = {"run": str(saved), **stop.settings}
         raise
     assert again is not None
     return again

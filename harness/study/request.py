@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness import attention, compare, metrics, stats, sweep
+from harness import attention, compare, config, metrics, stats, sweep
 from harness.attribution import saved_rollout
 from harness.attribution.context import stage as context_stage
 from harness.attribution.evaluate import stage as evaluate_stage
@@ -102,26 +102,9 @@ def check_names(runner: str, spec: RunSpec) -> None:
     parts = parts_of(runner, spec)
     metrics.check_names(spec.metrics)
     check_prompts(spec.prompts)
-    if runner == "compare_models":
-        _check_comparable(spec)
-    elif spec.other is not None:
-        remedy = f"{runner} reads one model; two are for experiments.compare_models"
-        raise RequestError("other", spec.other.name, remedy)
+    config.check_comparison(runner, spec)
     if {"sweep", "attribution", "roles"} & set(parts):
         _check_statistics(spec)
-
-
-def _check_comparable(spec: RunSpec) -> None:
-    """Raise `RequestError` for settings that a comparison of two models does not support."""
-    if spec.other is None:
-        remedy = "name the model to compare with, other.name=NAME, or what differs, such as other.dtype=bfloat16"
-        raise RequestError("other", "null", remedy)
-    if spec.sweep.kind != ("single",):
-        raise RequestError("sweep.kind", ",".join(spec.sweep.kind), "two models are compared head by head: use single")
-    if spec.sweep.method != "exact":
-        raise RequestError("sweep.method", spec.sweep.method, "two models are compared by exact effects: use exact")
-    if spec.ablation.positions == "each":
-        raise RequestError("ablation.positions", "each", "two models are compared over all positions: use all or last")
 
 
 def _check_statistics(spec: RunSpec) -> None:
@@ -143,8 +126,8 @@ def prepare(runner: str, spec: RunSpec) -> Request:
     parts = _parts(runner, spec, model, prompts)
     closings = dict.fromkeys(closing for part in parts for closing in part.closings)
     work = Request(runner, spec, model, prompts, [stage for part in parts for stage in part.stages], list(closings))
-    if spec.other is not None:
-        _add_other(work, spec.other)
+    if spec.compare.model is not None:
+        _add_other(work, spec.compare.model)
     _check_shown(work)
     return work
 

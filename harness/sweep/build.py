@@ -67,13 +67,13 @@ def _singles(spec: SweepSpec, sweep: SweepStage) -> list[Stage | Chain]:
         remedy = "at each position in turn all is exact; set sweep.method=exact or other ablation.positions"
         raise RequestError("sweep.method", spec.method, remedy)
     if spec.method == "screen":
-        return [ScreenStage(sweep, spec.steps), VerifyStage(sweep, "estimate", spec.verify_top)]
+        return [ScreenStage(sweep, spec.gradient_steps), VerifyStage(sweep, "estimate", spec.verify_top_k)]
     if spec.method == "exact":
         return [sweep]
     if sweep.model.spec.dtype != "float32":
         remedy = f"it multiplies in bf16 what is in float32, and model.dtype={sweep.model.spec.dtype}; set exact"
         raise RequestError("sweep.method", "fast", remedy)
-    return [FastStage(sweep), VerifyStage(sweep, "fast_effect", spec.verify_top, spec.verify)]
+    return [FastStage(sweep), VerifyStage(sweep, "fast_effect", spec.verify_top_k, spec.verify_fraction)]
 
 
 def _needs_singles(spec: SweepSpec) -> bool:
@@ -115,10 +115,10 @@ def _cumulative(spec: SweepSpec, sweep: SweepStage) -> list[Stage | Chain]:
             "sweep.order", "effect", "a screen measures few heads' effects; set estimate, greedy or random"
         )
     n = len(sweep.groups)
-    steps = {"all": n}[spec.until] if isinstance(spec.until, str) else spec.until
+    steps = {"all": n}[spec.max_heads] if isinstance(spec.max_heads, str) else spec.max_heads
     n_steps = min(n, steps if isinstance(steps, int) else max(1, round(steps * n)))
-    greedy: list[Stage | Chain] = [GreedyStage(sweep, n_steps, spec.first)] if "greedy" in spec.order else []
-    return [*greedy, CumulativeStage(sweep, spec.order, n_steps, spec.orders, spec.first)]
+    greedy: list[Stage | Chain] = [GreedyStage(sweep, n_steps, spec.order_from)] if "greedy" in spec.order else []
+    return [*greedy, CumulativeStage(sweep, spec.order, n_steps, spec.n_random_orders, spec.order_from)]
 
 
 def _pairs(spec: SweepSpec, sweep: SweepStage) -> PairsStage:
@@ -132,7 +132,7 @@ def _pairs(spec: SweepSpec, sweep: SweepStage) -> PairsStage:
         raise RequestError(
             "sweep.pairs", "direct", f"these heads of {sweep.model.name} have no direct effect; set effect"
         )
-    return PairsStage(sweep, spec.pairs, spec.top)
+    return PairsStage(sweep, spec.pairs, spec.pairs_top_k)
 
 
 def _listed(model: Model, pairs: Sequence[tuple[str, str]]) -> tuple[Pair, ...]:

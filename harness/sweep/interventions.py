@@ -17,7 +17,7 @@ EFFECT = {
     "layer": "layer_effect",
     "mlp": "mlp_effect",
     "set": "set_effect",
-    "keep": "set_effect",
+    "complement": "set_effect",
     "cumulative": "cumulative_effect",
     "pairs": "pair_effect",
 }
@@ -27,7 +27,7 @@ TOGETHER = {
     "layer": "all heads of a layer",
     "mlp": "the MLP of a layer",
     "set": "the heads of a set",
-    "keep": "all heads but those of a set, which is kept",
+    "complement": "all heads but those of a set, which is kept",
     "cumulative": "the head of a step and those of all steps before it",
     "pairs": "the two heads of a pair",
 }
@@ -51,7 +51,7 @@ def groups(
             return {str(mlp): (mlp,) for mlp in _mlps(model, chosen)}
         case "set":
             return _sets(model, sets)
-        case "keep":
+        case "complement":
             return {name: _others(chosen, kept, name) for name, kept in _sets(model, sets).items()}
     raise RequestError("sweep.kind", kind, near(kind, tuple(EFFECT)))
 

@@ -64,8 +64,8 @@ PICTURED = {
     ),
     "sets": (
         "Heads ablated together",
-        "The effect of ablating all heads of a set at once (or, with sweep.kind=keep, all heads but those of the set): "
-        "a dot for each prompt, the mean and its standard error. Every value is in data.zarr, set_effect.",
+        "The effect of ablating all heads of a set at once (or, with sweep.kind=complement, all heads but those of the "
+        "set): a dot for each prompt, the mean and its standard error. Every value is in data.zarr, set_effect.",
     ),
     "pruning": (
         "Pruning curve: one head after another",

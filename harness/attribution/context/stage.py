@@ -52,7 +52,7 @@ class TraceStage:
             remedy = "it reads one text and writes another, and parts are of one: choose a decoder or an encoder"
             raise RequestError("model", self.model.name, remedy)
         if not self.prompts.has_parts:
-            remedy = "they have no parts: set prompts=parts, or tag words with prompts.words={TAG: [word]}"
+            remedy = "they have no parts: set prompts=context, or tag words with prompts.words={TAG: [word]}"
             raise RequestError("prompts", self.prompts.name, remedy)
         if not self._candidates:
             raise RequestError("prompts", self.prompts.name, "they have no part but the question and the answer")

@@ -27,7 +27,7 @@ class MethodTable:
 
     def close(self, data: xr.Dataset) -> Closed:
         wider = with_top_head(data)
-        wider = wider.assign(agreement=agreement(wider, self.spec.top, self.spec.level))
+        wider = wider.assign(agreement=agreement(wider, self.spec.top_k, self.spec.level))
         return Closed(wider, {"methods": methods_table(wider, self.spec, self.stats)})
 
 
@@ -53,7 +53,7 @@ class Group(NamedTuple):
 
 def groups(data: xr.Dataset, spec: AttributionSpec) -> Iterator[Group]:
     """Yield every statistic that the arrays allow; curves belong to no cause in particular."""
-    agreeing = agreement(data, spec.top, spec.level)
+    agreeing = agreement(data, spec.top_k, spec.level)
     for cause in data["cause_kind"].values:
         for policy in data["policy"].values:
             for statistic in AGREEMENT:

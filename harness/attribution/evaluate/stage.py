@@ -139,7 +139,7 @@ class AttributionStage:
             copies = copies + len(shape.sites) * shape.n_heads / 2  # blocks before the head do not run again
         curves = len(CURVES) * len(spec.fractions) * len(self.methods) + bool(spec.fractions)
         copies = copies + targets * len(spec.special) * curves
-        points = MAX_REFINEMENT * (spec.steps + 1) if "integrated_gradients" in self.methods else 0
+        points = MAX_REFINEMENT * (spec.ig_steps + 1) if "integrated_gradients" in self.methods else 0
         return float((rows * copies + 3 * targets * points).sum())
 
     def cost(self, trial: Trial) -> str:
@@ -250,7 +250,8 @@ class AttributionStage:
             "attribution_method": {
                 "units": "as each method gives; larger: more of the prediction is attributed to the token",
                 "method": f"rollout: {rolled}; gradients of the {slope}, at the embeddings; integrated gradients from "
-                f"the mean embedding, {self.spec.steps} points and more where the path is rough; flow rounded to 1e-6",
+                f"the mean embedding, {self.spec.ig_steps} points and more where the path is rough; "
+                "flow rounded to 1e-6",
                 "left_out": json.dumps(plan["left_out"], ensure_ascii=False),
             },
             "cause_kind": {

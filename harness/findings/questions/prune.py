@@ -23,7 +23,7 @@ def prune(run: "Run") -> Finding:
     """
     if "cumulative_effect" not in run.data:
         return unanswered(
-            "No heads were ablated one after another: set sweep.kind=cumulative sweep.first=least_needed."
+            "No heads were ablated one after another: set sweep.kind=cumulative sweep.order_from=least_needed."
         )
     metric = run.lead_metric
     effect = run.data["cumulative_effect"].sel(metric=metric).transpose("order", "prompt", "step")
