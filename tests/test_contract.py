@@ -342,7 +342,7 @@ def test_a_multirun_prints_a_line_a_run(command, tmp_path):
     assert code == 0
     runs = out.splitlines()
     assert len(runs) == 2
-    assert [path.name for path in (tmp_path / "results").iterdir()] == ["ablate_heads"]
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["ablate_heads", "collect"]
     assert [harness.open_run(run).spec["prompts"]["seed"] for run in runs] == [1, 2]
 
 

@@ -259,7 +259,7 @@ class Saved:
 
     def other(self):
         """What the other model is called."""
-        mine, its = self.spec["model"], self.spec["other"]
+        mine, its = self.spec["model"], self.spec["compare"]["model"]
         if mine["name"] != its["name"]:
             return its["name"]
         more = [f"{key}={its[key]}" for key in its if its[key] != mine.get(key) and key not in ("weights", "sha256")]
@@ -1854,7 +1854,7 @@ def rag(saved, it):
 RANDOM = {"name": "random", "source": "random"}
 PLANTED = {"name": "planted", "source": "planted"}
 REPEATED = {"name": "induction", "n": 8, "length": 18}
-ROLES = {"draws": 40, "n": 2, "length": 6, "sets": 8}
+ROLES = {"draws": 40, "n": 2, "length": 6, "n_random_sets": 8}
 TEXTS = [
     "The dog chased the cat across the yard.",
     "After the storm the harbour was full of boats.",
@@ -1890,12 +1890,22 @@ INVERTED = {
     "text": ["Cats the dog chased and a boy sold fish.", "She slept.", "Fish the boy sold.", "He sold fish."],
     "relations": ["obj(chased, Cats); obj(sold, fish)", "nsubj(slept, She)", "obj(sold, Fish)", "obj(sold, fish)"],
 }
-CURVES = {"kind": ["single", "layer", "mlp", "cumulative", "pairs", "set"], "until": 3, "orders": 2, "top": 5}
+CURVES = {
+    "kind": ["single", "layer", "mlp", "cumulative", "pairs", "set"],
+    "max_heads": 3,
+    "n_random_orders": 2,
+    "pairs_top_k": 5,
+}
 CURVES |= {"order": ["effect", "greedy", "random"], "sets": {"both": ["L0H4", "L1H4"], "early": ["L0"]}}
-LEAST = {"kind": ["keep", "cumulative"], "first": "least_needed", "order": ["effect", "random"], "orders": 2}
+LEAST = {
+    "kind": ["complement", "cumulative"],
+    "order_from": "least_needed",
+    "order": ["effect", "random"],
+    "n_random_orders": 2,
+}
 LEAST |= {"sets": {"both": ["L0H4", "L1H4"], "early": ["L0"]}}
-BLIND = {"method": "screen", "verify_top": 3}
-FAST = {"method": "fast", "verify_top": 1, "verify": 0.1}
+BLIND = {"method": "screen", "verify_top_k": 3}
+FAST = {"method": "fast", "verify_top_k": 1, "verify_fraction": 0.1}
 SYLLABLES = {"name": "inline", "text": [" ba bo ki ba bo ki", " ki bo ba ki bo ba", " bo ki ba bo ki ba"]}
 
 #: Each run: its runner and what differs from a study of random Llama on eight IOI prompts; and sentences that it must
@@ -1923,17 +1933,17 @@ RUNS = {
     ),
     "compare": (
         "compare_models",
-        {"other": {**RANDOM, "seed": 1}, "metrics": ["loss", "logit_diff"], "roles": ROLES},
+        {"compare": {"model": {**RANDOM, "seed": 1}}, "metrics": ["loss", "logit_diff"], "roles": ROLES},
         "predictions changed_effects patterns_apart other_roles weights",
     ),
     "again": (
         "compare_models",
-        {"other": RANDOM, "metrics": ["loss"], "roles": ROLES, "prompts": {"name": "ioi", "n": 3}},
+        {"compare": {"model": RANDOM}, "metrics": ["loss"], "roles": ROLES, "prompts": {"name": "ioi", "n": 3}},
         "same_predictions same_effects same_patterns same_roles same_weights",
     ),
     "other_heads": (
         "compare_models",
-        {"prompts": SYLLABLES, "other": PLANTED, "metrics": ["loss"], "roles": ROLES},
+        {"prompts": SYLLABLES, "compare": {"model": PLANTED}, "metrics": ["loss"], "roles": ROLES},
         "by_role",
     ),
     "roles": (
@@ -1943,12 +1953,12 @@ RUNS = {
     ),
     "trace": (
         "trace_context",
-        {"prompts": {"name": "parts", "contexts": CONTEXTS}, "trace": {"targets": 2, "heads": "every"}},
+        {"prompts": {"name": "context", "contexts": CONTEXTS}, "trace": {"targets": 2, "heads": "every"}},
         "used guesses carriers",
     ),
     "one_context": (
         "trace_context",
-        {"prompts": {"name": "parts", "contexts": CONTEXTS[:1]}, "trace": {"causes": ["delete"], "gradient": False}},
+        {"prompts": {"name": "context", "contexts": CONTEXTS[:1]}, "trace": {"causes": ["delete"], "gradient": False}},
         "used guesses",
     ),
     "encoder": (
@@ -1968,7 +1978,7 @@ RUNS = {
     "slow": ("ablate_heads", {"metrics": ["loss"], "sweep": FAST, "prompts": {"name": "ioi", "n": 3}}, "remark"),
     "screen": (
         "ablate_heads",
-        {"metrics": ["loss"], "sweep": {"method": "screen", "verify_top": 5}, "prompts": {"name": "ioi", "n": 12}},
+        {"metrics": ["loss"], "sweep": {"method": "screen", "verify_top_k": 5}, "prompts": {"name": "ioi", "n": 12}},
         "screened counts",
     ),
     "blind": (
@@ -1980,7 +1990,7 @@ RUNS = {
     "many_roles": ("profile_heads", {"metrics": ["loss"], "roles": ROLES}, "role_worth"),
     "syntax": (
         "profile_heads",
-        {"prompts": INVERTED, "metrics": ["loss"], "roles": {**ROLES, "sets": 0}, "question": "syntax"},
+        {"prompts": INVERTED, "metrics": ["loss"], "roles": {**ROLES, "n_random_sets": 0}, "question": "syntax"},
         "syntax",
     ),
     "one_cluster": (
@@ -1988,7 +1998,7 @@ RUNS = {
         {
             "prompts": {**INLINE, "cluster": ["text"] * 6},
             "metrics": ["loss"],
-            "sweep": {"kind": ["single", "keep"], "sets": {"early": ["L0"]}},
+            "sweep": {"kind": ["single", "complement"], "sets": {"early": ["L0"]}},
         },
         "sets too_few",
     ),

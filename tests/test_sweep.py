@@ -282,7 +282,7 @@ def test_nan_from_a_model_is_an_error_and_never_averaged(tiny):
     [
         ({"ablation": "zeros"}, "ablation=zeros: did you mean 'zero'"),
         ({"heads": ["L3H0"]}, "L3H0 is outside random: it has layers 0-2"),
-        ({"kind": "pair"}, "sweep.kind=pair: did you mean .pairs.. known: single, layer, mlp, set, keep"),
+        ({"kind": "pair"}, "sweep.kind=pair: did you mean .pairs.. known: single, layer, mlp, set, complement"),
         ({"kind": "set"}, "name at least one set"),
         ({"method": "exat"}, "did you mean 'exact'.* fast, screen"),
     ],

@@ -136,7 +136,8 @@ def arranged_changes(values: Mapping[str, Any]) -> dict[str, Any]:
     """Put the settings of a run among `changes`; a section that nothing names is none, and a seed of none in a section
     follows the run's."""
     own = {key: value for key, value in values.items() if key in get_type_hints(config.AgainSpec)}
-    changes = {key: value for key, value in values.items() if key not in own and value is not None}
+    named = {**{key: values[key] for key in values if key not in own}, "seed": values.get("seed")}
+    changes = {key: value for key, value in named.items() if value is not None}
     for key, value in changes.items():
         if isinstance(value, Mapping) and value.get("seed", 0) is None:
             changes[key] = {name: each for name, each in value.items() if name != "seed"}

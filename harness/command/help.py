@@ -82,7 +82,7 @@ def _group_text(name: str, group: str) -> str:
         if (options_of(hint) or is_dataclass(hint)) and key in (runner.reads or hints)
     ]
     if group not in known:
-        raise RequestError("--help", group, config.near(group, known))
+        raise RequestError("--help", group, config.near(group, known) if known else f"{name} has no groups")
     hint: Any = hints[group]
     specs = options_of(hint) or {"": hint}
     parts = []

@@ -317,8 +317,8 @@ def _alike(first: Float[np.ndarray, " head"], second: Float[np.ndarray, " head"]
     there = np.isfinite(first) & np.isfinite(second)
     a, b = np.abs(first[there]), np.abs(second[there])
     tops = [{*np.argsort(-each, kind="stable")[:top_k].tolist()} for each in (a, b)]
-    tau: Any = kendalltau(a, b)
-    return float(tau.statistic), len(tops[0] & tops[1]) / max(1, min(top_k, len(a)))
+    ranked: Any = kendalltau(a, b) if len(a) > 1 else None
+    return float(ranked.statistic) if ranked else np.nan, len(tops[0] & tops[1]) / max(1, min(top_k, len(a)))
 
 
 def _important(run: Run, like: xr.DataArray) -> xr.DataArray:

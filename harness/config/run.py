@@ -457,6 +457,8 @@ class AgainSpec:
     """Folder or object store of the new run."""
     dry_run: bool = False
     """Check and forecast only."""
+    seed: Seed | None = None
+    """Seed of every random choice of the run; null: as it was."""
     changes: Mapping[str, Any] = Field(default_factory=dict)
     """The settings that change, by key; on a command line they are written without this section."""
 
