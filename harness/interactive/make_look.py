@@ -1,6 +1,7 @@
 """Make a `Look` of a model and a text, of a saved run, or of cached activations: `harness.look`."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from harness.attention.capture import Kind
     from harness.models import Model
     from harness.prompts import Prompts
+
+
+#: Tokens, each prediction with its whole text, whose gradients are taken together.
+_SALIENCY_TOKENS = 2048
 
 
 def look(
@@ -109,6 +114,13 @@ def _gradient(model: "Model", prompts: "Prompts", in_force: tuple[Any, ...]) -> 
     if [*map(id, model.bridge.interventions)] != [*map(id, in_force)]:
         remedy = "the model's ablations are others than when the look was made: call it where harness.look was called"
         raise RequestError("saliency", model.name, remedy)
-    cache = ForwardCache(example_of(model, prompts.take([0])), AttributionSpec(), mean_embedding(model))
-    scores = score_methods(cache, {"gradient": METHODS["gradient"]})[0]
-    return np.nan_to_num(scores).mean(axis=0)[-int(prompts.length[0]) :]
+    one = prompts.take([0])
+    scored = np.flatnonzero(one.target[0])
+    at_once = max(1, _SALIENCY_TOKENS // int(one.width[0]))  # of long texts all at once would not fit into memory
+    scores = []
+    for some in np.array_split(scored, -(-len(scored) // at_once)) if len(scored) else [scored]:
+        correct = np.where(np.isin(np.arange(one.correct.shape[1]), some), one.correct, -1)
+        example = example_of(model, replace(one, correct=correct))
+        cache = ForwardCache(example, AttributionSpec(), mean_embedding(model))
+        scores.append(np.nan_to_num(score_methods(cache, {"gradient": METHODS["gradient"]})[0]))
+    return np.concatenate(scores).mean(axis=0)[-int(prompts.length[0]) :]
