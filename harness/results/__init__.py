@@ -4,13 +4,12 @@
 object store with `objects` and `lease`), and `manifest` records everything that decides the numbers.
 """
 
-import yaml
-
 from harness.config import RequestError
 from harness.results.manifest import read_manifest
 from harness.results.objects import Folder, folder_at
 from harness.results.run import Run as Run
 from harness.results.schema import read_table
+from harness.results.settings import read_settings
 from harness.results.store import digests, read_data
 
 
@@ -24,12 +23,7 @@ def open_run(path: str | Folder, incomplete: bool = False) -> Run:
     if not folder.is_dir():
         raise RequestError("run", path, "there is no such directory")
     manifest = read_manifest(folder)
-    try:
-        spec = yaml.safe_load((folder / "spec.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise RequestError("run", path, f"its spec.yaml cannot be read ({type(error).__name__})") from None
-    if not isinstance(spec, dict):
-        raise RequestError("run", path, "its spec.yaml holds no settings")
+    spec = read_settings(folder)
     status = manifest["status"]
     if status != "complete" and not incomplete:
         raise RequestError("run", path, f"this run is {status}, not complete; finish it with resume={path}")

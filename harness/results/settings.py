@@ -3,8 +3,24 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import yaml
+
+from harness.config import RequestError
+from harness.results.objects import Folder
+
 #: Keys that change no number.
 _NOT_COMPARED = ("execute.", "show.", "published", "sweep.memory")
+
+
+def read_settings(run: Folder) -> dict[str, Any]:
+    """Read ``spec.yaml``. Raises `RequestError` where it cannot be read or holds no settings."""
+    try:
+        values = yaml.safe_load((run / "spec.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RequestError("run", run, f"its spec.yaml cannot be read ({type(error).__name__})") from None
+    if not isinstance(values, dict):
+        raise RequestError("run", run, "its spec.yaml holds no settings")
+    return values
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

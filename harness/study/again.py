@@ -11,7 +11,7 @@ from harness import config
 from harness.config import RequestError, RunSpec, near
 from harness.results import manifest
 from harness.results.objects import Folder
-from harness.results.settings import flat
+from harness.results.settings import flat, read_settings
 
 #: Sections that are chosen by name from a folder of ``conf``.
 GROUPS = ("model", "prompts", "ablation", "execute")
@@ -53,12 +53,7 @@ def _saved(folder: Folder) -> tuple[str, dict[str, Any]]:
     if not folder.is_dir():
         raise RequestError("run", folder, "there is no such directory")
     record = manifest.read_manifest(folder)
-    try:
-        values = yaml.safe_load((folder / "spec.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise RequestError("run", folder, f"its spec.yaml cannot be read ({type(error).__name__})") from None
-    if not isinstance(values, dict):
-        raise RequestError("run", folder, "its spec.yaml holds no settings")
+    values = read_settings(folder)
     config.parse(RunSpec, values)  # or what is wrong with the saved settings would seem to be the changes'
     return str(record["runner"]), values
 
