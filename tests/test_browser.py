@@ -42,6 +42,12 @@ def colours(browser, selector):
     return browser.evaluate(INK.replace("{}", selector))
 
 
+def show(browser, tab):
+    """Open a tab, as a link to it does."""
+    browser.evaluate(f"location.hash = '#tab={tab}'")
+    browser.wait(f"document.documentElement.dataset.tab === '{tab}'")
+
+
 def pick(browser, name, value):
     """Choose in a menu, as a person would."""
     browser.evaluate(
@@ -86,25 +92,30 @@ def test_what_a_page_asks_for_is_seen_and_does_not_leave(browser, tmp_path):
 @pytest.mark.parametrize("dark", most([False, True], 1))
 def test_everything_draws(browser, page, width, height, dark):
     browser.open(page, width, height, dark)
-    browser.wait(
-        "!!document.querySelector('.circuitsvis canvas') && document.querySelectorAll('.three canvas').length === 4"
-    )
-    browser.wait(INK.replace("{}", ".circuitsvis canvas") + " > 5")
     assert browser.evaluate("document.querySelectorAll('.map button').length") == 12
-    assert browser.evaluate("document.querySelectorAll('.strips circle').length") == 12 * 3
+    assert browser.evaluate("document.querySelectorAll('.ranking circle.dot').length") == 8 * 3
+    if width > 1000:  # the answer, the map, the list and the head are there without scrolling
+        for part in ("h1", ".figures", ".map", ".ranking", "canvas.inspected"):
+            assert browser.evaluate(f"document.querySelector('{part}').getBoundingClientRect().bottom") < height, part
+        assert colours(browser, "canvas.inspected") > 5
+    assert browser.evaluate("document.documentElement.scrollWidth") == width
+    show(browser, "rollout")
+    browser.wait("document.querySelectorAll('.three canvas').length === 4")
     assert colours(browser, ".three canvas") > 5
+    show(browser, "patterns")
+    browser.wait("!!document.querySelector('.circuitsvis canvas')")
+    browser.wait(INK.replace("{}", ".circuitsvis canvas") + " > 5")
     assert colours(browser, ".thumbs canvas") > 3
     assert colours(browser, ".stage canvas") > 5
     assert colours(browser, "canvas.model") > 50
     assert browser.evaluate("document.querySelectorAll('.column [role=option]').length") == 16
     assert browser.evaluate("document.documentElement.scrollWidth") == width
-    if width > 1000:  # the answer and the whole map are there before anybody scrolls
-        assert browser.evaluate("document.querySelector('.map').getBoundingClientRect().bottom") < height
     quiet(browser)
 
 
 def test_circuitsvis_tells_a_weight_on_hover(browser, page):
     browser.open(page)
+    show(browser, "patterns")
     browser.wait("!!document.querySelector('.circuitsvis canvas')")
     browser.wait(INK.replace("{}", ".circuitsvis canvas") + " > 5")
     plain = "document.querySelector('.circuitsvis canvas').toDataURL()"
@@ -117,7 +128,8 @@ def test_circuitsvis_tells_a_weight_on_hover(browser, page):
 def test_a_click_on_the_map_opens_the_head_with_the_runs_numbers(browser, page, run):
     browser.open(page)
     browser.click(".map button[data-head=L2H3]")
-    browser.wait("document.getElementById('picked').textContent === 'L2H3 on prompt 0'")
+    browser.wait("document.getElementById('picked').textContent === 'L2H3'")
+    browser.evaluate("document.querySelector('.all-numbers').open = true")
     browser.wait("document.querySelectorAll('#effects-of-head tbody tr').length === 2")
     shown = browser.evaluate(
         "[...document.querySelectorAll('#effects-of-head tbody tr')]"
@@ -142,24 +154,25 @@ def test_the_keyboard_reaches_a_head(browser, page):
     browser.press("ArrowRight")
     browser.press("ArrowDown")
     assert browser.evaluate("document.activeElement.dataset.head") == "L2H3"
-    browser.press("Enter")
-    browser.wait("document.getElementById('picked').textContent === 'L2H3 on prompt 0'")
-    assert browser.evaluate("document.activeElement.id") == "picked"
+    browser.wait("document.getElementById('picked').textContent === 'L2H3'")
 
 
-def test_the_metric_switch_redraws_map_and_strips(browser, page):
+def test_the_metric_switch_redraws_map_and_list(browser, page):
     browser.open(page)
-    assert "logits" in browser.evaluate("document.querySelector('.strips').textContent")
+    assert "logits" in browser.evaluate("document.querySelector('.ranking').textContent")
     browser.click("input[name=metric][value='1'] + span")
     browser.wait("document.querySelector('.map').getAttribute('aria-label').includes('loss')")
-    assert "nats" in browser.evaluate("document.querySelector('.strips').textContent")
+    assert "nats" in browser.evaluate("document.querySelector('.ranking').textContent")
     quiet(browser)
 
 
 def test_another_prompt_and_a_cell_by_mouse_and_keys(browser, page, run):
     browser.open(page)
-    pick(browser, "Prompt", 1)
-    browser.wait("document.getElementById('picked').textContent === 'L1H2 on prompt 1'")
+    browser.press("]")
+    browser.wait("document.querySelector('.prompt-line').textContent.startsWith('Prompt 1 of 3')")
+    show(browser, "rollout")
+    assert browser.evaluate("location.hash") == "#tab=rollout"
+    browser.press("]")
     browser.wait("document.querySelectorAll('#draw-compare tbody tr').length === 5")
     browser.focus(".three canvas", 2)
     browser.press("ArrowUp")
@@ -182,12 +195,14 @@ def test_hostile_tokens_stay_text(browser, tmp_path, width, height):
         warnings.simplefilter("ignore", MissingGlyphs)
         page = views.write_report(run, tmp_path / "hostile.html")
     browser.open(page, width, height)
+    show(browser, "patterns")
     browser.wait("!!document.querySelector('.circuitsvis canvas')")
     browser.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     browser.hover(".circuitsvis canvas", across=0.3, down=0.3)
     browser.hover(".column.left [role=option]")
     browser.hover("canvas.model", across=0.5, down=0.5)
-    line = browser.evaluate("[...document.querySelectorAll('.tokens bdi')].map((token) => token.textContent)")
+    shown = ".tokens.shaded bdi" if width > 820 else ".how-read .tokens bdi"
+    line = browser.evaluate(f"[...document.querySelectorAll('{shown}')].map((token) => token.textContent)")
     assert line[:3] == [HOSTILE[0], HOSTILE[1], "⟨U+202E⟩evil"]
     assert (
         browser.evaluate("document.querySelectorAll('main img, svg[onload], bdi *, td b, h1 *, .findings li *').length")
@@ -207,7 +222,7 @@ def test_without_scripts_the_figures_are_pictures(browser, page):
 @pytest.mark.parametrize("parts", [("pattern",), ("effect",)])
 def test_partial_runs(browser, tmp_path, parts):
     browser.open(views.write_report(fake_run(tmp_path, n_prompts=1, parts=parts), tmp_path / "report.html", []))
-    drawn = ".circuitsvis canvas" if parts == ("pattern",) else ".map button"
+    drawn = "canvas.model" if parts == ("pattern",) else ".map button"
     browser.wait(f"!!document.querySelector('{drawn}')")
     quiet(browser)
 
@@ -218,7 +233,7 @@ def test_heads_beyond_chance_are_marked_and_the_others_doubted(browser, run, tmp
     browser.open(views.write_report(tested, tmp_path / "report.html", []))
     browser.wait("document.querySelectorAll('.map button.sure').length === 1")
     assert browser.evaluate("document.querySelector('.map button.sure').dataset.head") == "L1H2"
-    assert browser.evaluate("document.querySelectorAll('.strips svg.doubtful').length") == 11
+    assert browser.evaluate("document.querySelectorAll('.ranking svg.doubtful').length") == 7
     browser.hover(".map button[data-head=L0H0]")
     browser.wait("document.querySelector('#draw-map .readout').textContent.includes('max-T p 0.4: not shown')")
     assert "L0H0 unsure: effect on logit_diff" in browser.evaluate(
@@ -242,13 +257,13 @@ def test_views_draw_inside_their_sandboxes_one_after_the_other(browser, run, tmp
     assert browser.evaluate("[...document.querySelectorAll('iframe')].every((frame) => !frame.contentDocument)")
     for number, (title, tokens) in enumerate((("L1H2 on prompt 0", 8), ("L2H0 on prompt 1", 5))):
         with browser.frame(number):
-            browser.wait(f"document.getElementById('picked')?.textContent === '{title}'")
+            browser.wait(f"document.getElementById('picked-in-layer')?.textContent === '{title}'")
             browser.wait(INK.replace("{}", ".circuitsvis canvas") + " > 5")
             assert browser.evaluate("document.querySelectorAll('.tokens bdi').length") == tokens
             assert browser.evaluate("window.origin") == "null"  # the notebook's page is out of its reach
     with browser.frame(2):
         browser.wait("document.querySelectorAll('.map button').length === 12")
-        assert browser.evaluate("document.querySelectorAll('.strips circle').length") == 12 * 3
+        assert browser.evaluate("document.querySelectorAll('.ranking circle.dot').length") == 8 * 3
     for number, drawn, picks in ((3, ".stage canvas", ["Head"]), (4, "canvas.model", ["Layer", "Head"])):
         with browser.frame(number):
             browser.wait(INK.replace("{}", drawn) + " > 5")
@@ -298,7 +313,7 @@ def test_many_views_of_a_notebook_have_one_copy_of_the_script(browser, run, tmp_
     browser.open(as_page(tmp_path / "notebook.html", [second, first]))
     for number, prompt in ((0, 1), (1, 0)):
         with browser.frame(number):
-            browser.wait(f"document.getElementById('picked')?.textContent === 'L1H2 on prompt {prompt}'")
+            browser.wait(f"document.getElementById('picked-in-layer')?.textContent === 'L1H2 on prompt {prompt}'")
             browser.wait(INK.replace("{}", ".circuitsvis canvas") + " > 5")
             assert browser.evaluate("window.origin") == "null"
     quiet(browser)
@@ -328,7 +343,9 @@ def test_a_run_too_large_says_what_it_left_out(browser, tmp_path, monkeypatch):
     kept = browser.evaluate("JSON.parse(document.getElementById('data').textContent).stacks[0].slots")
     head = next(f"L{layer}H{number}" for layer in range(3) for number in range(4) if [layer, number] not in kept)
     browser.click(f".map button[data-head={head}]")
-    browser.wait(f"document.querySelector('.circuitsvis').textContent.includes('does not hold the pattern of {head}')")
+    browser.wait(
+        f"document.querySelector('.pattern-stage').textContent.includes('does not hold the pattern of {head}')"
+    )
     quiet(browser)
 
 
@@ -336,6 +353,7 @@ def test_a_run_too_large_says_what_it_left_out(browser, tmp_path, monkeypatch):
 def test_long_prompts_wait_to_be_asked(browser, tmp_path):
     run = fake_run(tmp_path, n_prompts=1, n_layers=1, n_heads=2, lengths=[180])
     browser.open(views.write_report(run, tmp_path / "report.html", []))
+    show(browser, "overview")
     browser.wait("document.querySelector('.circuitsvis button')?.textContent.startsWith('Draw all 180 tokens')")
     assert np.isfinite(colours(browser, ".three canvas"))
     quiet(browser)
@@ -347,22 +365,22 @@ def test_an_encoder_decoder_draws_stack_by_stack(browser, tmp_path):
     assert browser.evaluate(
         "[...document.querySelectorAll('.map')].map((one) => one.querySelectorAll('button').length)"
     ) == [12, 8, 8]
-    browser.wait("document.getElementById('picked').textContent === 'cross.L1H2 on prompt 0'")
-    browser.wait(INK.replace("{}", "canvas.large") + " > 5")
-    browser.hover("canvas.large", across=0.6, down=0.6)
-    said = browser.evaluate("document.querySelector('#head .readout').textContent")
+    browser.wait("document.getElementById('picked').textContent === 'cross.L1H2'")
+    browser.wait(INK.replace("{}", "canvas.inspected") + " > 5")
+    browser.hover("canvas.inspected", across=0.6, down=0.6)
+    said = browser.evaluate("document.querySelector('#draw-inspector .readout').textContent")
     query, key = (int(part.split(")")[0]) for part in said.split("” (")[1:])
     weight = float(run.data["cross_pattern"][0, 1, 2, query, key])
     assert float(said.rsplit(" ", 1)[1]) == pytest.approx(weight, abs=0.0025)
     browser.click(".map button[data-head='encoder.L2H1']")
-    browser.wait("document.getElementById('picked').textContent === 'encoder.L2H1 on prompt 0'")
+    browser.wait("document.getElementById('picked').textContent === 'encoder.L2H1'")
+    assert browser.evaluate("location.hash") == "#head=encoder.L2H1"
+    show(browser, "patterns")
     browser.wait(INK.replace("{}", ".circuitsvis canvas") + " > 5")
-    chosen = browser.evaluate("[...document.querySelectorAll('#draw-controls select')].map((box) => box.value)")
-    assert chosen == ["0", "encoder", "2", "1"]
     assert browser.evaluate("document.querySelectorAll('canvas.model').length") == 3
-    assert browser.evaluate("document.querySelectorAll('.column.right [role=option]').length") == 9
     assert browser.evaluate("document.querySelectorAll('.thumbs canvas').length") == 4
-    assert browser.evaluate("document.querySelectorAll('.three canvas').length") == 3  # their mean, two heads
+    show(browser, "rollout")
+    browser.wait("document.querySelectorAll('.three canvas').length === 3")  # their mean, two heads
     quiet(browser)
 
 
@@ -375,6 +393,7 @@ def weights_beside(browser, side):
 
 def test_the_head_view_tells_where_a_token_looks_and_who_looks_at_it(browser, page, run):
     browser.open(page)
+    show(browser, "patterns")
     browser.wait("document.querySelectorAll('.column [role=option]').length === 16")
     browser.wait(INK.replace("{}", ".circuitsvis canvas") + " > 5")  # after which nothing above moves
     pattern = run.data["pattern"].values[0].astype(float)
@@ -389,7 +408,7 @@ def test_the_head_view_tells_where_a_token_looks_and_who_looks_at_it(browser, pa
     assert weights_beside(browser, "left") == pytest.approx(pattern[1, 2:4, :, 1].mean(0), abs=0.008)
     assert browser.evaluate("document.querySelector('#headview .readout').textContent").endswith("on average: H2, H3")
     browser.click("#headview [aria-label='next layer']")
-    browser.wait("document.getElementById('picked').textContent === 'L2H2 on prompt 0'")
+    browser.wait("document.getElementById('picked').textContent === 'L2H2'")
     browser.hover(".column.left [role=option]:nth-child(4)")
     assert weights_beside(browser, "right") == pytest.approx(pattern[2, 2, 3], abs=0.008)
     quiet(browser)
@@ -397,13 +416,14 @@ def test_the_head_view_tells_where_a_token_looks_and_who_looks_at_it(browser, pa
 
 def test_the_model_view_opens_a_head_by_mouse_and_keys(browser, page):
     browser.open(page)
+    show(browser, "patterns")
     browser.wait("!!document.querySelector('canvas.model')")
     browser.focus("canvas.model")
     for key in ("ArrowRight", "ArrowRight", "ArrowDown"):
         browser.press(key)
     assert browser.evaluate("document.querySelector('#modelview .readout').textContent").startswith("L1H1 ")
     browser.press("Enter")
-    browser.wait("document.getElementById('picked').textContent === 'L1H1 on prompt 0'")
+    browser.wait("document.getElementById('picked').textContent === 'L1H1'")
     box = browser.evaluate("[document.querySelector('canvas.model')].map((c) => [c.clientWidth, c.clientHeight])[0]")
     browser.hover("canvas.model", across=(30 + 80 * 2.5) / box[0], down=(18 + 80 * 3.5) / box[1])
     assert browser.evaluate("document.querySelector('#modelview .readout').textContent").startswith("L2H3 unsure")
@@ -418,6 +438,7 @@ def test_words_and_hidden_special_tokens_and_sentence_pairs(browser, tmp_path):
     grid = {"word": np.tile(word, (2, 1)), "special": np.tile(marks, (2, 1)), "sentence": np.tile(word > 2, (2, 1)) * 1}
     run = replace(run, data=run.data.assign({name: (("prompt", "position"), value) for name, value in grid.items()}))
     browser.open(views.write_report(run, tmp_path / "report.html", []))
+    show(browser, "patterns")
     browser.wait("document.querySelectorAll('.column.left [role=option]').length === 8")
     browser.click("fieldset[data-name=By] label:nth-of-type(2) span")
     browser.wait("document.querySelectorAll('.column.left [role=option]').length === 6")
@@ -431,19 +452,21 @@ def test_words_and_hidden_special_tokens_and_sentence_pairs(browser, tmp_path):
     browser.wait("document.querySelectorAll('.column.left [role=option]').length === 5")
     browser.hover(".column.left [role=option]:nth-child(4)")
     assert weights_beside(browser, "right") == pytest.approx(merged[4, 1:] / merged[4, 1:].sum(), abs=0.015)
-    assert "Special tokens are hidden" in browser.evaluate("document.querySelector('#draw-controls .note').textContent")
+    assert "Special tokens are hidden" in browser.evaluate(
+        "document.querySelector('#draw-inspector .note').textContent"
+    )
     pick(browser, "Sentences", "AB")
     browser.wait("document.querySelectorAll('.column.left [role=option]').length === 2")
     browser.hover(".column.left [role=option]:nth-child(2)")
     assert weights_beside(browser, "right") == pytest.approx(merged[2, 3:] / merged[2, 1:].sum(), abs=0.015)
-    browser.wait(INK.replace("{}", "canvas.large") + " > 3")
+    browser.wait(INK.replace("{}", "canvas.inspected") + " > 3")
     quiet(browser)
 
 
 def test_tables_are_copied_and_saved(browser, page, run):
     browser.open(page)
     browser.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    browser.wait(INK.replace("{}", ".circuitsvis canvas") + " > 5")  # after which nothing above moves
+    show(browser, "numbers")
     browser.click("#numbers .tools button")
     browser.wait("document.querySelector('#numbers .status').textContent === 'copied'")
     copied = browser.evaluate("navigator.clipboard.readText()").splitlines()
@@ -471,7 +494,7 @@ def test_the_map_shows_direct_parts_and_roles_too(browser, run, tmp_path):
         browser.wait(f"!{shown}.includes('interval')")
         said = browser.evaluate(shown)
         assert float(said.split(" ")[-2].replace("−", "-")) == pytest.approx(share * mean, rel=5e-3)
-    browser.click("#draw-map fieldset[data-name=Show] label:nth-of-type(4) span")
+    pick(browser, "Role", "previous token")
     browser.wait(f"{shown} === 'L1H2: score as previous token 0'")
     quiet(browser)
 
@@ -481,8 +504,9 @@ def test_the_map_shows_direct_parts_and_roles_too(browser, run, tmp_path):
 )
 def test_no_serious_fault_of_accessibility(browser, page, width, height, dark):
     browser.open(page, width, height, dark)
-    browser.wait(INK.replace("{}", ".circuitsvis canvas") + " > 5")
-    assert faults(browser) == []
+    for tab in ("overview", "rollout", "patterns", "numbers", "how"):
+        show(browser, tab)
+        assert faults(browser) == [], tab
 
 
 def faults(browser):
@@ -492,7 +516,7 @@ def faults(browser):
         say = pytest.fail if os.environ.get("HARNESS_REQUIRE_BROWSER") == "1" else pytest.skip
         say("axe-core could not be had: install npm and let it reach its registry once")
     browser.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
-    browser.evaluate(f"{script}; undefined")
+    browser.evaluate(f"window.axe || (() => {{ {script} }})(); undefined")
     found = browser.evaluate(
         "axe.run().then((found) => found.violations.map((one) => [one.impact, one.id, one.nodes.length, "
         "one.nodes[0].html + one.nodes[0].failureSummary]))"
@@ -505,7 +529,8 @@ def test_no_serious_fault_where_sources_and_causes_are_shown(browser, tmp_path, 
     """An encoder-decoder with scores, its three stacks, and a row of causes: what the plain page has not."""
     run = with_sources(fake_t5(tmp_path))
     browser.open(views.write_report(run, tmp_path / "report.html", []), width, height, dark)
-    browser.wait(INK.replace("{}", "canvas.large") + " > 5")
+    show(browser, "attribution")
+    browser.wait("document.querySelectorAll('.source').length > 0")
     assert faults(browser) == []
     assert browser.evaluate("document.documentElement.scrollWidth") == width
 
@@ -541,6 +566,7 @@ def test_methods_and_causes_are_shaded_text(browser, run, tmp_path):
     data = run.data.assign(attribution=(over, scores), cause=(("prompt", "cause_kind", *over[2:]), scores[:, :1]))
     data = data.assign_coords(attribution_method=["gradient", HOSTILE[0]], cause_kind=["occlusion"])
     browser.open(views.write_report(replace(run, data=data), tmp_path / "report.html", []))
+    show(browser, "attribution")
     browser.wait("document.querySelectorAll('.source').length === 3")
     titles = browser.evaluate("[...document.querySelectorAll('.source h3')].map((one) => one.firstChild.textContent)")
     assert titles == ["gradient", HOSTILE[0], "occlusion (cause)"]
@@ -566,6 +592,7 @@ def test_scores_stand_where_they_were_made_and_over_the_source_too(browser, tmp_
     """Of an encoder-decoder: predictions at positions 1 and 3 of the text, what was read before what was written."""
     run = with_sources(fake_t5(tmp_path))
     browser.open(views.write_report(run, tmp_path / "report.html", []))
+    show(browser, "attribution")
     browser.wait("document.querySelectorAll('.source').length === 1")
     choices = browser.evaluate("[...document.querySelectorAll('#draw-sources option')].map((one) => one.value)")
     assert choices == ["1", "3"]

@@ -36,11 +36,11 @@ NEEDS = {
     "pairs": "pairs",
     "methods": "methods",
     "parts": "parts",
-    "head": "pattern",
-    "headview": "pattern",
-    "modelview": "pattern",
-    "rollout": "pattern",
     "sources": "attribution",
+    "rollout": "pattern",
+    "modelview": "pattern",
+    "headview": "pattern",
+    "head": "pattern",
     "numbers": "effect",
     "prompts": "text",
     "how": "text",
@@ -101,26 +101,44 @@ def test_a_section_shows_the_figures_of_its_part_and_no_others(run):
         assert shown == ([anchor] if figured else []), anchor
 
 
-def contents(page):
-    return re.findall(r'<a href="#([\w-]+)">', re.search(r'<nav class="contents".*?</nav>', page, re.S)[0])
+def tabs(page):
+    """The tabs of a page, and for each the sections in it."""
+    listed = re.findall(r'<a href="#tab-([\w-]+)">', re.search(r'<nav class="tabs".*?</nav>', page, re.S)[0])
+    panels = re.split(r'<div data-tab="(\w+)" id="tab-\1">', page)[1:]
+    held = {
+        name: re.findall(r'<section id="(\w+)"', panel) for name, panel in zip(panels[::2], panels[1::2], strict=True)
+    }
+    assert listed == list(held)
+    return held
 
 
-def test_the_contents_link_to_every_section_once_and_stand_after_the_first(run):
-    page = report(run, DRAWN)
-    assert contents(page) == list(NEEDS)
-    assert all(page.count(f'<section id="{anchor}"') == 1 for anchor in NEEDS)
-    places = [page.index(f'<section id="{anchor}"') for anchor in NEEDS]
-    assert places == sorted(places)
-    assert places[0] < page.index('<nav class="contents"') < places[1]
+def test_every_section_is_in_one_tab_and_every_tab_in_the_bar(run):
+    held = tabs(report(run, DRAWN))
+    assert sorted(anchor for sections in held.values() for anchor in sections) == sorted(NEEDS)
+    assert held["overview"] == ["changed", "map", "strongest"]
+    assert held["attribution"] == ["methods", "sources", "rollout"]
+    assert held["patterns"] == ["modelview", "headview", "head"]
+    assert list(held)[-2:] == ["numbers", "how"]
 
 
-def test_sections_of_one_prompt_share_one_bar_of_controls_just_before_them(run):
-    page = report(run, DRAWN)
-    bar, first = page.index('id="draw-controls"'), page.index('<section id="head"')
-    assert page.count('id="draw-controls"') == 1
-    assert page.index('<section id="parts"') < bar < first
-    assert page.index('<section id="sources"') < page.index('<section id="numbers"')
-    assert 'id="draw-controls"' not in report(without(run, "pattern", "attribution", "cause", "methods"), DRAWN)
+OPENS = {
+    ("clean_change",): ["map", "strongest"],
+    ("clean_change", "effect"): ["parts"],
+    ("clean_change", "effect", "parts"): ["positions"],
+    ("clean_change", "effect", "parts", "positions", "sets", "pruning", "pairs"): ["methods", "sources", "rollout"],
+}
+
+
+@pytest.mark.parametrize("gone", OPENS)
+def test_a_run_opens_on_what_it_is_about(run, gone):
+    drawn = pictured(*[anchor for anchor in NEEDS if anchor not in gone])
+    assert tabs(report(without(run, *gone), drawn))["overview"] == OPENS[gone]
+
+
+def test_a_run_of_patterns_alone_opens_on_every_head(tmp_path):
+    held = tabs(report(fake_run(tmp_path, parts=("pattern",)), []))
+    assert held["overview"] == ["modelview", "headview", "head"]
+    assert held["rollout"] == ["rollout"]
 
 
 @pytest.mark.parametrize(
@@ -133,21 +151,25 @@ def test_sections_of_one_prompt_share_one_bar_of_controls_just_before_them(run):
 )
 def test_an_explanation_stands_where_its_data_do(run, anchor, text, needed):
     full = replace(run, data=run.data.assign(sink=run.data["pattern"].isel(key=0, drop=True)))
-    assert text in made(full)[anchor].body
-    assert text not in made(without(full, *needed))[anchor].body
+    assert text in made(full)[anchor].about
+    assert text not in made(without(full, *needed))[anchor].about
     for name in needed[1:]:
-        assert text in made(without(full, name))[anchor].body
+        assert text in made(without(full, name))[anchor].about
 
 
 def test_tests_of_heads_are_explained_where_heads_were_tested(run):
     untested = replace(run, heads=run.heads.assign(p_adjusted=np.nan))
-    for anchor, words in (("map", "A <b>dot</b> marks"), ("strongest", "Hollow dots"), ("numbers", "max-T")):
-        assert words in made(run)[anchor].body
-        assert words not in made(untested)[anchor].body.partition("<table")[0]
-    assert "max-T p &lt; 0.05: at most a 5 % chance" in made(run)["map"].body
+    for anchor, words in (
+        ("map", "A faint <b>dot</b> marks"),
+        ("strongest", "Hollow: not shown"),
+        ("numbers", "max-T"),
+    ):
+        assert words in made(run)[anchor].about
+        assert words not in made(untested)[anchor].about
+    assert "max-T p &lt; 0.05: at most a 5 % chance" in made(run)["map"].about
     strict = replace(run, spec={**run.spec, "stats": {"level": 0.01, "min_effect": 0.1, "confidence": 0.9}})
-    assert "max-T p &lt; 0.01: at most a 1 % chance" in made(strict)["map"].body
-    about = made(strict)["numbers"].body
+    assert "max-T p &lt; 0.01: at most a 1 % chance" in made(strict)["map"].about
+    about = made(strict)["numbers"].about
     for words in ("90 % interval", "p_adjusted &lt; 0.01", "±10 % of the clean", "at most a 1 % chance"):
         assert words in about
 
@@ -159,8 +181,8 @@ def test_a_role_is_chosen_on_a_map_where_no_effects_are(run):
 
 def test_what_is_read_of_a_source_is_explained_for_an_encoder_decoder(run, tmp_path):
     t5 = made(fake_t5(tmp_path))["rollout"]
-    assert sections.CROSS in t5.body
-    assert sections.ROLLOUT in made(run)["rollout"].body
+    assert sections.CROSS in t5.about
+    assert sections.ROLLOUT in made(run)["rollout"].about
     assert t5.title != made(run)["rollout"].title
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _NAMED = 3  # heads in one sentence
 _SUMMED = 5  # largest effects
 _INFINITIVE = {"helps": "help", "hurts": "hurt", "matters": "matter"}
-_RIGHT_ABOVE = {"logit_diff": 0.0, "accuracy": 0.5}
+RIGHT_ABOVE = {"logit_diff": 0.0, "accuracy": 0.5}
 
 
 def helpers(run: "Run", metric: str) -> Finding | None:
@@ -138,8 +138,8 @@ def clean(run: "Run", metric: str) -> Finding | None:
     values = run.data["clean"].sel(metric=metric).values.astype(float)
     about = interval(run, values)
     text = f"Unablated, the mean {metric} is {with_spread(about, run.unit(metric), sign=False)}"
-    if metric in _RIGHT_ABOVE:
-        right = int((values > _RIGHT_ABOVE[metric]).sum())
+    if metric in RIGHT_ABOVE:
+        right = int((values > RIGHT_ABOVE[metric]).sum())
         what = "the right answer is preferred" if metric == "logit_diff" else "most scored tokens are right"
         text += f"; {what} on {right} of {count(len(values), 'prompt')}"
     return Finding(f"{text}.", about.mean, about.low, about.high, "clean")

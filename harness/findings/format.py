@@ -19,6 +19,15 @@ def number(value: float) -> str:
     return f"{value:#.3g}".rstrip(".") if 1e-4 <= abs(value) < 1000 else f"{value:.2e}"
 
 
+def rounded(value: float) -> str:
+    """Write two significant digits, for a headline; minus as a minus sign."""
+    if value < 0:
+        return f"−{rounded(-value)}"
+    if 1e-3 <= value < 10:
+        return f"{value:#.2g}".rstrip(".")
+    return f"{value:.0f}" if value == 0 or 10 <= value < 1e6 else f"{value:.1e}"
+
+
 def chance(p: float) -> str:
     """Write a p-value: ``p < 0.001`` where it is smaller than that."""
     return "p < 0.001" if p < 0.001 else f"p {p:.2g}"

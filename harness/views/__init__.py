@@ -127,7 +127,7 @@ def effects(run: "Run", metric: str | None = None) -> View:
     metric = checked_metric(run, metric)
     kept = Selection((), (), "")
     title = f"Effects of ablating each head on {metric}"
-    view = _view(run, title, ("map", "strips"), kept, first_head(run), metric)
+    view = _view(run, title, ("map", "ranking"), kept, first_head(run), metric)
     return view.with_figure(lambda: effect_map(run, metric, LOOKS["screen"]))
 
 

@@ -28,7 +28,7 @@ def value_weights(run: "Run", prompt: int, head: Head | str, level: str = "token
     """
     head = checked_head(run, head)
     pattern = weights(run, prompt, head, "token")
-    norms = np.linalg.norm(_kept(run, "v", prompt, head), axis=-1)
+    norms = _norms(run, prompt, head)
     axes = weights(run, prompt, head, level)
     moved = project(pattern.values * norms[None], axes.queries, axes.keys)
     note = "Each weight times the norm of the key’s value vector: how much the head moves from the key, before W_O."
@@ -39,6 +39,18 @@ def value_weights(run: "Run", prompt: int, head: Head | str, level: str = "token
         note=f"{note} {axes.note}".strip(),
         unit="weight × ‖v‖",
     )
+
+
+def value_norms(run: "Run", prompt: int, head: Head) -> Float[np.ndarray, " key"] | None:
+    """Return the norm of each key's value vector, before W_O; None where the run kept no values of this head."""
+    try:
+        return _norms(run, prompt, head)
+    except RequestError:
+        return None
+
+
+def _norms(run: "Run", prompt: int, head: Head) -> Float[np.ndarray, " key"]:
+    return np.linalg.norm(_kept(run, "v", prompt, head), axis=-1)
 
 
 def score_weights(run: "Run", prompt: int, head: Head | str) -> Weights:

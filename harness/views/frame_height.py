@@ -56,7 +56,7 @@ def estimate(run: "Run", parts: Sequence[str], kept: "Selection", level: str) ->
         "modelview": lambda: 140 + _pictures(run, kept),
         "compare": lambda: 560,
         "map": lambda: 140 + 29 * sum(run.layers.values()),
-        "strips": lambda: 60 + 30 * min(12, len(run.all_heads)),
+        "ranking": lambda: 60 + 30 * min(12, len(run.all_heads)),
     }
     return _header("") + sum(heights[part]() for part in parts) + _FOOT
 

@@ -12,8 +12,8 @@ from harness.views.pack import pack_text
 from harness.views.text import json_block, markup
 
 _SCRIPTS = (
-    *("fit", "unpack", "draw", "patterns", "scores", "controls", "tables", "map", "strips", "head", "headview"),
-    *("modelview", "compare", "sources", "app"),
+    *("fit", "unpack", "draw", "patterns", "scores", "controls", "tables", "tabs", "search", "keys", "address", "map"),
+    *("ranking", "inspector", "head", "headview", "modelview", "compare", "sources", "app"),
 )
 
 

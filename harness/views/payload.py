@@ -11,6 +11,7 @@ from harness.attribution.saved_rollout import rollout_of
 from harness.hooks import Head
 from harness.results.run import Claim
 from harness.results.schema import by_head
+from harness.views.activations import value_norms
 from harness.views.pack import Packed, pack_numbers, pack_weights
 from harness.views.selection import Selection, is_causal
 from harness.views.text import visible
@@ -47,10 +48,12 @@ def payload(
         },
         "metrics": [_metric(run, name) for name in run.metrics],
         "roles": _roles(run),
+        "rolesOf": _roles_of(run),
         "level": run.level,
         "interval": run.interval_name,
         "prompts": [_prompt(run, index) for index in range(n_prompts)],
         "patterns": {str(index): _matrices(run, kept, index, patterns, causal) for index in kept.prompts},
+        "norms": {str(index): _norms(run, kept, index) for index in kept.prompts} if "v" in run.data else {},
         "sources": {str(index): _sources(run, index) for index in kept.prompts} if {*_SCORED} & set(run.data) else {},
         "sink": "sink" in run.data,
         "leftOut": kept.left_out,
@@ -103,7 +106,8 @@ def _metric(run: "Run", metric: str) -> dict:
         "sense": run.sense(metric),
         "clean": [float(value) if np.isfinite(value) else None for value in clean],
         "effect": pack_numbers(of_heads(run, "effect", metric)),
-        "direct": pack_numbers(of_heads(run, "direct", metric).mean(axis=0)) if "direct" in run.data else None,
+        "direct": pack_numbers(of_heads(run, "direct", metric)) if "direct" in run.data else None,
+        "share": run.threshold(metric)[0],
         "beside": [_beside(run, name, metric) for name in _BESIDE if name in run.data],
         "claims": pack_numbers(_claims(run, metric)),
         "strongest": [{"head": list(head), **_interval(run, metric, head)} for head in strongest],
@@ -127,6 +131,22 @@ def _roles(run: "Run") -> list[dict]:
     return [{"name": visible(name), "scores": pack_numbers(row[at])} for name, row in named if not np.isnan(row).all()]
 
 
+def _roles_of(run: "Run") -> dict[str, list[str]]:
+    """Return the roles of each head that has some, by the head's name."""
+    return {str(head): [visible(name) for name in names] for head, names in run.roles().items() if names}
+
+
+def _norms(run: "Run", kept: Selection, prompt: int) -> dict[str, Packed]:
+    """Pack the norms of the values that each kept head weighs, [slot, key], by stack; NaN where they were not kept."""
+    packed = {}
+    for stack in run.layers:
+        mine = [head for head in kept.heads if head.stack == stack]
+        n_keys = run.pattern(prompt, stack).sizes["key"]
+        rows = [value_norms(run, prompt, head) for head in mine]
+        packed[stack] = pack_numbers(np.array([np.full(n_keys, np.nan) if row is None else row for row in rows]))
+    return packed
+
+
 def _beside(run: "Run", name: str, metric: str) -> dict:
     """Return the mean effects of ablating whole layers or MLPs, by stack."""
     mean = run.data[name].sel(metric=metric).mean("prompt")
@@ -147,10 +167,11 @@ def _or_none(value: float) -> float | None:
 
 
 def _claims(run: "Run", metric: str) -> Float[np.ndarray, "claim head"]:
-    """Return interval and adjusted p of each head, in the order of `all_heads`; NaN without a claim."""
+    """Return interval, adjusted p and whether it is important of each head, in the order of `all_heads`; NaN without a
+    claim."""
     by_head = run.claims(metric)
     claims = [by_head.get(head, Claim()) for head in run.all_heads]
-    return np.array([[claim.low, claim.high, claim.p_adjusted] for claim in claims], dtype=float).T
+    return np.array([[claim.low, claim.high, claim.p_adjusted, claim.important] for claim in claims], dtype=float).T
 
 
 def _interval(run: "Run", metric: str, head: Head) -> dict:

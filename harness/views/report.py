@@ -1,10 +1,15 @@
-"""The report: one HTML file about one run, the answer first."""
+"""The report: one HTML file about one run. The answer first, in tabs, with the picked head beside them.
 
-from collections.abc import Sequence
+Without scripts the tabs are sections, one below the other, and pictures stand for what is drawn.
+"""
+
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from harness.findings import Finding, effects, findings, in_words
+from harness.findings import Finding, effects, findings, headline, in_words
 from harness.findings.changes import other_name
+from harness.findings.format import count, named
+from harness.findings.headline import Headline
 from harness.findings.questions import question_of
 from harness.results.objects import Folder, folder_at
 from harness.views.figures import Picture, pictures
@@ -12,13 +17,42 @@ from harness.views.page import page
 from harness.views.payload import payload
 from harness.views.sections import Section, sections
 from harness.views.selection import choose, first_head, shown_prompts
-from harness.views.text import markup
+from harness.views.text import markup, short, visible
 
 if TYPE_CHECKING:
     from harness.results import Run
 
-#: Sections that show one prompt, in their order.
-LOOKING = ("head", "headview", "modelview", "rollout", "sources")
+#: The tab of each section; one that is not here has a tab of its own.
+_TABS = {
+    "map": "overview",
+    "strongest": "overview",
+    "methods": "attribution",
+    "sources": "attribution",
+    "rollout": "rollout",
+    "modelview": "patterns",
+    "headview": "patterns",
+    "head": "patterns",
+    "prompts": "numbers",
+}
+#: The titles of tabs, in their order.
+_TITLES = {
+    "overview": "Overview",
+    "changed": "Changes",
+    "parts": "Segments",
+    "layers": "Layers",
+    "positions": "Positions",
+    "sets": "Sets",
+    "pruning": "Pruning",
+    "pairs": "Pairs",
+    "roles": "Roles",
+    "attribution": "Methods vs cause",
+    "rollout": "Rollout",
+    "patterns": "Model view",
+    "numbers": "Numbers",
+    "how": "How it was run",
+}
+#: What a run without effects of single heads opens on: the first of these tabs that it has.
+_OWN = ("changed", "parts", "layers", "positions", "sets", "pruning", "pairs", "attribution", "roles", "patterns")
 
 
 def write_report(run: "Run", path: str | Folder, drawn: Sequence[Picture] | None = None) -> Folder:
@@ -36,53 +70,124 @@ def report(run: "Run", drawn: Sequence[Picture] | None = None) -> str:
     kept, prompt = choose(run), shown_prompts(run)[0]
     shown = sections(run, pictures(run) if drawn is None else drawn, kept.left_out)
     data = payload(run, kept, prompt=prompt, head=first_head(run))
-    body = f"{_header(run)}\n<main id='main'>\n{_laid_out(shown)}\n</main>\n{_footer(run)}"
+    tabs = _tabs(shown)
+    first, *others = tabs
+    panels = "".join(f'<div data-tab="{tab}" id="tab-{tab}">{_joined(each)}</div>' for tab, each in others)
+    top, more = _headline(run)
+    opening = f'<div data-tab="{first[0]}" id="tab-{first[0]}">{_joined(first[1])}{more}</div>'
+    inspected = bool({"effect", "pattern"} & set(run.data)) and "head" in run.data.coords
+    aside = '<aside class="drawn" id="draw-inspector" aria-label="The picked head"></aside>' if inspected else ""
+    body = (
+        f"{_bar(run, [tab for tab, _ in tabs])}\n{top}\n<div class='layout{' inspected' if inspected else ''}'>\n"
+        f"<main id='main'>{opening}{panels}</main>\n{aside}</div>\n{_footer(run)}"
+    )
     return page(_title(run), body, data, circuitsvis="pattern" in run.data)
 
 
-def _laid_out(shown: list[Section]) -> str:
-    """Join the sections, with the table of contents after the first; those of one prompt share a bar of controls."""
-    looking = [section for section in shown if section.anchor in LOOKING]
-    links = " ".join(f'<a href="#{section.anchor}">{section.title}</a>' for section in shown)
-    parts = [str(section) for section in shown if section not in looking]
-    parts.insert(1, f'<nav class="contents" aria-label="Contents">{links}</nav>')
-    if looking:
-        bar = '<div class="drawn lookbar" id="draw-controls" role="region" aria-label="What is looked at"></div>'
-        before = sum(section not in looking for section in shown[: shown.index(looking[0])])
-        parts.insert(before + 1, f'<div class="looking">{bar}{"".join(map(str, looking))}</div>')
-    return "".join(parts)
+def _tabs(shown: Sequence[Section]) -> list[tuple[str, list[Section]]]:
+    """Put the sections into tabs; the first is the overview, or the run's own kind of result."""
+    by_tab: dict[str, list[Section]] = {}
+    for section in shown:
+        by_tab.setdefault(_TABS.get(section.anchor, section.anchor), []).append(section)
+    if "attribution" in by_tab and "rollout" in by_tab:  # rollout is one of the methods
+        by_tab["attribution"] += by_tab.pop("rollout")
+    own = next((tab for tab in _OWN if tab in by_tab), None)
+    if "overview" not in by_tab and own is not None:
+        by_tab["overview"] = by_tab.pop(own)
+    elif "changed" in by_tab:
+        by_tab["overview"] = by_tab.pop("changed") + by_tab["overview"]
+    return [(tab, by_tab[tab]) for tab in _TITLES if tab in by_tab]
 
 
-def _header(run: "Run") -> str:
-    answer, others = _answer(run)
-    question = question_of(run)
-    asks = "" if question is None else f'<p class="question">{markup(question.asks)}</p>'
-    items = "".join(f"<li>{markup(finding.text)}</li>" for finding in answer)
-    listed = f'<h2 class="skip">Findings</h2><ul class="findings">{items}</ul>' if items else ""
+def _joined(shown: Iterable[Section]) -> str:
+    return "".join(map(str, shown))
+
+
+def _bar(run: "Run", tabs: Sequence[str]) -> str:
+    links = "".join(f'<a href="#tab-{tab}">{_TITLES[tab]}</a>' for tab in tabs)
     return (
-        '<a class="skip" href="#main">Skip to the figures</a>'
-        f'<header><p class="eyebrow">attention-harness</p><h1>{markup(_title(run))}</h1>'
-        f'<p class="lead">{markup(in_words(run))}</p>{asks}{listed}{_more(others)}</header>'
+        '<a class="skip" href="#main">Skip to the results</a>'
+        '<header class="bar"><span class="brand">attention-harness</span>'
+        f'<span class="what">{markup(_what(run))}</span>'
+        f'<nav class="tabs" aria-label="Parts of the report">{links}</nav>'
+        '<div class="drawn tools-bar" id="draw-tools"></div></header>'
     )
 
 
-def _answer(run: "Run") -> tuple[list[Finding], list[Finding]]:
-    """Return the answer to the question, or the findings of the leading metric; and all others."""
+def _what(run: "Run") -> str:
+    """Name model, prompts and ablation, in the bar."""
+    model = named(run.spec.get("model"))
+    parts = [f"{model} and {other_name(run)}" if "clean_change" in run.data else model]
+    parts += [named(run.spec.get("prompts")), count(run.data.sizes["prompt"], "prompt")]
+    parts += [f"{named(run.spec.get('ablation'))}-ablation"] if "clean" in run.data and run.spec.get("ablation") else []
+    return " · ".join(short(visible(part), 40) for part in parts)
+
+
+def _headline(run: "Run") -> tuple[str, str]:
+    """Return the answer with its figures, and all other findings, folded."""
     every, question = findings(run), question_of(run)
+    answer, used = _answer(run, every)
+    asks = "" if question is None else f'<p class="question">{markup(question.asks)}</p>'
+    example = _example(run)
+    size = " class='long'" if len(answer.text) > 90 else ""
+    large = "".join(
+        f'<div class="figure-number {each.side}"><b>{markup(each.number)}</b><span>{markup(each.label)}</span></div>'
+        for each in headline.figures(run)
+    )
+    others = [finding for finding in every if finding.text not in used]
+    top = (
+        f"<div class='headline' data-tab='overview'>{asks}<h1{size}>{markup(answer.text)}</h1>"
+        f"<div class='lead'>{markup(answer.detail)} {example}{_how_read(run)}</div>"
+        f"{f'<div class=figures>{large}</div>' if large else ''}</div>"
+    )
+    return top, _more(others)
+
+
+def _answer(run: "Run", every: Sequence[Finding]) -> tuple[Headline, set[str]]:
+    """Return the headline, and the texts of the findings that it states."""
+    question = question_of(run)
     if question is not None:
-        return [question.answer(run)], every
-    compared = "clean_change" in run.data
-    parts = (effects.helpers, effects.hurters, effects.counts) if "effect" in run.data and not compared else ()
-    first = {finding.text for part in parts if (finding := part(run, run.lead_metric))}
-    answer = [finding for finding in every if finding.text in first] or every[: 6 if compared else 3]
-    return answer, [finding for finding in every if finding not in answer]
+        answer = question.answer(run)
+        return headline.of_finding(answer), {answer.text}
+    if "effect" in run.data and "clean_change" not in run.data:
+        cautions = {finding.text for finding in effects.caution(run)} if effects.nothing_can_be_shown(run) else set()
+        return headline.of_effects(run), cautions
+    if not every:
+        return Headline(in_words(run), ""), set()
+    return headline.of_finding(every[0]), {every[0].text}
 
 
-def _more(others: list[Finding]) -> str:
+def _example(run: "Run") -> str:
+    """Quote the prompt that is shown first, with the right answer in bold."""
+    row = run.data.isel(prompt=shown_prompts(run)[0])
+    text = run.text(shown_prompts(run)[0]).strip()
+    shown = f"<q>{markup(text if len(text) <= 100 else f'…{text[-99:]}')}</q>"
+    answer, wrong = (str(row[name].values).strip()[:30] if name in row else "" for name in ("answer", "distractor"))
+    if not answer:
+        return shown
+    return f"{shown} → <b>{markup(answer)}</b>{f', not {markup(wrong)}' if wrong else ''}."
+
+
+def _how_read(run: "Run") -> str:
+    """Describe, folded, how the texts became tokens: it moves effects by as much as a head does."""
+    first = shown_prompts(run)[0]
+    tokens = " ".join(f"<bdi>{markup(token)}</bdi>" for token in run.token_labels(first)[:60])
+    model = run.manifest.get("model") or {}
+    bos = model.get("bos")
+    policy = f"Beginning-of-text token: {markup(bos)}. " if bos else ""
+    special = int(run.data["special"].values[first][: int(run.data["length"].values[first])].sum())
+    rest = f"Special tokens: {special}. {markup(in_words(run))}"
+    return (
+        f"<details class='how-read'><summary>How the text was read</summary><p>{policy}{rest}</p>"
+        f"<p class='tokens'>{tokens}</p></details>"
+    )
+
+
+def _more(others: Sequence[Finding]) -> str:
     if not others:
         return ""
     items = "".join(f"<li>{markup(finding.text)}</li>" for finding in others)
-    summary = f"<summary>{len(others)} more findings</summary>"
+    summary = f"<summary>{count(len(others), 'more finding')}</summary>"
     return f'<details class="more">{summary}<ul class="findings">{items}</ul></details>'
 
 

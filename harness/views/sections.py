@@ -20,12 +20,12 @@ ROLLOUT = (
     "<b>Attention rollout</b>: the layers’ head-averaged patterns, mixed with the identity for the residual stream and "
     "multiplied (Abnar &amp; Zuidema 2020): where information could have come from if attention alone moved it. "
     "<b>Mean pattern</b>: the plain average over all heads and layers. Weights have no unit; each row sums to 1. "
-    "Each picture has its own scale."
+    "All are shaded by the square root of the weight, from 0 to 1."
 )
 CROSS = (
     "<b>Mean pattern</b>: the plain average of the cross attention over all heads and layers: what of the source is "
     "read while each token is written. Of an encoder-decoder there is no rollout. Weights have no unit; each row sums "
-    "to 1. Each picture has its own scale."
+    "to 1. All are shaded by the square root of the weight, from 0 to 1."
 )
 LAYERS = (
     "The rows below the heads are what ablating a layer’s whole attention, or its MLP, does, on the same scale of "
@@ -93,14 +93,22 @@ _SINK = (
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report: its anchor, heading, and markup."""
+    """A part of the report: its anchor, heading, markup, and what its words and pictures mean, folded behind a "?"."""
 
     anchor: str
     title: str
     body: str
+    about: str = ""
 
     def __str__(self) -> str:
-        heading = f'<h2 id="{self.anchor}-title">{self.title}</h2>'
+        label = f"What {self.title} shows"
+        about = (
+            f"<details class='about'><summary aria-label='{markup(label)}'>?</summary>"
+            f"<p class='define'>{self.about}</p></details>"
+            if self.about
+            else ""
+        )
+        heading = f'<h2 id="{self.anchor}-title">{self.title}</h2>{about}'
         return f'<section id="{self.anchor}" aria-labelledby="{self.anchor}-title">\n{heading}\n{self.body}\n</section>'
 
 
@@ -117,10 +125,10 @@ def sections(run: "Run", drawn: Sequence[Picture], left_out: str) -> list[Sectio
     made += [_of_pictures(part, drawn) for part in pictured]
     if len(run.parts):
         made.append(_parts(run, drawn))
-    if "pattern" in run.data:
-        made += [_head(run, left_out), _head_view(), _model_view(), _compare(run, drawn)]
     if "attribution" in run.data or "cause" in run.data:
         made.append(_sources())
+    if "pattern" in run.data:
+        made += [_compare(run, drawn), _model_view(), _head_view(), _head(run, left_out)]
     if "effect" in run.data:
         made.append(_numbers(run))
     made.append(Section("prompts", "The prompts", number_tables.prompts(run)))
@@ -129,75 +137,74 @@ def sections(run: "Run", drawn: Sequence[Picture], left_out: str) -> list[Sectio
 
 
 def _map(run: "Run", drawn: Sequence[Picture]) -> Section:
-    level = run.level
-    dot = (
-        f" A <b>dot</b> marks a head that is shown to have an effect with all heads taken together (max-T p &lt; "
-        f"{level:g}: at most a {100 * level:g} % chance of naming even one head without); of all others the side that "
-        "their colour is on is <b>unsure</b>."
+    level, share = run.level, run.threshold(run.lead_metric)[0]
+    marks = (
+        f" A <b>ring</b> marks an <b>important</b> head: shown, all heads taken together, to have an effect beyond "
+        f"±{100 * share:g} % of the clean value. A faint <b>dot</b> marks a head that is shown to have any effect "
+        f"(max-T p &lt; {level:g}: at most a {100 * level:g} % chance of naming even one head without); of all others "
+        "the side that their colour is on is <b>unsure</b>."
     )
-    dot = dot if _tested(run) else ""
+    marks = marks if _tested(run) else ""
+    sums = " The bars above the map are the sums of each layer’s single effects; hatched cells and bars hurt."
     whole = f" {LAYERS}" if {"layer_effect", "mlp_effect"} & set(run.data) else ""
     straight = f" {DIRECT}" if "direct" in run.data else ""
-    define = f"<p class='define'>{EFFECT}{dot}{whole}{straight}</p>"
-    return Section("map", "Effect of ablating each head", f"{_drawn('map')}{_pictures(drawn, 'map')}{define}")
+    body = f"{_drawn('map')}{_pictures(drawn, 'map')}"
+    return Section("map", "What each head is worth", body, f"{EFFECT}{marks}{sums}{whole}{straight}")
 
 
 def _strongest(run: "Run", drawn: Sequence[Picture]) -> Section:
-    doubt = (
-        " Hollow dots: a head that is not shown to have an effect, its max-T p at the end of the row."
-        if _tested(run)
-        else ""
+    doubt = " Hollow: not shown to have an effect, its max-T p beside the interval." if _tested(run) else ""
+    about = (
+        "The large dot is the mean, the bar through it the interval that is written beside it, a faint dot one prompt, "
+        "the dashed tick the direct effect. The metric is the one chosen above; a click opens the head, and a faint "
+        f"dot its prompt too.{doubt}"
     )
-    note = (
-        "<p class='define'>One <b>dot</b> is one prompt; the upright line is the mean, the bar through it the interval "
-        "written at the end of the row. The metric is the one chosen above; a dot opens its head and prompt."
-        f"{doubt}</p>"
-    )
-    body = f"{note}{_drawn('strips')}{_pictures(drawn, 'strongest')}"
-    return Section("strongest", "The strongest heads, prompt by prompt", body)
+    body = f"{_drawn('ranking')}{_pictures(drawn, 'strongest')}"
+    return Section("strongest", "The strongest heads", body, about)
 
 
 def _head(run: "Run", left_out: str) -> Section:
     note = f"<p class='note'>{markup(left_out)}</p>" if left_out else ""
     missing = "<noscript><p>Opening a single head needs scripts; its pattern is in data.zarr.</p></noscript>"
-    define = PATTERN + (_SINK if "sink" in run.data else "")
-    return Section("head", "One head on one prompt", f"<p class='define'>{define}</p>{note}{_drawn('head')}{missing}")
+    about = PATTERN + (_SINK if "sink" in run.data else "")
+    return Section("head", "The layer’s heads, one of them in CircuitsVis", f"{note}{_drawn('head')}{missing}", about)
 
 
 def _head_view() -> Section:
-    define = (
-        "<p class='define'>The same tokens twice: those that look on the left, those looked at on the right, a line "
-        "for every weight. Heads of the layer can be switched on and off.</p>"
+    about = (
+        "The same tokens twice: those that look on the left, those looked at on the right, a line for every weight. "
+        "Heads of the layer can be switched on and off."
     )
-    return Section("headview", "Head view: who looks where", f"{define}{_drawn('headview')}{NEEDS_SCRIPTS}")
+    return Section("headview", "Head view: who looks where", f"{_drawn('headview')}{NEEDS_SCRIPTS}", about)
 
 
 def _model_view() -> Section:
-    return Section("modelview", "Model view: every head on this prompt", f"{_drawn('modelview')}{NEEDS_SCRIPTS}")
+    about = "Each small picture is one head on this prompt, shaded by the square root of the weight. A click opens it."
+    return Section("modelview", "Every head on this prompt", f"{_drawn('modelview')}{NEEDS_SCRIPTS}", about)
 
 
 def _compare(run: "Run", drawn: Sequence[Picture]) -> Section:
     if "source_length" in run.data:
-        title, define = "What is read of the source: mean pattern and top heads", CROSS
+        title, about = "What is read of the source: mean pattern and top heads", CROSS
     else:
-        title, define = "Rollout, mean pattern and the top heads", ROLLOUT
-    return Section("rollout", title, f"<p class='define'>{define}</p>{_drawn('compare')}{_pictures(drawn, 'rollout')}")
+        title, about = "Rollout, mean pattern and the top heads", ROLLOUT
+    return Section("rollout", title, f"{_drawn('compare')}{_pictures(drawn, 'rollout')}", about)
 
 
 def _sources() -> Section:
-    define = (
-        "<p class='define'>Each line has the scores of one attribution <b>method</b>; those marked <b>cause</b> were "
-        "measured by changing the token. The shade is the share of the line’s largest score, orange "
-        "where a score is negative; a word’s score is the sum of its tokens’.</p>"
+    about = (
+        "Each line has the scores of one attribution <b>method</b>; those marked <b>cause</b> were measured by "
+        "changing the token. The shade is the share of the line’s largest score, orange where a score is negative; a "
+        "word’s score is the sum of its tokens’."
     )
-    return Section("sources", "Where a prediction came from", f"{define}{_drawn('sources')}{NEEDS_SCRIPTS}")
+    return Section("sources", "Where a prediction came from", f"{_drawn('sources')}{NEEDS_SCRIPTS}", about)
 
 
 def _of_pictures(part: str, drawn: Sequence[Picture]) -> Section:
     """Build a section of figures, shown with scripts and without."""
     shown = _images(drawn, part)
     title, define = (PICTURED | {"parts": ("Parts of the prompt", segment_section.ABOUT)})[part]
-    return Section(part, title, f'<p class="define">{define}</p>{_held(shown, title)}')
+    return Section(part, title, _held(shown, title), define)
 
 
 def _held(shown: str, title: str) -> str:
@@ -217,15 +224,14 @@ def _roles(run: "Run", drawn: Sequence[Picture]) -> Section:
     """Show the roles of heads; where no effects are mapped, with a map to choose a role on."""
     choose_on = "" if "effect" in run.data else _drawn("map")
     shown = _images(drawn, "roles")
-    define = f"<p class='define'>{ROLES}</p>"
-    body = f'{define}{number_tables.roles(run)}{choose_on}<div class="pictures">{shown}</div>'
-    return Section("roles", "What heads do: their roles", body)
+    body = f'{choose_on}{number_tables.roles(run)}<div class="pictures">{shown}</div>'
+    return Section("roles", "What heads do: their roles", body, ROLES)
 
 
 def _parts(run: "Run", drawn: Sequence[Picture]) -> Section:
     """Show the parts of a prompt: their figure, with scripts and without, and their tables."""
     pictured = _of_pictures("parts", drawn)
-    return Section(pictured.anchor, pictured.title, pictured.body + segment_section.traced(run))
+    return replace(pictured, body=pictured.body + segment_section.traced(run))
 
 
 def _tested(run: "Run") -> bool:
@@ -244,8 +250,7 @@ def _numbers(run: "Run") -> Section:
         f"value; <b>important</b>, the column to quote, is p_important &lt; {run.level:g} with the whole interval "
         f"beyond that. Both hold for all heads together: at most a {100 * run.level:g} % chance of one wrong name."
     )
-    define = f"<p class='define'>{about}</p>" if _tested(run) else ""
-    return Section("numbers", "The exact numbers", define + number_tables.numbers(run))
+    return Section("numbers", "The exact numbers", number_tables.numbers(run), about if _tested(run) else "")
 
 
 def _how(run: "Run") -> Section:

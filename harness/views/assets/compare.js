@@ -4,7 +4,8 @@ function mountCompare(place, state) {
   const readout = make('p', { class: 'readout', 'aria-live': 'polite' });
   const grid = make('div', { class: 'three' });
   const below = make('div');
-  place.append(grid, readout, below);
+  const collapsed = make('p', { class: 'note' });
+  place.append(collapsed, grid, readout, below);
   let panels = [], attributions = null, cursor = [0, 0], latest = 0;
   const paint = () => panels.forEach((panel) => drawMatrix(panel.canvas, panel.pattern, panel.most, cursor));
   const move = (query, key, announce) => {
@@ -14,7 +15,7 @@ function mountCompare(place, state) {
     if (announce) readout.textContent = cursorText(state, panels, cursor);
     below.replaceChildren(rowTable(state, panels, causesAt(state, panels, attributions, cursor[0]), cursor[0]));
   };
-  const draw = async () => {
+  const draw = whenShown(place, state, async () => {
     const mine = ++latest, matrices = await state.matrices(), scores = await state.sources();
     if (mine !== latest) return;
     attributions = scores;
@@ -24,18 +25,27 @@ function mountCompare(place, state) {
       below.replaceChildren();
       return;
     }
-    panels = panelsOf(state, matrices).map((panel) => ({ ...panel, most: panel.pattern.weights.reduce((a, b) => Math.max(a, b), 0) }));
+    panels = panelsOf(state, matrices).map((panel) => ({ ...panel, most: 1 }));
+    collapsed.replaceChildren(...collapseOf(state, panels));
     grid.replaceChildren(...panels.map((panel) => panelFigure(panel, () => cursor, move)));
     const { queries } = panels[0].pattern, { scored } = state.data.prompts[state.prompt];
     const query = Math.max(0, scored.length ? queries.findLastIndex(({ at }) => at.includes(scored[scored.length - 1])) : queries.length - 1);
     if (!queries.length || !panels[0].pattern.keys.length) return;
     readout.textContent = 'Hover, or focus a matrix and use the arrow keys, to read a cell in all of them; the table shows its row.';
     move(query, strongestKey(panels[0].pattern, query), false);
-  };
+  });
   for (const event of ['head', 'prompt', 'metric', 'view']) state.on(event, draw);
   state.on('colors', paint);
   window.addEventListener('resize', paint);
   return draw();
+}
+
+// A sentence where the first token takes most of rollout or of the mean: a picture of them is one dark column.
+function collapseOf(state, panels) {
+  const shares = panels.slice(0, 2).map(({ name, pattern }) => ({ name, share: sinkShare(pattern) })).filter(({ share }) => share >= COLLAPSED);
+  if (!state.view.sink || !shares.length) return [];
+  const hide = make('button', { type: 'button', class: 'link', onclick: () => state.setView({ sink: false }) }, 'Hide it');
+  return [shares.map(({ name, share }) => name + ' has collapsed onto the first token, which takes ' + Math.round(100 * share) + ' % of a row on average').join('; ') + '. ', hide];
 }
 
 // Compared patterns have the same tokens; in an encoder-decoder they are cross attention.
@@ -67,7 +77,7 @@ function panelFigure(panel, cursor, move) {
     move(cursor()[0] + by[0], cursor()[1] + by[1], true);
   });
   panel.canvas = canvas;
-  return make('figure', {}, make('h3', {}, panel.name), canvas, make('figcaption', {}, 'darkest ' + panel.most.toFixed(2) + ', shade by square root'));
+  return make('figure', {}, make('h3', {}, panel.name), canvas, make('figcaption', {}, 'shade by square root, 0 to 1'));
 }
 
 function cursorText(state, panels, [query, key]) {

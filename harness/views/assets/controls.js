@@ -70,9 +70,10 @@ function viewControls(state) {
 
 // How the weights were changed before they are shown, in words; empty if they were not.
 function viewNote(state) {
-  const { level, special, part } = state.view, notes = [];
+  const { level, special, part, sink } = state.view, notes = [];
   if (level === 'word') notes.push('Words: weights are summed over the tokens looked at and averaged over those that look.');
   if (!special) notes.push('Special tokens are hidden, and what is left of each row is made to sum to 1 again.');
+  if (!sink) notes.push('The first token (the attention sink) is hidden, and what is left of each row is made to sum to 1 again.');
   if (part !== 'all') notes.push('Only what sentence ' + part[0] + ' sees of sentence ' + part[1] + ': rows do not sum to 1.');
   return notes.join(' ');
 }
@@ -88,7 +89,7 @@ function radios(name, options, chosen, changed) {
   const group = 'group' + groups++;
   const set = make('fieldset', { 'data-name': name }, make('legend', {}, name));
   options.forEach(([value, text], index) => {
-    const input = make('input', { type: 'radio', name: group, value: index, onchange: () => changed(value) });
+    const input = make('input', { type: 'radio', name: group, value: index, 'data-value': value, onchange: () => changed(value) });
     input.checked = value === chosen;
     set.append(make('label', {}, input, make('span', {}, text)));
   });

@@ -31,6 +31,23 @@ function plain(value) {
   return (value < 0 ? '−' : '') + digits;
 }
 
+// Two digits, for a number in a cell.
+function brief(value) {
+  const size = Math.abs(value);
+  return size >= 10 ? size.toFixed(0) : size >= 0.995 ? size.toFixed(1) : size.toPrecision(1).replace(/^0/, '');
+}
+
+// The decimals with which the largest of some numbers has three digits: a column of numbers has one precision.
+function decimals(values) {
+  const most = largest(values.filter(Number.isFinite));
+  return most ? Math.min(6, Math.max(0, 2 - Math.floor(Math.log10(most)))) : 0;
+}
+
+function fixed(value, places, plus = false) {
+  if (!Number.isFinite(value)) return 'not measured';
+  return (Number(value.toFixed(places)) < 0 ? '−' : plus && Number(value.toFixed(places)) > 0 ? '+' : '') + Math.abs(value).toFixed(places);
+}
+
 function chance(p) {
   return p < 0.001 ? '<0.001' : String(Number(p.toPrecision(2)));
 }
@@ -84,30 +101,37 @@ function cut(token, limit) {
 }
 
 // A pattern on a canvas: the shade is the square root of the share of `most`, or all but the first rows would be white.
-// Labels where there is room for them.
-function drawMatrix(canvas, { weights, queries, keys, causal }, most, marked) {
+// Labels where there is room for them; `top: false` leaves out those of the keys, `right` keeps room beside the rows,
+// and cells are as large as fit into the width and `high` pixels.
+function drawMatrix(canvas, { weights, queries, keys, causal }, most, marked, { top: labelled = true, right = 0, high = Infinity } = {}) {
   const width = canvas.clientWidth, ratio = window.devicePixelRatio || 1;
   const pen = canvas.getContext('2d');
-  const left = labelRoom(pen, queries, width), top = labelRoom(pen, keys, width);
-  const cell = Math.min((width - left) / keys.length, 64), height = top + cell * queries.length;
+  const left = labelRoom(pen, queries, width), top = labelled ? labelRoom(pen, keys, width) : 2;
+  const cell = Math.min((width - left - right) / keys.length, Math.max(1, high / queries.length), labelled ? 64 : 24), height = top + cell * queries.length + 1;
   canvas.style.height = height + 'px';
   canvas.width = Math.round(width * ratio);
   canvas.height = Math.round(height * ratio);
   pen.scale(ratio, ratio);
   pen.fillStyle = color('card');
   pen.fillRect(left, top, cell * keys.length, cell * queries.length);
+  const tone = color('attention'), less = color('less'), hatch = color('hatch');
   for (let query = 0; query < queries.length; query++) {
     for (let key = 0; key < keys.length; key++) {
-      const hidden = causal && key > query;
-      pen.globalAlpha = hidden ? 1 : Math.sqrt(Math.min(1, weights[query * keys.length + key] / (most || 1)));
-      pen.fillStyle = color(hidden ? 'hatch' : 'accent');
+      const hidden = causal && key > query, weight = weights[query * keys.length + key];
+      pen.globalAlpha = hidden ? 1 : shade(weight, most);
+      pen.fillStyle = hidden ? hatch : weight < 0 ? less : tone;
       if (pen.globalAlpha > 0.002) pen.fillRect(left + key * cell, top + query * cell, cell, cell);
     }
   }
   pen.globalAlpha = 1;
   canvas.geometry = { left, top, cell };
-  drawLabels(pen, queries, keys, canvas.geometry);
+  drawLabels(pen, queries, labelled ? keys : [], canvas.geometry);
   if (marked) drawMark(pen, marked, canvas.geometry, cell * keys.length);
+}
+
+// The one scale of attention: the square root of the weight's share of `most`, which is 1 for weights.
+function shade(weight, most) {
+  return Math.sqrt(Math.min(1, Math.abs(weight) / (most || 1))) || 0;
 }
 
 // As much as the longest label needs, but not more than a quarter of the picture.
@@ -118,8 +142,8 @@ function labelRoom(pen, tokens, width) {
 }
 
 function drawLabels(pen, queries, keys, { left, top, cell }) {
-  const step = Math.max(1, Math.ceil(11 / cell));
-  const font = Math.max(9, Math.min(13, cell * 0.72));
+  const step = Math.max(1, Math.ceil(12 / cell));
+  const font = Math.max(11, Math.min(13, cell * 0.72));
   const label = ({ text }, room) => cut(text, Math.max(4, Math.floor((room - 8) / (font * 0.56))));
   pen.fillStyle = color('soft');
   pen.font = font + 'px system-ui, "Hiragino Sans", "Yu Gothic", Meiryo, "Noto Sans CJK JP", IPAexGothic, sans-serif';
@@ -139,12 +163,13 @@ function drawLabels(pen, queries, keys, { left, top, cell }) {
   });
 }
 
+// A frame round the row that is read, and round a cell where there is one.
 function drawMark(pen, [query, key], { left, top, cell }, width) {
   pen.strokeStyle = color('ink');
-  pen.lineWidth = 1;
+  pen.lineWidth = 1.5;
   pen.strokeRect(left + 0.5, top + query * cell, width - 1, cell);
   pen.lineWidth = 2;
-  pen.strokeRect(left + key * cell, top + query * cell, cell, cell);
+  if (key !== null && key !== undefined) pen.strokeRect(left + key * cell, top + query * cell, cell, cell);
 }
 
 // The cell under the mouse, or null.

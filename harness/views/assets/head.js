@@ -4,14 +4,14 @@ const QUICK = 100; // tokens that CircuitsVis draws in about a second
 
 function mountHead(place, state) {
   const parts = {
-    title: make('h3', { id: 'picked', tabindex: -1 }),
+    title: make('h3', { id: 'picked-in-layer', tabindex: -1 }),
     thumbs: make('div', { class: 'thumbs', role: 'group', 'aria-label': 'Heads of this layer' }),
     picture: make('div', { class: 'circuitsvis' }),
     facts: make('div', { 'aria-live': 'polite' }),
   };
   place.append(parts.title, parts.thumbs, make('div', { class: 'pair' }, parts.picture, parts.facts));
   let latest = 0;
-  const draw = async () => {
+  const draw = whenShown(place, state, async () => {
     const mine = ++latest;
     const matrices = await state.matrices();
     if (mine !== latest) return;
@@ -20,7 +20,7 @@ function mountHead(place, state) {
     drawThumbs(parts.thumbs, state, matrices);
     await drawPattern(parts.picture, state, pattern);
     if (mine === latest) parts.facts.replaceChildren(...headFacts(state, pattern));
-  };
+  });
   for (const event of ['head', 'prompt', 'view', 'metric', 'colors']) state.on(event, draw);
   return draw();
 }
@@ -41,7 +41,7 @@ function paintPixels(canvas, { weights, queries, keys }) {
   canvas.width = keys.length;
   canvas.height = queries.length;
   const pen = canvas.getContext('2d'), image = pen.createImageData(keys.length, queries.length);
-  const [red, green, blue] = color('accent').match(/\w\w/g).map((part) => parseInt(part, 16));
+  const [red, green, blue] = color('attention').match(/\w\w/g).map((part) => parseInt(part, 16));
   weights.forEach((weight, index) => {
     image.data.set([red, green, blue, Math.round(255 * Math.sqrt(weight))], index * 4);
   });
@@ -75,7 +75,7 @@ async function loadCircuitsVis() {
 function drawLarge(place, state, pattern) {
   const readout = make('p', { class: 'readout', 'aria-live': 'polite' }, 'Hover, or focus the matrix and use the arrow keys, to read a weight.');
   const canvas = make('canvas', { class: 'large', tabindex: 0, role: 'img', 'aria-label': 'Attention pattern of ' + named(state.head) + '; its numbers are in the table beside it. Arrow keys read it.' });
-  const most = pattern.weights.reduce((a, b) => Math.max(a, b), 0), { queries, keys } = pattern;
+  const most = 1, { queries, keys } = pattern;
   let at = [0, 0];
   const read = (query, key) => {
     at = [Math.min(queries.length - 1, Math.max(0, query)), Math.min(keys.length - 1, Math.max(0, key))];
@@ -102,7 +102,7 @@ async function showInCircuitsVis(place, state, { weights, queries, causal }) {
   const name = () => { for (const canvas of holder.querySelectorAll('canvas:not([aria-label])')) canvas.setAttribute('aria-label', label); };
   new MutationObserver(name).observe(holder, { childList: true, subtree: true });
   place.replaceChildren(holder);
-  CircuitsVis.render('pattern', CircuitsVis.AttentionPattern, { tokens, attention, maskUpperTri: causal, positiveColor: '#1d5c96', minValue: -1, maxValue: 1 });
+  CircuitsVis.render('pattern', CircuitsVis.AttentionPattern, { tokens, attention, maskUpperTri: causal, positiveColor: '#4b3b8f', minValue: -1, maxValue: 1 });
 }
 
 function fromTo({ queries, keys }, [query, key]) {

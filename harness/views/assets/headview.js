@@ -19,7 +19,7 @@ function mountHeadView(place, state) {
   let patterns = new Map(), latest = 0;
   const paint = () => paintLines(parts, state, patterns, shown);
   const point = (side, index) => { shown.side = side; shown.index = index; paint(); };
-  const draw = async () => {
+  const draw = whenShown(place, state, async () => {
     const mine = ++latest, matrices = await state.matrices();
     if (mine !== latest) return;
     patterns = new Map();
@@ -34,7 +34,7 @@ function mountHeadView(place, state) {
     fillColumn(parts.right, any ? any.keys : [], 'right', point);
     paint();
     if (!any) parts.readout.textContent = notHeld(state);
-  };
+  });
   stage.addEventListener('pointerleave', () => point(null, 0));
   state.on('head', () => { shown.on = new Set([state.head[1]]); draw(); });
   for (const event of ['prompt', 'view']) state.on(event, draw);

@@ -1,7 +1,7 @@
 // Layers × heads, coloured by effect; a button for each head. Arrow keys move, Enter opens.
 
-// With more scores than this, a list replaces the buttons.
-const FEW_SCORES = 4;
+// A cell with at least this share of the largest score has its number written in it.
+const WRITTEN = 0.5;
 
 function mountMap(place, state) {
   const narrow = window.matchMedia('(max-width: 820px)');
@@ -9,30 +9,57 @@ function mountMap(place, state) {
   const holder = make('div', { class: 'scroll maps' });
   const legend = make('div', { class: 'legend' });
   const scores = scoresOf(state);
-  let score = scores[0];
-  const controls = make('div', { class: 'controls' }, ...metricSwitch(state), legend);
-  const show = (each) => { score = each; draw(); mark(); };
-  if (scores.length > FEW_SCORES) controls.insertBefore(select('Show', scores.map((each, at) => [at, each.name]), (at) => show(scores[at])).label, legend);
-  else if (scores.length > 1) controls.insertBefore(radios('Show', scores.map((each) => [each, each.name]), score, show), legend);
-  place.append(controls, holder, readout);
+  const score = () => scores.find(({ name }) => name === state.score) || scores[0];
+  const controls = make('div', { class: 'controls' }, ...metricSwitch(state), ...scoreSwitch(state, scores));
+  place.append(controls, legend, holder, readout);
   const draw = () => {
-    const shown = score.of(state.metric());
+    const shown = score().of(state.metric());
     const most = Math.max(largest(shown.means), ...shown.beside.map(({ means }) => largest(Object.values(means).flat())));
     holder.replaceChildren(...state.data.stacks.map((stack) => mapTable(state, stack, shown, most, narrow.matches, readout)));
-    rove(holder, named(state.head));
-    legend.replaceChildren(...legendOf(shown, most), ...(shown.tested ? [make('span', {}, make('b', { class: 'sure' }), 'max-T p < ' + state.data.level)] : []));
-    readout.textContent = 'Hover or move with the arrow keys to read a head; click or press Enter to open it.';
+    legend.replaceChildren(...legendOf(state, shown, most));
+    readout.textContent = 'Point at a head to read it; click it, or press the arrow keys, to open it.';
+    mark();
   };
   const mark = () => {
+    const inside = holder.contains(document.activeElement);
     for (const button of holder.querySelectorAll('button')) {
-      button.setAttribute('aria-pressed', String(button.dataset.head === named(state.head)));
+      const open = button.dataset.head === named(state.head);
+      button.setAttribute('aria-pressed', String(open));
+      button.tabIndex = open ? 0 : -1;
+      if (open && inside) button.focus();
     }
+    if (!holder.querySelector('button[tabindex="0"]') && holder.querySelector('button')) holder.querySelector('button').tabIndex = 0;
   };
-  narrow.addEventListener('change', () => { draw(); mark(); });
-  state.on('metric', () => { draw(); mark(); });
+  narrow.addEventListener('change', draw);
+  for (const event of ['metric', 'score', 'colors']) state.on(event, draw);
   state.on('head', mark);
+  if (!document.getElementById('draw-inspector')) holder.addEventListener('keydown', (event) => { // a view of its own has no other keys
+    const by = step(event);
+    if (!by) return;
+    event.preventDefault();
+    stepHead(state, by);
+  });
   draw();
-  mark();
+}
+
+// What the map shows: effects first, roles in a menu of their own.
+function scoreSwitch(state, scores) {
+  const roles = scores.filter(({ role }) => role), others = scores.filter(({ role }) => !role);
+  const made = [];
+  if (others.length > 1) {
+    const set = radios('Show', others.map(({ name }) => [name, name]), state.score, (name) => state.set('score', name));
+    state.on('score', () => { for (const [at, input] of set.querySelectorAll('input').entries()) input.checked = others[at].name === state.score; });
+    made.push(set);
+  }
+  if (roles.length) {
+    const first = others.length ? [['', 'role …']] : [];
+    const { box, label } = select('Role', [...first, ...roles.map(({ name }) => [name, name])], (name) => state.set('score', name || others[0].name));
+    const sync = () => { box.value = roles.some(({ name }) => name === state.score) ? state.score : first.length ? '' : roles[0].name; };
+    state.on('score', sync);
+    sync();
+    made.push(label);
+  }
+  return made;
 }
 
 function metricSwitch(state) {
@@ -58,9 +85,11 @@ function mapTable(state, stack, metric, most, tall, readout) {
   const title = (one) => (one.label === undefined ? 'L' + one : one.label);
   const cellOf = (row, column) => (tall ? column.cell(row) : row.cell(column));
   const what = 'Each head' + (name ? ' of the ' + name + ' stack' : '') + ', ' + metric.score + ': ' + (tall ? 'layers down, heads across' : 'heads down, layers across');
-  const table = make('table', { class: 'map' + (across.length < 14 && !tall ? ' few' : ''), role: 'grid', 'aria-label': what });
+  const table = make('table', { class: 'map' + (tall ? ' tall-map' : across.length < 14 ? ' few' : ''), role: 'grid', 'aria-label': what });
+  table.style.setProperty('--rows', down.length);
   if (name) table.append(make('caption', {}, name));
   table.append(make('thead', {}, make('tr', {}, make('td'), ...across.map((one) => make('th', { scope: 'col' }, title(one))))));
+  if (metric.summed && !tall) table.tHead.prepend(sumsRow(state, metric, stack, readout));
   const body = make('tbody');
   for (const row of down) {
     const cells = across.map((column) => make('td', {}, cellOf(row, column)));
@@ -70,17 +99,48 @@ function mapTable(state, stack, metric, most, tall, readout) {
   return table;
 }
 
+// A bar for each layer: the sum of the effects of its heads, one at a time.
+function sumsRow(state, metric, { layers, name }, readout) {
+  const sums = layers.map((layer) => state.data.heads.reduce((sum, head) => sum + (metric.means[state.place([layer, head, name])] || 0), 0));
+  const most = largest(sums);
+  const cells = sums.map((sum, at) => {
+    const label = (name ? name + '.' : '') + 'L' + layers[at] + ': the single effects of its heads sum to ' + withUnit(sum, metric);
+    const bar = make('span', { class: 'sum ' + sideClass(metric, sum), role: 'img', 'aria-label': label, onpointerenter: () => { readout.textContent = label; } });
+    bar.style.setProperty('--share', most ? Math.abs(sum) / most : 0);
+    return make('td', {}, bar);
+  });
+  return make('tr', { class: 'sums' }, make('th', { scope: 'row', title: 'sum of single effects, layer by layer' }, 'Σ'), ...cells);
+}
+
 function headButton(state, metric, most, head, readout) {
-  const mean = metric.means[state.place(head)];
-  const known = Number.isFinite(mean), sure = metric.tested && state.claimOf(metric, head).shown;
-  const word = metric.role ? '' : ' ' + verdict(state, metric, head);
-  const label = named(head) + (known ? word + ': ' + metric.score + ' ' + withUnit(mean, metric) + (metric.tested ? claimText(state, metric, head) : '') : metric.role ? ': no score as ' + metric.name : ': not ablated');
+  const mean = metric.means[state.place(head)], claim = metric.claims && state.claimOf(metric, head);
+  const known = Number.isFinite(mean), share = known && most ? Math.abs(mean) / most : 0;
+  const sure = metric.tested && claim.shown, important = metric.judged && claim.important;
+  const roles = state.data.rolesOf[named(head)] || [], has = metric.role && roles.includes(metric.name);
+  const word = metric.role ? (has ? ' has the role' : '') : metric.tested ? ' ' + verdict(state, metric, head) + (important ? ', important' : '') : '';
+  const score = metric.score + ' ' + withUnit(mean, metric) + (metric.tested ? claimText(state, metric, head) : '');
+  const label = named(head) + (known ? word + ': ' + score : metric.role ? ': no score as ' + metric.name : ': not ablated');
   const button = make('button', {
-    type: 'button', class: (known ? sideClass(metric, mean) : 'unknown') + (sure ? ' sure' : ''), 'aria-label': label, 'data-head': named(head), tabindex: -1,
+    type: 'button', class: (known ? metric.role ? 'role' : sideClass(metric, mean) : 'unknown') + (sure || has ? ' sure' : '') + (important ? ' important' : ''), 'aria-label': label, 'data-head': named(head), tabindex: -1,
     onclick: () => state.open(head), onpointerenter: () => { readout.textContent = label; }, onfocus: () => { readout.textContent = label; },
   });
-  if (known) button.style.setProperty('--share', most ? Math.abs(mean) / most : 0);
+  if (known) button.style.setProperty('--share', share);
+  if (known && share >= WRITTEN && !metric.role) {
+    button.append(make('span', { 'aria-hidden': 'true' }, brief(Math.abs(mean))));
+    button.style.color = inkOn(sideClass(metric, mean), share);
+  }
   return button;
+}
+
+// Black or white, whichever is read better on a tone mixed into the neutral one.
+function inkOn(tone, share) {
+  const mixed = luminance(color(tone)) * share + luminance(color('neutral')) * (1 - share);
+  return (mixed + 0.05) / 0.05 > 1.05 / (mixed + 0.05) ? '#000' : '#fff';
+}
+
+function luminance(hex) {
+  const [red, green, blue] = hex.match(/\w\w/g).map((part) => parseInt(part, 16) / 255).map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
 }
 
 function layerCell(metric, most, each, { name, layers }, layer, readout) {
@@ -91,34 +151,20 @@ function layerCell(metric, most, each, { name, layers }, layer, readout) {
   return cell;
 }
 
-// One tab stop; the arrow keys move between cells.
-function rove(holder, start) {
-  const buttons = [...holder.querySelectorAll('button')];
-  if (!buttons.length) return;
-  (buttons.find((button) => button.dataset.head === start) || buttons[0]).tabIndex = 0;
-  const rows = [...holder.querySelectorAll('tbody tr')].map((row) => [...row.querySelectorAll('button')]).filter((row) => row.length);
-  holder.onkeydown = (event) => {
-    const move = step(event);
-    if (!move) return;
-    const down = rows.findIndex((row) => row.includes(document.activeElement));
-    const row = rows[down + move[0]] || [];
-    const next = row[(rows[down] || []).indexOf(document.activeElement) + move[1]];
-    if (!next) return;
-    event.preventDefault();
-    document.activeElement.tabIndex = -1;
-    next.tabIndex = 0;
-    next.focus();
-  };
-}
-
-function legendOf(metric, most) {
-  const ramp = (from, to) => {
-    const bar = make('i');
+function legendOf(state, metric, most) {
+  const ramp = (tone, from, to) => {
+    const bar = make('i', { class: tone });
     bar.style.background = 'linear-gradient(90deg in oklab, var(--' + from + '), var(--' + to + '))';
     return bar;
   };
   const end = plain(most) + (metric.unit ? ' ' + metric.unit : '');
-  if (metric.sense === 0) return ['0', ramp('neutral', 'matters'), end];
+  const marks = [
+    ...(metric.judged ? [make('span', {}, make('b', { class: 'important' }), 'important')] : []),
+    ...(metric.tested ? [make('span', {}, make('b', { class: 'sure' }), 'shown: max-T p < ' + state.data.level)] : []),
+    ...(metric.role && Object.keys(state.data.rolesOf).length ? [make('span', {}, make('b', { class: 'sure' }), 'has the role')] : []),
+  ];
+  if (metric.role) return ['0', ramp('', 'neutral', 'attention'), end, ...marks];
+  if (metric.sense === 0) return ['0', ramp('', 'neutral', 'matters'), end, ...marks];
   const helps = metric.sense > 0 ? '+' : '−', hurts = metric.sense > 0 ? '−' : '+';
-  return ['helps (' + helps + end + ')', ramp('helps', 'neutral'), '0', ramp('neutral', 'hurts'), 'hurts (' + hurts + end + ')'];
+  return [helps + end + ' helps', ramp('', 'helps', 'neutral'), '0', ramp('hurts', 'neutral', 'hurts'), hurts + end + ' hurts', ...marks];
 }

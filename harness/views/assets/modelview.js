@@ -6,13 +6,13 @@ function mountModelView(place, state) {
   const readout = make('p', { class: 'readout', 'aria-live': 'polite' });
   const holder = make('div', { class: 'models' });
   let how = 'matrices', latest = 0;
-  const draw = async () => {
+  const draw = whenShown(place, state, async () => {
     const mine = ++latest, matrices = await state.matrices();
     if (mine !== latest) return;
     holder.replaceChildren(...(matrices ? shownStacks(state).map((stack) => modelCanvas(state, stack, matrices, how, narrow.matches, readout)) : [make('p', {}, notHeld(state))]));
-    readout.textContent = 'Each small picture is one head on this prompt. Point at one, or focus the picture and use the arrow keys, to read it; click or press Enter to open it.';
+    readout.textContent = 'Point at a picture, or focus it and use the arrow keys, to read a head; click or press Enter to open it.';
     for (const canvas of holder.querySelectorAll('canvas')) canvas.paint(); // an observer waits until it is on screen
-  };
+  });
   const kinds = radios('As', [['matrices', 'matrices'], ['lines', 'lines']], how, (kind) => { how = kind; draw(); });
   place.append(make('div', { class: 'controls' }, kinds), holder, readout);
   for (const event of ['prompt', 'view', 'colors']) state.on(event, draw);
@@ -115,7 +115,7 @@ function paintSmall(pen, pattern, x, y, width, height) {
 }
 
 function paintStrokes(pen, { weights, queries, keys }, x, y, width, height) {
-  pen.strokeStyle = color('accent');
+  pen.strokeStyle = color('attention');
   pen.lineWidth = 0.7;
   const [fall, rise] = [height / Math.max(1, queries.length), height / Math.max(1, keys.length)];
   weights.forEach((weight, index) => {

@@ -4,7 +4,7 @@ function mountSources(place, state) {
   const targets = make('div', { class: 'controls' }), lines = make('div', { class: 'sources' });
   place.append(targets, lines);
   let target = null, latest = 0;
-  const draw = async () => {
+  const draw = whenShown(place, state, async () => {
     const mine = ++latest, attributions = await state.sources();
     if (mine !== latest) return;
     if (!attributions) { targets.replaceChildren(); lines.replaceChildren(make('p', {}, 'This page does not hold the scores of prompt ' + state.prompt + '. ' + state.leftOut)); return; }
@@ -16,7 +16,7 @@ function mountSources(place, state) {
     const texts = textsOf(side, state.view);
     const scored = (row) => texts.map(({ tokens, of }) => tokens.map((unit) => ({ ...unit, score: attributions.score(row, target, unit, of) })));
     lines.replaceChildren(...attributions.names.map((name, row) => sourceLine(name, attributions.isCause(row), scored(row))));
-  };
+  });
   for (const event of ['prompt', 'view']) state.on(event, draw);
   return draw();
 }

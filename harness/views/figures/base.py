@@ -22,7 +22,9 @@ from harness.views.text import visible
 if TYPE_CHECKING:
     from harness.results import Run
 
-TONE = {"helps": "#1d5c96", "hurts": "#c2570c", "matters": "#4b3b8f", "no effect": "#7a7a72"}
+TONE = {"helps": "#1d5c96", "hurts": "#c2570c", "matters": "#1c6e5a", "no effect": "#7a7a72"}
+#: The hue of attention, and of what is a share of it: never that of an effect.
+ATTENTION = "#4b3b8f"
 _STYLE: dict[Any, Any] = {
     "text.parse_math": False,
     "svg.fonttype": "path",

@@ -11,7 +11,7 @@ from harness.findings.changes import other_name, rows_of
 from harness.findings.format import named
 from harness.hooks import Head
 from harness.results.schema import pattern_variable
-from harness.views.figures.base import TONE, Look, map_of, measured, panels, ramp, style
+from harness.views.figures.base import ATTENTION, TONE, Look, map_of, measured, panels, ramp, style
 from harness.views.text import short, visible
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def distances(run: "Run", look: Look) -> Figure:
     """Map the distance of each head's patterns in the two models, layers across and heads down."""
     mean = run.data["pattern_distance"].mean("prompt")
-    return _map(run, mean, "Jensen–Shannon distance of patterns", ramp("#ffffff", TONE["matters"]), (0.0, None), look)
+    return _map(run, mean, "Jensen–Shannon distance of patterns", ramp("#ffffff", ATTENTION), (0.0, None), look)
 
 
 def effects(run: "Run", metric: str, look: Look) -> Figure:
@@ -83,13 +83,12 @@ def side_by_side(run: "Run", look: Look) -> Figure:
     side = min(6.0, look.width / (2 if look.titles else 1))
     rows, columns = (1, 2) if look.titles else (2, 1)
     shown = [_pattern(run, prompt, head, of) for of in ("", "other_")]
-    most = max(float(weights.max()) for weights, _, _ in shown)
     text = "".join(token for _, queries, keys in shown for token in (*queries, *keys))
     with style(text, look):
         figure, all_axes = panels(rows, columns, side * columns, side * rows)
         names = (named(run.spec.get("model")), other_name(run))
         for axes, (weights, queries, keys), name in zip(all_axes, shown, names, strict=True):
-            axes.imshow(weights, cmap=ramp("#ffffff", TONE["helps"]), norm=colors.PowerNorm(0.5, 0, most))
+            axes.imshow(weights, cmap=ramp("#ffffff", ATTENTION), norm=colors.PowerNorm(0.5, 0, 1))
             for tokens, ticks, turn in ((keys, axes.set_xticks, 90), (queries, axes.set_yticks, 0)):
                 step = -(-len(tokens) // 48)
                 ticks(range(0, len(tokens), step), tokens[::step], rotation=turn, fontsize=look.small)

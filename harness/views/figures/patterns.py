@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 
-from harness.views.figures.base import LOOKS, Look, panels, ramp, style
+from harness.views.figures.base import ATTENTION, LOOKS, Look, panels, ramp, style
 from harness.views.text import short, visible
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from harness.views.pattern_table import Weights
 
-#: One hue for attention, everywhere: white is 0.
-_TONE = "#4b3b8f"
 #: Tokens on an axis whose labels can still be read side by side; of more, every n-th is written.
 _LABELLED = 48
 #: Weights too small to be seen as lines.
@@ -60,7 +58,7 @@ def heatmaps(every: Sequence["Weights"], columns: int, look: Look = LOOKS["scree
             across, down = side * (at % columns), (side + gap) * (at // columns + 1)
             place = ((across + 0.04) / width, 1 - down / height, (side - 0.08) / width, side / height)
             axes = figure.add_axes(place)
-            image = _drawn(axes, each.values, Normalize(0, 1))
+            image = _drawn(axes, each.values, PowerNorm(0.5, 0, 1))
             axes.set_title(visible(each.title), fontsize=look.small)
             axes.set(xticks=[], yticks=[])
         if image is not None:
@@ -80,7 +78,9 @@ def lines(weights: "Weights", look: Look = LOOKS["screen"]) -> Figure:
         for query, row in enumerate(weights.values):
             for key in np.flatnonzero(row >= _FAINT):
                 weight = float(row[key])
-                axes.plot((0, 1), (query, int(key)), color=_TONE, alpha=min(1.0, weight), linewidth=0.4 + 1.6 * weight)
+                axes.plot(
+                    (0, 1), (query, int(key)), color=ATTENTION, alpha=min(1.0, weight), linewidth=0.4 + 1.6 * weight
+                )
         for at, label in enumerate(queries):
             axes.text(-0.03, at, label, ha="right", va="center")
         for at, label in enumerate(keys):
@@ -100,7 +100,7 @@ def products(table: "pd.DataFrame", look: Look = LOOKS["screen"]) -> Figure:
         for axes, name, label in zip(panes, ("q", "k", "product"), ("query", "key", "query × key"), strict=True):
             row = table[name].to_numpy()
             most = float(np.abs(row).max(initial=1e-12))
-            axes.bar(np.arange(len(row)), row, color=_TONE, width=0.9)
+            axes.bar(np.arange(len(row)), row, color=ATTENTION, width=0.9)
             axes.axhline(0, color="0.6", linewidth=0.6)
             axes.set(ylim=(-1.05 * most, 1.05 * most), xlim=(-0.5, len(row) - 0.5))
             axes.set_ylabel(label, fontsize=look.small)
@@ -112,7 +112,7 @@ def products(table: "pd.DataFrame", look: Look = LOOKS["screen"]) -> Figure:
 
 def _scale(weights: "Weights") -> Normalize:
     if weights.unit == "attention weight":
-        return Normalize(0, 1)
+        return PowerNorm(0.5, 0, 1)  # as on the page: of small weights something is to be seen
     there = weights.values[np.isfinite(weights.values)]
     return Normalize(min(0.0, float(there.min(initial=0))), float(there.max(initial=1e-12)))
 
@@ -121,7 +121,7 @@ def _drawn(axes: Axes, values: np.ndarray, scale: Normalize) -> Any:
     axes.set_facecolor("0.92")  # of masked keys
     axes.spines[["top", "right"]].set_visible(True)
     axes.spines[:].set_color("0.75")
-    return axes.imshow(values, cmap=ramp("#ffffff", _TONE), norm=scale, aspect="auto", interpolation="nearest")
+    return axes.imshow(values, cmap=ramp("#ffffff", ATTENTION), norm=scale, aspect="auto", interpolation="nearest")
 
 
 def _ticks(axes: Axes, queries: Sequence[str], keys: Sequence[str], look: Look) -> None:

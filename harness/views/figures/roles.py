@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from harness.findings.roles import heads_by_role
-from harness.views.figures.base import TONE, Look, panels, ramp, style
+from harness.views.figures.base import ATTENTION, Look, panels, ramp, style
 from harness.views.text import visible
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def roles(run: "Run", look: Look) -> Figure:
             values = (score.sel(stack=stack) if stack else score).transpose("head", "layer").values
             values = values[:, : run.layers[stack]]
             axes.set_facecolor("#d9d9d4")
-            image = axes.imshow(np.maximum(values, 0), cmap=ramp("#ffffff", TONE["matters"]), vmin=0, vmax=1)
+            image = axes.imshow(np.maximum(values, 0), cmap=ramp("#ffffff", ATTENTION), vmin=0, vmax=1)
             axes.set_title(visible(f"{stack} {role}".strip()), fontsize=look.letters)
             some = [head for head in having[role] if head.stack == stack]
             axes.scatter([head.layer for head in some], [head.head for head in some], s=look.letters, color="black",

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from harness.attribution.saved_rollout import rollout_of
 from harness.hooks import Head
-from harness.views.figures.base import TONE, Look, panels, ramp, style
+from harness.views.figures.base import ATTENTION, Look, panels, ramp, style
 from harness.views.selection import first_head
 from harness.views.text import short, visible
 
@@ -58,9 +58,9 @@ def _title(run: "Run", head: Head) -> str:
 def _matrix(
     axes: Axes, title: str, weights: Float[np.ndarray, "query key"], queries: list[str], keys: list[str], look: Look
 ) -> None:
-    axes.imshow(weights, cmap=ramp("#ffffff", TONE["helps"]), norm=colors.PowerNorm(0.5, 0, weights.max()))
+    axes.imshow(weights, cmap=ramp("#ffffff", ATTENTION), norm=colors.PowerNorm(0.5, 0, 1))
     for tokens, ticks, turn in ((keys, axes.set_xticks, 90), (queries, axes.set_yticks, 0)):
         step = -(-len(tokens) // _LABELS)
         ticks(range(0, len(tokens), step), [short(t) for t in tokens[::step]], rotation=turn, fontsize=look.small)
     axes.set(xlabel="key (looked at)", ylabel="query (looks)")
-    axes.set_title(f"{title}\n(darkest = {weights.max():.2f}, shade by square root)", fontsize=look.letters)
+    axes.set_title(f"{title}\n(shade by square root, 0 to 1)", fontsize=look.letters)
