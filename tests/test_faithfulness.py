@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
+from fakes import fake_run
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
@@ -22,6 +23,7 @@ from harness.attribution.example import example_of
 from harness.attribution.masking import each_token
 from harness.attribution.occlusion import mean_embedding, occlude
 from harness.config import AttributionSpec, RequestError, StatsSpec
+from harness.hooks import Head
 from harness.models import random as random_models
 from harness.results.schema import TABLES
 
@@ -314,6 +316,20 @@ def test_the_top_heads_attention_is_one_more_method(tiny, shape):
         known = np.isfinite(got)
         np.testing.assert_allclose(got[known], want[known], atol=1e-6)
     assert with_top_head(wider).attribution_method.size == wider.attribution_method.size
+
+
+def test_the_top_head_is_that_of_the_metric_that_leads(tmp_path):
+    """As in the headline: by logit difference where it was measured, also where another head leads by loss."""
+    data = fake_run(tmp_path).data
+    effect = data["effect"].copy()
+    effect.loc[{"metric": "loss", "layer": 0, "head": 1}] = 99.0
+    effect.loc[{"metric": "logit_diff", "layer": 2, "head": 0}] = -50.0
+    zeros = np.zeros((data.sizes["prompt"], 1, 1, data.sizes["position"]))
+    scored = data.assign(
+        effect=effect, attribution=(("prompt", "attribution_method", "target_position", "position"), zeros)
+    )
+    assert top_head(scored) == Head(2, 0)
+    assert top_head(scored.sel(metric=["loss"])) == Head(0, 1)
 
 
 def test_without_effects_there_is_no_top_head(decoder):

@@ -250,7 +250,9 @@ def test_the_page_prints_its_legend_and_a_few_rows(browser, page):
     show(browser, "numbers")
     browser.page.emulate_media(media="print")
     assert (
-        browser.evaluate("[...document.querySelectorAll('section#numbers tbody tr')].filter((row) => row.offsetHeight).length")
+        browser.evaluate(
+            "[...document.querySelectorAll('section#numbers tbody tr')].filter((row) => row.offsetHeight).length"
+        )
         == 24
     )
     show(browser, "overview")

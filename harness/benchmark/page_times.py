@@ -14,21 +14,20 @@ from harness.benchmark.browser import Browser, find_browser
 from harness.config import RequestError
 from harness.results import Run, manifest, open_run
 
-#: Whether every view that is drawn when the page opens has content.
+#: Whether the first screen is drawn: the map, the list, and the picked head's pattern.
 _DRAWN = (
-    "document.querySelectorAll('.three canvas').length > 0 && !!document.querySelector('.circuitsvis canvas')"
-    " && !!document.querySelector('#draw-head .pair > [aria-live]').firstElementChild"
+    "document.querySelectorAll('.map button').length > 0 && document.querySelectorAll('.ranking svg').length > 0"
+    " && !!document.querySelector('canvas.inspected')"
 )
-#: The first head on the map that is not the open one. The open one's text is marked, since it is replaced last when
-#: another head is drawn.
+#: The first head on the map that is not the open one. The open one's pattern is marked: another head's replaces it.
 _OTHER = """(() => {
-  document.querySelector('#draw-head .pair > [aria-live]').firstElementChild.dataset.before = true;
-  const open = document.getElementById('picked').textContent.split(' ')[0];
+  document.querySelector('canvas.inspected').dataset.before = true;
+  const open = document.getElementById('picked').textContent;
   return [...document.querySelectorAll('.map button')].map((one) => one.dataset.head).find((head) => head !== open);
 })()"""
 _OPENED = (
-    "document.getElementById('picked').textContent.split(' ')[0] === '{0}'"
-    " && !document.querySelector('#draw-head .pair > [aria-live] [data-before]')"
+    "document.getElementById('picked').textContent === '{0}'"
+    " && !!document.querySelector('canvas.inspected:not([data-before])')"
 )
 
 

@@ -5,12 +5,13 @@ import xarray as xr
 from jaxtyping import Float
 
 from harness.hooks import Head, variable_name
+from harness.metrics import leading
 
 
 def with_top_head(data: xr.Dataset) -> xr.Dataset:
     """Add the method ``attention_L5H1``: the weights of the head with the largest mean effect, encoder heads excluded.
 
-    The effect is on `loss` where it was measured, else on the first metric. A masked LM's weights are those on the text
+    The effect is on the `leading` metric, as everywhere. A masked LM's weights are those on the text
     without masks. Without effects or patterns the arrays are returned unchanged.
     """
     head = top_head(data)
@@ -36,7 +37,7 @@ def top_head(data: xr.Dataset) -> Head | None:
     if not {"effect", "pattern", "attribution"} <= set(data):
         return None
     metrics = [str(name) for name in data["metric"].values]
-    mean = abs(data["effect"].sel(metric="loss" if "loss" in metrics else metrics[0]).mean("prompt"))
+    mean = abs(data["effect"].sel(metric=leading(metrics)).mean("prompt"))
     if "stack" in mean.dims:
         mean = mean.sel(stack=[name for name in mean["stack"].values if name != "encoder"])
     if not np.isfinite(mean).any():
