@@ -14,6 +14,7 @@ import pytest
 import xarray as xr
 from axe import axe_script
 from fakes import fake_run, fake_t5, with_claims
+from scipy import stats as scipy_stats
 from test_views import HOSTILE
 from thinned import most
 
@@ -467,18 +468,18 @@ def test_tables_are_copied_and_saved(browser, page, run):
     browser.open(page)
     browser.context.grant_permissions(["clipboard-read", "clipboard-write"])
     show(browser, "numbers")
-    browser.click("#numbers .tools button")
-    browser.wait("document.querySelector('#numbers .status').textContent === 'copied'")
+    browser.click("#numbers .tools > button")
+    browser.wait("document.querySelector('#numbers .tools > .status').textContent === 'copied'")
     copied = browser.evaluate("navigator.clipboard.readText()").splitlines()
     assert len(copied) == 1 + len(run.heads)
     assert copied[0].split("\t")[:3] == ["head", "metric", "effect_mean"]
     with browser.page.expect_download() as saved:
-        browser.click("#numbers .tools button:nth-of-type(2)")
+        browser.click("#numbers .tools > button:nth-of-type(2)")
     assert saved.value.suggested_filename == "heads.csv"
     table = pd.read_csv(saved.value.path())
     first = run.heads.query("metric == 'logit_diff' and rank == 1").iloc[0]
     assert table["head"][0] == f"L{first['layer']}H{first['head']}"
-    assert table["effect_mean"][0] == pytest.approx(first["effect_mean"], rel=1e-3)
+    assert table["effect_mean"][0] == pytest.approx(first["effect_mean"], rel=1e-6)  # whole, not as it is shown
 
 
 def test_the_map_shows_direct_parts_and_roles_too(browser, run, tmp_path):
@@ -569,14 +570,19 @@ def test_methods_and_causes_are_shaded_text(browser, run, tmp_path):
     show(browser, "attribution")
     browser.wait("document.querySelectorAll('.source').length === 3")
     titles = browser.evaluate("[...document.querySelectorAll('.source h3')].map((one) => one.firstChild.textContent)")
-    assert titles == ["gradient", HOSTILE[0], "occlusion (cause)"]
+    assert titles == ["occlusion (cause)", "gradient", HOSTILE[0]]  # the cause, then what agrees with it most
+    notes = browser.evaluate("[...document.querySelectorAll('.source small')].map((one) => one.textContent)")
+    assert notes[1].endswith("ρ 1.00 with occlusion here")
     pick(browser, "Prediction made at", 6)
     shares = (
         "[...document.querySelectorAll('.source')[{}].querySelectorAll('bdi')]"
         ".map((token) => Number(token.style.getPropertyValue('--share')))"
     )
-    browser.wait(f"{shares.format(1)}[3] === 1")
-    assert browser.evaluate(shares.format(0)) == pytest.approx([*(np.arange(7) / 6), 0])
+    browser.wait(f"{shares.format(2)}[3] === 1")
+    assert browser.evaluate(shares.format(1)) == pytest.approx([*(np.arange(7) / 6), 0])
+    rho = scipy_stats.spearmanr(np.arange(7), [0, 1, 2, -12, 4, 5, 6]).statistic
+    said = browser.evaluate("document.querySelectorAll('.source small')[2].textContent").partition("ρ ")[2]
+    assert float(said.split(" ")[0].replace("−", "-")) == pytest.approx(rho, abs=0.005)
     assert browser.evaluate("document.querySelectorAll('.source .against').length") == 1
     row = browser.evaluate(
         "[...document.querySelectorAll('#draw-compare tr')].map(({ cells }) => "

@@ -249,12 +249,8 @@ def test_the_page_prints_its_legend_and_a_few_rows(browser, page):
     browser.open(page)
     show(browser, "numbers")
     browser.page.emulate_media(media="print")
-    assert (
-        browser.evaluate(
-            "[...document.querySelectorAll('section#numbers tbody tr')].filter((row) => row.offsetHeight).length"
-        )
-        == 24
-    )
+    rows = "[...document.querySelectorAll('section#numbers tbody tr')].filter((row) => row.offsetHeight).length"
+    assert browser.evaluate(rows) == 24
     show(browser, "overview")
     assert browser.evaluate("document.querySelector('#draw-map .legend').offsetHeight") > 0
     assert not browser.evaluate("document.querySelector('nav.tabs').offsetHeight")
@@ -265,8 +261,28 @@ def test_no_text_on_the_first_screen_is_under_eleven_pixels(browser, page):
     for width in (1440, 390):
         browser.open(page, width, 900)
         small = browser.evaluate(
-            "[...document.querySelectorAll('body *')].filter((one) => one.offsetHeight && one.firstChild?.nodeType === 3"
-            " && one.firstChild.textContent.trim() && parseFloat(getComputedStyle(one).fontSize) < 11)"
+            "[...document.querySelectorAll('body *')].filter((one) => one.offsetHeight"
+            " && one.firstChild?.nodeType === 3 && one.firstChild.textContent.trim()"
+            " && parseFloat(getComputedStyle(one).fontSize) < 11)"
             ".map((one) => one.outerHTML.slice(0, 80))"
         )
         assert small == []
+
+
+def test_a_table_is_sorted_by_value_filtered_and_opens_heads(browser, page, run):
+    browser.open(page)
+    show(browser, "numbers")
+    browser.click("#numbers thead th:nth-child(3) button")
+    heads = "[...document.querySelectorAll('section#numbers tbody tr')].filter((row) => !row.hidden).map((row) => {})"
+    values = browser.evaluate(heads.format("Number(row.cells[2].dataset.value)"))
+    assert values == pytest.approx(sorted(run.heads["effect_mean"], reverse=True), rel=1e-6)
+    browser.click("#numbers thead th:nth-child(3) button")
+    assert browser.evaluate(heads.format("Number(row.cells[2].dataset.value)")) == values[::-1]
+    browser.focus("#numbers .filter input")
+    browser.page.keyboard.type("L2H3")
+    assert browser.evaluate(heads.format("row.cells[0].textContent")) == ["L2H3", "L2H3"]
+    browser.click("#numbers tbody tr:not([hidden]) button")
+    browser.wait("document.getElementById('picked').textContent === 'L2H3'")
+    browser.click("#prompts tbody tr:nth-child(2) button")
+    browser.wait("document.querySelector('.prompt-line').textContent.startsWith('Prompt 1 of 3')")
+    quiet(browser)

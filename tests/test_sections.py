@@ -249,9 +249,12 @@ def test_the_table_of_heads_has_every_row_in_order_and_columns_that_were_compute
     by_metric = [run.heads[run.heads["metric"] == metric].sort_values("rank") for metric in ("logit_diff", "loss")]
     table = pd.concat(by_metric)
     assert [row[0] for row in rows] == [f"L{row.layer}H{row.head}" for row in table.itertuples()]
+    assert head[:6] == ["head", "metric", "effect_mean", "ci_low", "ci_high", "important"]
     for name in ("effect_mean", "ci_low", "p_adjusted"):
         shown = [number_of(row[head.index(name)]) for row in rows]
-        np.testing.assert_allclose(shown, table[name], rtol=1e-3)
+        np.testing.assert_allclose(shown, table[name], atol=5.1e-4)
+    whole = re.findall(r'data-value="([^"]+)"', number_tables.numbers(run))
+    np.testing.assert_allclose([float(each) for each in whole[::7]][:1], table["effect_mean"].iloc[:1], rtol=1e-6)
     assert {"direct_mean", "estimate", "roles", "layer", "stack", "method", "n_prompts"}.isdisjoint(head)
     assert "The same in every row: n_prompts 6; n_clusters 4; method exact." in number_tables.numbers(run)
     assert [row[head.index("significant")] for row in rows] == [
@@ -398,7 +401,7 @@ def test_the_heads_that_carry_a_part_are_the_first_by_rank(run):
     shown = segment_section.traced(replace(run, part_heads=table))
     carrying = cells(shown.partition("Heads that carry it")[2])[1:]
     assert [row[1] for row in carrying] == [f"L1H{at}" for at in range(24, 4, -1)]
-    assert carrying[0][2:] == ["0.5", "0.1", "0.9", "0.01", "0.25"]
+    assert carrying[0][2:] == ["0.5000", "0.1000", "0.9000", "0.01000", "0.2500"]
     assert "The 20 of 25 heads" in shown
 
 
@@ -532,7 +535,7 @@ def test_a_coloured_text_has_its_numbers_as_a_table(tmp_path):
     head, *rows = cells(re.search(r"<table.*?</table>", page, re.S)[0])
     assert head == ["token", "score", "share of the scale"]
     assert [[row[0].strip(), *row[1:]] for row in rows] == [
-        [token.strip(), f"{at + 1}", f"{at / 4:g}"] for at, token in enumerate(SHORT)
+        [token.strip(), f"{at + 1}", f"{at / 4:.3f}" if at else "0"] for at, token in enumerate(SHORT)
     ]
 
 

@@ -115,10 +115,14 @@ def test_user_text_stays_text(tmp_path):
     assert "\u2028" not in ours
 
 
-def test_tables_keep_the_minus_of_a_number():
-    table = html_table(["value"], [[-0.5], [1e-7]])
-    assert "<td>−0.5</td>" in table
-    assert "<td>1e−07</td>" in table
+def test_a_column_of_a_table_has_one_precision_and_holds_its_numbers_whole():
+    table = html_table(["value"], [[-0.5], [0.1234567], [1e-7], [0.0]])
+    assert '<td data-value="-0.5">−0.5000</td>' in table
+    assert '<td data-value="0.1234567">0.1235</td>' in table
+    assert '<td data-value="1e-07">1.0e−07</td>' in table
+    assert '<td data-value="0">0</td>' in table
+    assert '<td data-value="1234.5">1234</td>' in html_table(["value"], [[1234.5]])
+    assert '<td data-value="3">3</td>' in html_table(["value"], [[3.0], [5.0]])
 
 
 def test_settings_are_keys_and_values_as_words(run):
@@ -131,14 +135,15 @@ def test_tables_set_heads_as_words_and_their_numbers_as_numbers(run):
     carries = {"part": "note", "layer": 1, "head": 2, "mean": 0.5, "ci_low": 0.25, "ci_high": 0.75, "rank": 1}
     carries |= {"p_adjusted": 0.01, "attention": 0.125}
     run = replace(run, changes=pd.DataFrame([change]), part_heads=pd.DataFrame([carries]))
-    assert '<td class="text">L1H2</td><td>0.5</td><td class="text">yes</td><td>1</td>' in number_tables.changes(run)
-    assert '<td class="text">note</td><td class="text">L1H2</td><td>0.5</td>' in segment_section._heads(run)
+    half = '<td data-value="0.5">0.5000</td>'
+    assert f'<td class="text">L1H2</td>{half}<td class="text">yes</td><td>1</td>' in number_tables.changes(run)
+    assert f'<td class="text">note</td><td class="text">L1H2</td>{half}' in segment_section._heads(run)
 
 
 def test_the_table_of_prompts_has_words_and_numbers(run):
     """The number, the text and what goes with it as words, each metric's clean value as a number."""
     row = number_tables.prompts(run).partition("<tbody><tr>")[2].partition("</tr>")[0]
-    kinds = re.findall(r"<td( class=\"[a-z ]+\")?>", row)
+    kinds = re.findall(r"<td( class=\"[a-z ]+\")?(?: data-value=\"[^\"]+\")?>", row)
     assert kinds == ["", ' class="text long"', *[' class="text"'] * 3, "", ""]
 
 

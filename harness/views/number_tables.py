@@ -1,7 +1,7 @@
 """Make the tables of a page as HTML: the exact numbers, the prompts, the spec and the manifest."""
 
 import json
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from harness.results import Run
 
 _ROWS = 3000
+#: What is quoted, first; then what it rests on.
+_FIRST = ("metric", "effect_mean", "ci_low", "ci_high", "important", "direct_mean", "p_adjusted", "significant")
 _SAME = ("n_prompts", "n_clusters", "method")  # columns that become a note where all rows are equal
 _DIGITS = 4
 _HEADS_NAMED = 12  # of one role
@@ -37,10 +39,12 @@ def html_table(
 
     The page offers to copy it, or to save it as ``name.csv``.
     """
+    rows = [list(row) for row in rows]
+    places = [_places([row[at] for row in rows]) for at in range(max(map(len, rows), default=0))]
     kind = {index: ' class="text long"' if index in long else ' class="text"' for index in text}
     titles = "".join(f'<th scope="col"{kind.get(i, "")}>{markup(title)}</th>' for i, title in enumerate(head))
     body = "".join(
-        "<tr>" + "".join(f"<td{kind.get(i, '')}>{_cell(cell)}</td>" for i, cell in enumerate(row)) + "</tr>"
+        "<tr>" + "".join(_cell(cell, places[i], kind.get(i, "")) for i, cell in enumerate(row)) + "</tr>"
         for row in rows
     )
     inside = f"<thead><tr>{titles}</tr></thead><tbody>{body}</tbody>"
@@ -57,7 +61,8 @@ def numbers(run: "Run") -> str:
     table = _in_order(run).head(_ROWS)
     known = table.replace("", np.nan).dropna(axis="columns", how="all")
     same = [name for name in _SAME if name in known.columns and len(set(known[name])) == 1]
-    columns = [name for name in known.columns if name not in ("stack", "layer", "head", *same)]
+    others = [name for name in known.columns if name not in ("stack", "layer", "head", *same)]
+    columns = [name for name in _FIRST if name in others] + [name for name in others if name not in _FIRST]
     stacks = table["stack"] if "stack" in table else [""] * len(table)
     names = [str(Head(*place)) for place in zip(table["layer"], table["head"], stacks, strict=True)]
     rows = ([name, *cells] for name, cells in zip(names, table[columns].itertuples(index=False), strict=True))
@@ -158,14 +163,34 @@ def _flat(values: Mapping, prefix: str = "") -> Iterable[tuple[str, object]]:
             yield f"{prefix}{key}", text
 
 
-def _cell(value: object) -> str:
+def _places(column: Sequence[object]) -> int:
+    """Return the decimals with which the largest number of a column has four digits: one precision for a column."""
+    sizes = [abs(value) for value in column if isinstance(value, float | np.floating) and np.isfinite(value)]
+    most = max(sizes, default=0.0)
+    if all(size == int(size) for size in sizes):
+        return 0
+    return min(6, max(0, _DIGITS - 1 - int(np.floor(np.log10(most)))))
+
+
+def _cell(value: object, places: int, kind: str) -> str:
+    """Return a cell; one of a number holds it unrounded too, for sorting and for copies."""
     if value is None or value is pd.NA or value == "":
-        return ""
+        return f"<td{kind}></td>"
     if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
+        return f"<td{kind}>{'yes' if value else 'no'}</td>"
     if isinstance(value, float | np.floating):
-        return "" if np.isnan(value) else f"{value:.{_DIGITS}g}".replace("-", "−")
-    return markup(value)
+        if np.isnan(value):
+            return f"<td{kind}></td>"
+        return f'<td{kind} data-value="{value:.7g}">{_number(float(value), places)}</td>'
+    return f"<td{kind}>{markup(value)}</td>"
+
+
+def _number(value: float, places: int) -> str:
+    """Write a number with these decimals; one that they would round away in three digits of its own."""
+    text = f"{value:.{places}f}"
+    small = value != 0 and float(text) == 0
+    text = f"{value:.1e}" if small else text
+    return ("0" if value == 0 else text).replace("-", "−")
 
 
 def _kind(column) -> np.dtype:

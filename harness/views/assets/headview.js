@@ -83,7 +83,7 @@ function fillColumn(place, tokens, side, point) {
   const cells = tokens.map((unit, index) => make('div', {
     role: 'option', tabindex: index ? -1 : 0, 'aria-selected': 'false', title: unit.text + ' (' + whereOf(unit) + ')',
     onpointerenter: () => point(side, index), onfocus: () => point(side, index),
-  }, make('bdi', {}, cut(unit.text, 16)), make('span', { class: 'weight' })));
+  }, make('bdi', {}, cut(unit.text, 16)), make('span', { class: 'boxes', 'aria-hidden': 'true' }), make('span', { class: 'weight' })));
   place.replaceChildren(...cells);
   place.onkeydown = (event) => {
     const next = cells[cells.indexOf(document.activeElement) + (step(event) || [0])[0]];
@@ -111,36 +111,53 @@ function paintLines({ lines, left, right, readout }, state, patterns, shown) {
   const pen = lines.getContext('2d');
   pen.scale(ratio, ratio);
   const sums = { left: new Float64Array(left.children.length), right: new Float64Array(right.children.length) };
+  const each = { left: [], right: [] }, strokes = []; // of each head, what the tokens of a side get
   for (const [number, pattern] of on) {
-    pen.strokeStyle = HUES[number % HUES.length];
-    const columns = pattern.keys.length;
+    const columns = pattern.keys.length, own = { left: new Float64Array(sums.left.length), right: new Float64Array(sums.right.length) };
     pattern.weights.forEach((weight, index) => {
       const query = Math.floor(index / columns), key = index % columns;
       if ((shown.side === 'left' && query !== shown.index) || (shown.side === 'right' && key !== shown.index)) return;
+      own.left[query] += weight;
+      own.right[key] += weight;
       sums.left[query] += weight / on.length;
       sums.right[key] += weight / on.length;
-      if (weight < THIN) return;
-      pen.globalAlpha = Math.min(1, 0.08 + Math.sqrt(weight));
-      pen.lineWidth = 0.6 + 2.4 * weight;
-      pen.beginPath();
-      pen.moveTo(0, (query + 0.5) * tall);
-      pen.lineTo(width, (key + 0.5) * tall);
-      pen.stroke();
+      if (weight >= THIN) strokes.push({ weight, query, key, number });
     });
+    for (const side of ['left', 'right']) each[side].push({ number, weights: own[side] });
   }
-  tellWeights(left, shown, 'left', sums);
-  tellWeights(right, shown, 'right', sums);
+  strokes.sort((a, b) => a.weight - b.weight); // large weights on top, whichever head's they are
+  for (const { weight, query, key, number } of strokes) {
+    pen.strokeStyle = HUES[number % HUES.length];
+    pen.globalAlpha = Math.min(1, 0.08 + Math.sqrt(weight)) * (on.length > 3 ? 0.75 : 1);
+    pen.lineWidth = 0.6 + 2.4 * weight;
+    pen.beginPath();
+    pen.moveTo(0, (query + 0.5) * tall);
+    pen.lineTo(width, (key + 0.5) * tall);
+    pen.stroke();
+  }
+  tellWeights(left, shown, 'left', sums, each.left);
+  tellWeights(right, shown, 'right', sums, each.right);
   readout.textContent = lineText(state, on, shown, sums, patterns);
 }
 
-// Beside the tokens on the other side of the one pointed at: its weights.
-function tellWeights(column, shown, side, sums) {
+// Beside the tokens on the other side of the one pointed at: its weights, a box of its hue for each head; with nothing
+// pointed at, what each head gives a key in all, since lines of many heads cover each other.
+function tellWeights(column, shown, side, sums, heads) {
   [...column.children].forEach((cell, index) => {
     const other = shown.side !== null && shown.side !== side, mine = shown.side === side && shown.index === index;
     cell.setAttribute('aria-selected', String(mine));
     cell.style.setProperty('--share', other ? Math.min(1, sums[side][index]) : 0);
     cell.lastChild.textContent = other && sums[side][index] >= 0.005 ? sums[side][index].toFixed(2) : '';
+    const boxed = heads.length > 1 && (other || (shown.side === null && side === 'right'));
+    cell.querySelector('.boxes').replaceChildren(...(boxed ? heads.map(({ number, weights }) => headBox(number, weights[index], other ? 1 : column.children.length / 4)) : []));
   });
+}
+
+function headBox(number, weight, most) {
+  const box = make('i', { title: 'H' + number + ': ' + weight.toFixed(2) });
+  box.style.background = HUES[number % HUES.length];
+  box.style.opacity = shade(weight, most);
+  return box;
 }
 
 function lineText(state, on, shown, sums, patterns) {
