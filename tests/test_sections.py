@@ -553,3 +553,31 @@ def test_a_page_lists_the_twelve_strongest_heads_of_each_metric(large):
         listed = [Head(*each["head"]) for each in metric["strongest"]]
         assert listed == large.top_heads(metric["name"], 12)
         assert len(listed) == 12
+
+
+def with_segments(run):
+    """One prompt in two documents and its answer; the cause of the second is the larger, and it hurts."""
+    word_text = ["Rye ", "bread.", "\n", "An ", "<old> ", "mill.", "\n", " yes"]
+    part = ["bread", "bread", "bread", "mill", "mill", "mill", "mill", "answer"]
+    over, first = ("prompt", "traced"), run.data.isel(prompt=[0])
+    names = ["bread", "mill", "answer"]
+    data = first.drop_dims(["part"], errors="ignore").assign(
+        word_text=(("prompt", "position"), [word_text]),
+        token_part=(("prompt", "position"), [part]),
+        part_cause=((*over, "taken", "part"), [[[[0.0, 0.0, 0.0], [0.5, -2.0, np.nan]]]]),
+        part_attention=((*over, "layer", "head", "part"), np.full((1, 1, 3, 4, 3), [0.25, 0.5, 0.1])),
+        traced_value=(over, [[1.0]], {"units": "loss, nats per token"}),
+    )
+    return replace(run, data=data.assign_coords(part=names, taken=["delete", "knockout"]))
+
+
+def test_a_context_is_its_text_shaded_by_cause_and_underlined_by_attention(tmp_path):
+    shown = segment_section.texts(with_segments(fake_run(tmp_path, n_prompts=1)))
+    bread, mill, answer = re.findall(r"<bdi(.*?)</bdi>", shown)
+    assert bread.startswith(' class="helps" style="--share: 0.250; --looked: 3.5px" title="bread: cause +0.500, ')
+    assert mill.startswith(' class="hurts" style="--share: 1.000; --looked: 7.0px" title="mill: cause −2.00, ')
+    assert bread.endswith(">Rye bread.<br>")
+    assert mill.endswith(">An &lt;old&gt; mill.<br>")
+    assert answer == ">yes"  # nothing was measured for it
+    assert "<b>“<bdi>yes</bdi>”</b>" in shown
+    assert "darkest ±2.00 nats per token" in shown

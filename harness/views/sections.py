@@ -231,7 +231,7 @@ def _roles(run: "Run", drawn: Sequence[Picture]) -> Section:
 def _parts(run: "Run", drawn: Sequence[Picture]) -> Section:
     """Show the parts of a prompt: their figure, with scripts and without, and their tables."""
     pictured = _of_pictures("parts", drawn)
-    return replace(pictured, body=pictured.body + segment_section.traced(run))
+    return replace(pictured, body=segment_section.texts(run) + pictured.body + segment_section.traced(run))
 
 
 def _tested(run: "Run") -> bool:

@@ -1,11 +1,17 @@
 """The report's section on parts of a prompt: their table, and the heads that carry them."""
 
+from itertools import groupby
 from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
 
 from harness.findings.format import number, signed
 from harness.findings.segments import TAKEN, Row, lead_cause, of_measure
 from harness.hooks import Head
 from harness.views.number_tables import html_table, scrolled
+from harness.views.selection import shown_prompts
+from harness.views.text import markup
 
 if TYPE_CHECKING:
     from harness.results import Run
@@ -18,6 +24,60 @@ ABOUT = (
     "attention and without a cause was looked at and not used."
 )
 _HEADS = 20
+
+
+#: Prompts whose text is shown; the underline of a segment that gets all attention, in pixels.
+_TEXTS, _THICK = 3, 14
+
+
+def texts(run: "Run") -> str:
+    """Return the first prompts as text, as markup: each segment shaded by its cause, underlined by the attention that
+    it gets, the answer in quotes."""
+    if "token_part" not in run.data or "part_attention" not in run.data:
+        return ""
+    cause = run.data["part_cause"].sel(taken=lead_cause(run)).mean("traced")
+    attention = run.data["part_attention"]
+    attention = attention.mean([dim for dim in attention.dims if dim not in ("prompt", "part")])
+    most = float(np.nanmax(np.abs(cause.values), initial=1e-12))
+    shown = "".join(_text(run, prompt, cause, attention, most) for prompt in shown_prompts(run)[:_TEXTS])
+    unit = run.data["traced_value"].attrs["units"].rpartition(", ")[2]
+    legend = (
+        f'<p class="note">Shaded by the cause, {markup(TAKEN.get(lead_cause(run), lead_cause(run)))}: blue where the '
+        f"answer needs it, orange and hatched where it is better without, darkest ±{number(most)} {markup(unit)}. "
+        "Underlined as thick as the attention that it gets.</p>"
+    )
+    return f'<div class="segments">{legend}{shown}</div>'
+
+
+def _text(run: "Run", prompt: int, cause: xr.DataArray, attention: xr.DataArray, most: float) -> str:
+    row = run.data.isel(prompt=prompt)
+    n = int(row["length"])
+    names, pieces = row["token_part"].values[:n].astype(str), row["word_text"].values[:n]
+    spans = []
+    for name, group in groupby(range(n), key=lambda at: names[at]):
+        text = "".join(str(pieces[at]) for at in group)
+        known = name in cause["part"].values
+        lost, looked = (
+            float(each.isel(prompt=prompt).sel(part=name)) if known else np.nan for each in (cause, attention)
+        )
+        span = _segment(name, text.strip() if name == "answer" else text, lost, looked, most)
+        spans.append(f" <b>“{span}”</b>" if name == "answer" else span)
+    return f'<p class="segment-text">{"".join(spans)}</p>'
+
+
+def _segment(name: str, text: str, lost: float, looked: float, most: float) -> str:
+    """Mark one segment; one that nothing was measured for is plain text."""
+    if not np.isfinite([lost, looked]).all():
+        return f"<bdi>{_lines(text)}</bdi>"
+    title = f"{name}: cause {signed(lost)}, attention {looked:.2f}"
+    look = f"--share: {abs(lost) / most:.3f}; --looked: {_THICK * looked:.1f}px"
+    side = "helps" if lost > 0 else "hurts"
+    return f'<bdi class="{side}" style="{look}" title="{markup(title)}">{_lines(text)}</bdi>'
+
+
+def _lines(text: str) -> str:
+    """Write a text as markup, its line breaks as such."""
+    return "<br>".join(markup(line) if line else "" for line in text.split("\n"))
 
 
 def traced(run: "Run") -> str:
