@@ -626,6 +626,19 @@ def test_ablated_refuses_a_mean_over_texts_of_one_token(tiny):
         pass
 
 
+def test_a_mean_over_two_tokens_counts_the_one_with_id_0(tiny):
+    """Padding has the id −1; 0 is a token like any other, so a text of it and one more has a mean for both places."""
+    model = tiny("gpt2")
+    prompts = harness.load_prompts("token_ids", model, token_id=[[0, 5]])
+    with harness.ablated(model, OUTER, "mean", prompts=prompts) as check:
+        logits = model.bridge(torch.tensor([[0, 5]]))[0]
+    mean = replacement(model, prompts, OUTER, "mean")
+    with torch.no_grad(), edited(twin_of(model), {OUTER: mean}, model.shape.d_head):
+        want = twin_of(model)(torch.tensor([[0, 5]])).logits[0]
+    torch.testing.assert_close(logits, want, atol=1e-4, rtol=0)
+    assert check.fired == 1
+
+
 def test_ablated_refuses_positions_of_an_encoder_decoders_source(tiny):
     with (
         pytest.raises(RequestError, match=r"^ablation.positions=\[0\]: positions are those of what is written; leave"),
