@@ -408,3 +408,10 @@ def test_alti_is_refused_by_name_and_left_out_of_all(tiny):
     assert "alti" not in AttributionStage(model, prompts, ALL).methods
     with pytest.raises(RequestError, match="attribution.methods=alti: the terms of random's attention do not sum"):
         AttributionStage(model, prompts, AttributionSpec(methods=("rollout", "alti")))
+
+
+def test_a_cause_that_cannot_be_is_refused_before_anything_is_planned(tiny):
+    model = tiny("llama")
+    prompts = harness.load_prompts("inline", model, text=TEXTS[:1])
+    with pytest.raises(RequestError, match="attribution.causes=knockout_L9H0: L9H0 is outside random"):
+        AttributionStage(model, prompts, AttributionSpec(methods=("rollout",), causes=("knockout_L9H0",)))
