@@ -6,7 +6,7 @@
 import pytest
 from fakes import fake_run, fake_t5
 
-from harness.views.frame_height import estimate, figure_height
+from harness.views.frame_height import estimate, figure_height, maps_height
 from harness.views.selection import Selection
 
 TEXT_COLUMN = 900 - 56
@@ -32,6 +32,13 @@ def test_a_figure_wider_than_the_column_shrinks_with_its_height():
     """The column less 26 pixels of the figure's frame: 818."""
     assert figure_height("", 2 * (TEXT_COLUMN - 26), 1000) == figure_height("", TEXT_COLUMN - 26, 500)
     assert figure_height("", 400, 500) == figure_height("", TEXT_COLUMN - 26, 500)
+
+
+def test_two_maps_of_few_heads_stand_side_by_side_and_the_third_below():
+    """370 pixels each; a row is as high as its map of the most layers: 24 for each and for the names, and 100."""
+    height = maps_height("", [(3, 4)], [])
+    assert maps_height("", [(2, 4), (3, 4)], []) == height
+    assert maps_height("", [(2, 4), (3, 4), (5, 4)], []) == height + 100 + 24 * 6
 
 
 def test_lines_are_as_high_as_the_longer_text(run, t5):
