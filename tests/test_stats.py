@@ -17,7 +17,7 @@ from thinned import most
 
 from harness import stats
 from harness.config import RequestError
-from harness.stats.bootstrap import acceleration, interval
+from harness.stats.bootstrap import acceleration, interval, quantile
 from harness.stats.clusters import group
 from harness.stats.columns import columns
 from harness.stats.randomisation import matched_null, sign_flip, sign_flip_beyond
@@ -808,6 +808,13 @@ def test_a_wrong_claim_is_rare_or_has_a_note_in_every_cell(sizes, noise, record_
 
 
 # --- cost
+
+
+def test_a_quantile_lies_between_its_neighbours_and_never_beyond_the_ends():
+    """Three values bound four gaps of a quarter each: the first value is at 1/4, the last at 3/4."""
+    means = np.array([[0.0, 1.0, 10.0]] * 6)
+    share = np.array([0.1, 0.25, 0.35, 0.5, 0.6, 0.9])
+    np.testing.assert_allclose(quantile(means, share), [0, 0, 0.4, 1, 4.6, 10])
 
 
 def test_270_heads_512_prompts_10_000_resamples_stay_small():
