@@ -42,6 +42,8 @@ MARKED_BY_FIXTURE = {
     **dict.fromkeys(("launch", "fresh", "fetch", "pool_of", "cluster", "cells"), "launch"),
 }
 
+gc.disable()  # until the tests are collected: what imports make stays
+
 FAMILIES = ("gpt2", "neox", "llama", "gemma3", "mistral", "qwen3")
 
 
@@ -104,8 +106,10 @@ def yaml_parsed_once():
 
 
 def checksum(model):
-    """What changes when a weight does."""
-    return sum(weight.double().abs().sum().item() for weight in model.bridge.parameters())
+    """What changes when a weight does. Summed as float64 without a copy of the weights."""
+    import torch
+
+    return sum(weight.sum(dtype=torch.float64).item() for weight in model.bridge.parameters())
 
 
 @pytest.fixture(autouse=True)
@@ -229,6 +233,7 @@ def pytest_collection_finish():
         nothing_drawn()
     gc.freeze()  # a collection looks at what tests make, not each time at all that was imported
     gc.set_threshold(20_000, 20, 20)
+    gc.enable()
 
 
 def _place_in_order():

@@ -1,15 +1,21 @@
 """The attribution methods that need only arrays, against identities, hand-worked sums and networkx."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import networkx
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import attribution
 from harness.attribution import alti, norms, uniform_rollout
 from harness.attribution.flow import ROUNDING
+from harness.attribution.ov_contributions import Stream, _contributions
 from harness.config import RequestError
+from harness.hooks import Site
 
 
 def patterns(layers=3, heads=2, size=5, seed=0, causal=True):
@@ -130,6 +136,20 @@ def test_alti_by_hand():
     """y = (3, 1): ‖y‖₁ = 4. The item (3, 0) is 1 away: 3. (0, 1) is 3 away: 1. (0, −1) is 5 away: none."""
     items = np.array([[[3.0, 0.0], [0.0, 1.0], [0.0, -1.0]]])
     np.testing.assert_allclose(alti.contributions(items, np.array([[3.0, 1.0]])), [[0.75, 0.25, 0]])
+
+
+@pytest.mark.parametrize(
+    ("size", "off", "accepted"), [(1e4, 9.0, True), (1e4, 11.0, False), (0.1, 9e-4, True), (0.1, 2e-3, False)]
+)
+def test_terms_may_miss_the_stream_by_a_thousandth_of_its_largest_entry_or_of_1(size, off, accepted):
+    example = SimpleNamespace(
+        model=SimpleNamespace(name="tiny", kind="decoder", traits=SimpleNamespace(write_scale={}))
+    )
+    before = torch.tensor([[[size, 0.0]]])
+    stream = Stream(before, before + torch.tensor([off, 0.0]), torch.zeros(2))
+    nothing = (np.ones((1, 1, 1)), np.zeros((1, 1, 2)))
+    with nullcontext() if accepted else pytest.raises(RequestError, match=r"at L0 they are off by .*; leave out alti"):
+        assert _contributions(example, Site(0), stream, 0, *nothing).shape == (1, 1)
 
 
 def test_alti_of_nothing_near_is_even():

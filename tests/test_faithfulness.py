@@ -17,6 +17,7 @@ import harness
 from harness.attribution import evaluate
 from harness.attribution.evaluate import erasure
 from harness.attribution.evaluate.best_method import nearest
+from harness.attribution.evaluate.levels import words_of
 from harness.attribution.evaluate.stage import AttributionStage
 from harness.attribution.evaluate.top_head import top_head, with_top_head
 from harness.attribution.example import example_of
@@ -229,6 +230,19 @@ def test_by_word_whole_words_are_taken_away(tiny):
     np.testing.assert_allclose(data.erased.values.ravel(), want, atol=1e-4)
 
 
+def test_words_of_an_encoder_decoder_are_those_of_its_source_and_then_those_it_writes(tiny):
+    model = tiny("t5")
+    prompts = harness.load_prompts("inline", model, text=["garden flower"], target=["a store"])
+    source, own = prompts.source.word[0], prompts.word[0]
+    parts = words_of(example_of(model, prompts))
+    sides = [0] * (source.max() + 1) + [len(source)] * (own.max() + 1)
+    both = np.concatenate([source, own + source.max() + 1])
+    assert [both[nodes].tolist() for nodes in parts] == [[at] * len(nodes) for at, nodes in enumerate(parts)]
+    assert [min(nodes) >= side for nodes, side in zip(parts, sides, strict=True)] == [True] * len(parts)
+    assert sorted(node for nodes in parts for node in nodes) == list(range(len(both)))
+    assert len(parts) < len(both)
+
+
 def test_a_method_that_is_the_cause_agrees_with_it_fully(decoder):
     *_, data = decoder
     twin = data.copy(deep=True)
@@ -424,3 +438,10 @@ def test_alti_is_refused_by_name_and_left_out_of_all(tiny):
     assert "alti" not in AttributionStage(model, prompts, ALL).methods
     with pytest.raises(RequestError, match="attribution.methods=alti: the terms of random's attention do not sum"):
         AttributionStage(model, prompts, AttributionSpec(methods=("rollout", "alti")))
+
+
+def test_a_cause_that_cannot_be_is_refused_before_anything_is_planned(tiny):
+    model = tiny("llama")
+    prompts = harness.load_prompts("inline", model, text=TEXTS[:1])
+    with pytest.raises(RequestError, match="attribution.causes=knockout_L9H0: L9H0 is outside random"):
+        AttributionStage(model, prompts, AttributionSpec(methods=("rollout",), causes=("knockout_L9H0",)))

@@ -14,7 +14,7 @@ from matplotlib.text import Text
 from harness.hooks import Head
 from harness.results.schema import TABLES
 from harness.views import figures
-from harness.views.figures import words
+from harness.views.figures import changes, together, words
 from harness.views.figures.base import LOOKS, TONE, style
 from harness.views.figures.patterns import heatmap, heatmaps, lines, products
 from harness.views.figures.view import figure_view
@@ -367,6 +367,21 @@ def test_the_figures_of_changes_have_the_mean_over_prompts(run):
     np.testing.assert_allclose([segment[:, 1] for segment in lines.get_segments()], np.stack([base, other], axis=1))
 
 
+@pytest.mark.parametrize("draw", [changes.effects, together.pairs])
+@pytest.mark.parametrize(
+    ("metric", "low", "high"),
+    [("loss", "hurts", "helps"), ("logit_diff", "helps", "hurts"), ("kl", "hurts", "matters")],
+)
+def test_the_ends_of_a_map_of_differences_say_what_they_are(run, draw, metric, low, high):
+    """Of a distance more is no help: it matters more."""
+    metrics = ["kl" if metric == "kl" else "loss", "logit_diff"]
+    renamed = replace(run, data=run.data.assign_coords(metric=metrics))
+    image = draw(renamed, metric, SCREEN).axes[0].images[0]
+    least, most = image.get_clim()
+    assert most == -least > 0
+    assert [to_hex(image.cmap(end)) for end in (0.0, 1.0)] == [TONE[low], TONE[high]]
+
+
 def test_the_most_changed_head_is_shown_in_both_models_where_they_are_furthest_apart(run):
     table = run.changes.query("metric == 'logit_diff'").sort_values("distance_mean")
     last = table.iloc[-1]
@@ -486,6 +501,12 @@ def test_more_tokens_than_fit_are_labelled_every_so_often(run):
         assert ticks(axis) == {float(at): str(at) for at in range(0, n, 3)}  # 34 of 100; every second would be 50
 
 
+def test_the_figure_of_a_square_pattern_has_room_for_names_below_and_a_bar_beside(wide):
+    """1.6 inches of height for names and title, 2.2 of width for names and the colour bar; the rest is the pattern."""
+    width, height = heatmap(weights(wide, 0, "L1H2")).get_size_inches()
+    assert height - 1.6 == pytest.approx(width - 2.2)
+
+
 def test_heatmaps_of_more_numbers_than_weights_span_their_own_scale(run):
     shown = weights(run, 0, "L1H2")
     other = replace(shown, values=np.array([[-2.0, np.nan], [1.0, 3.0]]), unit="score")
@@ -498,13 +519,18 @@ def test_heatmaps_of_more_numbers_than_weights_span_their_own_scale(run):
 
 def test_a_grid_of_heatmaps_fills_rows_and_hides_what_is_left(run):
     every = [weights(run, 0, head) for head in run.all_heads[:5]]
-    panes = heatmaps(every, 3).axes[:5]
+    figure = heatmaps(every, 3)
+    panes = figure.axes[:5]
     assert [each.get_title(loc="left") for each in panes] == [*map(str, run.all_heads[:5])]
     for axes, one in zip(panes, every, strict=False):
         np.testing.assert_array_equal(image_of(axes), one.values)
     left, top = np.array([[each.get_position().x0, each.get_position().y1] for each in panes]).T
     np.testing.assert_allclose([left[3], left[4]], left[:2])
     assert top[0] == top[1] == top[2] > top[3] == top[4]
+    bar = figure.axes[-1].get_position()
+    assert max(each.get_position().x1 for each in panes) < bar.x0 < bar.x1 < 1
+    assert bar.y1 == pytest.approx(top[0])
+    assert 0 <= bar.y0 < bar.y1
 
 
 def test_lines_join_each_query_to_its_keys_the_darker_the_larger(run):

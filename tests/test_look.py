@@ -2,11 +2,13 @@
 
 import doctest
 import inspect
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from thinned import most
 from transformers import AutoModel
 
 import harness
@@ -82,8 +84,13 @@ def test_look_saliency_is_the_norm_of_the_gradient_with_subwords_joined(minilm):
     assert "unhappiness" in page
 
 
-@pytest.mark.parametrize("suffix", ["html", "svg", "png", "pdf"])
-@pytest.mark.parametrize("view", ["head", "mean", "grid", "layer", "lines", "rollout", "saliency", "follow"])
+VIEWS = ("head", "mean", "grid", "layer", "lines", "rollout", "saliency", "follow")
+#: Each view as a page and as one kind of figure; as the other kinds in the soak.
+SAVED = [(view, "html") for view in VIEWS] + list(zip(VIEWS, ["svg", "png", "pdf"] * 3, strict=False))
+SAVED += [each for each in product(VIEWS, ["svg", "png", "pdf"]) if each not in SAVED]
+
+
+@pytest.mark.parametrize(("view", "suffix"), most(SAVED, 2 * len(VIEWS)))
 def test_look_views_show_themselves_and_save_by_suffix(seen, tmp_path, view, suffix):
     made = {
         "head": lambda: seen.head("L0H0"),

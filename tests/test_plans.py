@@ -42,6 +42,13 @@ def effects_of(model, seed=0):
     return xr.Dataset({name: (over, values) for name in ("fast_effect", "estimate")}, coords)
 
 
+def test_the_largest_difference_to_a_plain_forward_is_the_sweeps(model):
+    sweep = sweep_of(model)
+    plan, offs = sweep.plan(), ([1e-7, 3e-6], [2e-7])
+    units = [{**sweep.compute(plan, unit), "off": np.array(off)} for unit, off in enumerate(offs)]
+    assert sweep.assemble(plan, units)["effect"].attrs["plain_forward_difference"] == 3e-6
+
+
 # --- what is chosen -------------------------------------------------------------------------------------------------
 
 

@@ -511,7 +511,7 @@ def each_message():
     """One request for each message in every run; those that get the same one, with another key, in the soak."""
     seen, more = {}, []
     for case in (*KINDS, *KEYS, *OLD, *SOURCES, *PROMPTS):
-        message = case[1].partition(": ")[2][:28]
+        message = case[1].partition(": ")[2][:20]
         more += [case] * (seen.setdefault(message, case) is not case)
     cases = [*seen.values(), *more]
     return {"argvalues": most(cases, len(seen)), "ids": [" ".join(request) for request, _ in cases]}

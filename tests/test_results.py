@@ -226,6 +226,26 @@ def test_nothing_is_left_of_arrays_that_found_no_room_though_some_were_written_l
     assert list(tmp_path.iterdir()) == []
 
 
+def test_patterns_are_cut_by_prompt_and_layer_and_nothing_else_is(tmp_path):
+    """One head's pattern is read without the rest; what has layers or queries but no pattern is small."""
+    import zarr
+
+    dims = {
+        "pattern": ("prompt", "layer", "head", "query", "key"),
+        "effect": ("metric", "prompt", "layer", "head"),
+        "mask": ("prompt", "query", "key"),
+    }
+    size = {"metric": 2, "prompt": 3, "layer": 4, "head": 5, "query": 6, "key": 7}
+    data = {name: (each, np.ones([size[dim] for dim in each])) for name, each in dims.items()}
+    store.write_data(tmp_path, xr.Dataset(data))
+    folder = zarr.open_group(tmp_path / "data.zarr", mode="r")
+    assert {name: folder[name].chunks for name in dims} == {
+        "pattern": (1, 1, 5, 6, 7),
+        "effect": (2, 3, 4, 5),
+        "mask": (3, 6, 7),
+    }
+
+
 @pytest.mark.parametrize(
     ("place", "says"), [("/proc/x", "part of this path is not there"), ("x" * 300, "this path is too long")]
 )

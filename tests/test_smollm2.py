@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import plain
@@ -15,6 +16,7 @@ from harness import study, views
 from harness.config import RunSpec, parse
 from harness.findings.segments import traced
 from harness.hooks import Head
+from harness.models.generation import next_logits
 
 HEADS = ("L23H3", "L20H0", "L29H0")
 
@@ -221,3 +223,13 @@ def removed(twin, data, part):
     whole, rest = (plain.logits(twin, some).double().log_softmax(-1) for some in (ids, ids[~mine]))
     moved = np.cumsum(~mine) - 1
     return [float(whole[p, ids[p + 1]] - rest[moved[p], ids[p + 1]]) for p in at]
+
+
+def test_ablated_it_writes_the_same_with_and_without_a_cache(smollm2):
+    prompts = harness.load_prompts("ioi", smollm2, n=4)
+    ids = smollm2.tokens.encode("When Mary and John went to the store, John gave a drink to").token_id
+    with harness.ablated(smollm2, ["L23H3"], "mean", prompts=prompts) as check:
+        cached, whole = (torch.stack([*islice(next_logits(smollm2, ids, how), 4)]) for how in (True, False))
+    assert check.fired == 8
+    assert cached.argmax(-1).tolist() == whole.argmax(-1).tolist()
+    torch.testing.assert_close(cached, whole, atol=1e-3, rtol=0)

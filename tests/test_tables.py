@@ -195,6 +195,14 @@ def test_shares_of_the_first_and_of_the_predicting_token(scored):
     np.testing.assert_allclose(shares(vector).values[0], found.values[0])
 
 
+def test_the_first_token_can_be_the_predicting_one(scored):
+    found = shares(scored.assign(explained=(("prompt", "target_position"), np.array([[0, 3], [3, -1]]))))
+    strength = np.abs(scored["attribution"].values[0, 0])
+    part = strength / strength.sum(axis=-1, keepdims=True)
+    assert float(found.sel(which="raw")[0, 0]) == pytest.approx((part[0, 0] + part[1, 0]) / 2)
+    assert float(found.sel(which="raw")[1, 0]) == pytest.approx((part[0, 0] + part[1, 3]) / 2)
+
+
 def test_shares_of_a_source_begin_behind_it(scored):
     source = {
         f"source_{name}": scored[name].rename(position="source_position").isel(source_position=slice(3)) * 2

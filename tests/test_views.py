@@ -682,6 +682,16 @@ def test_head_and_model_views_in_a_notebook(run):
     assert "<h1>Lines of L2 · prompt 1: When Mary and John went to the store</h1>" in head.html
 
 
+@pytest.mark.parametrize("view", [views.head_view, views.model_view, views.layer_view])
+def test_a_view_opens_by_the_level_that_it_is_passed_or_by_the_runs(run, view):
+    by_word = replace(run, spec={**run.spec, "show": {"level": "word"}})
+    opens = [data_of(view(each, level=level).html)["start"]["level"] for each in (run, by_word) for level in LEVELS]
+    assert opens == ["token", "token", "word", "word", "token", "word"]
+
+
+LEVELS = (None, "token", "word")
+
+
 def test_a_model_view_that_would_be_too_large_says_what_it_leaves_out(run, monkeypatch):
     monkeypatch.setattr("harness.views.selection.BUDGET", 250)
     page = views.model_view(run).html
