@@ -81,6 +81,7 @@ async function main() {
     return place && mount(place, state);
   });
   mountTables();
+  mountCharts(state);
   window.matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => state.tell('colors'));
   await Promise.all(drawn);  // patterns are unpacked first
   document.documentElement.dataset.ready = 'true';

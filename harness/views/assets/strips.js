@@ -57,20 +57,11 @@ function jitter(prompt) {
 function axis(low, high, x, metric) {
   const holder = make('div', { class: 'axis' });
   const scale = make('div', { style: 'position:relative;height:20px' });
-  for (const value of ticks(low, high)) {
+  for (const value of niceTicks(low, high)) {
     const label = make('span', {}, (value > 0 ? '+' : value < 0 ? '−' : '') + Math.abs(value));
     label.style.cssText = 'position:absolute;transform:translateX(-50%);left:' + x(value);
     scale.append(label);
   }
   holder.append(scale, make('div', {}, 'effect on ' + metric.name + (metric.units ? ', ' + metric.units : '') + ' (one dot per prompt)'));
   return holder;
-}
-
-function ticks(low, high) {
-  const rough = (high - low) / 6 || 1;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough);
-  const values = [];
-  for (let value = Math.ceil(low / step) * step; value <= high + step / 1e6; value += step) values.push(Number(value.toPrecision(6)));
-  return values;
 }

@@ -28,7 +28,8 @@ def changes(run: "Run") -> Iterator[Described]:
     if "effect_change" in run.data:
         yield from (_effects(run, metric) for metric in metrics)
         yield _distances(run)
-        yield _side_by_side(run)
+        if "pattern" in run.data:
+            yield _side_by_side(run)
     yield from (_by_prompt(run, metric) for metric in metrics)
 
 
