@@ -6,6 +6,7 @@ The tests in a browser are skipped when there is no Chromium or Chrome, unless H
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -22,6 +23,7 @@ from harness.hooks import Head
 from harness.views import figures
 from harness.views.charts import charts
 from harness.views.figures.base import LOOKS, Picture
+from harness.views.page import asset
 
 #: Sections whose figures are charts on the page.
 CHARTED = {"layers", "positions", "sets", "pruning", "pairs", "changed", "roles", "methods", "parts"}
@@ -508,3 +510,56 @@ def test_a_frame_that_may_save_no_files_offers_to_copy(browser, page, described,
             "[...document.querySelectorAll('[data-chart=methods] .figure-tools button')].map((one) => one.textContent)"
         )
     assert tools == ["Copy data", "Caption"]
+
+
+#: What the page draws without SVG: buttons of a map, a legend's gradient, words in a line and cut off, and a canvas.
+ANY_FIGURE = """<div id="figure" style="width: 300px">
+<div class="legend">0 <i style="background: linear-gradient(90deg in oklab, var(--neutral), var(--helps))"></i>
+2 nats</div>
+<table class="map"><tr><th>H0</th><td><button class="helps sure" style="--share: .5"></button></td>
+<td><button class="hurts" style="--share: 1"></button></td></tr></table>
+<p style="font: 12px monospace; width: 150px">one &lt;b&gt; three four five six seven eight</p>
+<p id="cut" style="font: 12px monospace; width: 80px; overflow: hidden; white-space: nowrap">one twothreefour five</p>
+<canvas id="drawn" width="20" height="10"></canvas><p class="readout">read only here</p>
+<select><option>chosen only here</option></select></div>"""
+
+
+def any_figure(browser, folder):
+    """The SVG of `ANY_FIGURE`, and where its cells and the words' lines stand on the page."""
+    code = "".join(asset(f"{name}.js") for name in ("draw", "tables", "save"))
+    script = f"<script>{code}; window.saved = () => svgText(document.getElementById('figure'));</script>"
+    style = f"<style>{asset('page.css')}</style>"
+    (folder / "any.html").write_text(
+        f"<!doctype html><html data-ready=1>{style}<body>{ANY_FIGURE}{script}</body></html>"
+    )
+    browser.open(folder / "any.html")
+    browser.evaluate("document.getElementById('drawn').getContext('2d').fillRect(0, 0, 20, 10)")
+    return ElementTree.fromstring(browser.evaluate("saved()"))
+
+
+def test_any_figure_of_the_page_is_saved_as_it_stands(browser, tmp_path):
+    root = any_figure(browser, tmp_path)
+    cells = browser.evaluate(
+        """(() => { const edge = document.getElementById('figure').getBoundingClientRect();
+        return [...document.querySelectorAll('.map button')].map((one) => one.getBoundingClientRect())
+        .map((box) => [box.left - edge.left, box.top - edge.top, box.width, box.height]); })()"""
+    )
+    there = [[float(each.get(key)) for key in ("x", "y", "width", "height")] for each in root.iter(f"{SVG}rect")]
+    for cell in cells:
+        assert any(each == pytest.approx(cell, abs=0.02) for each in there)
+    tones = [each.get("fill") for each in root.iter(f"{SVG}rect") if float(each.get("height")) == 27]
+    assert tones[1] == "rgb(194, 87, 12)", "orange in full"
+    assert len([each for each in root.iter(f"{SVG}circle")]) == 1, "the dot of a shown head"
+    texts = [each.text for each in root.iter(f"{SVG}text")]
+    assert texts[:3] == ["0", "2 nats", "H0"]
+    lines = [text for text in texts if any(word in text.split() for word in ("one", "four", "five", "eight"))]
+    assert " ".join(lines[:-1]) == "one <b> three four five six seven eight"
+    assert len(lines) > 2
+    assert re.fullmatch(r"one two\w*…", lines[-1]), "what the box cuts off is cut off"
+    assert "only here" not in " ".join(texts)
+    (image,) = root.iter(f"{SVG}image")
+    assert image.get("href").startswith("data:image/png")
+    strips = [each.get("fill") for each in root.iter(f"{SVG}rect") if float(each.get("height")) == 10]
+    assert len(set(strips)) > 20, "a gradient in strips"
+    width = float(root.get("width"))
+    assert all(x + wide <= width + 1 for x, _, wide, _ in there)

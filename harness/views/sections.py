@@ -208,8 +208,9 @@ def _changed(run: "Run", drawn: Sequence[Picture]) -> Section:
 
 
 def _roles(run: "Run", drawn: Sequence[Picture]) -> Section:
-    """Show the roles of heads; where no effects are mapped, with a map to choose a role on."""
-    choose_on = "" if "effect" in run.data else _drawn("map")
+    """Show the roles of heads; where no head has one and no effects are mapped, with a map to choose a role on."""
+    charted = any(each.part == "roles" for each in drawn)
+    choose_on = "" if charted or "effect" in run.data else _drawn("map")
     define = f"<p class='define'>{ROLES}</p>"
     body = f"{define}{number_tables.roles(run)}{choose_on}{_charts(drawn, 'roles')}"
     return Section("roles", "What heads do: their roles", body)

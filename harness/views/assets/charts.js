@@ -35,7 +35,7 @@ const HINT = 'Hover, or move with the arrow keys, to read a value.';
 function painted({ width, height, shapes }, chart, state) {
   const svg = makeSvg('svg', { width, height, viewBox: `0 0 ${width} ${height}`, class: 'drawing', role: 'group', tabindex: 0, 'aria-label': chart.title + '. ' + HINT });
   for (const { tag, at, text: words, open, cells } of shapes) {
-    const node = tag === 'pixels' ? makeSvg('image', { ...at, href: pixels(cells), preserveAspectRatio: 'none', class: 'pixels' }) : makeSvg(tag, at);
+    const node = tag === 'pixels' ? makeSvg('image', { ...rounded(at), href: pixels(cells), preserveAspectRatio: 'none', class: 'pixels' }) : makeSvg(tag, rounded(at));
     if (words !== undefined) node.textContent = words;
     if (open) {
       node.classList.add('clicks');
@@ -44,6 +44,13 @@ function painted({ width, height, shapes }, chart, state) {
     svg.append(node);
   }
   return svg;
+}
+
+// Places to a hundredth of a pixel.
+function rounded(at) {
+  const short = (value) => (typeof value === 'number' ? Number(value.toFixed(2)) : value);
+  const entries = Object.entries(at).map(([key, value]) => [key, key === 'd' ? value.replace(/-?\d+\.\d{3,}/g, (each) => short(Number(each))) : key.startsWith('data-') ? value : short(value)]);
+  return Object.fromEntries(entries);
 }
 
 // A mark of a prompt alone opens the head that is picked, on that prompt.

@@ -10,7 +10,13 @@ function layoutOf(chart, width, panel = 0) {
   const layout = { heat: layoutHeat, dots: layoutDots, bars: layoutBars, curves: layoutCurves, 'pairs-of-dots': layoutPairs }[chart.kind];
   const shapes = [], marks = [];
   const height = layout(chart, width, { shapes, marks, panel });
-  return { width, height: Math.ceil(height), shapes, marks };
+  return { width: chart.kind === 'heat' ? Math.min(width, rightmost(shapes)) : width, height: Math.ceil(height), shapes, marks };
+}
+
+// Where the last shape ends: a map of few heads is narrower than its place.
+function rightmost(shapes) {
+  const end = ({ tag, at, text: words }) => (tag === 'text' ? at.x + textWidth(words) / (at['text-anchor'] === 'middle' ? 2 : 1) : tag === 'rect' || tag === 'pixels' ? at.x + at.width : 0);
+  return Math.ceil(Math.max(...shapes.map(end))) + 2;
 }
 
 function text(x, y, words, at = {}, open = null) {

@@ -77,18 +77,31 @@ function savedElement(element, into) {
   if (element.matches(NOT_SAVED) || style.display === 'none' || style.visibility === 'hidden') return;
   const box = element.getBoundingClientRect();
   const at = { x: box.left - into.origin.left, y: box.top - into.origin.top, width: box.width, height: box.height };
-  if (box.width && box.height) {
-    into.right = Math.max(into.right, at.x + at.width);
-    into.bottom = Math.max(into.bottom, at.y + at.height);
-  }
-  if (element instanceof SVGSVGElement) { into.parts.push(savedDrawing(element, at)); return; }
-  if (element instanceof HTMLCanvasElement) { into.parts.push(makeSvg('image', { ...round(at), href: element.toDataURL(), preserveAspectRatio: 'none' })); return; }
-  if (element instanceof HTMLImageElement) { into.parts.push(makeSvg('image', { ...round(at), href: element.src, preserveAspectRatio: 'none' })); return; }
-  into.parts.push(...savedBox(element, style, at));
+  const made = savedPicture(element, at) || savedBox(element, style, at);
+  into.parts.push(...made);
+  if (made.length) grow(into, at.x + at.width, at.y + at.height);
+  if (isPicture(element)) return;
   for (const child of element.childNodes) {
     if (child.nodeType === Node.ELEMENT_NODE) savedElement(child, into);
     else if (child.nodeType === Node.TEXT_NODE && child.data.trim()) into.parts.push(...savedText(child, style, into));
   }
+}
+
+// What is drawn sets the size of the whole, not the empty boxes around it.
+function grow(into, right, bottom) {
+  into.right = Math.max(into.right, right);
+  into.bottom = Math.max(into.bottom, bottom);
+}
+
+function isPicture(element) {
+  return element instanceof SVGSVGElement || element instanceof HTMLCanvasElement || element instanceof HTMLImageElement;
+}
+
+// A drawing, a canvas or an image; null for other elements.
+function savedPicture(element, at) {
+  if (element instanceof SVGSVGElement) return [savedDrawing(element, at)];
+  if (!isPicture(element)) return null;
+  return [makeSvg('image', { ...round(at), href: element instanceof HTMLCanvasElement ? element.toDataURL() : element.src, preserveAspectRatio: 'none' })];
 }
 
 function round(at) {
@@ -142,25 +155,26 @@ function rgbOf(value) {
 // A drawing with the styles of the page written into it.
 function savedDrawing(svg, at) {
   const viewBox = svg.getAttribute('viewBox');
-  const copy = makeSvg('svg', { ...round(at), viewBox, overflow: 'visible', ...(viewBox ? { preserveAspectRatio: 'none' } : {}) });
-  copy.append(...[...svg.children].map(savedShape).filter(Boolean));
+  const font = getComputedStyle(svg).fontFamily;
+  const copy = makeSvg('svg', { ...round(at), viewBox, overflow: 'visible', 'font-family': font, ...(viewBox ? { preserveAspectRatio: 'none' } : {}) });
+  copy.append(...[...svg.children].map((shape) => savedShape(shape, font)).filter(Boolean));
   return copy;
 }
 
-function savedShape(shape) {
+function savedShape(shape, font) {
   const style = getComputedStyle(shape);
   if (shape.matches(NOT_SAVED) || style.display === 'none' || style.visibility === 'hidden') return null;
   const copy = shape.cloneNode(false), isText = shape instanceof SVGTextContentElement;
   for (const { name } of [...copy.attributes]) if (/^(class|style|tabindex|role|aria-|data-)/.test(name)) copy.removeAttribute(name);
   for (const [name, usual] of Object.entries(SHAPE_STYLE)) {
     const value = style.getPropertyValue(name);
-    if ((!isText && TEXT_STYLE.has(name)) || !value || value === usual) continue;
+    if ((!isText && TEXT_STYLE.has(name)) || !value || value === usual || value === font) continue;
     const tone = name === 'fill' || name === 'stroke' ? rgbOf(value) : null;
     copy.setAttribute(name, name === 'fill' || name === 'stroke' ? (tone ? tone.color : 'none') : value);
     if (tone && tone.alpha < 1) copy.setAttribute(name + '-opacity', tone.alpha * Number(style.getPropertyValue(name + '-opacity')));
   }
   for (const child of shape.childNodes) {
-    const inside = child.nodeType === Node.ELEMENT_NODE ? savedShape(child) : child.nodeType === Node.TEXT_NODE ? child.cloneNode() : null;
+    const inside = child.nodeType === Node.ELEMENT_NODE ? savedShape(child, font) : child.nodeType === Node.TEXT_NODE ? child.cloneNode() : null;
     if (inside) copy.append(inside);
   }
   return copy;
@@ -176,13 +190,13 @@ function savedText(node, style, into) {
     const box = range.getBoundingClientRect(), last = lines[lines.length - 1];
     if (!box.width || box.left >= edge) continue;
     const shown = box.right > edge + 1 ? cutAt(node, index, word, edge, range) : word;
-    if (last && Math.abs(last.box.top - box.top) < 3) last.words.push(shown);
-    else lines.push({ box, words: [shown] });
+    if (last && Math.abs(last.box.top - box.top) < 3) { last.words.push(shown); last.right = Math.min(box.right, edge); }
+    else lines.push({ box, words: [shown], right: Math.min(box.right, edge) });
   }
   const { fontBoundingBoxAscent: above, fontBoundingBoxDescent: below } = pen.measureText('x');
-  return lines.map(({ box, words }) => {
+  return lines.map(({ box, words, right }) => {
     const y = box.top - into.origin.top + (box.height - above - below) / 2 + above, whole = words.join(' ');
-    into.bottom = Math.max(into.bottom, box.bottom - into.origin.top);
+    grow(into, right - into.origin.left, box.bottom - into.origin.top);
     const line = makeSvg('text', { ...round({ x: box.left - into.origin.left, y }), 'font-family': style.fontFamily, 'font-size': style.fontSize, 'font-weight': style.fontWeight, ...painting('fill', rgbOf(style.color)) });
     line.textContent = style.textTransform === 'uppercase' ? whole.toUpperCase() : whole;
     return line;
@@ -200,6 +214,6 @@ function edgeOf(element) {
 // The letters of a word before an edge.
 function cutAt(node, index, word, edge, range) {
   let end = word.length;
-  do range.setEnd(node, index + --end); while (end > 1 && range.getBoundingClientRect().right > edge - 6);
+  do range.setEnd(node, index + --end); while (end > 1 && range.getBoundingClientRect().right > edge - 12);
   return word.slice(0, end) + '…';
 }

@@ -1,4 +1,4 @@
-"""Scores of every head for each role that some head has: one map of heads with a switch."""
+"""Scores of every head for each role: one map of heads with a switch."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,15 +32,16 @@ class RoleMap:
 
 
 def role_maps(run: "Run") -> list[RoleMap]:
-    """Return the map of each role and stack with a head that has it."""
-    maps = []
-    for role, heads in heads_by_role(run).items():
-        for stack in dict.fromkeys(head.stack for head in heads):
-            score = run.data["role_score"].sel(role=role)
-            values = (score.sel(stack=stack) if stack else score).transpose("head", "layer").values
-            mine = [head for head in heads if head.stack == stack]
-            maps.append(RoleMap(role, stack, values[:, : run.layers[stack]], mine))
-    return maps
+    """Return the map of each role and stack that was scored, those with a head that has the role first."""
+    having, maps = heads_by_role(run), []
+    for role in dict.fromkeys([*having, *map(str, run.data["role"].values)]):
+        score = run.data["role_score"].sel(role=role)
+        for stack, n_layers in run.layers.items():
+            values = (score.sel(stack=stack) if stack else score).transpose("head", "layer").values[:, :n_layers]
+            heads = [head for head in having.get(role, []) if head.stack == stack]
+            if np.isfinite(values).any():
+                maps.append(RoleMap(role, stack, values, heads))
+    return sorted(maps, key=lambda each: not each.heads)
 
 
 def roles(run: "Run") -> Iterator[Described]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def roles(run: "Run", look: Look) -> Figure:
     """Map the score of every head for each role, layers across and heads down; a dot marks a head with the role."""
-    drawn = role_maps(run)
+    drawn = [each for each in role_maps(run) if each.heads]
     across, heads = max(run.layers.values()), run.data.sizes["head"]
     each = min(4.4, 0.3 * across + 1.4)
     columns = max(1, min(len(drawn), int(look.width // each)))
