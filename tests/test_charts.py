@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from fakes import fake_t5
 from PIL import Image
-from test_browser import quiet
+from test_browser import faults, quiet
 from test_figures import SHORT, whole_run, without_effects
 from test_views import HOSTILE
 
@@ -248,6 +248,12 @@ def test_every_chart_is_drawn_inside_its_place_and_can_be_read(browser, page, de
     assert browser.evaluate("[...document.querySelectorAll('.chart')].every((one) => one.offsetWidth > 300)")
     assert not browser.evaluate("!!document.querySelector('#methods img')"), "figures are for pages without scripts"
     quiet(browser)
+
+
+@pytest.mark.parametrize(("width", "height", "dark"), SIZES)
+def test_charts_are_accessible_without_a_serious_fault(browser, page, described, width, height, dark):
+    opened(browser, page, len(described), width, height, dark)
+    assert faults(browser) == []
 
 
 @pytest.mark.parametrize(("width", "height", "dark"), SIZES)
