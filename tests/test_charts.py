@@ -360,6 +360,9 @@ def test_a_value_is_read_by_mouse_and_keys_and_nothing_moves(browser, page, run,
     browser.press("ArrowDown")
     assert browser.evaluate(readout("methods")) != first
     assert browser.evaluate("document.documentElement.scrollHeight") == tall
+    for words in ("", "long words " * 40):  # whatever is read
+        browser.evaluate(f"document.querySelectorAll('.chart .readout').forEach((one) => one.textContent = {words!r})")
+        assert browser.evaluate("document.documentElement.scrollHeight") == tall
     browser.focus("[data-chart=positions_loss] svg.drawing")
     browser.press("Enter")
     head = described["positions_loss"]["panels"][0]["rows"][0]

@@ -55,8 +55,10 @@ test('bars grow from zero to their own side', () => {
   assert.deepEqual(marks[0].open, [[0, 0, ''], null]);
 });
 
-test('every series has a mark of its own shape', () => {
+test('every series has a mark of its own shape and a line of its own dashes', () => {
   assert.equal(new Set([0, 1, 2, 3, 4, 5].map((series) => symbol(series, 0, 0).at.d)).size, 6);
+  const lines = layoutOf(CHARTS.curves, 640).shapes.filter(({ at }) => 'data-series' in at), dash = ({ at }) => at.class.match(/ d\d/)[0];
+  assert.equal(new Set(lines.map(dash)).size, 2);
 });
 
 test('the shade is the share of the largest, of attention its square root, and never negative', () => {
