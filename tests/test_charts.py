@@ -186,6 +186,17 @@ def test_roles_have_scores_and_dots(run, described):
         assert panel["about"].startswith(f"{panel['name']}: looks at")
 
 
+def test_roles_of_no_head_come_last_without_dots(run):
+    given = run.data["role_given"].copy()
+    given[0] = False
+    chart = next(
+        chart for chart in charts(replace(run, data=run.data.assign(role_given=given))) if chart["name"] == "roles"
+    )
+    assert [panel["name"] for panel in chart["panels"]] == ["previous_token", "induction"]
+    assert chart["panels"][0]["dots"]
+    assert chart["panels"][1]["dots"] == []
+
+
 def test_methods_have_each_agreement_best_on_top(run, described):
     spearman = run.methods.query("statistic == 'spearman'").set_index(["policy", "method", "cause"])
     best = spearman.loc["drop"].groupby("method")["mean"].mean().sort_values(ascending=False)
