@@ -29,7 +29,8 @@ if os.environ.get("HARNESS_SHAPES") == "1":
 LONGEST_FIRST = tuple(
     f"test_{name}"
     for name in (
-        *("browser", "views", "contract", "requests", "sentences", "smollm2", "families", "ablation", "together"),
+        *("browser", "charts"),
+        *("views", "contract", "requests", "sentences", "smollm2", "families", "ablation", "together"),
         *("objects", "faults", "reproduce", "results", "execute", "questions", "quick_sweeps", "kinds", "roles"),
         *("truth", "prompt_files", "compare", "stats", "hub", "causes", "faithfulness", "methods_on_models"),
     )

@@ -540,10 +540,14 @@ def test_a_run_of_layers_alone_shows_them(browser, run, tmp_path):
     layers = run.data["effect"].sum("head").rename(None)
     data = run.data.drop_vars(["effect", "pattern"]).assign(layer_effect=layers, mlp_effect=-layers)
     only = replace(run, data=data, heads=run.heads.iloc[:0])
-    browser.open(views.write_report(only, tmp_path / "report.html"))
-    browser.wait("document.images.length === 2 && [...document.images].every((image) => image.naturalWidth > 300)")
+    page = views.write_report(only, tmp_path / "report.html")
+    browser.open(page)
+    browser.wait("document.querySelectorAll('#layers svg.drawing').length === 2")
     assert browser.evaluate("document.querySelector('#layers h2').textContent") == "Effect of ablating each layer"
+    assert browser.evaluate("document.images.length") == 0
     quiet(browser)
+    browser.open(page, scripts=False)
+    browser.wait("document.images.length === 2 && [...document.images].every((image) => image.naturalWidth > 300)")
 
 
 def with_sources(run):

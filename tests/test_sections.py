@@ -174,9 +174,12 @@ def test_tests_of_heads_are_explained_where_heads_were_tested(run):
         assert words in about
 
 
-def test_a_role_is_chosen_on_a_map_where_no_effects_are(run):
-    assert 'id="draw-map"' not in made(run)["roles"].body
-    assert 'id="draw-map"' in made(without(run, "effect"))["roles"].body
+def test_a_role_is_chosen_on_its_chart_or_on_the_map_where_neither_it_nor_effects_are(run):
+    effects_gone = without(run, "effect")
+    assert 'data-chart="roles' in made(effects_gone)["roles"].body
+    for each, drawn in ((run, ()), (run, DRAWN), (effects_gone, DRAWN)):
+        assert 'id="draw-map"' not in made(each, drawn)["roles"].body
+    assert 'id="draw-map"' in made(effects_gone, ())["roles"].body
 
 
 def test_what_is_read_of_a_source_is_explained_for_an_encoder_decoder(run, tmp_path):

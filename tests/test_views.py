@@ -34,6 +34,7 @@ from harness.config import RequestError
 from harness.findings import findings
 from harness.hooks import Head
 from harness.views import circuitsvis, figures, glyphs, number_tables, segment_section, terminal
+from harness.views.charts.joint import pairs_of
 from harness.views.draw import draw_for_paper
 from harness.views.figures import positions, rollout, together
 from harness.views.number_tables import html_table, settings
@@ -471,7 +472,8 @@ def test_other_sweeps_have_figures_and_sections(run):
     assert "Ablated: named sets of heads, heads one after another and heads in pairs." in page
     for part in ("sets", "pruning", "pairs"):
         assert f'id="{part}"' in page
-    values, ends = together._beyond_the_sum(other, "loss")
+    of = pairs_of(other, "loss")
+    values, ends = of.beyond, of.ends
     assert ends == pairs
     assert values.tolist() == pytest.approx([0.5, 1.5, 3.5])
 

@@ -12,8 +12,9 @@ from harness.views.pack import pack_text
 from harness.views.text import json_block, markup
 
 _SCRIPTS = (
-    *("fit", "unpack", "draw", "patterns", "scores", "controls", "tables", "tabs", "search", "keys", "address", "map"),
-    *("ranking", "inspector", "head", "headview", "modelview", "compare", "sources", "app"),
+    *("fit", "unpack", "draw", "patterns", "scores", "controls", "tables", "save", "scales", "tabs", "search", "keys"),
+    *("address", "map", "ranking", "inspector", "head", "headview", "modelview", "compare", "sources", "layouts"),
+    *("charts", "app"),
 )
 
 
@@ -38,7 +39,7 @@ def page(
     return Template(asset("page.html")).substitute(
         policy=_policy(run),
         title=markup(title),
-        style=asset("page.css") + style,
+        style=asset("page.css") + asset("charts.css") + style,
         body=body,
         kind=kind,
         data=json_block(data),

@@ -12,6 +12,7 @@ from harness.hooks import Head
 from harness.results.run import Claim
 from harness.results.schema import by_head
 from harness.views.activations import value_norms
+from harness.views.charts import charts
 from harness.views.pack import Packed, pack_numbers, pack_weights
 from harness.views.selection import Selection, is_causal
 from harness.views.text import visible
@@ -57,6 +58,7 @@ def payload(
         "sources": {str(index): _sources(run, index) for index in kept.prompts} if {*_SCORED} & set(run.data) else {},
         "sink": "sink" in run.data,
         "leftOut": kept.left_out,
+        "charts": [] if only_kept else charts(run),
         "start": {"prompt": prompt, "head": list(head) if head else None, "metric": metric, "level": _level(run)},
     }
 

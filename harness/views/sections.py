@@ -201,15 +201,9 @@ def _sources() -> Section:
 
 
 def _of_pictures(part: str, drawn: Sequence[Picture]) -> Section:
-    """Build a section of figures, shown with scripts and without."""
-    shown = _images(drawn, part)
+    """Build a section of charts; without scripts their figures stand in."""
     title, define = (PICTURED | {"parts": ("Parts of the prompt", segment_section.ABOUT)})[part]
-    return Section(part, title, _held(shown, title), define)
-
-
-def _held(shown: str, title: str) -> str:
-    """Put pictures in a box that scrolls where they are wider than the window."""
-    return f'<div class="pictures" tabindex="0" role="group" aria-label="{title}, as pictures">{shown}</div>'
+    return Section(part, title, _charts(drawn, part), define)
 
 
 def _changed(run: "Run", drawn: Sequence[Picture]) -> Section:
@@ -221,15 +215,15 @@ def _changed(run: "Run", drawn: Sequence[Picture]) -> Section:
 
 
 def _roles(run: "Run", drawn: Sequence[Picture]) -> Section:
-    """Show the roles of heads; where no effects are mapped, with a map to choose a role on."""
-    choose_on = "" if "effect" in run.data else _drawn("map")
-    shown = _images(drawn, "roles")
-    body = f'{choose_on}{number_tables.roles(run)}<div class="pictures">{shown}</div>'
+    """Show the roles of heads; where no head has one and no effects are mapped, with a map to choose a role on."""
+    charted = any(each.part == "roles" for each in drawn)
+    choose_on = "" if charted or "effect" in run.data else _drawn("map")
+    body = f"{choose_on}{_charts(drawn, 'roles')}{number_tables.roles(run)}"
     return Section("roles", "What heads do: their roles", body, ROLES)
 
 
 def _parts(run: "Run", drawn: Sequence[Picture]) -> Section:
-    """Show the parts of a prompt: their figure, with scripts and without, and their tables."""
+    """Show the parts of a prompt: their chart, and their tables."""
     pictured = _of_pictures("parts", drawn)
     return replace(pictured, body=segment_section.texts(run) + pictured.body + segment_section.traced(run))
 
@@ -260,6 +254,14 @@ def _how(run: "Run") -> Section:
 
 def _drawn(name: str) -> str:
     return f'<div class="drawn" id="draw-{name}"></div>'
+
+
+def _charts(drawn: Sequence[Picture], part: str) -> str:
+    """Hold a place for the chart of each figure, drawn by the page's scripts; without scripts the figure itself."""
+    places = "".join(
+        f'<div class="chart" data-chart="{markup(each.name)}"></div>' for each in drawn if each.part == part
+    )
+    return places + _pictures(drawn, part)
 
 
 def _pictures(drawn: Sequence[Picture], part: str) -> str:

@@ -75,6 +75,11 @@ function meansOf(values, count, prompts) {
   return means;
 }
 
+// Every head, in the order of `placesOf`.
+function headsOf({ data }) {
+  return data.stacks.flatMap(({ name, layers }) => layers.flatMap((layer) => data.heads.map((number) => [layer, number, name])));
+}
+
 // Draw now where the place can be seen; in a tab that is not open, once it is.
 function whenShown(place, state, draw) {
   let due = false;
@@ -102,6 +107,7 @@ async function main() {
     return place && mount(place, state);
   });
   mountTables(state);
+  mountCharts(state);
   mountKeys(state);
   followAddress(state);
   window.matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => state.tell('colors'));

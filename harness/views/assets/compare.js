@@ -5,7 +5,8 @@ function mountCompare(place, state) {
   const grid = make('div', { class: 'three' });
   const below = make('div');
   const collapsed = make('p', { class: 'note' });
-  place.append(collapsed, grid, readout, below);
+  const tools = withFigureTools(grid, { name: () => 'rollout_prompt_' + state.prompt, caption: () => panels.map(({ name }) => name).join(', ') + ' on “' + textOf(state.data.prompts[state.prompt]).trim() + '”, shade by square root. ' + viewNote(state), rows: () => panels.flatMap(({ name, pattern }) => patternRows(pattern).map((row, at) => [at ? name : 'matrix', ...row])) });
+  place.append(collapsed, grid, make('div', { class: 'foot' }, readout, tools), below);
   let panels = [], attributions = null, cursor = [0, 0], latest = 0;
   const paint = () => panels.forEach((panel) => drawMatrix(panel.canvas, panel.pattern, panel.most, cursor));
   const move = (query, key, announce) => {

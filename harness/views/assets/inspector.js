@@ -22,17 +22,19 @@ function mountInspector(place, state) {
   const bar = make('div', { class: 'inspector-bar' }, parts.name, moveButtons(state), parts.chips);
   const sheet = make('button', { type: 'button', class: 'sheet', 'aria-expanded': 'false', onclick: () => unfold(!place.classList.contains('unfolded')) }, 'Show the pattern');
   const unfold = (on) => { place.classList.toggle('unfolded', on); sheet.setAttribute('aria-expanded', String(on)); sheet.textContent = on ? 'Close' : 'Show the pattern'; if (on) drawPatterns(); };
-  const body = make('div', { class: 'inspector-body' }, parts.prompt, parts.tokens, parts.modes, parts.note, parts.stage, parts.readout, parts.pinned, parts.more);
+  let latest = 0, pattern = null, causes = null;
+  const tools = withFigureTools(parts.stage, { name: () => named(state.head) + '_prompt_' + state.prompt, caption: () => patternCaption(state), rows: () => patternRows(pattern) });
+  const foot = make('div', { class: 'foot' }, parts.readout, tools);
+  const body = make('div', { class: 'inspector-body' }, parts.prompt, parts.tokens, parts.modes, parts.note, parts.stage, foot, parts.pinned, parts.more);
   place.append(bar, parts.facts, sheet, body);
   modesOf(parts.modes, state);
-  let latest = 0, pattern = null, causes = null;
   const drawHead = () => {
     parts.name.textContent = named(state.head);
     parts.chips.replaceChildren(...chipsOf(state));
     parts.facts.replaceChildren(...factsOf(state));
   };
   const paint = () => {
-    paintTokens(parts, state, pattern, causes);
+    paintTokens(parts, state, pattern);
     paintStage(parts, state, pattern, causes);
   };
   const drawPatterns = async () => {
@@ -42,7 +44,7 @@ function mountInspector(place, state) {
     const valued = state.how === 'values' && matrices ? matrices.values(state.head) : null;
     pattern = valued || (matrices && matrices.of(state.head));
     causes = pattern && sources ? causesOf(state, pattern, sources) : null;
-    drawPrompt(parts.prompt, state, pattern, causes);
+    drawPrompt(parts.prompt, state, pattern);
     drawNote(parts.note, state, pattern, valued);
     paint();
     await drawPinned(parts.pinned, state, pattern);
@@ -55,6 +57,15 @@ function mountInspector(place, state) {
   state.on('opened', () => { if (window.matchMedia('(max-width: 820px)').matches) unfold(true); });
   new ResizeObserver(() => paintStage(parts, state, pattern, causes)).observe(place);
   return draw();
+}
+
+function patternCaption(state) {
+  return 'Attention pattern of ' + named(state.head) + ' on “' + textOf(state.data.prompts[state.prompt]).trim() + '”: queries down, keys across, shade by square root' + (state.how === 'values' ? ', weights times the norms of the values' : '') + '. ' + viewNote(state);
+}
+
+function patternRows(pattern) {
+  if (!pattern) return [];
+  return [['query \\ key', ...pattern.keys.map(({ text }) => text)], ...pattern.queries.map(({ text }, row) => [text, ...pattern.weights.subarray(row * pattern.keys.length, (row + 1) * pattern.keys.length)])];
 }
 
 function moveButtons(state) {
@@ -105,7 +116,7 @@ function ordinal(number) {
   return number + end;
 }
 
-function drawPrompt(place, state, pattern, causes) {
+function drawPrompt(place, state, pattern) {
   const { prompts } = state.data.offered, prompt = state.data.prompts[state.prompt];
   const go = (label, sign, by) => make('button', { type: 'button', class: 'tool', 'aria-label': label, title: label, onclick: () => stepPrompt(state, by) }, sign);
   const at = pattern ? rowOf(state, pattern) : null;
@@ -161,7 +172,7 @@ function causesOf(state, pattern, sources) {
 }
 
 // The texts of the prompt, shaded by the weights of the row that is read; a click on a token reads its row.
-function paintTokens({ tokens, prompt }, state, pattern) {
+function paintTokens({ tokens }, state, pattern) {
   const side = state.data.prompts[state.prompt];
   if (!pattern) {
     tokens.replaceChildren(...side.tokens.map((token) => make('bdi', {}, token)));

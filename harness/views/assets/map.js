@@ -11,7 +11,9 @@ function mountMap(place, state) {
   const scores = scoresOf(state);
   const score = () => scores.find(({ name }) => name === state.score) || scores[0];
   const controls = make('div', { class: 'controls' }, ...metricSwitch(state), ...scoreSwitch(state, scores));
-  place.append(controls, legend, holder, readout);
+  const figure = make('div', {}, legend, holder);
+  const tools = withFigureTools(figure, { name: () => score().name.replaceAll(' ', '_') + '_of_heads', caption: () => mapCaption(state, score().of(state.metric())), rows: () => mapRows(state, score().of(state.metric())) });
+  place.append(controls, figure, make('div', { class: 'foot' }, readout, tools));
   const draw = () => {
     const shown = score().of(state.metric());
     const most = Math.max(largest(shown.means), ...shown.beside.map(({ means }) => largest(Object.values(means).flat())));
@@ -40,6 +42,16 @@ function mountMap(place, state) {
     stepHead(state, by);
   });
   draw();
+}
+
+function mapCaption(state, metric) {
+  const marks = (metric.judged ? ' Rings: important heads.' : '') + (metric.tested ? ' Dots: shown to have an effect (max-T p < ' + state.data.level + ').' : '');
+  return 'Mean ' + metric.score + (metric.unit ? ' (' + metric.unit + ')' : '') + ' of each head over ' + state.data.prompts.length + ' prompts. Hatched: hurts.' + marks;
+}
+
+function mapRows(state, metric) {
+  const heads = headsOf(state);
+  return [['head', metric.score], ...heads.map((head) => [named(head), metric.means[state.place(head)]]).filter(([, value]) => Number.isFinite(value))];
 }
 
 // What the map shows: effects first, roles in a menu of their own.

@@ -9,16 +9,25 @@ function mountModelView(place, state) {
   const draw = whenShown(place, state, async () => {
     const mine = ++latest, matrices = await state.matrices();
     if (mine !== latest) return;
+    shown = matrices;
     holder.replaceChildren(...(matrices ? shownStacks(state).map((stack) => modelCanvas(state, stack, matrices, how, narrow.matches, readout)) : [make('p', {}, notHeld(state))]));
     readout.textContent = 'Point at a picture, or focus it and use the arrow keys, to read a head; click or press Enter to open it.';
     for (const canvas of holder.querySelectorAll('canvas')) canvas.paint(); // an observer waits until it is on screen
   });
   const kinds = radios('As', [['matrices', 'matrices'], ['lines', 'lines']], how, (kind) => { how = kind; draw(); });
-  place.append(make('div', { class: 'controls' }, kinds), holder, readout);
+  let shown = null;
+  const tools = withFigureTools(holder, { name: () => 'patterns_prompt_' + state.prompt, caption: () => 'Attention patterns of all heads on “' + textOf(state.data.prompts[state.prompt]).trim() + '”, shade by square root. ' + viewNote(state), rows: () => modelRows(state, shown) });
+  place.append(make('div', { class: 'controls' }, kinds), holder, make('div', { class: 'foot' }, readout, tools));
   for (const event of ['prompt', 'view', 'colors']) state.on(event, draw);
   state.on('head', () => { for (const canvas of holder.querySelectorAll('canvas')) canvas.paintMark(); });
   narrow.addEventListener('change', draw);
   return draw();
+}
+
+// A row for every head and query: its weights on the keys.
+function modelRows(state, matrices) {
+  const held = matrices ? headsOf(state).map((head) => ({ head, pattern: matrices.of(head) })).filter(({ pattern }) => pattern) : [];
+  return [['head', 'query', 'weights on the keys in order'], ...held.flatMap(({ head, pattern }) => patternRows(pattern).slice(1).map((row) => [named(head), ...row]))];
 }
 
 function shownStacks({ data }) {

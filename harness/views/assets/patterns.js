@@ -77,7 +77,7 @@ function units(side, { level, special, part, sink = true }, whose) {
 // without the sink, what is left of a row is made to sum to 1 again; of two sentences only the chosen part is shown, not
 // normalised.
 function seen({ weights, rows, columns, causal, stack }, state) {
-  const view = { ...state.view, sink: state.view.sink || !causal };
+  const view = { ...state.view, sink: state.view.sink !== false || !causal };
   if (view.level === 'token' && view.special && view.part === 'all' && view.sink) return { weights, queries: units(rows, view, null), keys: units(columns, view, null), causal, stack };
   const queries = units(rows, view, stack ? null : 0), keys = units(columns, view, stack ? null : 1), width = columns.tokens.length;
   const whole = view.special && view.sink ? null : units(columns, { ...view, part: 'all' }, null);

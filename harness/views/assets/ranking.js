@@ -12,18 +12,21 @@ const ORDERS = {
 
 function mountRanking(place, state) {
   let all = false, order = 'size of effect';
-  const heads = state.data.stacks.flatMap(({ name, layers }) => layers.flatMap((layer) => state.data.heads.map((number) => [layer, number, name])));
+  const heads = headsOf(state);
+  let shown = [];
   const key = make('span', { class: 'note' });
   const list = make('div', { class: 'ranking' });
   const holder = make('div', { class: 'scroll', tabindex: -1 }, list);
   const some = make('button', { type: 'button', class: 'tool', onclick: () => { all = !all; draw(); } });
   const orders = Object.keys(ORDERS).filter((name) => name !== 'size of direct effect' || state.data.metrics.some(({ direct }) => direct));
   const sort = select('Sort by', orders.map((name) => [name, name]), (name) => { order = name; draw(); });
-  place.append(make('div', { class: 'controls ranks' }, key, some, sort.label), holder);
+  const tools = withFigureTools(list, { name: 'strongest_heads', caption: () => rankCaption(state), rows: () => [['head', 'mean', 'low', 'high', 'direct', 'p'], ...shown.map(({ head, mean, low, high, direct, claim }) => [named(head), mean, low === null ? '' : low, high === null ? '' : high, Number.isFinite(direct) ? direct : '', Number.isFinite(claim.p) ? claim.p : ''])] });
+  place.append(make('div', { class: 'controls ranks' }, key, some, sort.label), holder, make('div', { class: 'foot' }, make('span'), tools));
   const draw = () => {
     const metric = state.metric(), known = heads.filter((head) => Number.isFinite(state.meanOf(metric, head)));
     const sorted = [...known].sort(ORDERS[order](metric, state)), spreads = new Map(metric.strongest.map((entry) => [named(entry.head), entry]));
     const rows = (all ? sorted : sorted.slice(0, FIRST)).map((head) => rankRow(state, metric, head, spreads.get(named(head))));
+    shown = rows;
     const ends = rows.flatMap(({ mean, low, high, direct, values }) => [mean, low, high, direct, ...values]).filter(Number.isFinite);
     const low = Math.min(0, ...ends), high = Math.max(0, ...ends), span = high - low || 1;
     const x = (value) => 1 + ((value - low) / span) * 98 + '%';
@@ -41,6 +44,11 @@ function mountRanking(place, state) {
   state.on('metric', draw);
   state.on('head', mark);
   draw();
+}
+
+function rankCaption(state) {
+  const metric = state.metric();
+  return 'The heads with the largest mean effects on ' + metric.name + (metric.units ? ' (' + metric.units + ')' : '') + ', with ' + state.data.interval + 's, over ' + state.data.prompts.length + ' prompts (faint dots)' + (metric.direct ? '; dashed: direct effects' : '') + (metric.tested ? '; hollow: not shown to have an effect' : '') + '.';
 }
 
 // The interval is the table's; without one, the standard error of those heads that the page holds one for.
@@ -91,19 +99,10 @@ function jitter(prompt) {
 
 function rankAxis(low, high, x, metric) {
   const scale = make('div', { class: 'axis' });
-  for (const value of ticks(low, high)) {
+  for (const value of niceTicks(low, high)) {
     const label = make('span', {}, (value > 0 ? '+' : value < 0 ? '−' : '') + Math.abs(value));
     label.style.left = x(value);
     scale.append(label);
   }
   return make('div', { class: 'axis-of' }, scale, make('div', {}, 'effect on ' + metric.name + (metric.units ? ', ' + metric.units : '')));
-}
-
-function ticks(low, high) {
-  const rough = (high - low) / 6 || 1;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const size = [1, 2, 5, 10].map((factor) => factor * power).find((each) => each >= rough);
-  const values = [];
-  for (let value = Math.ceil(low / size) * size; value <= high + size / 1e6; value += size) values.push(Number(value.toPrecision(6)));
-  return values;
 }

@@ -21,8 +21,7 @@ function matchesOf(text, heads, prompts) {
 }
 
 function searchBox(state) {
-  const heads = state.data.stacks.flatMap(({ name, layers }) => layers.flatMap((layer) => state.data.heads.map((number) => [layer, number, name])))
-    .map((head) => ({ head, name: named(head), roles: state.data.rolesOf[named(head)] || [] }));
+  const heads = headsOf(state).map((head) => ({ head, name: named(head), roles: state.data.rolesOf[named(head)] || [] }));
   const texts = state.data.prompts.map(textOf);
   const list = make('ul', { id: 'found', role: 'listbox', 'aria-label': 'Heads and prompts', hidden: '' });
   const box = make('input', { id: 'search', type: 'search', role: 'combobox', placeholder: 'Go to head or prompt', 'aria-label': 'Go to head or prompt', 'aria-controls': 'found', 'aria-expanded': 'false', autocomplete: 'off', spellcheck: 'false' });

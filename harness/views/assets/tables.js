@@ -86,8 +86,8 @@ async function copied(text) {
   }
 }
 
-function download(text, name) {
-  const address = URL.createObjectURL(new Blob([text], { type: 'text/csv' }));
+function download(content, name, type = 'text/csv') {
+  const address = URL.createObjectURL(new Blob([content], { type }));
   make('a', { href: address, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(address), 1000);
 }

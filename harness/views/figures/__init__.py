@@ -13,10 +13,12 @@ from matplotlib.figure import Figure
 from harness.config import RequestError
 from harness.hooks import Head
 from harness.results.objects import Folder, folder_at
+from harness.views.charts.describe import plain_name
+from harness.views.charts.layers import SWEPT
 from harness.views.figures import changes
 from harness.views.figures.base import LOOKS, Look, Picture, as_picture
 from harness.views.figures.effects import effect_map, strongest
-from harness.views.figures.layers import SWEPT, by_layer
+from harness.views.figures.layers import by_layer
 from harness.views.figures.methods import agreement
 from harness.views.figures.patterns import heatmap, heatmaps
 from harness.views.figures.positions import by_position
@@ -89,16 +91,16 @@ def _drawings(run: "Run", look: Look) -> Iterator[Drawing]:
 def _ablated(run: "Run", look: Look) -> Iterator[Drawing]:
     """Yield the figures of ablations."""
     for metric in run.metrics:
-        name = _plain(metric)
+        name = plain_name(metric)
         yield f"effect_{name}", "map", f"Effect of each head on {metric}", partial(effect_map, run, metric, look)
         yield f"strongest_{name}", "strongest", f"Strongest heads by {metric}", partial(strongest, run, metric, look)
     if "effect" not in run.data and SWEPT.keys() & {*run.data}:
         for metric in map(str, run.data["metric"].values):
-            name, label = f"layers_{_plain(metric)}", f"Effect of each layer, {metric}"
+            name, label = f"layers_{plain_name(metric)}", f"Effect of each layer, {metric}"
             yield name, "layers", label, partial(by_layer, run, metric, look)
     for variable, part, label, draw in _OTHERS:
         for metric in map(str, run.data["metric"].values) if variable in run.data else ():
-            yield f"{part}_{_plain(metric)}", part, f"{label}, {metric}", partial(draw, run, metric, look)
+            yield f"{part}_{plain_name(metric)}", part, f"{label}, {metric}", partial(draw, run, metric, look)
 
 
 def _changed(run: "Run", look: Look) -> Iterator[Drawing]:
@@ -106,7 +108,7 @@ def _changed(run: "Run", look: Look) -> Iterator[Drawing]:
     metrics = [str(name) for name in run.data["metric"].values]
     if "effect_change" in run.data:
         for metric in metrics:
-            name = f"change_{_plain(metric)}"
+            name = f"change_{plain_name(metric)}"
             yield (
                 name,
                 "changed",
@@ -117,7 +119,7 @@ def _changed(run: "Run", look: Look) -> Iterator[Drawing]:
         yield "most_changed", "changed", "Patterns of the most changed head", partial(changes.side_by_side, run, look)
     for metric in metrics:
         label = f"{metric} of each prompt in both models"
-        yield f"prompts_{_plain(metric)}", "changed", label, partial(changes.by_prompt, run, metric, look)
+        yield f"prompts_{plain_name(metric)}", "changed", label, partial(changes.by_prompt, run, metric, look)
 
 
 def _patterns(run: "Run", look: Look) -> Iterator[Drawing]:
@@ -126,7 +128,7 @@ def _patterns(run: "Run", look: Look) -> Iterator[Drawing]:
     prompt, level = shown_prompts(run)[0], (run.spec.get("show") or {}).get("level", "token")
     for head in heads[:_ALONE]:
         draw = partial(_heatmap, run, prompt, head, level, look)
-        yield f"pattern_{_plain(str(head))}", "patterns", f"Pattern of {head}", draw
+        yield f"pattern_{plain_name(str(head))}", "patterns", f"Pattern of {head}", draw
     if heads:
         label = f"Patterns of the {len(heads)} heads with the largest effects on {run.lead_metric}"
         yield "patterns", "patterns", label, partial(_grid, run, prompt, heads, level, look)
@@ -138,8 +140,3 @@ def _heatmap(run: "Run", prompt: int, head: Head, level: str, look: Look) -> Fig
 
 def _grid(run: "Run", prompt: int, heads: Sequence[Head], level: str, look: Look) -> Figure:
     return heatmaps([weights(run, prompt, head, level) for head in heads], _COLUMNS, look)
-
-
-def _plain(metric: str) -> str:
-    """Write a metric as part of a file's name."""
-    return "".join(letter if letter.isalnum() else "_" for letter in metric)

@@ -16,8 +16,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from harness.results.objects import Folder
+from harness.views.charts.describe import measured as measured
 from harness.views.glyphs import families
-from harness.views.text import visible
 
 if TYPE_CHECKING:
     from harness.results import Run
@@ -118,11 +118,6 @@ def style(text: str, look: Look) -> Iterator[None]:
         # `families` has named the letters that no font draws, all of them in one line.
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from")
         yield
-
-
-def measured(run: "Run", metric: str) -> str:
-    """Return the metric and its unit."""
-    return f"{visible(metric)}, {run.units(metric)}" if run.units(metric) else visible(metric)
 
 
 def map_of(run: "Run", metric: str) -> colors.Colormap:

@@ -7,12 +7,19 @@ import xarray as xr
 from matplotlib import colors
 from matplotlib.figure import Figure
 
-from harness.findings.changes import other_name, rows_of
-from harness.findings.format import named
-from harness.hooks import Head
-from harness.results.schema import pattern_variable
+from harness.views.charts.changes import (
+    DISTANCE,
+    by_stack,
+    clean_values,
+    furthest_prompt,
+    mean_change,
+    mean_distance,
+    model_names,
+    most_changed,
+    pattern_of,
+)
 from harness.views.figures.base import ATTENTION, TONE, Look, map_of, measured, panels, ramp, style
-from harness.views.text import short, visible
+from harness.views.text import short
 
 if TYPE_CHECKING:
     from harness.results import Run
@@ -20,13 +27,12 @@ if TYPE_CHECKING:
 
 def distances(run: "Run", look: Look) -> Figure:
     """Map the distance of each head's patterns in the two models, layers across and heads down."""
-    mean = run.data["pattern_distance"].mean("prompt")
-    return _map(run, mean, "Jensen–Shannon distance of patterns", ramp("#ffffff", ATTENTION), (0.0, None), look)
+    return _map(run, mean_distance(run), DISTANCE, ramp("#ffffff", ATTENTION), (0.0, None), look)
 
 
 def effects(run: "Run", metric: str, look: Look) -> Figure:
     """Map the change of each head's effect."""
-    mean = run.data["effect_change"].sel(metric=metric).mean("prompt")
+    mean = mean_change(run, metric)
     most = max(float(np.nanmax(np.abs(mean.values), initial=0)), 1e-12)
     tones = map_of(run, metric) if run.sense(metric) else ramp(TONE["hurts"], "#ffffff", TONE["matters"])
     return _map(run, mean, f"change of effect on {measured(run, metric)}", tones, (-most, most), look)
@@ -42,8 +48,7 @@ def _map(
     with style(label, look):
         figure, all_axes = panels(len(stacks), 1, width, max(cell * heads + 0.1 * look.letters, 3.0) * len(stacks))
         most = ends[1] if ends[1] is not None else max(float(np.nanmax(mean.values, initial=0)), 1e-12)
-        for axes, (stack, n) in zip(all_axes, stacks.items(), strict=True):
-            values = (mean.sel(stack=stack) if stack else mean).transpose("head", "layer").values[:, :n]
+        for axes, (stack, values) in zip(all_axes, by_stack(run, mean).items(), strict=True):
             axes.set_facecolor("#d9d9d4")
             image = axes.imshow(values, cmap=tones, vmin=ends[0], vmax=most)
             axes.set(xlabel="layer", ylabel=f"{stack}, head" if stack else "head")
@@ -54,8 +59,8 @@ def _map(
 
 def by_prompt(run: "Run", metric: str, look: Look) -> Figure:
     """Plot the metric of each prompt in both models."""
-    base, other = (run.data[name].sel(metric=metric).values.astype(float) for name in ("clean", "other_clean"))
-    names = [visible(name) for name in (named(run.spec.get("model")), other_name(run))]
+    base, other = clean_values(run, metric)
+    names = model_names(run)
     with style(metric + "".join(names), look):
         figure, (axes,) = panels(1, 1, min(7.5, look.width), 0.32 * look.letters)
         at = np.arange(len(base))
@@ -67,43 +72,21 @@ def by_prompt(run: "Run", metric: str, look: Look) -> Figure:
     return figure
 
 
-def most_changed(run: "Run") -> Head:
-    """Return the head whose patterns are furthest apart; of equal patterns, the one whose effect changed most."""
-    rows = rows_of(run, run.lead_metric)
-    return max(rows, key=lambda each: np.nan_to_num([each[1]["distance_mean"], abs(each[1]["change_mean"])]).tolist())[
-        0
-    ]
-
-
 def side_by_side(run: "Run", look: Look) -> Figure:
     """Show the patterns of the most changed head in both models, on the prompt on which they are furthest apart."""
     head = most_changed(run)
-    apart = run.data["pattern_distance"].sel(head.place).values
-    prompt = int(np.nan_to_num(apart).argmax())
+    prompt = furthest_prompt(run, head)
     side = min(6.0, look.width / (2 if look.titles else 1))
     rows, columns = (1, 2) if look.titles else (2, 1)
-    shown = [_pattern(run, prompt, head, of) for of in ("", "other_")]
+    patterns = [pattern_of(run, prompt, head, of) for of in ("", "other_")]
+    shown = [(weights, list(map(short, queries)), list(map(short, keys))) for weights, queries, keys in patterns]
     text = "".join(token for _, queries, keys in shown for token in (*queries, *keys))
     with style(text, look):
         figure, all_axes = panels(rows, columns, side * columns, side * rows)
-        names = (named(run.spec.get("model")), other_name(run))
-        for axes, (weights, queries, keys), name in zip(all_axes, shown, names, strict=True):
+        for axes, (weights, queries, keys), name in zip(all_axes, shown, model_names(run), strict=True):
             axes.imshow(weights, cmap=ramp("#ffffff", ATTENTION), norm=colors.PowerNorm(0.5, 0, 1))
             for tokens, ticks, turn in ((keys, axes.set_xticks, 90), (queries, axes.set_yticks, 0)):
                 step = -(-len(tokens) // 48)
                 ticks(range(0, len(tokens), step), tokens[::step], rotation=turn, fontsize=look.small)
-            axes.set_title(f"{head} of {visible(name)}\nprompt {prompt}", fontsize=look.letters)
+            axes.set_title(f"{head} of {name}\nprompt {prompt}", fontsize=look.letters)
     return figure
-
-
-def _pattern(run: "Run", prompt: int, head: Head, of: str) -> tuple[np.ndarray, list[str], list[str]]:
-    """Return one model's weights on a prompt, and the tokens along queries and keys."""
-    name, *sides = pattern_variable(head.stack)
-    mine = of if f"{of}token" in run.data else ""
-    weights = run.data[f"{of}{name}"].isel(prompt=prompt).sel(layer=head.layer, head=head.head).values.astype(float)
-    tokens = []
-    for side in sides:
-        prefix = "source_" if side.startswith("source_") else ""
-        row, n = run.data[f"{mine}{prefix}token"].values[prompt], int(run.data[f"{mine}{prefix}length"].values[prompt])
-        tokens.append([short(visible(str(token))) for token in row[:n]])
-    return weights[: len(tokens[0]), : len(tokens[1])], tokens[0], tokens[1]

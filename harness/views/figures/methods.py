@@ -1,11 +1,12 @@
 """Figure of attribution methods against measured causes: one dot for each method and cause, with its interval."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from harness.views.charts.methods import POLICY, Row, agreement_rows, policies_and_causes
 from harness.views.figures.base import Look, panels, style
 
 if TYPE_CHECKING:
@@ -13,39 +14,28 @@ if TYPE_CHECKING:
 
 _MARKS = ("o", "s", "^", "D", "v", "P")
 _TONES = ("#1d5c96", "#c2570c", "#4b3b8f", "#2e7d4f", "#7a7a72", "#8f3b5e")
-_POLICY = {"keep": "all tokens", "drop": "without special, first and predicting token"}
 
 
 def agreement(run: "Run", look: Look) -> Figure:
     """Plot Spearman's correlation of each method with each cause, one panel for each token policy; best on top."""
-    policies, causes = ([str(name) for name in run.data[axis].values] for axis in ("policy", "cause_kind"))
-    rows = [row for row in run.methods.to_dict("records") if row["statistic"] == "spearman"]
-    order = _by_agreement([row for row in rows if row["policy"] == policies[-1]])
+    policies, causes = policies_and_causes(run)
+    order, rows = agreement_rows(run)
     with style("", look):
         width = min(look.width, 5.5 * len(policies) + 2)
         figure, axes = panels(1, len(policies), width, 0.32 * len(order) * look.letters / 10 + 1.6)
         for at, policy in enumerate(policies):
             axes[at].axvline(0, color="0.5", linewidth=0.8)
             for number, cause in enumerate(causes):
-                chosen = {row["method"]: row for row in rows if (row["policy"], row["cause"]) == (policy, cause)}
-                _dots(axes[at], [chosen[method] for method in order], number, causes)
+                _dots(axes[at], [rows[policy, cause, method] for method in order], number, causes)
             axes[at].set_yticks(range(len(order)), order if at == 0 else [""] * len(order), fontsize=look.small)
             axes[at].set_xlabel(f"rank correlation with the cause ({run.interval_name})", fontsize=look.small)
             if look.titles:
-                axes[at].set_title(_POLICY[policy])
+                axes[at].set_title(POLICY[policy])
         axes[0].legend(fontsize=look.small, frameon=False, loc="best")
     return figure
 
 
-def _by_agreement(rows: list[dict[Any, Any]]) -> list[str]:
-    """Sort the methods, that with the largest mean over causes last."""
-    by_method: dict[str, list[float]] = {}
-    for row in rows:
-        by_method.setdefault(str(row["method"]), []).append(row["mean"])
-    return sorted(by_method, key=lambda method: np.nan_to_num(by_method[method], nan=-1).mean())
-
-
-def _dots(axes: Axes, rows: list[dict[Any, Any]], number: int, causes: list[str]) -> None:
+def _dots(axes: Axes, rows: list[Row], number: int, causes: list[str]) -> None:
     """Plot one cause's means and intervals, a little beside those of the other causes."""
     height = np.arange(len(rows)) + (number - (len(causes) - 1) / 2) * 0.6 / max(1, len(causes))
     mean, low, high = (np.array([row[name] for row in rows], dtype=float) for name in ("mean", "ci_low", "ci_high"))

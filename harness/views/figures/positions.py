@@ -3,30 +3,15 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from harness.results.schema import by_head
+from harness.views.charts.positions import strongest_anywhere
 from harness.views.figures.base import Look, map_of, measured, panels, style
 from harness.views.selection import shown_prompts
 from harness.views.text import short, visible
 
 if TYPE_CHECKING:
     from harness.results import Run
-
-
-def strongest_anywhere(run: "Run", metric: str, n: int = 12) -> dict[str, Float[np.ndarray, "prompt position"]]:
-    """Return the n heads (or layers' MLPs) with the largest mean effect at some position, with their effects by
-    position ablated; NaN in padding. Means are over the prompts that have the position."""
-    effect = run.data["position_effect"].sel(metric=metric)
-    names, values = by_head(effect) if "head" in effect.dims else by_head(effect.expand_dims("head"))
-    names = [str(name) if "head" in effect.dims else f"{name.site}.mlp" for name in names]
-    by_name = np.moveaxis(values, -1, 0)
-    there = np.isfinite(by_name)
-    mean = np.where(there, by_name, 0).sum(1) / np.maximum(there.sum(1), 1)
-    size = np.abs(mean).max(axis=-1)
-    order = [at for at in np.argsort(-size, kind="stable") if there[at].any()]
-    return {names[at]: by_name[at] for at in order[:n] if size[at] > 0 or not size.any()}
 
 
 def by_position(run: "Run", metric: str, look: Look) -> Figure:

@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from harness.findings.roles import heads_by_role
+from harness.views.charts.roles import role_maps
 from harness.views.figures.base import ATTENTION, Look, panels, ramp, style
-from harness.views.text import visible
 
 if TYPE_CHECKING:
     from harness.results import Run
@@ -15,28 +14,23 @@ if TYPE_CHECKING:
 
 def roles(run: "Run", look: Look) -> Figure:
     """Map the score of every head for each role, layers across and heads down; a dot marks a head with the role."""
-    having = heads_by_role(run)
-    drawn = [(role, stack) for role, heads in having.items() for stack in {head.stack: 0 for head in heads}]
+    drawn = [each for each in role_maps(run) if each.heads]
     across, heads = max(run.layers.values()), run.data.sizes["head"]
     each = min(4.4, 0.3 * across + 1.4)
     columns = max(1, min(len(drawn), int(look.width // each)))
     rows = -(-len(drawn) // columns)
-    with style("".join(having), look):
+    with style("".join(each.role for each in drawn), look):
         width = min(look.width, each * columns + 0.6)
         cell = (each - 0.9) / across
         height = (min(cell, 0.3) * heads + 0.09 * look.letters) * rows
         figure, all_axes = panels(rows, columns, width, height)
         image = None
-        for axes, (role, stack) in zip(all_axes, drawn, strict=False):
-            score = run.data["role_score"].sel(role=role)
-            values = (score.sel(stack=stack) if stack else score).transpose("head", "layer").values
-            values = values[:, : run.layers[stack]]
+        for axes, of in zip(all_axes, drawn, strict=False):
             axes.set_facecolor("#d9d9d4")
-            image = axes.imshow(np.maximum(values, 0), cmap=ramp("#ffffff", ATTENTION), vmin=0, vmax=1)
-            axes.set_title(visible(f"{stack} {role}".strip()), fontsize=look.letters)
-            some = [head for head in having[role] if head.stack == stack]
-            axes.scatter([head.layer for head in some], [head.head for head in some], s=look.letters, color="black",
-                         edgecolors="white", linewidths=0.6)  # fmt: skip
+            image = axes.imshow(np.maximum(of.scores, 0), cmap=ramp("#ffffff", ATTENTION), vmin=0, vmax=1)
+            axes.set_title(of.name, fontsize=look.letters)
+            places = [head.layer for head in of.heads], [head.head for head in of.heads]
+            axes.scatter(*places, s=look.letters, color="black", edgecolors="white", linewidths=0.6)
             axes.tick_params(labelsize=look.small)
             axes.set(xlabel="layer", ylabel="head")
         for axes in all_axes[len(drawn) :]:

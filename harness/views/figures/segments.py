@@ -6,33 +6,30 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.findings.segments import TAKEN, lead_cause, of_measure
+from harness.findings.segments import TAKEN, of_measure
+from harness.views.charts.segments import SHARES, cause_label, measures_of, segment_order, share_label, taken
 from harness.views.figures.base import Look, panels, style
 from harness.views.text import visible
 
 if TYPE_CHECKING:
     from harness.results import Run
 
-_SHARES = ("tokens", "attention", "rollout", "gradient")
 _MARKS = ("|", "o", "s", "^")
 _TONES = ("#7a7a72", "#1d5c96", "#4b3b8f", "#2e7d4f", "#c2570c", "#8f3b5e")
 
 
 def traced(run: "Run", look: Look) -> Figure:
     """Plot one row for each part, the largest cause on top: shares on the left, causes on the right."""
-    names = [str(name) for name in run.data["part"].values]
-    ranked = [str(row["part"]) for row in of_measure(run, lead_cause(run))]
-    order = [*(name for name in names if name not in ranked), *reversed(ranked)]
-    with style("".join(names), look):
+    order = segment_order(run)
+    with style("".join(order), look):
         figure, axes = panels(1, 2, min(look.width, 12), 0.42 * len(order) * look.letters / 10 + 1.7)
-        _measures(run, axes[0], order, _SHARES, 0)
-        _measures(run, axes[1], order, [str(name) for name in run.data["taken"].values], len(_SHARES))
+        _measures(run, axes[0], order, SHARES, 0)
+        _measures(run, axes[1], order, taken(run), len(SHARES))
         axes[0].set_yticks(range(len(order)), [visible(name) for name in order], fontsize=look.small)
         axes[1].set_yticks(range(len(order)), [""] * len(order))
         axes[1].axvline(0, color="0.5", linewidth=0.8)
-        axes[0].set_xlabel("share of the prompt, or of what a method gives", fontsize=look.small)
-        unit = run.data["traced_value"].attrs["units"].split(",")[0]
-        axes[1].set_xlabel(f"{unit} when the part is taken away ({run.interval_name})", fontsize=look.small)
+        axes[0].set_xlabel(share_label(), fontsize=look.small)
+        axes[1].set_xlabel(cause_label(run), fontsize=look.small)
         for each in axes:
             each.legend(fontsize=look.small, frameon=False, loc="best")
     return figure
@@ -40,7 +37,7 @@ def traced(run: "Run", look: Look) -> Figure:
 
 def _measures(run: "Run", axes: Axes, order: list[str], measures: list[str] | tuple[str, ...], tone: int) -> None:
     """Plot dots with intervals for some measures, side by side in each row."""
-    there = [name for name in measures if of_measure(run, name)]
+    there = measures_of(run, measures)
     for number, measure in enumerate(there):
         rows = {row["part"]: row for row in of_measure(run, measure)}
         height = np.arange(len(order)) - (number - (len(there) - 1) / 2) * 0.6 / len(there)
