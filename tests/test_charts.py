@@ -246,10 +246,13 @@ return box.left < edge.left - 1 || box.right > edge.right + 1 || box.top < edge.
 DRAWN = "document.querySelectorAll('.chart svg.drawing').length"
 
 
+#: Every tab at once: a chart is drawn when it is first seen.
+ALL_TABS = "document.querySelectorAll('[data-tab]').forEach((panel) => { panel.hidden = false; })"
+
+
 def opened(browser, page, n, width=1280, height=800, dark=False):
     browser.open(page, width, height, dark)
-    # every tab at once, as on a print: a chart is drawn when it is first seen
-    browser.evaluate("document.querySelectorAll('[data-tab]').forEach((panel) => { panel.hidden = false; })")
+    browser.evaluate(ALL_TABS)
     browser.wait(f"{DRAWN} === {n}")
 
 
@@ -379,20 +382,24 @@ def test_a_value_is_read_by_mouse_and_keys_and_nothing_moves(browser, page, run,
     browser.focus("[data-chart=positions_loss] svg.drawing")
     browser.press("Enter")
     head = described["positions_loss"]["panels"][0]["rows"][0]
-    browser.wait(f"document.getElementById('picked').textContent.startsWith('{head} ')")
+    browser.wait(f"document.getElementById('picked').textContent === '{head}'")
+
+
+#: The head and the prompt that the inspector shows.
+OPEN = "document.getElementById('picked').textContent + ' ' + document.querySelector('.prompt-line b').textContent"
 
 
 def test_a_click_opens_a_head_or_a_prompt(browser, page, described):
     opened(browser, page, len(described))
     browser.click('[data-chart=change_loss] [data-cell="3 0"]')
-    browser.wait("document.getElementById('picked').textContent === 'L0H3 on prompt 0'")
+    browser.wait(f"{OPEN} === 'L0H3 0'")
     browser.evaluate(
         "document.querySelectorAll('[data-chart=prompts_loss] path.clicks')[2].dispatchEvent(new MouseEvent('click'))"
     )
-    browser.wait("document.getElementById('picked').textContent === 'L0H3 on prompt 1'")
+    browser.wait(f"{OPEN} === 'L0H3 1'")
     name = described["positions_loss"]["panels"][0]["rows"][0]
     browser.click("[data-chart=positions_loss] text.opens")
-    browser.wait(f"document.getElementById('picked').textContent === '{name} on prompt 1'")
+    browser.wait(f"{OPEN} === '{name} 1'")
 
 
 def test_a_role_is_chosen_by_a_switch(browser, page, described):
@@ -527,6 +534,8 @@ def test_a_frame_that_may_save_no_files_offers_to_copy(browser, page, described,
     )
     browser.open(tmp_path / "frame.html")
     with browser.frame(0):
+        browser.wait("document.documentElement.dataset.ready === 'true'")
+        browser.evaluate(ALL_TABS)
         browser.wait(f"{DRAWN} === {len(described)}")
         tools = browser.evaluate(
             "[...document.querySelectorAll('[data-chart=methods] .figure-tools button')].map((one) => one.textContent)"

@@ -24,5 +24,7 @@ function mountTabs(state) {
     if (panel.dataset.tab !== state.tab) { state.set('tab', panel.dataset.tab); window.scrollTo(0, 0); }
     if (target !== panel) target.scrollIntoView();
   });
+  const bar = document.querySelector('.bar'); // which is as high as its tabs need
+  new ResizeObserver(() => document.documentElement.style.setProperty('--bar', bar.offsetHeight + 'px')).observe(bar);
   show();
 }
