@@ -45,8 +45,12 @@ def open_runs(runs: str | Iterable[str | Path]) -> "Runs":
     patterns = [runs] if isinstance(runs, str) else [str(each) for each in runs]
     listed = [path for each in patterns for path in (sorted(glob.glob(each)) or [each])]
     folders = [path for path in listed if (Path(path) / "spec.yaml").is_file()]
+    remedy = "no run is there: give a pattern such as results/ablate_heads/*"
+    for path in patterns:  # what a pattern matches beside runs is left out, what is named is not
+        if path in listed and path not in folders:
+            raise RequestError("runs", path, remedy)
     if not folders:
-        raise RequestError("runs", ",".join(patterns), "no run is there: give a pattern such as results/ablate_heads/*")
+        raise RequestError("runs", ",".join(patterns), remedy)
     return Runs(tuple(open_run(path) for path in dict.fromkeys(folders)))
 
 

@@ -289,6 +289,8 @@ def check_place(key: str, place: str) -> None:
     """Raise `RequestError` for an address that is no object store's, or that carries a password (not repeated)."""
     scheme, there, rest = place.partition("://")
     if not there:
+        if Path(place).is_file():
+            raise RequestError(key, place, "this is a file: name a folder")
         return
     if "@" in rest or "?" in rest:
         remedy = "leave keys out of the address: set them in the environment (AWS_ACCESS_KEY_ID …)"
@@ -445,6 +447,9 @@ class CollectSpec:
     """How many of the strongest heads count for the overlap of rankings."""
     store: PathText = "results"
     """Folder in which the collection is written."""
+
+    def __post_init__(self) -> None:
+        check_place("store", self.store)
 
 
 @spec
