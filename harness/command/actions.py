@@ -181,11 +181,15 @@ def benchmark(spec: config.BenchmarkSpec) -> "Folder":
         from harness.prompts import check_prompts
 
         check_prompts(spec.prompts)
-    from harness.benchmark import benchmark, page_times
+    from harness.benchmark import answer_times, benchmark, page_times
     from harness.results import store
     from harness.results.objects import folder_at
 
-    results = benchmark(spec, tell) if spec.page is None else page_times.measure(spec.page, spec.rounds, tell)
+    if spec.page is not None:
+        results = page_times.measure(spec.page, spec.rounds, tell)
+    else:
+        kinds = {"sweep": benchmark, "look": answer_times.time_looks, "refusals": answer_times.time_refusals}
+        results = kinds[spec.what](spec, tell)
     path = folder_at(spec.store) / "benchmark" / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
     store.write_text(path, json.dumps(results, indent=1))
     return path

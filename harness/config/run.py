@@ -364,7 +364,7 @@ class LookSpec:
 
 @spec
 class BenchmarkSpec:
-    """What to time: a sweep by each method beside loops of whole forwards; or `page`, the report of a saved run."""
+    """A benchmark: sweeps by each method beside loops of whole forwards, looks, refusals, or the report of a run."""
 
     model: ModelSpec
     """Model to sweep; random with model.shape=gpt2-small or llama-1b needs no weights."""
@@ -382,6 +382,8 @@ class BenchmarkSpec:
     """Ablate every n-th head."""
     rounds: PositiveInt = 3
     """Rounds, of which the median is reported."""
+    what: Literal["sweep", "look", "refusals"] = "sweep"
+    """What to time: sweeps, looks at a text of 16 and of 128 tokens, or refusals of wrong requests."""
     page: PathText | None = None
     """Directory of a run: time how soon its report can be used in headless Chromium, in place of a sweep."""
     store: PathText = "results"
