@@ -9,7 +9,7 @@ from harness import config, metrics
 from harness.command.actions import resumes_saved
 from harness.command.runners import RUNNERS, Runner
 from harness.config import FilePrompts, Place, RequestError, RunSpec
-from harness.models.config_shape import check_heads, is_decoder
+from harness.models.config_shape import check_file, check_heads, is_decoder
 
 PLACE = tuple(get_type_hints(Place))
 
@@ -45,6 +45,8 @@ def checked(name: str, values: Mapping[str, Any], named: frozenset[str]) -> Requ
         for key in ("run", "resume"):
             if place := getattr(spec, key, None):
                 config.check_there(key, place)
+        if isinstance(spec, config.CollectSpec):
+            config.run_folders(spec.runs)
         return Request(name, spec, None, named)
     known = (*get_type_hints(RunSpec), *PLACE)
     if isinstance(values.get("experiment"), Mapping):
@@ -64,6 +66,7 @@ def checked(name: str, values: Mapping[str, Any], named: frozenset[str]) -> Requ
 
 def check_run(name: str, spec: RunSpec) -> None:
     """Raise `RequestError` for what is known to be wrong with a run's spec without torch."""
+    check_file(spec.model)
     metrics.check_names(spec.metrics)
     for key, heads in (("heads", spec.heads), ("cache.heads", spec.cache.heads), ("show.heads", spec.show.heads)):
         if heads:

@@ -1,9 +1,10 @@
 """Specs of runs and of the other runners, and where a run is written."""
 
+import glob
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -303,6 +304,20 @@ def check_there(key: str, place: str) -> None:
     """Raise `RequestError` for a missing folder on disk, before the slow imports of its reader."""
     if "://" not in place and not Path(place).is_dir():
         raise RequestError(key, place, "there is no such directory")
+
+
+def run_folders(patterns: Sequence[str]) -> list[str]:
+    """Return the run directories of these patterns and paths, each once, those of a pattern in order of their names.
+
+    What a pattern matches beside runs is left out. Raises `RequestError` where there is no run, or not at a path.
+    """
+    listed = [path for each in patterns for path in (sorted(glob.glob(each)) or [each])]
+    folders = [path for path in listed if (Path(path) / "spec.yaml").is_file()]
+    missing = [path for path in patterns if path in listed and path not in folders]
+    if missing or not folders:
+        value = missing[0] if missing else ",".join(patterns)
+        raise RequestError("runs", value, "no run is there: give a pattern such as results/ablate_heads/*")
+    return [*dict.fromkeys(folders)]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
