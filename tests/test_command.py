@@ -98,6 +98,26 @@ def test_the_command_runs_a_runner(monkeypatch, capfd, tmp_path):
     assert (code, harness.open_run(out.splitlines()[-1]).manifest["runner"]) == (0, "ablate_heads")
 
 
+def completed(monkeypatch, capfd, line):
+    """What the shell is offered for a line, as the script that ``-sc install=bash`` prints asks for it."""
+    monkeypatch.setenv("COMP_LINE", line)
+    code, out, err = typed(monkeypatch, capfd, "-sc", "query=bash")
+    assert (code, err) == (0, "")
+    return out.split()
+
+
+def test_a_shell_completes_runners_keys_and_options(monkeypatch, capfd):
+    assert completed(monkeypatch, capfd, "attention-harness st") == [*RUNNERS]
+    offered = completed(monkeypatch, capfd, "attention-harness study model=s")
+    assert offered == ["model=smollm2"]
+    assert "ablation=zero" in completed(monkeypatch, capfd, "attention-harness ablate_heads model=random ablation=")
+    assert "sweep.kind=" in "".join(completed(monkeypatch, capfd, "attention-harness ablate_heads sweep.k"))
+    assert completed(monkeypatch, capfd, "attention-harness stduy mod") == []
+    monkeypatch.delenv("COMP_LINE")
+    code, out, _ = typed(monkeypatch, capfd, "-sc", "install=bash")
+    assert (code, out.splitlines()[-1].split()[-1]) == (0, "attention-harness")
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -115,7 +115,9 @@ class Composer:
         before = sys.argv[1:]
         sweep = [f"hydra.sweep.dir='{sweep_dir}'"] if sweep_dir else []
         with _hydra_raises():
-            sys.argv[1:] = [*self.arguments.written, *_QUIET, *sweep, *self.as_settings(self.arguments.settings)]
+            own, completes = self.arguments.settings, self.arguments.flags["shell_completion"]
+            settings = own if completes else [*_QUIET, *sweep, *self.as_settings(own)]  # own: install=bash
+            sys.argv[1:] = [*self.arguments.written, *settings]
             try:
                 run()
             except CONFIG_ERRORS as error:
