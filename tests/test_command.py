@@ -49,6 +49,8 @@ def test_help_gives_type_default_and_line_of_a_key(command):
     _, out, _ = command("study", "--help", store=False)
     (row,) = [line for line in out.splitlines() if "sweep.n_random_orders" in line]
     assert row.split() == ["sweep.n_random_orders=10", "Number", "of", "random", "orders.", "(int", "≥1)"]
+    for runner, key, kind in (("ablate_heads", "sweep.sets", "list"), ("again", "changes", "value")):
+        assert re.search(rf"^  {key}=.*{{NAME: {kind}}}\)$", command(runner, "--help", store=False)[1], re.MULTILINE)
     _, out, _ = command("compare_attributions", "--help", store=False)
     assert "attribution.causes=auto " in out  # of its primary config, not of the type
 

@@ -482,7 +482,7 @@ class AgainSpec:
     seed: Seed | None = None
     """Seed of every random choice of the run; null: as it was."""
     changes: Mapping[str, Any] = Field(default_factory=dict)
-    """The settings that change, by key; on a command line they are written without this section."""
+    """Settings that change, by key; on a command line without this word: ablation=mean."""
 
     def __post_init__(self) -> None:
         for key in ("run", "store"):
