@@ -461,13 +461,13 @@ PROMPTS = [
     ),
     (
         ("study", *R[1:], "run={here}/one.txt"),
-        "run={here}/one.txt: a file stands in the way; choose another with run=DIR",
+        "run={here}/one.txt: this is a file: name a folder",
     ),
     (("study", "resume={here}"), "resume={here}: there is no run here: it has no spec.yaml"),
-    (("study", "resume={here}/one.txt"), "resume={here}/one.txt: there is no"),
+    (("study", "resume={here}/one.txt"), "resume={here}/one.txt: this is a file: name a folder"),
     (("render",), "run=???: set it: run=…"),
     (("render", "run={here}"), "run={here}: this directory holds no run: it has no manifest.json"),
-    (("render", "run={here}/one.txt"), "run={here}/one.txt: there is no such directory"),
+    (("render", "run={here}/one.txt"), "run={here}/one.txt: this is a file: name a folder"),
     (("render", "run={here}", "model=random"), "model=random: there is no such key; known: run"),
     (
         ("render", "run={here}", "show=[3]"),
