@@ -452,8 +452,8 @@ PROMPTS = [
     (of("one.txt", "ablation=patch"), "ablation=patch: prompt 0 of file has no counterfactual; give each prompt one"),
     (of("one.txt", "prompts.generate=300"), "prompts.generate=300: this makes 305 tokens, random takes 256"),
     (
-        ("study", *R[1:], "store={here}/one.txt"),
-        "store={here}/one.txt/study: part of this path is a file; choose anoth",
+        ("study", *R[1:], "store={here}/one.txt/sub"),
+        "store={here}/one.txt/sub/study: part of this path is a file; choose anoth",
     ),
     (
         ("study", *R[1:], "run={here}"),
