@@ -92,3 +92,21 @@ def test_a_page_that_cannot_be_measured_is_one_line(command):
     assert "no patterns or no effects" in refused(command, saved(command, "cache_attention"))
     assert "there is no such" in refused(command, "nowhere")
     assert "secret" not in refused(command, "s3://key:secret@bucket/run")
+
+
+def test_looks_and_refusals_are_timed(command, monkeypatch):
+    monkeypatch.setattr("harness.benchmark.answer_times.LENGTHS", (8, 16))
+    code, out, err = command("benchmark", "model=random", "what=look", "rounds=3")
+    looks = json.loads(Path(out.strip()).read_text())["looks"]
+    assert (code, [row["tokens"] for row in looks]) == (0, [8, 16])
+    assert [len(row["seconds"]) for row in looks] == [3, 3]
+    assert 0.01 < looks[0]["megabytes"] < looks[1]["megabytes"] < 3
+    assert err.startswith("look, 8 tokens: first ")
+    monkeypatch.setattr("harness.benchmark.answer_times.REFUSED", ("study sotre=x",))
+    code, out, err = command("benchmark", "model=random", "what=refusals", "rounds=1")
+    (row,) = json.loads(Path(out.strip()).read_text())["refusals"]
+    assert (code, row["request"]) == (0, "study sotre=x")
+    assert 0.05 < row["processor_seconds"][0] < 20
+    monkeypatch.setattr("harness.benchmark.answer_times.REFUSED", ("study --help",))
+    with pytest.raises(RuntimeError, match="study --help: exit code 0"):
+        command("benchmark", "model=random", "what=refusals", "rounds=1")

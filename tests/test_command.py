@@ -1,7 +1,11 @@
 """The command line around the runs: help, the table of runners, comments of the config, multiruns, what goes on."""
 
+import itertools
+import multiprocessing
+import os
 import re
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import get_type_hints
@@ -45,6 +49,8 @@ def test_help_gives_type_default_and_line_of_a_key(command):
     _, out, _ = command("study", "--help", store=False)
     (row,) = [line for line in out.splitlines() if "sweep.n_random_orders" in line]
     assert row.split() == ["sweep.n_random_orders=10", "Number", "of", "random", "orders.", "(int", "≥1)"]
+    for runner, key, kind in (("ablate_heads", "sweep.sets", "list"), ("again", "changes", "value")):
+        assert re.search(rf"^  {key}=.*{{NAME: {kind}}}\)$", command(runner, "--help", store=False)[1], re.MULTILINE)
     _, out, _ = command("compare_attributions", "--help", store=False)
     assert "attribution.causes=auto " in out  # of its primary config, not of the type
 
@@ -92,6 +98,26 @@ def test_the_command_alone_lists_the_runners(monkeypatch, capfd, words):
 def test_the_command_runs_a_runner(monkeypatch, capfd, tmp_path):
     code, out, _ = typed(monkeypatch, capfd, "ablate_heads", *TINY, f"store={tmp_path}")
     assert (code, harness.open_run(out.splitlines()[-1]).manifest["runner"]) == (0, "ablate_heads")
+
+
+def completed(monkeypatch, capfd, line):
+    """What the shell is offered for a line, as the script that ``-sc install=bash`` prints asks for it."""
+    monkeypatch.setenv("COMP_LINE", line)
+    code, out, err = typed(monkeypatch, capfd, "-sc", "query=bash")
+    assert (code, err) == (0, "")
+    return out.split()
+
+
+def test_a_shell_completes_runners_keys_and_options(monkeypatch, capfd):
+    assert completed(monkeypatch, capfd, "attention-harness st") == [*RUNNERS]
+    offered = completed(monkeypatch, capfd, "attention-harness study model=s")
+    assert offered == ["model=smollm2"]
+    assert "ablation=zero" in completed(monkeypatch, capfd, "attention-harness ablate_heads model=random ablation=")
+    assert "sweep.kind=" in "".join(completed(monkeypatch, capfd, "attention-harness ablate_heads sweep.k"))
+    assert completed(monkeypatch, capfd, "attention-harness stduy mod") == []
+    monkeypatch.delenv("COMP_LINE")
+    code, out, _ = typed(monkeypatch, capfd, "-sc", "install=bash")
+    assert (code, out.splitlines()[-1].split()[-1]) == (0, "attention-harness")
 
 
 @pytest.mark.parametrize(
@@ -307,6 +333,66 @@ def test_a_multirun_goes_on_where_it_was_interrupted(command, monkeypatch, tmp_p
     runs = sorted((tmp_path / "results" / "ablate_heads").iterdir())
     assert len(runs) == 3
     assert all(harness.open_run(path).manifest["status"] == "complete" for path in runs)
+
+
+ONE_HEAD = ("model=random", "stats.resamples=200", "heads=[L0H0]")
+#: Nine jobs, of which one is wrong: a donor of another cluster is not to be had among prompts of one.
+GRID = ("ablate_heads", "-m", *ONE_HEAD, "ablation=zero,mean,resample", "prompts.n=1,2,3")
+
+
+def statuses(place):
+    """How each run of a store ended: its status by its directory."""
+    return {folder: manifest.read_manifest(folder)["status"] for folder in place.iterdir()}
+
+
+@pytest.mark.soak  # 11 s of processor time
+def test_a_killed_grid_of_nine_with_a_wrong_job_goes_on_with_nothing_twice_and_nothing_lost(command, tmp_path):
+    """Killed without warning in its fifth job, after its first unit."""
+    place, replace = tmp_path / "results" / "ablate_heads", Path.replace
+
+    def dying(self, target):
+        done = replace(self, target)
+        if Path(target).suffix == ".unit" and len([*place.iterdir()]) == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
+
+    def until_killed():
+        Path.replace = dying
+        command(*GRID)
+
+    child = multiprocessing.get_context("fork").Process(target=until_killed, daemon=True)
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    first = statuses(place)
+    assert sorted(first.values()) == ["complete"] * 4 + ["running"]
+    kept = [path for folder in first for path in folder.rglob("*") if first[folder] == "complete" and path.is_file()]
+    (unit,) = place.rglob("*.unit")
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in kept}
+
+    renamed = set()
+
+    def noted(self, target):
+        renamed.add(Path(target))
+        return replace(self, target)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Path, "replace", noted)
+        patched.setattr("harness.views.figures.many_runs.PAIRS", 2)  # of 28: each takes a third of a second
+        code, out, err = command(*GRID, f"resume={tmp_path / 'results'}", store=False)
+    assert (code, unit in renamed) == (2, False)
+    assert [row[2] for row in table(err)] == ["was complete"] * 4 + ["complete"] * 2 + ["refused"] + ["complete"] * 2
+    assert "job #6 (ablation=resample prompts.n=1): ablation=resample: a donor comes from another cluster" in err
+    assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in kept} == before
+    last = statuses(place)
+    assert ({*last.values()}, len(last), {*first} <= {*last}) == ({"complete"}, 8, True)
+    assert {Path(line) for line in out.splitlines()} == {*last}
+    collected = harness.open_runs(str(place / "*")).table()
+    assert {*zip(collected["ablation.name"], collected["prompts.n"], strict=True)} == {
+        *itertools.product(("zero", "mean", "resample"), (1, 2, 3))
+    } - {("resample", 1)}
+    (page,) = (tmp_path / "results" / "collect").glob("*/report.html")
+    assert "8 runs: effects on logit_diff" in page.read_text(encoding="utf-8")
 
 
 def test_an_interrupt_prints_the_line_that_goes_on(command, monkeypatch, tmp_path):

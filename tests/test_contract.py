@@ -356,7 +356,10 @@ def test_a_wrong_job_of_a_multirun_is_named_and_the_later_ones_run(command, monk
     assert code == 2
 
 
-def test_a_multirun_ends_with_the_highest_code_of_its_jobs(command, monkeypatch):
+def test_a_multirun_ends_with_the_highest_code_of_its_jobs(command, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in "abc":
+        (tmp_path / name).mkdir()
     seen = []
 
     def act(spec):
@@ -369,7 +372,10 @@ def test_a_multirun_ends_with_the_highest_code_of_its_jobs(command, monkeypatch)
     assert command("reproduce", "-m", "run=b", store=False)[:2] == (0, "")
 
 
-def test_an_interrupt_ends_a_multirun(command, monkeypatch):
+def test_an_interrupt_ends_a_multirun(command, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in "abc":
+        (tmp_path / name).mkdir()
     seen = []
 
     def act(spec):

@@ -141,10 +141,12 @@ def test_frames_have_about_the_height_of_their_page_without_any_message(tiny, br
     """Outside a kernel no script sets a frame's height: it is the one estimated from the content."""
     seen = harness.look(tiny("gpt2"), "a drink to Mary")
     both = harness.look(tiny("t5"), "a b c d", target="e f")
+    short = harness.look(tiny("t5"), "When Mary and John went to the store, John gave a drink to", target="M")
     views = [
         *(seen.head("L1H0"), seen.grid(), seen.grid(layer=0), seen.lines(head="L1H0"), seen.values("L1H0")),
         *(seen.scores("L1H0"), seen.qk(3, 1, "L1H0"), seen.rollout(), seen.saliency(), seen.follow(1, [0])),
         *(both.head("cross.L1H0"), both.grid(layer=1), both.lines(head="cross.L0H0")),
+        *(both.grid(), short.grid(), short.grid(layer=1)),
     ]
     browser.open(page(tmp_path / "frames.html", [view._repr_html_() for view in views]))
     drawn(browser, len(views))

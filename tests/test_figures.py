@@ -520,17 +520,19 @@ def test_heatmaps_of_more_numbers_than_weights_span_their_own_scale(run):
 def test_a_grid_of_heatmaps_fills_rows_and_hides_what_is_left(run):
     every = [weights(run, 0, head) for head in run.all_heads[:5]]
     figure = heatmaps(every, 3)
-    panes = figure.axes[:5]
-    assert [each.get_title(loc="left") for each in panes] == [*map(str, run.all_heads[:5])]
-    for axes, one in zip(panes, every, strict=False):
-        np.testing.assert_array_equal(image_of(axes), one.values)
-    left, top = np.array([[each.get_position().x0, each.get_position().y1] for each in panes]).T
+    (axes, bar), (width, height) = figure.axes, figure.get_size_inches()
+    assert (axes.get_xlim(), axes.get_ylim()) == ((0, width), (height, 0))
+    for image, one in zip(axes.images, every, strict=True):
+        np.testing.assert_array_equal(np.ma.filled(image.get_array(), np.nan), one.values)
+        assert (image.get_clim(), image.origin) == ((0, 1), "upper")
+    left, right, bottom, top = np.array([image.get_extent() for image in axes.images]).T
     np.testing.assert_allclose([left[3], left[4]], left[:2])
-    assert top[0] == top[1] == top[2] > top[3] == top[4]
-    bar = figure.axes[-1].get_position()
-    assert max(each.get_position().x1 for each in panes) < bar.x0 < bar.x1 < 1
-    assert bar.y1 == pytest.approx(top[0])
-    assert 0 <= bar.y0 < bar.y1
+    assert left[0] < right[0] < left[1] < right[1] < left[2] < right[2] < width * bar.get_position().x0
+    assert top[0] == top[1] == top[2] < bottom[0] < top[3] == top[4] < bottom[3] < height
+    assert [text.get_text() for text in axes.texts] == [*map(str, run.all_heads[:5])]
+    for text, x, y in zip(axes.texts, left, top, strict=True):  # each above its own image
+        assert text.get_position()[0] == x
+        assert 0 < y - text.get_position()[1] < 0.15 < y
 
 
 def test_lines_join_each_query_to_its_keys_the_darker_the_larger(run):

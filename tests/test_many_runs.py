@@ -13,7 +13,8 @@ import harness
 from harness.compare.many_runs import Runs, open_runs, split_half
 from harness.config import RequestError
 from harness.stats.random_effects import random_effects, variance_of_mean
-from harness.views.many_runs_page import write_collected
+from harness.views.figures.many_runs import columns_of
+from harness.views.many_runs_page import count_important, write_collected
 from tests.fakes import fake_run
 
 
@@ -226,6 +227,34 @@ def test_the_page_and_files_hold_all_runs(runs, tmp_path, by):
     np.testing.assert_allclose(read["effect_mean"], runs.table()["effect_mean"], rtol=1e-6)
     assert len(pd.read_parquet(folder / "collected.parquet")) == len(runs.table())
     assert list((folder / "figures").glob("*.svg"))
+
+
+@pytest.mark.parametrize(
+    ("in_runs", "n", "line"),
+    [
+        ([], 9, "No head is important in any of 9 runs."),
+        ([], 1, "No head is important in any of 1 run."),
+        ([1, 1], 1, "2 important heads."),
+        ([3], 3, "1 head important in any of 3 runs: 1 in all, 0 in some, 0 in one."),
+        ([3, 2, 1, 1], 3, "4 heads important in any of 3 runs: 1 in all, 1 in some, 2 in one."),
+    ],
+)
+def test_important_heads_are_counted_in_a_line(in_runs, n, line):
+    assert count_important(np.array(in_runs), n) == line
+
+
+@pytest.mark.parametrize(
+    ("n", "settings", "columns"),
+    [
+        (9, {"ablation.name": ["zero"] * 3 + ["mean"] * 3 + ["patch"] * 3, "seed": [0, 1, 2] * 3}, 3),
+        (4, {"ablation.name": ["zero", "zero", "mean", "mean"], "seed": [0, 1, 0, 1]}, 2),
+        (8, {"ablation.name": ["zero"] * 3 + ["mean"] * 3 + ["patch"] * 2, "seed": [0, 1, 2, 0, 1, 2, 0, 1]}, 4),
+        (10, {"seed": [0] * 5 + [1] * 5, "prompts.n": [*range(5)] * 2}, 4),
+        *((n, {"seed": [*range(n)]}, columns) for n, columns in {1: 1, 2: 2, 3: 3, 5: 3, 6: 3, 7: 4, 12: 4}.items()),
+    ],
+)
+def test_maps_stand_in_rows_of_one_setting(n, settings, columns):
+    assert columns_of(pd.DataFrame(settings), n) == columns
 
 
 def test_no_run_is_refused_in_one_line(tmp_path):

@@ -10,10 +10,12 @@ import shlex
 import shutil
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from drawing import nothing_drawn
 from launches import LIGHT, Launcher
 from thinned import most
 
@@ -450,8 +452,8 @@ PROMPTS = [
     (of("one.txt", "ablation=patch"), "ablation=patch: prompt 0 of file has no counterfactual; give each prompt one"),
     (of("one.txt", "prompts.generate=300"), "prompts.generate=300: this makes 305 tokens, random takes 256"),
     (
-        ("study", *R[1:], "store={here}/one.txt"),
-        "store={here}/one.txt/study: part of this path is a file; choose anoth",
+        ("study", *R[1:], "store={here}/one.txt/sub"),
+        "store={here}/one.txt/sub/study: part of this path is a file; choose anoth",
     ),
     (
         ("study", *R[1:], "run={here}"),
@@ -459,13 +461,13 @@ PROMPTS = [
     ),
     (
         ("study", *R[1:], "run={here}/one.txt"),
-        "run={here}/one.txt: a file stands in the way; choose another with run=DIR",
+        "run={here}/one.txt: this is a file: name a folder",
     ),
     (("study", "resume={here}"), "resume={here}: there is no run here: it has no spec.yaml"),
-    (("study", "resume={here}/one.txt"), "resume={here}/one.txt: there is no"),
+    (("study", "resume={here}/one.txt"), "resume={here}/one.txt: this is a file: name a folder"),
     (("render",), "run=???: set it: run=…"),
     (("render", "run={here}"), "run={here}: this directory holds no run: it has no manifest.json"),
-    (("render", "run={here}/one.txt"), "run={here}/one.txt: there is no such directory"),
+    (("render", "run={here}/one.txt"), "run={here}/one.txt: this is a file: name a folder"),
     (("render", "run={here}", "model=random"), "model=random: there is no such key; known: run"),
     (
         ("render", "run={here}", "show=[3]"),
@@ -682,6 +684,219 @@ def test_a_wrong_request_leaves_a_finished_run_as_it_was(command, finished, tmp_
     assert tree(run) == before
 
 
+# --- collect, again, configs of one's own, many jobs --------------------------------------------------------------
+
+#: Configs of the user's own that are wrong, by their path.
+OWN = {
+    "model/listed.yaml": b"- a\n- b\n",
+    "model/empty.yaml": b"",
+    "model/extra.yaml": b"name: extra\nsource: random\nlayers: 3\n",
+    "model/loop.yaml": b"defaults: [loop]\n",
+    "model/child.yaml": b"defaults: [nope]\n",
+    "prompts/mine.yaml": b"name: mine\nn: 3\n",
+    "ablation/half.yaml": b"name: scale\nfactor: half\n",
+    "experiment/typo.yaml": b"# @package _global_\nstats: {resampels: 10}\n",
+    "experiment/group.yaml": b"# @package _global_\ndefaults:\n  - override /modle: random\n",
+    "experiment/local.yaml": b"stats: {resamples: 100}\n",
+    "experiment/tabs.yaml": b"# @package _global_\nstats:\n\tresamples: 100\n",
+    "experiment/twice.yaml": b"# @package _global_\nseed: 1\nseed: 2\n",
+    "experiment/old.yaml": b"# @package _global_\nsweep: {until: 3}\n",
+    "experiment/seed.yaml": b"# @package _global_\nseed: ${nope}\n",
+    "latin.yaml": b"defaults: [ablate_heads]\nquestion: caf\xe9\n",
+}
+
+LAUNCHES = [
+    ("collect", "runs=???: set it: runs=…"),
+    ("collect runs=", "runs=: this is empty: set a value"),
+    ("collect runs=[]", "runs=[]: name at least one"),
+    ("collect runs=null", "runs=None: give a list, such as runs=[…]"),
+    ("collect runs=3", "runs=3: give a list, such as runs=[…]"),
+    ("collect {here}/run", "{here}/run=???: write key=value, and quote a value"),
+    ("collect run={here}/run", "run={here}/run: there is no such key; did you mean 'runs'?"),
+    ("collect runs={here}/none", "runs={here}/none: no run is there: give a pattern such as"),
+    ("collect runs={here}/none*", "runs={here}/none*: no run is there"),
+    ("collect runs=[{here}/run,{here}/none]", "runs={here}/none: no run is there"),
+    ("collect runs={here}/odd", "runs={here}/odd: no run is there"),
+    ("collect runs={here}/file.txt", "runs={here}/file.txt: no run is there"),
+    ("collect runs={here}/half", "run={here}/half: this run is running, not complete"),
+    ("collect runs={here}/bad", "run={here}/bad: its manifest.json is damaged"),
+    ("collect runs={here}/torn", "run={here}/torn: its spec.yaml cannot be read (ParserError)"),
+    ("collect runs={here}/nodata", "run={here}/nodata: its data.zarr cannot be read"),
+    ("collect runs={here}/cached", "runs={here}/cached: this run ablated no single heads: leave it out"),
+    (
+        "collect runs=[{here}/run,{here}/diff]",
+        "runs=2: no metric was measured in all of them (run: loss; diff: logit_diff)",
+    ),
+    ("collect runs=[{here}/run,{here}/deep]", "by=head: their models have other heads ("),
+    ("collect runs=[{here}/run,{here}/deep] by=role", "by=role: run scored no roles: use runs of study, or by=depth"),
+    ("collect runs={here}/run metric=kl", "metric=kl: all runs have loss"),
+    ("collect runs={here}/run by=heads", "by=heads: did you mean 'head'? known: head, role, depth"),
+    ("collect runs={here}/run top_k=0", "top_k=0: input should be greater than or equal to 1"),
+    ("collect runs={here}/run top_k=many", "top_k=many: input should be a valid integer"),
+    ("collect runs={here}/run model=random", "model=random: there is no such key; known: runs, metric"),
+    ("collect runs={here}/run store={here}/file.txt", "store={here}/file.txt: this is a file: name a folder"),
+    ("collect --config-dir {here}/none runs={here}/run", "--config-dir={here}/none: there is no such folder"),
+    ("again", "run=???: set it: run=…"),
+    ("again run={here}/none ablation=mean", "run={here}/none: there is no such directory"),
+    ("again run={here}/odd ablation=mean", "run={here}/odd: this directory holds no run"),
+    ("again run={here}/bad ablation=mean", "run={here}/bad: its manifest.json is damaged"),
+    ("again run={here}/torn ablation=mean", "run={here}/torn: its spec.yaml cannot be read (ParserError)"),
+    ("again run={here}/run", "run={here}/run: nothing changes: add a key, such as ablation=mean"),
+    ("again run={here}/run ablation=zero", "run={here}/run: nothing changes"),
+    ("again run={here}/run ablation=maen", "ablation=maen: did you mean 'mean'? known: mean, patch"),
+    ("again run={here}/run ablation.draws=3", "ablation.draws=3: there is no such key; known: name, positions"),
+    (
+        "again run={here}/run ablation=patch prompts=prose prompts.length=16",
+        "ablation=patch: prompt 0 of prose has no counterfactual",
+    ),
+    ("again run={here}/run ablation=mean ablation.reference=iio", "ablation.reference=iio: did you mean 'ioi'?"),
+    ("again run={here}/run modle=gpt2", "modle=gpt2: there is no such key; did you mean 'model'?"),
+    ("again run={here}/run model=gtp2", "model=gtp2: did you mean 'gpt2'?"),
+    ("again run={here}/run model.shape=llamma", "model.shape=llamma: did you mean 'llama'?"),
+    ("again run={here}/run heads=[L9H9]", "heads=L9H9: L9H9 is outside random: it has layers 0-2"),
+    ("again run={here}/run metrics=[los]", "metrics=los: did you mean 'loss'?"),
+    ("again run={here}/run seed=-1", "seed=-1: input should be greater than or equal to 0"),
+    ("again run={here}/run prompts=inline", "prompts.text=???: set it: prompts.text=…"),
+    ("again run={here}/run sweep=pairs", "sweep=pairs: this is a section: write sweep.KEY=value"),
+    ("again run={here}/run sweep.until=3", "sweep.until=3: this key is now sweep.max_heads"),
+    ("again run={here}/run compare.model=gpt2", "compare.model=gpt2: ablate_heads reads one model"),
+    ("again run={here}/run question=ioi", "question=ioi: ablate_heads does not measure what it is answered from"),
+    ("again run={here}/run resume={here}/half", "resume={here}/half: there is no such key; known: model"),
+    ("again run={here}/run changes=3", "changes=3: give names and what they stand for"),
+    ("again run={here}/run experiment=ioi", "experiment=ioi: there is no such key; known: run"),
+    ("again run={here}/run dry_run=perhaps seed=1", "dry_run=perhaps: use true or false"),
+    (
+        "again -m run={here}/run ablation=maen",
+        "job #0 (run={here}/run ablation=maen): ablation=maen: did you mean 'mean'?",
+    ),
+    ("again -m run={here}/none seed=1", "job #0 (run={here}/none seed=1): run={here}/none: there is no such directory"),
+    ("reproduce -m run={here}/none", "job #0 (run={here}/none): run={here}/none: there is no such directory"),
+    ("reproduce run={here}/run resume={here}/none", "resume={here}/none: there is no such directory"),
+    ("ablate_heads --config-dir= model=random", "--config-dir=: this is empty: name a folder, or leave it out"),
+    ("ablate_heads --config-dir {here}/file.txt", "--config-dir={here}/file.txt: there is no such folder"),
+    ("ablate_heads --config-path {here}/own", "--config-name=ablate_heads: Cannot find primary config 'ablate_heads'"),
+    (
+        "ablate_heads --config-dir {here}/own --config-name latin",
+        "--config-name=latin: {here}/own/latin.yaml cannot be read",
+    ),
+    ("ablate_heads --config-dir {here}/own model=listed", "model=['a', 'b']: this is a section: write model.KEY=value"),
+    ("ablate_heads --config-dir {here}/own model=empty", "model.source=???: set it: model.source=…"),
+    ("ablate_heads --config-dir {here}/own model=extra", "model.layers=3: there is no such key; known: name"),
+    (
+        "ablate_heads --config-dir {here}/own model=loop",
+        "model=loop: this cannot stand there (its defaults name itself)",
+    ),
+    (
+        "ablate_heads --config-dir {here}/own model=child",
+        "model=child: this cannot stand there (In 'model/child': Could not load 'model/nope'",
+    ),
+    ("ablate_heads --config-dir {here}/own prompts=mine", "prompts.name=mine: did you mean 'inline'?"),
+    ("ablate_heads --config-dir {here}/own ablation=half", "ablation.factor=half: input should be a valid number"),
+    (
+        "ablate_heads --config-dir {here}/own experiment=typo",
+        "stats.resampels=10: there is no such key; did you mean 'resamples'?",
+    ),
+    (
+        "ablate_heads --config-dir {here}/own experiment=group",
+        "experiment=group: this cannot stand there (In 'experiment/group': Could not override 'modle'",
+    ),
+    (
+        "ablate_heads --config-dir {here}/own experiment=local",
+        "experiment={…}: a preset's keys are those of a run: begin its file",
+    ),
+    (
+        "ablate_heads --config-dir {here}/own experiment=tabs",
+        "experiment=tabs: this cannot stand there (while scanning",
+    ),
+    (
+        "ablate_heads --config-dir {here}/own experiment=twice",
+        "experiment=twice: this cannot stand there (while constructing a mapping",
+    ),
+    ("ablate_heads --config-dir {here}/own experiment=old", "sweep.until=3: this key is now sweep.max_heads"),
+    ("ablate_heads --config-dir {here}/own experiment=seed", "stats.seed=${…}: Interpolation key 'nope' not found"),
+    ("ablate_heads hydra.searchpath=[3]", "hydra.searchpath=[3]: give a list of folders"),
+    ("ablate_heads hydra.searchpath=[pkg://nope]", "hydra.searchpath=pkg://nope: there is no such folder"),
+    ("ablate_heads hydra.nope=3", "hydra.nope=3: this cannot stand there (Could not override"),
+    ("ablate_heads -m model=random seed=range(3,0)", "seed=range(3,0): there is no value in it: write key=a,b"),
+    ("ablate_heads -m model=random seed=glob(*)", "seed=glob(*): write the values: key=a,b or key=range(0,3)"),
+    (
+        "ablate_heads -m model=random seed=choice()",
+        "job #0 (model=random seed=choice()): seed=choice(): write key=value",
+    ),
+    (
+        "ablate_heads -m model=random stats.level=tag(a,interval(0,1))",
+        "stats.level=tag(a,interval(0,1)): write the values",
+    ),
+    (
+        "ablate_heads -m model=random experiment=nope",
+        "job #0 (model=random experiment=nope): experiment=nope: known: bias",
+    ),
+    (
+        "ablate_heads -m model=random resume={here}/none",
+        "job #0 (model=random resume={here}/none): resume={here}/none: there is no such dir",
+    ),
+    (
+        "ablate_heads -m model=random hydra/launcher=nope",
+        "job #0 (model=random hydra/launcher=nope): hydra/launcher=nope: this cannot stand",
+    ),
+    (
+        "ablate_heads -m model=random compare.model=gpt2",
+        "job #0 (model=random compare.model=gpt2): compare.model=gpt2: ablate_heads",
+    ),
+    ("ablate_heads -m --cfg job model=nope", "model=nope: known: bert"),
+    ("ablate_heads --multirun=3", "--multirun=3: argument --multirun/-m: ignored explicit argument '3'"),
+    ("list -m where.status=gone", "job #0 (where.status=gone): where.status=gone: known: running, complete, failed"),
+]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A folder of runs, right and wrong, and of configs of the user's own."""
+    from harness import study
+    from harness.config import ModelSpec, Place, RunSpec, parse
+    from harness.results import manifest
+
+    nothing_drawn()
+    folder = tmp_path_factory.mktemp("saved")
+    values = {"model": {"name": "random", "source": "random"}, "prompts": {"name": "ioi", "n": 2}, "metrics": ["loss"]}
+    spec = parse(RunSpec, {**values, "stats": {"resamples": 99}, "heads": ["L0H0"]})
+    other = parse(ModelSpec, {"name": "planted", "source": "planted"}, "model.")
+    induction = {"name": "induction", "n": 2, "length": 18}
+    runs = {
+        "run": ("ablate_heads", spec),
+        "diff": ("ablate_heads", replace(spec, metrics=("logit_diff",))),
+        "deep": ("ablate_heads", parse(RunSpec, {**values, "prompts": induction, "model": other, "heads": ["L0H0"]})),
+        "cached": ("cache_attention", spec),
+    }
+    for name, (runner, each) in runs.items():
+        study.run(runner, each, Place(run=str(folder / name)), lambda *_: None)
+    for name in ("half", "bad", "torn", "nodata"):
+        shutil.copytree(folder / "run", folder / name)
+    manifest.write_manifest(folder / "half", {**manifest.read_manifest(folder / "run"), "status": "running"})
+    (folder / "bad" / "manifest.json").write_text("{")
+    (folder / "torn" / "spec.yaml").write_text("model: [")
+    shutil.rmtree(folder / "nodata" / "data.zarr")
+    (folder / "odd").mkdir()
+    (folder / "file.txt").write_text("no folder")
+    for name, content in OWN.items():
+        path = folder / "own" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize(("line", "says"), LAUNCHES, ids=[line for line, _ in LAUNCHES])
+def test_a_wrong_launch_is_one_line_and_leaves_what_is_saved(command, saved, tmp_path, monkeypatch, line, says):
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in saved.rglob("*")}
+    runner, *arguments = line.replace("{here}", str(saved)).split()
+    code, out, err = command(runner, *arguments, store=False)
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert err.startswith(says.replace("{here}", str(saved)))
+    assert {path: path.stat().st_mtime_ns for path in saved.rglob("*")} == before
+    assert not [*tmp_path.iterdir()]
+
+
 # --- how long it takes to say no --------------------------------------------------------------------------------
 
 #: One of each kind that needs no model to be found wrong.
@@ -734,6 +949,10 @@ WITHOUT_TORCH = [
     ("study prompts=file prompts.path={rows} prompts.column=txt", "prompts.column=txt: {rows} has no such column"),
     ("study prompts=context prompts.path={rows}x.json", "prompts.path={rows}x.json: there is no such file"),
     ("study model=path model.path={model} heads=[L9H9]", "heads=L9H9: L9H9 is outside path: it has layers 0-2"),
+    ("study model=path model.path={model}/none", "model.path={model}/none: there is no such folder"),
+    ("study model=gguf model.path={model}/none", "model.path={model}/none: there is no such file"),
+    ("collect runs={model}/none*", "runs={model}/none*: no run is there: give a pattern such as results/ablate_heads"),
+    ("again run={model}/none ablation=mean", "run={model}/none: there is no such directory"),
     ("compare_models model=random", "compare.model=null: name the model to compare with, compare.model=NAME"),
     ("study compare.model=gpt2", "compare.model=gpt2: study reads one model; two are for experiments.compare_models"),
     ("study sweep.orders=3", "sweep.orders=3: this key is now sweep.n_random_orders"),

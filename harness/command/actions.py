@@ -78,7 +78,6 @@ def list_runs(spec: config.ListSpec) -> None:
 
 def render(spec: config.RenderSpec) -> "Folder":
     """Draw views of a run into its directory, and return that."""
-    config.check_there("run", spec.run)
     from harness.results import open_run, verify
 
     run = open_run(spec.run)
@@ -94,9 +93,6 @@ def render(spec: config.RenderSpec) -> "Folder":
 
 def reproduce(spec: config.ReproduceSpec) -> "Folder":
     """Reproduce a run and return the new directory; exit with code 1 if a value moved."""
-    config.check_there("run", spec.run)
-    if spec.resume:
-        config.check_there("resume", spec.resume)
     from harness.study.reproduce import reproduce
 
     result = reproduce(spec.run, spec.store, progress(), tell, spec.resume)
@@ -115,18 +111,26 @@ def reproduce(spec: config.ReproduceSpec) -> "Folder":
 
 def again(spec: config.AgainSpec) -> "Folder | None":
     """Run a saved spec with changes as a new run that names its parent, and return its directory."""
-    config.check_there("run", spec.run)
     from harness.results.objects import folder_at
     from harness.study.again import with_changes
 
     changed = with_changes(folder_at(spec.run), spec.changes)
-    for key, (before, after) in changed.changed.items():
-        tell(f"{key}: {before} → {after}")
+    settings = config.parse(RunSpec, changed.settings)
+    from harness.command.checks import check_run
+
+    check_run(changed.runner, settings)
     from harness import study
 
+    lines = [f"{key}: {before} → {after}" for key, (before, after) in changed.changed.items()]
+
+    def tell_changes_first(line: str) -> None:
+        """Tell the changes before the first line of the run: a request that is refused is one line."""
+        while lines:
+            tell(lines.pop(0))
+        tell(line)
+
     where = Place(store=spec.store, dry_run=spec.dry_run)
-    settings = config.parse(RunSpec, changed.settings)
-    folder = study.run(changed.runner, settings, where, progress(), tell, parent=spec.run)
+    folder = study.run(changed.runner, settings, where, progress(), tell_changes_first, parent=spec.run)
     if folder is not None:
         _summarize(folder)
     return folder
@@ -136,6 +140,8 @@ def arranged_changes(values: Mapping[str, Any]) -> dict[str, Any]:
     """Put the settings of a run among `changes`; a section that nothing names is none, and a seed of none in a section
     follows the run's."""
     own = {key: value for key, value in values.items() if key in get_type_hints(config.AgainSpec)}
+    if not isinstance(own.get("changes") or {}, Mapping):
+        return own  # the spec refuses it
     named = {**{key: values[key] for key in values if key not in own}, "seed": values.get("seed")}
     changes = {key: value for key, value in named.items() if value is not None}
     for key, value in changes.items():
@@ -175,11 +181,15 @@ def benchmark(spec: config.BenchmarkSpec) -> "Folder":
         from harness.prompts import check_prompts
 
         check_prompts(spec.prompts)
-    from harness.benchmark import benchmark, page_times
+    from harness.benchmark import answer_times, benchmark, page_times
     from harness.results import store
     from harness.results.objects import folder_at
 
-    results = benchmark(spec, tell) if spec.page is None else page_times.measure(spec.page, spec.rounds, tell)
+    if spec.page is not None:
+        results = page_times.measure(spec.page, spec.rounds, tell)
+    else:
+        kinds = {"sweep": benchmark, "look": answer_times.time_looks, "refusals": answer_times.time_refusals}
+        results = kinds[spec.what](spec, tell)
     path = folder_at(spec.store) / "benchmark" / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
     store.write_text(path, json.dumps(results, indent=1))
     return path

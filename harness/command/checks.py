@@ -9,7 +9,7 @@ from harness import config, metrics
 from harness.command.actions import resumes_saved
 from harness.command.runners import RUNNERS, Runner
 from harness.config import FilePrompts, Place, RequestError, RunSpec
-from harness.models.config_shape import check_heads, is_decoder
+from harness.models.config_shape import check_file, check_heads, is_decoder
 
 PLACE = tuple(get_type_hints(Place))
 
@@ -41,8 +41,17 @@ def checked(name: str, values: Mapping[str, Any], named: frozenset[str]) -> Requ
     runner = RUNNERS[name]
     runner.check_values(values)
     if not runner.makes_run:
-        return Request(name, config.parse(runner.spec, runner.arrange(values)), None, named)
+        spec = config.parse(runner.spec, runner.arrange(values))
+        for key in ("run", "resume"):
+            if place := getattr(spec, key, None):
+                config.check_there(key, place)
+        if isinstance(spec, config.CollectSpec):
+            config.run_folders(spec.runs)
+        return Request(name, spec, None, named)
     known = (*get_type_hints(RunSpec), *PLACE)
+    if isinstance(values.get("experiment"), Mapping):
+        remedy = "a preset's keys are those of a run: begin its file with the line '# @package _global_'"
+        raise RequestError("experiment", "{…}", remedy)
     for key in values:
         if key not in known:
             raise RequestError(key, values[key], f"there is no such key; {config.near(key, known)}")
@@ -51,11 +60,13 @@ def checked(name: str, values: Mapping[str, Any], named: frozenset[str]) -> Requ
     if where.resume:
         config.check_there("resume", where.resume)
     if not (where.resume and resumes_saved(named)):  # then the run's own spec counts, not the defaults here
-        _check_run(name, spec)
+        check_run(name, spec)
     return Request(name, spec, where, named)
 
 
-def _check_run(name: str, spec: RunSpec) -> None:
+def check_run(name: str, spec: RunSpec) -> None:
+    """Raise `RequestError` for what is known to be wrong with a run's spec without torch."""
+    check_file(spec.model)
     metrics.check_names(spec.metrics)
     for key, heads in (("heads", spec.heads), ("cache.heads", spec.cache.heads), ("show.heads", spec.show.heads)):
         if heads:
@@ -76,11 +87,13 @@ def _check_run(name: str, spec: RunSpec) -> None:
 def describe_repeat(request: Request, before: Request, differing: str) -> str:
     """Describe a job whose settings are another's but for seeds that nothing reads; empty where that is not known.
 
-    `differing` are the keys of the command line in which the two differ.
+    `differing` are the keys of the command line in which the two differ, empty where there are none.
     """
     if request.where is None or before.where is None:
         return ""
     mine, its = (_read(each) for each in (request, before))
+    if not differing:
+        return "has the same settings as {}"
     if _text(mine) == _text(its):
         return f"has the same settings as {{}} but for {differing}, which nothing here reads"
     for values in (mine, its):

@@ -25,7 +25,7 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -115,7 +115,9 @@ class Composer:
         before = sys.argv[1:]
         sweep = [f"hydra.sweep.dir='{sweep_dir}'"] if sweep_dir else []
         with _hydra_raises():
-            sys.argv[1:] = [*self.arguments.written, *_QUIET, *sweep, *self.as_settings(self.arguments.settings)]
+            own, completes = self.arguments.settings, self.arguments.flags["shell_completion"]
+            settings = own if completes else [*_QUIET, *sweep, *self.as_settings(own)]  # own: install=bash
+            sys.argv[1:] = [*self.arguments.written, *settings]
             try:
                 run()
             except CONFIG_ERRORS as error:
@@ -164,10 +166,13 @@ def _swept(text: str, groups: Collection[str]) -> list[str]:
         return [text]
     if key in groups and ", " in text:
         return [text]  # a sentence with a comma is one text
-    if not override.is_discrete_sweep():
-        raise RequestError(key, text.partition("=")[2], "write the values: key=a,b or key=range(0,3)")
-    sign = text[0] if text[0] in "+~" else ""
-    return [f"{sign}{override.get_key_element().lstrip('+~')}={value}" for value in override.sweep_string_iterator()]
+    sign, value = text[0] if text[0] in "+~" else "", text.partition("=")[2]
+    if not override.is_discrete_sweep() or isinstance(override.value(), Glob):
+        raise RequestError(key, value, "write the values: key=a,b or key=range(0,3)")
+    values = [*override.sweep_string_iterator()]
+    if not values:
+        raise RequestError(key, value, "there is no value in it: write key=a,b or key=range(0,3)")
+    return [f"{sign}{override.get_key_element().lstrip('+~')}={each}" for each in values]
 
 
 def _plain(composed: DictConfig, folders: Sequence[Path]) -> dict[str, Any]:
@@ -204,7 +209,7 @@ def _composed(name: str, settings: Sequence[str]) -> DictConfig:
     """Compose the config with these settings. Raises `RequestError` for the first that Hydra refuses."""
     try:
         return compose(name, overrides=list(settings))
-    except (*CONFIG_ERRORS, ValueError) as error:
+    except (*CONFIG_ERRORS, ValueError, RecursionError) as error:
         if not settings:
             raise RequestError("--config-name", name, _one_line(error)) from None
         _composed(name, settings[:-1])
@@ -262,6 +267,8 @@ def _search_path(name: str, overrides: Sequence[str], folders: Sequence[Path]) -
 
 def _folder(key: str, place: str) -> Path:
     """Return the folder of a path, ``file://`` or ``pkg://`` address. Raises `RequestError` if it is missing."""
+    if not place:
+        raise RequestError(key, place, "this is empty: name a folder, or leave it out")
     scheme, there, rest = place.partition("://")
     try:
         path = (
@@ -297,8 +304,15 @@ def _as_setting(text: str, keys: Collection[str], groups: Collection[str], folde
     if key not in groups and any((folder / key).is_dir() for folder in folders):
         if text[0] == "+" and not (folders[0] / key).is_dir():
             return [text]  # a group of the user's own, appended to the defaults
-        raise RequestError(key, text.partition("=")[2], f"there is no such key; {config.near(key, (*keys, *groups))}")
+        _refuse_group(key, override, (*keys, *groups))
     return [text if text[0] in "+~" else f"++{text}"]
+
+
+def _refuse_group(group: str, override: Override, known: Sequence[str]) -> None:
+    """Raise `RequestError` for a group that the primary config does not choose; some are sections with keys inside."""
+    if section := _section(group):
+        config.parse(cast(Any, section), cast(Any, override.value()), group)
+    raise RequestError(group, override.value(), f"there is no such key; {config.near(group, known)}")
 
 
 def _section(group: str) -> type | None:
@@ -391,4 +405,6 @@ def _options(group: str, folders: Sequence[Path]) -> tuple[str, ...]:
 
 def _one_line(error: Exception) -> str:
     """Return an error's text on one line."""
+    if isinstance(error, RecursionError):
+        return "its defaults name itself"
     return " ".join(str(error).split())

@@ -1,5 +1,6 @@
 """Launch a runner: from a command line to an exit code."""
 
+import os
 import shlex
 import shutil
 import signal
@@ -70,12 +71,11 @@ def _going_on(program: str, settings: dict[str, str]) -> str:
 def _launch(runner: str | None, words: Sequence[str]) -> int:
     as_command = runner is None
     if runner is None:
-        if not words or words[0] in ("-h", "--help"):
-            print(help.overview(COMMAND), flush=True)
-            return 0
+        if words[:1] in (["-sc"], ["--shell-completion"]):
+            words = [*_completed_runner(), *words]
+        if words[:1] in ([], ["-h"], ["--help"], ["--version"], ["-sc"], ["--shell-completion"]):
+            return _answer_without_runner(words[0] if words else "--help")
         runner, words = words[0], words[1:]
-        if runner == "--version":
-            return _print_version()
         if runner not in RUNNERS:
             raise RequestError("runner", runner, config.near(runner, tuple(RUNNERS)))
     arguments = parse_arguments(words)
@@ -103,6 +103,27 @@ def show(path: Any) -> None:
     """Print the path of what was made, if there is one, as the last line on standard output."""
     if path is not None:
         print(path, flush=True)
+
+
+def _answer_without_runner(flag: str) -> int:
+    """Print what a flag without a runner is for, the list of runners or the version; nothing is left to complete."""
+    if flag in ("-h", "--help"):
+        print(help.overview(COMMAND), flush=True)
+    elif flag == "--version":
+        return _print_version()
+    return 0
+
+
+def _completed_runner() -> list[str]:
+    """Return the runner in the line that a shell completes, and take it out of that line, which Hydra then completes.
+    Empty where there is nothing to complete, or where it is the runner itself, whose names are printed."""
+    program, _, rest = os.environ.get("COMP_LINE", f"{COMMAND} study ").partition(" ")
+    runner, there, rest = rest.lstrip().partition(" ")
+    if not there:
+        print(*RUNNERS, flush=True)
+        return []
+    os.environ["COMP_LINE"] = f"{program} {rest}"
+    return [runner] if runner in RUNNERS else []
 
 
 def _print_version() -> int:

@@ -101,7 +101,7 @@ def _tell_repeats(jobs: Sequence[Job]) -> None:
     right = [job for job in jobs if job.request]
     for at, job in enumerate(right):
         for before in right[:at]:
-            differing = " and ".join(_differing(job, before)) or "nothing"
+            differing = " and ".join(_differing(job, before))
             if repeat := describe_repeat(_request(job), _request(before), differing):
                 tell(f"job #{job.number} {repeat.format(f'job #{before.number}')}")
                 break

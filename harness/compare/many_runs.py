@@ -4,7 +4,6 @@ Runs of one model (or of models with as many layers and heads) are compared head
 depth. Nothing here needs a model.
 """
 
-import glob
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +18,7 @@ import xarray as xr
 from jaxtyping import Float
 from scipy.stats import kendalltau
 
-from harness.config import RequestError, near
+from harness.config import RequestError, near, run_folders
 from harness.hooks import Head
 from harness.results import Run, open_run
 from harness.results.schema import by_head
@@ -43,11 +42,7 @@ def open_runs(runs: str | Iterable[str | Path]) -> "Runs":
     >>> runs.table().query("important")                                 # doctest: +SKIP
     """
     patterns = [runs] if isinstance(runs, str) else [str(each) for each in runs]
-    listed = [path for each in patterns for path in (sorted(glob.glob(each)) or [each])]
-    folders = [path for path in listed if (Path(path) / "spec.yaml").is_file()]
-    if not folders:
-        raise RequestError("runs", ",".join(patterns), "no run is there: give a pattern such as results/ablate_heads/*")
-    return Runs(tuple(open_run(path) for path in dict.fromkeys(folders)))
+    return Runs(tuple(open_run(path) for path in run_folders(patterns)))
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,7 @@ from harness.config.run import StatsSpec as StatsSpec
 from harness.config.run import SweepSpec as SweepSpec
 from harness.config.run import check_comparison as check_comparison
 from harness.config.run import check_there as check_there
+from harness.config.run import run_folders as run_folders
 from harness.config.run import settings_hash as settings_hash
 from harness.config.run import spec_hash as spec_hash
 from harness.config.trace import TraceSpec as TraceSpec

@@ -101,7 +101,7 @@ def type_text(hint: Any) -> str:
             return "a model" if "hub" in options_of(some[0] if len(some) == 1 else hint) else "a group"
         return "|".join(dict.fromkeys(type_text(each) for each in some))
     if isinstance(origin or hint, type) and issubclass(origin or hint, Mapping):
-        return "{NAME: list}"
+        return "{NAME: value}" if inner and inner[1] is Any else "{NAME: list}"
     if isinstance(hint, type) and is_dataclass(hint):
         return f"section: {', '.join(get_type_hints(hint))}"
     return _TYPES.get(hint, str(hint))

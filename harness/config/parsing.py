@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import is_dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -128,8 +129,14 @@ def _named(name: str, key: str) -> dict[str, Any]:
 
 def _first_mistake(error: ValidationError, kind: Any, prefix: str, values: Any) -> RequestError:
     # The shortest path goes first: a wrong seed is reported at every key that interpolates it. But pydantic also calls
-    # a list too short because its wrong items do not count.
-    first: Any = min(error.errors(), key=lambda each: (each["type"] == "too_short", len(each["loc"])))
+    # a list too short because its wrong items do not count. A key is missing where it is misspelt.
+    unknown = [str(each["loc"][-1]) for each in error.errors() if each["type"] == "unexpected_keyword_argument"]
+
+    def late(each: Any) -> tuple[bool, int, bool]:
+        misspelt = each["type"] == "missing" and bool(get_close_matches(str(each["loc"][-1]), unknown))
+        return each["type"] == "too_short", len(each["loc"]), misspelt
+
+    first: Any = min(error.errors(), key=late)
     path, siblings, inside = _walk(kind, [str(part) for part in first["loc"]])
     if path[-1:] == ["0"] and not isinstance(_at(values, path[:-1]), list | tuple):
         path = path[:-1]  # the user wrote one word, which a validator made a list of one
@@ -144,7 +151,9 @@ def _first_mistake(error: ValidationError, kind: Any, prefix: str, values: Any) 
         case "union_tag_invalid" | "union_tag_not_found":
             context = first["ctx"]
             tag_key = ".".join([*filter(None, [key.rstrip(".")]), context["discriminator"].strip("'")])
-            options = _quoted(context["expected_tags"]) if "expected_tags" in context else ()
+            if "expected_tags" not in context:
+                return RequestError(tag_key, "???", f"set it: {tag_key}=…")
+            options = _quoted(context["expected_tags"])
             return RequestError(tag_key, context.get("tag", "???"), near(context.get("tag", ""), options))
         case "literal_error":
             return RequestError(key, first["input"], near(first["input"], _quoted(first["ctx"]["expected"])))

@@ -1,9 +1,10 @@
 """Specs of runs and of the other runners, and where a run is written."""
 
+import glob
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -289,6 +290,8 @@ def check_place(key: str, place: str) -> None:
     """Raise `RequestError` for an address that is no object store's, or that carries a password (not repeated)."""
     scheme, there, rest = place.partition("://")
     if not there:
+        if Path(place).is_file():
+            raise RequestError(key, place, "this is a file: name a folder")
         return
     if "@" in rest or "?" in rest:
         remedy = "leave keys out of the address: set them in the environment (AWS_ACCESS_KEY_ID …)"
@@ -301,6 +304,20 @@ def check_there(key: str, place: str) -> None:
     """Raise `RequestError` for a missing folder on disk, before the slow imports of its reader."""
     if "://" not in place and not Path(place).is_dir():
         raise RequestError(key, place, "there is no such directory")
+
+
+def run_folders(patterns: Sequence[str]) -> list[str]:
+    """Return the run directories of these patterns and paths, each once, those of a pattern in order of their names.
+
+    What a pattern matches beside runs is left out. Raises `RequestError` where there is no run, or not at a path.
+    """
+    listed = [path for each in patterns for path in (sorted(glob.glob(each)) or [each])]
+    folders = [path for path in listed if (Path(path) / "spec.yaml").is_file()]
+    missing = [path for path in patterns if path in listed and path not in folders]
+    if missing or not folders:
+        value = missing[0] if missing else ",".join(patterns)
+        raise RequestError("runs", value, "no run is there: give a pattern such as results/ablate_heads/*")
+    return [*dict.fromkeys(folders)]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -362,7 +379,7 @@ class LookSpec:
 
 @spec
 class BenchmarkSpec:
-    """What to time: a sweep by each method beside loops of whole forwards; or `page`, the report of a saved run."""
+    """A benchmark: sweeps by each method beside loops of whole forwards, looks, refusals, or the report of a run."""
 
     model: ModelSpec
     """Model to sweep; random with model.shape=gpt2-small or llama-1b needs no weights."""
@@ -380,6 +397,8 @@ class BenchmarkSpec:
     """Ablate every n-th head."""
     rounds: PositiveInt = 3
     """Rounds, of which the median is reported."""
+    what: Literal["sweep", "look", "refusals"] = "sweep"
+    """What to time: sweeps, looks at a text of 16 and of 128 tokens, or refusals of wrong requests."""
     page: PathText | None = None
     """Directory of a run: time how soon its report can be used in headless Chromium, in place of a sweep."""
     store: PathText = "results"
@@ -446,6 +465,9 @@ class CollectSpec:
     store: PathText = "results"
     """Folder in which the collection is written."""
 
+    def __post_init__(self) -> None:
+        check_place("store", self.store)
+
 
 @spec
 class AgainSpec:
@@ -460,7 +482,7 @@ class AgainSpec:
     seed: Seed | None = None
     """Seed of every random choice of the run; null: as it was."""
     changes: Mapping[str, Any] = Field(default_factory=dict)
-    """The settings that change, by key; on a command line they are written without this section."""
+    """Settings that change, by key; on a command line without this word: ablation=mean."""
 
     def __post_init__(self) -> None:
         for key in ("run", "store"):

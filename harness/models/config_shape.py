@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from harness.config import GgufModel, ModelSpec, PathModel, PlantedModel, RandomModel, WheelModel
+from harness.config import GgufModel, ModelSpec, PathModel, PlantedModel, RandomModel, RequestError, WheelModel
 from harness.hooks import Layers, parse_heads
 from harness.models.sources import cached_wheel
 
@@ -18,6 +18,14 @@ def check_heads(spec: ModelSpec, names: Iterable[str], key: str) -> None:
     known = _known(spec)
     if known is not None:
         parse_heads(names, spec.name, *known, key)
+
+
+def check_file(spec: ModelSpec) -> None:
+    """Raise `RequestError` where the folder or file of a model is not there."""
+    if isinstance(spec, PathModel) and not Path(spec.path).is_dir():
+        raise RequestError("model.path", spec.path, "there is no such folder")
+    if isinstance(spec, GgufModel) and not Path(spec.path).is_file():
+        raise RequestError("model.path", spec.path, "there is no such file")
 
 
 def is_decoder(spec: ModelSpec) -> bool:

@@ -53,7 +53,7 @@ def estimate(run: "Run", parts: Sequence[str], kept: "Selection", level: str) ->
         "controls": lambda: 66,
         "head": lambda: 620,
         "headview": lambda: 180 + min(_lines(run, prompt, level), 620),
-        "modelview": lambda: 140 + _pictures(run, kept),
+        "modelview": lambda: 140 + _pictures(run, kept, prompt, level),
         "compare": lambda: 560,
         "map": lambda: 140 + 29 * sum(run.layers.values()),
         "ranking": lambda: 60 + 30 * min(12, len(run.all_heads)),
@@ -63,27 +63,39 @@ def estimate(run: "Run", parts: Sequence[str], kept: "Selection", level: str) ->
 
 def _lines(run: "Run", prompt: int, level: str) -> int:
     """Return the height of the longer column of the prompt's tokens or words."""
-    texts = [of for of in ("", "source_") if f"{of}length" in run.data]
-    words = [int(run.data[f"{of}word"].values[prompt].max()) + 1 for of in texts]
-    tokens = [int(run.data[f"{of}length"].values[prompt]) for of in texts]
-    longest = max(words if level == "word" else tokens)
+    longest = max(_length(run, prompt, level, of) for of in ("", "source_") if f"{of}length" in run.data)
     return 14 + (15 if longest > 160 else 23) * longest
 
 
-def _pictures(run: "Run", kept: "Selection") -> int:
+def _length(run: "Run", prompt: int, level: str, of: str = "") -> int:
+    """Return the number of a prompt's tokens or words; with `of` ``source_`` of the text that an encoder reads."""
+    if level == "word":
+        return int(run.data[f"{of}word"].values[prompt].max()) + 1
+    return int(run.data[f"{of}length"].values[prompt])
+
+
+def _pictures(run: "Run", kept: "Selection", prompt: int, level: str) -> int:
     """Return the height of the small pictures of all heads, as modelview.js lays them out."""
     layers = [len({head.layer for head in kept.heads if head.stack == stack}) for stack in run.layers]
     n_heads = run.data.sizes["head"]
     across = [max(n_layers, n_heads) for n_layers in layers]
     wide = max(min(1.0, 0.08 * most) * _INNER for most in across)
     beside = max(1, int((_INNER + 30) // (wide + 30)))
-    pictures = [_picture(n_layers, n_heads) + 12 + 24 * (len(layers) > 1) for n_layers in layers]
+    shapes = [1.0] * len(layers)
+    if "cross" in run.layers:  # queries of what is written, keys of what is read
+        share = _length(run, prompt, level) / _length(run, prompt, level, "source_")
+        shapes = [max(0.3, min(1.0, share)) if stack == "cross" else 1.0 for stack in run.layers]
+    pictures = [
+        _picture(n_layers, n_heads, shape) + 12 + 24 * (len(layers) > 1)
+        for n_layers, shape in zip(layers, shapes, strict=True)
+    ]
     return sum(max(pictures[at : at + beside]) for at in range(0, len(pictures), beside))
 
 
-def _picture(n_layers: int, n_heads: int) -> int:
+def _picture(n_layers: int, n_heads: int, shape: float) -> int:
+    """Return the height of one stack's pictures, each `shape` times as high as wide."""
     across, down = max(n_layers, n_heads), min(n_layers, n_heads)
-    return 18 + ceil(down * min(80, (_INNER - 30) / across))
+    return 18 + ceil(shape * down * min(80, (_INNER - 30) / across))
 
 
 def _header(title: str) -> int:

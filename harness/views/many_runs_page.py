@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from harness.compare.many_runs import Runs
 
 _LISTED = 40  # rows of a table on the page; the files have all
+_LEGIBLE = 75  # least pixels of an inch of a figure
 
 
 def write_collected(
@@ -63,9 +64,10 @@ def _sections(runs: "Runs", metric: str, by: str, top_k: int) -> tuple[str, list
         image = ""
         if figure is not None:
             name = f"{title.lower().replace(' ', '_')}"
+            inches = figure.get_figwidth()
             drawn.append(as_picture(name, name, title, figure, LOOKS["screen"]))
-            image = f'<img alt="{markup(title)}" src="{drawn[-1].uri}" style="max-width:100%">'
-        shown = "" if table is None else _table(table.head(_LISTED), title.lower().replace(" ", "_"))
+            image = _image(drawn[-1], inches)
+        shown = "" if table is None or table.empty else _table(table.head(_LISTED), title.lower().replace(" ", "_"))
         more = (
             ""
             if table is None or len(table) <= _LISTED
@@ -73,6 +75,14 @@ def _sections(runs: "Runs", metric: str, by: str, top_k: int) -> tuple[str, list
         )
         made.append(_section(title, f'<p class="define">{markup(text)}</p>{image}{shown}{more}'))
     return "".join(made), drawn
+
+
+def _image(picture: Picture, inches: float) -> str:
+    """Return the picture in a box that scrolls where the window is so narrow that letters could not be read."""
+    label = markup(picture.label)
+    size = f"width:max(100%,{_LEGIBLE * inches:.0f}px);max-width:{LOOKS['screen'].dpi * inches:.0f}px"
+    image = f'<img alt="{label}" src="{picture.uri}" style="{size}">'
+    return f'<div class="pictures" tabindex="0" role="region" aria-label="{label}">{image}</div>'
 
 
 def _compared(runs: "Runs", metric: str, by: str, top_k: int) -> Iterator[tuple]:
@@ -85,13 +95,8 @@ def _compared(runs: "Runs", metric: str, by: str, top_k: int) -> Iterator[tuple]
         table = runs.by_depth(metric)
         yield "Effects by relative depth", depths(table, runs.names, unit), "Sums of single-head effects.", table
         return
-    n = len(runs)
-    important = runs.important(metric)
-    in_runs = important["n_runs"].to_numpy()
-    in_all, in_one = int((in_runs == n).sum()), int((in_runs == 1).sum())
-    text = f"Of {count(len(important), 'head')} that are important in any of {n} runs, {in_all} are in all, "
-    text += f"{len(important) - in_all - in_one} in some and {in_one} in one."
-    yield "Important heads", None, text, important
+    n, important = len(runs), runs.important(metric)
+    yield "Important heads", None, count_important(important["n_runs"].to_numpy(), n), important
     left = f" Only the first {MAPS} runs are drawn." if n > MAPS else ""
     text = f"Each run’s mean effects, {unit}, all on one scale; beneath them the difference to the first run.{left}"
     yield "Maps", maps(runs, metric), text, None
@@ -106,6 +111,17 @@ def _compared(runs: "Runs", metric: str, by: str, top_k: int) -> Iterator[tuple]
         yield "Effect against effect", against(runs, metric), text, None
     pooled = runs.pooled(metric)
     yield "Over all runs", None, pooled.attrs["note"], pooled
+
+
+def count_important(in_runs: np.ndarray, n: int) -> str:
+    """Count the heads that are important in all of n runs, in some and in one; `in_runs` [head] says in how many."""
+    if not len(in_runs):
+        return f"No head is important in any of {count(n, 'run')}."
+    if n == 1:
+        return f"{count(len(in_runs), 'important head')}."
+    in_all, in_one = int((in_runs == n).sum()), int((in_runs == 1).sum())
+    each = f"{in_all} in all, {len(in_runs) - in_all - in_one} in some, {in_one} in one"
+    return f"{count(len(in_runs), 'head')} important in any of {n} runs: {each}."
 
 
 def _section(title: str, inside: str) -> str:

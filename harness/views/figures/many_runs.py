@@ -6,6 +6,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -32,7 +33,7 @@ def maps(runs: "Runs", metric: str, look: Look = LOOKS["screen"]) -> Figure:
     signed = first.sense(metric) != 0
     values = values if signed else np.abs(values)
     most = max(float(np.nanmax(np.abs(values), initial=1e-12)), float(np.nanmax(np.abs(values - values[0]), initial=0)))
-    columns = min(len(names), 4)
+    columns = columns_of(runs.settings, len(names))
     rows = ceil(len(names) / columns)
     height = min(0.22 * values.shape[1] + 0.75, 6.0)
     with style(" ".join(names) + metric, look):
@@ -50,8 +51,19 @@ def maps(runs: "Runs", metric: str, look: Look = LOOKS["screen"]) -> Figure:
                 _map(below, values[at] - values[0], most, "less the first run", runs, metric, look)
         assert image is not None
         bar = figure.colorbar(image, ax=panes, fraction=0.02, aspect=30)
+        bar.ax.tick_params(labelsize=look.small)
         bar.set_label(f"effect on {measured(first, metric)}", fontsize=look.small)
     return figure
+
+
+def columns_of(settings: pd.DataFrame, n: int) -> int:
+    """Return how many of n maps stand side by side, at most four: those with one value of the first of the `settings`
+    [run, key] where the runs are a grid of these, else as many as leave the fewest empty places."""
+    if n == len(settings) and len(settings.columns) > 1:
+        n_alike = {*settings.iloc[:, 0].astype(str).value_counts()}
+        if len(n_alike) == 1 and 1 < max(n_alike) <= 4:
+            return max(n_alike)
+    return min(n, 4) if n <= 4 else min((4, 3), key=lambda columns: -n % columns)
 
 
 def _map(axes: Axes, values: np.ndarray, most: float, title: str, runs: "Runs", metric: str, look: Look):
@@ -86,7 +98,10 @@ def against(runs: "Runs", metric: str, look: Look = LOOKS["screen"]) -> Figure:
             axes.scatter(across, up, s=8, color=TONE["helps"], alpha=0.6, linewidths=0)
             size = np.nan_to_num(np.maximum(np.abs(across), np.abs(up)))
             for at in np.argsort(-size, kind="stable")[:_NAMED]:
-                axes.annotate(str(heads[at]), (across[at], up[at]), fontsize=look.small * 0.85, alpha=0.9)
+                place, beside = (across[at], up[at]), (3, 2)
+                axes.annotate(
+                    str(heads[at]), place, beside, textcoords="offset points", fontsize=look.small * 0.85, alpha=0.9
+                )
             axes.set_xlabel(short(visible(runs.names[a]), 34), fontsize=look.small)
             axes.set_ylabel(short(visible(runs.names[b]), 34), fontsize=look.small)
             axes.tick_params(labelsize=look.small)
