@@ -265,7 +265,7 @@ def test_views_draw_inside_their_sandboxes_one_after_the_other(browser, run, tmp
     with browser.frame(2):
         browser.wait("document.querySelectorAll('.map button').length === 12")
         assert browser.evaluate("document.querySelectorAll('.ranking circle.dot').length") == 8 * 3
-    for number, drawn, picks in ((3, ".stage canvas", ["Head"]), (4, "canvas.model", ["Layer", "Head"])):
+    for number, drawn, picks in ((3, ".stage canvas", ["Layer", "Head"]), (4, "canvas.model", ["Layer", "Head"])):
         with browser.frame(number):
             browser.wait(INK.replace("{}", drawn) + " > 5")
             named = browser.evaluate("[...document.querySelectorAll('select')].map((box) => box.dataset.name)")
@@ -426,7 +426,7 @@ def test_the_model_view_opens_a_head_by_mouse_and_keys(browser, page):
     browser.press("Enter")
     browser.wait("document.getElementById('picked').textContent === 'L1H1'")
     box = browser.evaluate("[document.querySelector('canvas.model')].map((c) => [c.clientWidth, c.clientHeight])[0]")
-    browser.hover("canvas.model", across=(30 + 80 * 2.5) / box[0], down=(18 + 80 * 3.5) / box[1])
+    browser.hover("canvas.model", across=(30 + 80 * 3.5) / box[0], down=(18 + 80 * 2.5) / box[1])
     assert browser.evaluate("document.querySelector('#modelview .readout').textContent").startswith("L2H3 unsure")
     browser.click("#modelview fieldset label:nth-of-type(2) span")
     browser.wait(INK.replace("{}", "canvas.model") + " > 20")

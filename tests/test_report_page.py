@@ -83,7 +83,7 @@ def test_an_address_restores_the_whole_state(browser, page):
     goes_to(browser, address)
     browser.wait("document.getElementById('picked').textContent === 'L2H1'")
     assert browser.evaluate("document.documentElement.dataset.tab") == "patterns"
-    assert browser.evaluate("document.querySelector('.prompt-line').textContent").startswith("Prompt 2 of 3")
+    browser.wait("document.querySelector('.prompt-line').textContent.startsWith('Prompt 2 of 3')")
     assert browser.evaluate("document.querySelector('.facts b').textContent").endswith("nats")
     chosen = browser.evaluate("[...document.querySelectorAll('.modes input:checked')].map((one) => one.dataset.value)")
     assert chosen == ["lines", "false"]
@@ -140,7 +140,7 @@ def test_keys_move_among_heads_and_prompts_and_switch_the_view(browser, page):
     browser.press("]")
     browser.press("]")
     browser.press("[")
-    assert browser.evaluate("document.querySelector('.prompt-line').textContent").startswith("Prompt 1 of 3")
+    browser.wait("document.querySelector('.prompt-line').textContent.startsWith('Prompt 1 of 3')")
     for key, said in (("l", "how=lines"), ("s", "sink=hidden"), ("p", "pin=L1H0%401")):
         browser.press(key)
         browser.wait(f"location.hash.includes('{said}')")

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 #: The parts of a page of every head: small pictures, and the head that is opened.
 _MODEL = ("controls", "modelview", "headview")
+#: Characters of packed patterns in a page of lines; it holds one layer where all layers have more.
+_LINES_BUDGET = 3_000_000
 
 __all__ = [
     "View",
@@ -86,14 +88,19 @@ def head_view(
     head: Head | str | int | None = None,
     level: str | None = None,
 ) -> View:
-    """Show one layer's weights as lines between the tokens written twice, with heads that switch on and off.
+    """Show weights as lines between the tokens written twice, layer by layer, with heads that switch on and off.
 
-    ``layer`` and ``head`` as for `attention`; it opens by ``level``, ``token`` or ``word``.
+    ``layer`` and ``head`` as for `attention`, and with either the page holds that layer alone; it opens by ``level``,
+    ``token`` or ``word``.
     """
     _needs_patterns(run)
     prompt, picked = checked_prompt(run, prompt), _picked(run, layer, head)
-    title = titled(f"Lines of {picked.site}", run, prompt)
-    return _view(run, title, ("controls", "headview"), _row(run, prompt, picked), picked, level=level)
+    every = layer is None and head is None
+    kept = fitting(run, prompt, _LINES_BUDGET) if every else _row(run, prompt, picked)
+    if picked not in kept.heads:
+        kept = _row(run, prompt, picked)
+    title = titled("Lines of every layer" if every else f"Lines of {picked.site}", run, prompt)
+    return _view(run, title, ("controls", "headview"), kept, picked, level=level)
 
 
 def model_view(run: "Run", prompt: int = 0, level: str | None = None) -> View:

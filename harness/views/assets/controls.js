@@ -51,7 +51,8 @@ function textOf({ words, source }) {
   return source ? source.words.join(' ') + ' → ' + words.join(' ') : words.join(' ');
 }
 
-// Tokens or words, special tokens or not, one sentence's view of another: each offered where some prompt has them.
+// Tokens or words, special tokens or not, the first token of a causal model or not, one sentence's view of another: each
+// offered where some prompt has them.
 function viewControls(state) {
   const sides = state.data.prompts.flatMap((prompt) => (prompt.source ? [prompt, prompt.source] : [prompt]));
   const made = [];
@@ -61,10 +62,18 @@ function viewControls(state) {
   if (sides.some((side) => side.special.length)) {
     made.push(radios('Special tokens', [[true, 'shown'], [false, 'hidden']], state.view.special, (special) => state.setView({ special })));
   }
+  if (state.data.stacks.some(({ causal }) => causal)) {
+    made.push(radios('Sink', [[true, 'all'], [false, 'hide sink']], state.view.sink, (sink) => state.setView({ sink })));
+  }
   if (sides.some((side) => side.second.length)) {
     const parts = ['all', 'AA', 'AB', 'BA', 'BB'].map((part) => [part, part === 'all' ? 'both sentences' : part[0] + ' looks at ' + part[1]]);
     made.push(select('Sentences', parts, (part) => state.setView({ part })).label);
   }
+  const sync = () => {
+    const chosen = { By: state.view.level, 'Special tokens': state.view.special, Sink: state.view.sink };
+    for (const set of made) for (const input of set.querySelectorAll('input')) input.checked = String(chosen[set.dataset.name]) === input.dataset.value;
+  };
+  state.on('view', sync);
   return made;
 }
 

@@ -24,7 +24,7 @@ function mountHeadView(place, state) {
     if (mine !== latest) return;
     patterns = new Map();
     for (const number of state.data.heads) {
-      const pattern = matrices && matrices.of([state.head[0], number, state.head[2]]);
+      const pattern = matrices && matrices.shown([state.head[0], number, state.head[2]]);
       if (pattern) patterns.set(number, pattern);
     }
     shown.side = null;
@@ -37,7 +37,7 @@ function mountHeadView(place, state) {
   });
   stage.addEventListener('pointerleave', () => point(null, 0));
   state.on('head', () => { shown.on = new Set([state.head[1]]); draw(); });
-  for (const event of ['prompt', 'view']) state.on(event, draw);
+  for (const event of ['prompt', 'view', 'how']) state.on(event, draw);
   state.on('colors', paint);
   new ResizeObserver(paint).observe(stage);
   return draw();
@@ -49,15 +49,16 @@ function notHeld(state) {
 
 // One layer back or on, with the same head on.
 function layerSteps(state) {
+  const { offered } = state.data;
   const go = (by) => () => {
-    const { layers } = state.stack(state.head[2]), next = state.head[0] + by;
-    if (layers.includes(next)) state.open([next, state.head[1], state.head[2]], null, false);
+    const layers = offered.layers || state.stack(state.head[2]).layers, next = layers[layers.indexOf(state.head[0]) + by];
+    if (next !== undefined) state.open([next, state.head[1], state.head[2]], null, false);
   };
   const title = make('b');
   const retitle = () => { title.textContent = (state.head[2] ? state.head[2] + ', ' : '') + 'layer ' + state.head[0]; };
   state.on('head', retitle);
   retitle();
-  if (state.data.offered.layers) return make('div', { class: 'steps' }, title);
+  if (offered.layers && offered.layers.length < 2) return make('div', { class: 'steps' }, title);
   return make('div', { class: 'steps' },
     make('button', { type: 'button', class: 'tool', onclick: go(-1), 'aria-label': 'layer before' }, '◀'), title,
     make('button', { type: 'button', class: 'tool', onclick: go(1), 'aria-label': 'next layer' }, '▶'));

@@ -149,15 +149,8 @@ function drawNote(place, state, pattern, valued) {
 function modesOf(place, state) {
   const hows = [['matrix', 'matrix'], ['lines', 'lines'], ...(Object.keys(state.data.norms).length ? [['values', 'values']] : [])];
   const how = radios('Draw', hows, state.how, (value) => state.set('how', value));
-  const causal = state.data.stacks.some(({ causal }) => causal);
-  const made = [how, ...viewControls(state)];
-  if (causal) made.push(radios('Sink', [[true, 'all'], [false, 'hide sink']], state.view.sink, (sink) => state.setView({ sink })));
-  place.replaceChildren(...made);
-  const sync = () => {
-    const chosen = { Draw: state.how, By: state.view.level, 'Special tokens': state.view.special, Sink: state.view.sink };
-    for (const set of place.querySelectorAll('fieldset')) for (const input of set.querySelectorAll('input')) input.checked = String(chosen[set.dataset.name]) === input.dataset.value;
-  };
-  for (const event of ['how', 'view']) state.on(event, sync);
+  place.replaceChildren(how, ...viewControls(state));
+  state.on('how', () => { for (const input of how.querySelectorAll('input')) input.checked = input.dataset.value === state.how; });
 }
 
 // The causes of the prediction that is read: { name, values by unit, most }; null without any.

@@ -1,5 +1,5 @@
-// Model view: every head of every layer as a small picture; a click opens it. A report's is laid out as its map is, with
-// the layers across; a view of one prompt has across what there are more of, layers or heads, and only layers it holds.
+// Model view: every head of every layer as a small picture; a click opens it. There are across what there are more of,
+// layers or heads; a view of one prompt has only layers it holds.
 
 function mountModelView(place, state) {
   const narrow = window.matchMedia('(max-width: 820px)');
@@ -18,7 +18,7 @@ function mountModelView(place, state) {
   let shown = null;
   const tools = withFigureTools(holder, { name: () => 'patterns_prompt_' + state.prompt, caption: () => 'Attention patterns of all heads on “' + textOf(state.data.prompts[state.prompt]).trim() + '”, shade by square root. ' + viewNote(state), rows: () => modelRows(state, shown) });
   place.append(make('div', { class: 'controls' }, kinds), holder, make('div', { class: 'foot' }, readout, tools));
-  for (const event of ['prompt', 'view', 'colors']) state.on(event, draw);
+  for (const event of ['prompt', 'view', 'how', 'colors']) state.on(event, draw);
   state.on('head', () => { for (const canvas of holder.querySelectorAll('canvas')) canvas.paintMark(); });
   narrow.addEventListener('change', draw);
   return draw();
@@ -38,13 +38,13 @@ function shownStacks({ data }) {
 }
 
 function modelCanvas(state, stack, matrices, how, narrow, readout) {
-  const { heads } = state.data, { layers } = stack, tall = narrow || (!!state.data.offered.layers && heads.length >= layers.length);
+  const { heads } = state.data, { layers } = stack, tall = narrow || heads.length >= layers.length;
   const [across, down] = tall ? [heads, layers] : [layers, heads];
   const headAt = (column, row) => (tall ? [layers[row], heads[column], stack.name] : [layers[column], heads[row], stack.name]);
   const base = make('canvas'), canvas = make('canvas', { class: 'model', tabindex: 0, role: 'img', 'aria-label': 'Patterns of all heads' + (stack.name ? ' of the ' + stack.name + ' stack' : '') + (tall ? ': layers down, heads across' : ': heads down, layers across') + '. Arrow keys move, Enter opens a head.' });
   const figure = make('figure', { class: 'model' }, ...(stack.name ? [make('figcaption', {}, stack.name)] : []), canvas);
   figure.style.setProperty('--wide', Math.min(100, 8 * across.length) + '%');
-  const [any] = across.flatMap((_, column) => down.map((_, row) => matrices.of(headAt(column, row)))).filter(Boolean);
+  const [any] = across.flatMap((_, column) => down.map((_, row) => matrices.shown(headAt(column, row)))).filter(Boolean);
   const shape = any ? Math.max(0.3, Math.min(1, any.queries.length / any.keys.length)) : 1;
   let at = null, size = 0, high = 0;
   const paint = () => {
@@ -60,7 +60,7 @@ function modelCanvas(state, stack, matrices, how, narrow, readout) {
     pen.scale(ratio, ratio);
     labelAxes(pen, across, down, tall, room, size, high);
     down.forEach((_, row) => across.forEach((_, column) => {
-      const pattern = matrices.of(headAt(column, row)), x = room + column * size + 1.5, y = 18 + row * high + 1.5;
+      const pattern = matrices.shown(headAt(column, row)), x = room + column * size + 1.5, y = 18 + row * high + 1.5;
       pen.fillStyle = color(pattern ? 'card' : 'hatch');
       pen.fillRect(x, y, size - 3, high - 3);
       if (pattern) (how === 'lines' ? paintStrokes : paintSmall)(pen, pattern, x, y, size - 3, high - 3);

@@ -24,6 +24,11 @@ function patternsOf(state) {
         const norms = slots.has(named(head)) && normsAt(arrays.norms, prompt, head, slots.get(named(head)));
         return norms ? make(arrays[head[2]], slots.get(named(head)), state.stack(head[2]), norms) : null;
       },
+      // As a view of many heads draws it: weighted by the values where that is chosen and they were kept, up to 1.
+      shown(head) {
+        const moved = state.how === 'values' ? this.values(head) : null, most = moved && largest(moved.weights);
+        return most ? { ...moved, weights: moved.weights.map((weight) => weight / most) } : this.of(head);
+      },
       rollout: arrays.rollout && make(arrays.rollout, 0, whole),
       mean: make(arrays.mean, 0, whole),
     };
