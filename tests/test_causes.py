@@ -140,6 +140,15 @@ def test_the_mean_embedding_in_its_place(asked):
     close(got, each(question, by_hand) - clean_values(question)[:, None], question)
 
 
+def test_a_token_without_an_embedding_replaces_none():
+    """The planted model's tokenizer ends in an unknown token that its 40 embeddings lack."""
+    model = harness.load_model("planted")
+    assert model.tokenizer.unk_token_id == model.shape.d_vocab == 40
+    assert "occlude_unk" not in causes.choose_causes(("auto",), model)
+    with pytest.raises(RequestError, match=r"occlude_unk: planted has no embedding of that token \(40 of 40\)"):
+        causes.choose_causes(("occlude_unk",), model)
+
+
 def test_a_shorter_text(asked):
     question, twin = asked
     causal = question.causal

@@ -84,8 +84,11 @@ def choose_causes(requested: tuple[str, ...], model: Model) -> dict[str, Cause]:
 
 def refusal(name: str, model: Model) -> str:
     """Return why a model does not allow a cause; empty if it does."""
-    if name in _TOKEN and getattr(model.tokenizer, _TOKEN[name], None) is None:
+    token = getattr(model.tokenizer, _TOKEN[name], None) if name in _TOKEN else 0
+    if token is None:
         return f"{model.name}'s tokenizer has no such token"
+    if token >= model.shape.d_vocab:
+        return f"{model.name} has no embedding of that token ({token} of {model.shape.d_vocab})"
     if name == "knockout" and model.kind == "decoder" and not model.traits.has_scores:
         return f"the scores of {model.name}'s attention cannot be edited: their softmax is not its pattern"
     return ""

@@ -129,6 +129,7 @@ def _headline(run: "Run") -> tuple[str, str]:
     answer, used = _answer(run, every)
     asks = "" if question is None else f'<p class="question">{markup(question.asks)}</p>'
     example = _example(run)
+    detail = f"{markup(answer.detail)} " if answer.detail else ""
     size = " class='long'" if len(answer.text) > 90 else ""
     large = "".join(
         f'<div class="figure-number {each.side}"><b>{markup(each.number)}</b><span>{markup(each.label)}</span></div>'
@@ -137,7 +138,7 @@ def _headline(run: "Run") -> tuple[str, str]:
     others = [finding for finding in every if finding.text not in used]
     top = (
         f"<div class='headline' data-tab='overview'>{asks}<h1{size}>{markup(answer.text)}</h1>"
-        f"<div class='lead'>{markup(answer.detail)} {example}{_how_read(run)}</div>"
+        f"<div class='lead'>{detail}{example}{_how_read(run)}</div>"
         f"{f'<div class=figures>{large}</div>' if large else ''}</div>"
     )
     return top, _more(others)

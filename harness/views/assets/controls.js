@@ -60,10 +60,10 @@ function viewControls(state) {
     made.push(radios('By', [['token', 'tokens'], ['word', 'words']], state.view.level, (level) => state.setView({ level })));
   }
   if (sides.some((side) => side.special.length)) {
-    made.push(radios('Special tokens', [[true, 'shown'], [false, 'hidden']], state.view.special, (special) => state.setView({ special })));
+    made.push(radios('Special tokens', [[true, 'all tokens'], [false, 'no special']], state.view.special, (special) => state.setView({ special })));
   }
   if (state.data.stacks.some(({ causal }) => causal)) {
-    made.push(radios('Sink', [[true, 'all'], [false, 'hide sink']], state.view.sink, (sink) => state.setView({ sink })));
+    made.push(radios('Sink', [[true, 'with sink'], [false, 'hide sink']], state.view.sink, (sink) => state.setView({ sink })));
   }
   if (sides.some((side) => side.second.length)) {
     const parts = ['all', 'AA', 'AB', 'BA', 'BB'].map((part) => [part, part === 'all' ? 'both sentences' : part[0] + ' looks at ' + part[1]]);

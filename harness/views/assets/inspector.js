@@ -27,7 +27,9 @@ function mountInspector(place, state) {
   const foot = make('div', { class: 'foot' }, parts.readout, tools);
   const body = make('div', { class: 'inspector-body' }, parts.prompt, parts.tokens, parts.modes, parts.note, parts.stage, foot, parts.pinned, parts.more);
   place.append(bar, parts.facts, sheet, body);
-  modesOf(parts.modes, state);
+  const held = Object.keys(state.data.patterns).length > 0;
+  if (held) modesOf(parts.modes, state);
+  tools.hidden = !held;
   const drawHead = () => {
     parts.name.textContent = named(state.head);
     parts.chips.replaceChildren(...chipsOf(state));

@@ -74,7 +74,8 @@ function drawRow(state, metric, row, x) {
   svg.append(makeSvg('circle', { class: 'mean', cx: x(mean), cy: 12, r: 5 }));
   const button = make('button', { type: 'button', class: 'link', 'data-head': name, onclick: () => state.open(head), 'aria-label': 'open ' + name }, name);
   const value = make('span', { class: 'value' }, fixed(mean, row.places, true) + ' ', make('small', {}, intervalText(row) + doubt(row.claim)));
-  const share = metric.sense && metric.cleanMean ? Math.round(100 * Math.abs(mean / metric.cleanMean)) + ' % of clean' : word;
+  const percent = Math.round(100 * Math.abs(mean / metric.cleanMean));
+  const share = metric.sense && percent < 1000 ? percent + ' % of clean' : word; // of a clean value near 0 it says nothing
   return [button, svg, value, make('span', { class: 'of-clean' }, share)];
 }
 
