@@ -578,8 +578,9 @@ def test_any_figure_of_the_page_is_saved_as_it_stands(browser, tmp_path):
     there = [[float(each.get(key)) for key in ("x", "y", "width", "height")] for each in root.iter(f"{SVG}rect")]
     for cell in cells:
         assert any(each == pytest.approx(cell, abs=0.02) for each in there)
-    tones = [each.get("fill") for each in root.iter(f"{SVG}rect") if float(each.get("height")) == cells[0][3]]
-    assert tones[1] == "rgb(194, 87, 12)", "orange in full"
+    at = [each for each in root.iter(f"{SVG}rect") if float(each.get("x")) == pytest.approx(cells[1][0], abs=0.02)]
+    assert "rgb(194, 87, 12)" in [each.get("fill") for each in at], "orange in full"
+    assert [each for each in root.iter(f"{SVG}path") if each.get("stroke")], "and hatched"
     assert len([each for each in root.iter(f"{SVG}circle")]) == 1, "the dot of a shown head"
     texts = [each.text for each in root.iter(f"{SVG}text")]
     assert texts[:3] == ["0", "2 nats", "H0"]

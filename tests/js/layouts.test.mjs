@@ -65,7 +65,7 @@ test('the shade is the share of the largest, of attention its square root, and n
   assert.deepEqual(shadeOf({ scale: 'effect', sense: 1 }, -1, 4), { name: 'hurts', share: 0.25 });
   assert.deepEqual(shadeOf({ scale: 'effect', sense: 0 }, -1, 4), { name: 'matters', share: 0.25 });
   assert.deepEqual(shadeOf({ scale: 'attention' }, 0.25, 1), { name: 'attention', share: 0.5 });
-  assert.deepEqual(shadeOf({ scale: 'score' }, -1, 4), { name: 'matters', share: 0 });
+  assert.deepEqual(shadeOf({ scale: 'score' }, -1, 4), { name: 'attention', share: 0 });
   assert.deepEqual(shadeOf({ scale: 'score' }, null, 4), { name: 'unknown', share: 0 });
 });
 

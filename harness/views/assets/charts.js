@@ -21,7 +21,7 @@ function mountChart(place, chart, state, titled) {
   };
   const tools = withFigureTools(holder, { name: () => chart.name + (chart.switch ? '_' + chart.panels[panel].name.replaceAll(' ', '_') : ''), caption: chart.caption, rows: () => rowsOf(chart) });
   const pick = chart.switch && chart.panels.length > 1 ? make('div', { class: 'controls' }, select(chart.switch, chart.panels.map(({ name }, at) => [at, name]), (at) => { panel = Number(at); draw(); }).label) : '';
-  place.append(...(titled ? [make('h3', {}, chart.title)] : []), pick, holder, readout, tools);
+  place.append(...(titled ? [make('h3', {}, chart.title)] : []), pick, holder, make('div', { class: 'foot' }, readout, tools));
   new ResizeObserver(() => {
     const now = Math.floor(holder.clientWidth);
     if (now !== width) { width = now; draw(); }

@@ -238,12 +238,13 @@ function layoutPairs(chart, width, into) {
 
 // --- heat maps -------------------------------------------------------------------------------------------------------
 
-// The class and the share of the full colour of a value: effects by their side, attention by the square root.
+// The class and the share of the full colour of a value: effects by their side, attention by the square root, and what is a share
+// of it, such as a role's score, in its hue.
 function shadeOf(chart, value, most) {
   if (value === null) return { name: 'unknown', share: 0 };
   if (chart.scale === 'effect') return { name: sideClass(chart, value), share: most ? Math.min(1, Math.abs(value) / most) : 0 };
   const share = most ? Math.min(1, Math.max(0, value) / most) : 0;
-  return chart.scale === 'attention' ? { name: 'attention', share: Math.sqrt(share) } : { name: 'matters', share };
+  return { name: 'attention', share: chart.scale === 'attention' ? Math.sqrt(share) : share };
 }
 
 // Whether a cell is struck through, so that the sign can be told without colours: a tenth of the largest or more that
