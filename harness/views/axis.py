@@ -113,13 +113,15 @@ def projection_note(pattern: Float[np.ndarray, "*batch query key"], queries: Axi
 
 
 def place_of(axis: Axis, wanted: str | int, key: str) -> int:
-    """Return the number of a shown place from its number or its text. Raises `RequestError` if it is not unique."""
+    """Return the number of a shown place from its number or its text, in capitals or not. Raises `RequestError` if it
+    is not unique."""
     n, labels = len(axis), [label.strip() for label in axis.labels]
     if isinstance(wanted, int | np.integer):
         if not 0 <= wanted < n:
             raise RequestError(key, wanted, f"the prompt has {axis.level}s 0-{n - 1}")
         return int(wanted)
-    matches = _same(labels, wanted.strip()) or _same([label.casefold() for label in labels], wanted.strip().casefold())
+    # Capitals do not tell one from another: with "The" and "the", either could be meant.
+    matches = _same([label.casefold() for label in labels], wanted.strip().casefold())
     if not matches:
         raise RequestError(key, repr(wanted), f"it is not a {axis.level} of this prompt; there are: {_list(labels)}")
     if len(matches) > 1:
