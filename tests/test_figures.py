@@ -565,7 +565,11 @@ def test_followed_words_have_a_map_each_on_one_scale(run):
     figure = words.draw_follow(run, 0, "went", ["When", "Mary"])
     pattern = run.data["pattern"].values[0].astype(float)
     for axes, key in zip(figure.axes, (0, 1), strict=False):
-        np.testing.assert_allclose(image_of(axes), pattern[:, :, 4, key])
+        heads, gap, mean = np.split(np.ma.filled(image_of(axes), np.nan), [4, 5], axis=1)
+        np.testing.assert_allclose(heads, pattern[:, :, 4, key])
+        assert np.isnan(gap).all()
+        np.testing.assert_allclose(mean[:, 0], pattern[:, :, 4, key].mean(axis=1))
+        assert [*ticks(axes.xaxis).values()] == ["0", "1", "2", "3", "mean"]
         assert axes.images[0].norm.vmax == pytest.approx(pattern[:, :, 4, :2].max())
         assert axes.get_title(loc="left") == f"“went” → “{SHORT[key].strip()}”"
         assert list(ticks(axes.yaxis).values()) == ["0", "1", "2"]

@@ -444,7 +444,10 @@ def test_the_map_of_followed_words_names_the_head_with_the_most(tmp_path):
     weights = run.data["pattern"].values[0, :, :, 4, 2].astype(float)
     layer, head = np.unravel_index(weights.argmax(), weights.shape)
     page = views.follow(run, 0, "went", "and").html
-    assert f"Most in L{layer}H{head}: {weights.max():.3f}; mean of all heads {weights.mean():.3f}." in page
+    by_layer = weights.mean(axis=1)
+    says = f"Most in L{layer}H{head}: {weights.max():.3f}; by the mean over heads most in layer {by_layer.argmax()}: "
+    assert f"{says}{by_layer.max():.3f}; mean of all heads {weights.mean():.3f}." in page
+    weights = np.column_stack([weights, by_layer])
     shares = [float(each) for each in re.findall(r'<td class="mark" style="--share:([\d.]+)"', page)]
     np.testing.assert_allclose(shares, np.sqrt(weights / weights.max()).ravel(), atol=6e-4)
     shown = re.findall(r"<td class=\"mark\"[^>]*>([^<]*)</td>", page)

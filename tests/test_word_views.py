@@ -109,6 +109,9 @@ def test_a_pair_is_followed_through_every_head(run):
         key = {"dog": 3, "the (5)": 6}[row.key]
         assert row.weight == pytest.approx(weights[[1, 2], key].mean())
         assert row.head == f"L{row.layer}H{row.number}"
+    for key, at in (("dog", 3), ("the (5)", 6)):
+        means = [np.mean([raw(run, (layer, head))[[1, 2], at].mean() for head in range(4)]) for layer in range(3)]
+        assert found.attrs["by_layer"][key] == pytest.approx(dict(enumerate(means)))
 
 
 def test_what_comes_later_cannot_be_seen_and_that_is_said(tmp_path):
@@ -137,6 +140,14 @@ def test_what_comes_later_cannot_be_seen_and_that_is_said(tmp_path):
         (lambda run: views.strongest_keys(run, 0, n=0), "n=0: pass 1 or more"),
         (lambda run: views.saliency(run, scale="mine"), "scale=mine: choose text or shared"),
         (lambda run: views.saliency(run, method="lime"), "method=lime: this run has no attributions; pass a head"),
+        (
+            lambda run: views.saliency(run, method="gradient", head="L1H2"),
+            "method=gradient: head is what is shown: leave out one of the two",
+        ),
+        (
+            lambda run: views.saliency(run, 0, method="gradient", scores=np.ones(8)),
+            "method=gradient: scores is what is shown: leave out one of the two",
+        ),
         (lambda run: views.saliency(run, 0, scores=np.ones(3)), "scores=[3]: prompt 0 needs 8 finite scores"),
         (lambda run: views.saliency(run, merge="median"), "how=median: choose sum, mean or max"),
         (lambda run: views.saliency(run, [7]), "prompts=7: the run has prompts 0-1"),
@@ -386,7 +397,8 @@ def test_followed_words_in_a_browser(browser, run, tmp_path):
     browser.open(page, 390, 844, scripts=False)
     cells = browser.evaluate("[...document.querySelectorAll('.heat td')].map((one) => one.dataset.tip)")
     weights = run.data["pattern"].values[0, :, :, 3, 5].astype(float)
-    assert [float(cell.split(": ")[1]) for cell in cells[:12]] == pytest.approx(weights.ravel().tolist(), abs=5e-5)
-    assert len(cells) == 24
+    weights = np.column_stack([weights, weights.mean(axis=1)])
+    assert [float(cell.split(": ")[1]) for cell in cells[:15]] == pytest.approx(weights.ravel().tolist(), abs=5e-5)
+    assert len(cells) == 30
     assert browser.evaluate("document.documentElement.scrollWidth") == 390
     assert browser.errors == []

@@ -35,6 +35,11 @@ class Pair:
     key_at: int
     weight: Float[np.ndarray, "layer head"]
 
+    @property
+    def by_layer(self) -> Float[np.ndarray, " layer"]:
+        """The mean over the heads of each layer."""
+        return self.weight.mean(axis=1)
+
 
 @dataclass(frozen=True)
 class PairWeights:
@@ -95,7 +100,10 @@ def _checked_stack(run: "Run", stack: str) -> str:
 def follow_table(
     run: "Run", prompt: int, query: str | int, keys: Keys, level: str = "word", special: str = "keep", stack: str = ""
 ) -> pd.DataFrame:
-    """Make one row for each key and head: ``query, key, head, layer, number, weight``; see `pair_weights`."""
+    """Make one row for each key and head: ``query, key, head, layer, number, weight``; see `pair_weights`.
+
+    ``attrs["by_layer"]`` has for each key the mean over the heads by layer: ``{"cat": {0: 0.08, 1: 0.07, …}}``.
+    """
     weights = pair_weights(run, prompt, query, keys, level, special, stack)
     rows = [
         (pair.query, pair.key, str(Head(layer, head, weights.stack)), layer, head, float(weight))
@@ -105,13 +113,19 @@ def follow_table(
     ]
     made = pd.DataFrame(rows, columns=["query", "key", "head", "layer", "number", "weight"])
     made.attrs["note"] = weights.note
+    made.attrs["by_layer"] = {
+        pair.key: dict(zip(weights.layers, pair.by_layer.tolist(), strict=True)) for pair in weights.pairs
+    }
     return made
 
 
 def follow(
     run: "Run", prompt: int, query: str | int, keys: Keys, level: str = "word", special: str = "keep", stack: str = ""
 ) -> View:
-    """Show a map of all heads for each key: the darker, the more of the query's attention is on it."""
+    """Show a map of all heads for each key: the darker, the more of the query's attention is on it.
+
+    Beside the heads of a layer stands their mean, the answer by layer.
+    """
     weights = pair_weights(run, prompt, query, keys, level, special, stack)
     maps = "".join(_map(weights, pair) for pair in weights.pairs)
     note = f"<p class='note'>{markup(weights.note)}</p>" if weights.note else ""
@@ -119,7 +133,8 @@ def follow(
     names = " and ".join(f"“{pair.key}”" for pair in weights.pairs)
     title = f"From “{weights.pairs[0].query}” to {names}, in every head"
     body = f"<header><h1>{markup(title)}</h1>{note}{scale}</header><main><div class='maps'>{maps}</div></main>"
-    height = maps_height(title, [pair.weight.shape for pair in weights.pairs], [weights.note, scale])
+    sizes = [(n_layers, n_heads + 2) for n_layers, n_heads in (pair.weight.shape for pair in weights.pairs)]
+    height = maps_height(title, sizes, [weights.note, scale])
     return static_view(title, body, height, asset("saliency.css"))
 
 
@@ -130,22 +145,26 @@ def _map(weights: PairWeights, pair: Pair) -> str:
     layer, head = np.unravel_index(pair.weight.argmax(), pair.weight.shape)
     best = Head(weights.layers[layer], int(head), weights.stack)
     heads = "".join(f'<th scope="col">{number}</th>' for number in range(pair.weight.shape[1]))
+    heads += '<th></th><th scope="col">mean</th>'
+    tying = int(pair.by_layer.argmax())
     rows = "".join(_row(weights, layer, row) for layer, row in zip(weights.layers, pair.weight, strict=True))
     return (
-        f"<section>{title}<p class='define'>Most in {best}: {pair.weight.max():.3f}; mean of all heads "
-        f"{pair.weight.mean():.3f}. Layers down, heads across.</p><div class='scroll' tabindex='0' role='region' "
+        f"<section>{title}<p class='define'>Most in {best}: {pair.weight.max():.3f}; by the mean over heads most in "
+        f"layer {weights.layers[tying]}: {pair.by_layer[tying]:.3f}; mean of all heads {pair.weight.mean():.3f}. "
+        f"Layers down, heads and their mean across.</p><div class='scroll' tabindex='0' role='region' "
         f"aria-label='weights'><table class='heat'><thead><tr><th></th>{heads}</tr></thead>"
         f"<tbody>{rows}</tbody></table></div></section>"
     )
 
 
 def _row(weights: PairWeights, layer: int, weight: Float[np.ndarray, " head"]) -> str:
-    cells = "".join(_cell(weights, layer, head, value) for head, value in enumerate(weight))
-    return f'<tr><th scope="row">{layer}</th>{cells}</tr>'
+    cells = "".join(_cell(weights, str(Head(layer, head, weights.stack)), value) for head, value in enumerate(weight))
+    mean = _cell(weights, f"mean of layer {layer}", float(weight.mean()))
+    return f'<tr><th scope="row">{layer}</th>{cells}<th></th>{mean}</tr>'
 
 
-def _cell(weights: PairWeights, layer: int, head: int, value: float) -> str:
+def _cell(weights: PairWeights, name: str, value: float) -> str:
     share = 0 if weights.most == 0 else np.sqrt(value / weights.most)
-    tip = f"{Head(layer, head, weights.stack)}: {value:.4f}"
+    tip = f"{name}: {value:.4f}"
     shown = f"{value:.2f}".removeprefix("0") if value >= 0.005 else "·"
     return f'<td class="mark" style="--share:{share:.3f}" data-tip="{markup(tip)}">{shown}</td>'

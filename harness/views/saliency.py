@@ -31,12 +31,13 @@ def saliency(
     scale: str = "text",
     special: str = "drop",
     name: str = "custom scores",
+    about: str = "",
 ) -> View:
     """Show texts coloured by one score per token, by word or by token; sentence pairs stand side by side.
 
     Parameters and errors are those of `harness.views.token_colours.colour`.
     """
-    coloured = colour(run, prompts, head, method, query, scores, merge, scale, special, name)
+    coloured = colour(run, prompts, head, method, query, scores, merge, scale, special, name, about)
     title = "Text coloured by " + coloured.what
     texts = "".join(_text(text) for text in coloured.texts)
     body = (

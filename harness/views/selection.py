@@ -46,6 +46,16 @@ def titled(what: str, run: "Run", prompt: int) -> str:
     return f"{what} · {number}{text}"
 
 
+def credited(what: str, run: "Run", prompt: int) -> str:
+    """Return the title of a saved figure: as `titled`, and the model that read the text."""
+    return " · ".join(filter(None, (titled(what, run, prompt), model_of(run))))
+
+
+def model_of(run: "Run") -> str:
+    """Return the name of the run's model; empty where arrays alone are shown."""
+    return str((run.spec.get("model") or {}).get("name", ""))
+
+
 def checked_head(run: "Run", head: Head | str) -> Head:
     """Return the head. Raises `RequestError` if the run has no such head."""
     return check_head(Head.parse(head), _model(run), *_shape(run))
@@ -90,7 +100,7 @@ def shown_prompts(run: "Run") -> list[int]:
 
 
 def _model(run: "Run") -> str:
-    return str((run.spec.get("model") or {}).get("name", "the run"))
+    return model_of(run) or "the run"
 
 
 def _shape(run: "Run") -> tuple[dict[str, int], int]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SCALES = ("text", "shared")
 #: The names of the gradient norm in a run, which is the default method.
-_GRADIENT = ("gradient", "gradient_norm")
+GRADIENT = ("gradient", "gradient_norm")
 #: The most texts shown by default.
 MANY = 40
 
@@ -72,22 +72,24 @@ def colour(
     scale: str = "text",
     special: str = "drop",
     name: str = "custom scores",
+    about: str = "",
 ) -> Saliency:
     """Return the scores of some prompts as colours; each text's smallest and largest score are the ends of the scale.
 
     The scores are the first of: `scores` (one per position of the prompt, or ``{prompt: scores}``; `name` is what they
-    are); the attention row of `head` (``"L5H1"``, ``"L5"``, ``"mean"`` or ``"rollout"``) from `query`, by default the
-    last scored position; an attribution `method` of the run (default: the gradient norm) for the prediction at `query`,
-    by default the mean over all predictions; in a run without attributions, the mean attention row.
+    are, `about` a sentence on them); the attention row of `head` (``"L5H1"``, ``"L5"``, ``"mean"`` or ``"rollout"``)
+    from `query`, by default the last scored position; an attribution `method` of the run (default: the gradient norm)
+    for the prediction at `query`, by default the mean over all; in a run without attributions, the mean attention row.
 
     A word's score is the ``sum`` (`merge`: or ``mean``, ``max``) over its tokens. ``scale="shared"`` puts all texts on
     one scale; ``special="keep"`` keeps special tokens. Raises `RequestError` for an unknown prompt, head, method, query
-    or scale.
+    or scale, and for a method beside a head or scores.
     """
     if scale not in SCALES:
         raise RequestError("scale", scale, f"choose {' or '.join(SCALES)}")
     numbers, alone = _numbers(run, prompts), run.data.sizes["prompt"] == 1
-    chosen = None if scores is not None or head is not None else _method(run, method)
+    other = "scores" if scores is not None else "head" if head is not None else ""
+    chosen = _method(run, method, other)
     scored = [_scores(run, number, head, chosen, query, scores) for number in numbers]
     texts = []
     for number, (values, source) in zip(numbers, scored, strict=True):
@@ -96,7 +98,8 @@ def colour(
     signed = any((each.score < 0).any() for text in texts for each in text.by.values())
     texts = _scaled(texts, scale, signed)
     what = f"{chosen} scores" if chosen else name if scores is not None else "attention weights"
-    return Saliency(tuple(texts), what, _how(merge, scale, special, signed), signed)
+    how = " ".join(filter(None, (about, _how(merge, scale, special, signed))))
+    return Saliency(tuple(texts), what, how, signed)
 
 
 def _numbers(run: "Run", prompts: int | Sequence[int] | None) -> list[int]:
@@ -106,13 +109,18 @@ def _numbers(run: "Run", prompts: int | Sequence[int] | None) -> list[int]:
     return [checked_prompt(run, number, "prompts") for number in wanted]
 
 
-def _method(run: "Run", method: str | None) -> str | None:
-    """Return the attribution method to show: the requested one, the gradient norm, or the first, if there is one."""
+def _method(run: "Run", method: str | None, other: str) -> str | None:
+    """Return the attribution method to show: the requested one, the gradient norm, or the first, if there is one; none
+    where `other` scores are passed."""
+    if other and method is not None:
+        raise RequestError("method", method, f"{other} is what is shown: leave out one of the two")
+    if other:
+        return None
     known = [str(name) for name in run.data["attribution_method"].values] if "attribution" in run.data else []
     if method is not None and method not in known:
         remedy = f"the run has {', '.join(known)}" if known else "this run has no attributions; pass a head instead"
         raise RequestError("method", method, remedy)
-    first = [name for name in known if name in _GRADIENT]
+    first = [name for name in known if name in GRADIENT]
     return method or next(iter([*first, *known]), None)
 
 
@@ -157,10 +165,10 @@ def _attribution(
     mean = np.nan_to_num(values[targets]).mean(axis=0)
     if len(targets) > 1:
         return mean, f"mean of {len(targets)} predictions"
-    return mean, f"prediction at {_at(run, prompt, int(made_at[targets[0]]))}"
+    return mean, f"prediction at {at_word(run, prompt, int(made_at[targets[0]]))}"
 
 
-def _at(run: "Run", prompt: int, position: int) -> str:
+def at_word(run: "Run", prompt: int, position: int) -> str:
     """Describe a position: its word and its number."""
     words = axis(run, prompt, "word")
     return f"“{short(words.labels[int(words.place[position])], 30)}” (token {position})"
@@ -176,7 +184,7 @@ def _attention_row(
     if query is None and not run.data["target"].values[prompt].any():
         return pattern.values.mean(axis=0), f"{pattern.title}, mean over all queries"
     at = run.last_scored(prompt) if query is None else place_of(pattern.queries, query, "query")
-    return pattern.values[at], f"{pattern.title}, from {_at(run, prompt, at)}"
+    return pattern.values[at], f"{pattern.title}, from {at_word(run, prompt, at)}"
 
 
 def _unscaled(place: Axis, scores: Float[np.ndarray, " position"], merge: str) -> Colours:

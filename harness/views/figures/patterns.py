@@ -119,7 +119,7 @@ def products(table: "pd.DataFrame", look: Look = LOOKS["screen"]) -> Figure:
 
 
 def _scale(weights: "Weights") -> Normalize:
-    if weights.unit == "attention weight":
+    if weights.unit in ("attention weight", "rollout"):
         return PowerNorm(0.5, 0, 1)  # as on the page: of small weights something is to be seen
     there = weights.values[np.isfinite(weights.values)]
     return Normalize(min(0.0, float(there.min(initial=0))), float(there.max(initial=1e-12)))

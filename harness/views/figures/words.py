@@ -5,13 +5,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
 from harness.views.figures.base import LOOKS, TONE, Look, Picture, as_picture, panels, ramp, style
+from harness.views.figures.titles import headed
 from harness.views.follow import Keys, Pair, PairWeights, pair_weights
+from harness.views.selection import model_of
 from harness.views.text import visible
 from harness.views.token_colours import Colours, colour, heading
 
@@ -75,7 +78,7 @@ def draw_saliency(run: "Run", level: str = "word", look: Look = LOOKS["screen"],
         figure.set_layout_engine("none")
         axes.set_position((0, 0, 1, 1))
         sheet = Sheet(axes, min(_WIDTH, look.width), 1.2 * look.letters)
-        down = 1.2 * sheet.line
+        down = 1.2 * sheet.line if any(headings) else 0.0
         for title, text in zip(headings, saliency.texts, strict=True):
             if title:
                 axes.text(0, down, sheet.cut(title, 1.1 * sheet.width), color="0.25", va="center")
@@ -86,7 +89,9 @@ def draw_saliency(run: "Run", level: str = "word", look: Look = LOOKS["screen"],
         figure.set_size_inches(sheet.width + 0.3, down)
         axes.set(xlim=(-0.15, sheet.width + 0.15), ylim=(down, 0))
         axes.set_axis_off()
-    return figure
+    if not look.titles:
+        return figure
+    return headed(figure, " · ".join(filter(None, ("Text coloured by " + saliency.what, model_of(run)))), look=look)
 
 
 def _draw(sheet: Sheet, signed: bool, colours: Colours, down: float) -> float:
@@ -146,7 +151,7 @@ def draw_follow(
     note = visible(weights.note).replace(". ", ".\n") if look.titles and weights.note else ""
     names = "".join(pair.query + pair.key for pair in weights.pairs)
     with style(visible(names) + note, look):
-        across = (0.024 * n_heads + 0.14) * look.letters
+        across = (0.024 * (n_heads + 2) + 0.14) * look.letters
         width = min(look.width, across * len(weights.pairs) + 0.08 * look.letters)
         figure, every = panels(1, len(weights.pairs), width, (0.02 * n_layers + 0.16) * look.letters)
         images = [_heat(axes, pair, weights, look) for axes, pair in zip(every, weights.pairs, strict=True)]
@@ -158,11 +163,14 @@ def draw_follow(
 
 def _heat(axes: Axes, pair: Pair, weights: PairWeights, look: Look) -> Any:
     scale = PowerNorm(0.5, 0, weights.most or 1)  # by the square root, or all but the strongest would be white
-    image = axes.imshow(pair.weight, cmap=ramp("#ffffff", *_MARK), norm=scale, aspect="auto")
+    n_heads = pair.weight.shape[1]
+    gap = np.full((len(weights.layers), 1), np.nan)  # between the heads and their mean
+    shown = np.concatenate([pair.weight, gap, pair.by_layer[:, None]], axis=1)
+    image = axes.imshow(shown, cmap=ramp("#ffffff", *_MARK), norm=scale, aspect="auto")
     axes.set_title(visible(f"“{pair.query}” → “{pair.key}”"))
     step = -(-len(weights.layers) // 40)
-    rows, columns = range(0, len(weights.layers), step), range(pair.weight.shape[1])
+    rows = range(0, len(weights.layers), step)
     axes.set_yticks(rows, [str(weights.layers[row]) for row in rows], fontsize=look.small)
-    axes.set_xticks(columns, [str(head) for head in columns], fontsize=look.small)
+    axes.set_xticks([*range(n_heads), n_heads + 1], [*map(str, range(n_heads)), "mean"], fontsize=look.small)
     axes.set(xlabel="head", ylabel="layer")
     return image
