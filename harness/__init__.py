@@ -3,13 +3,13 @@
 First calls, each of which shows itself in a notebook (and ``.save("head.svg")``, .png, .pdf or .html):
 
     model = harness.load_model("minilm")              # or smollm2, a hub id, a folder, a Hugging Face model in memory
-    seen = harness.look(model, "The dog chased the cat", "It ran away")      # a text, or a pair of sentences
-    seen.head("L5H1")                                 # heatmap of one head
+    seen = harness.look(model, "The dog chased the cat", "It ran away")      # a text; a pair for encoders like minilm
+    seen.head("L5H1")                                 # heatmap of one head; head("L5") of its layer's mean
     seen.grid(layer=5)                                # every head of a layer
     seen.lines(layer=5)                               # head view: the pair twice, a line for each weight
     seen.all_heads()                                  # model view: every head of every layer
     seen.table("L5H1")                                # the numbers, as a pandas DataFrame; rows sum to 1
-    seen.follow("chased", ["dog", "cat"])             # one word's attention to others in every head
+    seen.follow("chased", ["dog", "cat"])             # one word's attention to others, by head and by layer
     seen.rollout(start_layer=2, discard_ratio=0.1)    # attention rollout
     seen.saliency()                                   # the text coloured by its gradient
     seen.head("mean"), seen.head("L5H1")              # the mean of all heads beside one

@@ -2,6 +2,7 @@
 
 import doctest
 import inspect
+import re
 from itertools import product
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from harness.attribution import rollout
 from harness.config import RequestError
 from harness.models import random as random_models
 from harness.models import sources
+from harness.views.axis import axis
 from harness.views.look import Look
 
 TEXT = "The dog chased the cat"
@@ -84,6 +86,78 @@ def test_look_saliency_is_the_norm_of_the_gradient_with_subwords_joined(minilm):
     assert "unhappiness" in page
 
 
+@pytest.mark.parametrize(
+    ("options", "merged"),
+    [
+        *[({}, "sum"), ({"merge": "max"}, "max"), ({"scale": "shared"}, "sum"), ({"prompts": 0}, "sum")],
+        *[({"method": "gradient"}, "sum"), ({"special": "keep", "merge": "mean"}, "mean"), ({"name": "mine"}, "sum")],
+    ],
+)
+def test_look_saliency_is_the_gradient_whatever_its_options(minilm, options, merged):
+    """An option says how the gradient is shown; only a head, or scores of the caller's own, take its place."""
+    seen = harness.look(minilm, "The unhappiness grew")
+    place = axis(seen.run, 0, "word", options.get("special", "drop"))
+    view = seen.saliency(**options)
+    scores = place.scores(seen.gradient(), merged)
+    shares = (scores - scores.min()) / (scores.max() - scores.min())
+    words = view.html.partition('class="by-word"')[2].partition('class="by-token"')[0]
+    shown = re.findall(r'class="mark" style="--share:([\d.]+)"', words)
+    np.testing.assert_allclose([float(share) for share in shown], shares, atol=6e-4)
+    name = options.get("name", "the norm of the gradient of the text’s vector")
+    assert view.title == f"Text coloured by {name}"
+
+
+@pytest.mark.parametrize("own", [{"head": "L0H1"}, {"scores": np.arange(5.0)}])
+def test_look_saliency_of_a_head_or_of_scores_is_no_gradient(minilm, own):
+    seen = harness.look(minilm, "The dog barked")
+    title = "attention weights" if "head" in own else "custom scores"
+    assert seen.saliency(**own).title == f"Text coloured by {title}"
+
+
+def test_look_saliency_of_one_prediction_is_its_gradient(tiny):
+    """Each prediction's gradient, by a plain backward pass through the Hugging Face model; the mean of them in all."""
+    model = tiny("gpt2")
+    seen = harness.look(model, "a drink to Mary")
+    plain, _, _ = random_models.build("gpt2", 0)
+    plain.eval()
+    ids = torch.as_tensor(seen.run.data["token_id"].values)
+    embeddings = plain.get_input_embeddings()(ids).detach().requires_grad_(True)
+    losses = torch.nn.functional.cross_entropy(
+        plain(inputs_embeds=embeddings).logits[0, :-1], ids[0, 1:], reduction="none"
+    )
+    slopes = [torch.autograd.grad(loss, embeddings, retain_graph=True)[0][0].norm(dim=-1).numpy() for loss in losses]
+    np.testing.assert_allclose(seen.gradient(2), slopes[2], atol=1e-5)
+    np.testing.assert_allclose(seen.gradient(), np.mean(slopes, axis=0), atol=1e-5)
+    assert seen.gradient()[-1] == 0
+    view = seen.saliency(query=2)
+    assert view.title.startswith("Text coloured by the norm of the gradient of the loss, prediction at “")
+    assert view.title.endswith("(token 2)")
+    with pytest.raises(RequestError, match=r"^query=-?\d+: predictions are made at tokens 0, 1, 2"):
+        seen.saliency(query=len(slopes))
+    assert "nothing follows the last token, whose score is 0" in seen.saliency().html
+
+
+EXPLAINED = {
+    "gpt2": "the norm of the gradient of the loss, mean over 3 predictions",
+    "bert": "the norm of the gradient of the loss, mean over 4 predictions",
+    "t5": "the norm of the gradient of the loss, mean over 3 predictions",
+}
+
+
+@pytest.mark.parametrize("family", EXPLAINED)
+def test_look_saliency_says_of_what_its_gradient_is(tiny, family, tmp_path):
+    target = {"target": "e f"} if family == "t5" else {}
+    seen = harness.look(tiny(family), "a b c d", **target)
+    n = len(seen.gradient.predicts_at)
+    name = re.sub(r"\d+", str(n), EXPLAINED[family])
+    assert seen.saliency().title == f"Text coloured by {name}"
+    figure = seen.saliency().figure()
+    assert figure.texts[0].get_text().replace("\n", " ") == f"Text coloured by {name} · random"
+    below = figure.axes[0].texts[-1].get_text()
+    assert below.startswith("The loss is minus the log-probability of ")
+    assert "the sum over its tokens" in below
+
+
 VIEWS = ("head", "mean", "grid", "layer", "lines", "rollout", "saliency", "follow")
 #: Each view as a page and as one kind of figure; as the other kinds in the soak.
 SAVED = [(view, "html") for view in VIEWS] + list(zip(VIEWS, ["svg", "png", "pdf"] * 3, strict=False))
@@ -114,6 +188,69 @@ def test_look_figure_has_the_pattern_and_its_tokens(seen, plain):
     assert [label.get_text() for label in axes.get_yticklabels()][2:4] == ["dog", "chased"]
     lines = seen.lines(head="L0H0").figure().axes[0].lines
     assert len(lines) == int((plain[0, 0] >= 0.01).sum())
+
+
+SAVED_TITLES = {
+    "L0H0": lambda seen: seen.head("L0H0"),
+    "Every head of layer 5": lambda seen: seen.grid("L5"),
+    "Every head": lambda seen: seen.all_heads(),
+    "Mean of 12 heads (L5)": lambda seen: seen.lines(layer=5),
+    "L5H3": lambda seen: seen.lines(5, 3),
+    "Attention rollout start_layer=2 discard_ratio=0.1": lambda seen: seen.rollout(start_layer=2, discard_ratio=0.1),
+    "L3H7: scores before the softmax": lambda seen: seen.scores("L3H7"),
+    "L3H7: dog → cat": lambda seen: seen.qk("dog", "cat", "L3H7"),
+    "From “chased” to “dog” and “cat”, in every head": lambda seen: seen.follow("chased", ["dog", "cat"]),
+}
+
+
+@pytest.mark.parametrize("title", SAVED_TITLES)
+def test_look_figures_have_a_whole_title_with_the_text_and_the_model(seen, title):
+    figure = SAVED_TITLES[title](seen).figure()
+    written = max(figure.texts, key=lambda text: text.get_position()[1])
+    assert " ".join(written.get_text().split()) == f"{title} · {TEXT} · minilm"
+    figure.draw_without_rendering()
+    box, page = written.get_window_extent(), figure.bbox
+    assert box.x0 > 0 < box.y0
+    assert box.x1 < page.width
+    assert box.y1 < page.height
+    drawn = [axes.get_tightbbox() for axes in figure.axes if axes.get_tightbbox()]
+    assert box.y0 > max(each.y1 for each in drawn) - 1  # nothing is drawn over
+    assert not [axes for axes in figure.axes if axes.get_title(loc="left") == title]
+
+
+def test_look_figure_of_the_grid_has_its_tokens_in_one_line(seen):
+    note = seen.grid(layer=5).figure().texts[1]
+    assert note.get_text() == "Tokens: [CLS] | the | dog | chased | the | cat | [SEP]"
+
+
+def test_look_rollout_is_labelled_as_such(seen):
+    assert seen.rollout().figure().axes[-1].get_ylabel() == "rollout"
+    assert seen.head("rollout").figure().axes[-1].get_ylabel() == "rollout"
+    assert seen.head("L0H0").figure().axes[-1].get_ylabel() == "attention weight"
+
+
+def test_look_lines_name_the_head_that_the_page_opens_with(seen):
+    assert seen.lines(layer=5).title == f"Lines of L5 (first L5H0) · {TEXT}"
+    assert seen.lines("L5", 3).title == seen.lines(head="L5H3").title == f"Lines of L5 (first L5H3) · {TEXT}"
+    assert '"head":[5,3,""]' in seen.lines(5, 3).html.replace(" ", "")
+    assert seen.lines().title == f"Lines of every layer (first L0H0) · {TEXT}"
+
+
+def test_look_takes_a_head_as_two_numbers_and_a_layer_by_its_name(seen):
+    assert seen.head(5, 1).title == seen.head("L5H1").title
+    assert seen.grid("L5").title == seen.grid(5).title == f"Every head of layer 5 · {TEXT}"
+
+
+def test_look_saves_what_it_shows(seen, tmp_path):
+    page = seen.save(tmp_path / "look.html").read_text(encoding="utf-8")
+    assert page == seen.grid().html
+    assert seen.save(tmp_path / "look.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_look_at_a_pair_on_a_decoder_is_refused_in_the_callers_names(tiny):
+    with pytest.raises(RequestError) as refused:
+        harness.look(tiny("gpt2"), TEXT, "It ran away")
+    assert str(refused.value) == "pair='It ran away': random is a decoder and reads one text: write both in text"
 
 
 def test_look_scores_are_what_the_softmax_of_the_plain_model_reads(seen, plain):
@@ -220,15 +357,15 @@ WRITTEN += "layers 5 to 9 are L5-L9"
         ),
         (
             lambda model: harness.look(model, "word " * 600),
-            "prompts.text='word word word word …': this prompt has 602 tokens, minilm takes 512",
+            "text='word word word word …': this prompt has 602 tokens, minilm takes 512",
         ),
         (
             lambda model: harness.look(model, TEXT, ""),
-            "prompts.pair='': a second text must not be empty: write one, or leave out pair",
+            "pair='': a second text must not be empty: write one, or leave out pair",
         ),
         (
             lambda model: harness.look(model, TEXT, target="Ja"),
-            "prompts.target='Ja': minilm is an encoder and writes no target",
+            "target='Ja': minilm is an encoder and writes no target",
         ),
         (lambda model: harness.look(model, TEXT, level="char"), "level=char: choose token or word"),
         (
@@ -264,6 +401,38 @@ def test_look_refuses_in_one_line(minilm, call, says):
         (lambda seen: seen.rollout(start_layer=6), "attribution.rollout.start_layer=6: the model has layers 0-5"),
         (lambda seen: seen.strongest("bird"), f"token='bird': it is not a token of this prompt; there are: {TOKENS}"),
         (lambda seen: seen.strongest("the"), "token='the': it is at 1 and 4 (counted from 0): pass the number"),
+        (lambda seen: seen.follow("cat", "the"), "keys='the': it is at 1 and 4 (counted from 0): pass the number"),
+        (lambda seen: seen.follow("The", "cat"), "query='The': it is at 1 and 4 (counted from 0): pass the number"),
+        (
+            lambda seen: seen.head(5),
+            'head=5: write "L5" for the layer\'s mean, or "L5H1" for one head, which is head(5, 1) too',
+        ),
+        (lambda seen: seen.head("L5", 1), 'head=L5, 1: write "L5H1", or layer and head as numbers: head(5, 1)'),
+        (lambda seen: seen.head(5, 99), "heads=L5H99: L5H99 is outside minilm: it has heads 0-11 in each layer"),
+        (lambda seen: seen.grid("H5"), 'layer=H5: write a number, or its name: layer=5 or layer="L5"'),
+        (lambda seen: seen.grid("L9"), "layer=9: the layers are 0-5"),
+        (lambda seen: seen.lines(5, "L3H1"), "head=L3H1: it is not in layer 5: leave out one of the two"),
+        (
+            lambda seen: seen.rollout(discard=0.5),
+            "rollout.discard=0.5: there is no such option; did you mean 'discard_ratio'? "
+            "known: residual, head_fusion, start_layer, discard_ratio",
+        ),
+        (
+            lambda seen: seen.saliency(merg="max"),
+            "saliency.merg=max: there is no such option; did you mean 'merge'? "
+            "known: prompts, head, method, query, scores, merge, scale, special, name",
+        ),
+        (
+            lambda seen: seen.saliency("lime"),
+            "method=lime: a look at a text computes gradient; harness.compare_attributions(model, prompts) has other "
+            "methods",
+        ),
+        (lambda seen: seen.saliency(prompts=1), "prompts=1: the run has prompts 0-0"),
+        (lambda seen: seen.saliency(query="cat"), "query=cat: the text’s vector is of all tokens: leave query out"),
+        (
+            lambda seen: seen.saliency("gradient", head="L0"),
+            "method=gradient: head is what is shown: leave out one of the two",
+        ),
         (lambda seen: seen.strongest("cat", n=0), "n=0: pass 1 or more"),
         (
             lambda seen: seen.follow("bird", ["cat"]),

@@ -680,8 +680,8 @@ def test_head_and_model_views_in_a_notebook(run):
     assert library_of(head.html) is None  # 0.5 MB that it does not need
     model = data_of(views.model_view(run).html)
     assert len(model["stacks"][0]["slots"]) == 12
-    assert repr(head) == "View(Lines of L2 · prompt 1: When Mary and John went to the store)"
-    assert "<h1>Lines of L2 · prompt 1: When Mary and John went to the store</h1>" in head.html
+    assert repr(head) == "View(Lines of L2 (first L2H1) · prompt 1: When Mary and John went to the store)"
+    assert "<h1>Lines of L2 (first L2H1) · prompt 1: When Mary and John went to the store</h1>" in head.html
 
 
 @pytest.mark.parametrize("view", [views.head_view, views.model_view, views.layer_view])

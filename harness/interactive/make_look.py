@@ -1,6 +1,5 @@
 """Make a `Look` of a model and a text, of a saved run, or of cached activations: `harness.look`."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from harness.config import AttributionSpec, RequestError, quoted
 from harness.results import Run, open_run
 from harness.results.run import IN_MEMORY
 from harness.views.axis import LEVELS
-from harness.views.look import Look
+from harness.views.look import Gradient, Look
 from harness.views.selection import checked_prompt, needs_patterns
 from harness.words.segment import is_unspaced
 
@@ -26,6 +25,18 @@ if TYPE_CHECKING:
 
 #: Tokens, each prediction with its whole text, whose gradients are taken together.
 _SALIENCY_TOKENS = 2048
+#: By kind of model: the number whose gradient is shown, and a sentence on it.
+_EXPLAINED = {
+    "decoder": (
+        "the loss",
+        "The loss is minus the log-probability of the token that follows; nothing follows the last token, whose score "
+        "is 0.",
+    ),
+    "encoder_decoder": ("the loss", "The loss is minus the log-probability of the next token that is written."),
+    "masked_lm": ("the loss", "The loss is minus the log-probability of a token while it is masked."),
+    "classifier": ("the label’s loss", "The loss is minus the log-probability of the label."),
+    "embedding": ("the text’s vector", "The number is the vector’s length along its own direction."),
+}
 
 
 def look(
@@ -81,10 +92,8 @@ def _saved(what: Any) -> Run:
     raise RequestError("text", "none", 'pass the text to look at: look(model, "The dog chased the cat")')
 
 
-def _cached(
-    what: Any, text: str, pair: str | None, target: str | None
-) -> tuple[Run, Callable[[], Float[np.ndarray, " position"]]]:
-    """The text's attention as a run in memory, and a function that computes its saliency."""
+def _cached(what: Any, text: str, pair: str | None, target: str | None) -> tuple[Run, Gradient]:
+    """The text's attention as a run in memory, and its gradient saliency."""
     from harness.interactive.compute import cache_attention
     from harness.models import Model, load_model
     from harness.prompts import load_prompts
@@ -95,14 +104,22 @@ def _cached(
         raise RequestError("text", quoted(text), "give a text with at least one word")
     model = what if isinstance(what, Model) else load_model(what)
     others = {name: [each] for name, each in (("pair", pair), ("target", target)) if each is not None}
-    prompts = load_prompts("inline", model, text=[text], **others)
+    try:
+        prompts = load_prompts("inline", model, text=[text], **others)
+    except RequestError as error:  # in the caller's own names
+        own = error.remedy.replace("prompts.", "")
+        raise RequestError(error.key.removeprefix("prompts."), error.value, own) from None
     also: tuple[Kind, ...] = ("q", "k", "v", "scores") if model.traits.has_scores else ("q", "k", "v")
-    gradient = partial(_gradient, model, prompts, model.bridge.interventions)
-    return cache_attention(model, prompts, also=also), gradient
+    norm = partial(_gradient, model, prompts, model.bridge.interventions)
+    predicts_at = tuple(np.flatnonzero(prompts.target[0]).tolist())
+    return cache_attention(model, prompts, also=also), Gradient(norm, *_EXPLAINED[model.kind], predicts_at)
 
 
-def _gradient(model: "Model", prompts: "Prompts", in_force: tuple[Any, ...]) -> Float[np.ndarray, " position"]:
-    """The norm of the gradient at each token's embedding, mean over all predictions; 0 for those that cannot see it.
+def _gradient(
+    model: "Model", prompts: "Prompts", in_force: tuple[Any, ...], at: int | None = None
+) -> Float[np.ndarray, " position"]:
+    """The norm of the gradient at each token's embedding, of the prediction made `at` a position or mean over all; 0
+    for those that cannot see the token.
 
     Raises `RequestError` where the ablations `in_force` when the patterns were cached no longer are, or others are.
     """
@@ -115,7 +132,7 @@ def _gradient(model: "Model", prompts: "Prompts", in_force: tuple[Any, ...]) -> 
         remedy = "the model's ablations are others than when the look was made: call it where harness.look was called"
         raise RequestError("saliency", model.name, remedy)
     one = prompts.take([0])
-    scored = np.flatnonzero(one.target[0])
+    scored = np.flatnonzero(one.target[0]) if at is None else np.array([at])
     at_once = max(1, _SALIENCY_TOKENS // int(one.width[0]))  # of long texts all at once would not fit into memory
     scores = []
     for some in np.array_split(scored, -(-len(scored) // at_once)) if len(scored) else [scored]:

@@ -99,7 +99,8 @@ def head_view(
     kept = fitting(run, prompt, _LINES_BUDGET) if every else _row(run, prompt, picked)
     if picked not in kept.heads:
         kept = _row(run, prompt, picked)
-    title = titled("Lines of every layer" if every else f"Lines of {picked.site}", run, prompt)
+    lines_of = "every layer" if every else str(picked.site)
+    title = titled(f"Lines of {lines_of} (first {picked})", run, prompt)
     return _view(run, title, ("controls", "headview"), kept, picked, level=level)
 
 

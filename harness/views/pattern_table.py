@@ -34,15 +34,22 @@ class Weights:
     unit: str = "attention weight"
 
 
-def weights(run: "Run", prompt: int, of: Head | str = MEAN, level: str = "token", special: str = "keep") -> Weights:
+def weights(
+    run: "Run", prompt: int, of: Head | str | int = MEAN, level: str = "token", special: str = "keep"
+) -> Weights:
     """Return the pattern that `of` names: a head (``L5H1``), the mean of a layer (``L5``), of a range (``L5-L9``), of a
     stack (``cross``), of all heads (``mean``), or the ``rollout``."""
     needs_patterns(run)
     prompt = checked_prompt(run, prompt)
+    if isinstance(of, int | np.integer):
+        raise RequestError(
+            "head", of, f'write "L{of}" for the layer\'s mean, or "L{of}H1" for one head, which is head({of}, 1) too'
+        )
     raw, stack, title = _named(run, prompt, of.strip() if isinstance(of, str) else str(Head.parse(of)))
     _, query, key = pattern_variable(stack)
     queries, keys = (axis(run, prompt, level, special, source=dim.startswith("source_")) for dim in (query, key))
-    return Weights(project(raw, queries, keys), queries, keys, title, projection_note(raw, queries, keys))
+    unit = ROLLOUT if of == ROLLOUT else "attention weight"
+    return Weights(project(raw, queries, keys), queries, keys, title, projection_note(raw, queries, keys), unit)
 
 
 def _named(run: "Run", prompt: int, of: str) -> tuple[Float[np.ndarray, "query key"], str, str]:
