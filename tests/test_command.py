@@ -6,7 +6,9 @@ import os
 import re
 import shlex
 import signal
+import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import get_type_hints
 
@@ -63,6 +65,48 @@ def test_help_of_a_group_has_the_keys_of_each_option(command):
     assert "ablation.draws=1" in out
     code, _, err = command("list", "--help", "ablation", store=False)
     assert (code, err) == (2, "--help=ablation: list has no groups\n")
+
+
+def test_help_says_where_the_keys_of_a_group_are(command):
+    _, out, _ = command("ablate_heads", "--help", store=False)
+    for group in ("model", "prompts", "ablation", "execute"):
+        (row,) = [line for line in out.splitlines() if line.startswith(f"  {group}=")]
+        assert row.endswith(f"; --help {group} lists their keys.")
+        assert command("ablate_heads", "--help", group, store=False)[0] == 0
+
+
+def interpolated():
+    """Every key of ``conf/`` that follows another one, with the option of a group that has it."""
+    for path in sorted(CONF.glob("*/*.yaml")):
+        if path.parent.name in ("hydra", "experiment"):
+            continue
+        for key, value in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+            if isinstance(value, str) and value.startswith("${"):
+                yield path.parent.name, path.stem, key, value.strip("${}")
+
+
+@pytest.mark.parametrize(("group", "option", "key", "other"), [*interpolated()])
+def test_help_shows_which_key_another_follows(command, group, option, key, other):
+    runner = "compare_attributions" if group == "attribution" else "ablate_heads"
+    _, out, _ = command(runner, "--help", group, store=False)
+    part = out if option == "default" else out.partition(f"{group}={option}: ")[2].partition(f"\n{group}=")[0]
+    assert re.search(rf"^  {group}\.{key}=\({other}\) ", part, re.MULTILINE)
+    if option == "default":
+        _, out, _ = command(runner, "--help", store=False)
+        assert re.search(rf"^  {group}\.{key}=\({other}\) ", out, re.MULTILINE)
+
+
+def test_the_package_of_runners_lists_them_and_runs_them():
+    run = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    listed = run([sys.executable, "-m", "experiments", "--help"])
+    assert (listed.returncode, listed.stderr) == (0, "")
+    for name, runner in RUNNERS.items():
+        assert re.search(rf"^  {name} +{re.escape(runner.line)}$", listed.stdout, re.MULTILINE)
+    assert f"{shlex.quote(sys.executable)} -m experiments RUNNER [key=value …]" in listed.stdout
+    own = run([sys.executable, "-m", "experiments", "collect", "--help"])
+    assert own.stdout.splitlines()[1] == f"{shlex.quote(sys.executable)} -m experiments collect [key=value …]"
+    refused = run([sys.executable, "-m", "experiments", "colect"])
+    assert (refused.returncode, refused.stderr.partition("?")[0]) == (2, "runner=colect: did you mean 'collect'")
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Write ``--help``: the runners, a runner's keys, or the keys of one of its groups."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
@@ -51,10 +52,12 @@ def _rows(name: str, runner: Runner) -> Iterator[tuple[str, str]]:
             continue
         if isinstance(hint, type) and is_dataclass(hint):
             for each in filter(lambda each: runner.reads_key(each.name), keys_of(hint, f"{key}.")):
-                inner = values.get(key, {}).get(each.name.partition(".")[2])
-                yield _row(each, inner)
+                name_in = each.name.partition(".")[2]
+                follows = _interpolated(key).get(name_in)
+                yield _row(each, follows or values.get(key, {}).get(name_in))
         elif key in groups:
-            yield f"{key}={groups[key]}", f"{lines[key]} One of {', '.join(_choices(key))}."
+            more = f"; --help {key} lists their keys" if options_of(hint) else ""
+            yield f"{key}={groups[key]}", f"{lines[key]} One of {', '.join(_choices(key))}{more}."
         else:
             yield _row(next(one for one in keys_of(runner.spec) if one.name == key), values.get(key))
     if runner.makes_run:
@@ -88,10 +91,22 @@ def _group_text(name: str, group: str) -> str:
     parts = []
     for option, kind in specs.items():
         title = f"{group}{'.source' * (group == 'model')}={option}: {first_line(kind)}" if option else first_line(kind)
-        rows = [(f"{each.name}={each.default}", f"{each.line} ({each.type})") for each in keys_of(kind, f"{group}.")]
+        follow = _interpolated(group, option)
+        rows = [
+            (f"{each.name}={follow.get(each.name.partition('.')[2], each.default)}", f"{each.line} ({each.type})")
+            for each in keys_of(kind, f"{group}.")
+        ]
         parts += [title, *_table(rows, max(len(setting) for setting, _ in rows))]
     options = f"Options: {', '.join(_choices(group))}."
     return "\n".join((*parts, options))
+
+
+def _interpolated(group: str, option: str = "default") -> dict[str, str]:
+    """Return the keys of a group's option that follow another, and which: ``{"seed": "(seed)"}``."""
+    path = config.conf_dir() / group / f"{option or 'default'}.yaml"
+    values = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    of = {key: re.fullmatch(r"\$\{([\w.]+)\}", value) for key, value in values.items() if isinstance(value, str)}
+    return {key: f"({match[1]})" for key, match in of.items() if match}
 
 
 def _choices(group: str) -> list[str]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from harness.command.composition import Composer
 
 COMMAND = "attention-harness"
+_EXPERIMENTS = "experiments"  #: The package of the runners, which lists them when it is run itself.
 
 
 def launch(runner: str | None, words: Sequence[str]) -> int:
@@ -38,6 +39,8 @@ def program(runner: str, as_command: bool) -> str:
     >>> program("study", as_command=False)
     'python -m experiments.study'
     """
+    if as_command and _EXPERIMENTS in sys.orig_argv:  # python -m experiments
+        return shlex.join([*sys.orig_argv[: sys.orig_argv.index(_EXPERIMENTS) + 1], *filter(None, [runner])])
     if as_command:
         here = sys.argv[0] if shutil.which(COMMAND) != sys.argv[0] else COMMAND
         return f"{shlex.quote(here)} {runner}"
@@ -108,7 +111,7 @@ def show(path: Any) -> None:
 def _answer_without_runner(flag: str) -> int:
     """Print what a flag without a runner is for, the list of runners or the version; nothing is left to complete."""
     if flag in ("-h", "--help"):
-        print(help.overview(COMMAND), flush=True)
+        print(help.overview(program("", True) if _EXPERIMENTS in sys.orig_argv else COMMAND), flush=True)
     elif flag == "--version":
         return _print_version()
     return 0
