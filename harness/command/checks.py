@@ -1,6 +1,7 @@
 """Check a request as far as possible before torch is imported, and find jobs of a multirun that differ in nothing."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, get_type_hints
@@ -54,7 +55,8 @@ def checked(name: str, values: Mapping[str, Any], named: frozenset[str]) -> Requ
         raise RequestError("experiment", "{…}", remedy)
     for key in values:
         if key not in known:
-            raise RequestError(key, values[key], f"there is no such key; {config.near(key, known)}")
+            meant = _meant(key, values[key])
+            raise RequestError(key, values[key], f"there is no such key; {meant}{config.near(key, known)}")
     where = config.parse(Place, {key: values[key] for key in PLACE if key in values})
     spec = config.parse(RunSpec, {key: value for key, value in values.items() if key not in PLACE})
     if where.resume:
@@ -62,6 +64,24 @@ def checked(name: str, values: Mapping[str, Any], named: frozenset[str]) -> Requ
     if not (where.resume and resumes_saved(named)):  # then the run's own spec counts, not the defaults here
         check_run(name, spec)
     return Request(name, spec, where, named)
+
+
+def _meant(key: str, value: Any) -> str:
+    """Describe what to write instead of a key that other tools have; empty for any other key."""
+    several = [str(each) for each in value] if isinstance(value, list) else [str(value)]
+    match key:
+        case "layer" | "layers":
+            ranges = [re.sub(r"\bL?(\d+)", r"L\1", each) for each in several]
+            heads = ranges[0] if len(ranges) == 1 else f"[{','.join(ranges)}]"
+            named = all(re.fullmatch(r"L\d+(-L\d+)?", each) for each in ranges)
+            return f"layers are named among heads: heads={heads if named else 'L15-L29'}; "
+        case "n":
+            return f"the number of prompts is prompts.n={value}; "
+        case "seeds":
+            return f"for one run each: -m seed={','.join(several)}; "
+        case "runs":
+            return "saved runs are set side by side by collect; "
+    return ""
 
 
 def check_run(name: str, spec: RunSpec) -> None:

@@ -214,6 +214,11 @@ def _composed(name: str, settings: Sequence[str]) -> DictConfig:
             raise RequestError("--config-name", name, _one_line(error)) from None
         _composed(name, settings[:-1])
         key, _, value = settings[-1].lstrip("+").partition("=")
+        override = _parsed(settings[-1])
+        if override is not None and override.is_discrete_sweep():
+            own = "seed" if key == "seeds" else key
+            remedy = f"these are several values: for one run each: -m {own}={value}; for a list: {own}=[{value}]"
+            raise RequestError(key, value, remedy) from None
         remedy = f"this cannot stand there ({_one_line(error)}); --cfg job shows what does"
         raise RequestError(key, value, remedy) from None
 

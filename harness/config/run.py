@@ -276,7 +276,8 @@ def check_comparison(runner: str, spec: RunSpec) -> None:
             raise RequestError("compare.model", spec.compare.model.name, remedy)
         return
     if spec.compare.model is None:
-        remedy = "name the model to compare with, compare.model=NAME, or what differs: compare.model.dtype=bfloat16"
+        remedy = "name the model to compare with, compare.model=NAME, or what differs: compare.model.dtype=bfloat16; "
+        remedy += "saved runs are set side by side by collect"
         raise RequestError("compare.model", "null", remedy)
     if spec.sweep.kind != ("single",):
         raise RequestError("sweep.kind", ",".join(spec.sweep.kind), "two models are compared head by head: use single")
@@ -306,11 +307,18 @@ def check_there(key: str, place: str) -> None:
         raise RequestError(key, place, "there is no such directory")
 
 
+def _holds_runs(path: str) -> bool:
+    """Whether a path is a folder of runs, not a run itself."""
+    return bool(path) and not (Path(path) / "spec.yaml").is_file() and any(Path(path).glob("*/spec.yaml"))
+
+
 def run_folders(patterns: Sequence[str]) -> list[str]:
     """Return the run directories of these patterns and paths, each once, those of a pattern in order of their names.
 
-    What a pattern matches beside runs is left out. Raises `RequestError` where there is no run, or not at a path.
+    A folder that is no run stands for the runs in it. What a pattern matches beside runs is left out. Raises
+    `RequestError` where there is no run, or not at a path.
     """
+    patterns = [f"{glob.escape(each)}/*" if _holds_runs(each) else each for each in patterns]
     listed = [path for each in patterns for path in (sorted(glob.glob(each)) or [each])]
     folders = [path for path in listed if (Path(path) / "spec.yaml").is_file()]
     missing = [path for path in patterns if path in listed and path not in folders]
@@ -455,7 +463,7 @@ class CollectSpec:
     """Saved runs to collect side by side."""
 
     runs: Annotated[tuple[PathText, ...], BeforeValidator(_listed), Field(min_length=1)]
-    """A pattern of run directories, such as 'results/ablate_heads/*', or a list."""
+    """A folder of runs, a pattern of run directories such as 'results/ablate_heads/*', or a list."""
     metric: str | None = None
     """The metric of maps and rankings; null: the leading one of those that all runs have."""
     by: Literal["head", "role", "depth"] = "head"
