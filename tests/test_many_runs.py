@@ -11,11 +11,11 @@ from scipy import optimize, stats
 
 import harness
 from harness.compare.many_runs import Runs, open_runs, split_half
-from harness.config import RequestError
+from harness.config import RequestError, run_folders
 from harness.stats.random_effects import random_effects, variance_of_mean
 from harness.views.figures.many_runs import columns_of
 from harness.views.many_runs_page import count_important, write_collected
-from tests.fakes import fake_run
+from tests.fakes import fake_run, with_claims
 
 
 def ranked(values):
@@ -229,6 +229,52 @@ def test_the_page_and_files_hold_all_runs(runs, tmp_path, by):
     assert list((folder / "figures").glob("*.svg"))
 
 
+def test_the_page_names_what_the_runs_have_in_common(runs, tmp_path):
+    page = (write_collected(runs, tmp_path / "out", "loss") / "report.html").read_text()
+    spec = runs.runs[0].spec
+    n, model, ablation = runs.runs[0].data.sizes["prompt"], spec["model"]["name"], spec["ablation"]["name"]
+    common = f"All have model={model} prompts=inline ablation={ablation} prompts.n={n}."
+    assert f"{common} They differ in seed. Of {5 * n} different prompts none is in every run." in page
+    assert "nothing can be significant" not in page
+    other = with_spec(runs.runs[1], ablation={"name": "mean"}, model={"name": "other"})
+    two = Runs((runs.runs[0], replace(other, data=other.data.isel(prompt=slice(2)))))
+    assert two.common == {"prompts": "inline"}
+
+
+@pytest.mark.parametrize(
+    ("texts", "says"),
+    [
+        (["abc", "abc", "abc"], "All read the same 3 prompts."),
+        (["abc", "abd", "abe"], "Of 5 different prompts 2 are in every run."),
+        (["abc", "abd", "aed"], "Of 5 different prompts 1 is in every run, 3 in more than one."),
+        (["abc", "def", "ghc"], "Of 8 different prompts none is in every run, 1 in more than one."),
+    ],
+)
+def test_the_page_counts_the_prompts_that_runs_share(runs, tmp_path, texts, says):
+    """The texts of each run's prompts are the letters."""
+    short = [run.data.isel(prompt=slice(3)) for run in runs.runs[:3]]
+    data = [each.assign(text=("prompt", [*letters])) for each, letters in zip(short, texts, strict=True)]
+    some = Runs(tuple(replace(run, data=each) for run, each in zip(runs.runs[:3], data, strict=True)))
+    assert says in (write_collected(some, tmp_path / "out", "loss") / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("few", "names"), [((0, 1, 2), "all 3 runs"), ((1,), "seed=1"), ((0, 2), "seed=0, seed=2"), ((), "")]
+)
+def test_the_page_says_where_nothing_can_be_significant(runs, tmp_path, few, names):
+    """Of three clusters the smallest p is 2/2³, of twelve it is below the level."""
+    some = []
+    for at, run in enumerate(runs.runs[:3]):
+        n = run.data.sizes["prompt"]
+        twice = xr.concat([run.data, run.data], "prompt", data_vars="minimal", coords="minimal", compat="override")
+        clusters = [str(number % 3 if at in few else number) for number in range(2 * n)]
+        some.append(with_claims(replace(run, data=twice.assign(cluster=("prompt", clusters)))))
+    page = (write_collected(Runs(tuple(some)), tmp_path / "out", "loss") / "report.html").read_text()
+    assert page.count("nothing can be significant") == bool(names)
+    says = f"In {names}: with 3 clusters of prompts nothing can be significant at the level 0.05: a test that flips"
+    assert (says in page) == bool(names)
+
+
 @pytest.mark.parametrize(
     ("in_runs", "n", "line"),
     [
@@ -255,6 +301,18 @@ def test_important_heads_are_counted_in_a_line(in_runs, n, line):
 )
 def test_maps_stand_in_rows_of_one_setting(n, settings, columns):
     assert columns_of(pd.DataFrame(settings), n) == columns
+
+
+def test_a_folder_stands_for_the_runs_in_it(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "kept" / name).mkdir(parents=True)
+        (tmp_path / "kept" / name / "spec.yaml").write_text("seed: 0")
+    (tmp_path / "kept" / "notes").mkdir()
+    both = [str(tmp_path / "kept" / name) for name in ("a", "b")]
+    assert run_folders([str(tmp_path / "kept")]) == run_folders([str(tmp_path / "kept" / "*")]) == both
+    assert run_folders([both[0]]) == both[:1]
+    with pytest.raises(RequestError, match="no run is there"):
+        run_folders([str(tmp_path)])  # of folders of runs
 
 
 def test_no_run_is_refused_in_one_line(tmp_path):

@@ -4,6 +4,7 @@ Runs of one model (or of models with as many layers and heads) are compared head
 depth. Nothing here needs a model.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -79,6 +80,23 @@ class Runs:
         table = pd.DataFrame(columns, [run.path.name for run in self.runs], dtype=object)
         numbers: dict[Any, Any] = {key: pd.to_numeric(table[key], errors="coerce") for key in table}
         return table.assign(**{str(key): values for key, values in numbers.items() if values.notna().all()})
+
+    @cached_property
+    def common(self) -> dict[str, str]:
+        """Of model, prompts, their number and ablation those that are the same in all runs, as on a command line."""
+        rows = []
+        for run in self.runs:
+            values = dict(flat(run.spec))
+            named = {section: values.get(f"{section}.name", "") for section in ("model", "prompts", "ablation")}
+            rows.append({**named, "prompts.n": str(run.data.sizes["prompt"])})
+        return {key: value for key, value in rows[0].items() if value and all(row[key] == value for row in rows)}
+
+    @cached_property
+    def shared_texts(self) -> tuple[int, int, int]:
+        """How many different texts of prompts there are, how many of them are in all runs, and in more than one."""
+        n_runs = Counter(text for run in self.runs for text in {*map(str, run.data["text"].values)})
+        counts = [*n_runs.values()]
+        return len(counts), counts.count(len(self)), sum(n > 1 for n in counts)
 
     # --- effects --------------------------------------------------------------------------------------------------
 

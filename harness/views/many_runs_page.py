@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from harness.compare.many_runs import check_by
+from harness.findings.effects import caution, nothing_can_be_shown
 from harness.findings.format import count
 from harness.results.objects import Folder, folder_at
 from harness.results.store import write_bytes, write_text
@@ -52,8 +53,35 @@ def _as_text(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _lead(runs: "Runs") -> str:
+    """Return what the runs have in common and in what they differ, and whether they can show anything at all."""
+    common = " ".join(f"{key}={value}" for key, value in runs.common.items())
+    all_have = f"All have {common}. " if common else ""
     differing = ", ".join(runs.settings) or "nothing"
-    return f'<p class="lead">They differ in {markup(differing)}. All numbers are in collected.csv.</p>'
+    lead = f"{all_have}They differ in {differing}. {_shared(runs)} All numbers are in collected.csv."
+    notes = "".join(f'<p class="note">{markup(each)}</p>' for each in cautions(runs))
+    return f'<p class="lead">{markup(lead)}</p>{notes}'
+
+
+def _shared(runs: "Runs") -> str:
+    """Count the prompts that the runs share."""
+    n, in_all, in_several = runs.shared_texts
+    if in_all == n:
+        return f"All read the same {count(n, 'prompt')}."
+    some = f", {in_several} in more than one" if in_several > in_all else ""
+    return f"Of {count(n, 'different prompt')} {in_all or 'none'} {'is' if in_all < 2 else 'are'} in every run{some}."
+
+
+def cautions(runs: "Runs") -> list[str]:
+    """Return for the runs in which nothing can be significant why not, the same reason once."""
+    where: dict[str, list[str]] = {}
+    for name, run in zip(runs.names, runs.runs, strict=True):
+        if nothing_can_be_shown(run):
+            where.setdefault(next(caution(run)).text, []).append(name)
+    names = {
+        text: f"all {len(runs)} runs" if len(those) == len(runs) > 1 else ", ".join(those)
+        for text, those in where.items()
+    }
+    return [f"In {names[text]}: {text[0].lower()}{text[1:]}" for text in where]
 
 
 def _sections(runs: "Runs", metric: str, by: str, top_k: int) -> tuple[str, list[Picture]]:
