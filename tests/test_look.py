@@ -368,6 +368,13 @@ WRITTEN += "layers 5 to 9 are L5-L9"
             "target='Ja': minilm is an encoder and writes no target",
         ),
         (lambda model: harness.look(model, TEXT, level="char"), "level=char: choose token or word"),
+        *(
+            (
+                lambda model, key=key: harness.look(harness.look(model, TEXT).run, **{key: "Ja"}),
+                f"{key}='Ja': it belongs to a text: pass both, look(model, text, …)",
+            )
+            for key in ("pair", "target")
+        ),
         (
             lambda model: harness.look(harness.look(model, TEXT).run.data.drop_vars("pattern")),
             "run=in memory: this run kept no patterns: make one with experiments.cache_attention",
@@ -460,6 +467,8 @@ def test_look_command_writes_a_page(command):
     code, _, err = command("look", "model=random")
     assert code == 2
     assert "text" in err
+    code, _, err = command("look", "model=random", "text=The dog chased the cat", "pair=It ran away")
+    assert (code, err) == (2, "pair='It ran away': random is a decoder and reads one text: write both in text\n")
 
 
 def test_look_takes_what_load_model_takes(tiny):

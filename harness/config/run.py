@@ -374,7 +374,7 @@ class LookSpec:
     text: Annotated[Text, Field(min_length=1)]
     """The sentence."""
     pair: Text | None = None
-    """A second sentence."""
+    """A second sentence, for encoders such as minilm."""
     target: Text | None = None
     """What an encoder-decoder writes."""
     layer: Annotated[int, Field(ge=0)] | None = None

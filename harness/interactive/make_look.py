@@ -48,7 +48,7 @@ def look(
     prompt: int = 0,
     level: str | None = None,
 ) -> Look:
-    """Show what every head of a model attends to in a text, or in a pair of sentences.
+    """Show what every head of a model attends to in a text, or in a pair of sentences, which encoders read.
 
     `what` is a model or anything that `harness.load_model` takes, a saved run or its directory, or the arrays of
     `harness.cache_attention`; of the last three `prompt` says which prompt, and no model is needed. An encoder-decoder
@@ -67,6 +67,9 @@ def look(
     """
     if level is not None and level not in LEVELS:
         raise RequestError("level", level, f"choose {' or '.join(LEVELS)}")
+    for key, second in (("pair", pair), ("target", target)):
+        if text is None and second is not None:
+            raise RequestError(key, quoted(second), "it belongs to a text: pass both, look(model, text, …)")
     if text is None:
         run, gradient = _saved(what), None
     else:
