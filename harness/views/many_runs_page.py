@@ -78,7 +78,9 @@ def cautions(runs: "Runs") -> list[str]:
         if nothing_can_be_shown(run):
             where.setdefault(next(caution(run)).text, []).append(name)
     names = {
-        text: f"all {len(runs)} runs" if len(those) == len(runs) > 1 else ", ".join(those)
+        text: ("both runs" if len(runs) == 2 else f"all {len(runs)} runs")
+        if len(those) == len(runs) > 1
+        else ", ".join(those)
         for text, those in where.items()
     }
     return [f"In {names[text]}: {text[0].lower()}{text[1:]}" for text in where]
