@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
@@ -290,7 +291,7 @@ def check_place(key: str, place: str) -> None:
     """Raise `RequestError` for an address that is no object store's, or that carries a password (not repeated)."""
     scheme, there, rest = place.partition("://")
     if not there:
-        if Path(place).is_file():
+        if os.path.isfile(place):  # False too for a path that is too long, which is refused by name later
             raise RequestError(key, place, "this is a file: name a folder")
         return
     if "@" in rest or "?" in rest:
