@@ -388,7 +388,7 @@ EARLY = [
     (PARTS + "names.json", "prompts.contexts.0.parts=a: a part needs a name of its own"),
     (
         PARTS + "key.yaml",
-        "prompts.path={at}/key.yaml: context 0, parts.0.nam=a: there is no such key; did you mean 'name'? known: name, text",
+        "prompts.path={at}/key.yaml: context 0, parts.0.nam=a: there is no such key; did you mean 'name'?",
     ),
     (PARTS + "list.json", "prompts.path={at}/list.json: this file has no context in it"),
     (PARTS + "blank.json", "prompts.contexts.0.question=' ': ask something after the parts"),
