@@ -354,7 +354,7 @@ def test_a_run_too_large_says_what_it_left_out(browser, tmp_path, monkeypatch):
 def test_long_prompts_wait_to_be_asked(browser, tmp_path):
     run = fake_run(tmp_path, n_prompts=1, n_layers=1, n_heads=2, lengths=[180])
     browser.open(views.write_report(run, tmp_path / "report.html", []))
-    show(browser, "overview")
+    show(browser, "patterns")
     browser.wait("document.querySelector('.circuitsvis button')?.textContent.startsWith('Draw all 180 tokens')")
     assert np.isfinite(colours(browser, ".three canvas"))
     quiet(browser)
