@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from harness.config import RequestError
 from harness.hooks import Head
 from harness.results.objects import Folder, folder_at
-from harness.views.charts.describe import plain_name
+from harness.views.charts.describe import in_full, plain_name
 from harness.views.charts.layers import SWEPT
 from harness.views.figures import changes
 from harness.views.figures.base import LOOKS, Look, Picture, as_picture
@@ -92,15 +92,25 @@ def _ablated(run: "Run", look: Look) -> Iterator[Drawing]:
     """Yield the figures of ablations."""
     for metric in run.metrics:
         name = plain_name(metric)
-        yield f"effect_{name}", "map", f"Effect of each head on {metric}", partial(effect_map, run, metric, look)
-        yield f"strongest_{name}", "strongest", f"Strongest heads by {metric}", partial(strongest, run, metric, look)
+        yield (
+            f"effect_{name}",
+            "map",
+            f"Effect of each head on {in_full(metric)}",
+            partial(effect_map, run, metric, look),
+        )
+        yield (
+            f"strongest_{name}",
+            "strongest",
+            f"Strongest heads by {in_full(metric)}",
+            partial(strongest, run, metric, look),
+        )
     if "effect" not in run.data and SWEPT.keys() & {*run.data}:
         for metric in map(str, run.data["metric"].values):
-            name, label = f"layers_{plain_name(metric)}", f"Effect of each layer, {metric}"
+            name, label = f"layers_{plain_name(metric)}", f"Effect of each layer, {in_full(metric)}"
             yield name, "layers", label, partial(by_layer, run, metric, look)
     for variable, part, label, draw in _OTHERS:
         for metric in map(str, run.data["metric"].values) if variable in run.data else ():
-            yield f"{part}_{plain_name(metric)}", part, f"{label}, {metric}", partial(draw, run, metric, look)
+            yield f"{part}_{plain_name(metric)}", part, f"{label}, {in_full(metric)}", partial(draw, run, metric, look)
 
 
 def _changed(run: "Run", look: Look) -> Iterator[Drawing]:
@@ -112,13 +122,13 @@ def _changed(run: "Run", look: Look) -> Iterator[Drawing]:
             yield (
                 name,
                 "changed",
-                f"Change of each head's effect on {metric}",
+                f"Change of each head's effect on {in_full(metric)}",
                 partial(changes.effects, run, metric, look),
             )
         yield "pattern_distance", "changed", "How far apart patterns are", partial(changes.distances, run, look)
         yield "most_changed", "changed", "Patterns of the most changed head", partial(changes.side_by_side, run, look)
     for metric in metrics:
-        label = f"{metric} of each prompt in both models"
+        label = f"{in_full(metric)} of each prompt in both models"
         yield f"prompts_{plain_name(metric)}", "changed", label, partial(changes.by_prompt, run, metric, look)
 
 
