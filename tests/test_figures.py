@@ -20,7 +20,7 @@ from harness.views.figures.patterns import heatmap, heatmaps, lines, products
 from harness.views.figures.view import figure_view
 from harness.views.pattern_table import weights
 
-SCREEN, PAPER = LOOKS["screen"], LOOKS["paper"]
+SCREEN, PAPER, PAGE = LOOKS["screen"], LOOKS["column"], LOOKS["page"]
 SHORT = ["When", " Mary", " and", " John", " went"]
 LONG = [f" word{at}-{'m' * 20}" for at in range(30)]
 
@@ -201,10 +201,10 @@ def once(run, look):
     return ((name, draw) for name, draw in every_figure(run, look) if not name.endswith(more))
 
 
-def test_every_figure_on_paper_holds_its_writing_and_can_be_seen(run):
-    for name, draw in once(run, PAPER):
-        if name != "lines":  # of a notebook only
-            check_layout(name, draw(), PAPER)
+@pytest.mark.parametrize("look", [PAPER, PAGE])
+def test_every_figure_on_paper_holds_its_writing_and_can_be_seen(run, look):
+    for name, draw in once(run, look):
+        check_layout(name, draw(), look)
 
 
 def test_every_figure_of_long_labels_and_many_heads_holds_its_writing_and_can_be_seen(wide):
@@ -417,12 +417,12 @@ def test_the_figure_of_rollout_has_rollout_mean_and_the_top_head(run):
     for each, weights_, title in zip(
         axes,
         (rolled, pattern.mean(axis=(0, 1)), pattern[1, 2]),
-        ("Attention rollout", "Mean pattern", "L1H2, largest effect on logit_diff"),
+        ("Attention rollout", "Mean pattern", "L1H2, largest effect on logit difference"),
         strict=True,
     ):
         np.testing.assert_allclose(image_of(each), weights_, atol=2e-3)
-        assert each.get_title(loc="left").startswith(f"{title}\n(shade by square root, 0 to 1)")
-        assert each.images[0].norm.vmax == 1
+        assert each.get_title(loc="left").replace("\n", " ") == title
+        assert (each.images[0].norm.gamma, each.images[0].norm.vmin, each.images[0].norm.vmax) == (0.5, 0, 1)
 
 
 def test_the_figure_of_rollout_shows_a_learnt_sink_as_the_last_column(run):
@@ -477,34 +477,115 @@ def test_the_map_dots_the_heads_beyond_chance_and_says_by_which_rule(run):
     table = run.heads.assign(p_adjusted=np.where((run.heads["layer"] == 1) & (run.heads["head"] == 2), 0.001, 0.9))
     axes = drawn_of(replace(run, heads=table))["effect_loss"]().axes[0]
     assert axes.collections[0].get_offsets().tolist() == [[1, 2]]
-    assert "; dot: max-T p < 0.05" in axes.get_title(loc="left")
-    assert "grey: not ablated" not in axes.get_title(loc="left")
+    title = axes.get_title(loc="left").replace("\n", " ")
+    assert "; dot: max-T p < 0.05" in title
+    assert "frame" not in title
+    assert "grey: not ablated" not in title
 
 
-def test_more_tokens_than_fit_are_labelled_every_so_often(run):
-    shown = weights(run, 0, "L1H2")
-    n = 100
-    many = replace(
-        shown,
-        values=np.eye(n),
-        queries=replace(
-            shown.queries,
-            place=np.arange(n),
-            text=tuple(map(str, range(n))),
-            **{name: np.zeros(n, int) for name in ("special", "sentence")},
-            kept=np.ones(n, bool),
-        ),
+def frames(axes):
+    """The places (across, down) of the framed cells of a map."""
+    return {(each.get_x() + 0.42, each.get_y() + 0.42) for each in axes.patches if not each.get_hatch()}
+
+
+def test_the_map_frames_important_heads_and_dots_those_that_are_only_shown(run):
+    """As the page does: L1H2 is important, L0H0 only shown to have an effect, the others neither."""
+    place = list(zip(run.heads["layer"], run.heads["head"], strict=True))
+    p_adjusted = [0.001 if each in ((1, 2), (0, 0)) else 0.9 for each in place]
+    table = run.heads.assign(p_adjusted=p_adjusted, important=[each == (1, 2) for each in place])
+    axes = drawn_of(replace(run, heads=table))["effect_loss"]().axes[0]
+    assert frames(axes) == {(1, 2)}
+    assert axes.collections[0].get_offsets().tolist() == [[0, 0]]
+    assert "frame: important, beyond ±5 % of clean" in axes.get_title(loc="left").replace("\n", " ")
+
+
+def test_the_map_of_untested_heads_has_no_marks(run):
+    axes = drawn_of(replace(run, heads=run.heads.assign(p_adjusted=np.nan, important=True)))["effect_loss"]().axes[0]
+    assert not frames(axes)
+    assert not axes.collections
+
+
+def test_the_strongest_heads_have_a_dashed_line_at_their_direct_effect(run):
+    axes = drawn_of(run)["strongest_loss"]().axes[0]
+    dashed = [float(line.get_xdata()[0]) for line in axes.lines if line.is_dashed()]
+    expected = [float(run.effect("loss", head, "direct").mean()) for head in run.top_heads("loss", 12)]
+    assert dashed == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("look", [SCREEN, PAPER, PAGE])
+@pytest.mark.parametrize("name", ["effect_loss", "roles", "rollout", "positions_loss", "pairs_loss", "change_loss"])
+def test_a_colour_bar_is_as_high_as_its_map(run, look, name):
+    figure = drawn_of(run, look)[name]()
+    with style("", look):
+        figure.draw_without_rendering()
+    (map_, bar), *more = [(axes, child) for axes in figure.axes for child in axes.child_axes]
+    assert not more, "one bar"
+    map_box, bar_box = map_.get_window_extent(), bar.get_window_extent()
+    assert (bar_box.y0, bar_box.y1) == pytest.approx((map_box.y0, map_box.y1))
+    assert 0 < bar_box.x0 - map_box.x1 < 0.1 * figure.dpi
+
+
+def test_panels_of_methods_have_one_scale(run):
+    one, other = drawn_of(run, PAPER)["methods"]().axes
+    assert one.get_xlim() == other.get_xlim()
+    ends = run.methods.query("statistic == 'spearman'")[["ci_low", "ci_high"]]
+    assert one.get_xlim()[0] < ends.min().min()
+    assert one.get_xlim()[1] > ends.max().max()
+
+
+@pytest.mark.parametrize("name", ["rollout", "methods", "roles", "parts", "most_changed"])
+def test_several_panels_have_letters_in_a_paper_and_names_on_both(run, name):
+    for look in (PAPER, PAGE):
+        titles = [axes.get_title(loc="left") for axes in drawn_of(run, look)[name]().axes if axes.get_visible()]
+        assert len(titles) > 1
+        assert [title[:4] for title in titles] == [f"({letter}) " for letter in "abc"[: len(titles)]]
+        assert all(len(title) > 5 for title in titles)
+
+
+@pytest.mark.parametrize("name", ["effect_logit_diff", "strongest_logit_diff", "pattern_L1H2", "positions_logit_diff"])
+def test_a_figure_of_one_panel_has_no_title_in_a_paper_and_names_its_metric_in_words(run, name):
+    figure = drawn_of(run, PAPER)[name]()
+    assert figure.axes[0].get_title(loc="left") == ""
+    texts = " ".join(text.replace("\n", " ") for text, _ in written(figure, PAPER))
+    assert "logit_diff" not in texts
+    assert ("attention weight" if "pattern" in name else "effect on logit difference, logits") in texts
+
+
+def test_lines_are_as_wide_as_their_look(run):
+    assert lines(weights(run, 0, "L1H2"), PAPER).get_size_inches()[0] == PAPER.width
+    assert lines(weights(run, 0, "L1H2"), SCREEN).get_size_inches()[0] == 5
+
+
+def many_tokens(shown, n):
+    """Weights on n tokens that are their numbers."""
+    axis = replace(
+        shown.queries,
+        place=np.arange(n),
+        text=tuple(map(str, range(n))),
+        **{name: np.zeros(n, int) for name in ("special", "sentence")},
+        kept=np.ones(n, bool),
     )
-    many = replace(many, keys=many.queries)
-    axes = heatmap(many).axes[0]
+    return replace(shown, values=np.eye(n), queries=axis, keys=axis)
+
+
+@pytest.mark.parametrize(("look", "every"), [(SCREEN, 1), (PAPER, 4), (PAGE, 2)])
+def test_of_70_tokens_as_many_are_labelled_as_stand_apart(run, look, every):
+    figure = heatmap(many_tokens(weights(run, 0, "L1H2"), 70), look)
+    axes = figure.axes[0]
     for axis in (axes.xaxis, axes.yaxis):
-        assert ticks(axis) == {float(at): str(at) for at in range(0, n, 3)}  # 34 of 100; every second would be 50
+        assert ticks(axis) == {float(at): str(at) for at in range(0, 70, every)}
+    with style("", look):
+        figure.draw_without_rendering()
+    assert overlap(axes.get_yticklabels()) <= 0
 
 
-def test_the_figure_of_a_square_pattern_has_room_for_names_below_and_a_bar_beside(wide):
-    """1.6 inches of height for names and title, 2.2 of width for names and the colour bar; the rest is the pattern."""
-    width, height = heatmap(weights(wide, 0, "L1H2")).get_size_inches()
-    assert height - 1.6 == pytest.approx(width - 2.2)
+@pytest.mark.parametrize("look", [SCREEN, PAPER, PAGE])
+def test_a_square_pattern_is_drawn_square_beside_its_names_and_its_bar(wide, look):
+    figure = heatmap(weights(wide, 0, "L1H2"), look)
+    with style("", look):
+        figure.draw_without_rendering()
+    box = figure.axes[0].get_window_extent()
+    assert box.width == pytest.approx(box.height, rel=0.12)
 
 
 def test_heatmaps_of_more_numbers_than_weights_span_their_own_scale(run):

@@ -35,7 +35,6 @@ from harness.findings import findings
 from harness.hooks import Head
 from harness.views import circuitsvis, figures, glyphs, number_tables, segment_section, terminal
 from harness.views.charts.joint import pairs_of
-from harness.views.draw import draw_for_paper
 from harness.views.figures import positions, rollout, together
 from harness.views.number_tables import html_table, settings
 from harness.views.pack import pack_weights
@@ -501,22 +500,14 @@ def test_many_pairs_are_listed(run):
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()][:2] == ["L29H0 + L29H1", "L28H0 + L28H1"]
 
 
-def test_figures_for_the_column_of_a_paper(run, tmp_path):
-    paths = draw_for_paper(replace(run, path=tmp_path))
-    assert {path.parent for path in paths} == {tmp_path / "figures" / "paper"}
-    paper = figures.effects.effect_map(run, "loss", figures.LOOKS["paper"])
-    assert paper.get_size_inches()[0] <= 3.4
-    assert paper.axes[0].get_title(loc="left") == ""
-    screen = figures.effects.effect_map(run, "loss", figures.LOOKS["screen"])
-    assert "orange struck through hurts" in screen.axes[0].get_title(loc="left")
-
-
-def test_what_hurts_is_struck_through_to_be_told_in_grey(run):
+def test_what_hurts_is_hatched_to_be_told_in_grey(run):
     figure = figures.effects.effect_map(run, "loss", figures.LOOKS["screen"])
-    struck = {tuple(np.round(line.get_xydata().mean(axis=0)).astype(int)) for line in figure.axes[0].lines}
+    hatched = {each.get_xy() for each in figure.axes[0].patches if each.get_hatch()}
     mean = run.data["effect"].sel(metric="loss").mean("prompt").values
     layer, head = np.nonzero(mean < -0.1 * np.abs(mean).max())
-    assert struck == set(zip(layer.tolist(), head.tolist(), strict=True))
+    assert hatched == set(zip(layer - 0.5, head - 0.5, strict=True))
+    assert hatched
+    assert "orange hatched hurts" in figure.axes[0].get_title(loc="left")
 
 
 def test_figures_of_roles_hide_the_panels_that_no_role_needs(run):

@@ -43,7 +43,7 @@ def draw(run: Run, show: ShowSpec | None = None) -> Folder:
 
 def draw_for_paper(run: Run, show: ShowSpec | None = None) -> list[Folder]:
     """Draw ``figures/paper/``, the figures as wide as the column of a paper; returns their paths."""
-    return write_figures(_opening(run, show), run.path / "figures" / "paper", LOOKS["paper"])
+    return write_figures(_opening(run, show), run.path / "figures" / "paper", LOOKS["column"])
 
 
 def _opening(run: Run, show: ShowSpec | None) -> Run:

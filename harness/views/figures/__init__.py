@@ -149,4 +149,4 @@ def _heatmap(run: "Run", prompt: int, head: Head, level: str, look: Look) -> Fig
 
 
 def _grid(run: "Run", prompt: int, heads: Sequence[Head], level: str, look: Look) -> Figure:
-    return heatmaps([weights(run, prompt, head, level) for head in heads], _COLUMNS, look)
+    return heatmaps([weights(run, prompt, head, level) for head in heads], 4 if look.narrow else _COLUMNS, look)

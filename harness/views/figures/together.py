@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from harness.views.charts.joint import MATRIX, Pairs, beyond_label, orders, pairs_of, set_label, set_rows
-from harness.views.figures.base import TONE, Look, map_of, measured, panels, ramp, style
+from harness.views.figures.base import EMPTY, TONE, Look, color_bar, every_nth, map_of, measured, panels, ramp, style
 from harness.views.text import short, visible
 
 if TYPE_CHECKING:
@@ -62,12 +62,13 @@ def pairs(run: "Run", metric: str, look: Look) -> Figure:
     with style(metric, look):
         width = min(look.width, 0.3 * len(heads) + 2.4)
         figure, (axes,) = panels(1, 1, width, width * 0.86)
-        axes.set_facecolor("#d9d9d4")
+        axes.set_facecolor(EMPTY)
         colours = map_of(run, metric) if run.sense(metric) else ramp(TONE["hurts"], "#ffffff", TONE["matters"])
         image = axes.imshow(whole, cmap=colours, vmin=-most, vmax=most, aspect="auto")
-        axes.set_xticks(range(len(heads)), heads, rotation=90, fontsize=look.small)
-        axes.set_yticks(range(len(heads)), heads, fontsize=look.small)
-        figure.colorbar(image, ax=axes, shrink=0.8).set_label(beyond_label(run, metric), fontsize=look.small)
+        some = every_nth(len(heads), 0.86 * width - 0.6, look)
+        axes.set_xticks(some, [heads[at] for at in some], rotation=90, fontsize=look.small)
+        axes.set_yticks(some, [heads[at] for at in some], fontsize=look.small)
+        color_bar(image, axes, beyond_label(run, metric), look, 0.86 * width - 0.6)
     return figure
 
 
