@@ -1,5 +1,7 @@
 """Every figure of a run that has everything: its numbers are the run's, and its writing stands inside it."""
 
+import csv
+import re
 import warnings
 from dataclasses import replace
 from itertools import pairwise
@@ -14,6 +16,7 @@ from matplotlib.text import Text
 from harness.hooks import Head
 from harness.results.schema import TABLES
 from harness.views import figures
+from harness.views.charts.rows import rows_of
 from harness.views.figures import changes, together, words
 from harness.views.figures.base import LOOKS, TONE, style
 from harness.views.figures.patterns import heatmap, heatmaps, lines, products
@@ -136,6 +139,122 @@ def run(tmp_path_factory):
 def wide(tmp_path_factory):
     """Long labels, and more of everything than a figure has room for."""
     return whole_run(tmp_path_factory.mktemp("wide"), tokens=LONG, n_layers=24, n_heads=4, model="m" * 30)
+
+
+# --- for a paper ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def paper(run, tmp_path_factory):
+    """The folder of a run's figures for a paper."""
+    folder = tmp_path_factory.mktemp("paper")
+    figures.write_for_paper(run, folder)
+    return folder
+
+
+def rows_in(folder, name):
+    """The rows of a figure's numbers, by title."""
+    with (folder / f"{name}.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_paper_gets_each_figure_at_two_widths_with_its_caption_and_its_numbers(run, paper):
+    names = {name for name, *_ in figures._drawings(run, PAPER)}
+    assert len(names) > 15
+    drawn = {f"{name}_{wide}.{kind}" for name in names for wide in ("column", "page") for kind in ("svg", "pdf", "png")}
+    beside = {f"{name}.{kind}" for name in names for kind in ("txt", "csv")}
+    assert {path.name for path in paper.iterdir()} == drawn | beside
+    for name in names:
+        caption = (paper / f"{name}.txt").read_text(encoding="utf-8")
+        assert len(caption) > 40
+        assert caption.count("\n") == 1
+        assert "logit_diff" not in caption
+        assert len(rows_in(paper, name)) > 1
+
+
+@pytest.mark.parametrize(("look", "inches"), [("column", 3.3), ("page", 6.8)])
+def test_a_figure_for_a_paper_has_its_width_and_letters_as_text(paper, look, inches):
+    svg = (paper / f"rollout_{look}.svg").read_text(encoding="utf-8")
+    assert float(re.search(r'width="([\d.]+)pt"', svg)[1]) <= 72 * inches + 0.1
+    texts = re.findall(r"<text[^>]*>([^<]+)</text>", svg)
+    assert {"Mary", "(b) Mean pattern", "key (attended to)"} <= set(texts)
+    pdf = (paper / f"rollout_{look}.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF")
+    assert b"/FontFile2" in pdf, "TrueType, embedded"
+    assert b"/Type3" not in pdf
+    screen = figures.as_picture("", "", "", heatmap(weights(whole_run(paper), 0, "L1H2")), SCREEN)
+    assert b"<text" not in screen.svg
+    assert not screen.pdf
+
+
+def test_a_map_for_a_paper_fills_its_width(wide):
+    for look in (PAPER, PAGE):
+        assert drawn_of(wide, look)["effect_loss"]().get_size_inches()[0] == pytest.approx(look.width)
+
+
+def test_the_numbers_beside_a_figure_are_those_it_draws(run, paper):
+    by_name = {row["name"]: row for row in rows_in(paper, "effect_loss")}
+    mean = run.data["effect"].sel(metric="loss").mean("prompt")
+    for head in run.all_heads:
+        assert float(by_name[str(head)]["mean effect"]) == pytest.approx(float(mean.sel(head.place)), rel=1e-5)
+        assert float(by_name[str(head)]["low"]) == pytest.approx(run.claims("loss")[head].low, rel=1e-5)
+    whole = run.data["mlp_effect"].sel(metric="loss").mean("prompt").values
+    assert [float(by_name[f"L{at} MLP"]["mean effect"]) for at in range(3)] == pytest.approx(whole, rel=1e-5)
+    first = rows_in(paper, "strongest_loss")[0]
+    effect = run.effect("loss", run.top_heads("loss", 1)[0])
+    assert [float(first[f"prompt {at}"]) for at in range(3)] == pytest.approx(effect, rel=1e-5)
+    seen = [row for row in rows_in(paper, "rollout") if row["panel"] == "Mean pattern"]
+    np.testing.assert_allclose(
+        [float(row["weight"]) for row in seen],
+        run.data["pattern"].values[0].astype(float).mean(axis=(0, 1)).ravel(),
+        rtol=1e-5,
+    )
+    assert [(row["query"], row["key"]) for row in seen[:6]] == [
+        *(("When", key.strip()) for key in SHORT),
+        ("Mary", "When"),
+    ]
+    roles = rows_in(paper, "roles")
+    assert {row["panel"] for row in roles} == {"induction", "previous_token"}
+    scores = run.data["role_score"].sel(role="induction").values.T
+    np.testing.assert_allclose(
+        [float(row["score"]) for row in roles if row["panel"] == "induction"], scores.ravel(), rtol=1e-5
+    )
+
+
+def test_the_numbers_of_each_kind_of_chart_as_rows():
+    heat = {
+        "axes": ["", "layer"],
+        "value": "score",
+        "panels": [{"name": "p", "rows": ["a"], "columns": [0, 1], "values": [[1, None]]}],
+    }
+    assert rows_of({"kind": "heat", **heat}) == [
+        ["panel", "row", "layer", "score"],
+        ["p", "a", 0, 1],
+        ["p", "a", 1, None],
+    ]
+    bars = {"kind": "bars", "rows": "pair", "value": "more", "bars": [{"label": "x", "value": 2}]}
+    assert rows_of(bars) == [["pair", "more"], ["x", 2]]
+    pairs = {"kind": "pairs-of-dots", "x": {"label": "prompt"}, "series": ["a", "b"], "pairs": [[1, 2], [3, 4]]}
+    assert rows_of(pairs) == [["prompt", "a", "b"], [0, 1, 2], [1, 3, 4]]
+    curve = {"x": {"label": "layer", "values": [0, 1]}, "series": [{"name": "s", "values": [5, 6]}]}
+    curve["band"] = {"name": "random", "low": [1, 2], "high": [3, 4]}
+    assert rows_of({"kind": "curves", "panels": [curve]})[1:] == [
+        ["layer", "s", 0, None, 5, None, None],
+        ["layer", "s", 1, None, 6, None, None],
+        ["layer", "random", 0, None, None, 1, 3],
+        ["layer", "random", 1, None, None, 2, 4],
+    ]
+    point = {"series": 0, "mean": 1, "low": 0, "high": 2, "prompts": [7, 8]}
+    dots = {
+        "kind": "dots",
+        "rows": "set",
+        "series": ["s"],
+        "panels": [{"name": "", "rows": [{"label": "a", "points": [point]}]}],
+    }
+    assert rows_of(dots) == [
+        ["panel", "set", "series", "mean", "low", "high", "prompt 0", "prompt 1"],
+        ["", "a", "s", 1, 0, 2, 7, 8],
+    ]
 
 
 # --- where writing stands -----------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from harness.config import ShowSpec
 from harness.results import Run
 from harness.results.objects import Folder
-from harness.views.figures import LOOKS, pictures, write_figures
+from harness.views.figures import pictures, write_for_paper
 from harness.views.figures.words import saliency_figure
 from harness.views.report import write_report
 from harness.views.saliency import saliency
@@ -42,8 +42,8 @@ def draw(run: Run, show: ShowSpec | None = None) -> Folder:
 
 
 def draw_for_paper(run: Run, show: ShowSpec | None = None) -> list[Folder]:
-    """Draw ``figures/paper/``, the figures as wide as the column of a paper; returns their paths."""
-    return write_figures(_opening(run, show), run.path / "figures" / "paper", LOOKS["column"])
+    """Draw ``figures/paper/``: each figure for a column and a page, with caption and data; returns the paths."""
+    return write_for_paper(_opening(run, show), run.path / "figures" / "paper")
 
 
 def _opening(run: Run, show: ShowSpec | None) -> Run:

@@ -4,38 +4,38 @@
 in `_drawn`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
 from harness.config import RequestError
-from harness.hooks import Head
 from harness.results.objects import Folder, folder_at
 from harness.views.charts.describe import in_full, plain_name
 from harness.views.charts.layers import SWEPT
 from harness.views.figures import changes
 from harness.views.figures.base import LOOKS, Look, Picture, as_picture
+from harness.views.figures.captions import captions
 from harness.views.figures.effects import effect_map, strongest
 from harness.views.figures.layers import by_layer
 from harness.views.figures.methods import agreement
-from harness.views.figures.patterns import heatmap, heatmaps
+from harness.views.figures.patterns import heatmap, heatmaps, opening_patterns
 from harness.views.figures.positions import by_position
 from harness.views.figures.roles import roles
 from harness.views.figures.rollout import compare
 from harness.views.figures.segments import traced
 from harness.views.figures.together import pairs, pruning, sets
-from harness.views.pattern_table import weights
 from harness.views.selection import shown_prompts
 
 if TYPE_CHECKING:
     from harness.results import Run
 
-__all__ = ["LOOKS", "Look", "Picture", "as_picture", "pictures", "write_figures"]
+__all__ = ["LOOKS", "Look", "Picture", "as_picture", "pictures", "write_figures", "write_for_paper"]
 
-#: Of the heads with the largest effects: how many have a heatmap, how many are in the grid, and its columns.
-_ALONE, _IN_GRID, _COLUMNS = 4, 12, 6
+#: Patterns in a row of the grid.
+_COLUMNS = {"column": 4, "page": 6}
 
 
 #: A figure to draw: the name of its file, the report's section, the label, and the function that draws it.
@@ -68,6 +68,15 @@ def first_figure(run: "Run", look: Look = LOOKS["screen"]) -> tuple[str, Callabl
 def write_figures(run: "Run", folder: str | Folder, look: Look = LOOKS["screen"]) -> list[Folder]:
     """Write every figure the run has data for as SVG and PNG into ``folder``; returns the paths."""
     return [path for picture in pictures(run, look) for path in picture.write(folder_at(folder))]
+
+
+def write_for_paper(run: "Run", folder: str | Folder) -> list[Folder]:
+    """Write every figure as wide as a column (``NAME_column``) and as a page (``NAME_page``), as SVG, PDF and PNG, with
+    its caption (``NAME.txt``) and its numbers (``NAME.csv``) beside it; returns the paths."""
+    place, looks = folder_at(folder), ("column", "page")
+    drawn = [replace(each, name=f"{each.name}_{look}") for look in looks for each in pictures(run, LOOKS[look])]
+    paths = [path for picture in drawn for path in picture.write(place)]
+    return paths + [path for caption in captions(run) for path in caption.write(place)]
 
 
 def _drawings(run: "Run", look: Look) -> Iterator[Drawing]:
@@ -134,19 +143,10 @@ def _changed(run: "Run", look: Look) -> Iterator[Drawing]:
 
 def _patterns(run: "Run", look: Look) -> Iterator[Drawing]:
     """Yield the patterns of the heads that matter on the prompt shown first: a heatmap of each, and a grid of all."""
-    heads = run.top_heads(run.lead_metric, _IN_GRID) if "effect" in run.data else []
-    prompt, level = shown_prompts(run)[0], (run.spec.get("show") or {}).get("level", "token")
-    for head in heads[:_ALONE]:
-        draw = partial(_heatmap, run, prompt, head, level, look)
-        yield f"pattern_{plain_name(str(head))}", "patterns", f"Pattern of {head}", draw
-    if heads:
-        label = f"Patterns of the {len(heads)} heads with the largest effects on {run.lead_metric}"
-        yield "patterns", "patterns", label, partial(_grid, run, prompt, heads, level, look)
-
-
-def _heatmap(run: "Run", prompt: int, head: Head, level: str, look: Look) -> Figure:
-    return heatmap(weights(run, prompt, head, level), look)
-
-
-def _grid(run: "Run", prompt: int, heads: Sequence[Head], level: str, look: Look) -> Figure:
-    return heatmaps([weights(run, prompt, head, level) for head in heads], 4 if look.narrow else _COLUMNS, look)
+    alone, every = opening_patterns(run)
+    for each in every[:alone]:
+        yield f"pattern_{plain_name(each.title)}", "patterns", f"Pattern of {each.title}", partial(heatmap, each, look)
+    if every:
+        label = f"Patterns of the {len(every)} heads with the largest effects on {in_full(run.lead_metric)}"
+        columns = _COLUMNS["column" if look.narrow else "page"]
+        yield "patterns", "patterns", label, partial(heatmaps, every, columns, look)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from harness.results import Run
 
 _BESIDE = {"layer_effect": "all heads", "mlp_effect": "MLP"}
+#: Heads in the figure of the strongest.
+STRONGEST = 12
 _HATCHED = 0.1  # share of the largest effect from which a cell that hurts is hatched, to be told without colour
 
 
@@ -99,7 +101,7 @@ def marked(run: "Run", metric: str, stack: str) -> tuple[list[tuple[int, int]], 
     return [places[head] for head in important], [place for head, place in places.items() if head not in important]
 
 
-def strongest(run: "Run", metric: str, look: Look, n: int = 12) -> Figure:
+def strongest(run: "Run", metric: str, look: Look, n: int = STRONGEST) -> Figure:
     """Plot the n heads with the largest mean effects: a dot for each prompt, the mean and its interval."""
     heads = run.top_heads(metric, n)
     with style(metric, look):

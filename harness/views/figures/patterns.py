@@ -23,13 +23,18 @@ from harness.views.figures.base import (
     ramp,
     style,
 )
+from harness.views.pattern_table import weights
+from harness.views.selection import shown_prompts
 from harness.views.text import short, visible
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from harness.results import Run
     from harness.views.pattern_table import Weights
 
+#: Of the heads with the largest effects: how many have a heatmap, and how many are in the grid.
+_ALONE, _IN_GRID = 4, 12
 #: Weights too small to be seen as lines.
 _FAINT = 0.01
 #: Inches of a colour bar with its label, of a matrix at least and at most, and of a printed page.
@@ -46,13 +51,26 @@ class Matrix:
     keys: Sequence[str]
 
 
-def heatmap(weights: "Weights", look: Look = LOOKS["screen"]) -> Figure:
+def opening_patterns(run: "Run") -> tuple[int, list["Weights"]]:
+    """Return the patterns of the heads that matter on the prompt shown first, and how many of them have a figure of
+    their own; all are in the grid."""
+    heads = run.top_heads(run.lead_metric, _IN_GRID) if "effect" in run.data else []
+    prompt, level = shown_prompts(run)[0], (run.spec.get("show") or {}).get("level", "token")
+    return _ALONE, [weights(run, prompt, head, level) for head in heads]
+
+
+def labels_of(shown: "Weights") -> tuple[list[str], list[str]]:
+    """Return the labels of queries and keys, cut to what an axis has room for."""
+    queries, keys = ([short(visible(label)) for label in axis.labels] for axis in (shown.queries, shown.keys))
+    return queries, keys
+
+
+def heatmap(shown: "Weights", look: Look = LOOKS["screen"]) -> Figure:
     """One pattern, queries down and keys across, white where the weight is 0 and full where it is 1.
 
     Of other numbers, scores or weighted values, white is the least and full the most; what is masked is grey.
     """
-    queries, keys = ([short(visible(label)) for label in axis.labels] for axis in (weights.queries, weights.keys))
-    return matrices([Matrix(weights.title, weights.values, queries, keys)], look, _scale(weights), weights.unit)
+    return matrices([Matrix(shown.title, shown.values, *labels_of(shown))], look, _scale(shown), shown.unit)
 
 
 def matrices(
@@ -146,13 +164,13 @@ def heatmaps(every: Sequence["Weights"], columns: int, look: Look = LOOKS["scree
     return figure
 
 
-def lines(weights: "Weights", look: Look = LOOKS["screen"]) -> Figure:
+def lines(shown: "Weights", look: Look = LOOKS["screen"]) -> Figure:
     """The tokens twice, queries on the left and keys on the right, a line for each weight, the darker the larger."""
-    queries, keys = ([short(visible(label)) for label in axis.labels] for axis in (weights.queries, weights.keys))
+    queries, keys = labels_of(shown)
     longest = max(len(queries), len(keys))
-    with style("".join({*queries, *keys}) + weights.title, look):
+    with style("".join({*queries, *keys}) + shown.title, look):
         figure, (axes,) = panels(1, 1, min(5.0, look.width), 0.026 * look.letters * longest + 0.8)
-        for query, row in enumerate(weights.values):
+        for query, row in enumerate(shown.values):
             for key in np.flatnonzero(row >= _FAINT):
                 weight = float(row[key])
                 axes.plot(
@@ -165,7 +183,7 @@ def lines(weights: "Weights", look: Look = LOOKS["screen"]) -> Figure:
         axes.set(xlim=(-0.6, 1.6), ylim=(longest - 0.5, -0.5))
         axes.set_axis_off()
         if look.titles:
-            axes.set_title(weights.title)
+            axes.set_title(shown.title)
     return figure
 
 
@@ -187,10 +205,10 @@ def products(table: "pd.DataFrame", look: Look = LOOKS["screen"]) -> Figure:
     return figure
 
 
-def _scale(weights: "Weights") -> Normalize:
-    if weights.unit == "attention weight":
+def _scale(shown: "Weights") -> Normalize:
+    if shown.unit == "attention weight":
         return PowerNorm(0.5, 0, 1)
-    there = weights.values[np.isfinite(weights.values)]
+    there = shown.values[np.isfinite(shown.values)]
     return Normalize(min(0.0, float(there.min(initial=0))), float(there.max(initial=1e-12)))
 
 
