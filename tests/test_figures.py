@@ -652,6 +652,13 @@ def test_panels_of_methods_have_one_scale(run):
     assert one.get_xlim()[1] > ends.max().max()
 
 
+def test_the_rows_of_parts_stand_at_one_height_in_both_panels(run):
+    """The question has no cause: its row is empty there, and the others do not move."""
+    lacking = replace(run, parts=run.parts.query("part != 'question' or measure not in ('delete', 'knockout')"))
+    left, right = drawn_of(lacking)["parts"]().axes
+    assert left.get_ylim() == right.get_ylim() == (-0.6, 2.6)
+
+
 @pytest.mark.parametrize("name", ["rollout", "methods", "roles", "parts", "most_changed"])
 def test_several_panels_have_letters_in_a_paper_and_names_on_both(run, name):
     for look in (PAPER, PAGE):

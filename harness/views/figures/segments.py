@@ -34,6 +34,7 @@ def traced(run: "Run", look: Look) -> Figure:
             names = shown if look.narrow or not at else [""] * len(order)
             each.set_yticks(range(len(order)), names, fontsize=look.small)
             each.tick_params(labelsize=look.small)
+            each.set_ylim(-0.6, len(order) - 0.4)
             each.set_xlabel("\n".join(wrapped(label, 0.8 * wide / columns, look.small)), fontsize=look.small)
             if not look.titles:
                 name_panel(each, at, ("shares", "causes")[at], look, wide / columns)
