@@ -6,10 +6,12 @@ import hashlib
 import html
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 import warnings
 import zlib
 from dataclasses import replace
@@ -292,10 +294,11 @@ JAPANESE = "東京タワーの犬 (tower)"
 
 
 @pytest.fixture
-def bare_system(monkeypatch):
+def bare_system(monkeypatch, tmp_path_factory):
     """A system whose only font is DejaVu Sans: what matplotlib has listed, and what it would find."""
     manager = font_manager.fontManager
-    caches = (glyphs._known, glyphs._new, glyphs._packaged, glyphs._letters, manager._findfont_cached)
+    caches = (glyphs._added, glyphs._packaged, glyphs._letters_of, manager._findfont_cached)
+    monkeypatch.setattr(mpl, "get_cachedir", lambda: str(tmp_path_factory.mktemp("lists")))
     for cached in caches:
         cached.cache_clear()
     monkeypatch.setattr(manager, "ttflist", [each for each in manager.ttflist if each.name == "DejaVu Sans"])
@@ -340,6 +343,36 @@ def test_glyphs_find_a_font_that_is_newer_than_matplotlibs_list(bare_system, mon
     monkeypatch.setattr(glyphs, "find_spec", lambda _: None)
     assert glyphs.families(JAPANESE) == ["DejaVu Sans", "IPAexGothic"]
     assert Path(bare_system.findfont("IPAexGothic")).samefile(installed)
+
+
+def font_list(folder, seconds_ago):
+    """Matplotlib's list of fonts on disk, of so long ago."""
+    path = folder / f"fontlist-v{font_manager.FontManager.__version__}.json"
+    path.write_text("{}")
+    then = time.time() - seconds_ago
+    os.utime(path, (then, then))
+    return path
+
+
+@pytest.mark.parametrize(("ago", "anew"), [(60, True), (-60, False)])
+def test_glyphs_make_matplotlibs_list_anew_where_a_font_is_newer(bare_system, monkeypatch, tmp_path, ago, anew):
+    installed = str(shutil.copy2(packaged_font(), tmp_path / "new.ttf"))  # with the time at which the font was made
+    path = font_list(tmp_path, ago)
+    monkeypatch.setattr(mpl, "get_cachedir", lambda: str(tmp_path))
+    monkeypatch.setattr(glyphs, "find_spec", lambda _: None)
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda *_, **__: [installed])
+    assert "IPAexGothic" in glyphs.families(JAPANESE)
+    assert ("IPAexGothic" in path.read_text()) == anew
+
+
+def test_glyphs_see_a_font_that_is_installed_while_a_process_runs(bare_system, monkeypatch, tmp_path):
+    monkeypatch.setattr(glyphs, "find_spec", lambda _: None)
+    with pytest.warns(glyphs.MissingGlyphs, match="pip install matplotlib-fontja"):
+        assert glyphs.families(JAPANESE) == ["DejaVu Sans"]
+    installed = str(shutil.copy(packaged_font(), tmp_path / "new.ttf"))
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda *_, **__: [installed])
+    for _ in range(2):  # the second time it is in the list
+        assert glyphs.families(JAPANESE) == ["DejaVu Sans", "IPAexGothic"]
 
 
 def test_glyphs_without_any_font_give_one_line_that_names_the_package(bare_system, monkeypatch, tmp_path):
