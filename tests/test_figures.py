@@ -17,11 +17,13 @@ from harness.hooks import Head
 from harness.results.schema import TABLES
 from harness.views import figures
 from harness.views.charts.rows import rows_of
+from harness.views.draw import draw_for_paper
 from harness.views.figures import changes, together, words
 from harness.views.figures.base import LOOKS, TONE, style
 from harness.views.figures.patterns import heatmap, heatmaps, lines, products
 from harness.views.figures.view import figure_view
 from harness.views.pattern_table import weights
+from harness.views.token_colours import colour
 
 SCREEN, PAPER, PAGE = LOOKS["screen"], LOOKS["column"], LOOKS["page"]
 SHORT = ["When", " Mary", " and", " John", " went"]
@@ -148,8 +150,8 @@ def wide(tmp_path_factory):
 def paper(run, tmp_path_factory):
     """The folder of a run's figures for a paper."""
     folder = tmp_path_factory.mktemp("paper")
-    figures.write_for_paper(run, folder)
-    return folder
+    draw_for_paper(replace(run, path=folder), views=("report", "saliency"))
+    return folder / "figures" / "paper"
 
 
 def rows_in(folder, name):
@@ -159,7 +161,7 @@ def rows_in(folder, name):
 
 
 def test_a_paper_gets_each_figure_at_two_widths_with_its_caption_and_its_numbers(run, paper):
-    names = {name for name, *_ in figures._drawings(run, PAPER)}
+    names = {"saliency", *(name for name, *_ in figures._drawings(run, PAPER))}
     assert len(names) > 15
     drawn = {f"{name}_{wide}.{kind}" for name in names for wide in ("column", "page") for kind in ("svg", "pdf", "png")}
     beside = {f"{name}.{kind}" for name in names for kind in ("txt", "csv")}
@@ -170,6 +172,11 @@ def test_a_paper_gets_each_figure_at_two_widths_with_its_caption_and_its_numbers
         assert caption.count("\n") == 1
         assert "logit_diff" not in caption
         assert len(rows_in(paper, name)) > 1
+    for look, inches in (("column", 3.3), ("page", 6.8)):
+        svg = (paper / f"saliency_{look}.svg").read_text(encoding="utf-8")
+        assert float(re.search(r'width="([\d.]+)pt"', svg)[1]) == pytest.approx(72 * inches)
+    scores = [float(row["score"]) for row in rows_in(paper, "saliency") if row["prompt"] == "1"]
+    assert scores == pytest.approx(colour(run).texts[1].by["word"].score, rel=1e-5)
 
 
 @pytest.mark.parametrize(("look", "inches"), [("column", 3.3), ("page", 6.8)])

@@ -94,9 +94,9 @@ def _new() -> tuple[str, ...]:
 
 def _forget_installed() -> None:
     """Let matplotlib ask the system again which fonts it has."""
-    asked: Any = getattr(font_manager, "_get_fontconfig_fonts", None)  # private: of another version it may be gone
-    if asked is not None:
-        asked.cache_clear()
+    installed: Any = getattr(font_manager, "_get_fontconfig_fonts", None)  # private: of another version it may be gone
+    if installed is not None:
+        installed.cache_clear()
 
 
 def _list_path() -> Path:

@@ -4,7 +4,7 @@
 in `_drawn`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from harness.views.charts.describe import in_full, plain_name
 from harness.views.charts.layers import SWEPT
 from harness.views.figures import changes
 from harness.views.figures.base import LOOKS, Look, Picture, as_picture
-from harness.views.figures.captions import captions
+from harness.views.figures.captions import Caption, captions
 from harness.views.figures.effects import effect_map, strongest
 from harness.views.figures.layers import by_layer
 from harness.views.figures.methods import agreement
@@ -32,8 +32,10 @@ from harness.views.selection import shown_prompts
 if TYPE_CHECKING:
     from harness.results import Run
 
-__all__ = ["LOOKS", "Look", "Picture", "as_picture", "pictures", "write_figures", "write_for_paper"]
+__all__ = ["LOOKS", "Look", "Picture", "as_picture", "captions", "pictures", "write_figures", "write_for_paper"]
 
+#: The looks of figures for a paper.
+PAPER = ("column", "page")
 #: Patterns in a row of the grid.
 _COLUMNS = {"column": 4, "page": 6}
 
@@ -70,13 +72,14 @@ def write_figures(run: "Run", folder: str | Folder, look: Look = LOOKS["screen"]
     return [path for picture in pictures(run, look) for path in picture.write(folder_at(folder))]
 
 
-def write_for_paper(run: "Run", folder: str | Folder) -> list[Folder]:
-    """Write every figure as wide as a column (``NAME_column``) and as a page (``NAME_page``), as SVG, PDF and PNG, with
-    its caption (``NAME.txt``) and its numbers (``NAME.csv``) beside it; returns the paths."""
-    place, looks = folder_at(folder), ("column", "page")
-    drawn = [replace(each, name=f"{each.name}_{look}") for look in looks for each in pictures(run, LOOKS[look])]
-    paths = [path for picture in drawn for path in picture.write(place)]
-    return paths + [path for caption in captions(run) for path in caption.write(place)]
+def write_for_paper(
+    folder: Folder, draw: Callable[[Look], Sequence[Picture]], beside: Sequence[Caption]
+) -> list[Folder]:
+    """Write figures as wide as a column (``NAME_column``) and as a page (``NAME_page``), as SVG, PDF and PNG, with the
+    caption (``NAME.txt``) and the numbers (``NAME.csv``) of each beside it; returns the paths."""
+    drawn = [replace(each, name=f"{each.name}_{look}") for look in PAPER for each in draw(LOOKS[look])]
+    paths = [path for picture in drawn for path in picture.write(folder)]
+    return paths + [path for caption in beside for path in caption.write(folder)]
 
 
 def _drawings(run: "Run", look: Look) -> Iterator[Drawing]:

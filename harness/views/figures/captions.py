@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.findings import in_words
 from harness.hooks import Head
@@ -19,6 +19,7 @@ from harness.views.figures.patterns import Matrix, labels_of, opening_patterns
 from harness.views.figures.rollout import rollout_panels
 from harness.views.selection import shown_prompts
 from harness.views.text import visible
+from harness.views.token_colours import colour
 
 if TYPE_CHECKING:
     from harness.results import Run
@@ -51,6 +52,17 @@ def captions(run: "Run") -> list[Caption]:
         *_patterns(run),
         *(Caption(each["name"], each["caption"], rows_of(each)) for each in charts(run)),
     ]
+
+
+def saliency_caption(run: "Run", level: str = "word", **options: Any) -> Caption:
+    """Return the caption and the scores of the figure of coloured text; ``options`` as in `harness.views.saliency`."""
+    shown = colour(run, **options)
+    rows: Rows = [["prompt", "at", level, "score"]]
+    for text in shown.texts:
+        colours = text.by[level]
+        scores = zip(colours.axis.labels, colours.score, strict=True)
+        rows += [[text.prompt, at, visible(label), number(float(score))] for at, (label, score) in enumerate(scores)]
+    return Caption("saliency", _caption(run, f"Text coloured by {shown.what}. {shown.how}"), rows)
 
 
 def _effects(run: "Run") -> Iterator[Caption]:
