@@ -277,6 +277,7 @@ def written(figure, look):
 
     with style("", look), warnings.catch_warnings(), pytest.MonkeyPatch.context() as patched:
         warnings.simplefilter("ignore", UserWarning)  # of letters that no font has
+        figure.draw_without_rendering()  # twice, as the layout of a picture is computed
         patched.setattr(Text, "draw", noted)
         figure.draw_without_rendering()
     last = {id(text): text for text in texts if text.get_text().strip()}
@@ -297,6 +298,7 @@ def check_layout(name, figure, look):
     texts, edge = written(figure, look), figure.bbox
     for text, box in texts:
         inside = box.y0 >= -3 and box.y1 <= edge.height + 3 and box.x0 >= -3
+        inside &= look.titles or box.x1 <= edge.width + 3  # titles of a screen may be long
         assert inside, f"{name}: {text[:40]!r} leaves the figure: {box} of {edge}"
     for axes in figure.axes:
         if axes.get_visible() and not hasattr(axes, "_colorbar"):
@@ -331,6 +333,21 @@ def once(run, look):
 def test_every_figure_on_paper_holds_its_writing_and_can_be_seen(run, look):
     for name, draw in once(run, look):
         check_layout(name, draw(), look)
+
+
+def test_heads_beside_a_map_with_layers_and_mlps_are_numbered_as_can_be_read(tmp_path):
+    """Sixteen heads of 24 layers in a column: every second has its number."""
+    many = whole_run(tmp_path, n_layers=24, n_heads=16)
+    check_layout("effect_loss", figure := drawn_of(many, PAPER)["effect_loss"](), PAPER)
+    labels = list(ticks(figure.axes[0].yaxis).values())
+    assert labels == [*map(str, range(0, 16, 2)), "all heads", "MLP"]
+
+
+@pytest.mark.parametrize(
+    "name", ["effect_loss", "rollout", "positions_loss", "pairs_loss", "sets_loss", "pruning_loss"]
+)
+def test_figures_of_long_labels_and_many_heads_hold_their_writing_in_a_column(wide, name):
+    check_layout(name, drawn_of(wide, PAPER)[name](), PAPER)
 
 
 def test_every_figure_of_long_labels_and_many_heads_holds_its_writing_and_can_be_seen(wide):

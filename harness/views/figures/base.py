@@ -118,7 +118,8 @@ def as_picture(name: str, part: str, label: str, figure: Figure, look: Look) -> 
     """Render the figure as SVG and PNG, and as PDF for a paper, with one layout for all."""
     with style("", look):
         if layout := figure.get_layout_engine():
-            layout.execute(figure)
+            for _ in range(2):  # long labels move what the first round has measured
+                layout.execute(figure)
         figure.set_layout_engine("none")
         vector, pixels, sheet = io.BytesIO(), io.BytesIO(), io.BytesIO()
         FigureCanvasSVG(figure).print_svg(vector, metadata={"Date": None})
@@ -166,6 +167,11 @@ def name_panel(axes: Axes, at: int, name: str, look: Look, wide: float) -> None:
     axes.set_title("\n".join(lines), fontsize=look.letters)
 
 
+def name_across(axes: Axes, text: str, look: Look, wide: float) -> None:
+    """Name the axis below a panel that is about `wide` inches wide, in as many lines as it takes."""
+    axes.set_xlabel("\n".join(wrapped(text, wide, look.letters)))
+
+
 def letter(at: int) -> str:
     """Return the letter of a panel: a, b, … z, aa, ab …"""
     return (letter(at // 26 - 1) if at > 25 else "") + chr(ord("a") + at % 26)
@@ -178,7 +184,7 @@ def wrapped(text: str, wide: float, points: float) -> list[str]:
 
 def every_nth(n: int, room: float, look: Look) -> range:
     """Return those of n labels, one below the other, that can be read in `room` inches: all, or every second …"""
-    return range(0, n, max(1, math.ceil(n * 1.25 * look.small / 72 / max(room, 0.01))))
+    return range(0, n, max(1, math.ceil(n * 1.17 * look.small / 72 / max(room, 0.01))))
 
 
 def color_bar(image: Any, axes: Axes, label: str, look: Look, high: float) -> Axes:

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib import colors
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from harness.views.charts.changes import (
     DISTANCE,
@@ -66,6 +67,7 @@ def by_prompt(run: "Run", metric: str, look: Look) -> Figure:
         axes.scatter(at, base, s=18, color=TONE["helps"], label=names[0])
         axes.scatter(at, other, s=18, color=TONE["hurts"], marker="s", label=names[1])
         axes.set(xlabel="prompt", ylabel=measured(run, metric))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(frameon=False, fontsize=look.small)
     return figure
 

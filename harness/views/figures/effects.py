@@ -6,12 +6,25 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from harness.hooks import Head
 from harness.views.charts.describe import in_full
-from harness.views.figures.base import INK, TONE, Look, color_bar, map_of, measured, panels, style, wrapped
+from harness.views.figures.base import (
+    INK,
+    TONE,
+    Look,
+    color_bar,
+    every_nth,
+    map_of,
+    measured,
+    name_across,
+    panels,
+    style,
+    wrapped,
+)
 from harness.views.figures.head_maps import head_maps
 
 if TYPE_CHECKING:
@@ -34,7 +47,7 @@ def effect_map(run: "Run", metric: str, look: Look) -> Figure:
     with style(metric, look):
         figure, every, high = head_maps([each.shape for each in maps.values()], 1, look, least=7.5)
         for at, (axes, (stack, values)) in enumerate(zip(every, maps.items(), strict=True)):
-            image = _draw_map(axes, run, metric, values, most, stack, look)
+            image = _draw_map(axes, run, metric, values, most, stack, look, high[at])
             if not at:
                 color_bar(image, axes, f"effect on {measured(run, metric)}", look, high[at])
         if look.titles:
@@ -56,15 +69,22 @@ def mean_effects(run: "Run", metric: str, stack: str) -> xr.DataArray:
     return whole if run.sense(metric) else abs(whole)
 
 
-def _draw_map(axes: Axes, run: "Run", metric: str, values: xr.DataArray, most: float, stack: str, look: Look):
+def _draw_map(
+    axes: Axes, run: "Run", metric: str, values: xr.DataArray, most: float, stack: str, look: Look, high: float
+):
     signed, n_heads = run.sense(metric), run.data.sizes["head"]
     image = axes.imshow(values, cmap=map_of(run, metric), vmin=-most if signed else 0, vmax=most, aspect="equal")
     if len(values) > n_heads:
-        axes.set_yticks(range(len(values)), [str(label) for label in values["row"].values])
+        heads = every_nth(n_heads, high * n_heads / len(values), look)
+        rows = [*(at for at in heads if at < n_heads - heads.step / 2), *range(n_heads, len(values))]
+        axes.set_yticks(rows, [str(values["row"].values[at]) for at in rows])
         axes.axhline(n_heads - 0.5, color="black", linewidth=1)
     axes.set_ylabel(f"{stack}, head" if stack else "head")
     for row, layer in np.argwhere(signed * values.values < -_HATCHED * most):
-        cell = Rectangle((layer - 0.5, row - 0.5), 1, 1, fill=False, linewidth=0, edgecolor="#222222")
+        ink = to_rgba(
+            INK, 0.4 + 0.6 * abs(float(values.values[row, layer])) / most
+        )  # strong effects are hatched darker
+        cell = Rectangle((layer - 0.5, row - 0.5), 1, 1, fill=False, linewidth=0, edgecolor=ink)
         cell.set_hatch("/" * (4 if look.titles else 9))
         axes.add_patch(cell)
     important, shown = marked(run, metric, stack)
@@ -115,7 +135,7 @@ def strongest(run: "Run", metric: str, look: Look, n: int = STRONGEST) -> Figure
         spread = run.estimate(metric, heads[0]).kind if heads else ""
         lines = f"mean, {spread}{'; dashed: direct' if 'direct' in run.data else ''}"
         dots = f" (one dot per prompt; lines: {lines})" if look.titles else ""
-        axes.set(xlabel=f"effect on {measured(run, metric)}{dots}")
+        name_across(axes, f"effect on {measured(run, metric)}{dots}", look, 0.75 * min(7.5, look.width))
         doubtful = any(run.verdict(metric, head) == "unsure" for head in heads)
         doubt = f" (hollow: not shown, {run.rule(metric)})" if doubtful else ""
         if look.titles:
