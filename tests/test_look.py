@@ -109,7 +109,7 @@ def test_look_views_show_themselves_and_save_by_suffix(seen, tmp_path, view, suf
 
 
 def test_look_figure_has_the_pattern_and_its_tokens(seen, plain):
-    (axes, _) = seen.head("L0H0").figure().axes
+    (axes,) = seen.head("L0H0").figure().axes
     np.testing.assert_allclose(axes.images[0].get_array(), plain[0, 0], atol=1e-5)
     assert [label.get_text() for label in axes.get_yticklabels()][2:4] == ["dog", "chased"]
     lines = seen.lines(head="L0H0").figure().axes[0].lines

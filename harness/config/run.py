@@ -350,7 +350,7 @@ class RenderSpec:
     views: Annotated[tuple[Literal["report", "saliency"], ...], BeforeValidator(_listed)] = ("report",)
     """Views to draw: report, saliency (text coloured by scores)."""
     figures: Literal["screen", "paper"] = "screen"
-    """Figures for a screen, or narrow ones for a paper's column, into figures/paper."""
+    """Figures for a screen, or for a paper's column and page with captions and data, into figures/paper."""
     show: ShowSpec = Field(default_factory=ShowSpec)
     """What the report opens with."""
 
