@@ -4,6 +4,7 @@
 # make test        every test but the long ones
 # make test-quick  what an edit needs: one case of each test; no whole runs, SmolLM2, browser or other processes
 # make test-shapes what computes with arrays, its shapes checked, in random order
+# make picture     docs/report.png, the first screen of the default study: of DIR=results/study/…, or of the newest
 # make soak        what is too slow for every change: real models, repetitions, large products, hundreds of sweeps
 PYTHON ?= python3
 VENV := .venv
@@ -44,6 +45,11 @@ test-shapes: $(VENV)/test
 
 soak: $(VENV)/test
 	$(PYTEST) -m soak --timeout 3600 --durations=15 $(ARGS)
+
+# Needs Chromium. A test compares the picture's mark with the page's scripts and style, and says when this is due.
+.PHONY: picture docs/report.png
+picture docs/report.png: $(VENV)/test
+	$(BIN)/python .ci/picture.py $(DIR)
 
 check: $(VENV)/test
 	$(BIN)/ruff check .

@@ -23,6 +23,7 @@ The names:
     cache_attention      every head's attention pattern on prompts, as labelled arrays
     ablate_heads         ablate heads and measure what that costs, with intervals and tests
     compare_attributions rollout and other token attributions beside measured causes
+    compare_texts        what the model writes with heads ablated, beside what it writes with all of them
     ablated              keep heads ablated in every forward inside a context
     zero mean resample patch scale     ablations of heads as values, for the two above
     open_run             open a saved run, without model and torch
@@ -51,6 +52,7 @@ _HOME = {
     "cache_attention": "interactive.compute",
     "ablate_heads": "interactive.compute",
     "compare_attributions": "interactive.compute",
+    "compare_texts": "interactive.texts",
     "ablated": "ablation.ablation_context",
     "zero": "ablation.head_ablation",
     "mean": "ablation.head_ablation",
@@ -79,6 +81,7 @@ if TYPE_CHECKING:
     from harness.interactive.compute import cache_attention as cache_attention
     from harness.interactive.compute import compare_attributions as compare_attributions
     from harness.interactive.make_look import look as look
+    from harness.interactive.texts import compare_texts as compare_texts
     from harness.models import load_model as load_model
     from harness.prompts import load_prompts as load_prompts
     from harness.results import open_run as open_run

@@ -52,7 +52,7 @@ class Metric:
 
     `distance` marks a distance from the clean run, which is never negative; `reads_clean` a metric that reads the clean
     logits. `of` is the output it reads: a distribution (over a vocabulary, or over labels), one over labels, or one
-    vector per text.
+    vector per text. `title` is its name in words, on an axis; `subject` starts a sentence on what moves.
     """
 
     name: str
@@ -63,6 +63,8 @@ class Metric:
     distance: bool = False
     of: Output = "distribution"
     reads_clean: bool = False
+    title: str = ""
+    subject: str = ""
 
     @property
     def meaning(self) -> Meaning:
@@ -112,21 +114,54 @@ def embedding(read: Readout) -> Float[Tensor, " target"]:
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("loss", loss, "nats per target token", higher_is_better=False),
-        Metric("logit_diff", logit_diff, "logits", higher_is_better=True, needs=("answer", "distractor")),
-        Metric("kl", kl, "nats per target token", higher_is_better=False, distance=True, reads_clean=True),
-        Metric("accuracy", accuracy, "share of targets", higher_is_better=True),
-        Metric("prob", prob, "probability", higher_is_better=True),
-        Metric("label", label, "logits", higher_is_better=True, of="labels"),
+        Metric("loss", loss, "nats per target token", higher_is_better=False, title="loss", subject="the loss"),
+        Metric(
+            *("logit_diff", logit_diff, "logits"),
+            higher_is_better=True,
+            needs=("answer", "distractor"),
+            title="logit difference",
+            subject="the right answer’s lead",
+        ),
+        Metric(
+            *("kl", kl, "nats per target token"),
+            higher_is_better=False,
+            distance=True,
+            reads_clean=True,
+            title="KL divergence",
+            subject="the prediction",
+        ),
+        Metric(
+            *("accuracy", accuracy, "share of targets"), higher_is_better=True, title="accuracy", subject="accuracy"
+        ),
+        Metric(
+            *("prob", prob, "probability"),
+            higher_is_better=True,
+            title="probability of the right token",
+            subject="the probability of the right token",
+        ),
+        Metric(
+            *("label", label, "logits"),
+            higher_is_better=True,
+            of="labels",
+            title="logit of the label",
+            subject="the logit of the label",
+        ),
         Metric(
             *("embedding", embedding, "cosine distance"),
             higher_is_better=False,
             distance=True,
             of="vector",
             reads_clean=True,
+            title="embedding",
+            subject="the embedding",
         ),
     )
 }
+
+
+def title(name: str) -> str:
+    """Return a metric's name in words, for axes and captions; that of a function as it is."""
+    return METRICS[name].title if name in METRICS else name
 
 
 def of_function(function: Function) -> Metric:

@@ -354,7 +354,7 @@ def test_a_run_too_large_says_what_it_left_out(browser, tmp_path, monkeypatch):
 def test_long_prompts_wait_to_be_asked(browser, tmp_path):
     run = fake_run(tmp_path, n_prompts=1, n_layers=1, n_heads=2, lengths=[180])
     browser.open(views.write_report(run, tmp_path / "report.html", []))
-    show(browser, "overview")
+    show(browser, "patterns")
     browser.wait("document.querySelector('.circuitsvis button')?.textContent.startsWith('Draw all 180 tokens')")
     assert np.isfinite(colours(browser, ".three canvas"))
     quiet(browser)
@@ -404,10 +404,19 @@ def test_the_head_view_tells_where_a_token_looks_and_who_looks_at_it(browser, pa
     assert weights_beside(browser, "right") == pytest.approx(pattern[1, 2, 5], abs=0.008)
     browser.hover(".column.right [role=option]:nth-child(2)")
     assert weights_beside(browser, "left") == pytest.approx(pattern[1, 2, :, 1], abs=0.008)
+    browser.click(".column.right [role=option]:nth-child(2)")  # held: what is pointed at next changes nothing
+    browser.hover(".column.right [role=option]:nth-child(4)")
+    assert weights_beside(browser, "left") == pytest.approx(pattern[1, 2, :, 1], abs=0.008)
+    browser.click(".column.right [role=option]:nth-child(2)")
+    browser.hover(".column.right [role=option]:nth-child(4)")
+    assert weights_beside(browser, "left") == pytest.approx(pattern[1, 2, :, 3], abs=0.008)
     browser.click(".swatch[data-number='3']")
     browser.hover(".column.right [role=option]:nth-child(2)")
     assert weights_beside(browser, "left") == pytest.approx(pattern[1, 2:4, :, 1].mean(0), abs=0.008)
     assert browser.evaluate("document.querySelector('#headview .readout').textContent").endswith("on average: H2, H3")
+    boxes = browser.evaluate("[...document.querySelectorAll('.column.left .boxes i')].map((box) => box.title)")
+    shown = [float(title.split(": ")[1]) for title in boxes]  # a box for each head, beside each token
+    assert shown == pytest.approx(pattern[1, 2:4, :, 1].T.ravel(), abs=0.008)
     browser.click("#headview [aria-label='next layer']")
     browser.wait("document.getElementById('picked').textContent === 'L2H2'")
     browser.hover(".column.left [role=option]:nth-child(4)")

@@ -1,5 +1,7 @@
 """Every figure of a run that has everything: its numbers are the run's, and its writing stands inside it."""
 
+import csv
+import re
 import warnings
 from dataclasses import replace
 from itertools import pairwise
@@ -14,13 +16,16 @@ from matplotlib.text import Text
 from harness.hooks import Head
 from harness.results.schema import TABLES
 from harness.views import figures
+from harness.views.charts.rows import rows_of
+from harness.views.draw import draw_for_paper
 from harness.views.figures import changes, together, words
 from harness.views.figures.base import LOOKS, TONE, style
 from harness.views.figures.patterns import heatmap, heatmaps, lines, products
 from harness.views.figures.view import figure_view
 from harness.views.pattern_table import weights
+from harness.views.token_colours import colour
 
-SCREEN, PAPER = LOOKS["screen"], LOOKS["paper"]
+SCREEN, PAPER, PAGE = LOOKS["screen"], LOOKS["column"], LOOKS["page"]
 SHORT = ["When", " Mary", " and", " John", " went"]
 LONG = [f" word{at}-{'m' * 20}" for at in range(30)]
 
@@ -138,6 +143,127 @@ def wide(tmp_path_factory):
     return whole_run(tmp_path_factory.mktemp("wide"), tokens=LONG, n_layers=24, n_heads=4, model="m" * 30)
 
 
+# --- for a paper ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def paper(run, tmp_path_factory):
+    """The folder of a run's figures for a paper."""
+    folder = tmp_path_factory.mktemp("paper")
+    draw_for_paper(replace(run, path=folder), views=("report", "saliency"))
+    return folder / "figures" / "paper"
+
+
+def rows_in(folder, name):
+    """The rows of a figure's numbers, by title."""
+    with (folder / f"{name}.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_paper_gets_each_figure_at_two_widths_with_its_caption_and_its_numbers(run, paper):
+    names = {"saliency", *(name for name, *_ in figures._drawings(run, PAPER))}
+    assert len(names) > 15
+    drawn = {f"{name}_{wide}.{kind}" for name in names for wide in ("column", "page") for kind in ("svg", "pdf", "png")}
+    beside = {f"{name}.{kind}" for name in names for kind in ("txt", "csv")}
+    assert {path.name for path in paper.iterdir()} == drawn | beside
+    for name in names:
+        caption = (paper / f"{name}.txt").read_text(encoding="utf-8")
+        assert len(caption) > 40
+        assert caption.count("\n") == 1
+        assert "logit_diff" not in caption
+        assert len(rows_in(paper, name)) > 1
+    for look, inches in (("column", 3.3), ("page", 6.8)):
+        svg = (paper / f"saliency_{look}.svg").read_text(encoding="utf-8")
+        assert float(re.search(r'width="([\d.]+)pt"', svg)[1]) == pytest.approx(72 * inches)
+    scores = [float(row["score"]) for row in rows_in(paper, "saliency") if row["prompt"] == "1"]
+    assert scores == pytest.approx(colour(run).texts[1].by["word"].score, rel=1e-5)
+
+
+@pytest.mark.parametrize(("look", "inches"), [("column", 3.3), ("page", 6.8)])
+def test_a_figure_for_a_paper_has_its_width_and_letters_as_text(paper, look, inches):
+    svg = (paper / f"rollout_{look}.svg").read_text(encoding="utf-8")
+    assert float(re.search(r'width="([\d.]+)pt"', svg)[1]) <= 72 * inches + 0.1
+    texts = re.findall(r"<text[^>]*>([^<]+)</text>", svg)
+    assert {"Mary", "(b) Mean pattern", "key (attended to)"} <= set(texts)
+    pdf = (paper / f"rollout_{look}.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF")
+    assert b"/FontFile2" in pdf, "TrueType, embedded"
+    assert b"/Type3" not in pdf
+    screen = figures.as_picture("", "", "", heatmap(weights(whole_run(paper), 0, "L1H2")), SCREEN)
+    assert b"<text" not in screen.svg
+    assert not screen.pdf
+
+
+def test_a_map_for_a_paper_fills_its_width(wide):
+    for look in (PAPER, PAGE):
+        assert drawn_of(wide, look)["effect_loss"]().get_size_inches()[0] == pytest.approx(look.width)
+
+
+def test_the_numbers_beside_a_figure_are_those_it_draws(run, paper):
+    by_name = {row["name"]: row for row in rows_in(paper, "effect_loss")}
+    mean = run.data["effect"].sel(metric="loss").mean("prompt")
+    for head in run.all_heads:
+        assert float(by_name[str(head)]["mean effect"]) == pytest.approx(float(mean.sel(head.place)), rel=1e-5)
+        assert float(by_name[str(head)]["low"]) == pytest.approx(run.claims("loss")[head].low, rel=1e-5)
+    whole = run.data["mlp_effect"].sel(metric="loss").mean("prompt").values
+    assert [float(by_name[f"L{at} MLP"]["mean effect"]) for at in range(3)] == pytest.approx(whole, rel=1e-5)
+    first = rows_in(paper, "strongest_loss")[0]
+    effect = run.effect("loss", run.top_heads("loss", 1)[0])
+    assert [float(first[f"prompt {at}"]) for at in range(3)] == pytest.approx(effect, rel=1e-5)
+    seen = [row for row in rows_in(paper, "rollout") if row["panel"] == "Mean pattern"]
+    np.testing.assert_allclose(
+        [float(row["weight"]) for row in seen],
+        run.data["pattern"].values[0].astype(float).mean(axis=(0, 1)).ravel(),
+        rtol=1e-5,
+    )
+    assert [(row["query"], row["key"]) for row in seen[:6]] == [
+        *(("When", key.strip()) for key in SHORT),
+        ("Mary", "When"),
+    ]
+    roles = rows_in(paper, "roles")
+    assert {row["panel"] for row in roles} == {"induction", "previous_token"}
+    scores = run.data["role_score"].sel(role="induction").values.T
+    np.testing.assert_allclose(
+        [float(row["score"]) for row in roles if row["panel"] == "induction"], scores.ravel(), rtol=1e-5
+    )
+
+
+def test_the_numbers_of_each_kind_of_chart_as_rows():
+    heat = {
+        "axes": ["", "layer"],
+        "value": "score",
+        "panels": [{"name": "p", "rows": ["a"], "columns": [0, 1], "values": [[1, None]]}],
+    }
+    assert rows_of({"kind": "heat", **heat}) == [
+        ["panel", "row", "layer", "score"],
+        ["p", "a", 0, 1],
+        ["p", "a", 1, None],
+    ]
+    bars = {"kind": "bars", "rows": "pair", "value": "more", "bars": [{"label": "x", "value": 2}]}
+    assert rows_of(bars) == [["pair", "more"], ["x", 2]]
+    pairs = {"kind": "pairs-of-dots", "x": {"label": "prompt"}, "series": ["a", "b"], "pairs": [[1, 2], [3, 4]]}
+    assert rows_of(pairs) == [["prompt", "a", "b"], [0, 1, 2], [1, 3, 4]]
+    curve = {"x": {"label": "layer", "values": [0, 1]}, "series": [{"name": "s", "values": [5, 6]}]}
+    curve["band"] = {"name": "random", "low": [1, 2], "high": [3, 4]}
+    assert rows_of({"kind": "curves", "panels": [curve]})[1:] == [
+        ["layer", "s", 0, None, 5, None, None],
+        ["layer", "s", 1, None, 6, None, None],
+        ["layer", "random", 0, None, None, 1, 3],
+        ["layer", "random", 1, None, None, 2, 4],
+    ]
+    point = {"series": 0, "mean": 1, "low": 0, "high": 2, "prompts": [7, 8]}
+    dots = {
+        "kind": "dots",
+        "rows": "set",
+        "series": ["s"],
+        "panels": [{"name": "", "rows": [{"label": "a", "points": [point]}]}],
+    }
+    assert rows_of(dots) == [
+        ["panel", "set", "series", "mean", "low", "high", "prompt 0", "prompt 1"],
+        ["", "a", "s", 1, 0, 2, 7, 8],
+    ]
+
+
 # --- where writing stands -----------------------------------------------------------------------------------------
 
 
@@ -151,6 +277,7 @@ def written(figure, look):
 
     with style("", look), warnings.catch_warnings(), pytest.MonkeyPatch.context() as patched:
         warnings.simplefilter("ignore", UserWarning)  # of letters that no font has
+        figure.draw_without_rendering()  # twice, as the layout of a picture is computed
         patched.setattr(Text, "draw", noted)
         figure.draw_without_rendering()
     last = {id(text): text for text in texts if text.get_text().strip()}
@@ -171,6 +298,7 @@ def check_layout(name, figure, look):
     texts, edge = written(figure, look), figure.bbox
     for text, box in texts:
         inside = box.y0 >= -3 and box.y1 <= edge.height + 3 and box.x0 >= -3
+        inside &= look.titles or box.x1 <= edge.width + 3  # titles of a screen may be long
         assert inside, f"{name}: {text[:40]!r} leaves the figure: {box} of {edge}"
     for axes in figure.axes:
         if axes.get_visible() and not hasattr(axes, "_colorbar"):
@@ -201,10 +329,25 @@ def once(run, look):
     return ((name, draw) for name, draw in every_figure(run, look) if not name.endswith(more))
 
 
-def test_every_figure_on_paper_holds_its_writing_and_can_be_seen(run):
-    for name, draw in once(run, PAPER):
-        if name != "lines":  # of a notebook only
-            check_layout(name, draw(), PAPER)
+@pytest.mark.parametrize("look", [PAPER, PAGE])
+def test_every_figure_on_paper_holds_its_writing_and_can_be_seen(run, look):
+    for name, draw in once(run, look):
+        check_layout(name, draw(), look)
+
+
+def test_heads_beside_a_map_with_layers_and_mlps_are_numbered_as_can_be_read(tmp_path):
+    """Sixteen heads of 24 layers in a column: every second has its number."""
+    many = whole_run(tmp_path, n_layers=24, n_heads=16)
+    check_layout("effect_loss", figure := drawn_of(many, PAPER)["effect_loss"](), PAPER)
+    labels = list(ticks(figure.axes[0].yaxis).values())
+    assert labels == [*map(str, range(0, 16, 2)), "all heads", "MLP"]
+
+
+@pytest.mark.parametrize(
+    "name", ["effect_loss", "rollout", "positions_loss", "pairs_loss", "sets_loss", "pruning_loss"]
+)
+def test_figures_of_long_labels_and_many_heads_hold_their_writing_in_a_column(wide, name):
+    check_layout(name, drawn_of(wide, PAPER)[name](), PAPER)
 
 
 def test_every_figure_of_long_labels_and_many_heads_holds_its_writing_and_can_be_seen(wide):
@@ -417,12 +560,12 @@ def test_the_figure_of_rollout_has_rollout_mean_and_the_top_head(run):
     for each, weights_, title in zip(
         axes,
         (rolled, pattern.mean(axis=(0, 1)), pattern[1, 2]),
-        ("Attention rollout", "Mean pattern", "L1H2, largest effect on logit_diff"),
+        ("Attention rollout", "Mean pattern", "L1H2, largest effect on logit difference"),
         strict=True,
     ):
         np.testing.assert_allclose(image_of(each), weights_, atol=2e-3)
-        assert each.get_title(loc="left").startswith(f"{title}\n(shade by square root, 0 to 1)")
-        assert each.images[0].norm.vmax == 1
+        assert each.get_title(loc="left").replace("\n", " ") == title
+        assert (each.images[0].norm.gamma, each.images[0].norm.vmin, each.images[0].norm.vmax) == (0.5, 0, 1)
 
 
 def test_the_figure_of_rollout_shows_a_learnt_sink_as_the_last_column(run):
@@ -477,34 +620,122 @@ def test_the_map_dots_the_heads_beyond_chance_and_says_by_which_rule(run):
     table = run.heads.assign(p_adjusted=np.where((run.heads["layer"] == 1) & (run.heads["head"] == 2), 0.001, 0.9))
     axes = drawn_of(replace(run, heads=table))["effect_loss"]().axes[0]
     assert axes.collections[0].get_offsets().tolist() == [[1, 2]]
-    assert "; dot: max-T p < 0.05" in axes.get_title(loc="left")
-    assert "grey: not ablated" not in axes.get_title(loc="left")
+    title = axes.get_title(loc="left").replace("\n", " ")
+    assert "; dot: max-T p < 0.05" in title
+    assert "frame" not in title
+    assert "grey: not ablated" not in title
 
 
-def test_more_tokens_than_fit_are_labelled_every_so_often(run):
-    shown = weights(run, 0, "L1H2")
-    n = 100
-    many = replace(
-        shown,
-        values=np.eye(n),
-        queries=replace(
-            shown.queries,
-            place=np.arange(n),
-            text=tuple(map(str, range(n))),
-            **{name: np.zeros(n, int) for name in ("special", "sentence")},
-            kept=np.ones(n, bool),
-        ),
+def frames(axes):
+    """The places (across, down) of the framed cells of a map."""
+    return {(each.get_x() + 0.42, each.get_y() + 0.42) for each in axes.patches if not each.get_hatch()}
+
+
+def test_the_map_frames_important_heads_and_dots_those_that_are_only_shown(run):
+    """As the page does: L1H2 is important, L0H0 only shown to have an effect, the others neither."""
+    place = list(zip(run.heads["layer"], run.heads["head"], strict=True))
+    p_adjusted = [0.001 if each in ((1, 2), (0, 0)) else 0.9 for each in place]
+    table = run.heads.assign(p_adjusted=p_adjusted, important=[each == (1, 2) for each in place])
+    axes = drawn_of(replace(run, heads=table))["effect_loss"]().axes[0]
+    assert frames(axes) == {(1, 2)}
+    assert axes.collections[0].get_offsets().tolist() == [[0, 0]]
+    assert "frame: important, beyond ±5 % of clean" in axes.get_title(loc="left").replace("\n", " ")
+
+
+def test_the_map_of_untested_heads_has_no_marks(run):
+    axes = drawn_of(replace(run, heads=run.heads.assign(p_adjusted=np.nan, important=True)))["effect_loss"]().axes[0]
+    assert not frames(axes)
+    assert not axes.collections
+
+
+def test_the_strongest_heads_have_a_dashed_line_at_their_direct_effect(run):
+    axes = drawn_of(run)["strongest_loss"]().axes[0]
+    dashed = [float(line.get_xdata()[0]) for line in axes.lines if line.is_dashed()]
+    expected = [float(run.effect("loss", head, "direct").mean()) for head in run.top_heads("loss", 12)]
+    assert dashed == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("look", [SCREEN, PAPER, PAGE])
+@pytest.mark.parametrize("name", ["effect_loss", "roles", "rollout", "positions_loss", "pairs_loss", "change_loss"])
+def test_a_colour_bar_is_as_high_as_its_map(run, look, name):
+    figure = drawn_of(run, look)[name]()
+    with style("", look):
+        figure.draw_without_rendering()
+    (map_, bar), *more = [(axes, child) for axes in figure.axes for child in axes.child_axes]
+    assert not more, "one bar"
+    map_box, bar_box = map_.get_window_extent(), bar.get_window_extent()
+    assert (bar_box.y0, bar_box.y1) == pytest.approx((map_box.y0, map_box.y1))
+    assert 0 < bar_box.x0 - map_box.x1 < 0.1 * figure.dpi
+
+
+def test_panels_of_methods_have_one_scale(run):
+    one, other = drawn_of(run, PAPER)["methods"]().axes
+    assert one.get_xlim() == other.get_xlim()
+    ends = run.methods.query("statistic == 'spearman'")[["ci_low", "ci_high"]]
+    assert one.get_xlim()[0] < ends.min().min()
+    assert one.get_xlim()[1] > ends.max().max()
+
+
+def test_the_rows_of_parts_stand_at_one_height_in_both_panels(run):
+    """The question has no cause: its row is empty there, and the others do not move."""
+    lacking = replace(run, parts=run.parts.query("part != 'question' or measure not in ('delete', 'knockout')"))
+    left, right = drawn_of(lacking)["parts"]().axes
+    assert left.get_ylim() == right.get_ylim() == (-0.6, 2.6)
+
+
+@pytest.mark.parametrize("name", ["rollout", "methods", "roles", "parts", "most_changed"])
+def test_several_panels_have_letters_in_a_paper_and_names_on_both(run, name):
+    for look in (PAPER, PAGE):
+        titles = [axes.get_title(loc="left") for axes in drawn_of(run, look)[name]().axes if axes.get_visible()]
+        assert len(titles) > 1
+        assert [title[:4] for title in titles] == [f"({letter}) " for letter in "abc"[: len(titles)]]
+        assert all(len(title) > 5 for title in titles)
+
+
+@pytest.mark.parametrize("name", ["effect_logit_diff", "strongest_logit_diff", "pattern_L1H2", "positions_logit_diff"])
+def test_a_figure_of_one_panel_has_no_title_in_a_paper_and_names_its_metric_in_words(run, name):
+    figure = drawn_of(run, PAPER)[name]()
+    assert figure.axes[0].get_title(loc="left") == ""
+    texts = " ".join(text.replace("\n", " ") for text, _ in written(figure, PAPER))
+    assert "logit_diff" not in texts
+    assert ("attention weight" if "pattern" in name else "effect on logit difference, logits") in texts
+
+
+def test_lines_are_as_wide_as_their_look(run):
+    assert lines(weights(run, 0, "L1H2"), PAPER).get_size_inches()[0] == PAPER.width
+    assert lines(weights(run, 0, "L1H2"), SCREEN).get_size_inches()[0] == 5
+
+
+def many_tokens(shown, n):
+    """Weights on n tokens that are their numbers."""
+    axis = replace(
+        shown.queries,
+        place=np.arange(n),
+        text=tuple(map(str, range(n))),
+        **{name: np.zeros(n, int) for name in ("special", "sentence")},
+        kept=np.ones(n, bool),
     )
-    many = replace(many, keys=many.queries)
-    axes = heatmap(many).axes[0]
+    return replace(shown, values=np.eye(n), queries=axis, keys=axis)
+
+
+@pytest.mark.parametrize(("look", "every"), [(SCREEN, 1), (PAPER, 4), (PAGE, 2)])
+def test_of_70_tokens_as_many_are_labelled_as_stand_apart(run, look, every):
+    figure = heatmap(many_tokens(weights(run, 0, "L1H2"), 70), look)
+    axes = figure.axes[0]
     for axis in (axes.xaxis, axes.yaxis):
-        assert ticks(axis) == {float(at): str(at) for at in range(0, n, 3)}  # 34 of 100; every second would be 50
+        assert ticks(axis) == {float(at): str(at) for at in range(0, 70, every)}
+    with style("", look):
+        figure.draw_without_rendering()
+    assert overlap(axes.get_yticklabels()) <= 0
 
 
-def test_the_figure_of_a_square_pattern_has_room_for_names_below_and_a_bar_beside(wide):
-    """1.6 inches of height for names and title, 2.2 of width for names and the colour bar; the rest is the pattern."""
-    width, height = heatmap(weights(wide, 0, "L1H2")).get_size_inches()
-    assert height - 1.6 == pytest.approx(width - 2.2)
+@pytest.mark.parametrize("look", [SCREEN, PAPER, PAGE])
+def test_a_square_pattern_is_drawn_square_beside_its_names_and_its_bar(wide, look):
+    figure = heatmap(weights(wide, 0, "L1H2"), look)
+    with style("", look):
+        figure.draw_without_rendering()
+    box = figure.axes[0].get_window_extent()
+    assert box.width == pytest.approx(box.height, rel=0.12)
 
 
 def test_heatmaps_of_more_numbers_than_weights_span_their_own_scale(run):

@@ -259,7 +259,7 @@ def test_what_was_run_in_words(tmp_path):
     assert in_words(run) == (
         "smollm2 (3 layers × 4 heads) read 2 prompts of the set ioi, 5 to 8 tokens each, such as “When Mary and John "
         "went” (right answer “Mary”, wrong “John”). 12 heads were ablated one at a time (zero-ablation), and "
-        "logit_diff and loss were measured on each prompt."
+        "logit difference and loss were measured on each prompt."
     )
 
 

@@ -51,6 +51,6 @@ def test_pictures_of_stacks_stand_side_by_side_while_they_fit(run, t5):
     """A picture of 4 heads has 0.32 of the column, so two stand in a row; one of 3 layers is 3 × 80 + 18 high, and
     each has a margin of 12 and, where there are several stacks, a name of 24. Cross pictures are as much lower as what
     is written is shorter than what is read: four tokens of nine."""
-    assert beyond_controls(run, "modelview") == 120 + 3 * 80 + 18 + 12
+    assert beyond_controls(run, "modelview") == 96 + 3 * 80 + 18 + 12
     encoder, cross = 3 * 80 + 18 + 36, 72 + 18 + 36
-    assert beyond_controls(t5, "modelview") == 120 + encoder + cross  # the decoder beside the encoder
+    assert beyond_controls(t5, "modelview") == 96 + encoder + cross  # the decoder beside the encoder

@@ -103,7 +103,7 @@ def test_a_distance_moves_and_neither_helps_nor_hurts(tmp_path):
     run = fake_run(tmp_path, metrics=["kl"], n_prompts=6)
     run = replace(run, data=run.data.assign(effect=abs(run.data["effect"])))
     said = headline.of_effects(run)
-    assert said.text.startswith("Without L1H2 the predictions move by ")
+    assert said.text.startswith("Without L1H2 the prediction moves by ")
     assert said.text.endswith(", the most of 12 heads.")
     assert "direction" not in said.detail
 

@@ -6,7 +6,7 @@ import torch
 
 import harness
 from harness.config import RequestError
-from harness.metrics import METRICS, choose
+from harness.metrics import METRICS, choose, title
 from harness.prompts.targets import Readout, Targets
 
 LOGITS = np.array([[1.0, 2.0, 0.5], [0.0, -1.0, 3.0], [1.0, 1.0, 1.0]])
@@ -90,3 +90,13 @@ def test_an_unknown_metric_is_refused_with_the_nearest(tiny):
     prompts = harness.load_prompts("ioi", tiny(), n=1)
     with pytest.raises(RequestError, match="metrics=los: did you mean 'loss'"):
         choose(["los"], prompts)
+
+
+def test_every_built_in_metric_has_a_name_in_words_and_a_function_keeps_its_own():
+    titles = {name: title(name) for name in METRICS}
+    assert titles["logit_diff"] == "logit difference"
+    assert titles["kl"] == "KL divergence"
+    assert all(titles.values())
+    assert all("_" not in each for each in titles.values())
+    assert all(metric.subject for metric in METRICS.values())
+    assert title("rank_of_answer") == "rank_of_answer"

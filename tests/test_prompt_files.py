@@ -386,7 +386,10 @@ EARLY = [
     ),
     (PARTS + "none.json", "prompts.path={at}/none.json: there is no such file"),
     (PARTS + "names.json", "prompts.contexts.0.parts=a: a part needs a name of its own"),
-    (PARTS + "key.yaml", "prompts.path={at}/key.yaml: context 0, parts.0.name=???: set it: parts.0.name=…"),
+    (
+        PARTS + "key.yaml",
+        "prompts.path={at}/key.yaml: context 0, parts.0.nam=a: there is no such key; did you mean 'name'?",
+    ),
     (PARTS + "list.json", "prompts.path={at}/list.json: this file has no context in it"),
     (PARTS + "blank.json", "prompts.contexts.0.question=' ': ask something after the parts"),
     ("prompts=context", "prompts.path=None: set prompts.path=context.json, or prompts.contexts"),

@@ -214,6 +214,25 @@ def test_a_pinned_head_is_shown_with_the_difference_of_the_arrays(browser, page,
     quiet(browser)
 
 
+def test_a_head_is_shown_beside_the_same_head_of_the_other_model(browser, tmp_path):
+    run = fake_run(tmp_path, n_prompts=1)
+    other = run.data["pattern"][:, ::-1].values  # its layers in reverse
+    data = run.data.assign(
+        other_pattern=(run.data["pattern"].dims, other),
+        pattern_distance=(("prompt", "layer", "head"), np.ones((1, 3, 4))),
+    )
+    compared = replace(run, data=data, spec={**run.spec, "compare": {"model": {"name": "tuned"}}})
+    browser.open(views.write_report(compared, tmp_path / "report.html", []))
+    goes_to(browser, "#head=L2H1&pin=other")
+    browser.wait("document.querySelector('.pinned h3')?.textContent.startsWith('L2H1 of tuned on prompt 0')")
+    shown = browser.evaluate("[...document.querySelectorAll('.pinned canvas')[1].difference]")
+    pattern = run.data["pattern"].values[0].astype(float)
+    assert np.reshape(shown, (8, 8)) == pytest.approx(pattern[2, 1] - pattern[0, 1], abs=0.005)
+    browser.press("ArrowDown")  # the other model's head goes along
+    browser.wait("document.querySelector('.pinned h3')?.textContent.startsWith('L2H2 of tuned')")
+    quiet(browser)
+
+
 def test_a_token_that_is_clicked_is_the_row_that_is_read(browser, page, run):
     browser.open(page)
     browser.click(".tokens.shaded .unit:nth-child(4)")

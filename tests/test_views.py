@@ -6,10 +6,12 @@ import hashlib
 import html
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 import warnings
 import zlib
 from dataclasses import replace
@@ -35,7 +37,6 @@ from harness.findings import findings
 from harness.hooks import Head
 from harness.views import circuitsvis, figures, glyphs, number_tables, segment_section, terminal
 from harness.views.charts.joint import pairs_of
-from harness.views.draw import draw_for_paper
 from harness.views.figures import positions, rollout, together
 from harness.views.number_tables import html_table, settings
 from harness.views.pack import pack_weights
@@ -293,10 +294,11 @@ JAPANESE = "東京タワーの犬 (tower)"
 
 
 @pytest.fixture
-def bare_system(monkeypatch):
+def bare_system(monkeypatch, tmp_path_factory):
     """A system whose only font is DejaVu Sans: what matplotlib has listed, and what it would find."""
     manager = font_manager.fontManager
-    caches = (glyphs._known, glyphs._new, glyphs._packaged, glyphs._letters, manager._findfont_cached)
+    caches = (glyphs._added, glyphs._packaged, glyphs._letters_of, manager._findfont_cached)
+    monkeypatch.setattr(mpl, "get_cachedir", lambda: str(tmp_path_factory.mktemp("lists")))
     for cached in caches:
         cached.cache_clear()
     monkeypatch.setattr(manager, "ttflist", [each for each in manager.ttflist if each.name == "DejaVu Sans"])
@@ -341,6 +343,36 @@ def test_glyphs_find_a_font_that_is_newer_than_matplotlibs_list(bare_system, mon
     monkeypatch.setattr(glyphs, "find_spec", lambda _: None)
     assert glyphs.families(JAPANESE) == ["DejaVu Sans", "IPAexGothic"]
     assert Path(bare_system.findfont("IPAexGothic")).samefile(installed)
+
+
+def font_list(folder, seconds_ago):
+    """Matplotlib's list of fonts on disk, of so long ago."""
+    path = folder / f"fontlist-v{font_manager.FontManager.__version__}.json"
+    path.write_text("{}")
+    then = time.time() - seconds_ago
+    os.utime(path, (then, then))
+    return path
+
+
+@pytest.mark.parametrize(("ago", "anew"), [(60, True), (-60, False)])
+def test_glyphs_make_matplotlibs_list_anew_where_a_font_is_newer(bare_system, monkeypatch, tmp_path, ago, anew):
+    installed = str(shutil.copy2(packaged_font(), tmp_path / "new.ttf"))  # with the time at which the font was made
+    path = font_list(tmp_path, ago)
+    monkeypatch.setattr(mpl, "get_cachedir", lambda: str(tmp_path))
+    monkeypatch.setattr(glyphs, "find_spec", lambda _: None)
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda *_, **__: [installed])
+    assert "IPAexGothic" in glyphs.families(JAPANESE)
+    assert ("IPAexGothic" in path.read_text()) == anew
+
+
+def test_glyphs_see_a_font_that_is_installed_while_a_process_runs(bare_system, monkeypatch, tmp_path):
+    monkeypatch.setattr(glyphs, "find_spec", lambda _: None)
+    with pytest.warns(glyphs.MissingGlyphs, match="pip install matplotlib-fontja"):
+        assert glyphs.families(JAPANESE) == ["DejaVu Sans"]
+    installed = str(shutil.copy(packaged_font(), tmp_path / "new.ttf"))
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda *_, **__: [installed])
+    for _ in range(2):  # the second time it is in the list
+        assert glyphs.families(JAPANESE) == ["DejaVu Sans", "IPAexGothic"]
 
 
 def test_glyphs_without_any_font_give_one_line_that_names_the_package(bare_system, monkeypatch, tmp_path):
@@ -501,22 +533,14 @@ def test_many_pairs_are_listed(run):
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()][:2] == ["L29H0 + L29H1", "L28H0 + L28H1"]
 
 
-def test_figures_for_the_column_of_a_paper(run, tmp_path):
-    paths = draw_for_paper(replace(run, path=tmp_path))
-    assert {path.parent for path in paths} == {tmp_path / "figures" / "paper"}
-    paper = figures.effects.effect_map(run, "loss", figures.LOOKS["paper"])
-    assert paper.get_size_inches()[0] <= 3.4
-    assert paper.axes[0].get_title(loc="left") == ""
-    screen = figures.effects.effect_map(run, "loss", figures.LOOKS["screen"])
-    assert "orange struck through hurts" in screen.axes[0].get_title(loc="left")
-
-
-def test_what_hurts_is_struck_through_to_be_told_in_grey(run):
+def test_what_hurts_is_hatched_to_be_told_in_grey(run):
     figure = figures.effects.effect_map(run, "loss", figures.LOOKS["screen"])
-    struck = {tuple(np.round(line.get_xydata().mean(axis=0)).astype(int)) for line in figure.axes[0].lines}
+    hatched = {each.get_xy() for each in figure.axes[0].patches if each.get_hatch()}
     mean = run.data["effect"].sel(metric="loss").mean("prompt").values
     layer, head = np.nonzero(mean < -0.1 * np.abs(mean).max())
-    assert struck == set(zip(layer.tolist(), head.tolist(), strict=True))
+    assert hatched == set(zip(layer - 0.5, head - 0.5, strict=True))
+    assert hatched
+    assert "orange hatched hurts" in figure.axes[0].get_title(loc="left")
 
 
 def test_figures_of_roles_hide_the_panels_that_no_role_needs(run):

@@ -85,7 +85,7 @@ def render(spec: config.RenderSpec) -> "Folder":
     from harness.views.draw import draw_for_paper, draw_views  # a slow import, after the checks of the run
 
     if spec.figures == "paper":
-        draw_for_paper(run, spec.show)
+        draw_for_paper(run, spec.show, spec.views)
     else:
         draw_views(run, spec.views, spec.show)
     return run.path

@@ -183,8 +183,10 @@ def _walk(kind: Any, path: list[str]) -> tuple[list[str], tuple[str, ...], tuple
             kinds = tagged
             continue
         hints = {name: hint for option in kinds for name, hint in get_type_hints(option, include_extras=True).items()}
-        kinds, known = _dataclasses_in(hints.get(part)), tuple(hints)
         kept.append(part)
+        if part.isdigit() and part not in hints:  # an item of a list, whose kind is that of the list's items
+            continue
+        kinds, known = _dataclasses_in(hints.get(part)), tuple(hints)
     return kept, known, tuple({name: 0 for option in kinds for name in get_type_hints(option)})
 
 

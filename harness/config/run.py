@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
@@ -291,7 +292,7 @@ def check_place(key: str, place: str) -> None:
     """Raise `RequestError` for an address that is no object store's, or that carries a password (not repeated)."""
     scheme, there, rest = place.partition("://")
     if not there:
-        if Path(place).is_file():
+        if os.path.isfile(place):  # False too for a path that is too long, which is refused by name later
             raise RequestError(key, place, "this is a file: name a folder")
         return
     if "@" in rest or "?" in rest:
@@ -357,7 +358,7 @@ class RenderSpec:
     views: Annotated[tuple[Literal["report", "saliency"], ...], BeforeValidator(_listed)] = ("report",)
     """Views to draw: report, saliency (text coloured by scores)."""
     figures: Literal["screen", "paper"] = "screen"
-    """Figures for a screen, or narrow ones for a paper's column, into figures/paper."""
+    """Figures for a screen, or for a paper's column and page with captions and data, into figures/paper."""
     show: ShowSpec = Field(default_factory=ShowSpec)
     """What the report opens with."""
 

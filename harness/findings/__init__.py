@@ -21,6 +21,7 @@ from harness.findings.published import published
 from harness.findings.roles import roles
 from harness.findings.rollout_vs_head import agreement
 from harness.findings.segments import traced
+from harness.metrics import title
 
 if TYPE_CHECKING:
     from harness.results import Run
@@ -75,7 +76,7 @@ def in_words(run: "Run") -> str:
         return f"{text} {_otherwise(run)}"
     metrics, heads = run.metrics, len(run.ablated_heads)
     text += f" {count(heads, 'head')} {'was' if heads == 1 else 'were'} ablated one at a time "
-    text += f"({_ablation(spec.get('ablation'))}), and {listed(metrics)} "
+    text += f"({_ablation(spec.get('ablation'))}), and {listed(list(map(title, metrics)))} "
     return text + f"{'was' if len(metrics) == 1 else 'were'} measured on each prompt."
 
 

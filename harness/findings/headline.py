@@ -10,6 +10,7 @@ from harness.findings.effects import RIGHT_ABOVE, caution, nothing_can_be_shown
 from harness.findings.finding import Finding
 from harness.findings.format import chance, count, number, rounded, signed, with_spread
 from harness.hooks import Head
+from harness.metrics import METRICS
 from harness.results.run import ROUNDING, Claim
 
 if TYPE_CHECKING:
@@ -23,15 +24,6 @@ _ABLATED = {
     "patch": "With {head} patched from the corrupted prompt",
     "scale": "With {head} multiplied by {factor:g}",
 }
-#: The metrics in words.
-_METRICS = {
-    "loss": "the loss",
-    "logit_diff": "the right answer’s lead",
-    "accuracy": "accuracy",
-    "prob": "the probability of the right token",
-    "label": "the logit of the label",
-}
-_DISTANCES = {"kl": "the predictions move", "embedding": "the embedding moves"}
 
 
 @dataclass(frozen=True)
@@ -78,15 +70,13 @@ def _changes(run: "Run", metric: str, head: Head) -> str:
     spec = run.spec.get("ablation")
     spec = spec if isinstance(spec, dict) else {"name": str(spec or "zero")}
     start = _ABLATED.get(str(spec.get("name")), "With {head} ablated").format(head=head, factor=spec.get("factor", 0))
-    unit = run.unit(metric)
+    unit, subject = run.unit(metric), METRICS[metric].subject if metric in METRICS else metric
     if run.sense(metric) == 0:
-        what = _DISTANCES.get(metric, f"{metric} moves")
-        return f"{start} {what} by {rounded(mean)}{unit}, the most of {count(len(run.ablated_heads), 'head')}."
+        return f"{start} {subject} moves by {rounded(mean)}{unit}, the most of {count(len(run.ablated_heads), 'head')}."
     way = "rises" if mean > 0 else "falls"
-    what = _METRICS.get(metric, metric)
     if way == "falls" and metric == "logit_diff" and clean > 0:
-        return f"{start} {what} falls by {rounded(-mean)} of {rounded(clean)}{unit}."
-    return f"{start} {what} {way} by {rounded(abs(mean))}{unit}, from {rounded(clean)}."
+        return f"{start} {subject} falls by {rounded(-mean)} of {rounded(clean)}{unit}."
+    return f"{start} {subject} {way} by {rounded(abs(mean))}{unit}, from {rounded(clean)}."
 
 
 def _evidence(run: "Run", metric: str, head: Head) -> str:

@@ -1,6 +1,6 @@
-"""Greedy generation of text, from a key–value cache where the family allows."""
+"""Generation of text, greedy or sampled, from a key–value cache where the family allows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice, takewhile
 
@@ -13,9 +13,35 @@ from harness import hooks
 from harness.config import RequestError, quoted
 from harness.models import Inputs, Model
 
+#: Chooses the next token from its logits.
+Choose = Callable[[Float[Tensor, " vocab"]], int]
+
+
+def greedy(logits: Float[Tensor, " vocab"]) -> int:
+    """Choose the most likely token."""
+    return int(logits.argmax())
+
+
+def sampler(seed: int, temperature: float = 1.0, device: str = "cpu") -> Choose:
+    """Return a choice that draws each token from the softmax of its logits over `temperature`.
+
+    The draws are those of `torch.multinomial` after ``manual_seed(seed)``, so that two models that agree draw the same.
+    """
+    generator = torch.Generator(device).manual_seed(seed)
+    return lambda logits: int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator))
+
 
 def generate(model: Model, text: str, max_new_tokens: int) -> str:
     """Continue a text greedily (`Model.generate`)."""
+    read = readable(model, text, max_new_tokens)
+    with model.alone():
+        new = [token for token, _ in written(model, read, max_new_tokens)]
+    return spelled(model, text, read, new)
+
+
+def readable(model: Model, text: str, max_new_tokens: int) -> list[int]:
+    """Return a text's tokens. Raises `RequestError` for a model that writes no text, and for a text that is empty or
+    has no room for the new tokens."""
     if model.kind not in ("decoder", "encoder_decoder"):
         raise RequestError("model", model.name, "it does not continue a text: load a decoder or an encoder-decoder")
     if max_new_tokens < 1:
@@ -27,19 +53,39 @@ def generate(model: Model, text: str, max_new_tokens: int) -> str:
     if (total := max(len(read), begins + max_new_tokens)) > model.shape.n_ctx:
         remedy = f"this makes {total} tokens, {model.name} takes {model.shape.n_ctx}"
         raise RequestError("max_new_tokens", max_new_tokens, remedy)
-    with model.alone():
-        ranked = (int(logits.argmax()) for logits in next_logits(model, read))
-        new = [*islice(takewhile(lambda token: token != model.tokenizer.eos_token_id, ranked), max_new_tokens)]
+    return [*read]
+
+
+def written(
+    model: Model, read: Sequence[int], max_new_tokens: int, choose: Choose = greedy
+) -> Iterator[tuple[int, Float[Tensor, " vocab"]]]:
+    """Yield each new token with the logits that it was chosen from; the end-of-text token is the last."""
+    for token, logits in islice(next_tokens(model, read, choose=choose), max_new_tokens):
+        yield token, logits
+        if token == model.tokenizer.eos_token_id:
+            return
+
+
+def spelled(model: Model, text: str, read: Sequence[int], new: Sequence[int]) -> str:
+    """Return what was written as text: of a decoder after the text, without the end-of-text token."""
+    new = [*takewhile(lambda token: token != model.tokenizer.eos_token_id, new)]
     if model.kind == "encoder_decoder":
         return model.tokenizer.decode(new, skip_special_tokens=True)
     added, _ = model.tokens.spelled(new, after=[read[-1]])
     return text + added
 
 
-@torch.no_grad()
 def next_logits(model: Model, read: Sequence[int], cached: bool = True) -> Iterator[Float[Tensor, " vocab"]]:
-    """Yield the logits of each next token after a text (of an encoder-decoder: of what it writes for it), the most
-    likely of which is appended before the next step.
+    """Yield the logits of each next token after a text, the most likely of which is appended (`next_tokens`)."""
+    return (logits for _, logits in next_tokens(model, read, cached))
+
+
+@torch.no_grad()
+def next_tokens(
+    model: Model, read: Sequence[int], cached: bool = True, choose: Choose = greedy
+) -> Iterator[tuple[int, Float[Tensor, " vocab"]]]:
+    """Yield each next token after a text (of an encoder-decoder: of what it writes for it) with its logits; the token
+    is appended before the next step.
 
     Without `cached`, and in a model with a recurrent mixer, whose state is not in the cache, each step runs the whole
     text again.
@@ -49,8 +95,9 @@ def next_logits(model: Model, read: Sequence[int], cached: bool = True) -> Itera
         inputs = replace(inputs, past=_empty_cache(model))
     while True:
         logits = model.forward(inputs)[0, -1]
-        yield logits
-        token = logits.argmax().reshape(1, 1)
+        chosen = choose(logits)
+        yield chosen, logits
+        token = torch.tensor([[chosen]], device=model.device)
         mask = torch.cat([inputs.mask, torch.ones_like(token)], dim=1)
         kept = token if inputs.past is not None else torch.cat([inputs.token_id, token], dim=1)
         inputs = replace(inputs, token_id=kept, mask=mask)

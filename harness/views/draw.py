@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
 
 from harness.config import ShowSpec
 from harness.results import Run
 from harness.results.objects import Folder
-from harness.views.figures import LOOKS, pictures, write_figures
+from harness.views.figures import captions, pictures, write_for_paper
+from harness.views.figures.captions import saliency_caption
 from harness.views.figures.words import saliency_figure
 from harness.views.report import write_report
 from harness.views.saliency import saliency
@@ -27,9 +30,9 @@ def draw_saliency(run: Run, show: ShowSpec) -> Folder:
 
     It shows the prompts of `show`, by the attention of its first head or by the run's own attributions.
     """
-    prompts, head = list(show.prompts) or None, next(iter(show.heads), None)
-    saliency_figure(run, prompts=prompts, head=head).write(run.path / "figures")
-    return saliency(run, prompts=prompts, head=head).save(run.path / "saliency.html")
+    options = _saliency_options(show)
+    saliency_figure(run, **options).write(run.path / "figures")
+    return saliency(run, **options).save(run.path / "saliency.html")
 
 
 def draw(run: Run, show: ShowSpec | None = None) -> Folder:
@@ -41,9 +44,23 @@ def draw(run: Run, show: ShowSpec | None = None) -> Folder:
     return write_report(shown, run.path / "report.html", drawn)
 
 
-def draw_for_paper(run: Run, show: ShowSpec | None = None) -> list[Folder]:
-    """Draw ``figures/paper/``, the figures as wide as the column of a paper; returns their paths."""
-    return write_figures(_opening(run, show), run.path / "figures" / "paper", LOOKS["paper"])
+def draw_for_paper(run: Run, show: ShowSpec | None = None, views: Sequence[str] = ("report",)) -> list[Folder]:
+    """Draw ``figures/paper/``: each figure of the views for a column and a page, with caption and data beside it;
+    returns the paths."""
+    shown, folder = _opening(run, show), run.path / "figures" / "paper"
+    written: list[Folder] = []
+    if "report" in views:
+        written += write_for_paper(folder, partial(pictures, shown), captions(shown))
+    if "saliency" in views:
+        options = _saliency_options(show or ShowSpec())
+        beside = [saliency_caption(shown, **options)]
+        written += write_for_paper(folder, lambda look: [saliency_figure(shown, look=look, **options)], beside)
+    return written
+
+
+def _saliency_options(show: ShowSpec) -> dict[str, Any]:
+    """Return which prompts are coloured, and by the attention of which head (None: by the run's attributions)."""
+    return {"prompts": list(show.prompts) or None, "head": next(iter(show.heads), None)}
 
 
 def _opening(run: Run, show: ShowSpec | None) -> Run:

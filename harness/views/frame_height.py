@@ -53,7 +53,7 @@ def estimate(run: "Run", parts: Sequence[str], kept: "Selection", level: str) ->
         "controls": lambda: 66,
         "head": lambda: 620,
         "headview": lambda: 180 + min(_lines(run, prompt, level), 620),
-        "modelview": lambda: 120 + _pictures(run, kept, prompt, level),
+        "modelview": lambda: 96 + _pictures(run, kept, prompt, level),
         "compare": lambda: 560,
         "map": lambda: 140 + 29 * sum(run.layers.values()),
         "ranking": lambda: 60 + 30 * min(12, len(run.all_heads)),

@@ -40,8 +40,8 @@ class View:
     >>> view = harness.look("planted", " da ko da").head("L1H4")
     >>> view
     View(L1H4 · da ko da)
-    >>> len(view.figure().axes)                              # the heatmap and its colour bar
-    2
+    >>> [axes.get_xlabel() for axes in view.figure().axes]
+    ['key (attended to)']
     """
 
     html: str

@@ -54,6 +54,13 @@ def code_of(scripts: Sequence[str] = _SCRIPTS) -> str:
 
 
 @cache
+def version() -> str:
+    """Return a hash of the template, the style and the scripts of a report: of what it looks like, without data."""
+    shell = (asset(name) for name in ("page.html", "page.css", "charts.css"))
+    return hashlib.sha256("\0".join((*shell, code_of())).encode()).hexdigest()
+
+
+@cache
 def asset(name: str) -> str:
     """Read a file in ``assets/``."""
     return (files("harness.views") / "assets" / name).read_text(encoding="utf-8")

@@ -1,6 +1,8 @@
 """Tables of one pattern of a prompt: a head's, a layer's mean, the mean of all heads, or the rollout, by token or word;
 and each query's strongest keys."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -86,15 +88,27 @@ def table(
 
     A model with a learnt sink has a last column ``sink``. `head` names a head (``L5H1``), a layer's mean (``L5``),
     ``mean`` (of all heads), or ``rollout``; `level` is ``token`` or ``word``; ``special="drop"`` leaves special tokens
-    out and renormalises, as ``table.attrs["note"]`` states; ``table.to_csv(path)`` writes it.
+    out and renormalises, as ``table.attrs["note"]`` states; a label that stands more than once has its number on the
+    axis, `` the (4)``; ``table.to_csv(path)`` writes it.
     """
     pattern = weights(run, prompt, head, level, special)
-    labels = pd.Index(pattern.queries.labels, name="query"), pd.Index(pattern.keys.labels, name="key")
-    made = pd.DataFrame(pattern.values, index=labels[0], columns=labels[1])
+    index = pd.Index(addressed(pattern.queries.labels), name="query")
+    columns = pd.Index(addressed(pattern.keys.labels), name="key")
+    made = pd.DataFrame(pattern.values, index=index, columns=columns)
     if "sink" in run.data and special == "keep":
         made["sink"] = np.clip(1 - pattern.values.sum(axis=1), 0, 1)
     made.attrs.update(title=pattern.title, note=pattern.note)
     return made
+
+
+def addressed(labels: Sequence[str]) -> list[str]:
+    """Return the labels, those that repeat with their number on the axis, so that each names one row.
+
+    >>> addressed(["the", "dog", "the"])
+    ['the (0)', 'dog', 'the (2)']
+    """
+    times = Counter(labels)
+    return [f"{label} ({at})" if times[label] > 1 else label for at, label in enumerate(labels)]
 
 
 def strongest_keys(

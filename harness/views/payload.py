@@ -8,11 +8,13 @@ import xarray as xr
 from jaxtyping import Float
 
 from harness.attribution.saved_rollout import rollout_of
+from harness.findings.changes import other_name
 from harness.hooks import Head
 from harness.results.run import Claim
 from harness.results.schema import by_head
 from harness.views.activations import value_norms
 from harness.views.charts import charts
+from harness.views.charts.changes import pattern_of
 from harness.views.pack import Packed, pack_numbers, pack_weights
 from harness.views.selection import Selection, is_causal
 from harness.views.text import visible
@@ -55,6 +57,8 @@ def payload(
         "prompts": [_prompt(run, index) for index in range(n_prompts)],
         "patterns": {str(index): _matrices(run, kept, index, patterns, causal) for index in kept.prompts},
         "norms": {str(index): _norms(run, kept, index) for index in kept.prompts} if "v" in run.data else {},
+        "others": {str(index): _others(run, kept, index, causal) for index in kept.prompts if _comparable(run)},
+        "otherName": visible(other_name(run)) if _comparable(run) else "",
         "sources": {str(index): _sources(run, index) for index in kept.prompts} if {*_SCORED} & set(run.data) else {},
         "sink": "sink" in run.data,
         "leftOut": kept.left_out,
@@ -96,6 +100,21 @@ def _of_heads(pattern: xr.DataArray, kept: Selection, stack: str, causal: bool) 
     numbers = list(pattern["head"].values)
     at = [head.layer for head in mine], [numbers.index(head.head) for head in mine]
     return pack_weights(pattern.transpose("layer", "head", "query", "key").values[at], causal)
+
+
+def _comparable(run: "Run") -> bool:
+    """Whether the patterns of a second model on the same tokens are in the run."""
+    return {"other_pattern", "pattern_distance"} <= set(run.data) and "other_token" not in run.data
+
+
+def _others(run: "Run", kept: Selection, prompt: int, causal: Mapping[str, bool]) -> dict[str, Packed]:
+    """Pack the kept heads' patterns in the other model of a comparison, [slot, query, key], by stack."""
+    packed = {}
+    for stack in run.layers:
+        mine = [pattern_of(run, prompt, head, "other_")[0] for head in kept.heads if head.stack == stack]
+        if mine:
+            packed[stack] = pack_weights(np.stack(mine), causal[stack])
+    return packed
 
 
 def _metric(run: "Run", metric: str) -> dict:

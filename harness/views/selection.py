@@ -112,7 +112,7 @@ def choose(run: "Run", budget: int | None = None) -> Selection:
     prompts, heads = shown_prompts(run), run.all_heads
     if "pattern" not in run.data:
         return Selection((), (), "This run kept no attention patterns; experiments.cache_attention makes them.")
-    budget = BUDGET if budget is None else budget
+    budget = (BUDGET if budget is None else budget) // (2 if "other_pattern" in run.data else 1)
     cost, areas = _cost(run, prompts[0]), _areas(run)
     per_prompt = [cost * areas[prompt] / areas[prompts[0]] for prompt in prompts]
     fit = len(prompts) if sum(per_prompt) <= budget else max(1, min(8, len(prompts)))

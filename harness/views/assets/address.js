@@ -42,7 +42,7 @@ function addressOf(state) {
     sink: state.view.sink ? 'shown' : 'hidden',
     how: state.how,
     row: state.row === null ? null : String(state.row),
-    pin: state.pinned && named(state.pinned.head) + '@' + state.pinned.prompt,
+    pin: state.pinned && (state.pinned.other ? 'other' : named(state.pinned.head) + '@' + state.pinned.prompt),
   };
 }
 
@@ -63,7 +63,7 @@ function restore(state, said) {
   if (['matrix', 'lines', 'values'].includes(said.how)) state.how = said.how;
   state.row = /^\d+$/.test(said.row) ? Number(said.row) : null;
   const [pin, prompt] = (said.pin || '').split('@'), pinned = parseHead(pin);
-  state.pinned = isHead(pinned) && isPrompt(prompt) ? { head: pinned, prompt: Number(prompt) } : null;
+  state.pinned = said.pin === 'other' && Object.keys(data.others).length ? { other: true } : isHead(pinned) && isPrompt(prompt) ? { head: pinned, prompt: Number(prompt) } : null;
   const section = said.section && document.getElementById(said.section);
   const panel = section && section.closest('[data-tab]');
   state.tab = panel ? panel.dataset.tab : tabsOf().includes(said.tab) ? said.tab : state.tab;

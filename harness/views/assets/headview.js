@@ -6,7 +6,7 @@ const THIN = 0.01; // weights below this are not drawn as lines
 const HUES = ['#0072b2', '#e69f00', '#009e73', '#cc79a7', '#d55e00', '#56b4e9', '#8f7fd6', '#a89f00', '#7f7f7f', '#b22222', '#20a0a0', '#806040'];
 
 function mountHeadView(place, state) {
-  const shown = { on: new Set([state.head[1]]), side: null, index: 0 };
+  const shown = { on: new Set([state.head[1]]), side: null, index: 0, held: false };
   const parts = {
     heads: make('div', { class: 'heads', role: 'group', 'aria-label': 'Heads on and off' }),
     lines: make('canvas', { 'aria-hidden': 'true' }),
@@ -18,7 +18,12 @@ function mountHeadView(place, state) {
   place.append(layerSteps(state), parts.heads, make('div', { class: 'tall lines' }, stage), parts.readout); // what grows stands below
   let patterns = new Map(), latest = 0;
   const paint = () => paintLines(parts, state, patterns, shown);
-  const point = (side, index) => { shown.side = side; shown.index = index; paint(); };
+  const point = (side, index) => { if (!shown.held) { shown.side = side; shown.index = index; paint(); } };
+  const hold = (side, index) => { // a click holds the token that is pointed at; a second one lets it go
+    const same = shown.held && shown.side === side && shown.index === index;
+    Object.assign(shown, { side: same ? null : side, index, held: !same });
+    paint();
+  };
   const draw = whenShown(place, state, async () => {
     const mine = ++latest, matrices = await state.matrices();
     if (mine !== latest) return;
@@ -27,11 +32,11 @@ function mountHeadView(place, state) {
       const pattern = matrices && matrices.shown([state.head[0], number, state.head[2]]);
       if (pattern) patterns.set(number, pattern);
     }
-    shown.side = null;
+    Object.assign(shown, { side: null, held: false });
     const [any] = patterns.values();
     fillHeads(parts.heads, patterns, shown, paint);
-    fillColumn(parts.left, any ? any.queries : [], 'left', point);
-    fillColumn(parts.right, any ? any.keys : [], 'right', point);
+    fillColumn(parts.left, any ? any.queries : [], 'left', point, hold);
+    fillColumn(parts.right, any ? any.keys : [], 'right', point, hold);
     paint();
     if (!any) parts.readout.textContent = notHeld(state);
   });
@@ -80,10 +85,10 @@ function fillHeads(place, patterns, shown, paint) {
   place.replaceChildren(...buttons, ...(buttons.length > 1 ? [make('button', { type: 'button', class: 'tool', onclick: all(true) }, 'All'), make('button', { type: 'button', class: 'tool', onclick: all(false) }, 'None')] : []));
 }
 
-function fillColumn(place, tokens, side, point) {
+function fillColumn(place, tokens, side, point, hold) {
   const cells = tokens.map((unit, index) => make('div', {
     role: 'option', tabindex: index ? -1 : 0, 'aria-selected': 'false', title: unit.text + ' (' + whereOf(unit) + ')',
-    onpointerenter: () => point(side, index), onfocus: () => point(side, index),
+    onpointerenter: () => point(side, index), onfocus: () => point(side, index), onclick: () => hold(side, index),
   }, make('bdi', {}, cut(unit.text, 16)), make('span', { class: 'boxes', 'aria-hidden': 'true' }), make('span', { class: 'weight' })));
   place.replaceChildren(...cells);
   place.onkeydown = (event) => {
@@ -164,7 +169,7 @@ function headBox(number, weight, most) {
 function lineText(state, on, shown, sums, patterns) {
   const whose = on.map(([number]) => 'H' + number).join(', ');
   if (!on.length) return patterns.size ? 'No head is on.' : notHeld(state);
-  if (shown.side === null) return 'Lines of ' + whose + ', thicker for larger weights; those under ' + THIN + ' are left out. Point at a token, or move to it with Tab and the arrow keys.';
+  if (shown.side === null) return 'Lines of ' + whose + ', thicker for larger weights; those under ' + THIN + ' are left out. Point at a token, or move to it with Tab and the arrow keys; a click holds it.';
   const { queries, keys } = on[0][1], mean = on.length > 1 ? ' on average' : '';
   const [own, others, verb] = shown.side === 'left' ? [queries, keys, ' looks at '] : [keys, queries, ' is looked at by '];
   const far = sums[shown.side === 'left' ? 'right' : 'left'];

@@ -73,12 +73,13 @@ function patternRows(pattern) {
 function moveButtons(state) {
   const go = (label, sign, by) => make('button', { type: 'button', class: 'tool', 'aria-label': label, title: label, onclick: () => stepHead(state, by) }, sign);
   const pin = make('button', { type: 'button', class: 'tool', title: 'keep this head and prompt beside the next (p)', onclick: () => pinHere(state) }, '+ compare');
-  return make('span', { class: 'moves' }, go('layer before', '◀', [0, -1]), go('next layer', '▶', [0, 1]), go('head before', '▲', [-1, 0]), go('next head', '▼', [1, 0]), pin);
+  const other = make('button', { type: 'button', class: 'tool', title: 'this head in the other model', onclick: () => state.set('pinned', state.pinned && state.pinned.other ? null : { other: true }) }, 'other model');
+  return make('span', { class: 'moves' }, go('layer before', '◀', [0, -1]), go('next layer', '▶', [0, 1]), go('head before', '▲', [-1, 0]), go('next head', '▼', [1, 0]), pin, ...(Object.keys(state.data.others).length ? [other] : []));
 }
 
 // Pin the head and prompt that are shown; pinned already, let them go.
 function pinHere(state) {
-  const same = state.pinned && named(state.pinned.head) === named(state.head) && state.pinned.prompt === state.prompt;
+  const same = state.pinned && !state.pinned.other && named(state.pinned.head) === named(state.head) && state.pinned.prompt === state.prompt;
   state.set('pinned', same ? null : { head: state.head, prompt: state.prompt });
 }
 
@@ -287,20 +288,21 @@ function paintSides(canvas, legend, readout, state, { weights, queries, keys }, 
 // The pinned pattern, and the shown one less it where both have the same tokens.
 async function drawPinned(place, state, pattern) {
   if (!state.pinned) return place.replaceChildren();
-  const { head, prompt } = state.pinned, unpin = make('button', { type: 'button', class: 'tool', onclick: () => state.set('pinned', null) }, 'unpin');
+  const { head, prompt } = state.pinned.other ? state : state.pinned, unpin = make('button', { type: 'button', class: 'tool', onclick: () => state.set('pinned', null) }, 'unpin');
   const matrices = await state.matrices(prompt);
-  const other = matrices && matrices.of(head);
-  const title = make('h3', {}, named(head) + ' on prompt ' + prompt + ' ', unpin);
+  const other = matrices && (state.pinned.other ? matrices.other(head) : matrices.of(head));
+  const whose = named(head) + (state.pinned.other ? ' of ' + state.data.otherName : '');
+  const title = make('h3', {}, whose + ' on prompt ' + prompt + ' ', unpin);
   if (!other) return place.replaceChildren(title, make('p', { class: 'note' }, notHeld({ ...state, head, prompt })));
   const same = pattern && other.queries.length === pattern.queries.length && other.keys.length === pattern.keys.length && [...other.keys, ...other.queries].every(({ text }, at) => text === [...pattern.keys, ...pattern.queries][at].text);
   const figure = (name, shown, most, caption) => {
     const canvas = make('canvas', { role: 'img', 'aria-label': name });
     return { canvas, paint: () => drawMatrix(canvas, shown, most, null, { top: false, high: 220 }), node: make('figure', {}, canvas, make('figcaption', {}, caption)), shown };
   };
-  const drawn = [figure('pinned pattern', other, 1, 'pinned: ' + named(head))];
+  const drawn = [figure('pinned pattern', other, 1, 'pinned: ' + whose)];
   if (same) {
     const less = { ...pattern, weights: pattern.weights.map((weight, index) => weight - other.weights[index]) }, most = largest(less.weights);
-    const made = figure('difference of the patterns', less, most, named(state.head) + ' less ' + named(head) + ': purple more, green less, up to ' + plain(most));
+    const made = figure('difference of the patterns', less, most, named(state.head) + ' less ' + whose + ': purple more, green less, up to ' + plain(most));
     made.canvas.difference = less.weights;
     drawn.push(made);
   }

@@ -9,7 +9,7 @@ function patternsOf(state) {
   return async (number = state.prompt) => {
     const packed = data.patterns[number], prompt = data.prompts[number];
     if (!packed) return null;
-    const arrays = await (unpacked[number] ||= unpackAll(packed, data.norms[number] || {}));
+    const arrays = await (unpacked[number] ||= unpackAll(packed, data.norms[number] || {}, data.others[number] || {}));
     const make = (array, index, stack, norms = null) => {
       const [rows, columns] = sidesOf(prompt, stack.name);
       const kept = matrixAt(array, index, rows.tokens.length, columns.tokens.length, stack.causal);
@@ -29,16 +29,19 @@ function patternsOf(state) {
         const moved = state.how === 'values' ? this.values(head) : null, most = moved && largest(moved.weights);
         return most ? { ...moved, weights: moved.weights.map((weight) => weight / most) } : this.of(head);
       },
+      // The same head of the other model of a comparison; null where the page does not hold it.
+      other: (head) => (slots.has(named(head)) && arrays.others[head[2]] ? make(arrays.others[head[2]], slots.get(named(head)), state.stack(head[2])) : null),
       rollout: arrays.rollout && make(arrays.rollout, 0, whole),
       mean: make(arrays.mean, 0, whole),
     };
   };
 }
 
-async function unpackAll(packed, norms) {
-  const { heads, ...others } = packed, arrays = { norms: {} };
-  for (const [name, values] of Object.entries({ ...heads, ...others })) arrays[name] = await unpack(values);
+async function unpackAll(packed, norms, others) {
+  const { heads, ...means } = packed, arrays = { norms: {}, others: {} };
+  for (const [name, values] of Object.entries({ ...heads, ...means })) arrays[name] = await unpack(values);
   for (const [name, values] of Object.entries(norms)) arrays.norms[name] = await unpack(values);
+  for (const [name, values] of Object.entries(others)) arrays.others[name] = await unpack(values);
   return arrays;
 }
 

@@ -11,7 +11,7 @@ from harness.findings.changes import other_name, rows_of
 from harness.findings.format import named
 from harness.hooks import Head
 from harness.results.schema import pattern_variable
-from harness.views.charts.describe import Described, chart, measured, number, numbers, place, plain_name
+from harness.views.charts.describe import Described, chart, in_full, measured, number, numbers, place, plain_name
 from harness.views.text import visible
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _effects(run: "Run", metric: str) -> Described:
         "heat",
         f"change_{plain_name(metric)}",
         "changed",
-        f"Change of each head's effect on {metric}",
+        f"Change of each head's effect on {in_full(metric)}",
         f"Mean {label}, other model less base; a dot marks a change beyond chance (max-T p < {run.level:g}).",
         panels=_map(run, mean_change(run, metric), sure),
         scale="effect",
@@ -115,7 +115,7 @@ def _by_prompt(run: "Run", metric: str) -> Described:
         "pairs-of-dots",
         f"prompts_{plain_name(metric)}",
         "changed",
-        f"{metric} of each prompt in both models",
+        f"{in_full(metric)} of each prompt in both models",
         f"Unablated {measured(run, metric)}, a pair of marks for each prompt.",
         pairs=[[number(a), number(b)] for a, b in zip(base, other, strict=True)],
         series=list(model_names(run)),

@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from harness.findings import in_words
 from harness.hooks import Head
+from harness.metrics import title
 from harness.views.text import visible
 
 if TYPE_CHECKING:
@@ -20,15 +21,20 @@ Described = dict[str, Any]
 _DIGITS = 7
 
 
-def chart(run: "Run", kind: str, name: str, part: str, title: str, about: str, **rest: object) -> Described:
+def chart(run: "Run", kind: str, name: str, part: str, heading: str, about: str, **rest: object) -> Described:
     """Describe a chart: how it is drawn, the name of its file, its section, and a caption of its own and the run's."""
-    caption = f"{title}. {about} {in_words(run)}"
-    return {"kind": kind, "name": name, "part": part, "title": title, "caption": visible(caption), **rest}
+    caption = f"{heading}. {about} {in_words(run)}"
+    return {"kind": kind, "name": name, "part": part, "title": heading, "caption": visible(caption), **rest}
 
 
 def measured(run: "Run", metric: str) -> str:
-    """Return the metric and its unit."""
-    return f"{visible(metric)}, {run.units(metric)}" if run.units(metric) else visible(metric)
+    """Return the metric in words and its unit."""
+    return f"{in_full(metric)}, {run.units(metric)}" if run.units(metric) else in_full(metric)
+
+
+def in_full(metric: str) -> str:
+    """Return the metric in words: *logit difference*."""
+    return visible(title(metric))
 
 
 def plain_name(text: str) -> str:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from harness.hooks import STACKS, Head
 from harness.results.run import Estimate, spread
-from harness.views.charts.describe import Described, chart, measured, number, numbers, place, plain_name
+from harness.views.charts.describe import Described, chart, in_full, measured, number, numbers, place, plain_name
 from harness.views.text import visible
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _sets(run: "Run", metric: str) -> Described:
         "dots",
         f"sets_{plain_name(metric)}",
         "sets",
-        f"Effect of ablating sets of heads, {metric}",
+        f"Effect of ablating sets of heads, {in_full(metric)}",
         f"A dot for each prompt, the mean and one standard error each way: {set_label(run, metric)}.",
         panels=[{"name": "", "rows": rows}],
         series=["mean, standard error"],
@@ -125,7 +125,7 @@ def _pruning(run: "Run", metric: str) -> Described:
         "curves",
         f"pruning_{plain_name(metric)}",
         "pruning",
-        f"Effect of ablating one head after another, {metric}",
+        f"Effect of ablating one head after another, {in_full(metric)}",
         f"Mean effect on {measured(run, metric)}; heads stay ablated."
         + (f" The band is the range of {len(of.random)} random orders." if len(of.random) else ""),
         panels=[
@@ -191,7 +191,7 @@ def beyond_label(run: "Run", metric: str) -> str:
 def _pairs(run: "Run", metric: str) -> Described:
     of, label = pairs_of(run, metric), beyond_label(run, metric)
     heads = of.heads
-    name, title = f"pairs_{plain_name(metric)}", f"Effect of ablating heads in pairs, {metric}"
+    name, title = f"pairs_{plain_name(metric)}", f"Effect of ablating heads in pairs, {in_full(metric)}"
     about = f"Mean {label}."
     shared = {"sense": run.sense(metric), "unit": run.unit(metric).strip(), "value": label}
     shared |= {"words": {"helps": "more than the sum", "hurts": "less than the sum"}}

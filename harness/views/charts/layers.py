@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from harness.views.charts.describe import Described, chart, measured, numbers, plain_name, standard_error
+from harness.views.charts.describe import Described, chart, in_full, measured, numbers, plain_name, standard_error
 
 if TYPE_CHECKING:
     from harness.results import Run
@@ -25,7 +25,7 @@ def layers(run: "Run") -> Iterator[Described]:
             "curves",
             f"layers_{plain_name(metric)}",
             "layers",
-            f"Effect of ablating each layer, {metric}",
+            f"Effect of ablating each layer, {in_full(metric)}",
             f"Mean effect on {measured(run, metric)}, and one standard error over prompts each way.",
             panels=[_panel(run, metric, stack, n) for stack, n in run.layers.items()],
             y={"label": f"effect on {measured(run, metric)}", "unit": run.unit(metric).strip()},

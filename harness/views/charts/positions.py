@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from harness.hooks import Head
 from harness.results.schema import by_head
-from harness.views.charts.describe import Described, chart, measured, numbers, place, plain_name
+from harness.views.charts.describe import Described, chart, in_full, measured, numbers, place, plain_name
 from harness.views.selection import shown_prompts
 from harness.views.text import visible
 
@@ -37,7 +37,7 @@ def positions(run: "Run") -> Iterator[Described]:
             "heat",
             f"positions_{plain_name(metric)}",
             "positions",
-            f"Effect of ablating heads at one position, {metric}",
+            f"Effect of ablating heads at one position, {in_full(metric)}",
             f"Effect on {measured(run, metric)} on prompt {prompt}; rows: the heads with the largest effect at some "
             "position, columns: the token at which the head is ablated.",
             panels=[panel],

@@ -28,7 +28,7 @@ def segments(run: "Run") -> Iterator[Described]:
         "parts",
         "parts",
         "What each part of the prompt gets, and what it costs to lose it",
-        f"Left: {labels[0]}. Right: {labels[1]}.",
+        f"Shares: {labels[0]}. Causes: {labels[1]}.",
         panels=[
             {"name": name, "x": {"label": label}, "rows": _rows(run, order, mine, measures)}
             for name, label, mine in (("shares", labels[0], shares), ("causes", labels[1], causes))

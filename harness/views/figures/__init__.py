@@ -5,37 +5,39 @@ in `_drawn`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
 from harness.config import RequestError
-from harness.hooks import Head
 from harness.results.objects import Folder, folder_at
-from harness.views.charts.describe import plain_name
+from harness.views.charts.describe import in_full, plain_name
 from harness.views.charts.layers import SWEPT
 from harness.views.figures import changes
 from harness.views.figures.base import LOOKS, Look, Picture, as_picture
+from harness.views.figures.captions import Caption, captions
 from harness.views.figures.effects import effect_map, strongest
 from harness.views.figures.layers import by_layer
 from harness.views.figures.methods import agreement
-from harness.views.figures.patterns import heatmap, heatmaps
+from harness.views.figures.patterns import heatmap, heatmaps, opening_patterns
 from harness.views.figures.positions import by_position
 from harness.views.figures.roles import roles
 from harness.views.figures.rollout import compare
 from harness.views.figures.segments import traced
 from harness.views.figures.together import pairs, pruning, sets
-from harness.views.pattern_table import weights
 from harness.views.selection import shown_prompts
 
 if TYPE_CHECKING:
     from harness.results import Run
 
-__all__ = ["LOOKS", "Look", "Picture", "as_picture", "pictures", "write_figures"]
+__all__ = ["LOOKS", "Look", "Picture", "as_picture", "captions", "pictures", "write_figures", "write_for_paper"]
 
-#: Of the heads with the largest effects: how many have a heatmap, how many are in the grid, and its columns.
-_ALONE, _IN_GRID, _COLUMNS = 4, 12, 6
+#: The looks of figures for a paper.
+PAPER = ("column", "page")
+#: Patterns in a row of the grid.
+_COLUMNS = {"column": 4, "page": 6}
 
 
 #: A figure to draw: the name of its file, the report's section, the label, and the function that draws it.
@@ -70,6 +72,16 @@ def write_figures(run: "Run", folder: str | Folder, look: Look = LOOKS["screen"]
     return [path for picture in pictures(run, look) for path in picture.write(folder_at(folder))]
 
 
+def write_for_paper(
+    folder: Folder, draw: Callable[[Look], Sequence[Picture]], beside: Sequence[Caption]
+) -> list[Folder]:
+    """Write figures as wide as a column (``NAME_column``) and as a page (``NAME_page``), as SVG, PDF and PNG, with the
+    caption (``NAME.txt``) and the numbers (``NAME.csv``) of each beside it; returns the paths."""
+    drawn = [replace(each, name=f"{each.name}_{look}") for look in PAPER for each in draw(LOOKS[look])]
+    paths = [path for picture in drawn for path in picture.write(folder)]
+    return paths + [path for caption in beside for path in caption.write(folder)]
+
+
 def _drawings(run: "Run", look: Look) -> Iterator[Drawing]:
     """Yield every figure that the run has data for, those of the answer first."""
     yield from _ablated(run, look)
@@ -92,15 +104,25 @@ def _ablated(run: "Run", look: Look) -> Iterator[Drawing]:
     """Yield the figures of ablations."""
     for metric in run.metrics:
         name = plain_name(metric)
-        yield f"effect_{name}", "map", f"Effect of each head on {metric}", partial(effect_map, run, metric, look)
-        yield f"strongest_{name}", "strongest", f"Strongest heads by {metric}", partial(strongest, run, metric, look)
+        yield (
+            f"effect_{name}",
+            "map",
+            f"Effect of each head on {in_full(metric)}",
+            partial(effect_map, run, metric, look),
+        )
+        yield (
+            f"strongest_{name}",
+            "strongest",
+            f"Strongest heads by {in_full(metric)}",
+            partial(strongest, run, metric, look),
+        )
     if "effect" not in run.data and SWEPT.keys() & {*run.data}:
         for metric in map(str, run.data["metric"].values):
-            name, label = f"layers_{plain_name(metric)}", f"Effect of each layer, {metric}"
+            name, label = f"layers_{plain_name(metric)}", f"Effect of each layer, {in_full(metric)}"
             yield name, "layers", label, partial(by_layer, run, metric, look)
     for variable, part, label, draw in _OTHERS:
         for metric in map(str, run.data["metric"].values) if variable in run.data else ():
-            yield f"{part}_{plain_name(metric)}", part, f"{label}, {metric}", partial(draw, run, metric, look)
+            yield f"{part}_{plain_name(metric)}", part, f"{label}, {in_full(metric)}", partial(draw, run, metric, look)
 
 
 def _changed(run: "Run", look: Look) -> Iterator[Drawing]:
@@ -112,31 +134,22 @@ def _changed(run: "Run", look: Look) -> Iterator[Drawing]:
             yield (
                 name,
                 "changed",
-                f"Change of each head's effect on {metric}",
+                f"Change of each head's effect on {in_full(metric)}",
                 partial(changes.effects, run, metric, look),
             )
         yield "pattern_distance", "changed", "How far apart patterns are", partial(changes.distances, run, look)
         yield "most_changed", "changed", "Patterns of the most changed head", partial(changes.side_by_side, run, look)
     for metric in metrics:
-        label = f"{metric} of each prompt in both models"
+        label = f"{in_full(metric)} of each prompt in both models"
         yield f"prompts_{plain_name(metric)}", "changed", label, partial(changes.by_prompt, run, metric, look)
 
 
 def _patterns(run: "Run", look: Look) -> Iterator[Drawing]:
     """Yield the patterns of the heads that matter on the prompt shown first: a heatmap of each, and a grid of all."""
-    heads = run.top_heads(run.lead_metric, _IN_GRID) if "effect" in run.data else []
-    prompt, level = shown_prompts(run)[0], (run.spec.get("show") or {}).get("level", "token")
-    for head in heads[:_ALONE]:
-        draw = partial(_heatmap, run, prompt, head, level, look)
-        yield f"pattern_{plain_name(str(head))}", "patterns", f"Pattern of {head}", draw
-    if heads:
-        label = f"Patterns of the {len(heads)} heads with the largest effects on {run.lead_metric}"
-        yield "patterns", "patterns", label, partial(_grid, run, prompt, heads, level, look)
-
-
-def _heatmap(run: "Run", prompt: int, head: Head, level: str, look: Look) -> Figure:
-    return heatmap(weights(run, prompt, head, level), look)
-
-
-def _grid(run: "Run", prompt: int, heads: Sequence[Head], level: str, look: Look) -> Figure:
-    return heatmaps([weights(run, prompt, head, level) for head in heads], _COLUMNS, look)
+    alone, every = opening_patterns(run)
+    for each in every[:alone]:
+        yield f"pattern_{plain_name(each.title)}", "patterns", f"Pattern of {each.title}", partial(heatmap, each, look)
+    if every:
+        label = f"Patterns of the {len(every)} heads with the largest effects on {in_full(run.lead_metric)}"
+        columns = _COLUMNS["column" if look.narrow else "page"]
+        yield "patterns", "patterns", label, partial(heatmaps, every, columns, look)

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib import colors
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from harness.views.charts.changes import (
     DISTANCE,
@@ -18,7 +19,9 @@ from harness.views.charts.changes import (
     most_changed,
     pattern_of,
 )
-from harness.views.figures.base import ATTENTION, TONE, Look, map_of, measured, panels, ramp, style
+from harness.views.figures.base import ATTENTION, TONE, Look, color_bar, map_of, measured, panels, ramp, style
+from harness.views.figures.head_maps import head_maps
+from harness.views.figures.patterns import Matrix, matrices
 from harness.views.text import short
 
 if TYPE_CHECKING:
@@ -41,19 +44,15 @@ def effects(run: "Run", metric: str, look: Look) -> Figure:
 def _map(
     run: "Run", mean: xr.DataArray, label: str, tones: colors.Colormap, ends: tuple[float, float | None], look: Look
 ) -> Figure:
-    stacks, heads = run.layers, run.data.sizes["head"]
-    across = max(stacks.values())
-    width = min(look.width, 0.3 * across + 2)
-    cell = min((width - 2) / across, 0.3)
+    most = ends[1] if ends[1] is not None else max(float(np.nanmax(mean.values, initial=0)), 1e-12)
+    maps = by_stack(run, mean)
     with style(label, look):
-        figure, all_axes = panels(len(stacks), 1, width, max(cell * heads + 0.1 * look.letters, 3.0) * len(stacks))
-        most = ends[1] if ends[1] is not None else max(float(np.nanmax(mean.values, initial=0)), 1e-12)
-        for axes, (stack, values) in zip(all_axes, by_stack(run, mean).items(), strict=True):
-            axes.set_facecolor("#d9d9d4")
+        figure, every, high = head_maps([values.shape for values in maps.values()], 1, look)
+        for at, (axes, (stack, values)) in enumerate(zip(every, maps.items(), strict=True)):
             image = axes.imshow(values, cmap=tones, vmin=ends[0], vmax=most)
-            axes.set(xlabel="layer", ylabel=f"{stack}, head" if stack else "head")
-            axes.tick_params(labelsize=look.small)
-            figure.colorbar(image, ax=axes, shrink=0.9, aspect=16, pad=0.01).set_label(label, fontsize=look.small)
+            axes.set_ylabel(f"{stack}, head" if stack else "head")
+            if not at:
+                color_bar(image, axes, label, look, high[at])
     return figure
 
 
@@ -68,6 +67,7 @@ def by_prompt(run: "Run", metric: str, look: Look) -> Figure:
         axes.scatter(at, base, s=18, color=TONE["helps"], label=names[0])
         axes.scatter(at, other, s=18, color=TONE["hurts"], marker="s", label=names[1])
         axes.set(xlabel="prompt", ylabel=measured(run, metric))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(frameon=False, fontsize=look.small)
     return figure
 
@@ -76,17 +76,10 @@ def side_by_side(run: "Run", look: Look) -> Figure:
     """Show the patterns of the most changed head in both models, on the prompt on which they are furthest apart."""
     head = most_changed(run)
     prompt = furthest_prompt(run, head)
-    side = min(6.0, look.width / (2 if look.titles else 1))
-    rows, columns = (1, 2) if look.titles else (2, 1)
-    patterns = [pattern_of(run, prompt, head, of) for of in ("", "other_")]
-    shown = [(weights, list(map(short, queries)), list(map(short, keys))) for weights, queries, keys in patterns]
-    text = "".join(token for _, queries, keys in shown for token in (*queries, *keys))
-    with style(text, look):
-        figure, all_axes = panels(rows, columns, side * columns, side * rows)
-        for axes, (weights, queries, keys), name in zip(all_axes, shown, model_names(run), strict=True):
-            axes.imshow(weights, cmap=ramp("#ffffff", ATTENTION), norm=colors.PowerNorm(0.5, 0, 1))
-            for tokens, ticks, turn in ((keys, axes.set_xticks, 90), (queries, axes.set_yticks, 0)):
-                step = -(-len(tokens) // 48)
-                ticks(range(0, len(tokens), step), tokens[::step], rotation=turn, fontsize=look.small)
-            axes.set_title(f"{head} of {name}\nprompt {prompt}", fontsize=look.letters)
-    return figure
+    made = []
+    for of, name in zip(("", "other_"), model_names(run), strict=True):
+        weights, queries, keys = pattern_of(run, prompt, head, of)
+        made.append(
+            Matrix(f"{head} of {name}\nprompt {prompt}", weights, list(map(short, queries)), list(map(short, keys)))
+        )
+    return matrices(made, look)

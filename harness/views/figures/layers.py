@@ -27,5 +27,6 @@ def by_layer(run: "Run", metric: str, look: Look) -> Figure:
                 axes.errorbar(range(n_layers), mean, error, marker=mark, color=tone, label=SWEPT[name])
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set(xlabel=f"{stack} layer".strip(), ylabel=f"effect on {measured(run, metric)}")
+            axes.sharey(every[0])
         every[0].legend(frameon=False, fontsize=look.small, loc="best")
     return figure

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from harness.results.schema import by_head
-from harness.views.figures.base import LOOKS, TONE, Look, map_of, measured, panels, style
+from harness.views.figures.base import EMPTY, LOOKS, TONE, Look, map_of, measured, panels, style
 from harness.views.text import short, visible
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def columns_of(settings: pd.DataFrame, n: int) -> int:
 
 def _map(axes: Axes, values: np.ndarray, most: float, title: str, runs: "Runs", metric: str, look: Look):
     axes.set_axis_on()
-    axes.set_facecolor("#d9d9d4")
+    axes.set_facecolor(EMPTY)
     run = runs.runs[0]
     low = -most if run.sense(metric) or np.nanmin(values, initial=0) < 0 else 0
     image = axes.imshow(values, cmap=map_of(run, metric), vmin=low, vmax=most, aspect="auto", interpolation="nearest")
@@ -111,7 +111,7 @@ def against(runs: "Runs", metric: str, look: Look = LOOKS["screen"]) -> Figure:
 def depths(table, names: Sequence[str], unit: str, look: Look = LOOKS["screen"]) -> Figure:
     """Draw the sum of effects by relative depth, a line for each run."""
     with style(" ".join(names), look):
-        figure, (axes,) = panels(1, 1, 8.0, 3.6)
+        figure, (axes,) = panels(1, 1, min(look.width, 8.0), 3.6)
         for name in names:
             for stack, mine in table.loc[table["run"] == name].groupby("stack"):
                 axes.plot(mine["depth"], mine["effect_sum"], marker="o", label=visible(f"{name} {stack}".strip()))

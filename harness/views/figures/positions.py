@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from harness.views.charts.positions import strongest_anywhere
-from harness.views.figures.base import Look, map_of, measured, panels, style
+from harness.views.figures.base import Look, color_bar, every_nth, map_of, measured, panels, style
 from harness.views.selection import shown_prompts
 from harness.views.text import short, visible
 
@@ -26,9 +26,11 @@ def by_position(run: "Run", metric: str, look: Look) -> Figure:
         shown = values if run.sense(metric) else np.abs(values)
         low = -most if run.sense(metric) else 0
         image = axes.imshow(shown, cmap=map_of(run, metric), vmin=low, vmax=most, aspect="auto")
-        axes.set_xticks(range(len(tokens)), [short(token) for token in tokens], rotation=90, fontsize=look.small)
+        across = every_nth(len(tokens), width - 1.5, look)
+        axes.set_xticks(across, [short(tokens[at]) for at in across], rotation=90, fontsize=look.small)
         axes.set_yticks(range(len(strongest)), list(strongest), fontsize=look.small)
-        figure.colorbar(image, ax=axes, pad=0.01).set_label(f"effect on {measured(run, metric)}", fontsize=look.small)
+        axes.set(xlabel="ablated at", ylabel="head")
+        color_bar(image, axes, f"effect on {measured(run, metric)}", look, 0.03 * len(strongest) * look.letters)
         if look.titles:
             axes.set_title(f"Effect of ablating a head at one position, prompt {prompt}")
     return figure

@@ -4,9 +4,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from harness.views.charts.joint import MATRIX, Pairs, beyond_label, orders, pairs_of, set_label, set_rows
-from harness.views.figures.base import TONE, Look, map_of, measured, panels, ramp, style
+from harness.views.figures.base import (
+    EMPTY,
+    TONE,
+    Look,
+    color_bar,
+    every_nth,
+    map_of,
+    measured,
+    name_across,
+    panels,
+    ramp,
+    style,
+    wrapped,
+)
 from harness.views.text import short, visible
 
 if TYPE_CHECKING:
@@ -25,9 +39,9 @@ def sets(run: "Run", metric: str, look: Look, n: int = 20) -> Figure:
             axes.plot([about.mean] * 2, [row - 0.3, row + 0.3], color="black", linewidth=1.6)
             if np.isfinite(about.low):
                 axes.plot([about.low, about.high], [row, row], color="black", linewidth=0.9)
-        axes.set_yticks(range(len(rows)), [short(each.name, 40) for each in rows])
+        axes.set_yticks(range(len(rows)), [short(each.name, 18 if look.narrow else 40) for each in rows])
         axes.invert_yaxis()
-        axes.set_xlabel(set_label(run, metric))
+        name_across(axes, set_label(run, metric), look, 0.6 * min(7.5, look.width))
     return figure
 
 
@@ -45,7 +59,9 @@ def pruning(run: "Run", metric: str, look: Look) -> Figure:
         for number, (name, values) in enumerate(of.named.items()):
             color = (TONE["helps"], TONE["hurts"], TONE["matters"], "#222222")[number % 4]
             axes.plot(steps, values, linestyle=lines[number % 4], color=color, label=visible(name))
-        axes.set(xlabel="heads ablated", ylabel=f"effect on {measured(run, metric)}")
+        axes.set_xlabel("heads ablated")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_ylabel("\n".join(wrapped(f"effect on {measured(run, metric)}", 0.3 * look.letters, look.letters)))
         axes.legend(frameon=False, fontsize=look.small)
     return figure
 
@@ -62,12 +78,13 @@ def pairs(run: "Run", metric: str, look: Look) -> Figure:
     with style(metric, look):
         width = min(look.width, 0.3 * len(heads) + 2.4)
         figure, (axes,) = panels(1, 1, width, width * 0.86)
-        axes.set_facecolor("#d9d9d4")
+        axes.set_facecolor(EMPTY)
         colours = map_of(run, metric) if run.sense(metric) else ramp(TONE["hurts"], "#ffffff", TONE["matters"])
         image = axes.imshow(whole, cmap=colours, vmin=-most, vmax=most, aspect="auto")
-        axes.set_xticks(range(len(heads)), heads, rotation=90, fontsize=look.small)
-        axes.set_yticks(range(len(heads)), heads, fontsize=look.small)
-        figure.colorbar(image, ax=axes, shrink=0.8).set_label(beyond_label(run, metric), fontsize=look.small)
+        some = every_nth(len(heads), 0.86 * width - 0.6, look)
+        axes.set_xticks(some, [heads[at] for at in some], rotation=90, fontsize=look.small)
+        axes.set_yticks(some, [heads[at] for at in some], fontsize=look.small)
+        color_bar(image, axes, beyond_label(run, metric), look, 0.86 * width - 0.6)
     return figure
 
 
@@ -79,7 +96,7 @@ def _listed(run: "Run", metric: str, of: Pairs, look: Look) -> Figure:
         axes.axvline(0, color="0.5", linewidth=0.8)
         axes.set_yticks(range(len(order)), [" + ".join(of.ends[at]) for at in order], fontsize=look.small)
         axes.invert_yaxis()
-        axes.set_xlabel(beyond_label(run, metric))
+        name_across(axes, beyond_label(run, metric), look, 0.6 * min(7.5, look.width))
     return figure
 
 

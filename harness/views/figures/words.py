@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _MARK = ("#f2a51f", "#7a4a00")
 _LINE = 1.75  # lines apart, in heights of letters
 _WIDTH = 7.5  # inches at most
+_MARGIN = 0.15  # inches at either side
 _GAP = 0.3  # inches between two sentences
 
 
@@ -77,7 +78,7 @@ def draw_saliency(run: "Run", level: str = "word", look: Look = LOOKS["screen"],
         figure, (axes,) = panels(1, 1, _WIDTH, 1.0)
         figure.set_layout_engine("none")
         axes.set_position((0, 0, 1, 1))
-        sheet = Sheet(axes, min(_WIDTH, look.width), 1.2 * look.letters)
+        sheet = Sheet(axes, min(_WIDTH, look.width - 2 * _MARGIN), 1.2 * look.letters)
         down = 1.2 * sheet.line if any(headings) else 0.0
         for title, text in zip(headings, saliency.texts, strict=True):
             if title:
@@ -86,8 +87,8 @@ def draw_saliency(run: "Run", level: str = "word", look: Look = LOOKS["screen"],
         if look.titles:
             axes.text(0, down - 0.4 * sheet.line, saliency.how.replace(". ", ".\n"), fontsize=look.small, va="top")
             down += 0.6 * sheet.line * (1 + saliency.how.count(". "))
-        figure.set_size_inches(sheet.width + 0.3, down)
-        axes.set(xlim=(-0.15, sheet.width + 0.15), ylim=(down, 0))
+        figure.set_size_inches(sheet.width + 2 * _MARGIN, down)
+        axes.set(xlim=(-_MARGIN, sheet.width + _MARGIN), ylim=(down, 0))
         axes.set_axis_off()
     if not look.titles:
         return figure
