@@ -46,7 +46,7 @@ def test_look_table_is_the_plain_models_pattern(seen, plain):
     for head in seen.run.all_heads:
         np.testing.assert_allclose(seen.table(head=str(head)).values, plain[head.layer, head.head], atol=1e-5)
     np.testing.assert_allclose(seen.table().values, plain.mean(axis=(0, 1)), atol=1e-5)
-    assert list(seen.table("L0H0").columns) == ["[CLS]", "the", "dog", "chased", "the", "cat", "[SEP]"]
+    assert list(seen.table("L0H0").columns) == ["[CLS]", "the (1)", "dog", "chased", "the (4)", "cat", "[SEP]"]
 
 
 def test_look_follow_and_strongest_read_the_same_weights(seen, plain):

@@ -493,7 +493,7 @@ def test_what_a_run_has_not_is_refused_with_what_it_has(tmp_path):
 
 def test_the_first_figure_of_a_run_is_that_of_its_answer(tmp_path):
     label, draw = first_figure(fake_run(tmp_path))
-    assert label == "Effect of each head on logit_diff"
+    assert label == "Effect of each head on logit difference"
     assert draw().axes
 
 

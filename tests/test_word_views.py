@@ -47,7 +47,7 @@ def raw(run, head=(1, 2)):
 
 def test_a_table_by_word_sums_keys_and_averages_queries(run):
     table, weights = views.table(run, 0, "L1H2", level="word"), raw(run)
-    assert list(table.columns) == list(table.index) == ["[CLS]", "unhappy", "dog", "the", "cat", "the", "[SEP]"]
+    assert list(table.columns) == list(table.index) == ["[CLS]", "unhappy", "dog", "the (3)", "cat", "the (5)", "[SEP]"]
     assert table.iloc[2, 1] == pytest.approx(weights[3, 1] + weights[3, 2])
     assert table.iloc[1, 2] == pytest.approx((weights[1, 3] + weights[2, 3]) / 2)
     np.testing.assert_allclose(table.sum(axis=1), 1, atol=2e-3)  # patterns are kept in 16 bits
@@ -56,7 +56,7 @@ def test_a_table_by_word_sums_keys_and_averages_queries(run):
 
 def test_special_tokens_left_out_are_said_and_rows_renormalised(run):
     table, weights = views.table(run, 0, "L1H2", special="drop"), raw(run)
-    assert list(table.columns) == ["un", "happy", " dog", " the", " cat", " the"]
+    assert list(table.columns) == ["un", "happy", " dog", " the (3)", " cat", " the (5)"]
     kept = weights[1:7, 1:7]
     np.testing.assert_allclose(table.values, kept / kept.sum(1, keepdims=True))
     share = 100 * weights[1:7][:, [0, 7]].sum(1).mean()
