@@ -3,8 +3,10 @@ those of two pages of `docs/`, are valid requests, and those of the README run."
 
 import re
 import shlex
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import harness
@@ -84,6 +86,14 @@ def test_the_blocks_of_a_readme_run_and_only_the_edit_of_z_is_the_ablation(page,
     assert (scope["logits"] == ablated).all()
     assert abs(sliced - ablated).max() > 0.01
     assert abs(sliced - model.bridge(text)).max() > 0.01
+
+
+def test_the_way_to_other_tools_and_back_runs(run):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # theirs
+        scope = executed("docs/beside_other_tools.md", run)
+    np.testing.assert_allclose(scope["rollout"].sum(axis=-1), 1, atol=1e-6)
+    assert scope["scores"].abs().max() > 0
 
 
 def test_the_first_block_of_the_readme_is_short_and_the_readme_too():
