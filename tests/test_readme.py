@@ -169,6 +169,44 @@ def test_a_command_of_the_first_pages_runs_on_a_tiny_model(line, place, monkeypa
     assert done == 0, err
 
 
+#: What stands in for a command's model, by a word of the command.
+STANDS_IN = {
+    "model=t5": ["model=random", "model.shape=t5"],
+    "model=minilm": ["model=random", "model.shape=bert"],
+    "model=bert_japanese": ["model=random", "model.shape=bert_japanese"],
+    "model=path": ["model=random", "model.shape=bert_japanese", "prompts=inline", "prompts.text=['犬が[MASK]を追う']"],
+    "experiment=planted": [],
+}
+#: Words of a command that is not run to its end, and why.
+NOT_RUN = {"store=s3://bucket/runs": "needs a bucket: tests/test_objects.py has one"}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("line", commands("docs/commands.md"))
+def test_a_command_of_the_commands_page_runs_on_a_tiny_model(line, place, monkeypatch, command):
+    monkeypatch.chdir(place)
+    for own, tiny in {
+        "L23": "L2",
+        "L20": "L1",
+        " Paris": " Mary",
+        " Rome": " John",
+        "language=ja": "language=ja prompts.length=64",
+    }.items():
+        line = line.replace(own, tiny)
+    runner, words = arguments_of(line)
+    if reason := next((why for word, why in NOT_RUN.items() if word in words), None):
+        pytest.skip(reason)
+    model = next((instead for word, instead in STANDS_IN.items() if word in words), ["model=random"])
+    words = [word for word in words if not (model and word.startswith(("model=", "model.path=")))]
+    saved = runner in ("again", "reproduce", "collect", "list", "benchmark", "look") or "resume=DIR" in words
+    small = [] if saved else [*model, *([] if runner == "trace_context" else TINY)]
+    if "what=look" in words:
+        small = model
+    done, _, err = command(runner, *words, *small, store=not saved or runner == "again")
+    assert done == (2 if "resume=DIR" in words else 0), err
+    assert "resume=DIR" not in words or "is complete" in err
+
+
 def test_the_python_of_the_first_page_opens_the_run_of_its_command(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results").mkdir()
