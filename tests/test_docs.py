@@ -49,6 +49,17 @@ def test_a_page_has_one_title_and_whole_blocks(page):
     assert page.read_text(encoding="utf-8").count("```") % 2 == 0
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_what_a_page_makes_is_a_target_and_the_tests_that_it_names_are_there(page):
+    """They build environments, or run all that is here: that they are there is all that a test can look at."""
+    text = page.read_text(encoding="utf-8")
+    targets = {*re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)}
+    named = {*re.findall(r"(?:^|`)make ([a-z-]+)", text, re.M)}
+    assert named <= targets, f"{page.name} names {named - targets}"
+    tests = {*re.findall(r"\btests/\w+\.py", text)}
+    assert not {test for test in tests if not (ROOT / test).is_file()}
+
+
 def test_every_page_is_reached_from_the_readme():
     reached, left = set(), [ROOT / "README.md"]
     while left:
