@@ -5,6 +5,7 @@
 # make test-quick  what an edit needs: one case of each test; no whole runs, SmolLM2, browser or other processes
 # make test-shapes what computes with arrays, its shapes checked, in random order
 # make picture     docs/report.png, the first screen of the default study: of DIR=results/study/…, or of the newest
+# make docs        the site from docs/, strictly; the last line is its first page
 # make soak        what is too slow for every change: real models, repetitions, large products, hundreds of sweeps
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 RUN ?= study
 ARGS ?=
 
-.PHONY: run quick notebook test test-quick test-shapes soak check audit clean
+.PHONY: run quick notebook test test-quick test-shapes soak docs check audit clean
 
 run: $(VENV)/core
 	$(BIN)/python -m experiments.$(RUN) $(ARGS)
@@ -51,11 +52,17 @@ soak: $(VENV)/test
 picture docs/report.png: $(VENV)/test
 	$(BIN)/python .ci/picture.py $(DIR)
 
+# In an environment without the network the build is the same: no page loads anything from it.
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(BIN)/mkdocs build --quiet --strict $(ARGS)
+	@echo build/site/index.html
+
 check: $(VENV)/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/shellcheck .ci/run .ci/audit .ci/wheel
+	$(BIN)/codespell *.md CITATION.cff docs conf experiments harness
 
 # What is known against the locked packages; needs the advisory service, and fails without it.
 audit: $(VENV)/test
@@ -77,6 +84,10 @@ $(VENV)/test: $(VENV)/core requirements-test.lock
 
 $(VENV)/notebook: $(VENV)/core requirements-notebook.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-notebook.lock
+	touch $@
+
+$(VENV)/docs: $(VENV)/core requirements-docs.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-docs.lock
 	touch $@
 
 # Faults that tests must notice: N of them drawn with SEED, or those with a name (FAULTS=named). See .ci/mutants.py.

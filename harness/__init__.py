@@ -42,7 +42,7 @@ never imports torch.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 
 _HOME = {
     "Head": "hooks",

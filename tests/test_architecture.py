@@ -1,4 +1,4 @@
-"""Who may import whom, and that the README's map names every room."""
+"""Who may import whom, and that the contributors' map names every room."""
 
 import ast
 import subprocess
@@ -155,12 +155,15 @@ def test_computations_do_not_print_or_read_the_clock_or_the_environment(path):
     assert not called & {"print", "time.time", "datetime.now", "os.getenv", "os.environ.get", "torch.manual_seed"}
 
 
-def test_the_readmes_map_names_every_room_and_runner():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_contributors_map_names_every_room_and_the_commands_page_every_runner():
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     for name in ORDER:
-        assert f"`{name}" in readme, f"the README's map lacks {name}"
+        assert f"| `{name}` |" in guide, f"the map of CONTRIBUTING.md lacks {name}"
+    page = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
     for path in (ROOT / "experiments").glob("[a-z]*.py"):
-        assert f"`{path.stem}`" in readme, f"the README lacks the runner {path.stem}"
+        assert f"| `{path.stem}` |" in page, f"docs/commands.md lacks the runner {path.stem}"
+    for path in (ROOT / "conf/experiment").glob("*.yaml"):
+        assert f"`{path.stem}`" in page, f"docs/commands.md lacks the preset {path.stem}"
 
 
 def test_every_room_is_packaged():

@@ -1,7 +1,9 @@
 """Nothing that comes with a model, a prompt or a run directory decides where something is written, or is run."""
 
 import hashlib
+import json
 import os
+import pickle
 import zipfile
 from pathlib import Path
 
@@ -149,6 +151,25 @@ def test_a_pickle_among_units_and_weights_is_never_opened(tmp_path, monkeypatch)
     torch.save({"x": Trap()}, model / "pytorch_model.bin")
     with pytest.raises(RequestError, match="is a pickle, which can run code, and is not read"):
         harness.load_model("path", path=str(model))
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_pickle_in_an_array_of_a_run_is_never_opened(tmp_path, monkeypatch, tiny):
+    model = tiny("gpt2")
+    effects = harness.ablate_heads(model, harness.load_prompts("ioi", model, n=2), metrics=["loss"], heads=["L0H0"])
+    folder = tmp_path / "run"
+    effects.save(folder)
+    monkeypatch.setenv("TRAP", str(tmp_path / "sprung"))
+    metadata = json.loads((folder / "data.zarr/.zmetadata").read_text())
+    filters = [{"id": "vlen-utf8"}, {"id": "pickle", "protocol": 5}]
+    array = metadata["metadata"]["text/.zarray"]
+    array |= {"dtype": "|O", "fill_value": "", "filters": filters, "compressor": None}
+    (folder / "data.zarr/.zmetadata").write_text(json.dumps(metadata))
+    (folder / "data.zarr/text/.zarray").write_text(json.dumps(array))
+    (folder / "data.zarr/text/0").write_bytes(pickle.dumps(Trap()))
+    run = harness.open_run(folder)
+    with pytest.raises(RuntimeError, match="unpickling data can execute arbitrary code"):
+        run.data["text"].load()
     assert not (tmp_path / "sprung").exists()
 
 

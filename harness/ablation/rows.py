@@ -10,8 +10,9 @@ from jaxtyping import Int
 from harness.models import Model
 from harness.prompts import Prompts, masked
 
-#: Tokens that go through a block together on a CPU; more are not faster and cost page faults (see LOG.md). A constant,
-#: since tuning it by timing would make the last digits of results depend on the machine's load.
+#: Tokens that go through a block together on a CPU; more are not faster and cost page faults (see
+#: docs/measurements.md). A constant, since tuning it by timing would make the last digits of results depend on the
+#: machine's load.
 CHUNK_TOKENS = 4096
 
 

@@ -1,0 +1,312 @@
+"""Pages of the site that are made when it is built: from the specs, the schema, the docstrings and the notebooks.
+
+`PAGES` maps each page to the function that writes it. The two functions at the end are hooks of MkDocs.
+"""
+
+import ast
+import base64
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+import harness  # noqa: E402
+from harness.command.help import help_text, overview  # noqa: E402
+from harness.command.runners import RUNNERS  # noqa: E402
+from harness.config import RequestError, conf_dir  # noqa: E402
+from harness.results.manifest import KEYS  # noqa: E402
+from harness.results.schema import TABLES, VARIABLES  # noqa: E402
+from harness.roles.catalogue import MEANING, ROLES  # noqa: E402
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+
+COMMAND = "attention-harness"
+NOTEBOOKS = ROOT / "experiments/notebooks"
+#: Modules of methods and causes, whose docstrings have the paper and the limits.
+METHODS = (
+    *(
+        "rollout",
+        "uniform_rollout",
+        "effect_weighted_rollout",
+        "gradient_rollout",
+        "flow",
+        "norms",
+        "alti",
+        "gradients",
+    ),
+    *("integrated", "mean_patterns"),
+)
+CAUSES = ("causes", "occlusion", "deletion", "knockout")
+#: Functions on arrays that the reference lists beside the public names.
+FUNCTIONS = (
+    *("attribution.rollout.rollout", "attribution.flow.flow", "attribution.norms.value_weighted_norms"),
+    *("words.merge.merge_pattern", "words.merge.merge_scores", "stats.summary.summarize", "stats.planning.power"),
+    *("stats.ranks.rank_correlation", "findings.findings", "metrics.of_function"),
+)
+
+
+def block(text: str, language: str = "text") -> str:
+    return f"```{language}\n{text.strip()}\n```"
+
+
+def cell(text: str) -> str:
+    """Text in a cell of a table."""
+    return " ".join(text.split()).replace("``", "`").replace("|", "\\|")
+
+
+def table(*rows: tuple[str, ...]) -> str:
+    """A table of Markdown, the first row its head."""
+    head, *rest = [f"| {' | '.join(map(cell, row))} |" for row in rows]
+    return "\n".join((head, "|" + "---|" * len(rows[0]), *rest))
+
+
+# --- commands ---------------------------------------------------------------------------------------------------
+
+
+@cache
+def groups() -> dict[str, str]:
+    """The groups of keys, with the first runner that reads each."""
+    made = {}
+    for group in sorted({path.name for path in conf_dir().iterdir() if path.is_dir()} - {"hydra", "experiment"}):
+        for runner in RUNNERS:
+            try:
+                help_text(runner, COMMAND, (group,))
+            except RequestError:
+                continue
+            made[group] = runner
+            break
+    return made
+
+
+def runners() -> str:
+    """The text of ``--help`` of each runner and each group of keys."""
+    parts = ["# Runners and keys", "What `--help` prints, made from the typed specs.", block(overview(COMMAND))]
+    for name in RUNNERS:
+        parts += [f"## {name}", block(help_text(name, f"{COMMAND} {name}"))]
+    for group, runner in groups().items():
+        parts += [f"## Keys of {group}", block(help_text(runner, COMMAND, (group,)))]
+    return "\n\n".join(parts)
+
+
+def presets() -> str:
+    """Every preset with its question, its cost and its settings."""
+    parts = ["# Presets", f"A preset is a question with its settings: `{COMMAND} study experiment=NAME`."]
+    for path in sorted((conf_dir() / "experiment").glob("*.yaml")):
+        _, *lines = path.read_text(encoding="utf-8").splitlines()
+        about = [line.removeprefix("# ") for line in takewhile(lambda line: line.startswith("#"), lines)]
+        parts += [f"## {path.stem}", " ".join(about[:-1]), f"*{about[-1]}*"]
+        parts.append(block("\n".join(lines[len(about) :]), "yaml"))
+    return "\n\n".join(parts)
+
+
+# --- reference --------------------------------------------------------------------------------------------------
+
+
+def defined(home: str, name: str) -> str:
+    """The full name of the module in which a public name is defined."""
+    value = getattr(harness, name)
+    return f"{getattr(value, '__module__', f'harness.{home}')}.{name}"
+
+
+def reference() -> str:
+    """Directives for mkdocstrings: every public name, the functions on arrays, and the views."""
+    from harness import views
+
+    rooms = ", ".join(f"`harness.{room}`" for room in harness._ROOMS)
+    parts = ["# Python", block("import harness", "python"), f"Rooms of functions: {rooms}.", "## Public names"]
+    parts += [f"::: {defined(home, name)}" for name, home in harness._HOME.items()]
+    parts += [
+        "## What they return",
+        "::: harness.interactive.result.Effects",
+        "::: harness.interactive.result.Patterns",
+    ]
+    parts += [
+        "::: harness.interactive.result.Attributions",
+        "::: harness.results.run.Run",
+        "::: harness.views.look.Look",
+    ]
+    parts += ["## Functions on arrays", *(f"::: harness.{name}" for name in FUNCTIONS), "## Views"]
+    parts += [f"::: {getattr(views, name).__module__}.{name}" for name in views.__all__ if name != "View"]
+    return "\n\n".join(parts)
+
+
+def run_directory() -> str:
+    """The files of a run directory, and what its arrays and tables hold."""
+    files = (
+        ("file", "holds"),
+        ("`spec.yaml`", "the resolved config; enough to run it again"),
+        ("`manifest.json`", f"{', '.join(f'`{key}`' for key in KEYS)}; `status` becomes `complete` last"),
+        ("`stages/STAGE/plan.json`, `units/`", "the frozen plan and the finished units, while the run goes on"),
+        ("`data.zarr`", "labelled arrays, below"),
+        ("`NAME.csv`, `NAME.parquet`", "tables, below"),
+        ("`report.html`", "one file, opens with the network off"),
+        ("`figures/`", "the report's figures as SVG and PNG"),
+    )
+    arrays = [(f"`{name}`", ", ".join(dims.split()), holds) for name, (dims, holds) in VARIABLES.items()]
+    columns = [(f"`{name}.csv`", ", ".join(f"`{column}`" for column in of.columns)) for name, of in TABLES.items()]
+    about = (
+        "`results/RUNNER/DATE-TIME-HASH/`; `harness.open_run` opens it without the model. In runs of an encoder-decoder"
+        " `stack` stands before `layer`, and variables of the other stacks begin with `encoder_` or `cross_`; those of"
+        " the second model of a comparison begin with `other_`. Empty cells were not computed."
+    )
+    parts = (
+        "# The run directory",
+        about,
+        table(*files),
+        "## Arrays",
+        table(("variable", "dimensions", "holds"), *arrays),
+    )
+    return "\n\n".join((*parts, "## Tables", table(("table", "columns"), *columns)))
+
+
+def docstring(module: str, name: str = "") -> str:
+    """The docstring of a module's file, or of a function in it, without importing it."""
+    path = ROOT / "harness" / f"{module.replace('.', '/')}.py"
+    tree: Any = ast.parse(path.read_text(encoding="utf-8"))
+    node = next(each for each in tree.body if getattr(each, "name", "") == name) if name else tree
+    return (ast.get_docstring(node) or "").replace("``", "`")
+
+
+def definition(role: str) -> str:
+    """The docstring of the function that measures a role; empty where it has none of its own."""
+    for module in ("roles.masks", "roles.role_measures"):
+        with suppress(StopIteration):
+            return docstring(module, role)
+    return docstring("roles.copying").split("\n\n")[0] if role == "copying" else ""
+
+
+def functions(module: str, names: str) -> dict[str, str]:
+    """The functions of a dictionary in a module (``METHODS``), by key, as they are written."""
+    path = ROOT / "harness" / f"{module.replace('.', '/')}.py"
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == names and isinstance(node.value, ast.Dict):
+            pairs = zip(node.value.keys, node.value.values, strict=True)
+            return {key.value: ast.unparse(value) for key, value in pairs if isinstance(key, ast.Constant)}
+    raise KeyError(names)
+
+
+def methods() -> str:
+    """Attribution methods, causes and roles, with their papers and limits as the docstrings have them."""
+    named = functions("attribution.methods", "METHODS")
+    lines = [(f"`{name}`", docstring("attribution.methods", of).split("\n")[0]) for name, of in named.items()]
+    how = docstring("attribution.methods").split("\n\n")[-1].partition("`METHODS`. ")[2]
+    parts = ["# Methods, roles and causes", "## Attribution methods", how]
+    parts.append(table(("`attribution.methods`", "score of a token"), *lines))
+    parts += [part for name in METHODS for part in (f"### {name.replace('_', ' ')}", docstring(f"attribution.{name}"))]
+    parts.append("## Causes")
+    parts += [part for name in CAUSES for part in (f"### {name}, measured", docstring(f"attribution.{name}"))]
+    parts += ["## Roles", docstring("roles.role_measures"), docstring("roles.masks")]
+    rows = [(f"`{role}`", MEANING[role], definition(role)) for role in ROLES]
+    parts.append(table(("role", "a head with it", "definition"), *rows))
+    return "\n\n".join(parts)
+
+
+# --- pages of the project ---------------------------------------------------------------------------------------
+
+#: Where links of the project's own pages go on the site; others lead to files that the site does not have.
+MOVED = {"CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md", "CHANGELOG.md": "changelog.md"}
+
+
+def of_project(name: str) -> str:
+    """A page beside the README, its links as they are on the site."""
+
+    def moved(match: re.Match[str]) -> str:
+        text, target = match.groups()
+        if re.match(r"[a-z]+:", target):
+            return match[0]
+        there = target.removeprefix("docs/") if target.startswith("docs/") else MOVED.get(target)
+        return f"[{text}]({there})" if there else text
+
+    return re.sub(r"\[([^\]]+)\]\(([^)\s]+)\)", moved, (ROOT / name).read_text(encoding="utf-8"))
+
+
+# --- notebooks --------------------------------------------------------------------------------------------------
+
+
+def markdown_of(notebook: Any) -> str:
+    """A notebook as Markdown, its pictures in the page."""
+    from nbconvert import MarkdownExporter
+
+    body, resources = MarkdownExporter().from_notebook_node(notebook)
+    for name, content in resources.get("outputs", {}).items():
+        body = body.replace(f"({name})", f"(data:image/png;base64,{base64.b64encode(content).decode()})")
+    return re.sub(r"(?s)<style scoped>.*?</style>\n", "", body)  # pandas's own, of its tables
+
+
+def question_to_claim() -> str:
+    """The notebook that takes a minute: its code, without output."""
+    import nbformat
+
+    page = markdown_of(nbformat.read(NOTEBOOKS / "question_to_claim.ipynb", as_version=4))
+    note = "\n\n!!! note\n    Not executed here: it takes about a minute on two cores. `make notebook` opens it.\n"
+    return page.replace("\n", note, 1)
+
+
+def inspect_run() -> str:
+    """The notebook about a saved run, executed on a study of the planted model that is made for it."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(NOTEBOOKS / "inspect_run.ipynb", as_version=4)
+    place = Path(tempfile.mkdtemp())
+    try:
+        settings = ("experiment=planted", "prompts.n=12", "stats.resamples=999", f"store={place / 'results'}")
+        words = [sys.executable, "-m", "experiments.study", *settings]
+        run = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+        paths = {"HARNESS_RUN": run, "PYTHONPATH": str(ROOT), "IPYTHONDIR": str(place)}
+        client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(place)}})
+        client.execute(env={**os.environ, **paths})
+        text = markdown_of(notebook).replace(run, "results/study/…").replace(str(place), "…")
+    finally:
+        shutil.rmtree(place)
+    note = "\n\n!!! note\n    Executed on a small study of the planted model (`experiment=planted prompts.n=12`).\n"
+    return text.replace("\n", note, 1)
+
+
+# --- hooks ------------------------------------------------------------------------------------------------------
+
+PAGES: dict[str, Callable[[], str]] = {
+    "inspect_run.md": inspect_run,
+    "question_to_claim.md": question_to_claim,
+    "runners.md": runners,
+    "presets.md": presets,
+    "reference.md": reference,
+    "run_directory.md": run_directory,
+    "methods.md": methods,
+    "contributing.md": lambda: of_project("CONTRIBUTING.md"),
+    "security.md": lambda: of_project("SECURITY.md"),
+    "changelog.md": lambda: of_project("CHANGELOG.md"),
+}
+
+
+def on_files(files: "Files", config: "MkDocsConfig", **_: Any) -> "Files":
+    """Add the pages that are made."""
+    from mkdocs.structure.files import File
+
+    for name, write in PAGES.items():
+        files.append(File.generated(config, name, content=write() + "\n"))
+    return files
+
+
+def on_post_build(config: "MkDocsConfig", **_: Any) -> None:
+    """Refuse a page that would load anything from the network."""
+    for path in Path(config.site_dir).rglob("*.html"):
+        page = re.sub(r'srcdoc="[^"]*"', "", path.read_text(encoding="utf-8"))
+        loaded = re.findall(
+            r"""<(?:script|img|iframe|link)\b[^>]*?\b(?:src|href)=["']?((?:https?:)?//[^"'\s>]+)""", page
+        )
+        if loaded:
+            raise SystemExit(f"{path.name} loads {loaded[0]}: the site is to be read without a network")
