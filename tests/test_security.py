@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pickle
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -171,6 +172,8 @@ def test_a_pickle_in_an_array_of_a_run_is_never_opened(tmp_path, monkeypatch, ti
     with pytest.raises(RuntimeError, match="unpickling data can execute arbitrary code"):
         run.data["text"].load()
     assert not (tmp_path / "sprung").exists()
+    needs = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    assert "numcodecs>=0.16.6" in needs  # earlier ones would have opened it
 
 
 # --- keys -------------------------------------------------------------------------------------------------------
