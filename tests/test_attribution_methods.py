@@ -1,7 +1,6 @@
 """The attribution methods that need only arrays, against identities, hand-worked sums and networkx."""
 
 from contextlib import nullcontext
-from types import SimpleNamespace
 
 import networkx
 import numpy as np
@@ -10,8 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import harness
 from harness import attribution
 from harness.attribution import alti, norms, uniform_rollout
+from harness.attribution.example import example_of
 from harness.attribution.flow import ROUNDING
 from harness.attribution.ov_contributions import Stream, _contributions
 from harness.config import RequestError
@@ -141,10 +142,9 @@ def test_alti_by_hand():
 @pytest.mark.parametrize(
     ("size", "off", "accepted"), [(1e4, 9.0, True), (1e4, 11.0, False), (0.1, 9e-4, True), (0.1, 2e-3, False)]
 )
-def test_terms_may_miss_the_stream_by_a_thousandth_of_its_largest_entry_or_of_1(size, off, accepted):
-    example = SimpleNamespace(
-        model=SimpleNamespace(name="tiny", kind="decoder", traits=SimpleNamespace(write_scale={}))
-    )
+def test_terms_may_miss_the_stream_by_a_thousandth_of_its_largest_entry_or_of_1(tiny, size, off, accepted):
+    model = tiny("llama")
+    example = example_of(model, harness.load_prompts("inline", model, text=["a drink"]))
     before = torch.tensor([[[size, 0.0]]])
     stream = Stream(before, before + torch.tensor([off, 0.0]), torch.zeros(2))
     nothing = (np.ones((1, 1, 1)), np.zeros((1, 1, 2)))
