@@ -252,6 +252,15 @@ def test_values_weigh_a_pattern_where_they_were_kept(browser, tmp_path):
     assert row_read(browser, 8) == pytest.approx(expected, rel=0.03, abs=0.02)
 
 
+def test_without_patterns_there_is_nothing_to_draw_or_save_of_one(browser, tmp_path):
+    run = with_claims(fake_run(tmp_path, n_prompts=2, parts=("effect",)))
+    browser.open(views.write_report(run, tmp_path / "report.html", []))
+    browser.wait("document.querySelector('.pattern-stage').textContent.includes('does not hold the pattern')")
+    for part in (".modes fieldset", "#draw-inspector .figure-tools"):
+        assert not browser.evaluate(f"!!document.querySelector('{part}')?.offsetWidth"), part
+    assert browser.evaluate("document.querySelector('#draw-map .foot .figure-tools').offsetWidth") > 0
+
+
 def test_important_heads_are_ringed_and_the_sums_are_those_of_the_layers(browser, page, run):
     ringed = (run.heads["metric"] == "logit_diff") & (run.heads["rank"] <= 2)
     judged = replace(run, heads=run.heads.assign(p_adjusted=np.where(ringed, 0.001, 0.5), important=ringed))
