@@ -63,6 +63,8 @@ def test_the_strongest_head_that_is_not_shown_does_not_lead(run):
     said = headline.of_effects(doubted)
     assert said.text.startswith("Without L2H3 the right answer’s lead rises by ")
     assert said.head == Head(2, 3)
+    assert said.detail.endswith(" As large, but not shown: L1H2.")
+    assert "As large" not in headline.of_effects(run).detail
 
 
 def test_where_no_head_is_shown_the_headline_says_so_first(run):
@@ -106,6 +108,21 @@ def test_a_distance_moves_and_neither_helps_nor_hurts(tmp_path):
     assert said.text.startswith("Without L1H2 the prediction moves by ")
     assert said.text.endswith(", the most of 12 heads.")
     assert "direction" not in said.detail
+
+
+def test_a_distance_led_by_a_smaller_head_is_not_the_most_of_all(tmp_path):
+    run = fake_run(tmp_path, metrics=["kl"], n_prompts=8)
+    run = with_claims(replace(run, data=run.data.assign(effect=abs(run.data["effect"]))))
+    second = run.top_heads("kl", 2)[1]
+    mine = (run.heads["layer"] == second.layer) & (run.heads["head"] == second.head)
+    said = headline.of_effects(replace(run, heads=run.heads.assign(p_adjusted=np.where(mine, 0.001, 0.5))))
+    assert said.head == second
+    assert said.text.endswith(", the most of the heads shown to matter.")
+
+
+def test_what_was_not_tested_says_so(tmp_path):
+    one = headline.of_effects(fake_run(tmp_path, n_prompts=1))
+    assert one.detail == "Same direction on 1 of 1 prompt, not tested against chance."
 
 
 def test_a_finding_becomes_its_first_sentence_and_the_rest():

@@ -1,6 +1,6 @@
 """The headline of a run: its answer as a sentence with one number, the line beneath it, and a few figures."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.findings.effects import RIGHT_ABOVE, caution, nothing_can_be_shown
 from harness.findings.finding import Finding
-from harness.findings.format import chance, count, number, rounded, signed, with_spread
+from harness.findings.format import chance, count, listed, number, rounded, signed, with_spread
 from harness.hooks import Head
 from harness.metrics import METRICS
 from harness.results.run import ROUNDING, Claim
@@ -24,6 +24,8 @@ _ABLATED = {
     "patch": "With {head} patched from the corrupted prompt",
     "scale": "With {head} multiplied by {factor:g}",
 }
+#: Heads named as large, but not shown.
+_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -61,26 +63,28 @@ def of_effects(run: "Run") -> Headline:
         tested = f", max-T {chance(p)}" if np.isfinite(p) else ""
         largest = f"The largest effect is {ranked[0]}’s, {_spread(run, metric, ranked[0])}{tested}."
         return Headline(f"No head is shown to matter for {metric}.", largest)
-    return Headline(_changes(run, metric, first), _evidence(run, metric, first), first)
+    larger = ranked[: ranked.index(first)]  # as large, but not shown: a headline about a smaller one must not hide it
+    return Headline(_changes(run, metric, first, bool(larger)), _evidence(run, metric, first, larger), first)
 
 
-def _changes(run: "Run", metric: str, head: Head) -> str:
-    """State how far the metric moves without the head, beside its clean value."""
+def _changes(run: "Run", metric: str, head: Head, larger: bool) -> str:
+    """State how far the metric moves without the head, beside its clean value (of a distance: beside other heads)."""
     mean, clean = _mean(run, metric, head), float(run.data["clean"].sel(metric=metric).mean())
     spec = run.spec.get("ablation")
     spec = spec if isinstance(spec, dict) else {"name": str(spec or "zero")}
     start = _ABLATED.get(str(spec.get("name")), "With {head} ablated").format(head=head, factor=spec.get("factor", 0))
     unit, subject = run.unit(metric), METRICS[metric].subject if metric in METRICS else metric
     if run.sense(metric) == 0:
-        return f"{start} {subject} moves by {rounded(mean)}{unit}, the most of {count(len(run.ablated_heads), 'head')}."
+        among = "the heads shown to matter" if larger else count(len(run.ablated_heads), "head")
+        return f"{start} {subject} moves by {rounded(mean)}{unit}, the most of {among}."
     way = "rises" if mean > 0 else "falls"
     if way == "falls" and metric == "logit_diff" and clean > 0:
         return f"{start} {subject} falls by {rounded(-mean)} of {rounded(clean)}{unit}."
     return f"{start} {subject} {way} by {rounded(abs(mean))}{unit}, from {rounded(clean)}."
 
 
-def _evidence(run: "Run", metric: str, head: Head) -> str:
-    """State the interval of the change, on how many prompts it has this direction, and its p."""
+def _evidence(run: "Run", metric: str, head: Head, larger: Sequence[Head]) -> str:
+    """State the interval of the change, on how many prompts it has this direction, its p, and what is as large."""
     about, effect = run.estimate(metric, head), run.effect(metric, head)
     way = 1.0 if about.mean > 0 else -1.0
     ends = sorted((way * about.low, way * about.high))
@@ -93,8 +97,13 @@ def _evidence(run: "Run", metric: str, head: Head) -> str:
     if run.sense(metric):
         parts.append(f"same direction on {int((np.sign(effect) == way).sum())} of {count(len(effect), 'prompt')}")
     p = run.claims(metric).get(head, Claim()).p_adjusted
-    parts += [f"max-T {chance(p)}"] if np.isfinite(p) else []
-    return ", ".join(parts) + ("." if parts else "")
+    parts.append(f"max-T {chance(p)}" if np.isfinite(p) else "not tested against chance")
+    text = f"{', '.join(parts)}."
+    text = f"{text[0].upper()}{text[1:]}"
+    if larger:
+        text += f" As large, but not shown: {listed([str(each) for each in larger[:_NAMED]])}"
+        text += f" and {len(larger) - _NAMED} more." if len(larger) > _NAMED else "."
+    return text
 
 
 def figures(run: "Run") -> list[Figure]:
