@@ -154,6 +154,23 @@ def test_keys_move_among_heads_and_prompts_and_switch_the_view(browser, page):
     quiet(browser)
 
 
+def test_who_reads_rows_by_keyboard_stays_in_the_drawing(browser, page):
+    browser.open(page)
+    goes_to(browser, "#how=lines")
+    browser.wait("document.querySelector('.key')?.textContent.startsWith('queries left')")
+    browser.focus("canvas.inspected")
+    for row in (6, 5, 4):  # from the last of eight
+        browser.press("ArrowUp")
+        browser.wait(f"location.hash === '#how=lines&row={row}'")
+    assert picked(browser) == "L1H2"
+    browser.focus(".tokens.shaded .unit", 2)
+    browser.press("Enter")
+    browser.wait("location.hash === '#how=lines&row=2'")
+    browser.wait("document.querySelector('.prompt-line').textContent.includes('and')")
+    assert browser.evaluate("document.activeElement.textContent.trim()") == "and"
+    quiet(browser)
+
+
 def test_letters_that_are_typed_into_a_field_are_no_keys(browser, page):
     browser.open(page)
     browser.press("/")

@@ -183,7 +183,9 @@ function paintTokens({ tokens }, state, pattern) {
   };
   const keys = pattern.keys.filter(({ sink }) => !sink).map((key, index) => unit(key, index, row[index], !apart && index === at));
   const queries = apart ? [make('span', { class: 'soft' }, ' → '), ...pattern.queries.map((query, index) => unit(query, index, null, index === at))] : [];
+  const held = [...tokens.querySelectorAll('.unit')].indexOf(document.activeElement);
   tokens.replaceChildren(...keys, ...queries);
+  if (held >= 0) [...tokens.querySelectorAll('.unit')][held]?.focus({ preventScroll: true });
 }
 
 function paintStage({ stage, readout }, state, pattern, causes) {
@@ -193,7 +195,9 @@ function paintStage({ stage, readout }, state, pattern, causes) {
   const at = rowOf(state, pattern);
   const canvas = make('canvas', { class: 'inspected', tabindex: 0, role: 'img', 'aria-label': 'Attention pattern of ' + named(state.head) + ', query tokens down, key tokens across. Arrow keys read it.' });
   const legend = make('p', { class: 'key note' });
+  const focused = stage.contains(document.activeElement); // who reads by keyboard goes on in the new drawing
   stage.replaceChildren(canvas, legend);
+  if (focused) canvas.focus({ preventScroll: true });
   readout.textContent = 'Point at the pattern to read a weight; click a row to read it.';
   if (state.how === 'lines' && pattern.queries.length <= MOST_LINES) return paintSides(canvas, legend, readout, state, pattern, at);
   const most = state.how === 'values' ? largest(pattern.weights) : 1, room = causes ? Math.min(110, stage.clientWidth * 0.24) : 0;
