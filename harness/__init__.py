@@ -52,7 +52,7 @@ _HOME = {
     "cache_attention": "interactive.compute",
     "ablate_heads": "interactive.compute",
     "compare_attributions": "interactive.compute",
-    "compare_texts": "interactive.texts",
+    "compare_texts": "behaviour.texts",
     "ablated": "ablation.ablation_context",
     "zero": "ablation.head_ablation",
     "mean": "ablation.head_ablation",
@@ -81,7 +81,7 @@ if TYPE_CHECKING:
     from harness.interactive.compute import cache_attention as cache_attention
     from harness.interactive.compute import compare_attributions as compare_attributions
     from harness.interactive.make_look import look as look
-    from harness.interactive.texts import compare_texts as compare_texts
+    from harness.behaviour.texts import compare_texts as compare_texts
     from harness.models import load_model as load_model
     from harness.prompts import load_prompts as load_prompts
     from harness.results import open_run as open_run

@@ -28,6 +28,7 @@ ORDER = (
     "attribution",
     "roles",
     "compare",
+    "behaviour",
     "findings",
     "views",
     "study",

@@ -1,0 +1,1 @@
+"""What a model does with heads ablated: the texts it writes, beside those of the whole model."""
