@@ -73,7 +73,7 @@ def _item(spec: ChoicePrompts, row: Row) -> Item:
         raise _wrong(
             row.place, f"its answer {right} is neither one of its choices nor a number from 0 to {len(choices) - 1}"
         )
-    cluster = row.values.get("cluster" if spec.items else spec.cluster)
+    cluster = row.values.get("cluster" if spec.items else spec.cluster or "")
     cluster = row.place if cluster is None else str(cluster)
     return Item(context, choices, answer, cluster, {name: str(row.values[name]) for name in spec.tags})
 
