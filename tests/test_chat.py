@@ -134,3 +134,16 @@ def test_a_template_that_takes_no_single_message_is_refused(folder):
     model.tokenizer.chat_template = "{{ raise_exception('a system message first') }}"
     with pytest.raises(RequestError, match=r"takes no single message of a user \(a system message first\)$"):
         harness.load_prompts([TEXT], model, chat=True)
+
+
+def test_an_answer_to_a_message_is_that_of_transformers(one):
+    texts = [TEXT, "gave a drink to"]
+    prompts = harness.load_prompts(texts, one, chat=True)
+    table = harness.compare_texts(one, prompts, "L0", max_new_tokens=5).table
+    plain = random_models.build("llama", 0)[0].eval()
+    for text, row in zip(texts, table.to_dict("records"), strict=True):
+        ids = torch.tensor([templated(one.tokenizer, text)])
+        new = plain.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=5, do_sample=False)
+        written = one.tokenizer.decode(new[0, ids.shape[1] :], skip_special_tokens=True)
+        assert row["clean"].removeprefix(row["text"]) == written
+        assert row["text"].endswith(f"{text}\n[assistant]")
