@@ -70,6 +70,9 @@ RUNNERS: dict[str, Runner] = {
     "trace_context": _stages(
         "Trace an answer to the segments of a long context", "heads", "trace", _ROLLOUT, "stats"
     ),
+    "generate": _stages(
+        "Continue prompts with heads ablated, beside the clean model's text", "ablation", "heads", *_SETS, "text"
+    ),
     "look": Runner("Show what every head attends to in a sentence, as one page", config.LookSpec, actions.look),
     "list": Runner("List the runs of a store, or delete runs by name", config.ListSpec, actions.list_runs),
     "render": Runner("Draw a saved run again, without a model", config.RenderSpec, actions.render),
