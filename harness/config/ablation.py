@@ -40,8 +40,9 @@ class ZeroAblation:
 class MeanAblation:
     """Mean-ablation: z becomes its mean over a reference set, the prompts themselves (``self``) or a named prompt set.
 
-    Each position has a mean of its own where all prompts, swept and reference, have one length; otherwise the first
-    token has its own and all other positions share one.
+    With `means` ``by_position`` each position has a mean of its own where all prompts, swept and reference, have one
+    length; otherwise the first token has its own and all other positions share one. With ``pooled`` a head has one,
+    over all positions: what W_O's bias can hold, so what `harness.bake` writes.
     """
 
     name: Literal["mean"] = "mean"
@@ -50,6 +51,8 @@ class MeanAblation:
     """Where z is replaced: all, last, target (scored positions), each in turn, or a list such as [3,-1]."""
     reference: str = "self"
     """Prompts the mean is over: self (these prompts), or a prompt set with defaults such as ioi."""
+    means: Literal["by_position", "pooled"] = "by_position"
+    """by_position (the first token apart from all others where lengths differ), or pooled: one for all positions."""
 
 
 @spec
