@@ -78,7 +78,7 @@ class Mean:
     def means(self, kind: str, sites: Sequence[Site]) -> Captured:
         """Return the means by site, [slot, position, head, d_head]; `kind` is `BY_POSITION`, `FIRST_APART` (the first
         position, and one for all others) or `POOLED` (one position, for all)."""
-        ends = {site: _N_MEANS.get(kind, self.reference.queries(site.stack).shape[1]) for site in sites}
+        ends = {site: _N_MEANS.get(kind) or self.reference.queries(site.stack).shape[1] for site in sites}
         slots = self.reference.token_id.shape[1] if kind == BY_POSITION and self.model.kind == "masked_lm" else 1
         sums: dict[Site, _Sums] = {}
         for numbers in batches(self.reference):

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from harness.config.errors import near
+from harness.config.errors import RequestError, near
 from harness.config.types import PositiveInt, Seed, spec
 
 
@@ -94,3 +94,16 @@ class ScaleAblation:
 AblationSpec = Annotated[
     ZeroAblation | MeanAblation | ResampleAblation | PatchAblation | ScaleAblation, Field(discriminator="name")
 ]
+
+
+def check_baked(ablation: AblationSpec) -> None:
+    """Raise `RequestError` for an ablation that weights cannot hold: they are the same for all texts and positions."""
+    if not isinstance(ablation, ZeroAblation | ScaleAblation | MeanAblation):
+        name = getattr(ablation, "name", ablation)
+        raise RequestError("ablation", name, "weights hold what is the same for all texts; use zero, scale or mean")
+    if ablation.positions != "all":
+        shown = ablation.positions if isinstance(ablation.positions, str) else list(ablation.positions)
+        raise RequestError("ablation.positions", shown, "weights are the same at every position; use all")
+    if isinstance(ablation, MeanAblation) and ablation.means != "pooled":
+        remedy = "weights are the same at every position, so means by position cannot be baked; use pooled"
+        raise RequestError("ablation.means", ablation.means, remedy)
