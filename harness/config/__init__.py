@@ -61,6 +61,7 @@ from harness.config.run import RunSpec as RunSpec
 from harness.config.run import ShowSpec as ShowSpec
 from harness.config.run import StatsSpec as StatsSpec
 from harness.config.run import check_comparison as check_comparison
+from harness.config.run import check_text_heads as check_text_heads
 from harness.config.run import settings_hash as settings_hash
 from harness.config.run import spec_hash as spec_hash
 from harness.config.runners import AgainSpec as AgainSpec
@@ -72,6 +73,7 @@ from harness.config.runners import LookSpec as LookSpec
 from harness.config.runners import RenderSpec as RenderSpec
 from harness.config.runners import ReproduceSpec as ReproduceSpec
 from harness.config.sweep import SweepSpec as SweepSpec
+from harness.config.text import TextSpec as TextSpec
 from harness.config.trace import TraceSpec as TraceSpec
 from harness.config.types import Bos as Bos
 from harness.config.types import Count as Count

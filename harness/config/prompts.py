@@ -67,6 +67,8 @@ class InlinePrompts:
     """Tagged words, {emotion: [glad, angry]}; pronoun, function and punctuation have lists of their own."""
     tags: Mapping[str, Names] = Field(default_factory=dict)
     """Values of each text to copy to the results, {topic: [a, b]}."""
+    chat: bool = False
+    """Each text is a user's message, put into the tokenizer's chat template."""
     generate: Count = 0
     """Number of tokens that the model first writes greedily, which are then scored."""
 
@@ -143,6 +145,8 @@ class FilePrompts:
     """Number of rows, drawn; null: all."""
     seed: Seed = 0
     """Seed of the draw."""
+    chat: bool = False
+    """Each text is a user's message, put into the tokenizer's chat template."""
     generate: Count = 0
     """Number of tokens that the model first writes greedily, which are then scored."""
 

@@ -26,7 +26,7 @@ from harness.prompts.prompt import from_text as from_text
 from harness.prompts.prompt import with_answer as with_answer
 
 
-def load_prompts(prompts: Any, model: Model, **overrides: object) -> Prompts:
+def load_prompts(prompts: Any, model: Model, *, scored: bool = True, **overrides: object) -> Prompts:
     """Load prompts for a model: a prompt set by name or spec, or texts, a table or token ids that the caller holds.
 
     `prompts` is one of
@@ -39,7 +39,8 @@ def load_prompts(prompts: Any, model: Model, **overrides: object) -> Prompts:
     - token ids, used as they are (no BOS is added): lists of lists, an array or tensor [prompt, position], or a
       tokenizer's output, whose attention mask says what is padding. Words and labels are what the tokenizer decodes.
 
-    The result's `spec` holds plain values and loads the same prompts again.
+    The result's `spec` holds plain values and loads the same prompts again. With ``scored=False`` a prompt may have no
+    token whose prediction is scored: enough to be continued.
 
     Raises `RequestError` for a text that is empty or too long for the model, for a name or answer that is not a single
     token under the model's tokenizer, for ids outside its vocabulary, and for prompts that this kind of model cannot
@@ -68,7 +69,7 @@ def load_prompts(prompts: Any, model: Model, **overrides: object) -> Prompts:
             made = generation.generate(model, made, n)
         if model.kind == "classifier":
             made = generation.label_prompts(model, made)
-        return replace(pad(spec.name, made, model), spec=spec)
+        return replace(pad(spec.name, made, model, scored), spec=spec)
 
 
 def _spec(prompts: Any, model: Model, overrides: dict[str, object]) -> tuple[Any, list[str]]:

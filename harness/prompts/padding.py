@@ -234,9 +234,9 @@ def _read(word_text: np.ndarray, sentence: Int[np.ndarray, " position"]) -> str:
     return " | ".join(joined(word_text[sentence == number]) for number in range(sentence.max() + 1))
 
 
-def pad(name: str, made: Sequence[Prompt], model: Model) -> Prompts:
-    """Pad prompts on the right to one length. Raises `RequestError` for one without a scored token."""
-    for number, prompt in enumerate(made):
+def pad(name: str, made: Sequence[Prompt], model: Model, scored: bool = True) -> Prompts:
+    """Pad prompts on the right to one length. Raises `RequestError` for one without a `scored` token."""
+    for number, prompt in enumerate(made if scored else ()):
         _check_scored(number, prompt, model)
     end = max(len(prompt.encoded.token_id) for prompt in made)
     read = [prompt.source for prompt in made if prompt.source is not None]

@@ -52,18 +52,44 @@ class Prompt:
 
 
 def from_text(
-    model: Model, text: str, cluster: str, key: str = "prompts.text", pair: str | None = None, target: str | None = None
+    model: Model,
+    text: str,
+    cluster: str,
+    key: str = "prompts.text",
+    pair: str | None = None,
+    target: str | None = None,
+    chat: bool = False,
 ) -> Prompt:
     """Make a prompt of a text (or a pair) under the model's token policy, with all possible predictions scored.
 
     Those are every next token of a decoder, every token in turn of a masked-LM, every token of the `target` that an
-    encoder-decoder writes (with the one that ends it), none of a model that gives a label or a vector.
+    encoder-decoder writes (with the one that ends it), none of a model that gives a label or a vector. With `chat` the
+    text is a user's message in the tokenizer's chat template, whose own tokens are not scored.
     """
     if pair is not None:
         _check_pair(model, pair)
+    if chat:
+        return _from_message(model, text, cluster, key, pair, target)
     encoded = model.tokens.encode(text, pair)
     _check_length(encoded, text, model, key)
     return from_encoding(model, encoded, text if pair is None else f"{text} | {pair}", cluster, target)
+
+
+def _from_message(model: Model, text: str, cluster: str, key: str, pair: str | None, target: str | None) -> Prompt:
+    """Make a prompt of a user's message. Raises `RequestError` for a model that does not write, and for a pair."""
+    if model.kind not in ("decoder", "encoder_decoder"):
+        raise RequestError("prompts.chat", "true", f"{model.name} is {NOUN[model.kind]} and answers no message")
+    if pair is not None:
+        raise RequestError(
+            "prompts.pair", config.quoted(pair), "a message is one text: leave out pair, or prompts.chat"
+        )
+    encoded, own = model.tokens.encode_message(text)
+    _check_length(encoded, text, model, key)
+    prompt = from_encoding(model, encoded, encoded.texts[0], cluster, target)
+    if model.kind != "decoder" or own is None:
+        return prompt
+    inside = [span is not None and own[0] < span[1] and span[0] < own[1] for span in encoded.span]
+    return replace(prompt, correct={at: token for at, token in prompt.correct.items() if inside[at + 1]})
 
 
 def from_encoding(model: Model, encoded: Encoding, text: str, cluster: str, target: str | None = None) -> Prompt:
