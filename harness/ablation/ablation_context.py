@@ -21,7 +21,7 @@ from harness import config, hooks
 from harness.ablation.edits import Baseline, Check, Edit, InterventionFailed, by_site, hooking, multiply, zeros
 from harness.ablation.from_spec import AblationRequest, build, parse_ablation, reference_prompts
 from harness.ablation.head_ablation import HeadAblation, Heads
-from harness.ablation.mean import Mean
+from harness.ablation.mean import FIRST_APART, POOLED, Mean
 from harness.ablation.positions import check as check_positions
 from harness.ablation.positions import turns
 from harness.ablation.rows import Share
@@ -46,7 +46,8 @@ def ablated(
     Either `heads` with one `ablation`, or values: ``ablated(model, harness.zero("L5H1"), harness.scale("L7", 0.5))``.
     The ablations are ``zero``, ``scale`` and ``mean``: of z over `prompts` (or a named reference) as the model is
     before the context, with a mean of its own for a text's first token and one for all others, so that texts of any
-    length have one. `positions` are ``all`` or numbers from a text's beginning, such as ``[0, 1]``.
+    length have one (``{"name": "mean", "means": "pooled"}``: one for all tokens). `positions` are ``all`` or numbers
+    from a text's beginning, such as ``[0, 1]``.
 
     With `prompt`, the number of one of `prompts`, every text inside begins with that prompt. Then positions may also be
     ``last``, ``target`` and numbers from its end, and at positions of the prompt z may be a donor's: ``resample`` and
@@ -246,8 +247,10 @@ def _baseline(
             made: Baseline = zeros
         case config.ScaleAblation(factor=factor):
             made = partial(multiply, factor=factor)
-        case config.MeanAblation(reference=name):
-            made = _mean(model, named, name, reference_prompts(name, model, prompts), progress)
+        case config.MeanAblation(reference=name, means=means):
+            reference = reference_prompts(name, model, prompts)
+            kind = POOLED if means == "pooled" else FIRST_APART
+            made = _mean(Mean(model, reference, reference, name), kind, named, progress)
         case config.ResampleAblation() | config.PatchAblation() if text is not None:
             made = _donor(model, spec, named, text, progress)
         case config.ResampleAblation() | config.PatchAblation():
@@ -280,16 +283,18 @@ def _donor(model: Model, spec: AblationSpec, named: tuple[Head, ...], text: Text
     return donor
 
 
-def _mean(model: Model, named: tuple[Head, ...], name: str, reference: Prompts, progress: Progress) -> Baseline:
-    """Return the replacement by the mean: of first tokens at a text's first position, of all others elsewhere."""
+def _mean(over: Mean, kind: str, named: tuple[Head, ...], progress: Progress) -> Baseline:
+    """Return the replacement by the mean: of first tokens at a text's first position, of all others elsewhere; or by
+    one for all positions."""
     sites = list(dict.fromkeys(head.site for head in named))
-    for site in sites:
-        if (reference.queries(site.stack) >= 0).sum(axis=1).max() < 2:
+    for site in sites if kind == FIRST_APART else ():
+        if (over.reference.queries(site.stack) >= 0).sum(axis=1).max() < 2:
             remedy = f"at {site} each has one position, and later ones of a text need a mean too; take longer prompts"
-            raise RequestError("prompts", reference.name, remedy)
-    means = Mean(model, reference, reference, name).means(False, sites)
+            raise RequestError("prompts", over.reference.name, remedy)
+    means = over.means(kind, sites)
 
     def mean(z: Float[Tensor, "row position d_head"], head: Part) -> Float[Tensor, "row position d_head"]:
-        return means[head.site][0, progress.positions(head.site, z).clamp(0, 1), head.head].to(z)
+        here = means[head.site][0]
+        return here[progress.positions(head.site, z).clamp(0, len(here) - 1), head.head].to(z)
 
     return mean

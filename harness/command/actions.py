@@ -69,6 +69,24 @@ def look(spec: config.LookSpec) -> "Folder":
     return path
 
 
+def bake(spec: config.BakeSpec) -> "Folder":
+    """Write a checkpoint with heads ablated, and return its folder."""
+    from harness.behaviour.bake import bake
+    from harness.models import load_model
+    from harness.prompts import load_prompts
+
+    model = load_model(spec.model)
+    model.heads(list(spec.heads))
+    prompts = load_prompts(spec.prompts, model) if isinstance(spec.ablation, config.MeanAblation) else None
+    baked = bake(model, list(spec.heads), spec.ablation, spec.to, prompts=prompts)
+    check = baked.provenance["check"]
+    tell(
+        f"{len(baked.provenance['heads'])} heads: {baked.provenance['baseline']}; loaded again, the largest difference "
+        f"from the ablated model is {check['largest_difference']:.1e} (largest value {check['largest_value']:.3g})"
+    )
+    return baked.folder
+
+
 def list_runs(spec: config.ListSpec) -> None:
     """Print the table of runs on standard output, and deleted runs on standard error."""
     from harness.results.runs import delete, format_table, runs
