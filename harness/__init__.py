@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from harness.ablation.head_ablation import resample as resample
     from harness.ablation.head_ablation import scale as scale
     from harness.ablation.head_ablation import zero as zero
+    from harness.behaviour.texts import compare_texts as compare_texts
     from harness.compare.many_runs import open_runs as open_runs
     from harness.config import RequestError as RequestError
     from harness.hooks import Head as Head
@@ -81,7 +82,6 @@ if TYPE_CHECKING:
     from harness.interactive.compute import cache_attention as cache_attention
     from harness.interactive.compute import compare_attributions as compare_attributions
     from harness.interactive.make_look import look as look
-    from harness.behaviour.texts import compare_texts as compare_texts
     from harness.models import load_model as load_model
     from harness.prompts import load_prompts as load_prompts
     from harness.results import open_run as open_run

@@ -136,6 +136,7 @@ def reference() -> str:
     parts += [
         "::: harness.interactive.result.Attributions",
         "::: harness.results.run.Run",
+        "::: harness.compare.many_runs.Runs",
         "::: harness.views.look.Look",
     ]
     parts += ["## Functions on arrays", *(f"::: harness.{name}" for name in FUNCTIONS), "## Views"]

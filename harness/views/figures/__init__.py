@@ -68,7 +68,15 @@ def first_figure(run: "Run", look: Look = LOOKS["screen"]) -> tuple[str, Callabl
 
 
 def write_figures(run: "Run", folder: str | Folder, look: Look = LOOKS["screen"]) -> list[Folder]:
-    """Write every figure the run has data for as SVG and PNG into ``folder``; returns the paths."""
+    """Write every figure the run has data for as SVG and PNG into ``folder``; returns the paths.
+
+    >>> import tempfile
+    >>> import harness
+    >>> run = harness.look("planted", " da ko li da ko").run
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sorted(path.name for path in harness.views.write_figures(run, folder))[-2:]
+    ['rollout.png', 'rollout.svg']
+    """
     return [path for picture in pictures(run, look) for path in picture.write(folder_at(folder))]
 
 
