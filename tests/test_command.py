@@ -51,7 +51,7 @@ def test_help_gives_type_default_and_line_of_a_key(command):
     _, out, _ = command("study", "--help", store=False)
     (row,) = [line for line in out.splitlines() if "sweep.n_random_orders" in line]
     assert row.split() == ["sweep.n_random_orders=10", "Number", "of", "random", "orders.", "(int", "≥1)"]
-    for runner, key, kind in (("ablate_heads", "sweep.sets", "list"), ("again", "changes", "value")):
+    for runner, key, kind in (("ablate_heads", "sets", "list"), ("again", "changes", "value")):
         assert re.search(rf"^  {key}=.*{{NAME: {kind}}}\)$", command(runner, "--help", store=False)[1], re.MULTILINE)
     _, out, _ = command("compare_attributions", "--help", store=False)
     assert "attribution.causes=auto " in out  # of its primary config, not of the type
@@ -269,10 +269,10 @@ def test_a_setting_is_read_back_as_it_was(value):
 
 
 def test_a_section_may_be_set_as_a_whole():
-    words = ["sweep={kind: set, sets: {a: [L0H1], b: [L1]}, memory: 2.0}"]
-    sweep = Composer.of("study", parse_arguments(words)).values()["sweep"]
-    assert (sweep["kind"], sweep["sets"], sweep["memory"]) == ("set", {"a": ["L0H1"], "b": ["L1"]}, 2.0)
-    assert sweep["method"] == "exact"
+    words = ["sweep={kind: set, memory: 2.0}", "sets={a: [L0H1], b: [L1]}"]
+    values = Composer.of("study", parse_arguments(words)).values()
+    assert (values["sweep"]["kind"], values["sweep"]["memory"], values["sweep"]["method"]) == ("set", 2.0, "exact")
+    assert values["sets"] == {"a": ["L0H1"], "b": ["L1"]}
 
 
 # --- many jobs --------------------------------------------------------------------------------------------------
@@ -475,7 +475,7 @@ REQUEST = {"model": {"name": "random", "source": "random"}, "prompts": {"name": 
 
 @pytest.mark.parametrize("runner", ["cache_attention", "ablate_heads", "compare_attributions", "profile_heads"])
 def test_a_runner_reads_the_sections_in_its_help_and_no_others(runner, tmp_path, monkeypatch):
-    values = {**REQUEST, "stats": {"resamples": 200}, "roles": {"n": 2, "length": 6, "draws": 40, "n_random_sets": 2}}
+    values = {**REQUEST, "stats": {"resamples": 200}, "roles": {"n": 2, "length": 6, "draws": 40}, "n_random_sets": 2}
     spec = config.parse(config.RunSpec, values)
     read = set()
     plain = config.RunSpec.__getattribute__

@@ -49,7 +49,7 @@ def test_ablate_heads_measures_what_is_asked(command):
 
 
 def test_named_sets_are_ablated_together(command):
-    code, out, _ = command("ablate_heads", *TINY, "sweep.kind=set", "sweep.sets={a: [L0H1, L1], b: [L2H0]}")
+    code, out, _ = command("ablate_heads", *TINY, "sweep.kind=set", "sets={a: [L0H1, L1], b: [L2H0]}")
     assert code == 0
     assert harness.open_run(out.splitlines()[-1]).data.set_effect.set.values.tolist() == ["a", "b"]
 
@@ -89,8 +89,8 @@ BAD = [
     (("model=random", "heads=[L3H0]"), "L3H0 is outside random: it has layers 0-2"),
     (("model=random", "heads=[5.1]"), "a head is written L5H1"),
     (("model=random", "heads=[]"), "heads=[]: name at least one head"),
-    (("model=random", "sweep.kind=set"), "sweep.sets={}: name at least one set"),
-    (("model=random", "sweep.kind=set", "sweep.sets={a: [L9H9]}"), "L9H9 is outside random"),
+    (("model=random", "sweep.kind=set"), "sets={}: name at least one set"),
+    (("model=random", "sweep.kind=set", "sets={a: [L9H9]}"), "L9H9 is outside random"),
     (("model=random", "prompts=inline"), "prompts.text=???: set it"),
     (("model=random", "prompts=inline", "prompts.text=['']"), "prompts.text='': a prompt must have at least one token"),
     (("model=random", "prompts=inline", "prompts.text=[a]", "metrics=[logit_diff]"), "it needs prompts with answer"),
@@ -105,9 +105,9 @@ BAD = [
     (("heads=[[L0]]",), "input should be a valid string"),
     (("metrics=[null]",), "metrics.0=None: input should be a valid string"),
     (("prompts=inline", "prompts.text=[null]"), "prompts.text.0=None: input should be a valid string"),
-    (("sweep.kind=set", "sweep.sets={1: [L0]}"), "input should be a valid string"),
-    (("sweep.sets={a: [L0]}",), "sweep.kind=single: it does not read sweep.sets, so set sweep.kind=set"),
-    (("sweep=3",), "sweep=3: this is a section: write sweep.KEY=value; known: kind, sets, order"),
+    (("sweep.kind=set", "sets={1: [L0]}"), "input should be a valid string"),
+    (("sets={a: [L0]}",), "sweep.kind=single: it does not read sets, so set sweep.kind=set"),
+    (("sweep=3",), "sweep=3: this is a section: write sweep.KEY=value; known: kind, order"),
     (("stats=null",), "stats=None: this is a section: write stats.KEY=value; known: confidence"),
     (("run=true",), "run=True: input should be a valid string"),
     (("resume=[a]",), "resume=['a']: input should be a valid string"),
@@ -388,9 +388,9 @@ def test_an_interrupt_ends_a_multirun(command, monkeypatch, tmp_path):
 
 
 def test_jobs_that_hydra_cannot_compose_are_code_2_and_a_line_each(command):
-    code, out, err = command("ablate_heads", "-m", *TINY, "sweep.sets=[L0],[L1]")
+    code, out, err = command("ablate_heads", "-m", *TINY, "sets=[L0],[L1]")
     assert (code, out, len(err.splitlines())) == (2, "", 2)
-    assert err.startswith("job #0 (sweep.sets=[L0]): sweep.sets=[L0]: this cannot stand there (")
+    assert err.startswith("job #0 (sets=[L0]): sets=[L0]: this cannot stand there (")
 
 
 def test_each_wrong_job_of_a_multirun_is_one_line(command):

@@ -39,7 +39,7 @@ def interval_of(run, mean):
 
 def with_sets(run, means, kept, names=("few", "many")):
     attrs = {"together": "all heads but those of a set, which is kept" if kept else "the heads of a set"}
-    spec = {**run.spec, "sweep": {"sets": {names[0]: ["L0H1", "L1"], names[1]: [f"L{at}" for at in range(9)]}}}
+    spec = {**run.spec, "sets": {names[0]: ["L0H1", "L1"], names[1]: [f"L{at}" for at in range(9)]}}
     return holding(replace(run, spec=spec), "set_effect", means, ["set"], {"set": list(names)}, attrs)
 
 

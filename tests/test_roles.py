@@ -504,7 +504,7 @@ def test_what_cannot_be_asked(tiny):
 PLANTED = {"name": "planted", "source": "planted", "variant": "redundant"}
 REPEATED = {"name": "induction", "n": 4, "length": 18}
 TRUTH = build(0, "redundant").truth
-QUICK = {"stats": {"resamples": 200}, "roles": {"n": 4, "draws": 100, "n_random_sets": 30}, "metrics": ["loss"]}
+QUICK = {"stats": {"resamples": 200}, "roles": {"n": 4, "draws": 100}, "n_random_sets": 30, "metrics": ["loss"]}
 
 
 def ran(runner, folder, **asked):
@@ -583,7 +583,7 @@ def test_published_roles_are_held_against_those_that_were_found(tmp_path):
         {"source": "x", "what": "role", "head": str(previous), "role": "previous_token"},
         {"source": "y", "what": "role", "head": str(induction), "role": "previous_token"},
     ]
-    run = ran("profile_heads", tmp_path / "run", published=said, roles={**QUICK["roles"], "n_random_sets": 0})
+    run = ran("profile_heads", tmp_path / "run", published=said, n_random_sets=0)
     told = [found.text for found in findings(run) if found.text.startswith("Published")]
     assert told == [
         f"Published: {previous} is a previous_token head (x). Here: the same.",

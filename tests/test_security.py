@@ -90,10 +90,11 @@ def test_no_name_in_what_is_asked_is_a_name_of_a_file(tmp_path):
         model={"name": CLIMBING, "source": "random"},
         prompts={"name": "inline", "text": [CLIMBING, "<script>../../x</script>"]},
         heads=["L0"],
-        sweep={"kind": ["single", "set"], "sets": {CLIMBING: ["L0"], "/etc/climbed": ["L1H0"]}},
+        sweep={"kind": ["single", "set"]},
+        sets={CLIMBING: ["L0"], "/etc/climbed": ["L1H0"]},
         metrics=["loss"],
     )
-    plain = asked(heads=["L0"], sweep={"kind": ["single", "set"], "sets": {"a": ["L0"], "b": ["L1H0"]}},
+    plain = asked(heads=["L0"], sweep={"kind": ["single", "set"]}, sets={"a": ["L0"], "b": ["L1H0"]},
                   prompts={"name": "inline", "text": ["one text", "another"]}, metrics=["loss"])  # fmt: skip
     place = tmp_path / "a/b/c/d"
     run = study.run("ablate_heads", spec, study.Place(run=str(place / "one")), quiet)

@@ -528,12 +528,15 @@ def no_direct(saved, it):
 
 
 @reads(
-    "By <metric:word>, with <name:any> <done:word> together the mean changes by <about:told>.",
+    "By <metric:word>, with <name:any> <done:word> together the mean changes by <about:told>[[; <k:int> random "
+    "<set:word> of as many heads change it by <median:signed> (median; <low:signed> to <high:signed>), <p:chance>]].",
     "By <metric:word>, with <name:any> <done:word> and all other heads ablated the mean changes by <about:told>[[; the "
-    "whole interval is <within:any> ±<share:real> % of the clean value: <verdict:any>]].",
+    "whole interval is <within:any> ±<share:real> % of the clean value: <verdict:any>]][[; "
+    "<k:int> random <set:word> of as many heads change it by <median:signed> (median; <low:signed> to "
+    "<high:signed>), <p:chance>]].",
 )
 def sets(saved, it):
-    known = (saved.spec["sweep"].get("sets") or {}).items()
+    known = (saved.spec.get("sets") or {}).items()
     full = {f"{name} ({listed(heads)})" if 0 < len(heads) < 5 else name: name for name, heads in known}
     effect = saved.data["set_effect"].sel(metric=it.metric, set=full[it.name]).values.astype(float)
     about = saved.interval(effect)
@@ -548,6 +551,18 @@ def sets(saved, it):
         near(it.share, 100 * saved.share)
     else:
         assert getattr(it, "verdict", None) is None
+    if "random_set_effect" in saved.data:
+        drawn = saved.data["random_set_effect"].sel(metric=it.metric, set=full[it.name]).transpose("draw", "prompt")
+        as_drawn(it, effect, drawn.values.astype(float).mean(axis=1))
+
+
+def as_drawn(it, effect, drawn):
+    """What a sentence says about random sets, from the mean of each."""
+    assert int(it.k) == len(drawn)
+    assert it.set == ("set" if len(drawn) == 1 else "sets")
+    for text, value in ((it.median, np.median(drawn)), (it.low, drawn.min()), (it.high, drawn.max())):
+        near(text, value)
+    assert it.p == written_p((1 + (np.abs(drawn) >= abs(effect.mean())).sum()) / (1 + len(drawn)))
 
 
 BY = {
@@ -1155,11 +1170,7 @@ def role_worth(saved, it):
     effect = chosen["role_effect"].values.astype(float)
     drawn = chosen["random_effect"].transpose("draw", "prompt").values.astype(float).mean(axis=1)
     saved.told(it.about, saved.interval(effect), UNITS.get(it.metric, ""))
-    assert int(it.k) == len(drawn)
-    assert it.set == ("set" if len(drawn) == 1 else "sets")
-    for text, value in ((it.median, np.median(drawn)), (it.low, drawn.min()), (it.high, drawn.max())):
-        near(text, value)
-    assert it.p == written_p((1 + (np.abs(drawn) >= abs(effect.mean())).sum()) / (1 + len(drawn)))
+    as_drawn(it, effect, drawn)
 
 
 @reads("No head has one of <n:roles> beyond chance.")
@@ -1854,7 +1865,7 @@ def rag(saved, it):
 RANDOM = {"name": "random", "source": "random"}
 PLANTED = {"name": "planted", "source": "planted"}
 REPEATED = {"name": "induction", "n": 8, "length": 18}
-ROLES = {"draws": 40, "n": 2, "length": 6, "n_random_sets": 8}
+ROLES = {"draws": 40, "n": 2, "length": 6}
 TEXTS = [
     "The dog chased the cat across the yard.",
     "After the storm the harbour was full of boats.",
@@ -1896,14 +1907,14 @@ CURVES = {
     "n_random_orders": 2,
     "pairs_top_k": 5,
 }
-CURVES |= {"order": ["effect", "greedy", "random"], "sets": {"both": ["L0H4", "L1H4"], "early": ["L0"]}}
+CURVES |= {"order": ["effect", "greedy", "random"]}
+SETS = {"both": ["L0H4", "L1H4"], "early": ["L0"]}
 LEAST = {
     "kind": ["complement", "cumulative"],
     "order_from": "least_needed",
     "order": ["effect", "random"],
     "n_random_orders": 2,
 }
-LEAST |= {"sets": {"both": ["L0H4", "L1H4"], "early": ["L0"]}}
 BLIND = {"method": "screen", "verify_top_k": 3}
 FAST = {"method": "fast", "verify_top_k": 1, "verify_fraction": 0.1}
 SYLLABLES = {"name": "inline", "text": [" ba bo ki ba bo ki", " ki bo ba ki bo ba", " bo ki ba bo ki ba"]}
@@ -1918,12 +1929,19 @@ RUNS = {
     ),
     "planted": (
         "study",
-        {"model": PLANTED, "prompts": REPEATED, "metrics": ["loss", "kl"], "sweep": CURVES, "roles": ROLES},
+        {
+            "model": PLANTED,
+            "prompts": REPEATED,
+            "metrics": ["loss", "kl"],
+            "sweep": CURVES,
+            "sets": SETS,
+            "roles": ROLES,
+        },
         "strongest direct sets taken pairs role looking",
     ),
     "least": (
         "ablate_heads",
-        {"model": PLANTED, "prompts": REPEATED, "metrics": ["loss"], "sweep": LEAST},
+        {"model": PLANTED, "prompts": REPEATED, "metrics": ["loss"], "sweep": LEAST, "sets": SETS, "n_random_sets": 3},
         "strongest sets spared trust",
     ),
     "harmful": (
@@ -1948,7 +1966,7 @@ RUNS = {
     ),
     "roles": (
         "profile_heads",
-        {"model": PLANTED, "prompts": REPEATED, "metrics": ["loss"], "roles": ROLES},
+        {"model": PLANTED, "prompts": REPEATED, "metrics": ["loss"], "roles": ROLES, "n_random_sets": 8},
         "role_worth",
     ),
     "trace": (
@@ -1987,10 +2005,10 @@ RUNS = {
         "blind",
     ),
     "pairs": ("ablate_heads", {"metrics": ["loss"], "sweep": {"kind": "pairs", "pairs": "all"}}, "pairs"),
-    "many_roles": ("profile_heads", {"metrics": ["loss"], "roles": ROLES}, "role_worth"),
+    "many_roles": ("profile_heads", {"metrics": ["loss"], "roles": ROLES, "n_random_sets": 8}, "role_worth"),
     "syntax": (
         "profile_heads",
-        {"prompts": INVERTED, "metrics": ["loss"], "roles": {**ROLES, "n_random_sets": 0}, "question": "syntax"},
+        {"prompts": INVERTED, "metrics": ["loss"], "roles": ROLES, "question": "syntax"},
         "syntax",
     ),
     "one_cluster": (
@@ -1998,7 +2016,8 @@ RUNS = {
         {
             "prompts": {**INLINE, "cluster": ["text"] * 6},
             "metrics": ["loss"],
-            "sweep": {"kind": ["single", "complement"], "sets": {"early": ["L0"]}},
+            "sweep": {"kind": ["single", "complement"]},
+            "sets": {"early": ["L0"]},
         },
         "sets too_few",
     ),

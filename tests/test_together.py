@@ -54,6 +54,23 @@ def test_a_set_that_is_kept_has_all_others_ablated(family):
     assert got.set_effect.attrs["together"] == "all heads but those of a set, which is kept"
 
 
+@pytest.mark.parametrize("kind", ["set", "complement"])
+def test_random_sets_beside_named_ones_are_drawn_by_the_seed(tiny, kind):
+    model = tiny()
+    prompts, all_heads = harness.load_prompts("inline", model, text=TEXTS), model.heads()
+    sets = {"two": ["L0H1", "L2H3"], "layer": ["L1"]}
+    got = harness.ablate_heads(model, prompts, metrics=NAMES, kind=kind, sets=sets, n_random_sets=3).data
+    rng = np.random.default_rng(0)
+    drawn = [sorted(rng.choice(len(all_heads), n, replace=False)) for n in [2] * 3 + [4] * 3]
+    assert len({tuple(each) for each in drawn}) > 4
+    taken = [[head for at, head in enumerate(all_heads) if (at in each) == (kind == "set")] for each in drawn]
+    want = everything(model, prompts, *taken).reshape(3, 3, 2, 3)
+    np.testing.assert_allclose(got.random_set_effect.transpose("metric", "prompt", "set", "draw"), want, atol=1e-4)
+    alone = harness.ablate_heads(model, prompts, metrics=NAMES, kind=kind, sets=sets).data
+    np.testing.assert_allclose(got.set_effect, alone.set_effect, atol=1e-6)
+    assert "random_set_effect" not in alone
+
+
 def test_heads_that_are_not_asked_for_are_kept_too(tiny):
     model = tiny()
     prompts = harness.load_prompts("inline", model, text=TEXTS)
@@ -383,8 +400,14 @@ def test_a_forecast_says_that_single_heads_come_first(tmp_path):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"kind": "complement"}, "sweep.sets={}: name at least one set"),
-        ({"kind": "complement", "sets": {"a": ["L0", "L1", "L2"]}}, "sweep.sets=a: it keeps all heads of the request"),
+        ({"kind": "complement"}, "sets={}: name at least one set"),
+        ({"n_random_sets": 2}, "sweep.kind=single: it does not read n_random_sets, so set sweep.kind=set"),
+        ({"kind": "set", "sets": {"a": ["all"]}, "n_random_sets": 2}, "n_random_sets=2: the set a has 12 heads, and"),
+        (
+            {"kind": "set", "sets": {"a": ["L0H1"], "a random 0": ["L1"]}, "n_random_sets": 1},
+            "sets.a random 0=L1H0,L1H1,L1H2,L1H3: a random set has this name",
+        ),
+        ({"kind": "complement", "sets": {"a": ["L0", "L1", "L2"]}}, "sets=a: it keeps all heads of the request"),
         (
             {"kind": ["set", "complement"], "sets": {"a": ["L0"]}},
             "sweep.kind=set,complement: both are set_effect of",

@@ -153,4 +153,4 @@ def _reads_seed(spec: RunSpec, reads: tuple[str, ...]) -> bool:
     if "sweep" not in reads:
         return False
     distance = {"kl", "embedding"} & {*spec.metrics} or (spec.metrics == ("auto",) and not is_decoder(spec.model))
-    return bool(distance) or spec.sweep.method != "exact" or "cumulative" in spec.sweep.kind
+    return bool(distance) or spec.sweep.method != "exact" or "cumulative" in spec.sweep.kind or spec.n_random_sets > 0

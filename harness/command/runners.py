@@ -11,6 +11,7 @@ from harness.command import actions
 _RUN = ("model", "prompts", "execute", "show", "published", "seed", "question")
 _ROLLOUT = "attribution.rollout"
 _SWEEP = ("ablation", "metrics", "heads", "sweep", "stats")
+_SETS = ("sets", "n_random_sets")
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,16 @@ def _stages(line: str, *reads: str) -> Runner:
 RUNNERS: dict[str, Runner] = {
     "study": _stages(
         "Measure attention patterns, an ablation of every head and rollout, in one report",
-        *_SWEEP, "cache", "attribution", "roles",
+        *_SWEEP, *_SETS, "cache", "attribution", "roles",
     ),
     "cache_attention": _stages("Cache the attention patterns of every head, and rollout", "cache", _ROLLOUT),
-    "ablate_heads": _stages("Ablate heads and measure their effects", *_SWEEP, "roles"),
+    "ablate_heads": _stages("Ablate heads and measure their effects", *_SWEEP, *_SETS, "roles"),
     "compare_attributions": _stages(
         "Compare attribution methods with measured causes", "cache", "attribution", "stats"
     ),
     "profile_heads": _stages(
         "Score the roles of every head, and ablate the heads of a role together",
-        *_SWEEP, "cache", _ROLLOUT, "roles",
+        *_SWEEP, "n_random_sets", "cache", _ROLLOUT, "roles",
     ),
     "compare_models": _stages(
         "Compare two models on the same prompts: patterns, effects and roles",

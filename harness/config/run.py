@@ -70,8 +70,6 @@ class RolesSpec:
     """Texts of repeated random tokens, for induction, duplicate tokens and copying."""
     length: Annotated[int, Field(ge=4)] = 24
     """Tokens of such a text, before they are repeated."""
-    n_random_sets: Count = 20
-    """Random sets of equal size that the heads of a role are compared with when ablated; 0: none is ablated."""
     seed: Seed = 0
     """Seed of the draws."""
 
@@ -112,6 +110,10 @@ class RunSpec:
     """Metrics: loss, logit_diff, kl, accuracy, prob, label, embedding; auto: what model and prompts allow."""
     heads: Heads = ("all",)
     """Heads: L5H1, a layer L7, a range L15-L29, or all."""
+    sets: Mapping[str, Heads] = Field(default_factory=dict)
+    """Named sets of heads: {movers: [L5H1, L7]}."""
+    n_random_sets: Count = 0
+    """Random sets of equal size beside each set, for comparison."""
     sweep: SweepSpec = Field(default_factory=SweepSpec)
     """What is ablated together, and how."""
     stats: StatsSpec = Field(default_factory=StatsSpec)

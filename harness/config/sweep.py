@@ -1,6 +1,5 @@
 """Specs of a sweep: what is ablated together, how it is measured, and by which method."""
 
-from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 
@@ -8,7 +7,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from harness.config.errors import RequestError, near
-from harness.config.types import Heads, PositiveInt, spec
+from harness.config.types import PositiveInt, spec
 
 
 def listed(value: Any) -> Any:
@@ -57,8 +56,8 @@ Also = Annotated[tuple[Literal["z", "q", "k", "v", "scores", "resid"], ...], Bef
 class SweepSpec:
     """What a sweep ablates together, and by which method.
 
-    Kinds: ``single``: heads one at a time; ``layer``: a layer's heads; ``mlp``: a layer's MLP; ``set``: the named
-    `sets` (necessity); ``complement``: all heads but those of a set (sufficiency); ``cumulative``: heads one after
+    Kinds: ``single``: heads one at a time; ``layer``: a layer's heads; ``mlp``: a layer's MLP; ``set``: the run's
+    named sets (necessity); ``complement``: all heads but those of a set (sufficiency); ``cumulative``: heads one after
     another, each staying ablated, in each `order`: by ``effect`` or ``estimate`` of single heads, ``greedy`` (each the
     one that matters next, measured again every time), or ``random``; ``pairs``: two heads together, and what that does
     beyond the sum of each. Orders and pairs use the leading metric: `logit_diff` if it is measured, else the first.
@@ -71,8 +70,6 @@ class SweepSpec:
 
     kind: Kinds = ("single",)
     """What is ablated together: single, layer, mlp, set, complement, cumulative, pairs; or a list of these."""
-    sets: Mapping[str, Heads] = Field(default_factory=dict)
-    """Named sets of heads, for the kinds set and complement: {movers: [L5H1, L7]}."""
     order: Orders = ("effect", "random")
     """Orders of the kind cumulative: effect, estimate, greedy, random."""
     n_random_orders: PositiveInt = 10
@@ -119,7 +116,6 @@ class SweepSpec:
 _METHODS_THAT_READ = {"verify_fraction": ("fast",), "verify_top_k": ("fast", "screen"), "gradient_steps": ("screen",)}
 #: Keys that only some kinds of sweep read.
 _READ_BY: dict[str, tuple[Kind, ...]] = {
-    "sets": ("set", "complement"),
     **dict.fromkeys(("order", "n_random_orders", "order_from", "max_heads"), ("cumulative",)),
     **dict.fromkeys(("pairs", "pairs_top_k"), ("pairs",)),
 }

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from harness.findings.format import chance, count, signed
 from harness.results.run import Estimate, spread
 from harness.stats import summarize
 
@@ -26,3 +27,10 @@ def interval(run: "Run", values: Float[np.ndarray, " prompt"]) -> Estimate:
     if not np.isfinite(row["ci_low"]):
         return spread(values)
     return Estimate(float(values.mean()), float(row["ci_low"]), float(row["ci_high"]), run.interval_name)
+
+
+def beside_random(mean: float, random: Float[np.ndarray, " draw"], size: str) -> str:
+    """State what random sets of as many heads do to a mean, and how many of them do at least as much."""
+    p = (1 + int((np.abs(random) >= abs(mean)).sum())) / (1 + len(random))
+    spread_of = f"{signed(float(np.median(random)))} (median; {signed(random.min())} to {signed(random.max())})"
+    return f"{count(len(random), 'random set')} of {size} change it by {spread_of}, {chance(p)}"

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from harness.findings.finding import Finding
 from harness.findings.format import chance, count, listed, number, signed, with_spread
-from harness.findings.intervals import interval, summary
+from harness.findings.intervals import beside_random, interval, summary
 
 if TYPE_CHECKING:
     from harness.results import Run
@@ -54,12 +54,16 @@ def _sets(run: "Run", metric: str) -> Iterator[Finding]:
             enough = -bar <= about.low and about.high <= bar
             text += f"; the whole interval is {'' if enough else 'not '}within ±{100 * share:g} % of the clean value"
             text += ": the set is enough" if enough else ": that the set is enough is not shown"
+        if "random_set_effect" in run.data:
+            name = str(effect["set"].values[at])
+            random = run.data["random_set_effect"].sel(metric=metric, set=name).mean("prompt").values.astype(float)
+            text += f"; {beside_random(about.mean, random, 'as many heads')}"
         yield Finding(f"{text}.", about.mean, about.low, about.high, "set_effect")
 
 
 def _named_set(run: "Run", name: str) -> str:
     """Return the set's name, with its members where they are few."""
-    members = [str(head) for head in (run.spec.get("sweep", {}).get("sets") or {}).get(name, ())]
+    members = [str(head) for head in (run.spec.get("sets") or {}).get(name, ())]
     return f"{name} ({listed(members)})" if 0 < len(members) <= _NAMED else name
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.findings.finding import Finding
-from harness.findings.format import chance, count, listed, number, signed, with_spread
-from harness.findings.intervals import interval
+from harness.findings.format import chance, count, listed, number, with_spread
+from harness.findings.intervals import beside_random, interval
 from harness.hooks import Head
 from harness.results.schema import by_head
 from harness.roles import meaning_of
@@ -64,11 +64,8 @@ def _worth(run: "Run", role: str, heads: list[Head]) -> Finding:
     metric = run.lead_metric
     effect = run.data["role_effect"].sel(metric=metric, having=role).values.astype(float)
     random = run.data["random_effect"].sel(metric=metric, having=role).mean("prompt").values.astype(float)
-    about, n = interval(run, effect), len(random)
-    p = (1 + int((np.abs(random) >= abs(about.mean)).sum())) / (1 + n)
+    about = interval(run, effect)
     what = f"the {role} head" if len(heads) == 1 else f"all {len(heads)} {role} heads together"
     text = f"By {metric}, ablating {what} changes the mean by "
-    text += f"{with_spread(about, run.unit(metric))}; {count(n, 'random set')} of "
-    text += f"{count(len(heads), 'head')} change it by {signed(float(np.median(random)))} (median; "
-    text += f"{signed(float(random.min()))} to {signed(float(random.max()))}), {chance(p)}."
+    text += f"{with_spread(about, run.unit(metric))}; {beside_random(about.mean, random, count(len(heads), 'head'))}."
     return Finding(text, about.mean, about.low, about.high, "role_effect")

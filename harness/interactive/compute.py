@@ -68,6 +68,7 @@ def ablate_heads(
     method: str = "exact",
     kind: str | Iterable[str] = "single",
     sets: Mapping[str, Any] | None = None,
+    n_random_sets: int = 0,
     positions: str | int | Iterable[int] | None = None,
     **sweep_keys: Any,
 ) -> Effects:
@@ -84,7 +85,8 @@ def ablate_heads(
 
     ``.data`` has `clean` [metric, prompt], `ablated` and `effect` [metric, prompt, layer, head] (NaN for
     heads not ablated), or `layer_effect`, `mlp_effect`, `set_effect`, `cumulative_effect` or `pair_effect` for the
-    other kinds, and the prompts' own variables. An encoder-decoder has `stack` before `layer`. With
+    other kinds, and the prompts' own variables; beside `set_effect` the `random_set_effect` [metric, prompt, set, draw]
+    of `n_random_sets` sets of as many heads as each. An encoder-decoder has `stack` before `layer`. With
     ``positions="each"`` it has `position_effect` [metric, prompt, layer, head, position] instead, NaN in padding.
     Single heads of a model with pre-norm blocks also have `direct`, like `effect`: the direct effect
     (`harness.sweep.direct`); distances have `null_effect` [draw, …], the effects of random edits of the same size.
@@ -111,12 +113,14 @@ def ablate_heads(
     made, where = ablations.build(ablation, model, prompts)
     if positions is not None:
         where = ablations.parse_positions(positions)
-    members = {name: model.heads(some, f"sweep.sets.{name}") for name, some in (sets or {}).items()}
-    spec = config.parse(SweepSpec, _named({"kind": kind, "sets": members, "method": method, **sweep_keys}), "sweep.")
+    members = {name: model.heads(some, f"sets.{name}") for name, some in (sets or {}).items()}
+    spec = config.parse(SweepSpec, _named({"kind": kind, "method": method, **sweep_keys}), "sweep.")
     data, chosen = prompts.dataset(), choose(metrics, prompts)
     every = isinstance(heads, str) and heads == "all"
     named = model.heads() if every else model.heads(heads)
-    for stage in sweep.stages(model, prompts, spec, named, chosen, made, where):
+    for stage in sweep.stages(
+        model, prompts, spec, named, chosen, made, where, sets=members, n_random_sets=n_random_sets
+    ):
         data = sweep.merge(data, run_in_memory(stage, data))
     settings = _settings(
         model,
@@ -124,6 +128,7 @@ def ablate_heads(
         ablation=_ablation(ablation, made, where),
         metrics=[metric.name for metric in chosen],
         heads=["all"] if every else list(map(str, named)),
+        sets={name: [*map(str, some)] for name, some in members.items()},
         sweep=spec,
     )
     record = _manifest("ablate_heads", settings, model, prompts, data, started)

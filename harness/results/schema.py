@@ -174,6 +174,7 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "layer_effect": ("metric prompt layer", "the effect of a layer's heads together"),
     "mlp_effect": ("metric prompt layer", "the effect of a layer's MLP"),
     "set_effect": ("metric prompt set", "the effect of a named set of heads"),
+    "random_set_effect": ("metric prompt set draw", "the effect of as many heads drawn at random"),
     "position_effect": (f"{_HEADS} position", "the effect of a head at one position"),
     "cumulative_effect": ("metric prompt order step", "the effect of a step's heads together"),
     "cumulative_head": ("order step", "the head that a step adds"),

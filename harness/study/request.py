@@ -103,6 +103,8 @@ def check_names(runner: str, spec: RunSpec) -> None:
     metrics.check_names(spec.metrics)
     check_prompts(spec.prompts)
     config.check_comparison(runner, spec)
+    if "sweep" in parts:
+        sweep.check_sets(spec.sweep, spec.sets, spec.n_random_sets)
     if {"sweep", "attribution", "roles"} & set(parts):
         _check_statistics(spec)
 

@@ -10,6 +10,7 @@ estimate all heads, and `verify` measures some of them exactly.
 """
 
 from harness.sweep.build import Ablating as Ablating
+from harness.sweep.build import check_sets as check_sets
 from harness.sweep.build import needs_roles as needs_roles
 from harness.sweep.build import part as part
 from harness.sweep.build import stages as stages

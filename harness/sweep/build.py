@@ -1,6 +1,6 @@
 """Build the stages of a sweep from its request, each after the stages whose results it needs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from harness import ablation
@@ -21,6 +21,9 @@ from harness.sweep.pairs import Pair, PairsStage
 from harness.sweep.stage import SweepStage
 from harness.sweep.verify import VerifyStage
 
+#: The kinds of sweep that read named sets.
+READ_SETS = ("set", "complement")
+
 
 def stages(
     model: Model,
@@ -31,6 +34,8 @@ def stages(
     ablated: Ablation,
     positions: str | tuple[int, ...],
     seed: int = 0,
+    sets: Mapping[str, Any] | None = None,
+    n_random_sets: int = 0,
 ) -> list[Stage | Chain]:
     """Build the stages of all kinds in the request.
 
@@ -39,9 +44,12 @@ def stages(
     """
 
     def sweep(kind: str) -> SweepStage:
-        interventions = groups(model, heads, kind, spec.sets)
+        interventions = groups(model, heads, kind, sets, n_random_sets, seed)
         how = {"kind": kind, "memory": spec.memory, "with_direct": spec.direct, "seed": seed}
-        return SweepStage(model, prompts, interventions, metrics, ablated, positions, **how)
+        n_random = n_random_sets if kind in READ_SETS else 0
+        return SweepStage(model, prompts, interventions, metrics, ablated, positions, n_random=n_random, **how)
+
+    check_sets(spec, sets, n_random_sets)
 
     if positions == "each" and len(spec.kind) > 1:
         raise RequestError("ablation.positions", "each", "sweep one kind at each position in turn: sweep.kind=single")
@@ -59,6 +67,14 @@ def stages(
         remedy = f"it is for single heads; set sweep.kind=[single,{','.join(spec.kind)}] or sweep.method=exact"
         raise RequestError("sweep.method", spec.method, remedy)
     return others
+
+
+def check_sets(spec: SweepSpec, sets: Mapping[str, Any] | None, n_random_sets: int) -> None:
+    """Raise `RequestError` for named or random sets that no kind of the sweep reads."""
+    for key, value in (("sets", sets), ("n_random_sets", n_random_sets)):
+        if value and not {*spec.kind} & {*READ_SETS}:
+            setting = " or ".join(f"sweep.kind={kind}" for kind in READ_SETS)
+            raise RequestError("sweep.kind", ",".join(spec.kind), f"it does not read {key}, so set {setting}")
 
 
 def _singles(spec: SweepSpec, sweep: SweepStage) -> list[Stage | Chain]:
@@ -91,7 +107,8 @@ def part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:
     """Return the sweeps of a run, and its table of heads."""
     made, positions = ablation.build(spec.ablation, model, prompts)
     metrics, heads = choose(spec.metrics, prompts), list(spec.heads)
-    made_stages = stages(model, prompts, spec.sweep, heads, metrics, made, positions, spec.seed)
+    sets = {"sets": spec.sets, "n_random_sets": spec.n_random_sets}
+    made_stages = stages(model, prompts, spec.sweep, heads, metrics, made, positions, spec.seed, **sets)
     return Part(made_stages, [HeadTable(spec.stats)])
 
 

@@ -1,7 +1,9 @@
 """Resolve a request to interventions by name: the parts that are ablated together."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from harness import hooks
 from harness.config import RequestError, near
@@ -34,9 +36,14 @@ TOGETHER = {
 
 
 def groups(
-    model: Model, heads: Any = "all", kind: str = "single", sets: Mapping[str, Any] | None = None
-) -> dict[str, tuple[Part, ...]]:
-    """Return the parts that are ablated together, by name.
+    model: Model,
+    heads: Any = "all",
+    kind: str = "single",
+    sets: Mapping[str, Any] | None = None,
+    n_random: int = 0,
+    seed: int = 0,
+) -> Groups:
+    """Return the parts that are ablated together, by name; named sets are followed by `n_random` for each.
 
     For ``cumulative`` and ``pairs``, whose groups are chosen later, the heads one by one. Raises `RequestError` for
     heads that the model does not have.
@@ -50,22 +57,46 @@ def groups(
         case "mlp":
             return {str(mlp): (mlp,) for mlp in _mlps(model, chosen)}
         case "set":
-            return _sets(model, sets)
+            return with_random(named_sets(model, sets), chosen, n_random, seed)
         case "complement":
-            return {name: _others(chosen, kept, name) for name, kept in _sets(model, sets).items()}
+            kept = with_random(named_sets(model, sets), chosen, n_random, seed)
+            return {name: _others(chosen, heads, name) for name, heads in kept.items()}
     raise RequestError("sweep.kind", kind, near(kind, tuple(EFFECT)))
 
 
-def _sets(model: Model, sets: Mapping[str, Any] | None) -> dict[str, tuple[Part, ...]]:
+def named_sets(model: Model, sets: Mapping[str, Any] | None) -> dict[str, tuple[Head, ...]]:
+    """Return the heads of each named set. Raises `RequestError` for no set, and for heads that the model lacks."""
     if not sets:
-        raise RequestError("sweep.sets", "{}", "name at least one set, such as sweep.sets={early: [L0H1, L1]}")
-    return {name: model.heads(members, f"sweep.sets.{name}") for name, members in sets.items()}
+        raise RequestError("sets", "{}", "name at least one set, such as sets={early: [L0H1, L1]}")
+    return {name: tuple(model.heads(members, f"sets.{name}")) for name, members in sets.items()}
+
+
+def with_random(
+    sets: Mapping[str, tuple[Head, ...]], among: Sequence[Head], n: int, seed: int
+) -> dict[str, tuple[Head, ...]]:
+    """Append `n` random sets for each set, of as many heads, drawn `among` these without replacement.
+
+    Raises `RequestError` for a set of as many heads as there are, beside which nothing can be drawn.
+    """
+    drawn: dict[str, tuple[Head, ...]] = {}
+    rng = np.random.default_rng(seed)
+    for name, heads in sets.items():
+        if n and len(heads) >= len(among):
+            remedy = f"the set {name} has {len(heads)} heads, and there are {len(among)} to draw from; set 0"
+            raise RequestError("n_random_sets", n, remedy)
+        for number in range(n):
+            chosen = rng.choice(len(among), len(heads), replace=False)
+            drawn[f"{name} random {number}"] = tuple(among[at] for at in sorted(chosen))
+    if taken := sets.keys() & drawn:
+        name = sorted(taken)[0]
+        raise RequestError(f"sets.{name}", ",".join(map(str, sets[name])), "a random set has this name; take another")
+    return {**sets, **drawn}
 
 
 def _others(chosen: Iterable[Head], kept: Iterable[Part], name: str) -> tuple[Part, ...]:
     others = tuple(head for head in chosen if head not in set(kept))
     if not others:
-        raise RequestError("sweep.sets", name, "it keeps all heads of the request, so none would be ablated")
+        raise RequestError("sets", name, "it keeps all heads of the request, so none would be ablated")
     return others
 
 

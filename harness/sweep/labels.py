@@ -29,12 +29,14 @@ class Layout:
     shape: Shape
     metrics: Sequence[Metric]
     position_lengths: Int[np.ndarray, " prompt"] | None = None
+    n_random: int = 0
 
     def labelled(self, values: Values) -> xr.DataArray:
         """Put values [metric, prompt, group] or [metric, prompt, group, position] in their places."""
         rest = ("position",)[: values.ndim - 3]
         if self.kind not in ("single", "layer", "mlp"):
-            return xr.DataArray(values, dims=("metric", "prompt", "set", *rest), coords={"set": list(self.groups)})
+            named = [*self.groups][: values.shape[2]]
+            return xr.DataArray(values, dims=("metric", "prompt", "set", *rest), coords={"set": named})
         stacks = [stack for stack in self.shape.stacks if stack]
         sizes = {"stack": max(1, len(stacks)), "layer": self.shape.depth, "head": self.shape.n_heads}
         dims = ("stack", "layer", "head") if self.kind == "single" else ("stack", "layer")
@@ -66,7 +68,11 @@ class Layout:
             real = np.arange(effect.shape[-1]) < self.position_lengths[:, None]
             arrays["position_effect"] = self.labelled(np.where(real[None, :, None], effect, np.nan))
         else:
-            arrays[EFFECT[self.kind]] = self.labelled(effect[..., 0])
+            named, random = np.split(effect[..., 0], [len(self.groups) // (1 + self.n_random)], axis=2)
+            arrays[EFFECT[self.kind]] = self.labelled(named)
+            if self.n_random:
+                draws = random.reshape(*named.shape, self.n_random)
+                arrays["random_set_effect"] = self.labelled(draws).rename(position="draw")
         if kept is not None:
             arrays["ablated"] = kept
         if plan["direct"]:

@@ -31,7 +31,8 @@ _NULL_DRAWS = 1
 class SweepStage:
     """The stage that ablates: one unit is a batch of prompts, all interventions on it.
 
-    `groups` are the interventions by name: each head by itself, each layer, each MLP, or named sets; `positions` are
+    `groups` are the interventions by name: each head by itself, each layer, each MLP, or named sets and then `n_random`
+    random ones for each; `positions` are
     those of `harness.ablation.positions`. Raises `RequestError` for positions that the prompts or the kind do not
     allow.
     """
@@ -46,6 +47,7 @@ class SweepStage:
     memory: float | None = None
     with_direct: bool = True
     seed: int = 0
+    n_random: int = 0
     check: Check = field(default_factory=Check)
 
     def __post_init__(self) -> None:
@@ -114,7 +116,7 @@ class SweepStage:
     def layout(self) -> Layout:
         """Return the layout of its labelled arrays."""
         lengths = self.prompts.length if self.positions == "each" else None
-        return Layout(self.kind, self.groups, self.model.shape, self.metrics, lengths)
+        return Layout(self.kind, self.groups, self.model.shape, self.metrics, lengths, self.n_random)
 
     @property
     def heads(self) -> list[Head]:

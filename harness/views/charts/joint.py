@@ -38,11 +38,17 @@ class SetRow:
 
 
 def set_rows(run: "Run", metric: str, n: int = LISTED) -> list[SetRow]:
-    """Return the n sets with the largest mean effects, the largest first."""
+    """Return the n sets with the largest mean effects, the largest first, each before the mean of its random sets."""
     effect = run.data["set_effect"].sel(metric=metric).transpose("set", "prompt").values.astype(float)
     order = np.argsort(-np.abs(effect.mean(axis=1)), kind="stable")[:n]
-    names = [visible(str(run.data["set"].values[at])) for at in order]
-    return [SetRow(name, effect[at], spread(effect[at])) for name, at in zip(names, order, strict=True)]
+    rows = []
+    for at in order:
+        name = visible(str(run.data["set"].values[at]))
+        rows.append(SetRow(name, effect[at], spread(effect[at])))
+        if "random_set_effect" in run.data:
+            drawn = run.data["random_set_effect"].sel(metric=metric).isel(set=at).mean("draw").values.astype(float)
+            rows.append(SetRow(f"as many as {name}, at random", drawn, spread(drawn)))
+    return rows
 
 
 def set_label(run: "Run", metric: str) -> str:
