@@ -3,6 +3,10 @@
 The scored positions of all rows ("targets") are concatenated, so prompts may score different numbers of positions. A
 metric gives one value per target; its value on a prompt is the mean over the prompt's targets. To add one, write a
 function of a `harness.prompts.targets.Readout` and name it in `METRICS`, or pass the function itself as a metric.
+
+>>> import harness
+>>> harness.metrics.METRICS["loss"].units
+'nats per target token'
 """
 
 import json
@@ -228,7 +232,16 @@ def title(name: str) -> str:
 
 def of_function(function: Function) -> Metric:
     """Return a function of a `Readout` as a metric with the function's name, unit and better direction unknown; it is
-    no distance and may read the clean logits."""
+    no distance and may read the clean logits. The function gives one number per target, [target]; a function without a
+    name is refused when it is used: `choose` raises `RequestError`.
+
+    >>> import harness
+    >>> def margin(read):
+    ...     return read.at(read.logits, read.correct) - read.logits.amax(-1)
+    >>> metric = harness.metrics.of_function(margin)
+    >>> metric.name, metric.units, metric.higher_is_better
+    ('margin', 'as the function gives', None)
+    """
     name = getattr(function, "__name__", "")
     return Metric(name, function, "as the function gives", higher_is_better=None, reads_clean=True)
 
