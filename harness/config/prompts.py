@@ -207,8 +207,8 @@ class ChoicePrompts:
 
     name: Literal["choices"]
     """Which of the options this is."""
-    task: str | None = None
-    """Task set: agreement, reflexive, npi, capitals, facts, arithmetic, copy_name, needle; null: those of a file."""
+    task: Names = ()
+    """Task sets: agreement, reflexive, npi, capitals, facts, arithmetic, copy_name, needle."""
     path: PathText | None = None
     """File (.jsonl .csv .tsv .parquet) with the columns context, choices (a list) and answer (its number or text)."""
     items: tuple[Item, ...] = ()
@@ -226,7 +226,7 @@ class ChoicePrompts:
     delimiter: str = " "
     """Text between a context and each completion."""
     n: PositiveInt | None = None
-    """Number of items, drawn; null: all of a file, 100 of a task set."""
+    """Number of items, drawn; null: all of a file, 100 of each task set."""
     seed: Seed = 0
     """Seed of the draw."""
     length: PositiveInt | None = None

@@ -35,9 +35,8 @@ def make(spec: ChoicePrompts, model: Model) -> list[Prompt]:
 
 def items(spec: ChoicePrompts) -> list[tuple[str, Item]]:
     """Return the items, each with its place, checked as far as possible without a model. Raises `RequestError`."""
-    if spec.task is not None:
-        made = make_items(spec.task, spec.n or N_ITEMS, spec.seed, spec.length)
-        return [(f"item {number}", item) for number, item in enumerate(made)]
+    if spec.task:
+        return _of_tasks(spec)
     if spec.length is not None:
         raise RequestError("prompts.length", spec.length, "it is for prompts.task=needle; leave it out")
     if spec.path is None:
@@ -52,6 +51,17 @@ def items(spec: ChoicePrompts) -> list[tuple[str, Item]]:
         raise RequestError("prompts.n", spec.n, f"there are {len(found)} items")
     drawn = np.random.default_rng(spec.seed).choice(len(found), spec.n, replace=False)
     return [found[at] for at in sorted(drawn)]
+
+
+def _of_tasks(spec: ChoicePrompts) -> list[tuple[str, Item]]:
+    """Make the items of each task, tagged with its name; a tag that a task does not have is empty."""
+    made = [(name, make_items(name, spec.n or N_ITEMS, spec.seed, spec.length)) for name in spec.task]
+    names = dict.fromkeys(tag for _, each in made for item in each for tag in item.tags)
+    return [
+        (f"item {number} of {name}", replace(item, tags={"task": name, **dict.fromkeys(names, ""), **item.tags}))
+        for name, each in made
+        for number, item in enumerate(each)
+    ]
 
 
 def _item(spec: ChoicePrompts, row: Row) -> Item:

@@ -15,6 +15,7 @@ from harness.findings.questions.induction import induction
 from harness.findings.questions.ioi import ioi
 from harness.findings.questions.layers import layers
 from harness.findings.questions.long_sentence import long_sentence
+from harness.findings.questions.lost import lost
 from harness.findings.questions.masked_vs_causal import masked_vs_causal
 from harness.findings.questions.mean_vs_head import mean_vs_head
 from harness.findings.questions.prune import prune
@@ -61,6 +62,7 @@ QUESTIONS: dict[str, Question] = {
     "ioi": Question("Which head moves the name?", ("patterns", "sweep", "rollout"), ioi),
     "quick": Question("Which heads stand out at a quick look?", ("patterns", "sweep", "rollout"), quick),
     "prune": Question("How many heads can go?", ("sweep",), prune),
+    "lost": Question("What can the model no longer do without these heads?", ("sweep",), lost),
     "bias": Question("Which kind of word does the prediction depend on?", ("trace",), bias),
     "rag": Question("Which document did the answer use?", ("trace",), rag),
 }
