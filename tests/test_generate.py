@@ -16,6 +16,7 @@ import harness
 from harness import study
 from harness.behaviour.stage import TextStage
 from harness.behaviour.text_table import texts_table
+from harness.command.checks import Request, describe_repeat
 from harness.config import Place, RunSpec, parse
 from harness.execute import run_in_memory
 from harness.findings import findings, in_words
@@ -281,6 +282,16 @@ def test_a_wrong_request_is_one_line_and_writes_nothing(command, tmp_path, argum
     assert err.startswith(says), err
     assert err.count("\n") == 1
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("keys", "reads"), [({"texts": {"sample": True}}, True), ({"n_random_sets": 1}, True), ({}, False)]
+)
+def test_a_seed_is_read_by_draws_alone(keys, reads):
+    values = {"model": {"source": "random", "name": "random"}, "prompts": {"name": "ioi"}, "heads": ["L0H1"], **keys}
+    specs = [parse(RunSpec, {**values, "seed": seed}) for seed in (1, 2)]
+    requests = [Request("generate", spec, Place(), frozenset()) for spec in specs]
+    assert ("which nothing here reads" in describe_repeat(*requests, "seed")) == (not reads)
 
 
 def test_the_terminal_names_what_changed(command):
