@@ -16,6 +16,7 @@ import harness
 from harness import study
 from harness.behaviour.stage import TextStage
 from harness.behaviour.text_table import texts_table
+from harness.command.checks import Request, describe_repeat
 from harness.config import Place, RunSpec, parse
 from harness.execute import run_in_memory
 from harness.findings import findings, in_words
@@ -32,7 +33,7 @@ def stage_of(shape="llama", **keys):
     values = {
         "model": {"source": "random", "name": "random", "shape": shape},
         "prompts": {"name": "inline", "text": TEXTS},
-        "text": {"max_new_tokens": STEPS},
+        "texts": {"max_new_tokens": STEPS},
         **keys,
     }
     (stage,) = study.prepare("generate", parse(RunSpec, values)).stages
@@ -51,7 +52,7 @@ def test_the_clean_text_is_that_of_transformers_token_by_token(shape, sample):
         shape,
         heads=["L0H1"] if shape != "t5" else ["cross.L0H1"],
         seed=4,
-        text={"max_new_tokens": STEPS, "sample": sample},
+        texts={"max_new_tokens": STEPS, "sample": sample},
     )
     data = data_of(stage)
     for number, read in enumerate(stage.writer.reads):
@@ -102,7 +103,7 @@ def test_a_text_may_begin_with_a_donors_z_at_positions_of_the_prompt(tiny):
 
 
 def test_the_first_head_is_the_one_whose_text_parts_soonest():
-    stage = stage_of(heads=["L0", "L2H1"], text={"max_new_tokens": STEPS, "singly": True})
+    stage = stage_of(heads=["L0", "L2H1"], texts={"max_new_tokens": STEPS, "singly": True})
     data = data_of(stage)
     heads = stage.model.heads(["L0", "L2H1"])
     alone = data_of(stage_of(sets={str(head): [str(head)] for head in heads}))
@@ -126,7 +127,7 @@ def test_random_sets_stand_beside_the_named_one_with_as_many_heads():
 
 
 def test_units_are_the_same_whoever_computes_them_and_when():
-    first, second = (stage_of(heads=["L0"], text={"max_new_tokens": 3, "singly": True}) for _ in range(2))
+    first, second = (stage_of(heads=["L0"], texts={"max_new_tokens": 3, "singly": True}) for _ in range(2))
     plan = json.loads(json.dumps(first.plan()))
     numbers = range(len(plan["batches"]))
     assert sorted(number for batch in plan["batches"] for number in batch) == [*range(len(TEXTS))]
@@ -148,7 +149,7 @@ def run(tmp_path_factory):
         "prompts": {"name": "inline", "text": [*TEXTS[:2], "a <b>drink", "犬が猫を追う"]},
         "sets": {"movers": ["L0", "L1H0"], "<i>": ["L2H1"]},
         "n_random_sets": 1,
-        "text": {"max_new_tokens": 4, "singly": True},
+        "texts": {"max_new_tokens": 4, "singly": True},
     }
     place = Place(run=str(tmp_path_factory.mktemp("runs") / "texts"))
     return harness.open_run(study.run("generate", parse(RunSpec, values), place, lambda *_: None))
@@ -237,10 +238,16 @@ WRONG = [
     ((), "heads=all: name the heads to write without, heads=[L5H1], or sets of them: sets={movers: [L5H1, L6]}"),
     (("heads=[L9H9]",), "heads=L9H9: L9H9 is outside random: it has layers 0-2"),
     (("sets={a: [L9]}",), "sets.a=L9: L9 is outside random"),
-    (("heads=[L0H1]", "text.max_new_tokens=0"), "text.max_new_tokens=0: input should be greater than or equal to 1"),
-    (("heads=[L0H1]", "text.max_new_tokens=999"), "text.max_new_tokens=999: this makes 1020 tokens, random takes 256"),
-    (("heads=[L0H1]", "text.temperature=0.5"), "text.temperature=0.5: it is of draws: set text.sample=true"),
-    (("heads=[L0H1]", "text.sample=true", "text.temperature=0"), "text.temperature=0: input should be greater than 0"),
+    (("heads=[L0H1]", "texts.max_new_tokens=0"), "texts.max_new_tokens=0: input should be greater than or equal to 1"),
+    (
+        ("heads=[L0H1]", "texts.max_new_tokens=999"),
+        "texts.max_new_tokens=999: this makes 1020 tokens, random takes 256",
+    ),
+    (("heads=[L0H1]", "texts.temperature=0.5"), "texts.temperature=0.5: it is of draws: set texts.sample=true"),
+    (
+        ("heads=[L0H1]", "texts.sample=true", "texts.temperature=0"),
+        "texts.temperature=0: input should be greater than 0",
+    ),
     (
         ("heads=[L0H1]", "ablation=patch"),
         "ablation.positions=all: the donor of prompt 0 has z at its 21 positions, and",
@@ -261,8 +268,8 @@ WRONG = [
         "model=random: it does not continue a text: load a decoder or an encoder-decoder",
     ),
     (
-        ("heads=[L0H1]", "text.steps=3"),
-        "text.steps=3: there is no such key; known: max_new_tokens, sample, temperature",
+        ("heads=[L0H1]", "texts.steps=3"),
+        "texts.steps=3: there is no such key; known: max_new_tokens, sample, temperature",
     ),
 ]
 
@@ -277,8 +284,18 @@ def test_a_wrong_request_is_one_line_and_writes_nothing(command, tmp_path, argum
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize(
+    ("keys", "reads"), [({"texts": {"sample": True}}, True), ({"n_random_sets": 1}, True), ({}, False)]
+)
+def test_a_seed_is_read_by_draws_alone(keys, reads):
+    values = {"model": {"source": "random", "name": "random"}, "prompts": {"name": "ioi"}, "heads": ["L0H1"], **keys}
+    specs = [parse(RunSpec, {**values, "seed": seed}) for seed in (1, 2)]
+    requests = [Request("generate", spec, Place(), frozenset()) for spec in specs]
+    assert ("which nothing here reads" in describe_repeat(*requests, "seed")) == (not reads)
+
+
 def test_the_terminal_names_what_changed(command):
-    code, out, err = command("generate", *ASKED, "heads=[L0,L1,L2]", "text.max_new_tokens=3")
+    code, out, err = command("generate", *ASKED, "heads=[L0,L1,L2]", "texts.max_new_tokens=3")
     assert code == 0, err
     assert re.search(r"^Without L0H0, .* and 6 more \d of 2 texts change", err, re.MULTILINE)
     assert harness.open_run(out.strip()).manifest["runner"] == "generate"

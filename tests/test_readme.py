@@ -96,7 +96,7 @@ def test_the_block_about_texts_runs(tmp_path, monkeypatch):
         "model": {"name": "random", "source": "random"},
         "prompts": {"name": "ioi", "n": 2},
         "heads": ["L0"],
-        "text": {"max_new_tokens": 2},
+        "texts": {"max_new_tokens": 2},
     }
     study.run("generate", parse(RunSpec, values), study.Place(run="results/texts"), lambda *_: None)
     scope = executed("docs/what_is_lost.md", None)

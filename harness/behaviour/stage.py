@@ -164,14 +164,14 @@ def part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:
     if not sets:
         heads = model.heads(list(spec.heads))
         sets = {name_of(heads): heads}
-    seed = spec.seed if spec.text.sample else None
+    seed = spec.seed if spec.texts.sample else None
     writer = Writer(
-        model, prompts, spec.ablation, prompts, spec.text.max_new_tokens, seed, spec.text.temperature,
-        key="text.max_new_tokens",
+        model, prompts, spec.ablation, prompts, spec.texts.max_new_tokens, seed, spec.texts.temperature,
+        key="texts.max_new_tokens",
     )  # fmt: skip
     every = with_random(sets, among, spec.n_random_sets, spec.seed)
     drawn = dict(zip(list(every)[len(sets) :], np.repeat(list(sets), spec.n_random_sets).tolist(), strict=True))
-    return Part([TextStage(writer, every, drawn, spec.text.singly)], [TextTable()])
+    return Part([TextStage(writer, every, drawn, spec.texts.singly)], [TextTable()])
 
 
 def name_of(heads: Sequence[Head]) -> str:

@@ -151,6 +151,8 @@ def _reads_seed(spec: RunSpec, reads: tuple[str, ...]) -> bool:
     """Whether anything draws with the run's own seed, as far as is known without the model."""
     if "trace" in reads:
         return True
+    if "texts" in reads:
+        return spec.texts.sample or spec.n_random_sets > 0
     if "sweep" not in reads:
         return False
     distance = {"kl", "embedding"} & {*spec.metrics} or (spec.metrics == ("auto",) and not is_decoder(spec.model))

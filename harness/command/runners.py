@@ -71,7 +71,7 @@ RUNNERS: dict[str, Runner] = {
         "Trace an answer to the segments of a long context", "heads", "trace", _ROLLOUT, "stats"
     ),
     "generate": _stages(
-        "Continue prompts with heads ablated, beside the clean model's text", "ablation", "heads", *_SETS, "text"
+        "Continue prompts with heads ablated, beside the clean model's text", "ablation", "heads", *_SETS, "texts"
     ),
     "look": Runner("Show what every head attends to in a sentence, as one page", config.LookSpec, actions.look),
     "bake": Runner("Save a checkpoint with heads ablated in its weights", config.BakeSpec, actions.bake),

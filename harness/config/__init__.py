@@ -74,7 +74,7 @@ from harness.config.runners import LookSpec as LookSpec
 from harness.config.runners import RenderSpec as RenderSpec
 from harness.config.runners import ReproduceSpec as ReproduceSpec
 from harness.config.sweep import SweepSpec as SweepSpec
-from harness.config.text import TextSpec as TextSpec
+from harness.config.texts import TextSpec as TextSpec
 from harness.config.trace import TraceSpec as TraceSpec
 from harness.config.types import Bos as Bos
 from harness.config.types import Count as Count

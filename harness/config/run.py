@@ -18,7 +18,7 @@ from harness.config.parsing import model_to_compare
 from harness.config.prompts import PromptSpec
 from harness.config.published import Published
 from harness.config.sweep import Also, SweepSpec
-from harness.config.text import TextSpec
+from harness.config.texts import TextSpec
 from harness.config.trace import TraceSpec
 from harness.config.types import Count, Heads, Names, OpenFraction, PositiveInt, Seed, spec
 
@@ -125,7 +125,7 @@ class RunSpec:
     """Attribution methods and causes."""
     trace: TraceSpec = Field(default_factory=TraceSpec)
     """Tracing to the segments of a prompt."""
-    text: TextSpec = Field(default_factory=TextSpec)
+    texts: TextSpec = Field(default_factory=TextSpec)
     """Texts written with heads ablated."""
     question: str | None = None
     """Question to answer in one sentence; a study then runs only what its answer reads."""

@@ -23,4 +23,4 @@ class TextSpec:
 
     def __post_init__(self) -> None:
         if self.temperature != 1 and not self.sample:
-            raise RequestError("text.temperature", self.temperature, "it is of draws: set text.sample=true")
+            raise RequestError("texts.temperature", self.temperature, "it is of draws: set texts.sample=true")
