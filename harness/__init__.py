@@ -24,6 +24,7 @@ The names:
     ablate_heads         ablate heads and measure what that costs, with intervals and tests
     compare_attributions rollout and other token attributions beside measured causes
     compare_texts        what the model writes with heads ablated, beside what it writes with all of them
+    bake                 a checkpoint with heads ablated in its weights, as a Hugging Face folder
     ablated              keep heads ablated in every forward inside a context
     zero mean resample patch scale     ablations of heads as values, for the two above
     open_run             open a saved run, without model and torch
@@ -53,6 +54,7 @@ _HOME = {
     "ablate_heads": "interactive.compute",
     "compare_attributions": "interactive.compute",
     "compare_texts": "behaviour.texts",
+    "bake": "behaviour.bake",
     "ablated": "ablation.ablation_context",
     "zero": "ablation.head_ablation",
     "mean": "ablation.head_ablation",
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
     from harness.ablation.head_ablation import resample as resample
     from harness.ablation.head_ablation import scale as scale
     from harness.ablation.head_ablation import zero as zero
+    from harness.behaviour.bake import bake as bake
     from harness.behaviour.texts import compare_texts as compare_texts
     from harness.compare.many_runs import open_runs as open_runs
     from harness.config import RequestError as RequestError

@@ -300,6 +300,27 @@ class Plain:
 
         return self.outputs[layer], True, zero
 
+    def means(self, texts: Any) -> list[Any]:
+        """The mean of W_O's input over all positions of all texts, by layer."""
+        import torch
+
+        kept: dict[Any, list[Any]] = {module: [] for module in self.outputs}
+        keep = [(module, True, lambda m, args: kept[m].append(args[0].flatten(0, -2))) for module in self.outputs]
+        for token_id in texts:
+            self.logits(token_id, keep)
+        return [torch.cat(kept[module]).double().mean(0) for module in self.outputs]
+
+    def replacing(self, layer: int, head: int, means: Any = None) -> tuple[Any, bool, Any]:
+        """Put a head's part of `means` in place of its z at W_O's input, or zero without them."""
+        columns = self.head(layer, head)
+
+        def put(_: Any, args: Any) -> Any:
+            z = args[0].clone()
+            z[..., columns] = 0 if means is None else means[layer][columns].to(z)
+            return (z, *args[1:])
+
+        return self.outputs[layer], True, put
+
     def without(self, token_id: Any, layer: int, head: int, last: bool = False) -> Any:
         """Logits with a head zeroed: its total effect."""
         return self.logits(token_id, [self.zeroing(layer, head, last)])

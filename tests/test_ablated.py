@@ -31,6 +31,7 @@ TEXT = "When Mary and John went to the store"
 TEXTS = (TEXT, "a drink", "Then the garden, and a flower to the office")
 TARGETS = (" a garden and a store", " a drink to", " Mary went to the office")
 STEPS = 6
+POOLED = {"name": "mean", "means": "pooled"}
 OUTER, INNER = Head(1, 1), Head(2, 0)
 
 
@@ -98,6 +99,8 @@ def replacement(model, prompts, head, ablation):
     if ablation == "scale":
         return lambda z: 0.5 * z
     every = z_of(model, prompts, head)
+    if ablation == POOLED:
+        return lambda z: torch.cat(every).mean(0).expand_as(z)
     first, rest = torch.stack([z[0] for z in every]).mean(0), torch.cat([z[1:] for z in every]).mean(0)
     return lambda z: torch.stack([first, *[rest] * (z.shape[1] - 1)])[None].expand_as(z)
 
@@ -147,7 +150,7 @@ def naive_generation(model, text, edits):
 
 
 @pytest.mark.parametrize("shape", ["gpt2", "llama", "t5"])
-@pytest.mark.parametrize("ablation", ["zero", "mean", "scale"])
+@pytest.mark.parametrize("ablation", ["zero", "mean", POOLED, "scale"], ids=str)
 def test_ablated_generation_from_a_cache_equals_whole_forwards(tiny, shape, ablation):
     model = tiny(shape)
     prompts, (head, _) = prompts_of(model), heads_of(model)
@@ -701,3 +704,14 @@ def test_values_name_the_heads_of_a_sweep(tiny):
 def test_values_need_no_torch():
     code = "import sys, harness; assert 'harness.ablation' not in sys.modules and 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_ablated_pooled_mean_needs_no_second_token(tiny):
+    """Each text has one position: there is a mean for all positions, and none for later ones alone."""
+    model = tiny("gpt2")
+    one = prompts_of(model).take([0])
+    short = type(one)(**{**vars(one), "token_id": one.token_id[:, :1]})
+    want = {OUTER: replacement(model, short, OUTER, POOLED)}
+    with harness.ablated(model, harness.mean(OUTER, means="pooled"), prompts=short):
+        got = torch.stack([*islice(next_logits(model, model.tokens.encode(TEXT).token_id), STEPS)])
+    torch.testing.assert_close(got, naive_generation(model, TEXT, want), atol=1e-4, rtol=0)

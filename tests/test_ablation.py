@@ -22,10 +22,12 @@ from harness.sweep import SweepStage, groups
 pytestmark = pytest.mark.usefixtures("padded")
 
 FAMILIES = ("gpt2", "llama", "gemma3")
+POOLED = {"name": "mean", "means": "pooled"}
 BASELINES = (
     {"name": "mean"},  # first, so that the covering arrays have it with padding
     {"name": "zero"},
     {"name": "mean", "reference": "induction"},
+    POOLED,
     {"name": "resample", "draws": 2, "seed": 3},
     {"name": "patch"},
 )
@@ -82,6 +84,8 @@ def naive_replacements(model, twin, prompts, asked, row, plan):
     name = asked.get("reference", "self")
     reference = prompts if name == "self" else harness.load_prompts(name, model)
     every = [naive_z(model, twin, tokens(reference, number)) for number in range(len(reference))]
+    if asked.get("means") == "pooled":
+        return [torch.cat(every, dim=1).mean(1, keepdim=True).expand(-1, n, -1, -1)]
     if len({z.shape[1] for z in every} | set(prompts.length.tolist())) == 1:
         return [torch.stack(every).mean(0)]
     first, rest = torch.stack([z[:, 0] for z in every]).mean(0), torch.cat([z[:, 1:] for z in every], dim=1).mean(1)
@@ -224,6 +228,8 @@ def naive_masked_replacement(model, twin, prompts, asked, row, at, plan):
         for other in range(len(prompts))
         for p in scored[other]
     }
+    if asked == POOLED:
+        return torch.cat([*every.values()], dim=1).mean(1, keepdim=True).expand(-1, n, -1, -1)
     if len(set(prompts.length)) == 1:
         return torch.stack([z for (_, p), z in every.items() if p == at]).mean(0)
     first = torch.stack([z[:, 0] for z in every.values()]).mean(0)
@@ -231,7 +237,7 @@ def naive_masked_replacement(model, twin, prompts, asked, row, at, plan):
     return torch.stack([first, *[rest] * (n - 1)], dim=1)
 
 
-@pytest.mark.parametrize("asked", ["zero", "mean", "resample", "patch"])
+@pytest.mark.parametrize("asked", ["zero", "mean", POOLED, "resample", "patch"], ids=str)
 def test_every_baseline_of_a_masked_lm_equals_plain_hugging_face(tiny, bert_prompts, asked):
     model, prompts = tiny("bert"), bert_prompts
     twin, plan = twin_of(model), stage_of(model, prompts, asked, names=("loss",)).plan()
@@ -484,6 +490,7 @@ def test_a_table_of_heads_can_be_made_of_a_function_too(tiny):
         ({"name": "scale", "factor": -0.5}, "z is multiplied by -0.5"),
         ("mean", "z becomes its mean over 5 prompts (self), the first token apart from all others"),
         ({"name": "mean", "reference": "induction"}, "over 8 prompts (induction), the first token apart"),
+        ({"name": "mean", "means": "pooled"}, "z becomes its mean over 5 prompts (self), pooled over all positions"),
         ({"name": "resample", "draws": 2}, "from another cluster, 2 for each, seed 0, "),
     ],
 )
@@ -591,6 +598,7 @@ REFUSED = [
     (ONE, {"ablation": {"name": "maen"}}, "ablation.name=maen: did you mean 'mean'?"),
     (ONE, {"ablation": {"name": "mean", "reference": "ioii"}}, "ablation.reference=ioii: did you mean 'ioi'?"),
     (ONE, {"ablation": {"name": "mean", "reference": "inline"}}, "known: self, ioi, induction"),
+    (ONE, {"ablation": {"name": "mean", "means": "poled"}}, "ablation.means=poled: did you mean 'pooled'?"),
     (ONE, {"ablation": {"name": "mean", "draws": 2}}, "ablation.draws=2: there is no such key"),
     (ONE, {"ablation": {"name": "resample", "draws": 0}}, "ablation.draws=0: input should be greater than"),
     (TWO, {"positions": [3]}, "position 3 is outside prompt 0 (' the store'), which has 3 tokens: 0 to 2, or -3 to -1"),

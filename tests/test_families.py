@@ -7,6 +7,8 @@ from pathlib import Path
 import families
 import numpy as np
 import pytest
+import torch
+import transformers
 
 import harness
 from harness import study
@@ -43,6 +45,11 @@ NO_HEAD_KNOCKOUT = {"bitnet"}
 NO_ALTI = {
     *("bitnet", "codegen", "cohere", "cohere2", "exaone4", "falcon", "falcon_h1", "gemma2", "gemma3", "glm4"),
     *("gpt_neox", "gptj", "olmo2", "olmo3", "phi"),
+}
+#: W_O has no bias, and the config cannot give it one.
+NO_BAKED_MEAN = {
+    *("codegen", "exaone4", "glm", "glm4", "gptj", "mistral", "mixtral", "mpt", "phi3", "qwen2", "qwen2_moe"),
+    "stablelm",
 }
 #: One family of each way in which they differ, but for those of the fixture `family`; the others are in the soak.
 UNLIKE = (
@@ -149,6 +156,29 @@ def test_all_methods_of_a_family_are_those_it_allows(case):
     assert np.isfinite(got.attribution.sel({"attribution_method": "rollout"}).values[0, 0, : prompts.length[1]]).all()
 
 
+@pytest.mark.always(("bloom", "falcon", "qwen3_moe"))
+def test_a_checkpoint_of_a_family_is_the_plain_model_with_hooks(case, tmp_path):
+    """Zeroed, and with a pooled mean where W_O can have a bias: saved, loaded by transformers, and compared."""
+    model, plain, prompts = case.model, case.plain, case.prompts
+    pooled, heads = {"name": "mean", "means": "pooled"}, [(0, 1), (1, 2)]
+    baked = {"zero": harness.bake(model, heads, "zero", tmp_path / "zero")}
+    if case.family in NO_BAKED_MEAN:
+        with pytest.raises(RequestError, match=r"^ablation=mean: W_O has no bias in \w+ForCausalLM, and its config"):
+            harness.bake(model, heads, pooled, tmp_path / "mean", prompts=prompts)
+        assert not (tmp_path / "mean").exists()
+    else:
+        baked["mean"] = harness.bake(model, heads, pooled, tmp_path / "mean", prompts=prompts)
+    for name, each in baked.items():
+        made = transformers.AutoModelForCausalLM.from_pretrained(each.folder, attn_implementation="eager").eval()
+        means = plain.means([token_id for token_id, _, _ in rows(prompts)]) if name == "mean" else None
+        for token_id, _, _ in rows(prompts):
+            want = plain.logits(token_id, [plain.replacing(layer, head, means) for layer, head in heads])
+            with torch.no_grad():
+                got = made(torch.as_tensor(token_id)[None]).logits[0, -1].double()
+            torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
+            assert (want - plain.logits(token_id)).abs().max() > 1e-3
+
+
 @pytest.mark.always(("bloom", "gpt_oss"))
 def test_a_study_of_a_family_comes_to_its_end(case, tmp_path, monkeypatch):
     monkeypatch.setattr("harness.study.record.draw", lambda run: None)
@@ -195,20 +225,24 @@ def page():
         "",
         "What `tests/test_families.py` holds of each family, on a tiny model with random weights, against plain",
         "Hugging Face forwards to 1e-4: effects of all heads, direct effects (path patched in the plain model, norms",
-        "frozen), softmax(scores) = pattern, knockout of a token in all heads and in one, and a study to its end.",
+        "frozen), softmax(scores) = pattern, knockout of a token in all heads and in one, and a study to its end; to",
+        "1e-5: a baked checkpoint, zeroed and with a pooled mean.",
         "",
-        "| family | config | total | direct | scores | knockout | of one head | ALTI |",
-        "|---|---|---|---|---|---|---|---|",
+        "| family | config | total | direct | scores | knockout | of one head | ALTI | baked zero | baked mean |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in STUDIED:
         alone, alti = ("refused" if name in some else "right" for some in (NO_HEAD_KNOCKOUT, NO_ALTI))
         alti = "refused" if alti == "refused" else "given"
-        lines.append(f"| {name} | `{families.FAMILIES[name][0]}` | right | right | right | right | {alone} | {alti} |")
+        mean = "refused" if name in NO_BAKED_MEAN else "right"
+        cells = [f"`{families.FAMILIES[name][0]}`", *["right"] * 4, alone, alti, "right", mean]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += [
         "",
         "BitNet normalises z before W_O, so that a head's output is not its pattern times its values: methods that",
         "need that (norms, ALTI, rollout_gradient, knockout of one head) are refused by name. ALTI needs attention and",
         "MLP in turn, and nothing between W_O and the stream: parallel blocks and norms of writes have no ALTI.",
+        "A mean is baked into the bias of W_O: it is refused where the family has none and no config key gives it one.",
         "gpt-oss has a learnt sink in its softmax: rows of patterns sum to 1 with its share, the variable `sink`.",
         "",
         "## Refused, in one line",

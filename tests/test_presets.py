@@ -14,7 +14,10 @@ from harness.command.runners import RUNNERS as TABLE
 from harness.config import RunSpec, parse
 
 CONF = config.conf_dir()
-RUNNERS = ("study", "cache_attention", "ablate_heads", "compare_attributions", "profile_heads", "compare_models")
+RUNNERS = (
+    *("study", "cache_attention", "ablate_heads", "compare_attributions", "profile_heads", "compare_models"),
+    *("trace_context", "generate"),
+)
 GIVEN = {
     "model/hub": ["++model.id=a/b"],
     "model/path": ["++model.path=x"],

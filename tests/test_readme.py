@@ -90,6 +90,20 @@ def test_the_blocks_of_a_readme_run_and_only_the_edit_of_z_is_the_ablation(page,
     assert abs(sliced - model.bridge(text)).max() > 0.01
 
 
+def test_the_block_about_texts_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    values = {
+        "model": {"name": "random", "source": "random"},
+        "prompts": {"name": "ioi", "n": 2},
+        "heads": ["L0"],
+        "text": {"max_new_tokens": 2},
+    }
+    study.run("generate", parse(RunSpec, values), study.Place(run="results/texts"), lambda *_: None)
+    scope = executed("docs/what_is_lost.md", None)
+    assert len(scope["texts"].table) == 4
+    assert {*scope["texts"].table["set"]} == {"mover", "early"}
+
+
 def test_the_way_to_other_tools_and_back_runs(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a block writes a circuit
     with warnings.catch_warnings():

@@ -122,10 +122,11 @@ def test_texts_stand_side_by_side_and_stay_text(tiny):
     [
         ("bert", {}, r"^model=random: it does not continue a text"),
         ("gpt2", {"texts": []}, r"^texts=\[\]: give one or more texts$"),
-        ("llama", {"texts": ""}, r"^text='': give a text with at least one token$"),
+        ("llama", {"texts": ""}, r"^prompts.text='': a prompt must have at least one token of text$"),
         ("gpt2", {"heads": "L9H9"}, r"L9H9 is outside random"),
         ("gpt2", {"ablation": "mean"}, r"prompts"),
-        ("gpt2", {"ablation": "resample"}, r"resample"),
+        ("gpt2", {"ablation": "resample"}, r"^ablation.positions=all: the donor of prompt 0 has z at its 12 "),
+        ("gpt2", {"ablation": lambda z, head: z}, r"a function may read all positions of z at once"),
         ("gpt2", {"seed": 1, "temperature": 0}, r"^temperature=0: give a number above 0"),
         ("gpt2", {"max_new_tokens": 0}, r"^max_new_tokens=0: write at least one token$"),
     ],

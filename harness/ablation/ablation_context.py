@@ -2,11 +2,13 @@
 
 An intervention of a sweep is for certain rows; a context's is for texts of any length, several positions at a time or
 one by one from a key–value cache. So the new z may depend on nothing but z there and the position in the text, which
-`Progress` follows. Whatever else hooks the model inside, a sweep too, takes the ablated model as its clean one.
+`Progress` follows. Where the text begins with a known prompt, z at that prompt's positions may come from a donor.
+Whatever else hooks the model inside, a sweep too, takes the ablated model as its clean one.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from inspect import signature
 from typing import Any
@@ -17,9 +19,12 @@ from torch import Tensor
 
 from harness import config, hooks
 from harness.ablation.edits import Baseline, Check, Edit, InterventionFailed, by_site, hooking, multiply, zeros
-from harness.ablation.from_spec import AblationRequest, parse_ablation, reference_prompts
+from harness.ablation.from_spec import AblationRequest, build, parse_ablation, reference_prompts
 from harness.ablation.head_ablation import HeadAblation, Heads
-from harness.ablation.mean import Mean
+from harness.ablation.mean import FIRST_APART, POOLED, Mean
+from harness.ablation.positions import check as check_positions
+from harness.ablation.positions import turns
+from harness.ablation.rows import Share
 from harness.config import AblationSpec, RequestError
 from harness.hooks import Head, Part, Site
 from harness.hooks.forward import removing
@@ -34,13 +39,19 @@ def ablated(
     ablation: AblationRequest = "zero",
     *more: HeadAblation,
     prompts: Prompts | None = None,
+    prompt: int | None = None,
 ) -> Iterator[Check]:
     """Keep heads ablated in every forward of the model inside the context.
 
     Either `heads` with one `ablation`, or values: ``ablated(model, harness.zero("L5H1"), harness.scale("L7", 0.5))``.
     The ablations are ``zero``, ``scale`` and ``mean``: of z over `prompts` (or a named reference) as the model is
     before the context, with a mean of its own for a text's first token and one for all others, so that texts of any
-    length have one. `positions` are ``all`` or numbers from a text's beginning, such as ``[0, 1]``.
+    length have one (``{"name": "mean", "means": "pooled"}``: one for all tokens). `positions` are ``all`` or numbers
+    from a text's beginning, such as ``[0, 1]``.
+
+    With `prompt`, the number of one of `prompts`, every text inside begins with that prompt. Then positions may also be
+    ``last``, ``target`` and numbers from its end, and at positions of the prompt z may be a donor's: ``resample`` and
+    ``patch``, which have none for what is written after it.
 
     Inside, `Model.generate`, ``model.bridge(…)`` and the functions of the harness see the ablated model as the clean
     one: `ablate_heads` measures what other heads do on top. Contexts nest. Yields the `Check` that counts the edits
@@ -48,8 +59,8 @@ def ablated(
     model until the context ends.
 
     Raises `RequestError` for heads that the model lacks, a head in two values, a mean without prompts, and what has no
-    meaning for a text of any length: ``resample``, ``patch``, a function, and positions from a text's end. Raises
-    `InterventionFailed` where an edit does not reach W_O as intended.
+    meaning for a text of any length: a function and, without a prompt, ``resample``, ``patch`` and positions from a
+    text's end. Raises `InterventionFailed` where an edit does not reach W_O as intended.
 
     >>> import harness
     >>> model = harness.load_model("random", shape="gpt2")
@@ -58,16 +69,41 @@ def ablated(
     >>> check.fired
     3
     """
-    values = _values(heads, ablation, more)
-    parts = [(value.ablation, _heads(model, value)) for value in values]
-    _check_apart(head for _, named in parts for head in named)
+    text = Text(prompts, prompt) if prompts is not None and prompt is not None else None
+    with ablating(model, _values(heads, ablation, more), prompts, text) as check:
+        yield check
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text that begins with a known prompt: the number of one of these prompts."""
+
+    prompts: Prompts
+    number: int
+
+
+@contextmanager
+def ablating(
+    model: Model,
+    values: Sequence[HeadAblation],
+    reference: Prompts | None,
+    text: Text | None = None,
+    rows: Sequence[slice] | None = None,
+) -> Iterator[Check]:
+    """Keep the heads of these values ablated inside the context, as `ablated` does; a mean is over `reference`.
+
+    With `rows`, each value is for some rows of each forward, which no other's overlap.
+    """
+    parts = [(value.ablation, *checked(model, value, text)) for value in values]
+    if rows is None:
+        _check_apart(head for _, named, _ in parts for head in named)
     check, progress = Check(name=", ".join(map(repr, values))), Progress()
     with model.bridge.lock:
         with model.alone():  # means are of the model as it is outside
             edits = [
-                Edit(slice(None), head, baseline, None)
-                for spec, named in parts
-                for baseline in [_baseline(model, spec, named, prompts, progress)]
+                Edit(those, head, baseline, None)
+                for those, (spec, named, places) in zip(rows or [slice(None)] * len(parts), parts, strict=True)
+                for baseline in [_baseline(model, spec, named, places, reference, text, progress)]
                 for head in named
             ]
         with hooking(model, by_site(edits), check), progress.of(model, check):
@@ -125,10 +161,7 @@ def _values(
     if isinstance(heads, HeadAblation):
         further = [*([] if ablation == "zero" else [ablation]), *more]
     else:
-        if callable(ablation) and not isinstance(ablation, HeadAblation):
-            name = getattr(ablation, "__name__", type(ablation).__name__)
-            raise RequestError("ablation", name, f"a function may read all positions of z at once, {_ONE_BY_ONE}")
-        spec = parse_ablation(ablation)
+        spec = spec_of(ablation)
         named = (heads,) if isinstance(heads, str | Head) else tuple(heads)
         heads, further = HeadAblation(named, spec), list(more)
     for each in further:
@@ -137,14 +170,31 @@ def _values(
     return [heads, *further]
 
 
+def spec_of(ablation: AblationRequest) -> Any:
+    """Return the spec of an ablation. Raises `RequestError` for a function."""
+    if callable(ablation) and not isinstance(ablation, HeadAblation):
+        name = getattr(ablation, "__name__", type(ablation).__name__)
+        raise RequestError("ablation", name, f"a function may read all positions of z at once, {_ONE_BY_ONE}")
+    return parse_ablation(ablation)
+
+
 _ONE_BY_ONE = (
     "and a text that is being written has them one by one; use zero, mean or scale, or ablate_heads for certain prompts"
 )
 
 
-def _heads(model: Model, value: HeadAblation) -> tuple[Head, ...]:
-    """Return the heads of a value. Raises `RequestError` for those that the model lacks, and for its positions."""
+def checked(model: Model, value: HeadAblation, text: Text | None) -> tuple[tuple[Head, ...], tuple[int, ...] | None]:
+    """Return the heads of a value, and the positions at which they are ablated; None for all.
+
+    Raises `RequestError` for heads that the model lacks, and for an ablation or positions that the text does not allow.
+    """
     named, positions = model.heads(list(value.heads)), value.ablation.positions
+    if text is not None:
+        _check_donor(model, value.ablation, text)
+    if text is not None and positions not in ("all", "each"):
+        own = text.prompts.take([text.number])
+        check_positions(positions, own, named, causal=False)
+        return named, turns(positions, own)[0][0]  # pyright: ignore[reportOptionalSubscript]
     if isinstance(positions, str) and positions != "all":
         remedy = "a text of any length has no such position: use all, numbers such as [0, 1], or ablate_heads"
         raise RequestError("ablation.positions", positions, remedy)
@@ -155,7 +205,22 @@ def _heads(model: Model, value: HeadAblation) -> tuple[Head, ...]:
         if any(head.stack == "encoder" for head in named):
             remedy = "positions are those of what is written; leave the encoder out: heads=[decoder,cross]"
             raise RequestError("ablation.positions", list(positions), remedy)
-    return named
+    return named, None if isinstance(positions, str) else positions
+
+
+def _check_donor(model: Model, spec: AblationSpec, text: Text) -> None:
+    """Raise `RequestError` for a donor's z at positions that the donor lacks, and for several donors."""
+    if not isinstance(spec, config.ResampleAblation | config.PatchAblation):
+        return
+    if model.kind != "decoder":
+        raise RequestError("ablation", spec.name, f"{model.name} is no decoder: use mean or zero, or ablate_heads")
+    if spec.positions == "all":
+        n = int(text.prompts.length[text.number])
+        remedy = f"the donor of prompt {text.number} has z at its {n} positions, and a text grows beyond them: set "
+        remedy += f"positions of the prompt, such as last or [{n - 1}], or use mean or zero"
+        raise RequestError("ablation.positions", "all", remedy)
+    if isinstance(spec, config.ResampleAblation) and spec.draws > 1:
+        raise RequestError("ablation.draws", spec.draws, "a text is written from one donor: use draws=1")
 
 
 def _check_apart(heads: Iterable[Head]) -> None:
@@ -168,25 +233,35 @@ def _check_apart(heads: Iterable[Head]) -> None:
 
 
 def _baseline(
-    model: Model, spec: AblationSpec, named: tuple[Head, ...], prompts: Prompts | None, progress: Progress
+    model: Model,
+    spec: AblationSpec,
+    named: tuple[Head, ...],
+    places: tuple[int, ...] | None,
+    prompts: Prompts | None,
+    text: Text | None,
+    progress: Progress,
 ) -> Baseline:
-    """Return the replacement of z by an ablation, at its positions."""
+    """Return the replacement of z by an ablation, at these positions."""
     match spec:
         case config.ZeroAblation():
             made: Baseline = zeros
         case config.ScaleAblation(factor=factor):
             made = partial(multiply, factor=factor)
-        case config.MeanAblation(reference=name):
-            made = _mean(model, named, name, reference_prompts(name, model, prompts), progress)
+        case config.MeanAblation(reference=name, means=means):
+            reference = reference_prompts(name, model, prompts)
+            kind = POOLED if means == "pooled" else FIRST_APART
+            made = _mean(Mean(model, reference, reference, name), kind, named, progress)
+        case config.ResampleAblation() | config.PatchAblation() if text is not None:
+            made = _donor(model, spec, named, text, progress)
         case config.ResampleAblation() | config.PatchAblation():
             whose = "another prompt's" if isinstance(spec, config.ResampleAblation) else "a counterfactual's"
             remedy = f"it puts {whose} z at each position, which other texts than the prompts do not have"
             raise RequestError("ablation", spec.name, f"{remedy}; use mean or zero, or ablate_heads for these prompts")
         case _:
             raise RequestError("ablation", spec, "use zero, mean or scale")
-    if isinstance(spec.positions, str):
+    if places is None:
         return made
-    listed = torch.tensor(spec.positions)
+    listed = torch.tensor(places, dtype=torch.long)
 
     def placed(z: Float[Tensor, "row position d_head"], head: Part) -> Float[Tensor, "row position d_head"]:
         there = torch.isin(progress.positions(head.site, z), listed.to(z.device))
@@ -195,16 +270,31 @@ def _baseline(
     return placed
 
 
-def _mean(model: Model, named: tuple[Head, ...], name: str, reference: Prompts, progress: Progress) -> Baseline:
-    """Return the replacement by the mean: of first tokens at a text's first position, of all others elsewhere."""
+def _donor(model: Model, spec: AblationSpec, named: tuple[Head, ...], text: Text, progress: Progress) -> Baseline:
+    """Return the replacement by a donor's z at the same position; at later ones, which are not replaced, its last."""
+    made, _ = build(spec, model, text.prompts)
     sites = list(dict.fromkeys(head.site for head in named))
-    for site in sites:
-        if (reference.queries(site.stack) >= 0).sum(axis=1).max() < 2:
+    whole = made.prepare(made.plan(), Share([text.number]), sites, 0)
+
+    def donor(z: Float[Tensor, "row position d_head"], head: Part) -> Float[Tensor, "row position d_head"]:
+        its = whole(z, head)[0]
+        return its[progress.positions(head.site, z).clamp(0, len(its) - 1)].to(z)
+
+    return donor
+
+
+def _mean(over: Mean, kind: str, named: tuple[Head, ...], progress: Progress) -> Baseline:
+    """Return the replacement by the mean: of first tokens at a text's first position, of all others elsewhere; or by
+    one for all positions."""
+    sites = list(dict.fromkeys(head.site for head in named))
+    for site in sites if kind == FIRST_APART else ():
+        if (over.reference.queries(site.stack) >= 0).sum(axis=1).max() < 2:
             remedy = f"at {site} each has one position, and later ones of a text need a mean too; take longer prompts"
-            raise RequestError("prompts", reference.name, remedy)
-    means = Mean(model, reference, reference, name).means(False, sites)
+            raise RequestError("prompts", over.reference.name, remedy)
+    means = over.means(kind, sites)
 
     def mean(z: Float[Tensor, "row position d_head"], head: Part) -> Float[Tensor, "row position d_head"]:
-        return means[head.site][0, progress.positions(head.site, z).clamp(0, 1), head.head].to(z)
+        here = means[head.site][0]
+        return here[progress.positions(head.site, z).clamp(0, len(here) - 1), head.head].to(z)
 
     return mean

@@ -34,8 +34,8 @@ def build(request: AblationRequest, model: Model, prompts: Prompts) -> tuple[Abl
     match spec:
         case config.ZeroAblation():
             made = ZERO
-        case config.MeanAblation(reference=name):
-            made = Mean(model, prompts, reference_prompts(name, model, prompts), name)
+        case config.MeanAblation(reference=name, means=means):
+            made = Mean(model, prompts, reference_prompts(name, model, prompts), name, means == "pooled")
         case config.ResampleAblation(draws=draws, seed=seed):
             made = Resample(model, prompts, draws, seed)
             made.plan()

@@ -44,8 +44,10 @@ def zero(heads: Heads, positions: Any = "all") -> HeadAblation:
     return _value("zero", heads, positions)
 
 
-def mean(heads: Heads, reference: str = "self", positions: Any = "all") -> HeadAblation:
+def mean(heads: Heads, reference: str = "self", positions: Any = "all", means: str = "by_position") -> HeadAblation:
     """Return the mean-ablation of heads: z becomes its mean over a reference, the prompts or a named prompt set.
+
+    With `means` ``"pooled"`` a head has one mean for all positions, in place of means by position.
 
     Raises `RequestError` as `zero` does. Source: Wang et al. 2022, arXiv:2211.00593, section 2.1.
 
@@ -53,7 +55,7 @@ def mean(heads: Heads, reference: str = "self", positions: Any = "all") -> HeadA
     >>> harness.mean("L5", reference="ioi")
     mean('L5', reference='ioi')
     """
-    return _value("mean", heads, positions, reference=reference)
+    return _value("mean", heads, positions, reference=reference, means=means)
 
 
 def resample(heads: Heads, draws: int = 1, seed: int = 0, positions: Any = "all") -> HeadAblation:

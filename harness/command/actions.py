@@ -44,11 +44,13 @@ def _summarize(folder: "Folder") -> None:
     """Print the answer to the question, or the strongest heads, on standard error."""
     from harness.findings.questions import question_of
     from harness.results import open_run
-    from harness.views.terminal import strongest
+    from harness.views.terminal import changed_texts, strongest
 
     run = open_run(folder)
     question = question_of(run)
-    summary = strongest(run) if question is None else f"{question.asks}\n{question.answer(run).text}"
+    summary = (
+        (strongest(run) or changed_texts(run)) if question is None else f"{question.asks}\n{question.answer(run).text}"
+    )
     if summary:
         tell(summary)
 
@@ -65,6 +67,24 @@ def look(spec: config.LookSpec) -> "Folder":
     path = folder_at(spec.store) / "look" / f"{time.strftime('%Y%m%d-%H%M%S')}.html"
     store.write_text(path, page.html)
     return path
+
+
+def bake(spec: config.BakeSpec) -> "Folder":
+    """Write a checkpoint with heads ablated, and return its folder."""
+    from harness.behaviour.bake import bake
+    from harness.models import load_model
+    from harness.prompts import load_prompts
+
+    model = load_model(spec.model)
+    model.heads(list(spec.heads))
+    prompts = load_prompts(spec.prompts, model) if isinstance(spec.ablation, config.MeanAblation) else None
+    baked = bake(model, list(spec.heads), spec.ablation, spec.to, prompts=prompts)
+    check = baked.provenance["check"]
+    tell(
+        f"{len(baked.provenance['heads'])} heads: {baked.provenance['baseline']}; loaded again, the largest difference "
+        f"from the ablated model is {check['largest_difference']:.1e} (largest value {check['largest_value']:.3g})"
+    )
+    return baked.folder
 
 
 def list_runs(spec: config.ListSpec) -> None:

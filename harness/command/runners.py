@@ -70,7 +70,11 @@ RUNNERS: dict[str, Runner] = {
     "trace_context": _stages(
         "Trace an answer to the segments of a long context", "heads", "trace", _ROLLOUT, "stats"
     ),
+    "generate": _stages(
+        "Continue prompts with heads ablated, beside the clean model's text", "ablation", "heads", *_SETS, "text"
+    ),
     "look": Runner("Show what every head attends to in a sentence, as one page", config.LookSpec, actions.look),
+    "bake": Runner("Save a checkpoint with heads ablated in its weights", config.BakeSpec, actions.bake),
     "list": Runner("List the runs of a store, or delete runs by name", config.ListSpec, actions.list_runs),
     "render": Runner("Draw a saved run again, without a model", config.RenderSpec, actions.render),
     "reproduce": Runner(

@@ -12,10 +12,11 @@ from harness.config.ablation import Positions as Positions
 from harness.config.ablation import ResampleAblation as ResampleAblation
 from harness.config.ablation import ScaleAblation as ScaleAblation
 from harness.config.ablation import ZeroAblation as ZeroAblation
+from harness.config.ablation import check_baked as check_baked
 from harness.config.attribution import AttributionSpec as AttributionSpec
 from harness.config.attribution import RolloutSpec as RolloutSpec
-from harness.config.errors import DISK_ERRORS as DISK_ERRORS
 from harness.config.errors import RequestError as RequestError
+from harness.config.errors import disk_error as disk_error
 from harness.config.errors import is_a_text as is_a_text
 from harness.config.errors import near as near
 from harness.config.errors import quoted as quoted
@@ -39,8 +40,10 @@ from harness.config.parsing import model_to_compare as model_to_compare
 from harness.config.parsing import named_model as named_model
 from harness.config.parsing import parse as parse
 from harness.config.place import Place as Place
+from harness.config.place import check_new as check_new
 from harness.config.place import check_there as check_there
 from harness.config.place import run_folders as run_folders
+from harness.config.prompts import ChoicePrompts as ChoicePrompts
 from harness.config.prompts import Context as Context
 from harness.config.prompts import ContextPrompts as ContextPrompts
 from harness.config.prompts import FilePrompts as FilePrompts
@@ -59,9 +62,11 @@ from harness.config.run import RunSpec as RunSpec
 from harness.config.run import ShowSpec as ShowSpec
 from harness.config.run import StatsSpec as StatsSpec
 from harness.config.run import check_comparison as check_comparison
+from harness.config.run import check_text_heads as check_text_heads
 from harness.config.run import settings_hash as settings_hash
 from harness.config.run import spec_hash as spec_hash
 from harness.config.runners import AgainSpec as AgainSpec
+from harness.config.runners import BakeSpec as BakeSpec
 from harness.config.runners import BenchmarkSpec as BenchmarkSpec
 from harness.config.runners import CollectSpec as CollectSpec
 from harness.config.runners import ListSpec as ListSpec
@@ -69,6 +74,7 @@ from harness.config.runners import LookSpec as LookSpec
 from harness.config.runners import RenderSpec as RenderSpec
 from harness.config.runners import ReproduceSpec as ReproduceSpec
 from harness.config.sweep import SweepSpec as SweepSpec
+from harness.config.text import TextSpec as TextSpec
 from harness.config.trace import TraceSpec as TraceSpec
 from harness.config.types import Bos as Bos
 from harness.config.types import Count as Count

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from harness.config.errors import near
+from harness.config.errors import RequestError, near
 from harness.config.types import PositiveInt, Seed, spec
 
 
@@ -40,8 +40,9 @@ class ZeroAblation:
 class MeanAblation:
     """Mean-ablation: z becomes its mean over a reference set, the prompts themselves (``self``) or a named prompt set.
 
-    Each position has a mean of its own where all prompts, swept and reference, have one length; otherwise the first
-    token has its own and all other positions share one.
+    With `means` ``by_position`` each position has a mean of its own where all prompts, swept and reference, have one
+    length; otherwise the first token has its own and all other positions share one. With ``pooled`` a head has one,
+    over all positions: what W_O's bias can hold, so what `harness.bake` writes.
     """
 
     name: Literal["mean"] = "mean"
@@ -50,6 +51,8 @@ class MeanAblation:
     """Where z is replaced: all, last, target (scored positions), each in turn, or a list such as [3,-1]."""
     reference: str = "self"
     """Prompts the mean is over: self (these prompts), or a prompt set with defaults such as ioi."""
+    means: Literal["by_position", "pooled"] = "by_position"
+    """by_position (the first token apart from all others where lengths differ), or pooled: one for all positions."""
 
 
 @spec
@@ -91,3 +94,16 @@ class ScaleAblation:
 AblationSpec = Annotated[
     ZeroAblation | MeanAblation | ResampleAblation | PatchAblation | ScaleAblation, Field(discriminator="name")
 ]
+
+
+def check_baked(ablation: AblationSpec) -> None:
+    """Raise `RequestError` for an ablation that weights cannot hold: they are the same for all texts and positions."""
+    if not isinstance(ablation, ZeroAblation | ScaleAblation | MeanAblation):
+        name = getattr(ablation, "name", ablation)
+        raise RequestError("ablation", name, "weights hold what is the same for all texts; use zero, scale or mean")
+    if ablation.positions != "all":
+        shown = ablation.positions if isinstance(ablation.positions, str) else list(ablation.positions)
+        raise RequestError("ablation.positions", shown, "weights are the same at every position; use all")
+    if isinstance(ablation, MeanAblation) and ablation.means != "pooled":
+        remedy = "weights are the same at every position, so means by position cannot be baked; use pooled"
+        raise RequestError("ablation.means", ablation.means, remedy)

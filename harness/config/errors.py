@@ -1,6 +1,7 @@
 """`RequestError`, and the words its one-line messages are made of."""
 
 import errno
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 
@@ -18,6 +19,19 @@ DISK_ERRORS = {
     errno.EISDIR: "a folder stands in the way",
     errno.EIO: "the disk fails",
 }
+
+
+def disk_error(error: BaseException) -> str:
+    """Return what the disk refused by this error; empty for an error of another cause.
+
+    safetensors, written in Rust, has the system's number in its message only.
+
+    >>> disk_error(OSError(errno.ENOSPC, "No space left on device"))
+    'the disk is full'
+    """
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    known = error.errno if isinstance(error, OSError) else int(number[1]) if number else None
+    return DISK_ERRORS.get(known or 0, "")
 
 
 class RequestError(Exception):

@@ -27,6 +27,15 @@ def check_place(key: str, place: str) -> None:
         raise RequestError(key, place, "name a folder, or an object store as s3://BUCKET/PREFIX")
 
 
+def check_new(key: str, place: str) -> None:
+    """Raise `RequestError` for a place that is no new or empty folder of a disk."""
+    if "://" in place:
+        raise RequestError(key, place, "a checkpoint is written to a disk: name a folder")
+    check_place(key, place)
+    if Path(place).is_dir() and any(Path(place).iterdir()):
+        raise RequestError(key, place, "this folder is not empty: name a new one")
+
+
 def check_there(key: str, place: str) -> None:
     """Raise `RequestError` for a missing folder on disk, before the slow imports of its reader."""
     if "://" not in place and not Path(place).is_dir():

@@ -18,6 +18,7 @@ from harness.config.parsing import model_to_compare
 from harness.config.prompts import PromptSpec
 from harness.config.published import Published
 from harness.config.sweep import Also, SweepSpec
+from harness.config.text import TextSpec
 from harness.config.trace import TraceSpec
 from harness.config.types import Count, Heads, Names, OpenFraction, PositiveInt, Seed, spec
 
@@ -107,7 +108,7 @@ class RunSpec:
     ablation: AblationSpec = Field(default_factory=ZeroAblation)
     """What replaces a head's z."""
     metrics: Names = ("auto",)
-    """Metrics: loss, logit_diff, kl, accuracy, prob, label, embedding; auto: what model and prompts allow."""
+    """Metrics: loss, logit_diff, kl, accuracy, prob, label, embedding, choice_margin; auto: what is possible."""
     heads: Heads = ("all",)
     """Heads: L5H1, a layer L7, a range L15-L29, or all."""
     sets: Mapping[str, Heads] = Field(default_factory=dict)
@@ -124,6 +125,8 @@ class RunSpec:
     """Attribution methods and causes."""
     trace: TraceSpec = Field(default_factory=TraceSpec)
     """Tracing to the segments of a prompt."""
+    text: TextSpec = Field(default_factory=TextSpec)
+    """Texts written with heads ablated."""
     question: str | None = None
     """Question to answer in one sentence; a study then runs only what its answer reads."""
     roles: RolesSpec = Field(default_factory=RolesSpec)
@@ -170,6 +173,13 @@ def check_comparison(runner: str, spec: RunSpec) -> None:
         raise RequestError("sweep.method", spec.sweep.method, "two models are compared by exact effects: use exact")
     if spec.ablation.positions == "each":
         raise RequestError("ablation.positions", "each", "two models are compared over all positions: use all or last")
+
+
+def check_text_heads(runner: str, spec: RunSpec) -> None:
+    """Raise `RequestError` for texts that are to be written with all heads ablated because none are named."""
+    if runner == "generate" and not spec.sets and spec.heads == ("all",):
+        remedy = "name the heads to write without, heads=[L5H1], or sets of them: sets={movers: [L5H1, L6]}"
+        raise RequestError("heads", "all", remedy)
 
 
 #: Keys that do not change a run's numbers: how fast it is, how it is shown, what it is compared with.

@@ -1,17 +1,18 @@
-"""Specs of the runners that make no run of their own: render, look, benchmark, list, reproduce, collect, again."""
+"""Specs of the runners that make no run of their own: render, look, bake, benchmark, list, reproduce …"""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from harness.config.ablation import AblationSpec, ZeroAblation, check_baked
 from harness.config.errors import RequestError, near
 from harness.config.models import ModelSpec
-from harness.config.place import check_place
+from harness.config.place import check_new, check_place
 from harness.config.prompts import PromptSpec
 from harness.config.run import ShowSpec
 from harness.config.sweep import Methods, listed
-from harness.config.types import Names, PathText, PositiveInt, Seed, Text, spec
+from harness.config.types import Heads, Names, PathText, PositiveInt, Seed, Text, spec
 
 
 @spec
@@ -52,6 +53,28 @@ class LookSpec:
 
 
 @spec
+class BakeSpec:
+    """A checkpoint to write, with heads ablated in its weights."""
+
+    to: PathText
+    """New folder of the checkpoint."""
+    model: ModelSpec
+    """Model whose weights are changed."""
+    heads: Annotated[Heads, Field(min_length=1)]
+    """Heads to ablate: L5H1, a layer L7, a range L15-L29, or all."""
+    ablation: AblationSpec = Field(default_factory=ZeroAblation)
+    """What replaces z: zero, scale, or mean with ablation.means=pooled."""
+    prompts: PromptSpec
+    """Prompts that a mean is over."""
+    seed: Seed = 0
+    """Seed of all draws whose own seed is not set."""
+
+    def __post_init__(self) -> None:
+        check_new("to", self.to)
+        check_baked(self.ablation)
+
+
+@spec
 class BenchmarkSpec:
     """A benchmark: sweeps by each method beside loops of whole forwards, looks, refusals, or the report of a run."""
 
@@ -59,7 +82,7 @@ class BenchmarkSpec:
     """Model to sweep; random with model.shape=gpt2-small or llama-1b needs no weights."""
     prompts: PromptSpec
     """Prompts it reads."""
-    metric: Literal["loss", "logit_diff", "prob"] = "loss"
+    metric: Literal["loss", "logit_diff", "prob", "choice_margin"] = "loss"
     """The metric."""
     positions: Literal["all", "last"] = "all"
     """Positions where heads are ablated."""

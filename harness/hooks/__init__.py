@@ -302,6 +302,26 @@ def output_projection(bridge: Any, site: Site) -> Any:
     return bridge.get_submodule(f"{_ATTENTION[site.stack].format(site.layer)}.o").original_component
 
 
+def output_projection_of(plain: Any, bridge: Any, site: Site) -> Any:
+    """Return W_O of an attention in `plain`, the Hugging Face model of a bridge without TransformerLens's modules."""
+    wanted, own = output_projection(bridge, site), dict(plain.named_modules())
+    # One module has several names in a bridge, of which the plain model knows one; and an encoder without a masked-LM
+    # head, whose names lack a prefix, is wrapped inside one.
+    every = (name for name, module in plain_model(bridge).named_modules(remove_duplicate=False) if module is wanted)
+    names = [plain_name(name) for name in every]
+    names += [name.removeprefix(f"{plain.base_model_prefix}.") for name in names]
+    return next(own[name] for name in names if name in own)
+
+
+def plain_name(name: str) -> str:
+    """Return the name of a module or weight of a wrapped Hugging Face model, without TransformerLens's modules.
+
+    >>> plain_name("h.0.attn._original_component.c_proj._original_component.weight")
+    'h.0.attn.c_proj.weight'
+    """
+    return ".".join(part for part in name.split(".") if part not in ("original_component", "_original_component"))
+
+
 def is_linear(module: Any) -> bool:
     """Whether a torch module is a linear layer, or GPT-2's `Conv1D` with its transposed weight."""
     return type(module).__name__ in ("Linear", "Conv1D")

@@ -106,7 +106,7 @@ def _cached(what: Any, text: str, pair: str | None, target: str | None) -> tuple
     if not text.strip():
         raise RequestError("text", quoted(text), "give a text with at least one word")
     model = what if isinstance(what, Model) else load_model(what)
-    others = {name: [each] for name, each in (("pair", pair), ("target", target)) if each is not None}
+    others: dict[str, Any] = {name: [each] for name, each in (("pair", pair), ("target", target)) if each is not None}
     try:
         prompts = load_prompts("inline", model, text=[text], **others)
     except RequestError as error:  # in the caller's own names

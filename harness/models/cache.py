@@ -8,7 +8,6 @@ again.
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from harness.config import DISK_ERRORS, RequestError
+from harness.config import RequestError, disk_error
 
 RECORD = "harness.json"
 
@@ -30,19 +29,10 @@ def _writing(path: Path) -> Iterator[None]:
     except RequestError:
         raise
     except Exception as error:
-        what = DISK_ERRORS.get(_errno(error) or 0)
-        if what is None:
+        if not (refused := disk_error(error)):
             raise
-        advice = f"{what}; set HARNESS_CACHE to a folder that can be written to"
+        advice = f"{refused}; set HARNESS_CACHE to a folder that can be written to"
         raise RequestError("HARNESS_CACHE", path, advice) from error
-
-
-def _errno(error: Exception) -> int | None:
-    """Return the system's number of an error: safetensors, written in Rust, has it in the message only."""
-    if isinstance(error, OSError):
-        return error.errno
-    number = re.search(r"\(os error (\d+)\)", str(error))
-    return int(number[1]) if number else None
 
 
 def cache_dir() -> Path:

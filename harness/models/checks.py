@@ -75,20 +75,14 @@ def compare(model: Model, inputs: Inputs, expected: "torch.Tensor") -> float:
 
     Raises `ModelMismatch` above the model's tolerance.
     """
-    import torch
-
-    got, real = _hooked_answer(model, inputs), inputs.mask.bool()
-    if model.kind == "classifier":
-        real = torch.ones_like(got, dtype=torch.bool)
-    scale = float(expected[real].abs().max())
+    difference, scale = largest_difference(model, inputs, expected)
     if not math.isfinite(scale):
         half = model.spec.dtype != "float32"
         remedy = "set model.dtype=float32 (or bfloat16)" if half else "its weights are damaged"
         raise ModelMismatch(
             "model", model.name, f"the plain model itself gives NaN or infinity in {model.spec.dtype}: {remedy}"
         )
-    difference = float((got - expected)[real].abs().max()) / scale
-    allowed = max(model.spec.tolerance, 8 * torch.finfo(expected.dtype).eps)
+    difference, allowed = difference / scale, allowed_difference(model)
     if not difference <= allowed:
         raise ModelMismatch(
             "model",
@@ -97,6 +91,24 @@ def compare(model: Model, inputs: Inputs, expected: "torch.Tensor") -> float:
             f"(allowed: {allowed:.2g}); TransformerLens does not reproduce this architecture faithfully",
         )
     return difference
+
+
+def largest_difference(model: Model, inputs: Inputs, expected: "torch.Tensor") -> tuple[float, float]:
+    """Return the largest difference of the hooked model's output from `expected` at real tokens, and the largest value
+    of `expected` there."""
+    import torch
+
+    got, real = _hooked_answer(model, inputs), inputs.mask.bool()
+    if model.kind == "classifier":
+        real = torch.ones_like(got, dtype=torch.bool)
+    return float((got - expected)[real].abs().max()), float(expected[real].abs().max())
+
+
+def allowed_difference(model: Model) -> float:
+    """Return the largest difference that is allowed, as a share of the largest value."""
+    import torch
+
+    return max(model.spec.tolerance, 8 * torch.finfo(getattr(torch, model.spec.dtype)).eps)
 
 
 def _hooked_answer(model: Model, inputs: Inputs) -> "torch.Tensor":

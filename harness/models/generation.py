@@ -42,18 +42,27 @@ def generate(model: Model, text: str, max_new_tokens: int) -> str:
 def readable(model: Model, text: str, max_new_tokens: int) -> list[int]:
     """Return a text's tokens. Raises `RequestError` for a model that writes no text, and for a text that is empty or
     has no room for the new tokens."""
-    if model.kind not in ("decoder", "encoder_decoder"):
-        raise RequestError("model", model.name, "it does not continue a text: load a decoder or an encoder-decoder")
-    if max_new_tokens < 1:
-        raise RequestError("max_new_tokens", max_new_tokens, "write at least one token")
+    check_writes(model)
     read = model.tokens.encode(text).token_id
-    begins = len(read) if model.kind == "decoder" else 1  # an encoder-decoder writes after its start token
     if not read:
         raise RequestError("text", quoted(text), "give a text with at least one token")
-    if (total := max(len(read), begins + max_new_tokens)) > model.shape.n_ctx:
-        remedy = f"this makes {total} tokens, {model.name} takes {model.shape.n_ctx}"
-        raise RequestError("max_new_tokens", max_new_tokens, remedy)
+    check_room(model, len(read), max_new_tokens)
     return [*read]
+
+
+def check_writes(model: Model) -> None:
+    """Raise `RequestError` for a model that writes no text."""
+    if model.kind not in ("decoder", "encoder_decoder"):
+        raise RequestError("model", model.name, "it does not continue a text: load a decoder or an encoder-decoder")
+
+
+def check_room(model: Model, n_read: int, max_new_tokens: int, key: str = "max_new_tokens") -> None:
+    """Raise `RequestError` with `key` where the model does not take this many new tokens after those that it reads."""
+    if max_new_tokens < 1:
+        raise RequestError(key, max_new_tokens, "write at least one token")
+    begins = n_read if model.kind == "decoder" else 1  # an encoder-decoder writes after its start token
+    if (total := max(n_read, begins + max_new_tokens)) > model.shape.n_ctx:
+        raise RequestError(key, max_new_tokens, f"this makes {total} tokens, {model.name} takes {model.shape.n_ctx}")
 
 
 def written(
@@ -80,32 +89,39 @@ def next_logits(model: Model, read: Sequence[int], cached: bool = True) -> Itera
     return (logits for _, logits in next_tokens(model, read, cached))
 
 
-@torch.no_grad()
 def next_tokens(
     model: Model, read: Sequence[int], cached: bool = True, choose: Choose = greedy
 ) -> Iterator[tuple[int, Float[Tensor, " vocab"]]]:
-    """Yield each next token after a text (of an encoder-decoder: of what it writes for it) with its logits; the token
-    is appended before the next step.
+    """Yield each next token after a text (of an encoder-decoder: of what it writes for it) with its logits."""
+    return ((chosen[0], logits[0]) for chosen, logits in next_of_rows(model, [read], [choose], cached))
+
+
+@torch.no_grad()
+def next_of_rows(
+    model: Model, reads: Sequence[Sequence[int]], choose: Sequence[Choose], cached: bool = True
+) -> Iterator[tuple[list[int], Float[Tensor, "row vocab"]]]:
+    """Yield the next token of each of several texts of one length (of an encoder-decoder: of what it writes for them),
+    each by its own choice, with their logits; the tokens are appended before the next step.
 
     Without `cached`, and in a model with a recurrent mixer, whose state is not in the cache, each step runs the whole
-    text again.
+    texts again.
     """
-    inputs = _begin(model, read)
+    inputs = _begin(model, reads)
     if cached and not hooks.has_mixer(model.bridge):
         inputs = replace(inputs, past=_empty_cache(model))
     while True:
-        logits = model.forward(inputs)[0, -1]
-        chosen = choose(logits)
+        logits = model.forward(inputs)[:, -1]
+        chosen = [of_row(row) for of_row, row in zip(choose, logits, strict=True)]
         yield chosen, logits
-        token = torch.tensor([[chosen]], device=model.device)
+        token = torch.tensor(chosen, device=model.device)[:, None]
         mask = torch.cat([inputs.mask, torch.ones_like(token)], dim=1)
         kept = token if inputs.past is not None else torch.cat([inputs.token_id, token], dim=1)
         inputs = replace(inputs, token_id=kept, mask=mask)
 
 
-def _begin(model: Model, read: Sequence[int]) -> Inputs:
-    """Return the inputs of the first step; an encoder-decoder's source is encoded once."""
-    ids = torch.tensor([[*read]], device=model.device)
+def _begin(model: Model, reads: Sequence[Sequence[int]]) -> Inputs:
+    """Return the inputs of the first step; an encoder-decoder's sources are encoded once."""
+    ids = torch.tensor([[*read] for read in reads], device=model.device)
     if model.kind == "decoder":
         return Inputs(ids, torch.ones_like(ids))
     assert model.start_id is not None

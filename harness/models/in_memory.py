@@ -1,7 +1,6 @@
 """A model that the caller holds in memory: copied, so that theirs stays as it was, and identified by its weights."""
 
 import hashlib
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 
-from harness import config
+from harness import config, hooks
 from harness.config import MemoryModel, RequestError
 from harness.models import output_kind, sources
 from harness.models.load import PlainModel
@@ -60,7 +59,7 @@ def _plain(model: Any) -> tuple[Any, Any]:
         if hooked:
             raise RequestError("model", hooked[0], "this bridge has hooks on it: model.reset_hooks() first")
         _check_unhooked(model)
-        return _unwrapped(model), getattr(model, "tokenizer", None)
+        return unwrapped(model), getattr(model, "tokenizer", None)
     if not (hasattr(model, "config") and hasattr(model, "parameters")):
         remedy = "pass a name, a hub id, a folder, a spec, a Hugging Face model or a TransformerLens bridge"
         raise RequestError("model", type(model).__name__, remedy)
@@ -79,14 +78,15 @@ def _check_unhooked(model: torch.nn.Module) -> None:
 
 
 @torch.no_grad()
-def _unwrapped(bridge: Any) -> Any:
+def unwrapped(bridge: Any) -> Any:
     """A plain model with the weights of a bridge, which has put its own modules into the one that it was given."""
     wrapped = bridge.original_model
     plain = type(wrapped)(wrapped.config).eval()
-    held = {re.sub(r"\b_?original_component\.", "", name): each for name, each in wrapped.state_dict().items()}
+    held = {hooks.plain_name(name): each for name, each in wrapped.state_dict().items()}
     first = next(wrapped.parameters())
     plain.load_state_dict({name: held[name] for name in plain.state_dict()})
     plain = plain.to(device=first.device, dtype=first.dtype)
+    plain.generation_config = deepcopy(getattr(wrapped, "generation_config", None))
     if not wrapped.config.is_encoder_decoder:
         token_id = torch.arange(2, 10, device=first.device)[None]
         with _evaluating(bridge):

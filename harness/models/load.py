@@ -27,7 +27,7 @@ def boot(spec: ModelSpec | MemoryModel, held: "PlainModel | None" = None) -> Mod
 
     device = _checked_device(spec.device)
     # Loaders set global state (the default dtype, the seed), and what is made in inference mode never has gradients.
-    with _LOADING, _quiet(), torch.inference_mode(False), torch.no_grad():
+    with _LOADING, quiet(), torch.inference_mode(False), torch.no_grad():
         loaded = held or _loaded(spec)
         plain = loaded.plain.to(device=device, dtype=getattr(torch, spec.dtype)).eval().requires_grad_(False)
         tokens = Tokens(loaded.tokenizer, spec.bos)
@@ -95,7 +95,7 @@ def plain_model(spec: ModelSpec) -> Any:
     """Load the Hugging Face model alone, without TransformerLens."""
     import torch
 
-    with _LOADING, _quiet(), torch.inference_mode(False), torch.no_grad():
+    with _LOADING, quiet(), torch.inference_mode(False), torch.no_grad():
         plain = _loaded(spec).plain
     return plain.to(device=_checked_device(spec.device), dtype=getattr(torch, spec.dtype)).eval().requires_grad_(False)
 
@@ -237,7 +237,7 @@ def _shape(hooked: Any, settings: Any) -> Shape:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence progress bars and advice of the loaders inside."""
     from transformers.utils import logging
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate
 from operator import itemgetter
 from typing import Any
@@ -106,6 +106,34 @@ class Tokens:
         if self.bos == "always" and ids[:1] != [self.bos_id]:
             ids, spans, segment, sentence = [self.bos_id, *ids], [None, *spans], [0, *segment], [0, *sentence]
         return self.describe(ids, spans, segment, sentence, texts)
+
+    @property
+    def chat_fingerprint(self) -> str:
+        """The SHA-256 of the chat template."""
+        return hashlib.sha256(json.dumps(self.tokenizer.chat_template).encode()).hexdigest()
+
+    def encode_message(self, text: str) -> tuple[Encoding, Span | None]:
+        """Encode a user's message in the tokenizer's chat template, up to where the answer begins.
+
+        Returns the span of the message in the text too, where it is known. The special tokens are those of the
+        template: the policy adds none.
+
+        Raises `RequestError` for a tokenizer without a chat template, and for a template that takes no such message.
+        """
+        if not self.tokenizer.chat_template:
+            raise RequestError("prompts.chat", "true", "this model's tokenizer has no chat template; leave it out")
+        from jinja2 import TemplateError  # as late as transformers imports it
+
+        message = [{"role": "user", "content": text}]
+        apply = partial(self.tokenizer.apply_chat_template, message, tokenize=False)
+        try:
+            whole, closed = apply(add_generation_prompt=True), apply()
+        except TemplateError as error:
+            remedy = f"the tokenizer's chat template takes no single message of a user ({error})"
+            raise RequestError("prompts.chat", "true", remedy) from None
+        trimmed = text.strip()  # as templates do
+        begin = closed.rfind(trimmed)
+        return Tokens(self.tokenizer, "never").encode(whole), None if begin < 0 else (begin, begin + len(trimmed))
 
     def _laid(self, texts: list[str], n: int, added: list[int]) -> tuple[list[int | None], list[Span | None]]:
         """Return each token's text number and span, for a tokenizer without offsets."""

@@ -15,6 +15,7 @@ from harness import config
 from harness.config import PromptSpec, RequestError
 from harness.config.describe import options_of
 from harness.models import Model
+from harness.prompts.choices import pad_items
 from harness.prompts.padding import Prompts as Prompts
 from harness.prompts.padding import Source as Source
 from harness.prompts.padding import batches as batches
@@ -26,7 +27,7 @@ from harness.prompts.prompt import from_text as from_text
 from harness.prompts.prompt import with_answer as with_answer
 
 
-def load_prompts(prompts: Any, model: Model, **overrides: object) -> Prompts:
+def load_prompts(prompts: Any, model: Model, *, scored: bool = True, **overrides: object) -> Prompts:
     """Load prompts for a model: a prompt set by name or spec, or texts, a table or token ids that the caller holds.
 
     `prompts` is one of
@@ -39,7 +40,8 @@ def load_prompts(prompts: Any, model: Model, **overrides: object) -> Prompts:
     - token ids, used as they are (no BOS is added): lists of lists, an array or tensor [prompt, position], or a
       tokenizer's output, whose attention mask says what is padding. Words and labels are what the tokenizer decodes.
 
-    The result's `spec` holds plain values and loads the same prompts again.
+    The result's `spec` holds plain values and loads the same prompts again. With ``scored=False`` a prompt may have no
+    token whose prediction is scored: enough to be continued.
 
     Raises `RequestError` for a text that is empty or too long for the model, for a name or answer that is not a single
     token under the model's tokenizer, for ids outside its vocabulary, and for prompts that this kind of model cannot
@@ -68,7 +70,9 @@ def load_prompts(prompts: Any, model: Model, **overrides: object) -> Prompts:
             made = generation.generate(model, made, n)
         if model.kind == "classifier":
             made = generation.label_prompts(model, made)
-        return replace(pad(spec.name, made, model), spec=spec)
+        if isinstance(spec, config.ChoicePrompts):
+            return replace(pad_items(spec.name, made, model), spec=spec)
+        return replace(pad(spec.name, made, model, scored), spec=spec)
 
 
 def _spec(prompts: Any, model: Model, overrides: dict[str, object]) -> tuple[Any, list[str]]:
@@ -114,13 +118,14 @@ def check_prompts(spec: Any) -> None:
     Raises `RequestError` for a file that is missing or damaged, for columns, rows and parts that are not there or
     empty, and for lists of different lengths.
     """
-    from harness.prompts import context, file, inline, token_ids
+    from harness.prompts import context, file, inline, items, token_ids
 
     checks = {
         config.FilePrompts: file.check,
         config.InlinePrompts: inline.check,
         config.TokenIdPrompts: token_ids.check,
         config.ContextPrompts: context.check,
+        config.ChoicePrompts: items.items,
     }
     if check := checks.get(type(spec)):
         check(spec)
@@ -131,6 +136,8 @@ def _all_tokens(prompt: Prompt, model: Model) -> Iterator[int]:
     yield from prompt.encoded.token_id
     yield from prompt.source.token_id if prompt.source else ()
     yield from prompt.counterfactual or ()
+    for choice in prompt.choices:
+        yield from (*choice.encoded.token_id, *choice.correct.values())
     if model.kind == "masked_lm":
         yield model.tokens.mask_id
     if model.kind != "classifier":  # whose answers are labels
@@ -138,7 +145,7 @@ def _all_tokens(prompt: Prompt, model: Model) -> Iterator[int]:
 
 
 def _maker(spec: PromptSpec) -> Callable[[Any, Model], list[Prompt]]:
-    from harness.prompts import context, file, induction, inline, ioi, prose, token_ids
+    from harness.prompts import context, file, induction, inline, ioi, items, prose, token_ids
 
     makers = {
         config.IoiPrompts: ioi.make,
@@ -148,6 +155,7 @@ def _maker(spec: PromptSpec) -> Callable[[Any, Model], list[Prompt]]:
         config.ProsePrompts: prose.make,
         config.FilePrompts: file.make,
         config.ContextPrompts: context.make,
+        config.ChoicePrompts: items.make,
     }
     assert set(makers) == set(get_args(get_args(PromptSpec)[0]))
     return makers[type(spec)]

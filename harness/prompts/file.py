@@ -115,5 +115,5 @@ def _prompt(spec: FilePrompts, model: Model, row: Row) -> Prompt:
     with placed(spec, row.place):
         cluster = row.place if spec.cluster is None else str(row.values[spec.cluster])
         words = {} if spec.words is None else parse_tags(row.values[spec.words], "prompts.path")
-        prompt = from_row(model, {"text": row.values[spec.column], **values}, cluster, words)
+        prompt = from_row(model, {"text": row.values[spec.column], **values}, cluster, words, spec.chat)
     return replace(prompt, tags={name: str(row.values[name]) for name in spec.tags})

@@ -44,5 +44,5 @@ def prompt_at(spec: InlinePrompts, model: Model, number: int) -> Prompt:
         return values[number] if values else None
 
     row = {"text": spec.text[number], **{key: at(getattr(spec, key)) for key in PARALLEL}}
-    prompt = from_row(model, row, row["cluster"] or f"text {number}", spec.words)
+    prompt = from_row(model, row, row["cluster"] or f"text {number}", spec.words, spec.chat)
     return replace(prompt, tags={name: values[number] for name, values in spec.tags.items()})

@@ -26,6 +26,19 @@ QUESTION, ANSWER, OTHER, SPECIAL = "question", "answer", "other", "special"
 
 
 @dataclass(frozen=True)
+class Completion:
+    """What completes a context: its text, its number among the item's choices, and whether it is the right one.
+
+    `merges` says that the tokenizer would merge it with the context's last token where the two are read together.
+    """
+
+    text: str
+    number: int
+    right: bool
+    merges: bool = False
+
+
+@dataclass(frozen=True)
 class Prompt:
     """One prompt before padding.
 
@@ -33,7 +46,9 @@ class Prompt:
     `answer` and `distractor` are token ids (labels, for a classifier), `counterfactual` the tokens of the corrupted
     prompt, of the same length. An encoder-decoder reads `source` and writes `encoded`; its counterfactual is another
     source. `tags` are a file's columns for sorting, `relations` syntactic relations between words of the text (the
-    source, where there is one), `part` names the segment of each token of `encoded`, if there are segments.
+    source, where there is one), `part` names the segment of each token of `encoded`, if there are segments. An item of
+    a choice between completions is the prompt with the right one; `choices` are the prompts of all, each with its
+    `completion`.
     """
 
     text: str
@@ -49,21 +64,49 @@ class Prompt:
     tags: Mapping[str, str] = field(default_factory=dict)
     part: tuple[str, ...] = ()
     relations: tuple[Relation, ...] = ()
+    choices: tuple["Prompt", ...] = ()
+    completion: "Completion | None" = None
 
 
 def from_text(
-    model: Model, text: str, cluster: str, key: str = "prompts.text", pair: str | None = None, target: str | None = None
+    model: Model,
+    text: str,
+    cluster: str,
+    key: str = "prompts.text",
+    pair: str | None = None,
+    target: str | None = None,
+    chat: bool = False,
 ) -> Prompt:
     """Make a prompt of a text (or a pair) under the model's token policy, with all possible predictions scored.
 
     Those are every next token of a decoder, every token in turn of a masked-LM, every token of the `target` that an
-    encoder-decoder writes (with the one that ends it), none of a model that gives a label or a vector.
+    encoder-decoder writes (with the one that ends it), none of a model that gives a label or a vector. With `chat` the
+    text is a user's message in the tokenizer's chat template, whose own tokens are not scored.
     """
     if pair is not None:
         _check_pair(model, pair)
+    if chat:
+        return _from_message(model, text, cluster, key, pair, target)
     encoded = model.tokens.encode(text, pair)
     _check_length(encoded, text, model, key)
     return from_encoding(model, encoded, text if pair is None else f"{text} | {pair}", cluster, target)
+
+
+def _from_message(model: Model, text: str, cluster: str, key: str, pair: str | None, target: str | None) -> Prompt:
+    """Make a prompt of a user's message. Raises `RequestError` for a model that does not write, and for a pair."""
+    if model.kind not in ("decoder", "encoder_decoder"):
+        raise RequestError("prompts.chat", "true", f"{model.name} is {NOUN[model.kind]} and answers no message")
+    if pair is not None:
+        raise RequestError(
+            "prompts.pair", config.quoted(pair), "a message is one text: leave out pair, or prompts.chat"
+        )
+    encoded, own = model.tokens.encode_message(text)
+    _check_length(encoded, text, model, key)
+    prompt = from_encoding(model, encoded, encoded.texts[0], cluster, target)
+    if model.kind != "decoder" or own is None:
+        return prompt
+    inside = [span is not None and own[0] < span[1] and span[0] < own[1] for span in encoded.span]
+    return replace(prompt, correct={at: token for at, token in prompt.correct.items() if inside[at + 1]})
 
 
 def from_encoding(model: Model, encoded: Encoding, text: str, cluster: str, target: str | None = None) -> Prompt:

@@ -9,14 +9,15 @@ from harness.prompts.prompt import Prompt, from_text, with_answer, with_counterf
 from harness.prompts.word_tags import Tags, with_tags
 
 
-def from_row(model: Model, row: Mapping[str, Any], cluster: str, words: Tags) -> Prompt:
+def from_row(model: Model, row: Mapping[str, Any], cluster: str, words: Tags, chat: bool = False) -> Prompt:
     """Make the prompt of a row: its ``text`` and, where they are there and not None, ``pair``, ``target``, ``answer``,
-    ``distractor``, ``relations`` and ``counterfactual``; `words` are its word tags.
+    ``distractor``, ``relations`` and ``counterfactual``; `words` are its word tags. With `chat` text and
+    counterfactual are a user's messages.
 
     Raises `RequestError` with the key of the value that is wrong.
     """
     pair, answer, relations, other = (row.get(key) for key in ("pair", "answer", "relations", "counterfactual"))
-    prompt = from_text(model, row["text"], cluster, pair=pair, target=row.get("target"))
+    prompt = from_text(model, row["text"], cluster, pair=pair, target=row.get("target"), chat=chat)
     if answer is not None:
         prompt = with_answer(model, prompt, answer, row.get("distractor"))
     prompt = with_tags(prompt, words)
@@ -24,9 +25,8 @@ def from_row(model: Model, row: Mapping[str, Any], cluster: str, words: Tags) ->
         prompt = with_relations(prompt, relations)
     if other is None:
         return prompt
-    return with_counterfactual(
-        prompt, model.tokens.encode(other, pair).token_id, quoted(other), "prompts.counterfactual"
-    )
+    encoded = model.tokens.encode_message(other)[0] if chat else model.tokens.encode(other, pair)
+    return with_counterfactual(prompt, encoded.token_id, quoted(other), "prompts.counterfactual")
 
 
 def check_parallel(spec: Any, keys: Sequence[str], n: int, noun: str) -> None:

@@ -91,7 +91,8 @@ def spec_of_frame(frame: pd.DataFrame, overrides: Mapping[str, Any]) -> tuple[In
         key: [str(row.values[name]) for row in rows] for key, name in file.named_columns(columns) if key != "tags"
     }
     tags = {name: [str(row.values[name]) for row in rows] for name in columns.tags}
-    plain = {"name": "inline", "text": listed.pop("column"), "tags": tags, "generate": columns.generate, **listed}
+    plain = {"name": "inline", "text": listed.pop("column"), "tags": tags, **listed}
+    plain |= {"generate": columns.generate, "chat": columns.chat}
     return config.parse(InlinePrompts, plain, "prompts."), [row.place for row in rows]
 
 

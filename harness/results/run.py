@@ -86,6 +86,7 @@ class Run:
     changes: pd.DataFrame = field(default_factory=pd.DataFrame)
     parts: pd.DataFrame = field(default_factory=pd.DataFrame)
     part_heads: pd.DataFrame = field(default_factory=pd.DataFrame)
+    texts: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     # --- metrics --------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,9 @@ from harness.results.store import write_bytes, write_text
 # --- tables -------------------------------------------------------------------------------------------------------
 
 _PLACE = ("stack", "layer", "head")
-TableName = Literal["heads", "methods", "method_pairs", "roles", "changes", "parts", "part_heads"]
+TableName = Literal["heads", "methods", "method_pairs", "roles", "changes", "parts", "part_heads", "texts"]
+#: Columns of names that are read as text, whatever they look like.
+_AS_TEXT = frozenset({"part", "set", "heads", "text", "clean", "ablated", "clean_token", "ablated_token", "first_head"})
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,14 @@ TABLES: dict[TableName, Table] = {
         ("part", "layer", "head", "mean", "ci_low", "ci_high", "p_adjusted", "attention", "rank", "n_prompts"),
         names=("part",),
     ),
+    "texts": Table(
+        (
+            *("prompt", "set", "draw", "heads", "text", "clean", "ablated", "parts_at"),
+            *("clean_token", "clean_token_clean", "clean_token_ablated"),
+            *("ablated_token", "ablated_token_clean", "ablated_token_ablated", "first_head"),
+        ),
+        names=("set", "heads", "text", "clean", "ablated", "clean_token", "ablated_token", "first_head"),
+    ),
 }
 
 
@@ -110,7 +120,7 @@ def _reading(table: Table) -> dict:
     if table.names is None:
         return {}
     numbers = [name for name in table.columns if name not in table.names]
-    as_text = {name: str for name in ("part",) if name in table.names}
+    as_text = {name: str for name in table.names if name in _AS_TEXT}
     return {"keep_default_na": False, "na_values": {name: [""] for name in numbers}, "dtype": as_text}
 
 
@@ -149,6 +159,8 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "cluster": ("prompt", "prompts of one cluster are resampled together"),
     "answer": ("prompt", "the right answer, as text"),
     "distractor": ("prompt", "the wrong answer, as text"),
+    "choice_text": ("prompt choice", "the completions of an item, as text"),
+    "right_choice": ("prompt", "the number of the right completion"),
     "relations": ("prompt", "relations between words, as JSON"),
     "tags": ("prompt tag", "what travels with a prompt from its file"),
     # activations
@@ -163,6 +175,7 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "rollout": ("prompt query key", "attention rollout"),
     # effects
     "clean": ("metric prompt", "the metric without an ablation"),
+    "choice_log_prob": ("prompt choice", "the log-probability of each completion, without an ablation"),
     "ablated": (_HEADS, "the metric with the head ablated"),
     "effect": (_HEADS, "ablated - clean; NaN for heads that were not ablated"),
     "direct": (_HEADS, "the part of the effect that goes straight to the output"),
@@ -220,6 +233,18 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "part_head_cause": ("prompt traced layer head part", "what hiding a segment from one head does"),
     "traced_position": ("prompt traced", "where the prediction stands that is traced"),
     "traced_value": ("prompt traced", "its value as it is"),
+    # texts
+    "read_text": ("prompt", "the text that is continued; of an encoder-decoder the source"),
+    "clean_text": ("prompt", "what the clean model writes, a decoder after the text"),
+    "ablated_text": ("prompt set", "what is written without a set of heads"),
+    "clean_new_id": ("prompt new_position", "the new tokens; -1 after the last"),
+    "ablated_new_id": ("prompt set new_position", "the new tokens; -1 after the last"),
+    "parts_at": ("prompt set", "how many new tokens are the same before the texts part; NaN where they do not"),
+    "parting_token": ("prompt set writer", "the token of each text where they part"),
+    "parting_probability": ("prompt set writer reader", "the probability of each of the two by each model"),
+    "first_head": ("prompt set", "the head of the set whose ablation alone changes the text soonest"),
+    "set_heads": ("set", "the heads of a set, joined by ;"),
+    "drawn_beside": ("set", "the set that a random one was drawn beside; empty for the others"),
     # two models
     "clean_change": ("metric prompt", "the other model's clean value less the base's"),
     "effect_change": (_HEADS, "the other model's effect less the base's"),

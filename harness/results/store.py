@@ -20,7 +20,7 @@ import numpy as np
 import xarray as xr
 from filelock import FileLock, Timeout
 
-from harness.config import DISK_ERRORS, RequestError
+from harness.config import RequestError, disk_error
 from harness.results.lease import leased
 from harness.results.objects import Folder, ObjectPath
 
@@ -33,10 +33,12 @@ def writing(path: Folder, key: str = "store") -> Iterator[None]:
     """Raise errors of the disk inside as a `RequestError` with the path and the remedy to change `key`."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
+    except RequestError:
+        raise
+    except Exception as error:
+        if not (refused := disk_error(error)):
             raise
-        raise RequestError(key, path, f"{DISK_ERRORS[error.errno]}; choose another with {key}=DIR") from error
+        raise RequestError(key, path, f"{refused}; choose another with {key}=DIR") from error
 
 
 def make_folder(path: Folder) -> Folder:

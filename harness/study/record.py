@@ -44,9 +44,10 @@ def checks_of(data: xr.Dataset) -> dict[str, Any] | None:
         return None
     attrs = data["effect"].attrs if "effect" in data else {}
     quick = {key: json.loads(attrs[key]) for key in ("errors", "screen") if key in attrs}
+    off = [float(each["plain_forward_difference"]) for each in verified if "plain_forward_difference" in each]
     return {
         "edits_verified": sum(int(each["edits_verified"]) for each in verified),
-        "plain_forward_difference": max(float(each["plain_forward_difference"]) for each in verified),
+        "plain_forward_difference": max(off, default=None),
         **({"method": attrs["method"], "heads_verified": int(attrs["verified"]), **quick} if quick else {}),
     }
 
@@ -89,10 +90,13 @@ def facts(
         "threads": torch.get_num_threads(),
         "device": model.device,
         "dtype": model.spec.dtype,
-        "model": _identity(model) | {"bos": _bos(model, prompts)} | ({"other": _identity(other)} if other else {}),
+        "model": _identity(model)
+        | {"bos": _bos(model, prompts), "chat_template": _chat(model, prompts)}
+        | ({"other": _identity(other)} if other else {}),
         "prompts_sha256": prompts.sha256,
         "words": "; ".join(prompts.words_by),
         "bos_first": _bos_first(model, prompts),
+        "choices": _choices(prompts),
         "seed": settings["seed"],
         "tolerance": tolerance(model),
         "intervention_check": check,
@@ -113,12 +117,28 @@ def _bos_first(model: Model, prompts: Prompts) -> int:
     return int((prompts.token_id[:, 0] == model.tokens.bos_id).sum())
 
 
+def _chat(model: Model, prompts: Prompts) -> str | None:
+    """Return the SHA-256 of the chat template that the prompts are in; None where they are in none."""
+    return model.tokens.chat_fingerprint if getattr(prompts.spec, "chat", False) else None
+
+
 def _bos(model: Model, prompts: Prompts) -> str:
     """Describe the token policy, and how many prompts begin with a BOS token where the policy adds none."""
     tokens, first = model.tokens, _bos_first(model, prompts)
+    if _chat(model, prompts):
+        return "the special tokens of the tokenizer's chat template, no others added"
     if not first or tokens.begins_with_bos:
         return tokens.policy
     return f"{tokens.policy}; {first} of these {len(prompts)} prompts begin with one all the same"
+
+
+def _choices(prompts: Prompts) -> dict[str, int] | None:
+    """Count the items of a choice, their completions, and the items with a completion that merges with its context."""
+    of = prompts.choices
+    if of is None:
+        return None
+    merged = len({*of.owner[of.merges].tolist()})
+    return {"items": len(prompts), "completions": len(of.owner), "items_merged_with_context": merged}
 
 
 def write_manifest(work: Request, folder: Folder, status: str, error: str | None = None) -> None:

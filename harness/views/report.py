@@ -39,6 +39,7 @@ _TITLES = {
     "overview": "Overview",
     "changed": "Changes",
     "parts": "Segments",
+    "texts": "Texts",
     "layers": "Layers",
     "positions": "Positions",
     "sets": "Sets",
@@ -52,7 +53,19 @@ _TITLES = {
     "how": "How it was run",
 }
 #: What a run without effects of single heads opens on: the first of these tabs that it has.
-_OWN = ("changed", "parts", "layers", "positions", "sets", "pruning", "pairs", "attribution", "roles", "patterns")
+_OWN = (
+    "changed",
+    "parts",
+    "texts",
+    "layers",
+    "positions",
+    "sets",
+    "pruning",
+    "pairs",
+    "attribution",
+    "roles",
+    "patterns",
+)
 
 
 def write_report(run: "Run", path: str | Folder, drawn: Sequence[Picture] | None = None) -> Folder:
@@ -127,7 +140,11 @@ def _what(run: "Run") -> str:
     model = named(run.spec.get("model"))
     parts = [f"{model} and {other_name(run)}" if "clean_change" in run.data else model]
     parts += [named(run.spec.get("prompts")), count(run.data.sizes["prompt"], "prompt")]
-    parts += [f"{named(run.spec.get('ablation'))}-ablation"] if "clean" in run.data and run.spec.get("ablation") else []
+    parts += (
+        [f"{named(run.spec.get('ablation'))}-ablation"]
+        if {"clean", "clean_text"} & set(run.data) and run.spec.get("ablation")
+        else []
+    )
     return " · ".join(short(visible(part), 40) for part in parts)
 
 
@@ -214,6 +231,8 @@ def _title(run: "Run") -> str:
         return f"{model} and {other_name(run)} on {prompts}: what changed"
     if "effect" not in run.data and "role_given" in run.data:
         return f"{model} on {prompts}: what attention heads do"
+    if "clean_text" in run.data:
+        return f"{model} on {prompts}: texts with heads ablated"
     traced_only = "part_cause" in run.data and "pattern" not in run.data
     what = "which part was used" if traced_only else "attention patterns"
     what = "effects of ablating attention heads" if "clean" in run.data else what

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from harness.views import number_tables, segment_section
+from harness.views import number_tables, segment_section, text_section
 from harness.views.figures import Picture
 from harness.views.text import markup
 
@@ -125,6 +125,8 @@ def sections(run: "Run", drawn: Sequence[Picture], left_out: str) -> list[Sectio
     made += [_of_pictures(part, drawn) for part in pictured]
     if len(run.parts):
         made.append(_parts(run, drawn))
+    if len(run.texts):
+        made.append(Section("texts", "What is written with heads ablated", text_section.texts(run), text_section.ABOUT))
     if "attribution" in run.data or "cause" in run.data:
         made.append(_sources())
     if "pattern" in run.data:

@@ -1,9 +1,12 @@
 """Terminal output: a run as a few lines of text, and its progress bar."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Mapping
+from math import isnan
+from typing import TYPE_CHECKING, Any
 
 from harness.findings.effects import caution
 from harness.findings.format import signed
+from harness.findings.texts import written
 from harness.hooks import Head
 from harness.views.text import visible
 
@@ -18,6 +21,25 @@ def strongest(run: "Run", n: int = 5) -> str:
     limits of the tests. Empty where no single heads were ablated."""
     tables = [line for metric in run.metrics for line in _of_metric(run, metric, n)]
     return "\n".join([*tables, *(finding.text for finding in caution(run))] if tables else tables)
+
+
+def changed_texts(run: "Run", n: int = 5) -> str:
+    """Make lines of what the ablated model writes: how many texts change without each set, and the first n of these.
+    Empty where no texts were written."""
+    if not len(run.texts):
+        return ""
+    rows = [row for row in run.texts.to_dict("records") if isnan(row["draw"]) and not isnan(row["parts_at"])]
+    return "\n".join([*(finding.text for finding in written(run)), *map(_change, rows[:n])])
+
+
+def _change(row: Mapping[Hashable, Any]) -> str:
+    """Describe where a text parts: the token of each, with its probability by the clean and by the ablated model."""
+    tokens = [
+        f"“{visible(row[f'{of}_token'])}” ({row[f'{of}_token_clean']:.2f} → {row[f'{of}_token_ablated']:.2f})"
+        for of in ("clean", "ablated")
+    ]
+    place = f"prompt {row['prompt']} without {visible(row['set'])}, new token {int(row['parts_at'])}"
+    return f"  {place}: {' becomes '.join(tokens)}"
 
 
 def _of_metric(run: "Run", metric: str, n: int) -> list[str]:

@@ -18,6 +18,7 @@ from harness.words.merge import share_on as share_on
 from harness.words.merge import without as without
 from harness.words.segment import Segmenter as Segmenter
 from harness.words.segment import is_unspaced as is_unspaced
+from harness.words.show import common_start as common_start
 from harness.words.show import joined as joined
 from harness.words.show import labels as labels
 from harness.words.split import Words as Words

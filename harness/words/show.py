@@ -67,3 +67,13 @@ def _parts(spelled: str, n: int) -> list[str]:
 def joined(word_text: Row) -> str:
     """Join the word texts of a prompt; the two texts of a pair follow each other."""
     return "".join(map(str, word_text))
+
+
+def common_start(first: str, second: str) -> int:
+    """Return how many characters two texts have in common before they differ.
+
+    >>> common_start("gave a book", "gave a flower")
+    7
+    """
+    differ = (at for at, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
+    return next(differ, min(len(first), len(second)))
