@@ -32,7 +32,7 @@ def _names(spec: IoiPrompts, model: Model) -> list[str]:
     """Return names that are one token each. Raises `RequestError` for a user's name that is not."""
     if spec.names is None:
         pool = [name for name in words.ioi_data()["names"] if _is_single(model, name)]
-        remedy = "the model's tokenizer splits nearly all built-in names; give prompts.names=[…]"
+        remedy = "the model's tokenizer splits nearly all built-in names; give prompts.names=[…] or prompts=induction"
     else:
         for name in spec.names:
             model.tokens.single(f" {name}", "prompts.names")
