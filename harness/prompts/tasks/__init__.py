@@ -7,25 +7,20 @@ One file per family of tasks: its cells (every combination of frame and factors)
 import numpy as np
 
 from harness.config import RequestError, near
-from harness.prompts.tasks.agreement import agreement, reflexive
-from harness.prompts.tasks.arithmetic import arithmetic
-from harness.prompts.tasks.copying import copy_name
-from harness.prompts.tasks.facts import capitals, facts
-from harness.prompts.tasks.needle import needle
-from harness.prompts.tasks.npi import npi
+from harness.prompts.tasks import agreement, arithmetic, copying, facts, needle, npi
 from harness.prompts.tasks.task import Item as Item
 from harness.prompts.tasks.task import Task as Task
 
 #: Tasks by name.
 TASKS: dict[str, Task] = {
-    "agreement": agreement,
-    "reflexive": reflexive,
-    "npi": npi,
-    "capitals": capitals,
-    "facts": facts,
-    "arithmetic": arithmetic,
-    "copy_name": copy_name,
-    "needle": needle,
+    "agreement": agreement.agreement,
+    "reflexive": agreement.reflexive,
+    "npi": npi.npi,
+    "capitals": facts.capitals,
+    "facts": facts.facts,
+    "arithmetic": arithmetic.arithmetic,
+    "copy_name": copying.copy_name,
+    "needle": needle.needle,
 }
 
 

@@ -3,6 +3,7 @@
 The wrong choices are the last words of three other needles (`others` is "in the text"), or stand nowhere ("absent").
 """
 
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -31,7 +32,7 @@ def write(cell: Cell, rng: np.random.Generator, length: int) -> Question:
     stem, kind, which = task_data("needle")["needles"][needle]
     stems = [stem.format(word) for word in some(rng, which, 4)]
     right, *wrong = _values(kind, rng)
-    text = _filler(task_data("needle")["fillers"][filler], length, rng)
+    text = _filler(filler, length, rng)
     if cell.tags["others"] == "in the text":
         for other, value in zip(stems[1:], wrong, strict=True):
             text.insert(int(rng.integers(len(text) + 1)), f"{other} {value}.")
@@ -47,16 +48,23 @@ def _values(kind: str, rng: np.random.Generator) -> list[str]:
     return some(rng, task_data("needle")[f"{kind}s"], 4)
 
 
-def _filler(parts: dict[str, list[str]], length: int, rng: np.random.Generator) -> list[str]:
+def _filler(filler: str, length: int, rng: np.random.Generator) -> list[str]:
     """Draw different sentences, each if it still fits into `length` words."""
-    every = [f"{who} {did} {where}." for who, did, where in product(parts["who"], parts["did"], parts["where"])]
-    sentences: list[str] = []
-    for sentence in some(rng, every, len(every)):
-        words = len(sentence.split())
+    every, drawn = _sentences(filler), []
+    for at in rng.permutation(len(every)):
+        sentence, words = every[int(at)]
         if words <= length:
-            sentences.append(sentence)
+            drawn.append(sentence)
             length -= words
-    return sentences
+    return drawn
+
+
+@cache
+def _sentences(filler: str) -> list[tuple[str, int]]:
+    """Return every sentence of a kind of filler, with its number of words."""
+    parts = task_data("needle")["fillers"][filler]
+    every = (f"{who} {did} {where}." for who, did, where in product(parts["who"], parts["did"], parts["where"]))
+    return [(sentence, len(sentence.split())) for sentence in every]
 
 
 needle = Task(
