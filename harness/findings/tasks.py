@@ -16,15 +16,16 @@ def scored(run: "Run") -> Iterator[Finding]:
     """Yield, for each task, metric and named set, the change of the score with its interval over items."""
     if not len(run.tasks):
         return
-    random = run.tasks[run.tasks["kind"] == "random"]
-    for row in run.tasks[run.tasks["kind"] == "named"].to_dict("records"):
+    rows = run.tasks.to_dict("records")
+    for row in (row for row in rows if row["kind"] == "named"):
         text = f"Without {_called(row)}, {row['metric']} on {row['task']} goes from {row['clean']:.3f} to "
         text += f"{row['ablated']:.3f} ({signed(row['difference'])}"
         low, high = float(row["ci_low"]), float(row["ci_high"])
         text += f", {run.interval_name} {signed(low)} to {signed(high)}" if np.isfinite(low) else ""
         text += f"; {count(int(row['n']), 'item')})"
-        same = (random[key] == row[key] for key in ("task", "metric", "set"))
-        drawn = random[np.logical_and.reduce([*same])]["difference"].to_numpy()
+        beside = (each for each in rows if each["kind"] == "random")
+        same = [each for each in beside if all(each[key] == row[key] for key in ("task", "metric", "set"))]
+        drawn = np.array([each["difference"] for each in same])
         if len(drawn):
             text += f"; {count(len(drawn), 'random set')} of as many heads change{'s' * (len(drawn) == 1)} it by "
             text += signed(float(np.median(drawn)))
