@@ -3,12 +3,18 @@
 The scored positions of all rows ("targets") are concatenated, so prompts may score different numbers of positions. A
 metric gives one value per target; its value on a prompt is the mean over the prompt's targets. To add one, write a
 function of a `harness.prompts.targets.Readout` and name it in `METRICS`, or pass the function itself as a metric.
+
+>>> import harness
+>>> harness.metrics.METRICS["loss"].units
+'nats per target token'
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from math import inf
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from jaxtyping import Float
 
@@ -18,11 +24,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from harness.prompts import Prompts
-    from harness.prompts.targets import Readout
+    from harness.prompts.targets import Readout, Targets
 else:  # torch takes seconds to import, and the names of the metrics do not need it
-    Tensor = Readout = Any
+    Tensor = Readout = Targets = Any
 
-Need = Literal["answer", "distractor"]
+Need = Literal["answer", "distractor", "choices"]
+Per = Literal["sum", "token", "byte"]
 Output = Literal["distribution", "labels", "vector"]
 #: Outputs that a metric can read, by kind of model; all others give a distribution over a vocabulary.
 _GIVES: dict[str, tuple[Output, ...]] = {"embedding": ("vector",), "classifier": ("distribution", "labels")}
@@ -34,6 +41,8 @@ _GIVER: dict[Output, str] = {
 
 
 Function = Callable[[Readout], Float[Tensor, " target"]]
+#: From one value per target to one per prompt.
+Reduction = Callable[[Float[Tensor, "*rows target"], Targets], Float[Tensor, "*rows prompt"]]
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,8 @@ class Metric:
 
     `distance` marks a distance from the clean run, which is never negative; `reads_clean` a metric that reads the clean
     logits. `of` is the output it reads: a distribution (over a vocabulary, or over labels), one over labels, or one
-    vector per text. `title` is its name in words, on an axis; `subject` starts a sentence on what moves.
+    vector per text. `title` is its name in words, on an axis; `subject` starts a sentence on what moves. `reduce` makes
+    one number per prompt of the values at its targets; by default their mean.
     """
 
     name: str
@@ -65,6 +75,7 @@ class Metric:
     reads_clean: bool = False
     title: str = ""
     subject: str = ""
+    reduce: Reduction | None = None
 
     @property
     def meaning(self) -> Meaning:
@@ -111,9 +122,60 @@ def embedding(read: Readout) -> Float[Tensor, " target"]:
     return ((unit - clean) ** 2).sum(-1).div(2).float()
 
 
+def log_prob(read: Readout) -> Float[Tensor, " target"]:
+    """Log-probability of the right token, nats."""
+    return -loss(read)
+
+
+def choice_margin(
+    value: Float[Tensor, "*rows target"], targets: Targets, per: Per = "sum"
+) -> Float[Tensor, "*rows prompt"]:
+    """Log-probability of the right completion minus that of the best wrong one, in nats, from that of each token.
+
+    `per` divides each by its number of tokens or of UTF-8 bytes. 0 for prompts whose completions are in other batches.
+    """
+    of = targets.completions
+    assert of is not None
+    score = targets.sum_by_completion(value)
+    score = score if per == "sum" else score / (of.n_tokens if per == "token" else of.n_bytes)
+    best = score.new_full((*score.shape[:-1], targets.n_prompts), -inf)
+    best = best.scatter_reduce(-1, of.prompt[~of.right].expand_as(score[..., ~of.right]), score[..., ~of.right], "amax")
+    return score[..., of.right] - best
+
+
+def choice_accuracy(
+    value: Float[Tensor, "*rows target"], targets: Targets, per: Per = "sum"
+) -> Float[Tensor, "*rows prompt"]:
+    """1 where the right completion is more likely than every other, else 0."""
+    return (choice_margin(value, targets, per) > 0).to(value.dtype)
+
+
+def _choice_metrics() -> Iterator[Metric]:
+    """Yield the metrics of a choice between completions, by sum, per token and per byte of their log-probabilities."""
+    for per in get_args(Per):
+        suffix, over = ("", "") if per == "sum" else (f"_per_{per}", f" per {per}")
+        yield Metric(
+            *(f"choice_margin{suffix}", log_prob, f"nats{over}"),
+            higher_is_better=True,
+            needs=("choices",),
+            title=f"choice margin{over}",
+            subject=f"the right choice’s lead{over}",
+            reduce=partial(choice_margin, per=per),
+        )
+        yield Metric(
+            *(f"choice_accuracy{suffix}", log_prob, "share of items"),
+            higher_is_better=True,
+            needs=("choices",),
+            title=f"choice accuracy{over}",
+            subject=f"the share of right choices{over}",
+            reduce=partial(choice_accuracy, per=per),
+        )
+
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
+        *_choice_metrics(),
         Metric("loss", loss, "nats per target token", higher_is_better=False, title="loss", subject="the loss"),
         Metric(
             *("logit_diff", logit_diff, "logits"),
@@ -159,6 +221,10 @@ METRICS: dict[str, Metric] = {
 }
 
 
+#: The log-probability of a token, which the choice between completions is made of.
+LOG_PROB = Metric("log_prob", log_prob, "nats", higher_is_better=True)
+
+
 def title(name: str) -> str:
     """Return a metric's name in words, for axes and captions; that of a function as it is."""
     return METRICS[name].title if name in METRICS else name
@@ -166,7 +232,16 @@ def title(name: str) -> str:
 
 def of_function(function: Function) -> Metric:
     """Return a function of a `Readout` as a metric with the function's name, unit and better direction unknown; it is
-    no distance and may read the clean logits."""
+    no distance and may read the clean logits. The function gives one number per target, [target]; a function without a
+    name is refused when it is used: `choose` raises `RequestError`.
+
+    >>> import harness
+    >>> def margin(read):
+    ...     return read.at(read.logits, read.correct) - read.logits.amax(-1)
+    >>> metric = harness.metrics.of_function(margin)
+    >>> metric.name, metric.units, metric.higher_is_better
+    ('margin', 'as the function gives', None)
+    """
     name = getattr(function, "__name__", "")
     return Metric(name, function, "as the function gives", higher_is_better=None, reads_clean=True)
 
@@ -197,15 +272,18 @@ def meaning(name: str, attrs: Mapping[str, Any]) -> Meaning:
 def choose(names: str | Function | Iterable[str | Function], prompts: "Prompts") -> tuple[Metric, ...]:
     """Return the metrics of a request, checked against the prompts and the model's kind.
 
-    ``auto`` is `loss`, and `logit_diff` where it is possible; `label` too for a classifier, and `embedding` alone for a
-    model that gives one vector per text. A metric may also be a function of a `Readout` that gives one number for each
-    target (`of_function`); it reads token 0 where the prompts have no answer or distractor.
+    ``auto`` is `loss`, and `logit_diff` where it is possible; `label` too for a classifier, `embedding` alone for a
+    model that gives one vector per text, and `choice_margin` and `choice_accuracy` for a choice between completions. A
+    metric may also be a function of a `Readout` that gives one number for each target (`of_function`); it reads token 0
+    where the prompts have no answer or distractor.
 
     Raises `RequestError` for an unknown metric, for one that the model or the prompts do not allow, and for a function
     that has no name or that of another metric.
     """
     wanted = (names,) if isinstance(names, str) or callable(names) else tuple(dict.fromkeys(names))
     possible = [name for name, metric in METRICS.items() if not _lacking(metric, prompts)]
+    if wanted == ("auto",) and prompts.has_choices:
+        return METRICS["choice_margin"], METRICS["choice_accuracy"]
     if wanted == ("auto",):
         return tuple(METRICS[name] for name in ("loss", "logit_diff", "label", "embedding") if name in possible)
     if not wanted:

@@ -283,3 +283,14 @@ def test_the_terminal_names_what_changed(command):
     assert re.search(r"^Without L0H0, .* and 6 more \d of 2 texts change", err, re.MULTILINE)
     assert harness.open_run(out.strip()).manifest["runner"] == "generate"
     assert (ROOT / "experiments" / "generate.py").is_file()
+
+
+def test_a_run_of_texts_is_reproduced_token_by_token(run, tmp_path):
+    from harness.study.reproduce import _of_arrays, reproduce
+
+    result = reproduce(run.path, str(tmp_path), lambda *_: None, lambda _: None)
+    assert result.holds
+    other = run.data["clean_new_id"].copy()
+    other[1, 2] += 5
+    moved = [each for each in _of_arrays(run.data, run.data.assign(clean_new_id=other)) if each.before != each.now]
+    assert [each.name for each in moved] == ["clean_new_id at prompt 1, new_position 2"]

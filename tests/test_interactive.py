@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from matplotlib.text import Text
 
 import harness
 from harness import stats, views
@@ -125,6 +126,21 @@ def test_a_result_is_short_and_shows_itself(kind, request):
     assert "\n" not in repr(result)
     assert "<b>" in result._repr_html_()
     assert result.plot().html.startswith("<!")
+
+
+@pytest.mark.parametrize(("kind", "label"), [("pairs", "heads in pairs"), ("cumulative", "one head after another")])
+def test_a_sweep_that_ordered_its_heads_by_single_effects_shows_its_own_figure(planted, prompts, kind, label):
+    effects = harness.ablate_heads(planted, prompts, kind=kind, metrics=["loss"])
+    assert "effect" in effects.data
+    assert effects.plot().title == f"Effect of ablating {label}, loss"
+
+
+def test_the_title_of_a_map_of_few_layers_is_inside_the_figure(effects):
+    figure = effects.plot("loss").figure()
+    figure.draw_without_rendering()
+    (title,) = (each for each in figure.axes[0].get_children() if isinstance(each, Text) and "Mean" in each.get_text())
+    box = title.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
 
 
 def test_effects_show_a_map_with_the_strongest_heads(effects):

@@ -1,7 +1,5 @@
 """`harness.look`: every view of one sentence in one call, its numbers those of plain Hugging Face patterns."""
 
-import doctest
-import inspect
 import re
 from itertools import product
 from pathlib import Path
@@ -18,7 +16,6 @@ from harness.config import RequestError
 from harness.models import random as random_models
 from harness.models import sources
 from harness.views.axis import axis
-from harness.views.look import Look
 
 TEXT = "The dog chased the cat"
 
@@ -491,38 +488,3 @@ def test_look_figure_of_the_grid_has_every_head(seen):
     figure = seen.grid().figure()
     assert [text.get_text() for text in figure.axes[0].texts] == [*map(str, seen.run.all_heads)]
     assert len(figure.axes[0].images) == len(seen.run.all_heads)
-
-
-def examples():
-    """The docstring examples of every public name, of what `look` and the other functions return, and its methods."""
-    from harness.interactive.result import Attributions, Effects, Patterns
-    from harness.models import Model
-    from harness.views.notebook import View
-
-    finder = doctest.DocTestFinder(recurse=False, exclude_empty=True)
-    objects = {"harness": harness, **{name: getattr(harness, name) for name in harness.__all__}}
-    objects |= {each.__name__: each for each in (Attributions, Effects, Patterns, Look, View)}
-    objects |= {f"Look.{name}": getattr(Look, name) for name in dir(Look) if callable(getattr(Look, name))}
-    objects["Model.generate"] = Model.generate
-    found = {name: example for name, each in objects.items() for example in finder.find(each, name)}
-    run = {
-        name: [each for each in example.examples if doctest.SKIP not in each.options] for name, example in found.items()
-    }
-    return {name: example for name, example in found.items() if run[name]}
-
-
-EXAMPLES = examples()
-
-
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_the_docstrings_example_runs(name):
-    result = doctest.DocTestRunner().run(EXAMPLES[name])
-    assert result.attempted > 0
-    assert result.failed == 0
-
-
-def test_every_public_function_and_view_has_an_example():
-    functions = {name for name in harness.__all__ if inspect.isfunction(getattr(harness, name))}
-    functions -= {"open_run", "open_runs"}  # which need saved runs
-    views = {f"Look.{name}" for name, each in vars(Look).items() if inspect.isfunction(each) and name[0] != "_"}
-    assert functions | views | {"harness", "Look", "View", "Patterns", "Effects", "Attributions"} <= {*EXAMPLES}

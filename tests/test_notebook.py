@@ -120,6 +120,8 @@ def test_from_a_question_to_a_checked_claim(smollm2, tmp_path):
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute(env=environment)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all("Error" not in out.get("text", "") for cell in cells for out in cell.outputs)
+    side_by_side = shown(cells, "compare_texts", "text/html")
+    assert side_by_side.count("<tr>") == 1 + 4 * 2
     claim = cells[-1].outputs[0]["text"]
     assert claim.startswith(
         "Of 12 heads tried on IOI prompts L23H3 helps most: zeroing it changes the logit difference"

@@ -1,7 +1,9 @@
 """The Python blocks of the README and of `docs/python.md` run on a tiny model in place of SmolLM2; their commands, and
 those of two pages of `docs/`, are valid requests, and those of the README run."""
 
+import json
 import re
+import runpy
 import shlex
 import warnings
 from pathlib import Path
@@ -88,12 +90,55 @@ def test_the_blocks_of_a_readme_run_and_only_the_edit_of_z_is_the_ablation(page,
     assert abs(sliced - model.bridge(text)).max() > 0.01
 
 
-def test_the_way_to_other_tools_and_back_runs(run):
+def test_the_block_about_texts_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    values = {
+        "model": {"name": "random", "source": "random"},
+        "prompts": {"name": "ioi", "n": 2},
+        "heads": ["L0"],
+        "text": {"max_new_tokens": 2},
+    }
+    study.run("generate", parse(RunSpec, values), study.Place(run="results/texts"), lambda *_: None)
+    scope = executed("docs/what_is_lost.md", None)
+    assert len(scope["texts"].table) == 4
+    assert {*scope["texts"].table["set"]} == {"mover", "early"}
+
+
+def test_the_way_to_other_tools_and_back_runs(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a block writes a circuit
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # theirs
         scope = executed("docs/beside_other_tools.md", run)
     np.testing.assert_allclose(scope["rollout"].sum(axis=-1), 1, atol=1e-6)
     assert scope["scores"].abs().max() > 0
+    means = scope["effects"]["effect"].sel(metric="loss").mean("prompt")
+    strongest = abs(means).stack(head_=("layer", "head")).to_series().nlargest(10).index
+    circuit = json.loads((tmp_path / "circuit.json").read_text(encoding="utf-8"))
+    assert {f"a{layer}.h{head}" for layer, head in strongest} == {
+        name for name, node in circuit["nodes"].items() if node["in_graph"] and name[0] == "a"
+    }
+    assert {name for name, node in circuit["nodes"].items() if "score" not in node} == {
+        "input",
+        "m0",
+        "m1",
+        "m2",
+        "logits",
+    }
+    whole, alone = scope["model"].bridge(scope["text"]), scope["alone"]
+    assert abs(whole - alone).max() > 0.01
+
+
+@pytest.mark.parametrize("tool", ["bertviz", "nnsight"])
+def test_the_blocks_of_a_tool_run_where_it_is_installed(tool, run, tmp_path, monkeypatch):
+    pytest.importorskip(tool)
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs/beside_other_tools.md").read_text(encoding="utf-8")
+    (own,) = (block for block in re.findall(r"```py\n(.*?)```", text, re.S) if f"import {tool}" in block)
+    code = tmp_path / "page.py"  # nnsight reads the source of a block from its file
+    code.write_text(f"{tiny_code('docs/beside_other_tools.md', run)}\n{own}", encoding="utf-8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # theirs
+        runpy.run_path(str(code))
 
 
 def test_the_first_block_of_the_readme_is_short_and_the_readme_too():

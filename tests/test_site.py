@@ -1,9 +1,13 @@
 """The site: its navigation has every page, and the pages that are made when it is built say what the code says. `make
 docs` builds it, strictly; here nothing of MkDocs is needed."""
 
+import ast
 import importlib.util
+import inspect
 import re
+import shlex
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,10 +15,16 @@ import yaml
 
 import harness
 from harness.attribution.methods import METHODS
+from harness.command.arguments import parse_arguments
+from harness.command.checks import checked
+from harness.command.composition import Composer
 from harness.command.help import help_text
 from harness.command.runners import RUNNERS
-from harness.config import conf_dir
+from harness.config import RequestError, conf_dir
 from harness.results.schema import TABLES, VARIABLES
+from harness.views import figures
+from harness.views.look import Look
+from harness.views.notebook import View
 
 ROOT = Path(__file__).parents[1]
 
@@ -76,12 +86,72 @@ def test_runners_and_keys_are_the_text_of_help(pages):
 
 
 def test_presets_have_their_question_cost_and_settings(pages):
-    text = pages.presets()
+    text = pages.presets({})
     paths = [*(conf_dir() / "experiment").glob("*.yaml")]
     assert re.findall("^## (.+)$", text, re.M) == sorted(path.stem for path in paths)
     assert len(re.findall(r"^\*Cost: .+\.\*$", text, re.M)) == len(paths)
     assert "What is the attention on the first token worth" in text.partition("## sinks")[2].partition("## ")[0]
     assert "question: sinks" in text
+
+
+def test_the_gallery_has_a_line_for_each_view_and_each_section_of_figures(pages):
+    entries = pages.pictures.ENTRIES
+    assert len({entry.name for entry in entries}) == len(entries)
+    lines = "\n".join(entry.line for entry in entries)
+    methods = {name: each for name, each in vars(Look).items() if inspect.isfunction(each) and name[0] != "_"}
+    views = {name for name, each in methods.items() if inspect.signature(each).return_annotation is View}
+    assert views == {*re.findall(r"seen\.(\w+)\(", lines)}
+    tree = ast.parse(inspect.getsource(figures))
+    drawn = {
+        value.elts[1].value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Yield)
+        for value in [node.value]
+        if isinstance(value.elts[1], ast.Constant)
+    }
+    drawn |= {part for _, part, _, _ in figures._OTHERS}
+    shown = {"map": "map", "strongest": "report", "layers": "layers", "changed": "changes", "roles": "roles"}
+    shown |= {"rollout": "rollout", "patterns": "head", "methods": "methods", "parts": "segments"}
+    shown |= dict.fromkeys(("positions", "sets", "pruning", "pairs"))
+    assert {*shown} == drawn
+    assert {name or part for part, name in shown.items()} <= {entry.name for entry in entries}
+
+
+def test_the_lines_of_the_gallery_can_be_typed(pages):
+    for entry in pages.pictures.ENTRIES:
+        if not entry.figure:
+            compile(entry.line, entry.name, "eval")
+    commands = {entry.line for entry in pages.pictures.ENTRIES if entry.figure} | {
+        line for line, _ in pages.pictures.PRESETS.values()
+    }
+    for line in "\n".join(commands).splitlines():
+        runner, *words = shlex.split(line)
+        arguments = parse_arguments(words)
+        composer = Composer.of(runner, arguments)
+        for job in composer.jobs() if arguments.flags["multirun"] else [None]:
+            values = composer.values(job)
+            if runner == "collect":  # its runs are there when the line before it has run
+                continue
+            with pytest.raises(RequestError, match="context.json") if "context.json" in line else nullcontext():
+                checked(runner, values, composer.named())
+
+
+@pytest.mark.soak
+def test_the_gallery_is_made(pages):
+    page = pages.pictures.gallery()
+    shown = {*re.findall(r"\((pictures/[\w.]+)\)", page.text)}
+    assert shown <= {*page.files}
+    assert all(len(content) > 1000 for content in page.files.values())
+    assert page.text.count("### ") == len(pages.pictures.ENTRIES)
+    pages.pictures.clean_up()
+
+
+def test_a_preset_that_was_run_stands_with_its_line_and_its_answer(pages):
+    made = {"layers": pages.Made(b"<svg/>", answer="In layer 5.")}
+    part = pages.presets(made).partition("## layers")[2].partition("## ")[0]
+    assert "(pictures/preset_layers.svg)" in part
+    assert "`attention-harness study experiment=layers`" in part
+    assert "In layer 5." in part
 
 
 def test_the_run_directory_has_every_variable_and_column(pages):

@@ -1,17 +1,14 @@
 """Pages of the site that are made when it is built: from the specs, the schema, the docstrings and the notebooks.
 
-`PAGES` maps each page to the function that writes it. The two functions at the end are hooks of MkDocs.
+`PAGES` maps each page to the function that writes it; `pictures` makes the pictures, `notebooks` runs the notebooks.
+The two functions at the end are hooks of MkDocs.
 """
 
 import ast
-import base64
-import os
 import re
-import shutil
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from itertools import takewhile
@@ -19,7 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+import notebooks  # noqa: E402
+import pictures  # noqa: E402
+from pictures import Made, Page  # noqa: E402
 
 import harness  # noqa: E402
 from harness.command.help import help_text, overview  # noqa: E402
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from mkdocs.structure.files import Files
 
 COMMAND = "attention-harness"
-NOTEBOOKS = ROOT / "experiments/notebooks"
 #: Modules of methods and causes, whose docstrings have the paper and the limits.
 METHODS = (
     *(
@@ -101,15 +101,35 @@ def runners() -> str:
     return "\n\n".join(parts)
 
 
-def presets() -> str:
-    """Every preset with its question, its cost and its settings."""
+def presets(made: Mapping[str, Made]) -> str:
+    """Every preset with its question, its cost, its settings, and what it shows, for those that were run."""
     parts = ["# Presets", f"A preset is a question with its settings: `{COMMAND} study experiment=NAME`."]
+    parts.append("Those that take seconds were run when this page was built; a picture's line says on what.")
     for path in sorted((conf_dir() / "experiment").glob("*.yaml")):
         _, *lines = path.read_text(encoding="utf-8").splitlines()
         about = [line.removeprefix("# ") for line in takewhile(lambda line: line.startswith("#"), lines)]
         parts += [f"## {path.stem}", " ".join(about[:-1]), f"*{about[-1]}*"]
         parts.append(block("\n".join(lines[len(about) :]), "yaml"))
+        parts += shown(path.stem, made)
     return "\n\n".join(parts)
+
+
+def shown(preset: str, made: Mapping[str, Made]) -> list[str]:
+    """What a preset shows, where it was run; of `ioi` the committed picture of the default study."""
+    if preset == "ioi":
+        picture = "![Report of the default study](report.png){ .picture }"
+        return [picture, "The default study, which is this question with 32 prompts and both metrics."]
+    if preset not in made:
+        return []
+    line, _ = pictures.PRESETS[preset]
+    return [pictures.image(f"preset_{preset}", preset), f"`{COMMAND} {line}`", made[preset].answer]
+
+
+def illustrated_presets() -> Page:
+    """The presets, with pictures of those that take seconds."""
+    made = pictures.preset_pictures()
+    files = [pictures.files_of(f"preset_{name}", each) for name, each in made.items()]
+    return Page(presets(made), {name: content for each in files for name, content in each.items()})
 
 
 # --- reference --------------------------------------------------------------------------------------------------
@@ -136,6 +156,7 @@ def reference() -> str:
     parts += [
         "::: harness.interactive.result.Attributions",
         "::: harness.results.run.Run",
+        "::: harness.compare.many_runs.Runs",
         "::: harness.views.look.Look",
     ]
     parts += ["## Functions on arrays", *(f"::: harness.{name}" for name in FUNCTIONS), "## Views"]
@@ -233,56 +254,16 @@ def of_project(name: str) -> str:
     return re.sub(r"\[([^\]]+)\]\(([^)\s]+)\)", moved, (ROOT / name).read_text(encoding="utf-8"))
 
 
-# --- notebooks --------------------------------------------------------------------------------------------------
-
-
-def markdown_of(notebook: Any) -> str:
-    """A notebook as Markdown, its pictures in the page."""
-    from nbconvert import MarkdownExporter
-
-    body, resources = MarkdownExporter().from_notebook_node(notebook)
-    for name, content in resources.get("outputs", {}).items():
-        body = body.replace(f"({name})", f"(data:image/png;base64,{base64.b64encode(content).decode()})")
-    return re.sub(r"(?s)<style scoped>.*?</style>\n", "", body)  # pandas's own, of its tables
-
-
-def question_to_claim() -> str:
-    """The notebook that takes a minute: its code, without output."""
-    import nbformat
-
-    page = markdown_of(nbformat.read(NOTEBOOKS / "question_to_claim.ipynb", as_version=4))
-    note = "\n\n!!! note\n    Not executed here: it takes about a minute on two cores. `make notebook` opens it.\n"
-    return page.replace("\n", note, 1)
-
-
-def inspect_run() -> str:
-    """The notebook about a saved run, executed on a study of the planted model that is made for it."""
-    import nbformat
-    from nbclient import NotebookClient
-
-    notebook = nbformat.read(NOTEBOOKS / "inspect_run.ipynb", as_version=4)
-    place = Path(tempfile.mkdtemp())
-    try:
-        settings = ("experiment=planted", "prompts.n=12", "stats.resamples=999", f"store={place / 'results'}")
-        words = [sys.executable, "-m", "experiments.study", *settings]
-        run = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-        paths = {"HARNESS_RUN": run, "PYTHONPATH": str(ROOT), "IPYTHONDIR": str(place)}
-        client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(place)}})
-        client.execute(env={**os.environ, **paths})
-        text = markdown_of(notebook).replace(run, "results/study/…").replace(str(place), "…")
-    finally:
-        shutil.rmtree(place)
-    note = "\n\n!!! note\n    Executed on a small study of the planted model (`experiment=planted prompts.n=12`).\n"
-    return text.replace("\n", note, 1)
-
-
 # --- hooks ------------------------------------------------------------------------------------------------------
 
-PAGES: dict[str, Callable[[], str]] = {
-    "inspect_run.md": inspect_run,
-    "question_to_claim.md": question_to_claim,
+#: The page of the notebook that takes a minute.
+LONGEST = "question_to_claim.md"
+PAGES: dict[str, Callable[[], str | Page]] = {
+    "inspect_run.md": notebooks.inspect_run,
+    LONGEST: notebooks.question_to_claim,
+    "gallery.md": pictures.gallery,
     "runners.md": runners,
-    "presets.md": presets,
+    "presets.md": illustrated_presets,
     "reference.md": reference,
     "run_directory.md": run_directory,
     "methods.md": methods,
@@ -293,11 +274,18 @@ PAGES: dict[str, Callable[[], str]] = {
 
 
 def on_files(files: "Files", config: "MkDocsConfig", **_: Any) -> "Files":
-    """Add the pages that are made."""
+    """Add the pages that are made, and their pictures."""
     from mkdocs.structure.files import File
 
-    for name, write in PAGES.items():
-        files.append(File.generated(config, name, content=write() + "\n"))
+    with ThreadPoolExecutor() as beside:  # its kernel is a process, which runs while the other pages are made
+        longest = beside.submit(PAGES[LONGEST])
+        made = {name: write() for name, write in PAGES.items() if name != LONGEST}
+        pictures.clean_up()
+        made[LONGEST] = longest.result()
+    for name, page in made.items():
+        text, more = page if isinstance(page, Page) else (page, {})
+        for path, content in {name: text + "\n", **more}.items():
+            files.append(File.generated(config, path, content=content))
     return files
 
 

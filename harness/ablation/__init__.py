@@ -27,4 +27,5 @@ from harness.ablation.head_ablation import HeadAblation as HeadAblation
 from harness.ablation.matched_edits import MatchedNull as MatchedNull
 from harness.ablation.rows import Share as Share
 from harness.ablation.rows import model_rows as model_rows
+from harness.ablation.rows import targets_of as targets_of
 from harness.ablation.rows import together as together

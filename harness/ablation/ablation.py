@@ -29,6 +29,11 @@ class Ablation(Protocol):
         """Whether the replacement at a position depends only on the position and z there."""
         ...
 
+    @property
+    def alike_in_rows(self) -> bool:
+        """Whether the replacement is the same function of position and z in every row."""
+        ...
+
     def plan(self) -> dict[str, Any]:
         """Return the choices that are made once and frozen."""
         ...
@@ -54,6 +59,10 @@ class FixedBaseline:
     in_words: str
     positionwise: bool = False
     draws: int = 1
+
+    @property
+    def alike_in_rows(self) -> bool:
+        return self.positionwise
 
     def plan(self) -> dict[str, Any]:
         return {}

@@ -34,8 +34,8 @@ class HeadAblation:
 def zero(heads: Heads, positions: Any = "all") -> HeadAblation:
     """Return the zero-ablation of heads: z becomes zero.
 
-    `heads` is a name, a `Head`, or a list of these; `positions` are those of `harness.ablate_heads`. All five functions
-    raise `RequestError` for a key that the ablation does not allow.
+    `heads` is a name, a `Head`, or a list of these; `positions` are those of `harness.ablate_heads`. Raises
+    `RequestError` for a key that the ablation does not allow. Source: Michel et al. 2019, arXiv:1905.10650.
 
     >>> import harness
     >>> harness.zero(["L5H1", harness.Head(7, 0)])
@@ -49,6 +49,8 @@ def mean(heads: Heads, reference: str = "self", positions: Any = "all", means: s
 
     With `means` ``"pooled"`` a head has one mean for all positions, in place of means by position.
 
+    Raises `RequestError` as `zero` does. Source: Wang et al. 2022, arXiv:2211.00593, section 2.1.
+
     >>> import harness
     >>> harness.mean("L5", reference="ioi")
     mean('L5', reference='ioi')
@@ -58,6 +60,9 @@ def mean(heads: Heads, reference: str = "self", positions: Any = "all", means: s
 
 def resample(heads: Heads, draws: int = 1, seed: int = 0, positions: Any = "all") -> HeadAblation:
     """Return the resample-ablation of heads: z becomes that of a prompt from another cluster.
+
+    The metric is averaged over `draws` donors. Raises `RequestError` as `zero` does. Source: Chan et al. 2022, "Causal
+    scrubbing".
 
     >>> import harness
     >>> harness.resample("L5H1", draws=4)
@@ -69,6 +74,8 @@ def resample(heads: Heads, draws: int = 1, seed: int = 0, positions: Any = "all"
 def patch(heads: Heads, positions: Any = "all") -> HeadAblation:
     """Return the activation patching of heads: z becomes that of the prompt's counterfactual.
 
+    Raises `RequestError` as `zero` does. Source: Vig et al. 2020, arXiv:2004.12265, interventions on heads.
+
     >>> import harness
     >>> harness.patch("L5H1", positions="last")
     patch('L5H1', positions='last')
@@ -78,6 +85,8 @@ def patch(heads: Heads, positions: Any = "all") -> HeadAblation:
 
 def scale(heads: Heads, factor: float = 0.5, positions: Any = "all") -> HeadAblation:
     """Return the scaling of heads: z is multiplied by a factor; 0 is zero-ablation, 1 changes nothing.
+
+    Raises `RequestError` as `zero` does.
 
     >>> import harness
     >>> harness.scale("cross", 2)

@@ -1,7 +1,7 @@
 """Mean-ablation: z becomes its mean over a reference set."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -44,8 +44,13 @@ class Mean:
     def positionwise(self) -> bool:
         return True
 
+    @property
+    def alike_in_rows(self) -> bool:
+        return self.model.kind != "masked_lm"
+
     def plan(self) -> dict[str, Any]:
-        lengths = np.concatenate([self.prompts.lengths, self.reference.lengths], axis=1)
+        swept, _ = self.prompts.by_choice()
+        lengths = np.concatenate([swept.lengths, self.reference.lengths], axis=1)
         by_position = BY_POSITION if (lengths == lengths[:, :1]).all() else FIRST_APART
         return {
             "reference": {"name": self.named, "n": len(self.reference), "sha256": self.reference.sha256},
@@ -72,8 +77,10 @@ class Mean:
         return mean
 
     def _slot(self, rows: Prompts, kind: str) -> Int[np.ndarray, " row"]:
-        """Return each row's slot: rows of a masked-LM that mask one position share a mean, where positions align."""
-        return rows.target.argmax(axis=1) * int(kind == BY_POSITION and self.model.kind == "masked_lm")
+        """Return each row's slot, or one for all: rows of a masked-LM that mask one position share a mean, where
+        positions align."""
+        by_mask = kind == BY_POSITION and self.model.kind == "masked_lm"
+        return rows.target.argmax(axis=1) if by_mask else np.zeros(1, dtype=int)
 
     def means(self, kind: str, sites: Sequence[Site]) -> Captured:
         """Return the means by site, [slot, position, head, d_head]; `kind` is `BY_POSITION`, `FIRST_APART` (the first
@@ -82,7 +89,7 @@ class Mean:
         slots = self.reference.token_id.shape[1] if kind == BY_POSITION and self.model.kind == "masked_lm" else 1
         sums: dict[Site, _Sums] = {}
         for numbers in batches(self.reference):
-            of_batch = self.reference.take(numbers)
+            of_batch = replace(self.reference.take(numbers), choices=None)
             n_rows, length = model_rows(self.model, of_batch)[0].token_id.shape
             for some in together(n_rows, max(1, CHUNK_TOKENS // length)):
                 rows, _ = model_rows(self.model, of_batch, some)
@@ -108,7 +115,10 @@ class _Sums:
 
     def add(self, z: Tensor, real: Bool[np.ndarray, "row position"], slot: Int[np.ndarray, " row"]) -> None:
         row, position = (torch.as_tensor(index, device=z.device) for index in real.nonzero())
-        where = (torch.as_tensor(slot, device=z.device)[row], position.clamp(max=self.count.shape[1] - 1))
+        where = (
+            torch.as_tensor(slot, device=z.device).expand(len(z))[row],
+            position.clamp(max=self.count.shape[1] - 1),
+        )
         self.total.index_put_(where, z[row, position].double(), accumulate=True)
         self.count.index_put_(where, self.count.new_ones(len(row)), accumulate=True)
 

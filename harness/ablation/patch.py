@@ -38,6 +38,10 @@ class Patch:
     def positionwise(self) -> bool:
         return True
 
+    @property
+    def alike_in_rows(self) -> bool:
+        return False
+
     def plan(self) -> dict[str, Any]:
         return {}
 

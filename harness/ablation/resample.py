@@ -10,7 +10,7 @@ import torch
 from harness.ablation import donors
 from harness.ablation.clean_z import capture, in_place
 from harness.ablation.edits import Baseline
-from harness.ablation.rows import Share, model_rows
+from harness.ablation.rows import Share, model_rows, unmasked_rows
 from harness.hooks import Site
 from harness.models import Model
 from harness.prompts import Prompts
@@ -33,6 +33,10 @@ class Resample:
     def positionwise(self) -> bool:
         return True
 
+    @property
+    def alike_in_rows(self) -> bool:
+        return False
+
     def plan(self) -> dict[str, Any]:
         lengths = self.prompts.lengths
         chosen = donors.choose(self.prompts, self.draws, self.seed)
@@ -49,8 +53,11 @@ class Resample:
     def prepare(self, plan: Mapping[str, Any], share: Share, sites: Sequence[Site], draw: int) -> Baseline:
         swept = self.prompts.take(share.numbers)
         rows, owner = model_rows(self.model, swept, share.some)
-        donor = self.prompts.take([plan["donors"][draw][number] for number in share.numbers]).take(owner)
-        inputs = _masked_alike(donor, rows, swept.take(owner)).inputs(self.model.device)
+        others = self.prompts.take([plan["donors"][draw][number] for number in share.numbers])
+        donor = replace(others, choices=None).take(owner)
+        if self.model.kind == "masked_lm":
+            donor = _masked_alike(donor, rows, unmasked_rows(swept, share.some))
+        inputs = donor.inputs(self.model.device)
         captured = capture(self.model, inputs, sites)
         row = torch.arange(len(rows))[:, None]
         places = {stack: torch.as_tensor(_places(rows, donor, stack)) for stack in {site.stack for site in sites}}

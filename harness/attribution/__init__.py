@@ -4,6 +4,12 @@ Methods that need only arrays are one file each, numpy in and numpy out, importa
 themselves (`mean_patterns`), `rollout` and its variants (`uniform_rollout`, `effect_weighted_rollout`,
 `gradient_rollout`), `flow`, `norms`, `alti`, and a random order as the baseline (`chance`); `token_graph` makes one
 graph of an encoder-decoder's three attentions. Attribution patching of heads is in `harness.sweep`.
+
+>>> import numpy as np
+>>> import harness
+>>> harness.attribution.mean_pattern(np.array([[[[1.0, 0.0], [0.5, 0.5]], [[1.0, 0.0], [0.0, 1.0]]]]))      # two heads
+array([[1.  , 0.  ],
+       [0.25, 0.75]])
 """
 
 from harness.attribution.alti import contributions as contributions

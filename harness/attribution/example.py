@@ -100,7 +100,8 @@ class Example:
 
 
 def example_of(model: Model, prompt: Prompts) -> Example:
-    """Run one prompt (a batch of one) clean and return it as an example."""
+    """Run one prompt (a batch of one) clean and return it as an example; of a choice, with the right completion."""
+    prompt = replace(prompt, choices=None)
     rows, _ = model_rows(model, prompt)
     return Example(model, prompt, rows, engine.run_clean(model, prompt, [_explained(model)]))
 

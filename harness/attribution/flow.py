@@ -31,7 +31,14 @@ def flow(
 
     [layer, head, query, key] -> [query, key], 0 to 1; rows need not sum to 1, since flows to two keys may use the same
     edge. With one layer it equals `rollout`. `queries` selects rows (in that order). Capacities are rounded to
-    `ROUNDING`. Raises `RequestError` and ValueError as `rollout` does.
+    `ROUNDING`. Raises `RequestError` and ValueError as `rollout` does. Source: Abnar & Zuidema 2020, section 3.
+
+    >>> import numpy as np
+    >>> import harness
+    >>> pattern = np.array([[[[1.0, 0.0], [0.5, 0.5]]]] * 2)          # two layers of one head, two tokens
+    >>> harness.attribution.flow(pattern)
+    array([[1.  , 0.  ],
+           [0.5 , 0.75]])
     """
     steps = _steps(pattern, residual, head_fusion)
     rows = range(steps.shape[-1]) if queries is None else queries

@@ -21,5 +21,17 @@ def terms(
 def value_weighted_norms(
     pattern: Float[np.ndarray, "head query key"], carried: Float[np.ndarray, "key head d_model"]
 ) -> Float[np.ndarray, "query key"]:
-    """Return the Euclidean norm of what each key adds to each query, in the units of the residual stream."""
+    """Return the Euclidean norm of what each key adds to each query, in the units of the residual stream.
+
+    `pattern` [head, query, key] and `carried` [key, head, d_model], each key's value through its head's part of W_O,
+    give [query, key] (Kobayashi et al. 2020, section 2). Raises ValueError where their sizes differ.
+
+    >>> import numpy as np
+    >>> import harness
+    >>> pattern = np.array([[[1.0, 0.0], [0.5, 0.5]]])                 # one head, two tokens
+    >>> carried = np.array([[[3.0, 4.0]], [[0.0, 2.0]]])               # norms 5 and 2
+    >>> harness.attribution.value_weighted_norms(pattern, carried)
+    array([[5. , 0. ],
+           [2.5, 1. ]])
+    """
     return np.linalg.norm(terms(pattern, carried), axis=-1)

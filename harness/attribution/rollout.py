@@ -42,6 +42,13 @@ def rollout(
     is the sink's share, which carries no token's value.
 
     Raises `RequestError` for an option outside its range, ValueError for an array of another shape.
+
+    >>> import numpy as np
+    >>> import harness
+    >>> pattern = np.array([[[[1.0, 0.0], [0.5, 0.5]]]] * 2)          # two layers of one head, two tokens
+    >>> harness.attribution.rollout(pattern)
+    array([[1.    , 0.    ],
+           [0.4375, 0.5625]])
     """
     values = as_pattern(pattern)
     _check(residual, head_fusion, start_layer, discard_ratio, n_layers=len(values))

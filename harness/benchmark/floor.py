@@ -20,7 +20,7 @@ def floor(work: SweepTask) -> float:
     embeddings = sum(module.weight.numel() for module in plain.modules() if isinstance(module, torch.nn.Embedding))
     per_block = (inside - embeddings) / shape.n_layers
     changed = work.tokens if work.positions == "all" else len(work.prompts)
-    scored = int(work.prompts.target.sum())
+    scored = int(work.prompts.by_choice()[0].target.sum())
     narrow = sum(module.weight.numel() for module in hooks.beside_keys_and_values(work.model.bridge))
     last = changed * (per_block - narrow) + min(changed, scored) * narrow
     blocks = sum((shape.n_layers - 1 - head.layer) * changed * per_block + last for head in work.heads)

@@ -17,12 +17,15 @@ import xarray as xr
 from torch import Tensor
 
 from harness import hooks
+from harness.ablation import model_rows, targets_of
 from harness.hooks import Head, Site
 from harness.interactive.compute import ablate_heads
 from harness.metrics import METRICS
 from harness.models import Inputs, Model, load
 from harness.prompts import Prompts, batches
+from harness.prompts.padding import first_scored
 from harness.prompts.targets import Targets
+from harness.sweep.engine import by_prompt
 
 #: Effects [prompt, head]; NaN for heads that a side did not measure.
 Effects = np.ndarray
@@ -41,7 +44,9 @@ class SweepTask:
 
     @property
     def tokens(self) -> int:
-        return int(self.prompts.length.sum())
+        """The tokens that must run: of items of a choice, a context once for all of its completions."""
+        rows, _ = self.prompts.by_choice()
+        return int(rows.length.sum() - first_scored(self.prompts) @ (self.prompts.n_rows - 1))
 
     @property
     def n_heads(self) -> int:
@@ -129,11 +134,11 @@ def _looped(work: SweepTask, forward: Forward) -> Effects:
     effects = np.empty((len(work.prompts), work.n_heads))
     for numbers in batches(work.prompts, at_most=64, padding=inf):
         batch = work.prompts.take(numbers)
-        inputs = batch.inputs(work.model.device)
-        targets = Targets.of(batch, np.arange(len(batch)), work.model.device)
-        clean = _measured(work, targets, forward(inputs, None, batch))
+        rows, _ = model_rows(work.model, batch)
+        inputs, targets = rows.inputs(work.model.device), targets_of(work.model, batch)
+        clean = _measured(work, targets, forward(inputs, None, rows))
         for at, head in enumerate(work.heads):
-            effects[numbers, at] = (_measured(work, targets, forward(inputs, head, batch)) - clean).cpu().numpy()
+            effects[numbers, at] = (_measured(work, targets, forward(inputs, head, rows)) - clean).cpu().numpy()
     return effects
 
 
@@ -175,4 +180,5 @@ def _reading(module: Any, change: Callable[[Tensor], Tensor], n_heads: int) -> I
 def _measured(work: SweepTask, targets: Targets, logits: Tensor) -> Tensor:
     """Return the metric of each prompt from the logits of all positions."""
     read = targets.read(slice(None), logits[targets.row, targets.position], None)
-    return targets.mean_by_prompt(METRICS[work.metric].compute(read)[None])[0]
+    metric = METRICS[work.metric]
+    return by_prompt(targets, [metric], metric.compute(read)[None, None])[0, 0]

@@ -39,8 +39,14 @@ def open_runs(runs: str | Iterable[str | Path]) -> "Runs":
     Raises `RequestError` where there is none, for a run that is not complete, and for runs that ablated no single
     heads.
 
-    >>> runs = harness.open_runs("results/ablate_heads/*")              # doctest: +SKIP
-    >>> runs.table().query("important")                                 # doctest: +SKIP
+    >>> import tempfile
+    >>> import harness
+    >>> model = harness.load_model("planted")
+    >>> effects = harness.ablate_heads(model, harness.load_prompts("induction", model, n=4), metrics="loss")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     saved = effects.save(f"{folder}/first"), effects.save(f"{folder}/second")
+    ...     harness.open_runs(f"{folder}/*")
+    Runs(2, differing in nothing)
     """
     patterns = [runs] if isinstance(runs, str) else [str(each) for each in runs]
     return Runs(tuple(open_run(path) for path in run_folders(patterns)))
@@ -48,7 +54,22 @@ def open_runs(runs: str | Iterable[str | Path]) -> "Runs":
 
 @dataclass(frozen=True)
 class Runs:
-    """Several saved runs, in order; all of them ablated single heads."""
+    """Several saved runs, in order; all of them ablated single heads. Raises `RequestError` for one that did not.
+
+    `data` has each run's mean effects [run, metric, layer, head], in the metric's unit; `table` has a row for each run,
+    metric and head; `agreement`, `important` and `pooled` compare runs head by head, `by_role` and `by_depth` those of
+    unlike models.
+
+    >>> from harness.compare.many_runs import Runs
+    >>> import harness
+    >>> model = harness.load_model("planted")
+    >>> effects = harness.ablate_heads(model, harness.load_prompts("induction", model, n=4), metrics="loss")
+    >>> runs = Runs((effects, effects))
+    >>> runs.data["effect"].dims
+    ('run', 'metric', 'layer', 'head')
+    >>> runs.agreement("loss", top_k=2)["top_overlap"].tolist()
+    [1.0]
+    """
 
     runs: tuple[Run, ...]
 
@@ -299,8 +320,7 @@ def split_half(
     Of an odd number of clusters one half has one more. All splits are made where there are at most `SPLITS`, else as
     many at random.
     """
-    names = np.unique(np.asarray(clusters).astype(str))
-    of = np.searchsorted(names, np.asarray(clusters).astype(str))
+    names, of = np.unique(np.asarray(clusters, dtype=object), return_inverse=True)
     splits = [
         _alike(values[np.isin(of, half)].mean(axis=0), values[~np.isin(of, half)].mean(axis=0), top_k)
         for half in _halves(len(names), seed)

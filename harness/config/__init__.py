@@ -44,6 +44,7 @@ from harness.config.place import Place as Place
 from harness.config.place import check_new as check_new
 from harness.config.place import check_there as check_there
 from harness.config.place import run_folders as run_folders
+from harness.config.prompts import ChoicePrompts as ChoicePrompts
 from harness.config.prompts import Context as Context
 from harness.config.prompts import ContextPrompts as ContextPrompts
 from harness.config.prompts import FilePrompts as FilePrompts

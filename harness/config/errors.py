@@ -38,6 +38,13 @@ class RequestError(Exception):
     """A wrong request, shown on one line as ``key=value: remedy``; exit code 2 on the command line.
 
     Not a `ValueError`: those are caught as signs of damaged files.
+
+    >>> import harness
+    >>> try:
+    ...     harness.Head.parse("5.1")
+    ... except harness.RequestError as error:
+    ...     print(error)
+    heads=5.1: a head is written L5H1 (layer 5, head 1)
     """
 
     def __init__(self, key: str, value: object, remedy: str):

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from harness.config.errors import RequestError
 from harness.config.types import Count, Names, PathText, PositiveInt, Seed, Text, spec
 
 TokenIds = tuple[Annotated[int, Field(ge=0, strict=True)], ...]
@@ -186,7 +187,66 @@ class ContextPrompts:
     """Largest number of tokens of an answer that the model writes itself, up to a line break."""
 
 
+@spec
+class Item:
+    """A context, its completions, and the right one, by its number from 0 or its text. Items of one `cluster` are
+    variants of each other."""
+
+    context: Text
+    choices: Annotated[Names, Field(min_length=2)]
+    answer: int | str
+    cluster: Text | None = None
+
+
+@spec
+class ChoicePrompts:
+    """Items with a context and two or more completions: of a file, of the request, or of a task set made of templates.
+
+    A completion may have any number of tokens; the metrics compare the log-probabilities of an item's completions.
+    """
+
+    name: Literal["choices"]
+    """Which of the options this is."""
+    task: str | None = None
+    """Task set: agreement, reflexive, npi, capitals, facts, arithmetic, copy_name, needle; null: those of a file."""
+    path: PathText | None = None
+    """File (.jsonl .csv .tsv .parquet) with the columns context, choices (a list) and answer (its number or text)."""
+    items: tuple[Item, ...] = ()
+    """Items: {context: …, choices: [a, b], answer: 0}."""
+    context: str = "context"
+    """Column of the contexts."""
+    choices: str = "choices"
+    """Column of the lists of completions; in a table of text, a JSON list."""
+    answer: str = "answer"
+    """Column of the right completion: its number in the list, from 0, or its text."""
+    cluster: str | None = None
+    """Column that names variants of each other; null: each item by itself."""
+    tags: Names = ()
+    """Columns to copy to the results."""
+    delimiter: str = " "
+    """Text between a context and each completion."""
+    n: PositiveInt | None = None
+    """Number of items, drawn; null: all of a file, 100 of a task set."""
+    seed: Seed = 0
+    """Seed of the draw."""
+    length: PositiveInt | None = None
+    """Words of filler text in task=needle; null: 150."""
+
+    def __post_init__(self) -> None:
+        sources = [key for key in ("task", "path", "items") if getattr(self, key)]
+        if len(sources) != 1:
+            remedy = "set one of prompts.task=NAME, prompts.path=FILE and prompts.items=[{context: …}]"
+            raise RequestError("prompts", " and ".join(sources) or "choices", remedy)
+
+
 PromptSpec = Annotated[
-    IoiPrompts | InductionPrompts | InlinePrompts | TokenIdPrompts | ProsePrompts | FilePrompts | ContextPrompts,
+    IoiPrompts
+    | InductionPrompts
+    | InlinePrompts
+    | TokenIdPrompts
+    | ProsePrompts
+    | FilePrompts
+    | ContextPrompts
+    | ChoicePrompts,
     Field(discriminator="name"),
 ]

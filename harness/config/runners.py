@@ -82,7 +82,7 @@ class BenchmarkSpec:
     """Model to sweep; random with model.shape=gpt2-small or llama-1b needs no weights."""
     prompts: PromptSpec
     """Prompts it reads."""
-    metric: Literal["loss", "logit_diff", "prob"] = "loss"
+    metric: Literal["loss", "logit_diff", "prob", "choice_margin"] = "loss"
     """The metric."""
     positions: Literal["all", "last"] = "all"
     """Positions where heads are ablated."""

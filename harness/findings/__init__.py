@@ -5,6 +5,11 @@ about direct effects, `joint_ablations` about sets, orders and pairs, `rollout_v
 head attend to, `approximation_quality` about fast sweeps and screens, `roles` about roles, `changes` about two models,
 `methods` about attribution methods, `segments` about the segments of a context, `texts` about what an ablated model
 writes, `tasks` about its scores, and `published` about others' values beside ours.
+
+>>> import harness
+>>> run = harness.look("planted", " da ko li da ko").run
+>>> print(harness.findings.in_words(run).split(". ")[1])
+Attention patterns were kept; no head was ablated.
 """
 
 from typing import TYPE_CHECKING
@@ -43,7 +48,18 @@ _OTHER_ABLATIONS = {
 
 
 def findings(run: "Run") -> list[Finding]:
-    """Return the sentences that the run's data allow, the most important first."""
+    """Return the sentences that the run's data allow, the most important first.
+
+    Each `Finding` has its text, the number in it with its interval in the unit of the text (NaN where there is none),
+    and the variable that it was computed from.
+
+    >>> import harness
+    >>> model = harness.load_model("planted")
+    >>> effects = harness.ablate_heads(model, harness.load_prompts("induction", model, n=4), metrics="loss")
+    >>> first = harness.findings.findings(effects)[0]
+    >>> first.text.partition(" at ")[0], first.value
+    ('With 4 clusters of prompts nothing can be significant', 4.0)
+    """
     metrics = run.metrics
     caution, first = list(effects.caution(run)), effects.nothing_can_be_shown(run)
     each: list[Finding | None] = [*(caution if first else ()), *blind(run), *changed(run)]

@@ -83,7 +83,14 @@ class Site(NamedTuple):
 class Head(NamedTuple):
     """A query head: layer and head, both zero-based, and in an encoder-decoder the stack.
 
-    ``str(Head(5, 1)) == "L5H1"`` and ``str(Head(5, 1, "cross")) == "cross.L5H1"``.
+    It is written ``L5H1``, in an encoder-decoder ``cross.L5H1``; `parse` reads both. Raises `RequestError` there for
+    anything else.
+
+    >>> import harness
+    >>> str(harness.Head(5, 1)), str(harness.Head(5, 1, "cross"))
+    ('L5H1', 'cross.L5H1')
+    >>> harness.Head.parse("L5H1")
+    Head(layer=5, head=1, stack='')
     """
 
     layer: int

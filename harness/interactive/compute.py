@@ -95,7 +95,8 @@ def ablate_heads(
     other keys of `harness.config.SweepSpec`: ``order``, ``n_random_orders``, ``order_from`` and ``max_heads`` of
     ``kind="cumulative"``, ``pairs`` and ``pairs_top_k`` of ``kind="pairs"``, ``verify_fraction``, ``verify_top_k`` and
     ``gradient_steps`` of the methods.
-    effect = metric(ablated) − metric(clean) on the same prompt. Raises `RequestError` for a request that the model or
+    effect = metric(ablated) − metric(clean) on the same prompt, in the metric's unit (`loss`: nats per target token,
+    `logit_diff`: logits). Raises `RequestError` for a request that the model or
     the prompts do not allow, and `InterventionFailed` if an ablation did not reach W_O as intended.
 
     >>> import harness

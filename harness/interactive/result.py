@@ -181,8 +181,9 @@ class Effects(Result):
         return first.assign(head=names)[[name for name in _QUOTED if first.get(name, pd.Series()).notna().any()]]
 
     def plot(self, metric: str | None = None) -> View:
-        """Show the map of mean effects, of a head by layer; for other kinds of sweep their figure."""
-        if "effect" in self.data:
+        """Show the map of mean effects, of a head by layer; for other kinds of sweep their figure, also where they
+        measured single heads to order them."""
+        if "effect" in self.data and "single" in self.spec["sweep"]["kind"]:
             chosen = checked_metric(self, metric)
             return views.effects(self._whole, chosen)
         shown = self._whole
@@ -190,7 +191,7 @@ class Effects(Result):
             if metric not in self._metrics:
                 raise RequestError("metric", metric, near(metric, self._metrics))
             shown = replace(shown, data=shown.data.sel(metric=[metric]))
-        return views.figure_view(*first_figure(shown))
+        return views.figure_view(*first_figure(shown, besides=("map", "strongest")))
 
     @property
     def _names(self) -> list[str]:

@@ -15,6 +15,7 @@ from harness import config
 from harness.config import PromptSpec, RequestError
 from harness.config.describe import options_of
 from harness.models import Model
+from harness.prompts.choices import pad_items
 from harness.prompts.padding import Prompts as Prompts
 from harness.prompts.padding import Source as Source
 from harness.prompts.padding import batches as batches
@@ -69,6 +70,8 @@ def load_prompts(prompts: Any, model: Model, *, scored: bool = True, **overrides
             made = generation.generate(model, made, n)
         if model.kind == "classifier":
             made = generation.label_prompts(model, made)
+        if isinstance(spec, config.ChoicePrompts):
+            return replace(pad_items(spec.name, made, model), spec=spec)
         return replace(pad(spec.name, made, model, scored), spec=spec)
 
 
@@ -115,13 +118,14 @@ def check_prompts(spec: Any) -> None:
     Raises `RequestError` for a file that is missing or damaged, for columns, rows and parts that are not there or
     empty, and for lists of different lengths.
     """
-    from harness.prompts import context, file, inline, token_ids
+    from harness.prompts import context, file, inline, items, token_ids
 
     checks = {
         config.FilePrompts: file.check,
         config.InlinePrompts: inline.check,
         config.TokenIdPrompts: token_ids.check,
         config.ContextPrompts: context.check,
+        config.ChoicePrompts: items.items,
     }
     if check := checks.get(type(spec)):
         check(spec)
@@ -132,6 +136,8 @@ def _all_tokens(prompt: Prompt, model: Model) -> Iterator[int]:
     yield from prompt.encoded.token_id
     yield from prompt.source.token_id if prompt.source else ()
     yield from prompt.counterfactual or ()
+    for choice in prompt.choices:
+        yield from (*choice.encoded.token_id, *choice.correct.values())
     if model.kind == "masked_lm":
         yield model.tokens.mask_id
     if model.kind != "classifier":  # whose answers are labels
@@ -139,7 +145,7 @@ def _all_tokens(prompt: Prompt, model: Model) -> Iterator[int]:
 
 
 def _maker(spec: PromptSpec) -> Callable[[Any, Model], list[Prompt]]:
-    from harness.prompts import context, file, induction, inline, ioi, prose, token_ids
+    from harness.prompts import context, file, induction, inline, ioi, items, prose, token_ids
 
     makers = {
         config.IoiPrompts: ioi.make,
@@ -149,6 +155,7 @@ def _maker(spec: PromptSpec) -> Callable[[Any, Model], list[Prompt]]:
         config.ProsePrompts: prose.make,
         config.FilePrompts: file.make,
         config.ContextPrompts: context.make,
+        config.ChoicePrompts: items.make,
     }
     assert set(makers) == set(get_args(get_args(PromptSpec)[0]))
     return makers[type(spec)]

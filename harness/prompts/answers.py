@@ -34,11 +34,11 @@ def following(tokens: Tokens, text: str, answer: str, key: str) -> int:
 
 def _added(tokens: Tokens, text: str, answer: str) -> Sequence[int]:
     """Return the tokens that the answer adds to the text's; none where the text's tokens change."""
-    before, whole = (_without_end(tokens, each) for each in (text, text + answer))
+    before, whole = (without_end(tokens, each) for each in (text, text + answer))
     return whole[len(before) :] if whole[: len(before)] == before else ()
 
 
-def _without_end(tokens: Tokens, text: str) -> Sequence[int]:
+def without_end(tokens: Tokens, text: str) -> Sequence[int]:
     """Return the text's tokens without a special one that the tokenizer appends."""
     encoded = tokens.encode(text)
     end = len(encoded.token_id)

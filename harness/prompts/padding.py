@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -18,6 +18,9 @@ from harness.prompts.display import as_table, describe
 from harness.prompts.prompt import NOUN, Prompt
 from harness.prompts.relations import Relation
 from harness.words import Words, joined
+
+if TYPE_CHECKING:
+    from harness.prompts.choices import Choices
 
 Ids = Int[np.ndarray, "prompt position"]
 #: The default largest share of padding in a batch.
@@ -84,6 +87,8 @@ class Prompts:
     tags: tuple[Mapping[str, str], ...] = ()
     words_by: tuple[str, ...] = ()
     relations: tuple[tuple[Relation, ...], ...] = ()
+    #: The completions of items of a choice; None for other prompts.
+    choices: "Choices | None" = None
     #: The fingerprint of the tokenizer (`harness.models.tokens.Tokens.fingerprint`).
     tokenizer: str = ""
     #: The spec that loads these prompts; None for some of them (`take`).
@@ -103,14 +108,29 @@ class Prompts:
         return (self.token_id >= 0).sum(axis=1)
 
     @property
+    def has_choices(self) -> bool:
+        return self.choices is not None
+
+    @property
+    def n_rows(self) -> Int[np.ndarray, " prompt"]:
+        """The rows that a model is run on for each prompt: one, or one for each choice; of a masked-LM one for each of
+        the scored tokens of these."""
+        rows, owner = self.by_choice()
+        each = rows.target.sum(axis=1) if self.kind == "masked_lm" else np.ones(len(rows), dtype=int)
+        return np.bincount(owner, weights=each, minlength=len(self)).astype(int)
+
+    @property
     def lengths(self) -> Int[np.ndarray, "text prompt"]:
         """The lengths of each prompt's texts: the tokens and, where there is one, the source."""
         return np.stack([self.length] if self.source is None else [self.length, self.source.length])
 
     @property
     def width(self) -> Int[np.ndarray, " prompt"]:
-        """The length of the longest of each prompt's texts."""
-        return self.lengths.max(axis=0)
+        """The length of the longest of each prompt's texts, those with other choices included."""
+        rows, owner = self.by_choice()
+        width = np.zeros(len(self), dtype=int)
+        np.maximum.at(width, owner, rows.lengths.max(axis=0))
+        return width
 
     @property
     def target(self) -> Bool[np.ndarray, "prompt position"]:
@@ -136,6 +156,13 @@ class Prompts:
     def queries(self, stack: str) -> Ids:
         """Return the tokens at which the heads of a stack have a query, and a z."""
         return self.source.token_id if stack == "encoder" and self.source is not None else self.token_id
+
+    def by_choice(self) -> tuple["Prompts", Int[np.ndarray, " row"]]:
+        """Return a row for each choice of each prompt and the prompt of each row: the prompts themselves where there is
+        no choice."""
+        if self.choices is None:
+            return self, np.arange(len(self))
+        return self.choices.rows, self.choices.owner
 
     def check_model(self, model: Model) -> None:
         """Raise `RequestError` for a model with another tokenizer or kind of output than the prompts'."""
@@ -180,6 +207,8 @@ class Prompts:
                 changed[item.name] = value[rows, :upto] if value.ndim == 2 else value[rows]
             elif isinstance(value, tuple) and item.name != "words_by":
                 changed[item.name] = tuple(value[row] for row in rows)
+        if self.choices is not None:
+            changed["choices"] = self.choices.take(rows)
         return replace(self, **changed)
 
     def dataset(self) -> xr.Dataset:
@@ -206,6 +235,8 @@ class Prompts:
         if self.has_parts:
             variables["token_part"] = (("prompt", "position"), self.part)
         variables["word"] = (*variables["word"], {"method": "; ".join(self.words_by)})
+        if self.choices is not None:
+            variables |= self.choices.variables()
         names = list(self.tags[0]) if self.tags else []
         if names:
             values = [[tags[name] for name in names] for tags in self.tags]
@@ -226,6 +257,8 @@ class Prompts:
             state.update("\0".join(self.part.ravel()).encode())
         if any(self.relations):
             state.update(str(self.relations).encode())
+        if self.choices is not None:
+            state.update(self.choices.rows.sha256.encode() + self.choices.right.tobytes())
         return state.hexdigest()
 
 
@@ -305,19 +338,29 @@ def batches(prompts: Prompts, tokens: int = 1024, at_most: int = 8, padding: flo
     """Divide the prompts into batches of at most `at_most` prompts and `tokens` (padded) tokens, at least one in each.
 
     Prompts of one length go together, and others with them only where that adds at most a share of `padding` (default
-    `PADDING`) to the computed tokens. A masked-LM runs a prompt once for each of its scored positions.
+    `PADDING`) to the computed tokens. Items of a choice go together where their contexts are equally long, so that they
+    share one run of these. A masked-LM runs a prompt once for each of its scored positions.
     """
     made: list[list[int]] = []
     padding = PADDING if padding is None else padding
-    rows = prompts.target.sum(axis=1) if prompts.kind == "masked_lm" else np.ones(len(prompts), dtype=int)
-    for prompt in np.argsort(prompts.width, kind="stable").tolist():
-        wider = [*made[-1], prompt] if made else []
-        padded, real = rows[wider].sum() * prompts.width[prompt], (rows * prompts.width)[wider].sum()
+    rows, width, begins = prompts.n_rows, prompts.width, first_scored(prompts)
+    for prompt in np.lexsort((width, begins)).tolist():
+        wider = [*made[-1], prompt] if made and begins[made[-1][0]] == begins[prompt] else []
+        padded, real = rows[wider].sum() * width[wider].max(initial=0), (rows * width)[wider].sum()
+        if prompts.has_choices:
+            real = padded
         if wider and len(wider) <= at_most and padded <= min(tokens, (1 + padding) * real):
             made[-1] = wider
         else:
             made.append([prompt])
     return made
+
+
+def first_scored(prompts: Prompts) -> Int[np.ndarray, " prompt"]:
+    """Return the first scored position of each item of a choice, the last of its context; 0 for other prompts."""
+    if not prompts.has_choices:
+        return np.zeros(len(prompts), dtype=int)
+    return prompts.target.argmax(axis=1)
 
 
 def masked(prompts: Prompts, mask_id: int) -> tuple[Prompts, Int[np.ndarray, " row"]]:

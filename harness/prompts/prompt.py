@@ -26,6 +26,19 @@ QUESTION, ANSWER, OTHER, SPECIAL = "question", "answer", "other", "special"
 
 
 @dataclass(frozen=True)
+class Completion:
+    """What completes a context: its text, its number among the item's choices, and whether it is the right one.
+
+    `merges` says that the tokenizer would merge it with the context's last token where the two are read together.
+    """
+
+    text: str
+    number: int
+    right: bool
+    merges: bool = False
+
+
+@dataclass(frozen=True)
 class Prompt:
     """One prompt before padding.
 
@@ -33,7 +46,9 @@ class Prompt:
     `answer` and `distractor` are token ids (labels, for a classifier), `counterfactual` the tokens of the corrupted
     prompt, of the same length. An encoder-decoder reads `source` and writes `encoded`; its counterfactual is another
     source. `tags` are a file's columns for sorting, `relations` syntactic relations between words of the text (the
-    source, where there is one), `part` names the segment of each token of `encoded`, if there are segments.
+    source, where there is one), `part` names the segment of each token of `encoded`, if there are segments. An item of
+    a choice between completions is the prompt with the right one; `choices` are the prompts of all, each with its
+    `completion`.
     """
 
     text: str
@@ -49,6 +64,8 @@ class Prompt:
     tags: Mapping[str, str] = field(default_factory=dict)
     part: tuple[str, ...] = ()
     relations: tuple[Relation, ...] = ()
+    choices: tuple["Prompt", ...] = ()
+    completion: "Completion | None" = None
 
 
 def from_text(

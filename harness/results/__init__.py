@@ -2,6 +2,10 @@
 
 `schema` lists the variables and tables of a run, `run` reads them. `store` writes units and arrays atomically (in an
 object store with `objects` and `lease`), and `manifest` records everything that decides the numbers.
+
+>>> import harness
+>>> sorted(harness.results.schema.TABLES)[:3]
+['changes', 'heads', 'method_pairs']
 """
 
 from harness.config import RequestError
@@ -18,6 +22,16 @@ def open_run(path: str | Folder, incomplete: bool = False) -> Run:
 
     Raises `RequestError` where there is no run, where it is damaged, and, unless `incomplete`, where it is not
     complete.
+
+    >>> import tempfile
+    >>> import harness
+    >>> model = harness.load_model("planted")
+    >>> effects = harness.ablate_heads(model, harness.load_prompts("induction", model, n=4), metrics="loss")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     saved = effects.save(f"{folder}/mine")
+    ...     heads = harness.open_run(f"{folder}/mine").top_heads("loss", 2)
+    >>> {*heads} == {head for planted in model.truth.values() for head in planted}
+    True
     """
     folder = folder_at(path)
     if not folder.is_dir():

@@ -51,6 +51,7 @@ KEYS = (
     "prompts_sha256",
     "words",
     "bos_first",
+    "choices",
     "seed",
     "intervention_check",
     "tolerance",

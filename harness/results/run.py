@@ -69,8 +69,12 @@ class Run:
     Derived values are cached: a run is immutable. ``dataclasses.replace`` gives a run with other arrays. A method takes
     a metric by its name, a head as a `Head` and a prompt by its number.
 
-    >>> run = harness.open_run("results/reference/smollm2")             # doctest: +SKIP
-    >>> run.top_heads("logit_diff", 3)                                  # doctest: +SKIP
+    >>> import harness
+    >>> model = harness.load_model("planted")
+    >>> run = harness.ablate_heads(model, harness.load_prompts("induction", model, n=4), metrics="loss")
+    >>> head = run.top_heads("loss", 1)[0]
+    >>> run.effect("loss", head).shape, run.units("loss"), run.sense("loss")
+    ((4,), 'nats per target token', 1)
     """
 
     path: Folder

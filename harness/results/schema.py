@@ -163,6 +163,8 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "cluster": ("prompt", "prompts of one cluster are resampled together"),
     "answer": ("prompt", "the right answer, as text"),
     "distractor": ("prompt", "the wrong answer, as text"),
+    "choice_text": ("prompt choice", "the completions of an item, as text"),
+    "right_choice": ("prompt", "the number of the right completion"),
     "relations": ("prompt", "relations between words, as JSON"),
     "tags": ("prompt tag", "what travels with a prompt from its file"),
     # activations
@@ -177,6 +179,7 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "rollout": ("prompt query key", "attention rollout"),
     # effects
     "clean": ("metric prompt", "the metric without an ablation"),
+    "choice_log_prob": ("prompt choice", "the log-probability of each completion, without an ablation"),
     "ablated": (_HEADS, "the metric with the head ablated"),
     "effect": (_HEADS, "ablated - clean; NaN for heads that were not ablated"),
     "direct": (_HEADS, "the part of the effect that goes straight to the output"),

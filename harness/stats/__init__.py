@@ -11,6 +11,10 @@ Pure functions on numpy or xarray arrays: no torch, no models, no printing. One 
 ``planning``       reach and power of a number of clusters, prompts needed
 ``ranks``          Spearman's rank correlation
 ``summary``        all of it, as the table `heads.csv` is made of
+
+>>> import harness
+>>> harness.stats.clusters_needed(level=0.05)
+6
 """
 
 from harness.stats.discovery import false_discovery as false_discovery

@@ -19,10 +19,16 @@ def correlation_interval(rho: float, n: int, confidence: float) -> tuple[float, 
 
 
 def rank_correlation(a: Shaped[np.ndarray, "*shape"], b: Shaped[np.ndarray, "*shape"]) -> float:
-    """Return Spearman's rho, the Pearson correlation of average ranks; NaN where one of them is constant.
+    """Return Spearman's rho, −1 to 1, the Pearson correlation of average ranks (Spearman 1904); NaN where one of them
+    is constant.
 
     Raises:
         RequestError: the shapes differ, or a value is not a number.
+
+    >>> import numpy as np
+    >>> import harness
+    >>> round(harness.stats.rank_correlation(np.array([0.1, 0.2, 0.9]), np.array([1, 3, 2])), 3)
+    0.5
     """
     first, second = np.asarray(a), np.asarray(b)
     if first.shape != second.shape:

@@ -152,6 +152,14 @@ def summarize(
 
     Raises:
         RequestError: names the key, or the prompt and head with a value that is not finite.
+
+    Sources: max-T, Westfall & Young 1993; q, Benjamini & Hochberg 1995; each file of `harness.stats` has its own.
+
+    >>> import numpy as np
+    >>> import harness
+    >>> effect = np.random.default_rng(0).normal(size=(32, 1, 3)) + [0, 0, 2]      # [prompt, layer, head]
+    >>> harness.stats.summarize(effect, min_effect=0.5)["important"].tolist()
+    [False, False, True]
     """
     taken = columns(effect)
     n_heads = taken.values.shape[1]

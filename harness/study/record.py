@@ -98,6 +98,7 @@ def facts(
         "prompts_sha256": prompts.sha256,
         "words": "; ".join(prompts.words_by),
         "bos_first": _bos_first(model, prompts),
+        "choices": _choices(prompts),
         "seed": settings["seed"],
         "tolerance": tolerance(model),
         "intervention_check": check,
@@ -131,6 +132,15 @@ def _bos(model: Model, prompts: Prompts) -> str:
     if not first or tokens.begins_with_bos:
         return tokens.policy
     return f"{tokens.policy}; {first} of these {len(prompts)} prompts begin with one all the same"
+
+
+def _choices(prompts: Prompts) -> dict[str, int] | None:
+    """Count the items of a choice, their completions, and the items with a completion that merges with its context."""
+    of = prompts.choices
+    if of is None:
+        return None
+    merged = len({*of.owner[of.merges].tolist()})
+    return {"items": len(prompts), "completions": len(of.owner), "items_merged_with_context": merged}
 
 
 def write_manifest(work: Request, folder: Folder, status: str, error: str | None = None) -> None:

@@ -149,9 +149,9 @@ def _key(row: dict[Any, Any]) -> tuple[str, Head]:
 
 
 def _of_arrays(before: Any, now: Any) -> Iterator[ValueChange]:
-    """Yield the value with the largest difference of every array of floats."""
+    """Yield the value with the largest difference of every array of floats, and of the tokens that were written."""
     for name, array in before.data_vars.items():
-        if array.dtype.kind != "f":
+        if array.dtype.kind != "f" and "new_position" not in array.dims:
             continue
         old = array.values.astype(float)
         new = now[name].values.astype(float) if name in now else np.empty(0)

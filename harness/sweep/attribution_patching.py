@@ -66,12 +66,23 @@ def _gradient_at_end(model: Model, clean: Clean, end: Resid, metric: Metric) -> 
     It is accumulated chunk by chunk of the vocabulary's logits, which would not fit in memory for all targets at once.
     """
     leaf, gradient = end.requires_grad_(), torch.zeros_like(end)
-    share = clean.targets.share
+    share = _weights(model, clean, leaf, metric)
     for at, read in readouts(model, clean, leaf):
         weighed = (metric.compute(read) * share[at]).sum()
         if weighed.requires_grad:  # accuracy is a step function: it has no gradient
             gradient += torch.autograd.grad(weighed, leaf)[0]
     return gradient
+
+
+def _weights(model: Model, clean: Clean, end: Resid, metric: Metric) -> Float[Tensor, " target"]:
+    """Return the derivative of the sum of the prompts' metrics by the metric's value at each target."""
+    if metric.reduce is None:
+        return clean.targets.share
+    with torch.no_grad():
+        values = engine.by_target(model, clean, end, [metric])[0, 0]
+    values.requires_grad_()
+    total = metric.reduce(values, clean.targets).sum()
+    return torch.autograd.grad(total, values)[0] if total.requires_grad else torch.zeros_like(values)
 
 
 def _gated(model: Model, edits: Edits, gates: Mapping[Site, Tensor]) -> AbstractContextManager[None]:

@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from harness import hooks
 from harness.ablation import Check, Intervention, InterventionFailed
-from harness.metrics import Metric
+from harness.metrics import LOG_PROB, Metric
 from harness.models import Model
 from harness.models.checks import not_finite
 from harness.prompts import Prompts
@@ -17,6 +16,7 @@ from harness.sweep import engine, memory
 from harness.sweep.direct import direct_effects
 from harness.sweep.engine import Clean
 from harness.sweep.kv_cache import CachedPrefixes, first_position, shift
+from harness.sweep.shared_context import SharedContext
 
 #: The most interventions in one forward, however short the rows are.
 _MOST = 1024
@@ -27,7 +27,8 @@ class Batch:
 
     With `some` of the rows, a metric is the share of these rows in each prompt's mean. `positionwise`: the new z at a
     position depends only on that position and the z there. Then a decoder without recurrent mixers starts at the first
-    edited position from the clean key–value cache, and the last block runs at scored positions only.
+    edited position from the clean key–value cache, and the last block runs at scored positions only. With
+    `shares_context` the completions of an item share the run of its context.
     """
 
     def __init__(
@@ -38,25 +39,44 @@ class Batch:
         check: Check,
         some: range,
         positionwise: bool,
+        shares_context: bool = False,
     ):
-        self.model, self.metrics, self.check = model, metrics, check
+        self.model, self.prompts, self.metrics, self.check = model, prompts, metrics, check
         self.uses_cache = positionwise and model.kind == "decoder" and not hooks.has_mixer(model.bridge)
         self.whole = engine.run_clean(model, prompts, metrics, some, narrow=positionwise)
         self._prefixes = CachedPrefixes(model, self.whole)
+        self._shared = SharedContext.of(model, prompts, self.whole) if shares_context else None
         self._clean_values = engine.by_target(model, self.whole, self.whole.end, metrics)
 
     @property
     def clean(self) -> Float[np.ndarray, "metric prompt"]:
         """Return the metrics without an intervention."""
-        return plain(self.whole.targets.mean_by_prompt(self._clean_values))[:, 0]
+        return plain(engine.by_prompt(self.whole.targets, self.metrics, self._clean_values))[:, 0]
 
-    def ablated(self, todo: Sequence[Intervention], size: int) -> Float[np.ndarray, "metric prompt intervention"]:
+    @property
+    def choice_log_prob(self) -> Float[np.ndarray, "prompt choice"]:
+        """Return the log-probability of each completion without an intervention; NaN where an item has fewer."""
+        targets, of = self.whole.targets, self.prompts.choices
+        assert of is not None
+        values = engine.by_target(self.model, self.whole, self.whole.end, [LOG_PROB])[0, 0]
+        by_item = np.full((targets.n_prompts, int(of.number.max()) + 1), np.nan)
+        by_item[of.owner, of.number] = plain(targets.sum_by_completion(values))
+        return by_item
+
+    def ablated(
+        self, todo: Sequence[Intervention], size: int, alike: bool = True
+    ) -> Float[np.ndarray, "metric prompt intervention"]:
         """Measure the metrics under each intervention, `size` of them in one forward, more where rows are shorter.
 
         Interventions are grouped by their first position (one cached prefix each) and sorted by their first block, so
-        that no block runs on rows that are still clean.
+        that no block runs on rows that are still clean. Unless they are `alike` in all rows, none share a context.
         """
         values = np.empty((len(self.metrics), self.whole.targets.n_prompts, len(todo)))
+        if self._shared is not None and alike:
+            order = sorted(range(len(todo)), key=lambda at: todo[at].first_block(self.model.shape))
+            for chunk, measured in self._in_chunks(self._shared.rest, [todo[at] for at in order], size):
+                values[:, :, order[chunk]] = measured
+            return values
         starts = [first_position([one]) if self.uses_cache else 0 for one in todo]
         for start in sorted(set(starts)):
             part, width = self._prefixes.part(start), self.whole.inputs.token_id.shape[1]
@@ -77,7 +97,7 @@ class Batch:
         while first < len(todo):
             chunk = todo[first : first + at_once]
             try:
-                end = engine.run_ablated(self.model, part, chunk, self.check)
+                end = self._run(part, chunk)
                 measured = self._by_prompt(part, end, len(chunk)).transpose(0, 2, 1)
             except (MemoryError, RuntimeError) as error:
                 if len(chunk) == 1 or not memory.is_out_of_memory(error):
@@ -88,14 +108,20 @@ class Batch:
             yield slice(first, first + len(chunk)), measured
             first += len(chunk)
 
+    def _run(self, part: Clean, chunk: Sequence[Intervention]) -> Tensor:
+        """Run a chunk of interventions; the end of the residual stream at the targets."""
+        if self._shared is not None and part is self._shared.rest:
+            return self._shared.run_ablated(list(chunk), self.check)
+        return engine.run_ablated(self.model, part, chunk, self.check)
+
     def _by_prompt(self, part: Clean, end: Tensor, n: int) -> Float[np.ndarray, "metric intervention prompt"]:
-        """Average the metrics over each prompt's targets; targets before the part keep their clean values."""
+        """Make one number per prompt of each metric; targets before the part keep their clean values."""
         measured = self._clean_values.expand(-1, n, -1).clone()
         if part.read is None:
             measured = engine.by_target(self.model, part, end, self.metrics)
         elif len(part.read):
             measured[:, :, part.read] = engine.by_target(self.model, part, end, self.metrics)
-        return plain(self.whole.targets.mean_by_prompt(measured))
+        return plain(engine.by_prompt(self.whole.targets, self.metrics, measured))
 
     def spot_check(self, one: Intervention, ablated: Float[np.ndarray, "metric prompt"]) -> None:
         """Compare the intervention with a plain hooked forward of the whole model, mean over the targets by prompt.
@@ -103,7 +129,7 @@ class Batch:
         Raises `InterventionFailed` if the two differ by more than `engine.tolerance`.
         """
         targets, end = self.whole.targets, engine.run_plainly(self.model, self.whole, one)
-        here = plain(torch.bincount(targets.prompt, minlength=targets.n_prompts) / targets.count)
+        here = plain(targets.mean_by_prompt(targets.share.new_ones(len(targets))))
         off = np.abs(plain(engine.measure(self.model, self.whole, end, self.metrics))[:, 0] - ablated)
         largest = float((off[:, here > 0] / here[here > 0]).max())
         if not largest <= engine.tolerance(self.model):

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from harness import ablation, hooks
-from harness.ablation import Check, Intervention, model_rows
+from harness.ablation import Check, Intervention, model_rows, targets_of
 from harness.config import RequestError
 from harness.hooks.forward import StopForward, run_until_stop
 from harness.metrics import Metric
@@ -79,7 +79,7 @@ def run_clean(
 
     `narrow` is allowed only if the new z at a position depends on nothing but the position and the z there.
     """
-    targets = Targets.of(*model_rows(model, prompts), model.device)
+    targets = targets_of(model, prompts)
     if some is not None:
         targets = targets.of_rows(some)
     clean = clean_run(model, model_rows(model, prompts, some)[0].inputs(model.device), targets, narrow)
@@ -175,7 +175,21 @@ def tolerance(model: Model) -> float:
 
 def measure(model: Model, clean: Clean, end: Resid, metrics: Sequence[Metric]) -> Float[Tensor, "metric row prompt"]:
     """Compute the metrics, one number per prompt, from the end of the residual stream [row × target, d_model]."""
-    return clean.targets.mean_by_prompt(by_target(model, clean, end, metrics))
+    return by_prompt(clean.targets, metrics, by_target(model, clean, end, metrics))
+
+
+def by_prompt(
+    targets: Targets, metrics: Sequence[Metric], values: Float[Tensor, "metric row target"]
+) -> Float[Tensor, "metric row prompt"]:
+    """Make one number per prompt of each metric's values at the targets."""
+    if not any(metric.reduce for metric in metrics):
+        return targets.mean_by_prompt(values)
+    reductions = [metric.reduce or _mean for metric in metrics]
+    return torch.stack([reduce(own, targets) for reduce, own in zip(reductions, values, strict=True)])
+
+
+def _mean(values: Float[Tensor, "row target"], targets: Targets) -> Float[Tensor, "row prompt"]:
+    return targets.mean_by_prompt(values)
 
 
 def by_target(model: Model, clean: Clean, end: Resid, metrics: Sequence[Metric]) -> Float[Tensor, "metric copy scored"]:

@@ -66,8 +66,10 @@ def shift(one: Intervention, start: int) -> Intervention:
 
     The new z at a position may depend on nothing but the position and the z there.
     """
-    if start == 0 or one.positions is None:
+    if start == 0:
         return one
+    if one.positions is None:
+        return replace(one, baseline=_late(one.baseline, start))
     places = tuple(tuple(place - start for place in places) for places in one.positions)
     return replace(one, baseline=_late(one.baseline, start), positions=places)
 

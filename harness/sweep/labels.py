@@ -81,6 +81,9 @@ class Layout:
             arrays["null_effect"] = self._null(plan, units)
         for array in arrays.values():
             array.attrs = dict(notes)
+        if "choice_log_prob" in units[0]:
+            known = gathered(cut, [unit["choice_log_prob"][None] for unit in units])[0]
+            arrays["choice_log_prob"] = xr.DataArray(known, dims=("prompt", "choice"), attrs={"units": "nats"})
         off = float(np.concatenate([unit["off"] for unit in units]).max(initial=0))
         checks = {"edits_verified": sum(int(unit["fired"]) for unit in units), "plain_forward_difference": off}
         next(iter(arrays.values())).attrs = {**notes, **checks}

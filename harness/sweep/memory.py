@@ -9,6 +9,7 @@ import torch
 from harness.ablation.rows import CHUNK_TOKENS
 from harness.models import Model
 from harness.prompts import Prompts
+from harness.prompts.padding import first_scored
 
 #: Activations that live at once for one token of one row, in multiples of d_model and of n_heads × keys.
 _WIDTHS, _PATTERN_BYTES = 24, 12
@@ -27,6 +28,7 @@ class Fit:
     model: Model
     prompts: Prompts
     gigabytes: float | None = None
+    shares_context: bool = False
 
     @property
     def budget(self) -> float:
@@ -34,27 +36,34 @@ class Fit:
         return free(self.model.device) * _SHARE_OF_FREE if self.gigabytes is None else self.gigabytes * 1e9
 
     def n_rows(self, batch: Sequence[int]) -> int:
-        """Return the rows that the model runs on for these prompts: a masked LM has one for each scored token."""
-        return int(self.prompts.target[batch].sum()) if self.model.kind == "masked_lm" else len(batch)
+        """Return the rows that the model runs on for these prompts: a masked LM has one for each scored token, items of
+        a choice one for each completion."""
+        return int(self.prompts.n_rows[batch].sum())
 
     def rows_at_once(self, batch: Sequence[int]) -> int:
-        """Return how many rows of this batch of prompts go through together."""
+        """Return how many rows of this batch of prompts go through together: all completions of an item do."""
         length = self._length(batch)
+        if self.prompts.has_choices:
+            return self.n_rows(batch)
         return max(1, min(self.n_rows(batch), self._tokens(length) // length))
 
     def interventions_at_once(self, batch: Sequence[int]) -> int:
         """Return how many interventions on this batch go through together."""
-        length = self._length(batch)
-        return max(1, self._tokens(length) // (self.rows_at_once(batch) * length))
+        return max(1, self._tokens(self._length(batch)) // self._each(batch))
 
     def chunk_bytes(self, batches: Sequence[Sequence[int]], n_interventions: int) -> float:
         """Return the bytes of the largest chunk's activations."""
         per_token = self._bytes_per_token(int(self.prompts.width.max()))
-        tokens = (
-            min(self.interventions_at_once(batch), n_interventions) * self.rows_at_once(batch) * self._length(batch)
-            for batch in batches
-        )
+        tokens = (min(self.interventions_at_once(batch), n_interventions) * self._each(batch) for batch in batches)
         return max(tokens) * per_token
+
+    def _each(self, batch: Sequence[int]) -> int:
+        """Return the tokens that an intervention runs on: where items share it, their contexts count once."""
+        whole = self.rows_at_once(batch) * self._length(batch)
+        if not self.shares_context:
+            return whole
+        shared = first_scored(self.prompts)[batch]
+        return whole - int(shared @ (self.prompts.n_rows[batch] - 1))
 
     def _length(self, batch: Sequence[int]) -> int:
         return int(self.prompts.width[batch].max())

@@ -22,6 +22,7 @@ from harness.sweep.division import UNITS_EACH, SplitStage
 from harness.sweep.interventions import TOGETHER, Groups
 from harness.sweep.labels import Layout
 from harness.sweep.memory import Fit
+from harness.sweep.shared_context import shares_context
 
 #: Draws of random edits of the same norm, the null distribution of distances.
 _NULL_DRAWS = 1
@@ -110,7 +111,11 @@ class SweepStage:
     @property
     def fit(self) -> Fit:
         """Return how its batches fit in memory."""
-        return Fit(self.model, self.prompts, self.memory)
+        return Fit(self.model, self.prompts, self.memory, self._shares_context)
+
+    @property
+    def _shares_context(self) -> bool:
+        return shares_context(self.model, self.prompts, self.ablation, self.positions)
 
     @property
     def layout(self) -> Layout:
@@ -196,8 +201,8 @@ class SweepStage:
         """Compute the share of some of a batch's rows in each of its arrays."""
         numbers, size = plan["batches"][unit], plan["chunks"][unit]
         share = Share(numbers, some)
-        positionwise = self.ablation.positionwise
-        batch = Batch(self.model, self.prompts.take(numbers), self.metrics, self.check, some, positionwise)
+        how = {"positionwise": self.ablation.positionwise, "shares_context": self._shares_context}
+        batch = Batch(self.model, self.prompts.take(numbers), self.metrics, self.check, some, **how)
         check_finite(self.model, self.metric_names, numbers, batch.clean)
         names, ablated, direct = [name for name in self.groups for _ in turns], [], []
         for draw in range(self.ablation.draws):
@@ -211,12 +216,14 @@ class SweepStage:
             if plan["direct"]:
                 direct.append(batch.direct(todo, size))
         arrays = {"clean": batch.clean, "ablated": np.mean(ablated, axis=0)}
+        if self.prompts.has_choices:
+            arrays["choice_log_prob"] = batch.choice_log_prob
         if direct:
             arrays["direct"] = np.mean(direct, axis=0)
         if plan["null"]:
             null = MatchedNull(self.ablation, self.model, self.prompts, plan["null"]["seed"])
             edits = (null.prepare(plan, share, self.sites, draw) for draw in range(plan["null"]["draws"]))
-            nulled = [batch.ablated(self._interventions(edit, turns, some), size) for edit in edits]
+            nulled = [batch.ablated(self._interventions(edit, turns, some), size, alike=False) for edit in edits]
             arrays["null"] = np.stack(nulled) - batch.clean[..., None]
         return arrays
 

@@ -4,6 +4,11 @@
 ``follow`` (one pair of words in every head) show themselves in a notebook; ``table``, ``strongest_keys`` and
 ``follow_table`` are pandas DataFrames;
 ``write_report`` and ``write_figures`` make the files of the run directory.
+
+>>> import harness
+>>> run = harness.look("planted", " da ko li da ko").run
+>>> harness.views.head_view(run, layer=1)
+View(Lines of L1 (first L1H0) · da ko li da ko)
 """
 
 from typing import TYPE_CHECKING
@@ -72,8 +77,15 @@ __all__ = [
 def attention(run: "Run", prompt: int = 0, layer: int | None = None, head: Head | str | int | None = None) -> View:
     """Show one layer's patterns on one prompt, the picked head large in CircuitsVis.
 
+    Weights are shares of a query's attention, 0 to 1.
     ``head`` is a name (``"L5H1"``), a `Head`, or a number within ``layer``. Without it, the layer's head with the
-    largest effect on the leading metric; without either, the run's.
+    largest effect on the leading metric; without either, the run's. Raises `RequestError`
+    for a prompt or a head that is not there, and for a run without patterns.
+
+    >>> import harness
+    >>> run = harness.look("planted", " da ko li da ko").run
+    >>> harness.views.attention(run, head="L1H4")
+    View(Heads of L1 · da ko li da ko)
     """
     _needs_patterns(run)
     prompt, picked = checked_prompt(run, prompt), _picked(run, layer, head)
@@ -90,8 +102,15 @@ def head_view(
 ) -> View:
     """Show weights as lines between the tokens written twice, layer by layer, with heads that switch on and off.
 
+    The head view of BertViz (Vig 2019, arXiv:1906.05714), offline. Weights are shares of a query's attention, 0 to 1.
     ``layer`` and ``head`` as for `attention`, and with either the page holds that layer alone; it opens by ``level``,
-    ``token`` or ``word``.
+    ``token`` or ``word``. Raises `RequestError` for a prompt or a head that is not there, and for a run without
+    patterns.
+
+    >>> import harness
+    >>> run = harness.look("planted", " da ko li da ko").run
+    >>> harness.views.head_view(run, layer=1)
+    View(Lines of L1 (first L1H0) · da ko li da ko)
     """
     _needs_patterns(run)
     prompt, picked = checked_prompt(run, prompt), _picked(run, layer, head)
@@ -107,8 +126,15 @@ def head_view(
 def model_view(run: "Run", prompt: int = 0, level: str | None = None) -> View:
     """Show every head of every layer on one prompt as a small picture; the one that is opened is shown beneath.
 
+    The model view of BertViz (Vig 2019, arXiv:1906.05714), offline. Weights are shares of a query's attention, 0 to 1.
     Where the patterns of all heads would make the page too large, the heads with the largest effects are shown, and the
-    page states how many it leaves out.
+    page states how many it leaves out. Raises `RequestError` for a prompt that is not there, and for a run without
+    patterns.
+
+    >>> import harness
+    >>> run = harness.look("planted", " da ko li da ko").run
+    >>> harness.views.model_view(run)
+    View(Every head · da ko li da ko)
     """
     _needs_patterns(run)
     prompt, picked = checked_prompt(run, prompt), _picked(run, None, None)
@@ -120,7 +146,13 @@ def model_view(run: "Run", prompt: int = 0, level: str | None = None) -> View:
 def layer_view(run: "Run", prompt: int = 0, layer: int = 0, level: str | None = None) -> View:
     """Show the heads of one layer on one prompt, a small picture each; the one that is opened is shown beneath.
 
-    Of an encoder-decoder it is this layer of every stack that has it.
+    Of an encoder-decoder it is this layer of every stack that has it. Raises `RequestError` for a prompt or a layer
+    that is not there, and for a run without patterns.
+
+    >>> import harness
+    >>> run = harness.look("planted", " da ko li da ko").run
+    >>> harness.views.layer_view(run, layer=1)
+    View(Every head of layer 1 · da ko li da ko)
     """
     _needs_patterns(run)
     stack = next((name for name, n_layers in run.layers.items() if layer < n_layers), next(iter(run.layers)))
@@ -131,7 +163,16 @@ def layer_view(run: "Run", prompt: int = 0, layer: int = 0, level: str | None = 
 
 
 def effects(run: "Run", metric: str | None = None) -> View:
-    """Show the layer × head map of mean effects and the strongest heads prompt by prompt."""
+    """Show the layer × head map of mean effects and the strongest heads prompt by prompt, in the metric's unit.
+
+    Raises `RequestError` for a metric that was not measured.
+
+    >>> import harness
+    >>> model = harness.load_model("planted")
+    >>> effects = harness.ablate_heads(model, harness.load_prompts("induction", model, n=4), metrics="loss")
+    >>> harness.views.effects(effects)
+    View(Effects of ablating each head on loss)
+    """
     metric = checked_metric(run, metric)
     kept = Selection((), (), "")
     title = f"Effects of ablating each head on {metric}"
@@ -140,7 +181,15 @@ def effects(run: "Run", metric: str | None = None) -> View:
 
 
 def rollout(run: "Run", prompt: int = 0) -> View:
-    """Show attention rollout beside the mean pattern and the top head, on the same tokens."""
+    """Show attention rollout (Abnar & Zuidema 2020) beside the mean pattern and the top head, on the same tokens.
+
+    All three are shares, 0 to 1. Raises `RequestError` for a prompt that is not there, and for a run without patterns.
+
+    >>> import harness
+    >>> run = harness.look("planted", " da ko li da ko").run
+    >>> harness.views.rollout(run)
+    View(Attention rollout · da ko li da ko)
+    """
     _needs_patterns(run)
     prompt, head = checked_prompt(run, prompt), first_head(run)
     shown = run.top_heads(run.lead_metric, 2) if "effect" in run.data else [head] if head else []

@@ -102,7 +102,13 @@ def follow_table(
 ) -> pd.DataFrame:
     """Make one row for each key and head: ``query, key, head, layer, number, weight``; see `pair_weights`.
 
-    ``attrs["by_layer"]`` has for each key the mean over the heads by layer: ``{"cat": {0: 0.08, 1: 0.07, …}}``.
+    Weights are shares of the query's attention, 0 to 1. ``attrs["by_layer"]`` has for each key the mean over the heads
+    by layer: ``{"cat": {0: 0.08, 1: 0.07, …}}``. Raises `RequestError` for a word that the prompt lacks or has twice.
+
+    >>> import harness
+    >>> run = harness.look("planted", " da ko li da ko").run
+    >>> harness.views.follow_table(run, 0, 4, 2).nlargest(1, "weight")["head"].item()     # the second da, on ko
+    'L1H4'
     """
     weights = pair_weights(run, prompt, query, keys, level, special, stack)
     rows = [
@@ -124,7 +130,13 @@ def follow(
 ) -> View:
     """Show a map of all heads for each key: the darker, the more of the query's attention is on it.
 
-    Beside the heads of a layer stands their mean, the answer by layer.
+    Beside the heads of a layer stands their mean, the answer by layer. Weights are shares of the query's attention,
+    0 to 1. Raises `RequestError` for a word that the prompt lacks or has twice, and for a run without patterns.
+
+    >>> import harness
+    >>> run = harness.look("planted", " da ko li da ko").run
+    >>> harness.views.follow(run, 0, 4, 2)
+    View(From “da (4)” to “ko (2)”, in every head)
     """
     weights = pair_weights(run, prompt, query, keys, level, special, stack)
     maps = "".join(_map(weights, pair) for pair in weights.pairs)

@@ -89,7 +89,13 @@ def table(
     A model with a learnt sink has a last column ``sink``. `head` names a head (``L5H1``), a layer's mean (``L5``),
     ``mean`` (of all heads), or ``rollout``; `level` is ``token`` or ``word``; ``special="drop"`` leaves special tokens
     out and renormalises, as ``table.attrs["note"]`` states; a label that stands more than once has its number on the
-    axis, `` the (4)``; ``table.to_csv(path)`` writes it.
+    axis, `` the (4)``; ``table.to_csv(path)`` writes it. Raises `RequestError` for a prompt, head or level that is not
+    there, and for a run without patterns.
+
+    >>> import harness
+    >>> run = harness.look("planted", " da ko li da ko").run
+    >>> harness.views.table(run, 0, "L1H4").shape, round(float(harness.views.table(run, 0, "L1H4").iloc[4, 2]), 3)
+    ((6, 6), 1.0)
     """
     pattern = weights(run, prompt, head, level, special)
     index = pd.Index(addressed(pattern.queries.labels), name="query")
@@ -116,7 +122,13 @@ def strongest_keys(
 ) -> pd.DataFrame:
     """List the `n` keys with the largest weights of each query, with their numbers on the axes.
 
-    Keys with weight 0 (masked, or not attended to) are not listed.
+    Weights are shares of the query's attention, 0 to 1; keys with weight 0 (masked, or not attended to) are not listed.
+    Raises `RequestError` for an `n` below 1 and as `table` does.
+
+    >>> import harness
+    >>> run = harness.look("planted", " da ko li da ko").run
+    >>> harness.views.strongest_keys(run, 0, "L1H4", n=1)["key"].tolist()[-2:]      # of the second da and ko
+    [' ko', ' li']
     """
     if n < 1:
         raise RequestError("n", n, "pass 1 or more")

@@ -74,6 +74,14 @@ def write_report(run: "Run", path: str | Folder, drawn: Sequence[Picture] | None
     """Write the run's report to ``path`` as one file that opens anywhere, offline; returns the path.
 
     ``drawn`` are the run's figures, if they were drawn before.
+
+    >>> import tempfile
+    >>> import harness
+    >>> run = harness.look("planted", " da ko li da ko").run
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     page = harness.views.write_report(run, f"{folder}/report.html", drawn=[])
+    ...     page.read_text(encoding="utf-8")[:15]
+    '<!doctype html>'
     """
     path = folder_at(path)
     path.write_text(report(run, drawn), encoding="utf-8")

@@ -35,7 +35,13 @@ def saliency(
 ) -> View:
     """Show texts coloured by one score per token, by word or by token; sentence pairs stand side by side.
 
-    Parameters and errors are those of `harness.views.token_colours.colour`.
+    `scores`, where they are passed, are [position], a number for each token of the prompt in any unit; colours are
+    shares of the scale. All parameters are those of `harness.views.token_colours.colour`, which raises `RequestError`.
+
+    >>> import harness
+    >>> run = harness.look("planted", " da ko li da ko").run
+    >>> harness.views.saliency(run, scores=[0, 0, 1.5, 0, 0.5, 0])
+    View(Text coloured by custom scores)
     """
     coloured = colour(run, prompts, head, method, query, scores, merge, scale, special, name, about)
     title = "Text coloured by " + coloured.what

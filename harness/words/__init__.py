@@ -2,6 +2,10 @@
 
 `align` locates pieces in a text, `segment` finds where words could begin, `split` makes words of the two, `merge`
 merges arrays by word or drops special tokens, `show` labels tokens with whole characters.
+
+>>> import harness
+>>> harness.words.is_unspaced("犬が猫を追う"), harness.words.is_unspaced("The dog")
+(True, False)
 """
 
 from harness.words.align import Span as Span

@@ -16,7 +16,15 @@ def merge_pattern(
     """Merge a pattern by word: sum over the keys of a word, mean over its queries, so that rows still sum to 1.
 
     `word` gives each position's word, counted from 0 without gaps; positions with −1 (padding) are left out. In cross
-    attention the keys are another text's, and `key_word` gives their words.
+    attention the keys are another text's, and `key_word` gives their words. Raises `RequestError` where there is not
+    one word for each position. Source: Clark et al. 2019, arXiv:1906.04341, section 4.1.
+
+    >>> import numpy as np
+    >>> import harness
+    >>> pattern = np.array([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.25, 0.25, 0.5]])
+    >>> harness.words.merge_pattern(pattern, np.array([0, 0, 1]))      # the first two tokens are one word
+    array([[1. , 0. ],
+           [0.5, 0.5]])
     """
     keys = word if key_word is None else key_word
     if (len(word), len(keys)) != pattern.shape[-2:]:
@@ -28,10 +36,15 @@ def merge_pattern(
 def merge_scores(
     scores: Float[np.ndarray, "*batch position"], word: Int[np.ndarray, " same_position"], how: str = "sum"
 ) -> Float[np.ndarray, "*batch word"]:
-    """Merge scores by word: the ``sum``, ``mean`` or ``max`` over its tokens.
+    """Merge scores [..., position] by word: the ``sum``, ``mean`` or ``max`` over its tokens, in the scores' unit.
 
     A sum keeps the total of an attention row or a gradient's norm; a mean does not favour long words. Positions with
-    word −1 are left out.
+    word −1 are left out. Raises `RequestError` where there is not one word for each position, and for another `how`.
+
+    >>> import numpy as np
+    >>> import harness
+    >>> harness.words.merge_scores(np.array([1.0, 3.0, 5.0]), np.array([0, 0, 1]), how="mean")
+    array([2., 5.])
     """
     if len(word) != scores.shape[-1]:
         raise RequestError("word", word.shape, f"there must be one word for each position of {scores.shape}")

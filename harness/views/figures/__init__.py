@@ -4,7 +4,7 @@
 in `_drawn`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -57,18 +57,30 @@ def pictures(run: "Run", look: Look = LOOKS["screen"]) -> list[Picture]:
     return [as_picture(name, part, label, draw(), look) for name, part, label, draw in _drawings(run, look)]
 
 
-def first_figure(run: "Run", look: Look = LOOKS["screen"]) -> tuple[str, Callable[[], Figure]]:
-    """Return the label of the first figure that the run has data for, and a function that draws it.
+def first_figure(
+    run: "Run", look: Look = LOOKS["screen"], besides: Collection[str] = ()
+) -> tuple[str, Callable[[], Figure]]:
+    """Return the label of the first figure that the run has data for, and a function that draws it; those of the
+    sections `besides` are left out.
 
     Raises `RequestError` where there is none.
     """
-    for _, _, label, draw in _drawings(run, look):
-        return label, draw
+    for _, part, label, draw in _drawings(run, look):
+        if part not in besides:
+            return label, draw
     raise RequestError("run", run.path, "no figure shows these arrays")
 
 
 def write_figures(run: "Run", folder: str | Folder, look: Look = LOOKS["screen"]) -> list[Folder]:
-    """Write every figure the run has data for as SVG and PNG into ``folder``; returns the paths."""
+    """Write every figure the run has data for as SVG and PNG into ``folder``; returns the paths.
+
+    >>> import tempfile
+    >>> import harness
+    >>> run = harness.look("planted", " da ko li da ko").run
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sorted(path.name for path in harness.views.write_figures(run, folder))[-2:]
+    ['rollout.png', 'rollout.svg']
+    """
     return [path for picture in pictures(run, look) for path in picture.write(folder_at(folder))]
 
 

@@ -46,6 +46,7 @@ def head_maps(
 def _prepare(axes: Axes, wide: float, high: float, look: Look) -> None:
     """Shade cells without a value, and number as many layers and heads as can be read in these inches."""
     axes.set_facecolor(EMPTY)
+    axes.set_anchor("W")  # a map of few layers is narrower than its title, which begins where the map does
     axes.tick_params(labelsize=look.small)
     for axis, inches, letters in ((axes.xaxis, wide, 4), (axes.yaxis, high, 1.2)):
         room = int(inches * 72 / (letters * look.small))

@@ -64,7 +64,15 @@ class Sheet:
 
 
 def saliency_figure(run: "Run", level: str = "word", look: Look = LOOKS["screen"], **options: Any) -> Picture:
-    """Draw the saliency page as a figure, by word or by token; ``options`` as in `harness.views.saliency`."""
+    """Draw the saliency page as a figure, by word or by token; ``options`` and errors as in `harness.views.saliency`.
+
+    Raises `RequestError` as it does. The picture is written by ``write(folder)`` as SVG and PNG.
+
+    >>> import harness
+    >>> run = harness.look("planted", " da ko li da ko").run
+    >>> harness.views.saliency_figure(run, head="L1H4").label
+    'Text coloured by its scores'
+    """
     figure = draw_saliency(run, level, look, **options)
     return as_picture("saliency", "saliency", "Text coloured by its scores", figure, look)
 
@@ -138,7 +146,15 @@ def _is_rtl(texts: Sequence[str]) -> bool:
 def follow_figure(
     run: "Run", prompt: int, query: str | int, keys: Keys, look: Look = LOOKS["screen"], **options: Any
 ) -> Picture:
-    """Draw one map of layers and heads for each key, on one scale; ``options`` as in `harness.views.follow`."""
+    """Draw one map of layers and heads for each key, on one scale; ``options`` as in `harness.views.follow`.
+
+    Weights are shares of the query's attention, 0 to 1. Raises `RequestError` as it does.
+
+    >>> import harness
+    >>> run = harness.look("planted", " da ko li da ko").run
+    >>> harness.views.follow_figure(run, 0, 4, 2).name
+    'follow'
+    """
     figure = draw_follow(run, prompt, query, keys, look, **options)
     return as_picture("follow", "follow", f"From {query} in every head", figure, look)
 
