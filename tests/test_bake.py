@@ -204,13 +204,17 @@ def test_smollm2_is_baked_with_a_pooled_mean(smollm2, tmp_path):
 @pytest.mark.parametrize(
     ("ablation", "more", "says"),
     [
-        ("mean", {}, "ablation.means=by_position: weights are the same at every position, so means by position cannot"),
+        ("mean", {}, "ablation.means=by_position: weights are the same for every text and position; use"),
         (POOLED, {}, "prompts=none: a mean is over prompts"),
-        ("resample", {}, "ablation=resample: weights hold what is the same for all texts; use zero, scale or mean"),
-        ("patch", {}, "ablation=patch: weights hold what is the same for all texts"),
-        ({"name": "zero", "positions": [0, 1]}, {}, r"ablation.positions=\[0, 1\]: weights are the same at every"),
+        (
+            "resample",
+            {},
+            "ablation=resample: weights are the same for every text and position; use zero, scale or mean",
+        ),
+        ("patch", {}, "ablation=patch: weights are the same for every text and position"),
+        ({"name": "zero", "positions": [0, 1]}, {}, r"ablation.positions=\[0, 1\]: weights are the same for every"),
         ("zreo", {}, r"ablation=zreo: did you mean 'zero'\?"),
-        (lambda z, head: z, {}, "ablation=<function .*>: weights hold what is the same for all texts; use"),
+        (lambda z, head: z, {}, "ablation=<function .*>: weights are the same for every text and position; use"),
         ("zero", {"heads": "L3H0"}, "heads=L3H0: L3H0 is outside random: it has layers 0-2"),
         ("zero", {"to": "s3://bucket/x"}, "to=s3://bucket/x: a checkpoint is written to a disk: name a folder"),
     ],
@@ -234,9 +238,9 @@ def test_a_folder_that_is_not_empty_is_left_as_it_is(command, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("heads=[L0H1]", "ablation=mean"), "ablation.means=by_position: weights are the same at every position"),
-        (("heads=[L0H1]", "ablation=resample"), "ablation=resample: weights hold what is the same for all texts"),
-        (("heads=[L0H1]", "ablation.positions=last"), "ablation.positions=last: weights are the same at every"),
+        (("heads=[L0H1]", "ablation=mean"), "ablation.means=by_position: weights are the same for every text"),
+        (("heads=[L0H1]", "ablation=resample"), "ablation=resample: weights are the same for every text and position"),
+        (("heads=[L0H1]", "ablation.positions=last"), "ablation.positions=last: weights are the same for every"),
         (("heads=[L9]",), "heads=L9: L9 is outside random"),
         ((), "heads=???: set it"),
     ],

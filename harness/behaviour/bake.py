@@ -82,7 +82,7 @@ def bake(
     """
     config.check_new("to", os.path.expanduser(to))
     to, spec = Path(to).expanduser(), parse_ablation(ablation)
-    config.check_baked(spec)
+    config.check_everywhere(spec, config.WEIGHTS)
     chosen = model.heads(heads)
     if model.inside:
         remedy = f"{model.inside['inside']} is in force here: leave its context, and bake these heads too"

@@ -44,12 +44,14 @@ def _summarize(folder: "Folder") -> None:
     """Print the answer to the question, or the strongest heads, on standard error."""
     from harness.findings.questions import question_of
     from harness.results import open_run
-    from harness.views.terminal import changed_texts, strongest
+    from harness.views.terminal import changed_texts, strongest, task_scores
 
     run = open_run(folder)
     question = question_of(run)
     summary = (
-        (strongest(run) or changed_texts(run)) if question is None else f"{question.asks}\n{question.answer(run).text}"
+        (strongest(run) or changed_texts(run) or task_scores(run))
+        if question is None
+        else f"{question.asks}\n{question.answer(run).text}"
     )
     if summary:
         tell(summary)

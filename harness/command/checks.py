@@ -93,6 +93,7 @@ def check_run(name: str, spec: RunSpec) -> None:
             check_heads(spec.model, heads, key)
     config.check_comparison(name, spec)
     config.check_text_heads(name, spec)
+    config.check_tasks(name, spec)
     from harness.prompts import check_prompts  # half a second, after what needs it not
     from harness.prompts.needs import check_ablation, check_metrics
 

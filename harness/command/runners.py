@@ -73,6 +73,10 @@ RUNNERS: dict[str, Runner] = {
     "generate": _stages(
         "Continue prompts with heads ablated, beside the clean model's text", "ablation", "heads", *_SETS, "texts"
     ),
+    "evaluate": _stages(
+        "Run tasks of lm-evaluation-harness on the clean model and with heads ablated",
+        *("ablation", "heads", *_SETS, "stats", "tasks", "tasks_path", "tasks_limit"),
+    ),
     "look": Runner("Show what every head attends to in a sentence, as one page", config.LookSpec, actions.look),
     "bake": Runner("Save a checkpoint with heads ablated in its weights", config.BakeSpec, actions.bake),
     "list": Runner("List the runs of a store, or delete runs by name", config.ListSpec, actions.list_runs),

@@ -5,6 +5,7 @@ notebook) to a spec; it raises a `RequestError` that names the key, the bad valu
 code reads specs only.
 """
 
+from harness.config.ablation import WEIGHTS as WEIGHTS
 from harness.config.ablation import AblationSpec as AblationSpec
 from harness.config.ablation import MeanAblation as MeanAblation
 from harness.config.ablation import PatchAblation as PatchAblation
@@ -12,7 +13,7 @@ from harness.config.ablation import Positions as Positions
 from harness.config.ablation import ResampleAblation as ResampleAblation
 from harness.config.ablation import ScaleAblation as ScaleAblation
 from harness.config.ablation import ZeroAblation as ZeroAblation
-from harness.config.ablation import check_baked as check_baked
+from harness.config.ablation import check_everywhere as check_everywhere
 from harness.config.attribution import AttributionSpec as AttributionSpec
 from harness.config.attribution import RolloutSpec as RolloutSpec
 from harness.config.errors import RequestError as RequestError
@@ -62,6 +63,7 @@ from harness.config.run import RunSpec as RunSpec
 from harness.config.run import ShowSpec as ShowSpec
 from harness.config.run import StatsSpec as StatsSpec
 from harness.config.run import check_comparison as check_comparison
+from harness.config.run import check_tasks as check_tasks
 from harness.config.run import check_text_heads as check_text_heads
 from harness.config.run import settings_hash as settings_hash
 from harness.config.run import spec_hash as spec_hash

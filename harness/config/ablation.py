@@ -96,14 +96,17 @@ AblationSpec = Annotated[
 ]
 
 
-def check_baked(ablation: AblationSpec) -> None:
-    """Raise `RequestError` for an ablation that weights cannot hold: they are the same for all texts and positions."""
+#: Why weights hold some ablations only.
+WEIGHTS = "weights are the same for every text and position"
+
+
+def check_everywhere(ablation: AblationSpec, because: str) -> None:
+    """Raise `RequestError` for an ablation that is not the same for all texts and at all positions, with the reason."""
     if not isinstance(ablation, ZeroAblation | ScaleAblation | MeanAblation):
         name = getattr(ablation, "name", ablation)
-        raise RequestError("ablation", name, "weights hold what is the same for all texts; use zero, scale or mean")
+        raise RequestError("ablation", name, f"{because}; use zero, scale or mean")
     if ablation.positions != "all":
         shown = ablation.positions if isinstance(ablation.positions, str) else list(ablation.positions)
-        raise RequestError("ablation.positions", shown, "weights are the same at every position; use all")
+        raise RequestError("ablation.positions", shown, f"{because}; use all")
     if isinstance(ablation, MeanAblation) and ablation.means != "pooled":
-        remedy = "weights are the same at every position, so means by position cannot be baked; use pooled"
-        raise RequestError("ablation.means", ablation.means, remedy)
+        raise RequestError("ablation.means", ablation.means, f"{because}; use pooled")

@@ -4,12 +4,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 from pydantic_core import ArgsKwargs
 
-from harness.config.ablation import AblationSpec, ZeroAblation
+from harness.config.ablation import AblationSpec, ZeroAblation, check_everywhere
 from harness.config.attribution import AttributionSpec
 from harness.config.errors import RequestError
 from harness.config.execute import ExecuteSpec, LocalExecute
@@ -20,7 +22,7 @@ from harness.config.published import Published
 from harness.config.sweep import Also, SweepSpec
 from harness.config.texts import TextSpec
 from harness.config.trace import TraceSpec
-from harness.config.types import Count, Heads, Names, OpenFraction, PositiveInt, Seed, spec
+from harness.config.types import Count, Heads, Names, OpenFraction, PathText, PositiveInt, Seed, spec
 
 
 @spec
@@ -127,6 +129,12 @@ class RunSpec:
     """Tracing to the segments of a prompt."""
     texts: TextSpec = Field(default_factory=TextSpec)
     """Texts written with heads ablated."""
+    tasks: Names = ()
+    """Tasks of lm-evaluation-harness, by name."""
+    tasks_path: PathText | None = None
+    """Folder of tasks of one's own: lm-evaluation-harness's YAML files, and their data."""
+    tasks_limit: PositiveInt | None = None
+    """Number of items of each task, from its beginning; null: all."""
     question: str | None = None
     """Question to answer in one sentence; a study then runs only what its answer reads."""
     roles: RolesSpec = Field(default_factory=RolesSpec)
@@ -175,9 +183,23 @@ def check_comparison(runner: str, spec: RunSpec) -> None:
         raise RequestError("ablation.positions", "each", "two models are compared over all positions: use all or last")
 
 
+def check_tasks(runner: str, spec: RunSpec) -> None:
+    """Raise `RequestError` for tasks without names, without lm-evaluation-harness, or with an ablation that depends on
+    the position: answers of different lengths share a forward, padded."""
+    if runner != "evaluate":
+        return
+    if find_spec("lm_eval") is None:
+        raise RequestError("tasks", ",".join(spec.tasks), "install the tasks: pip install 'attention-harness[eval]'")
+    if not spec.tasks:
+        raise RequestError("tasks", "[]", "name at least one: tasks=[arc_easy], or one of tasks_path=DIR")
+    if spec.tasks_path is not None and not Path(spec.tasks_path).is_dir():
+        raise RequestError("tasks_path", spec.tasks_path, "there is no such folder")
+    check_everywhere(spec.ablation, "tasks have texts of any length")
+
+
 def check_text_heads(runner: str, spec: RunSpec) -> None:
     """Raise `RequestError` for texts that are to be written with all heads ablated because none are named."""
-    if runner == "generate" and not spec.sets and spec.heads == ("all",):
+    if runner in ("generate", "evaluate") and not spec.sets and spec.heads == ("all",):
         remedy = "name the heads to write without, heads=[L5H1], or sets of them: sets={movers: [L5H1, L6]}"
         raise RequestError("heads", "all", remedy)
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from harness.config.ablation import AblationSpec, ZeroAblation, check_baked
+from harness.config.ablation import WEIGHTS, AblationSpec, ZeroAblation, check_everywhere
 from harness.config.errors import RequestError, near
 from harness.config.models import ModelSpec
 from harness.config.place import check_new, check_place
@@ -71,7 +71,7 @@ class BakeSpec:
 
     def __post_init__(self) -> None:
         check_new("to", self.to)
-        check_baked(self.ablation)
+        check_everywhere(self.ablation, WEIGHTS)
 
 
 @spec

@@ -64,19 +64,21 @@ class Closing(Protocol):
 
 @dataclass(frozen=True)
 class Closed:
-    """The arrays of a run so far, and the tables made from them."""
+    """The arrays of a run so far, the tables made from them, and text files by their path in the run."""
 
     data: xr.Dataset
     tables: Mapping[TableName, pd.DataFrame] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def close(data: xr.Dataset, closings: Sequence[Closing]) -> Closed:
     """Return the arrays and all tables after these closings, in order."""
     tables: dict[TableName, pd.DataFrame] = {}
+    files: dict[str, str] = {}
     for closing in closings:
         closed = closing.close(data)
-        data, tables = closed.data, tables | dict(closed.tables)
-    return Closed(data, tables)
+        data, tables, files = closed.data, tables | dict(closed.tables), files | dict(closed.files)
+    return Closed(data, tables, files)
 
 
 @dataclass(frozen=True)

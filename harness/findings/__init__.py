@@ -4,7 +4,7 @@
 about direct effects, `joint_ablations` about sets, orders and pairs, `rollout_vs_head` about what rollout and the top
 head attend to, `approximation_quality` about fast sweeps and screens, `roles` about roles, `changes` about two models,
 `methods` about attribution methods, `segments` about the segments of a context, `texts` about what an ablated model
-writes, and `published` about others' values beside ours.
+writes, `tasks` about its scores, and `published` about others' values beside ours.
 
 >>> import harness
 >>> run = harness.look("planted", " da ko li da ko").run
@@ -26,6 +26,7 @@ from harness.findings.published import published
 from harness.findings.roles import roles
 from harness.findings.rollout_vs_head import agreement
 from harness.findings.segments import traced
+from harness.findings.tasks import scored
 from harness.findings.texts import written
 from harness.metrics import title
 
@@ -65,7 +66,7 @@ def findings(run: "Run") -> list[Finding]:
     each += [part(run, metric) for part in (effects.helpers, effects.hurters, effects.counts) for metric in metrics]
     each += [effects.sums(run, metric) for metric in metrics]
     each += [finding for metric in metrics for finding in direct_parts(run, metric)]
-    each += [*together(run), *traced(run), *written(run)]
+    each += [*together(run), *traced(run), *written(run), *scored(run)]
     each += [effects.clean(run, metric) for metric in metrics]
     rest = (
         *quick(run),
@@ -115,6 +116,11 @@ def _otherwise(run: "Run") -> str:
         done.append(
             f"They were continued by at most {n}, clean and with heads ablated ({_ablation(run.spec.get('ablation'))})."
         )
+    if "clean_score" in run.data:
+        n = count(len({*map(str, run.data["item_task"].values)}), "task")
+        done = [
+            f"Run: {n} of lm-evaluation-harness, clean and with heads ablated ({_ablation(run.spec.get('ablation'))})."
+        ]
     if "pattern" in run.data or not done:
         done += [] if ablated else [_NOTHING]
     return " ".join(done)

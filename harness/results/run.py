@@ -87,6 +87,7 @@ class Run:
     parts: pd.DataFrame = field(default_factory=pd.DataFrame)
     part_heads: pd.DataFrame = field(default_factory=pd.DataFrame)
     texts: pd.DataFrame = field(default_factory=pd.DataFrame)
+    tasks: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     # --- metrics --------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from harness.results.store import write_bytes, write_text
 # --- tables -------------------------------------------------------------------------------------------------------
 
 _PLACE = ("stack", "layer", "head")
-TableName = Literal["heads", "methods", "method_pairs", "roles", "changes", "parts", "part_heads", "texts"]
+TableName = Literal["heads", "methods", "method_pairs", "roles", "changes", "parts", "part_heads", "texts", "tasks"]
 #: Columns of names that are read as text, whatever they look like.
 _AS_TEXT = frozenset({"part", "set", "heads", "text", "clean", "ablated", "clean_token", "ablated_token", "first_head"})
 
@@ -89,6 +89,10 @@ TABLES: dict[TableName, Table] = {
             *("ablated_token", "ablated_token_clean", "ablated_token_ablated", "first_head"),
         ),
         names=("set", "heads", "text", "clean", "ablated", "clean_token", "ablated_token", "first_head"),
+    ),
+    "tasks": Table(
+        (*("task", "metric", "set", "kind", "heads", "clean", "ablated", "difference", "ci_low", "ci_high", "n"),),
+        names=("task", "metric", "set", "kind", "heads"),
     ),
 }
 
@@ -245,6 +249,12 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "first_head": ("prompt set", "the head of the set whose ablation alone changes the text soonest"),
     "set_heads": ("set", "the heads of a set, joined by ;"),
     "drawn_beside": ("set", "the set that a random one was drawn beside; empty for the others"),
+    # tasks
+    "clean_score": ("item", "an item's value of a task's metric by the clean model"),
+    "ablated_score": ("set item", "its value without a set of heads"),
+    "item_task": ("item", "the task of an item"),
+    "item_metric": ("item", "the metric of its value"),
+    "item_number": ("item", "its number in the task"),
     # two models
     "clean_change": ("metric prompt", "the other model's clean value less the base's"),
     "effect_change": (_HEADS, "the other model's effect less the base's"),

@@ -243,7 +243,7 @@ def read_data(run: Folder) -> xr.Dataset:
 
 def digests(run: Folder) -> dict[str, str]:
     """Return the SHA-256 of each table that `open_run` reads, and of ``data.zarr`` over its files by name."""
-    tables = ("heads", "methods", "changes", "parts", "part_heads")
+    tables = ("heads", "methods", "changes", "parts", "part_heads", "texts", "tasks")
     checksums = {}
     for path in (run / name for name in (*(f"{table}.csv" for table in tables), "data.zarr")):
         if path.is_file():

@@ -28,6 +28,8 @@ def write_closed(folder: Folder, closed: Closed) -> None:
     store.write_data(folder, closed.data)
     for name, table in closed.tables.items():
         schema.write_table(folder, name, table)
+    for path, text in closed.files.items():
+        store.write_text(folder / path, text)
 
 
 def draw_closed(folder: Folder) -> None:

@@ -12,6 +12,7 @@ from harness.attribution import saved_rollout
 from harness.attribution.context import stage as context_stage
 from harness.attribution.evaluate import stage as evaluate_stage
 from harness.behaviour import stage as text_stage
+from harness.behaviour import tasks as task_stage
 from harness.compare.comparison import Comparison
 from harness.compare.stage import OtherStage
 from harness.config import RequestError, RunSpec
@@ -35,6 +36,7 @@ BUILDERS: dict[str, Callable[[RunSpec, Model, Prompts], Part]] = {
     "method_pairs": evaluate_stage.pairs_part,
     "trace": context_stage.part,
     "texts": text_stage.part,
+    "tasks": task_stage.part,
 }
 #: The parts of each runner.
 PARTS = {
@@ -46,6 +48,7 @@ PARTS = {
     "trace_context": ("trace",),
     "profile_heads": ("patterns", "rollout", "roles", "role_sets"),
     "generate": ("texts",),
+    "evaluate": ("tasks",),
 }
 
 
@@ -107,6 +110,7 @@ def check_names(runner: str, spec: RunSpec) -> None:
     check_prompts(spec.prompts)
     config.check_comparison(runner, spec)
     config.check_text_heads(runner, spec)
+    config.check_tasks(runner, spec)
     if "sweep" in parts:
         sweep.check_sets(spec.sweep, spec.sets, spec.n_random_sets)
     if {"sweep", "attribution", "roles"} & set(parts):
@@ -128,7 +132,7 @@ def prepare(runner: str, spec: RunSpec) -> Request:
     """Load the model and prompts of a request, check them against each other, and build the stages."""
     check_names(runner, spec)
     model = load_model(spec.model)
-    prompts = load_prompts(spec.prompts, model, scored=PARTS[runner] != ("texts",))
+    prompts = load_prompts(spec.prompts, model, scored=PARTS[runner] not in (("texts",), ("tasks",)))
     parts = _parts(runner, spec, model, prompts)
     closings = dict.fromkeys(closing for part in parts for closing in part.closings)
     work = Request(runner, spec, model, prompts, [stage for part in parts for stage in part.stages], list(closings))

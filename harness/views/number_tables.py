@@ -98,6 +98,13 @@ def prompts(run: "Run") -> str:
     )
 
 
+def tasks(run: "Run") -> str:
+    """Show the scores of each task, clean and without each set."""
+    columns = ["task", "metric", "set", "kind", "clean", "ablated", "difference", "ci_low", "ci_high", "n"]
+    rows = run.tasks[columns].itertuples(index=False)
+    return scrolled(html_table(columns, rows, text={0, 1, 2, 3}, name="tasks"), "Scores of each task")
+
+
 def roles(run: "Run") -> str:
     """Show each scored role: its meaning, its heads, and the largest score beside the chance level."""
     having, rows = heads_by_role(run), []

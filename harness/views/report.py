@@ -40,6 +40,7 @@ _TITLES = {
     "changed": "Changes",
     "parts": "Segments",
     "texts": "Texts",
+    "tasks": "Tasks",
     "layers": "Layers",
     "positions": "Positions",
     "sets": "Sets",
@@ -57,6 +58,7 @@ _OWN = (
     "changed",
     "parts",
     "texts",
+    "tasks",
     "layers",
     "positions",
     "sets",
@@ -142,7 +144,7 @@ def _what(run: "Run") -> str:
     parts += [named(run.spec.get("prompts")), count(run.data.sizes["prompt"], "prompt")]
     parts += (
         [f"{named(run.spec.get('ablation'))}-ablation"]
-        if {"clean", "clean_text"} & set(run.data) and run.spec.get("ablation")
+        if {"clean", "clean_text", "clean_score"} & set(run.data) and run.spec.get("ablation")
         else []
     )
     return " · ".join(short(visible(part), 40) for part in parts)
@@ -233,6 +235,8 @@ def _title(run: "Run") -> str:
         return f"{model} on {prompts}: what attention heads do"
     if "clean_text" in run.data:
         return f"{model} on {prompts}: texts with heads ablated"
+    if "clean_score" in run.data:
+        return f"{model}: tasks with heads ablated"
     traced_only = "part_cause" in run.data and "pattern" not in run.data
     what = "which part was used" if traced_only else "attention patterns"
     what = "effects of ablating attention heads" if "clean" in run.data else what

@@ -127,6 +127,8 @@ def sections(run: "Run", drawn: Sequence[Picture], left_out: str) -> list[Sectio
         made.append(_parts(run, drawn))
     if len(run.texts):
         made.append(Section("texts", "What is written with heads ablated", text_section.texts(run), text_section.ABOUT))
+    if len(run.tasks):
+        made.append(Section("tasks", "Tasks with heads ablated", number_tables.tasks(run), _TASKS))
     if "attribution" in run.data or "cause" in run.data:
         made.append(_sources())
     if "pattern" in run.data:
@@ -136,6 +138,13 @@ def sections(run: "Run", drawn: Sequence[Picture], left_out: str) -> list[Sectio
     made.append(Section("prompts", "The prompts", number_tables.prompts(run)))
     made.append(_how(run))
     return made
+
+
+_TASKS = (
+    "Each row is a task’s score by the clean model and without the heads of a set: means over items, their difference, "
+    "and its interval over items, each item paired with itself. <b>Random</b> sets have as many heads as the one that "
+    "they stand beside. What every item was answered is in the folder lm_eval, as lm-evaluation-harness logs it."
+)
 
 
 def _map(run: "Run", drawn: Sequence[Picture]) -> Section:

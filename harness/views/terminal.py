@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.findings.effects import caution
 from harness.findings.format import signed
+from harness.findings.tasks import scored
 from harness.findings.texts import written
 from harness.hooks import Head
 from harness.views.text import visible
@@ -30,6 +31,11 @@ def changed_texts(run: "Run", n: int = 5) -> str:
         return ""
     rows = [row for row in run.texts.to_dict("records") if isnan(row["draw"]) and not isnan(row["parts_at"])]
     return "\n".join([*(finding.text for finding in written(run)), *map(_change, rows[:n])])
+
+
+def task_scores(run: "Run") -> str:
+    """Make lines of how each set's ablation changes each score; empty where no tasks were run."""
+    return "\n".join(visible(finding.text) for finding in scored(run))
 
 
 def _change(row: Mapping[Hashable, Any]) -> str:
