@@ -1,4 +1,4 @@
-"""Copying a name from a list: "Anna has the key. Ben has the map. … The map belongs to" is followed by "Ben"."""
+"""Copying a name from a list: "Anna, Ben, Clara, David came. Once more: Anna, Ben," is followed by "Clara"."""
 
 from itertools import product
 
@@ -7,35 +7,34 @@ import numpy as np
 from harness.prompts.tasks.task import Cell, Question, Task, some, task_data
 from harness.words import ioi_data
 
-PLACES = ("first", "second", "third", "fourth")
-#: Lists for each frame and place; names and things are drawn.
-REPETITIONS = 8
+#: Places of the copied name: each has a name before it, which the second list repeats.
+PLACES = ("second", "third", "fourth")
+#: Lists for each frame and place, whose names are drawn.
+REPETITIONS = 10
 
 
 def cells() -> list[Cell]:
-    """Return relation × style × place of the right person in the list, some times each."""
+    """Return frame × separator × place of the copied name, some times each."""
     data = task_data("copying")
     return [
-        Cell(f"{relation}, {style}", {"style": style, "place": place}, data["relations"][relation])
-        for relation, style, place, _ in product(data["relations"], data["styles"], PLACES, range(REPETITIONS))
+        Cell(f"{frame}, {separator}", {"separator": separator, "place": place}, data["frames"][frame])
+        for frame, separator, place, _ in product(data["frames"], data["separators"], PLACES, range(REPETITIONS))
     ]
 
 
 def write(cell: Cell, rng: np.random.Generator, length: int) -> Question:
-    """Draw four people and four things; the choices are the four people."""
-    statement, ending, things = cell.parts
-    before, between, last, after = task_data("copying")["styles"][cell.tags["style"]]
-    names = some(rng, ioi_data()["names"], len(PLACES))
-    held = some(rng, things, len(PLACES))
-    *all_but_one, one = (statement.format(name=name, thing=thing) for name, thing in zip(names, held, strict=True))
-    place = PLACES.index(cell.tags["place"])
-    context = before + between.join(all_but_one) + last + one + after + ending.format(thing=held[place])
-    return Question(context, names.pop(place), tuple(names))
+    """Draw four people, list them, and list them again up to the copied name; the choices are the four."""
+    first, again = cell.parts
+    between, ending = task_data("copying")["separators"][cell.tags["separator"]]
+    names = some(rng, ioi_data()["names"], 1 + len(PLACES))
+    place = 1 + PLACES.index(cell.tags["place"])
+    repeated = between.join(names[:place]) + between.rstrip()
+    return Question(first.format(names=between.join(names)) + ending + again + repeated, names.pop(place), tuple(names))
 
 
 copy_name = Task(
     "copying a name from a list",
-    "find who in a list of four people has the thing that is named again",
+    "go on with a list of four names that is repeated",
     1 / 4,
     cells,
     write,
