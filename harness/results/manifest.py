@@ -29,7 +29,7 @@ PACKAGES = (
 )
 STATUSES = ("running", "complete", "failed")
 #: The format of a run directory (`harness.results.schema`), raised whenever older runs become unreadable.
-FORMAT = 3
+FORMAT = 4
 KEYS = (
     "format",
     "version",

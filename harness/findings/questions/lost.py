@@ -27,20 +27,19 @@ def lost(run: "Run") -> Finding:
     for task, part in tasks(run).items():
         effect = part.data["set_effect"].sel(metric=_METRIC, set=name).values.astype(float)
         clean, about = float(part.data["clean"].sel(metric=_METRIC).mean()), interval(part, effect)
-        n_choices = (part.data["choice_text"] != "").sum("choice")
-        text = f"{task} {number(clean)} of {count(len(effect), 'item')} {'is' if len(effect) == 1 else 'are'} right with "
-        text += f"all heads, {number(clean + about.mean)} without them ({with_spread(about)}; by chance "
-        text += f"{number(float((1 / n_choices).mean()))}{_beside_random(part, name, about.mean)})"
-        told.append(text)
+        n, by_chance = len(effect), float((1 / (part.data["choice_text"] != "").sum("choice")).sum())
+        text = f"of {count(n, 'item')} of {task} {round(n * clean)} are right with all heads and "
+        text += f"{round(n * (clean + about.mean))} without them (by chance {number(by_chance)}; the share changes by "
+        told.append(f"{text}{with_spread(about)}{_beside_random(part, name, about.mean)})")
         first = first or about
     assert first is not None
-    return Finding(f"Without {name}: of {listed(told)}.", first.mean, first.low, first.high, "set_effect")
+    return Finding(f"Without {name}: {listed(told)}.", first.mean, first.low, first.high, "set_effect")
 
 
 def tasks(run: "Run") -> dict[str, "Run"]:
     """Return the run's items by task; all together where they have no such tag."""
     if "tags" not in run.data or "task" not in run.data["tag"].values:
-        return {"the items": run}
+        return {"the task": run}
     task = run.data["tags"].sel(tag="task").values.astype(str)
     return {name: replace(run, data=run.data.isel(prompt=np.flatnonzero(task == name))) for name in dict.fromkeys(task)}
 
@@ -52,4 +51,4 @@ def _beside_random(run: "Run", name: str, mean: float) -> str:
     drawn = run.data["random_set_effect"].sel(metric=_METRIC, set=name).mean("prompt").values.astype(float)
     p = (1 + int((drawn <= mean).sum())) / (1 + len(drawn))
     ends = f"{signed(float(drawn.min()))} to {signed(float(drawn.max()))}"
-    return f"; {count(len(drawn), 'random set')} of as many heads {ends}, {chance(p)}"
+    return f", {count(len(drawn), 'random set')} of as many heads by {ends}, {chance(p)}"
