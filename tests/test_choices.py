@@ -177,7 +177,7 @@ def test_the_completion_takes_the_contexts_last_space_and_its_merged_tokens(smol
 
 def test_an_empty_context_begins_with_the_token_that_begins_a_text(tiny):
     model = tiny("llama")
-    prompts = load(model, [{"context": "", "choices": ["Mary went", "to Mary"], "answer": 0}])
+    prompts = load(model, [{"context": "", "choices": ["Mary went", "to Mary"], "answer": 0}], delimiter="")
     assert (prompts.choices.rows.token_id[:, 0] == model.tokens.bos_id).all()
     n_tokens = [len(model.tokens.encode(text).token_id) - 1 for text in ("Mary went", "to Mary")]
     assert prompts.choices.rows.target.sum(axis=1).tolist() == n_tokens

@@ -117,6 +117,16 @@ def test_hooked_baked_and_plain_models_give_the_same_answers(folder, tmp_path, a
     for mine, theirs in zip(answers(logs(stage)), clean, strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-4)
     assert max(abs(np.concatenate(clean) - np.concatenate(want))) > 0.1
+    items = harness.load_prompts("choices", model, path=str(folder / "choose.jsonl"))
+    if new is None:  # a mean is over other prompts than these items
+        sets = {"kind": "set", "sets": {"all": HEADS}}
+        chosen = harness.ablate_heads(model, items, spec, metrics=["choice_margin", "choice_accuracy"], **sets).data
+        margins = [each[right] - max(np.delete(each, right)) for each, (_, _, right) in zip(want, ITEMS, strict=True)]
+        got = chosen.clean + chosen.set_effect.sel(set="all")
+        np.testing.assert_allclose(got.sel(metric="choice_margin"), margins, atol=1e-4)
+        assert got.sel(metric="choice_accuracy").values.tolist() == [item["acc"] for item in hooked]
+        for mine, theirs in zip(chosen.choice_log_prob.values, clean, strict=True):
+            np.testing.assert_allclose(mine[: len(theirs)], theirs, atol=1e-4)
 
 
 @pytest.mark.parametrize("bos", most(["auto", "always", "never"], 2))

@@ -28,6 +28,8 @@ from harness.sweep.interventions import named_sets, with_random
 
 #: The clean model among the names of sets.
 _CLEAN = "clean"
+#: Seconds in which the hub must answer.
+_ANSWER_SECONDS = 5
 #: How a value of an item is found: task, metric, number of the item in its task, and the digest of its prompt.
 Item = tuple[str, str, int, str]
 
@@ -155,12 +157,30 @@ def _quiet() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
+@contextmanager
+def _hub_or_cache() -> Iterator[None]:
+    """Read data from the hub, or, where that does not answer, from its cache alone: its client tries for minutes."""
+    import datasets
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_ANSWER_SECONDS)
+    except Exception:  # the hub's client passes on errors of its HTTP library
+        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
+
+
 def load_tasks(names: Sequence[str], path: str | None) -> dict[str, Any]:
     """Load tasks of lm-evaluation-harness by name, or from YAML files in a folder.
 
     Raises `RequestError` for an unknown name, and for a task whose files or data cannot be read.
     """
-    with _quiet():
+    with _quiet(), _hub_or_cache():
         from lm_eval.tasks import TaskManager
 
         manager = TaskManager(include_path=path, include_defaults=False)

@@ -124,8 +124,9 @@ def _prompt(spec: ChoicePrompts, model: Model, item: Item, place: str) -> Prompt
 
 def _completed(spec: ChoicePrompts, model: Model, item: Item, number: int, place: str) -> Prompt:
     """Make the prompt of a context with one of its completions, whose tokens alone are scored."""
-    bare = item.context.rstrip()
-    context, text = bare, f"{item.context[len(bare) :]}{spec.delimiter if bare else ''}{item.choices[number]}"
+    context = item.context.rstrip()
+    between = "" if spec.task and not context else spec.delimiter  # a task's whole sentences begin without a space
+    text = f"{item.context[len(context) :]}{between}{item.choices[number]}"
     if model.kind == "encoder_decoder":
         prompt, merges = _written(model, context, text, item, place), False
     else:
