@@ -167,8 +167,8 @@ FAULTS = (
     _fault(
         "first token not apart",
         "ablation/mean",
-        "self.reference.queries(site.stack).shape[1] if aligned else 2",
-        "self.reference.queries(site.stack).shape[1] if aligned else 1",
+        "_N_MEANS = {FIRST_APART: 2, POOLED: 1}",
+        "_N_MEANS = {FIRST_APART: 1, POOLED: 1}",
         *_in("ablation", "every_baseline_at_every_place_equals_plain_hugging_face"),
     ),
     _fault(

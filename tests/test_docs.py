@@ -80,6 +80,8 @@ def test_the_version_is_one_in_package_citation_and_changelog():
 
 def test_the_changelog_has_the_headings_of_its_form():
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    headings = re.findall(r"^### (.+)$", text, re.M)
-    assert {*headings} <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
-    assert headings == ["Added", "Changed", "Fixed", "Security"]
+    order = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"]
+    for version in re.split(r"^## ", text, flags=re.M)[1:]:
+        headings = re.findall(r"^### (.+)$", version, re.M)
+        assert headings == [heading for heading in order if heading in headings], version.splitlines()[0]
+        assert headings, version.splitlines()[0]

@@ -182,7 +182,8 @@ def test_a_masked_lm_has_a_row_for_each_scored_token(tiny):
     prompts = harness.load_prompts("inline", bert, text=["Mary and John went home."], words={"name": ["Mary", "John"]})
     fit = Fit(bert, prompts)
     assert fit.n_rows([0]) == int(prompts.target[0].sum()) > 1
-    assert Fit(SimpleNamespace(kind="decoder"), prompts).n_rows([0]) == 1
+    llama = tiny("llama")
+    assert Fit(llama, harness.load_prompts("inline", llama, text=["Mary and John went home."])).n_rows([0]) == 1
 
 
 # --- how much at once -----------------------------------------------------------------------------------------------
@@ -190,7 +191,8 @@ def test_a_masked_lm_has_a_row_for_each_scored_token(tiny):
 
 def fit_of(gigabytes, width=(10, 20), kind="decoder", device="cpu", d_model=8, n_heads=2):
     shape = SimpleNamespace(d_model=d_model, n_heads=n_heads)
-    prompts = SimpleNamespace(width=np.array(width), target=np.ones((len(width), 3), bool))
+    n_rows = np.full(len(width), 3 if kind == "masked_lm" else 1)
+    prompts = SimpleNamespace(width=np.array(width), n_rows=n_rows, has_choices=False)
     return Fit(SimpleNamespace(kind=kind, device=device, shape=shape), prompts, gigabytes)
 
 

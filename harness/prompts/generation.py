@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from harness.config import RequestError
 from harness.models import Model
-from harness.prompts.padding import batches, pad
+from harness.prompts.batches import batches
+from harness.prompts.padding import pad
 from harness.prompts.prompt import ANSWER, NOUN, Prompt
 
 

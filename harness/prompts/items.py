@@ -44,13 +44,13 @@ def items(spec: ChoicePrompts) -> list[tuple[str, Item]]:
     else:
         columns = [spec.context, spec.choices, spec.answer, *spec.tags, *([spec.cluster] if spec.cluster else [])]
         rows = list(readers.read(Path(spec.path), {*columns}).rows)
-    found = [(row.place, _item(spec, row)) for row in rows]
+    made = [(row.place, _item(spec, row)) for row in rows]
     if spec.n is None:
-        return found
-    if spec.n > len(found):
-        raise RequestError("prompts.n", spec.n, f"there are {len(found)} items")
-    drawn = np.random.default_rng(spec.seed).choice(len(found), spec.n, replace=False)
-    return [found[at] for at in sorted(drawn)]
+        return made
+    if spec.n > len(made):
+        raise RequestError("prompts.n", spec.n, f"there are {len(made)} items")
+    drawn = np.random.default_rng(spec.seed).choice(len(made), spec.n, replace=False)
+    return [made[at] for at in sorted(drawn)]
 
 
 def _of_tasks(spec: ChoicePrompts) -> list[tuple[str, Item]]:

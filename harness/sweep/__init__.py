@@ -2,6 +2,7 @@
 
 `interventions` turns a request into interventions, `build` into stages. `engine` runs many interventions in one
 forward: `blocks` adds their rows block by block, `kv_cache` starts late positions from the clean keys and values,
+`shared_context` runs the context of an item once for all of its completions,
 `last_block` runs the last block's linear layers at scored positions only, `memory` keeps chunks within a budget.
 `batch` measures interventions on some prompts and refuses NaN, `direct` computes direct effects, `stage` cuts a
 sweep into units, and `labels` labels its arrays. `cumulative` (with `greedy`) and `pairs` ablate heads together,

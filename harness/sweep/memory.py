@@ -9,7 +9,7 @@ import torch
 from harness.ablation.rows import CHUNK_TOKENS
 from harness.models import Model
 from harness.prompts import Prompts
-from harness.prompts.padding import first_scored
+from harness.prompts.batches import first_scored
 
 #: Activations that live at once for one token of one row, in multiples of d_model and of n_heads × keys.
 _WIDTHS, _PATTERN_BYTES = 24, 12
@@ -56,6 +56,13 @@ class Fit:
         per_token = self._bytes_per_token(int(self.prompts.width.max()))
         tokens = (min(self.interventions_at_once(batch), n_interventions) * self._each(batch) for batch in batches)
         return max(tokens) * per_token
+
+    @property
+    def share_that_runs(self) -> float:
+        """Return the share of all rows' tokens that an intervention runs on: 1 where no context is shared."""
+        rows = self.prompts.n_rows @ self.prompts.width
+        shared = first_scored(self.prompts) @ (self.prompts.n_rows - 1) if self.shares_context else 0
+        return float(1 - shared / rows)
 
     def _each(self, batch: Sequence[int]) -> int:
         """Return the tokens that an intervention runs on: where items share it, their contexts count once."""

@@ -147,7 +147,7 @@ class SweepStage:
     def work(self, plan: Mapping[str, Any]) -> tuple[int, float]:
         """Return the number of clean rows, and the whole forwards of those rows that the sweep amounts to.
 
-        Blocks that are skipped do not count.
+        Blocks that are skipped do not count, and a shared context counts once.
         """
         rows = sum(self.fit.n_rows(batch) for batch in plan["batches"])
         n_blocks = len(self.model.shape.sites)
@@ -155,7 +155,7 @@ class SweepStage:
         share = sum(max(0.0, 1 - first / n_blocks) for first in firsts)
         turns = int(self.prompts.length.max()) if self.positions == "each" else 1
         draws = self.ablation.draws + (plan["null"] or {"draws": 0})["draws"]
-        return rows, share * turns * draws
+        return rows, share * turns * draws * self.fit.share_that_runs
 
     def cost(self, trial: Trial) -> str:
         """Describe the work: rows and forwards, the time they take, and the memory."""

@@ -23,17 +23,17 @@ def lost(run: "Run") -> Finding:
         return unanswered("No sets of heads were ablated on tasks: set sweep.kind=set, sets={…} and prompts=choices.")
     cost = run.data["set_effect"].sel(metric=_METRIC).mean("prompt")
     name = str(run.data["set"].values[int(cost.argmin())])
-    told, first = [], None
+    by_task, first = [], None
     for task, part in tasks(run).items():
         effect = part.data["set_effect"].sel(metric=_METRIC, set=name).values.astype(float)
         clean, about = float(part.data["clean"].sel(metric=_METRIC).mean()), interval(part, effect)
         n, by_chance = len(effect), float((1 / (part.data["choice_text"] != "").sum("choice")).sum())
         text = f"of {count(n, 'item')} of {task} {round(n * clean)} are right with all heads and "
         text += f"{round(n * (clean + about.mean))} without them (by chance {number(by_chance)}; the share changes by "
-        told.append(f"{text}{with_spread(about)}{_beside_random(part, name, about.mean)})")
+        by_task.append(f"{text}{with_spread(about)}{_beside_random(part, name, about.mean)})")
         first = first or about
     assert first is not None
-    return Finding(f"Without {name}: {listed(told)}.", first.mean, first.low, first.high, "set_effect")
+    return Finding(f"Without {name}: {listed(by_task)}.", first.mean, first.low, first.high, "set_effect")
 
 
 def tasks(run: "Run") -> dict[str, "Run"]:
