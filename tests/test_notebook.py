@@ -146,7 +146,7 @@ def test_from_a_question_to_a_checked_claim(smollm2, tmp_path):
     assert "draw-headview" in shown(cells, "harness.look(patterns", "text/html")
     printed = [out["text"].splitlines() for cell in cells for out in cell.outputs if out.get("name") == "stdout"]
     on_page = re.findall(
-        r"^    (\S.*)$", re.sub(r"(?s)```.*?```|!!! note.*?\n\n\*", "", PAGE.read_text(encoding="utf-8")), re.M
+        r"^    ([^<\s].*)$", re.sub(r"(?s)```.*?```|!!! note.*?\n\n\*", "", PAGE.read_text(encoding="utf-8")), re.M
     )
     for mine, kept in zip([line.strip() for lines in printed for line in lines], on_page, strict=True):
         (text, values), (same, known) = numbers_of(" ".join(mine.split())), numbers_of(" ".join(kept.split()))

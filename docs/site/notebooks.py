@@ -43,7 +43,7 @@ def executed(name: str, note: str, **environment: str) -> str:
 def inspect_run() -> str:
     """The notebook about a saved run, executed on a study of the planted model that is made for it."""
     run = str(pictures.run(pictures.STUDY))
-    note = "Executed on a small study of the planted model (`experiment=planted prompts.n=12`)."
+    note = "Executed on a small study of the planted model (`experiment=planted prompts.n=8`)."
     return executed("inspect_run.ipynb", note, HARNESS_RUN=run).replace(run, "results/study/…")
 
 

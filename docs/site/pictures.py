@@ -35,7 +35,7 @@ seen = harness.look(model, "The dog chased the cat", "It ran away")
 import harness
 
 model = harness.load_model("planted")  # a circuit set by hand: L0H4, and L1H4 that reads what it writes
-prompts = harness.load_prompts("induction", model, n=6)
+prompts = harness.load_prompts("induction", model, n=6, length=8)
 options = {"metrics": ["loss"]}
 effects = harness.ablate_heads(model, prompts, **options)
 """,
@@ -60,7 +60,7 @@ class Entry:
 
 
 _ATTENTION, _EFFECTS, _RUNS = SETUP
-STUDY = "study experiment=planted prompts.n=12 stats.resamples=999"
+STUDY = "study experiment=planted prompts.n=8 stats.resamples=999"
 ENTRIES = (
     Entry(_ATTENTION, "head", "One head", 'seen.head("L5H1")'),
     Entry(_ATTENTION, "grid", "Every head of a layer", "seen.grid(layer=5)"),
@@ -125,7 +125,6 @@ PRESETS = {
     "layers": ("study experiment=layers", "rollout"),
     "mean_vs_head": ("study experiment=mean_vs_head model=minilm", "rollout"),
     "planted": (STUDY, "effect_loss"),
-    "syntax": ("study experiment=syntax", "roles"),
 }
 
 
