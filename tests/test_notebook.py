@@ -18,6 +18,7 @@ from harness.results.schema import write_table
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "experiments" / "notebooks" / "inspect_run.ipynb"
 QUESTION = NOTEBOOK.with_name("question_to_claim.ipynb")
+PAGE = ROOT / "docs" / "question_to_claim.md"
 
 
 def save(folder, **options):
@@ -112,6 +113,21 @@ def test_outputs_are_stripped(path):
     assert notebook.metadata["kernelspec"]["name"] == "python3"
 
 
+def test_the_page_of_the_question_has_the_notebooks_cells():
+    page, at = PAGE.read_text(encoding="utf-8"), 0
+    for cell in nbformat.read(QUESTION, as_version=4).cells:
+        source = f"```python\n{cell.source}\n```" if cell.cell_type == "code" else cell.source
+        for part in source.split("\n\n", 1) if source.startswith("# ") else [source]:  # a note stands below the title
+            found = page.find(part, at)
+            assert found >= at, f"{PAGE.name} is not the notebook's: run python docs/site/notebooks.py"
+            at = found + len(part)
+
+
+def numbers_of(text):
+    """A text without its numbers, and these."""
+    return re.sub(r"-?\d+(?:\.\d+)?", "…", text), [float(each) for each in re.findall(r"-?\d+(?:\.\d+)?", text)]
+
+
 @pytest.mark.soak
 def test_from_a_question_to_a_checked_claim(smollm2, tmp_path):
     """On SmolLM2 itself (whose weights the fixture has fetched), from top to bottom; its claim is what `facts` says."""
@@ -128,3 +144,11 @@ def test_from_a_question_to_a_checked_claim(smollm2, tmp_path):
     )
     assert claim.endswith("looks more at the wrong name. This holds on fresh prompts and under mean-ablation.\n")
     assert "draw-headview" in shown(cells, "harness.look(patterns", "text/html")
+    printed = [out["text"].splitlines() for cell in cells for out in cell.outputs if out.get("name") == "stdout"]
+    on_page = re.findall(
+        r"^    ([^<\s].*)$", re.sub(r"(?s)```.*?```|!!! note.*?\n\n\*", "", PAGE.read_text(encoding="utf-8")), re.M
+    )
+    for mine, kept in zip([line.strip() for lines in printed for line in lines], on_page, strict=True):
+        (text, values), (same, known) = numbers_of(" ".join(mine.split())), numbers_of(" ".join(kept.split()))
+        assert text == same
+        assert values == pytest.approx(known, abs=0.021)  # the last digit is another machine's own

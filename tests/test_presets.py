@@ -25,6 +25,7 @@ GIVEN = {
     "prompts/inline": ["++prompts.text=[a]"],
     "prompts/file": ["++prompts.path=x"],
     "prompts/token_ids": ["++prompts.token_id=[[1,2]]"],
+    "prompts/choices": ["++prompts.task=[npi]"],
 }
 GIVEN["experiment/reproduce_arena_induction"] = GIVEN["model/path"]
 CHOICES = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.glob("*/*.yaml"))

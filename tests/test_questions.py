@@ -35,6 +35,7 @@ TINY = {
     "qkv_ja": ("cache.heads=[L1H2]", "show.heads=[L1H2]"),
     "induction": ("prompts.n=6", "roles.draws=40", "roles.n=2", "roles.length=6", "model=planted"),
     "ioi": ("prompts.n=4",),
+    "lost": ("prompts.n=8", "sets={induction: [L0H1, L2H3]}", "n_random_sets=4"),
     "prune": ("prompts.n=3", "sweep.max_heads=3", "sweep.n_random_orders=2"),
     "rag": ("heads=[L1]", "trace.targets=2"),
     "bias": ("trace.targets=2",),
@@ -43,7 +44,7 @@ TINY = {
     "sinks": ("attribution.targets=1",),
 }
 #: Presets of different runners, prompts and stages; the others run in the soak.
-VARIED = ("bias", "induction", "ioi", "masked_vs_causal", "prune", "qkv", "rag", "rollout_ja", "syntax")
+VARIED = ("bias", "induction", "ioi", "lost", "masked_vs_causal", "prune", "qkv", "rag", "rollout_ja", "syntax")
 PRESETS = sorted(
     path.stem
     for path in (config.conf_dir() / "experiment").glob("*.yaml")
@@ -71,7 +72,7 @@ def otherwise(run):
             bent = data[name].values * np.linspace(1, 3, data[name].shape[-1])
             total = bent.sum(-1, keepdims=True)
             data[name].values[:, 1:] = (bent / np.where(total > 0, total, 1))[:, 1:]
-    for name in ("effect", "cumulative_effect", "part_cause", "agreement", "role_score", "attribution"):
+    for name in ("effect", "set_effect", "cumulative_effect", "part_cause", "agreement", "role_score", "attribution"):
         if name in data:
             values = data[name].values
             data[name].values[:] = np.where(

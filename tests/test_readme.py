@@ -175,6 +175,7 @@ def place(run, tmp_path_factory):
     (here / "results/ablate_heads/one").symlink_to(run)
     (here / "DIR").symlink_to(run)
     (here / "rows.csv").write_text("text,answer\nWhen Mary went home she, to\n", encoding="utf-8")
+    (here / "items.jsonl").write_text('{"context": "Mary has a", "choices": ["drink", "ball"], "answer": 0}\n')
     segments = '[{"name": "a", "text": "Mary has a drink."}, {"name": "b", "text": "John has a ball."}]'
     context = f'[{{"parts": {segments}, "question": "Mary has a", "answer": " drink"}}]'
     (here / "context.json").write_text(context, encoding="utf-8")
@@ -223,7 +224,12 @@ STANDS_IN = {
     "experiment=planted": [],
 }
 #: Words of a command that is not run to its end, and why.
-NOT_RUN = {"store=s3://bucket/runs": "needs a bucket: tests/test_objects.py has one"}
+NOT_RUN = {
+    "store=s3://bucket/runs": "needs a bucket: tests/test_objects.py has one",
+    "tasks=[arc_easy]": "its data come from the hub: tests/test_tasks_run.py has a task of its own",
+}
+#: Words that make a command fit the tiny model, by a word of the command.
+FITS = {"experiment=lost": ["prompts.n=4", "sets={induction: [L0H1]}", "n_random_sets=2"]}
 
 
 @pytest.mark.soak
@@ -244,10 +250,11 @@ def test_a_command_of_the_commands_page_runs_on_a_tiny_model(line, place, monkey
     model = next((instead for word, instead in STANDS_IN.items() if word in words), ["model=random"])
     words = [word for word in words if not (model and word.startswith(("model=", "model.path=")))]
     saved = runner in ("again", "reproduce", "collect", "list", "benchmark", "look") or "resume=DIR" in words
-    small = [] if saved else [*model, *([] if runner == "trace_context" else TINY)]
+    small = [] if saved else [*model, *([] if runner in ("trace_context", "bake") else TINY)]
+    small += [word for key, fitting in FITS.items() if key in words for word in fitting]
     if "what=look" in words:
         small = model
-    done, _, err = command(runner, *words, *small, store=not saved or runner == "again")
+    done, _, err = command(runner, *words, *small, store=(not saved and runner != "bake") or runner == "again")
     assert done == (2 if "resume=DIR" in words else 0), err
     assert "resume=DIR" not in words or "is complete" in err
 
@@ -259,5 +266,5 @@ def test_the_python_of_the_first_page_opens_the_run_of_its_command(run, tmp_path
     assert executed("docs/index.md", run)["run"].manifest["status"] == "complete"
 
 
-def test_the_readme_answers_ten_questions():
-    assert len(commands("README.md")) == 11
+def test_the_readme_answers_eleven_questions():
+    assert len(commands("README.md")) == 12

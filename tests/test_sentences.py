@@ -117,9 +117,17 @@ def items(text, pattern):
     return found
 
 
-UNITS = {"loss": " nats", "kl": " nats", "logit_diff": " logits", "label": " logits"}
+UNITS = {"loss": " nats", "kl": " nats", "logit_diff": " logits", "label": " logits", "choice_margin": " nats"}
 #: The sign of an effect that means that a head helped.
-HELPS = {"loss": 1, "logit_diff": -1, "accuracy": -1, "prob": -1, "label": -1}
+HELPS = {
+    "loss": 1,
+    "logit_diff": -1,
+    "accuracy": -1,
+    "prob": -1,
+    "label": -1,
+    "choice_margin": -1,
+    "choice_accuracy": -1,
+}
 DISTANCES = ("kl", "embedding")
 INFINITIVE = {"help": "helps", "hurt": "hurts", "matter": "matters"}
 
@@ -1711,6 +1719,54 @@ def induction(saved, it):
     near(it.others, others.mean())
     assert it.unit == UNITS[it.metric]
     saved.told(it.about, saved.interval(mine - others), UNITS[it.metric])
+
+
+_TASK = (
+    r"of (\d+ items?) of ([\w ]+?) (\d+) are right with all heads and (\d+) without them "
+    rf"\(by chance ({PLAIN}); the share changes by ({SIGNED}{SPREAD})"
+    rf"(?:, (\d+ random sets?) of as many heads by ({SIGNED}) to ({SIGNED}), ({CHANCE}))?\)"
+)
+
+
+@reads("Without <name:any>: <tasks:any>.")
+def lost(saved, it):
+    """A choice is right where its margin is above zero: that of the clean model from the log-probabilities of the
+    completions, and that without heads by what they do to it."""
+    data, prob = saved.data, saved.data["choice_log_prob"].values
+    assert "tags" in data
+    right = np.arange(prob.shape[1]) == data["right_choice"].values[:, None]
+    there = data["choice_text"].values != ""
+    margin = prob[right] - np.where(there & ~right, prob, -np.inf).max(axis=1)
+    np.testing.assert_allclose(margin, saved.clean("choice_margin"), rtol=1e-4, atol=1e-5)
+
+    def change(of):
+        after = of.sel(metric="choice_margin").transpose("prompt", ...).values
+        before = margin.reshape(-1, *[1] * (after.ndim - 1))
+        return (before + after > 0).astype(float) - (before > 0)
+
+    by_set = change(data["set_effect"])
+    at = int(by_set.mean(axis=0).argmin())
+    assert it.name == str(data["set"].values[at])
+    task = data["tags"].sel(tag="task").values.astype(str)
+    told = re.findall(_TASK, it.tasks)
+    assert [each[1] for each in told] == list(dict.fromkeys(task))
+    assert listed(match[0] for match in re.finditer(_TASK, it.tasks)) == it.tasks
+    for n, name, before, after, by_chance, about, drawn, low, high, p in told:
+        own = task == name
+        lost_share = by_set[own, at]
+        counted(n, own.sum(), "item")
+        assert int(before) == (margin[own] > 0).sum()
+        assert int(after) == int(before) + round(lost_share.sum())
+        near(by_chance, (1 / there[own].sum(axis=1)).sum())
+        row = summarize(lost_share[:, None, None], data["cluster"].values[own], **saved.asked).iloc[0]
+        saved.told(about, with_spread(lost_share, row["ci_low"], row["ci_high"]))
+        assert bool(drawn) == ("random_set_effect" in data)
+        if drawn:
+            random = change(data["random_set_effect"].sel(set=it.name))[own].mean(axis=0)
+            counted(drawn, len(random), "random set")
+            near(low, random.min())
+            near(high, random.max())
+            assert p == written_p((1 + (random <= lost_share.mean() + 1e-9).sum()) / (1 + len(random)))
 
 
 @reads(

@@ -8,7 +8,6 @@ import ast
 import re
 import sys
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from itertools import takewhile
@@ -50,6 +49,12 @@ METHODS = (
     *("integrated", "mean_patterns"),
 )
 CAUSES = ("causes", "occlusion", "deletion", "knockout")
+#: What the public functions return.
+RETURNED = (
+    *(f"interactive.result.{name}" for name in ("Effects", "Patterns", "Attributions")),
+    *("behaviour.texts.Texts", "behaviour.bake.Baked"),
+    *("results.run.Run", "compare.many_runs.Runs", "views.look.Look"),
+)
 #: Functions on arrays that the reference lists beside the public names.
 FUNCTIONS = (
     *("attribution.rollout.rollout", "attribution.flow.flow", "attribution.norms.value_weighted_norms"),
@@ -148,17 +153,7 @@ def reference() -> str:
     rooms = ", ".join(f"`harness.{room}`" for room in harness._ROOMS)
     parts = ["# Python", block("import harness", "python"), f"Rooms of functions: {rooms}.", "## Public names"]
     parts += [f"::: {defined(home, name)}" for name, home in harness._HOME.items()]
-    parts += [
-        "## What they return",
-        "::: harness.interactive.result.Effects",
-        "::: harness.interactive.result.Patterns",
-    ]
-    parts += [
-        "::: harness.interactive.result.Attributions",
-        "::: harness.results.run.Run",
-        "::: harness.compare.many_runs.Runs",
-        "::: harness.views.look.Look",
-    ]
+    parts += ["## What they return", *(f"::: harness.{name}" for name in RETURNED)]
     parts += ["## Functions on arrays", *(f"::: harness.{name}" for name in FUNCTIONS), "## Views"]
     parts += [f"::: {getattr(views, name).__module__}.{name}" for name in views.__all__ if name != "View"]
     return "\n\n".join(parts)
@@ -256,11 +251,8 @@ def of_project(name: str) -> str:
 
 # --- hooks ------------------------------------------------------------------------------------------------------
 
-#: The page of the notebook that takes a minute.
-LONGEST = "question_to_claim.md"
 PAGES: dict[str, Callable[[], str | Page]] = {
     "inspect_run.md": notebooks.inspect_run,
-    LONGEST: notebooks.question_to_claim,
     "gallery.md": pictures.gallery,
     "runners.md": runners,
     "presets.md": illustrated_presets,
@@ -277,11 +269,8 @@ def on_files(files: "Files", config: "MkDocsConfig", **_: Any) -> "Files":
     """Add the pages that are made, and their pictures."""
     from mkdocs.structure.files import File
 
-    with ThreadPoolExecutor() as beside:  # its kernel is a process, which runs while the other pages are made
-        longest = beside.submit(PAGES[LONGEST])
-        made = {name: write() for name, write in PAGES.items() if name != LONGEST}
-        pictures.clean_up()
-        made[LONGEST] = longest.result()
+    made = {name: write() for name, write in PAGES.items()}
+    pictures.clean_up()
     for name, page in made.items():
         text, more = page if isinstance(page, Page) else (page, {})
         for path, content in {name: text + "\n", **more}.items():

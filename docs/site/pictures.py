@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 FOLDER = "pictures"
 #: A context in segments, as a command reads it.
@@ -34,7 +35,7 @@ seen = harness.look(model, "The dog chased the cat", "It ran away")
 import harness
 
 model = harness.load_model("planted")  # a circuit set by hand: L0H4, and L1H4 that reads what it writes
-prompts = harness.load_prompts("induction", model, n=6)
+prompts = harness.load_prompts("induction", model, n=6, length=8)
 options = {"metrics": ["loss"]}
 effects = harness.ablate_heads(model, prompts, **options)
 """,
@@ -59,7 +60,7 @@ class Entry:
 
 
 _ATTENTION, _EFFECTS, _RUNS = SETUP
-STUDY = "study experiment=planted prompts.n=12 stats.resamples=999"
+STUDY = "study experiment=planted prompts.n=8 stats.resamples=999"
 ENTRIES = (
     Entry(_ATTENTION, "head", "One head", 'seen.head("L5H1")'),
     Entry(_ATTENTION, "grid", "Every head of a layer", "seen.grid(layer=5)"),
@@ -124,7 +125,6 @@ PRESETS = {
     "layers": ("study experiment=layers", "rollout"),
     "mean_vs_head": ("study experiment=mean_vs_head model=minilm", "rollout"),
     "planted": (STUDY, "effect_loss"),
-    "syntax": ("study experiment=syntax", "roles"),
 }
 
 
@@ -165,12 +165,20 @@ def clean_up() -> None:
 
 @cache
 def run(line: str) -> Path:
-    """Run one command as it is typed, in the folder of this build, and return the run's directory."""
+    """Run one command as it is typed, in the folder of this build, and return the run's directory.
+
+    It draws nothing: figures take most of a small run's time, and of each run one is shown.
+    """
     from harness.command.launch import launch
 
     runner, *words = shlex.split(line)
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.chdir(place()), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with (
+        contextlib.chdir(place()),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        patch("harness.study.record.draw"),
+    ):
         code = launch(runner, words)
     if code:
         raise SystemExit(f"{line}: {err.getvalue()}")
@@ -181,15 +189,19 @@ def made_by_command(lines: str, figure: str, with_page: bool) -> Made:
     """Run commands, and return a figure of the last one's run, its report and its answer."""
     import harness
     from harness.findings.questions import question_of
+    from harness.views.figures import LOOKS, _drawings
+    from harness.views.figures.base import written
+    from harness.views.report import report
 
     folder = [run(line) for line in lines.splitlines()][-1]
-    page = (folder / "report.html").read_text(encoding="utf-8") if with_page else ""
-    answer = ""
-    if (folder / "spec.yaml").exists():
-        saved = harness.open_run(folder)
-        question = question_of(saved)
-        answer = question.answer(saved).text if question else ""
-    return Made((folder / "figures" / f"{figure}.svg").read_bytes(), page, answer=answer)
+    if not (folder / "spec.yaml").exists():  # of many runs, whose page and figures `collect` writes
+        return Made((folder / "figures" / f"{figure}.svg").read_bytes(), (folder / "report.html").read_text("utf-8"))
+    saved = harness.open_run(folder)
+    question = question_of(saved)
+    answer = question.answer(saved).text if question else ""
+    page = report(saved, drawn=()) if with_page else ""
+    draw = next(draw for name, _, _, draw in _drawings(saved, LOOKS["screen"]) if name == figure)
+    return Made(written(draw(), "svg"), page, answer=answer)
 
 
 def made_by_python(line: str, names: dict[str, Any]) -> Made:

@@ -22,7 +22,7 @@ def lost(run: "Run") -> Finding:
     if _METRIC not in metrics:
         return unanswered("No sets of heads were ablated on tasks: set sweep.kind=set, sets={…} and prompts=choices.")
     cost = run.data["set_effect"].sel(metric=_METRIC).mean("prompt")
-    name = str(run.data["set"].values[int(cost.argmin())])
+    name = str(run.data["set"].values[int(cost.values.argmin())])
     by_task, first = [], None
     for task, part in tasks(run).items():
         effect = part.data["set_effect"].sel(metric=_METRIC, set=name).values.astype(float)
