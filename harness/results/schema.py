@@ -159,6 +159,10 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "target": (_TOKENS, "whether the prediction here is scored"),
     "correct": (_TOKENS, "the token that is right there"),
     "token_part": (_TOKENS, "the segment of a context that a token belongs to"),
+    "token_role": (
+        _TOKENS,
+        "what a token is in its prompt set (subject, earlier copy, ...); empty where it has no name",
+    ),
     "length": ("prompt", "tokens without padding"),
     "cluster": ("prompt", "prompts of one cluster are resampled together"),
     "answer": ("prompt", "the right answer, as text"),
