@@ -60,9 +60,9 @@ class Metric:
     """One number per prompt: its name in the arrays, its function, unit and better direction, and what prompts need.
 
     `distance` marks a distance from the clean run, which is never negative; `reads_clean` a metric that reads the clean
-    logits. `of` is the output it reads: a distribution (over a vocabulary, or over labels), one over labels, or one
-    vector per text. `title` is its name in words, on an axis; `subject` starts a sentence on what moves. `reduce` makes
-    one number per prompt of the values at its targets; by default their mean.
+    logits; `linear` one that is linear in the logits. `of` is the output it reads: a distribution (over a vocabulary,
+    or over labels), one over labels, or one vector per text. `title` is its name in words, on an axis; `subject` starts
+    a sentence on what moves. `reduce` makes one number per prompt of the values at its targets; by default their mean.
     """
 
     name: str
@@ -73,6 +73,7 @@ class Metric:
     distance: bool = False
     of: Output = "distribution"
     reads_clean: bool = False
+    linear: bool = False
     title: str = ""
     subject: str = ""
     reduce: Reduction | None = None
@@ -91,6 +92,11 @@ def logit_diff(read: Readout) -> Float[Tensor, " target"]:
     """Logit of the answer minus logit of the distractor."""
     logits = read.logits.float()
     return read.at(logits, read.answer) - read.at(logits, read.distractor)
+
+
+def logit(read: Readout) -> Float[Tensor, " target"]:
+    """Logit of the right token."""
+    return read.at(read.logits.float(), read.correct)
 
 
 def kl(read: Readout) -> Float[Tensor, " target"]:
@@ -112,7 +118,7 @@ def prob(read: Readout) -> Float[Tensor, " target"]:
 
 def label(read: Readout) -> Float[Tensor, " target"]:
     """Logit of the right label."""
-    return read.at(read.logits.float(), read.correct)
+    return logit(read)
 
 
 def embedding(read: Readout) -> Float[Tensor, " target"]:
@@ -181,8 +187,16 @@ METRICS: dict[str, Metric] = {
             *("logit_diff", logit_diff, "logits"),
             higher_is_better=True,
             needs=("answer", "distractor"),
+            linear=True,
             title="logit difference",
             subject="the right answer’s lead",
+        ),
+        Metric(
+            *("logit", logit, "logits"),
+            higher_is_better=True,
+            linear=True,
+            title="logit of the right token",
+            subject="the logit of the right token",
         ),
         Metric(
             *("kl", kl, "nats per target token"),
@@ -205,6 +219,7 @@ METRICS: dict[str, Metric] = {
             *("label", label, "logits"),
             higher_is_better=True,
             of="labels",
+            linear=True,
             title="logit of the label",
             subject="the logit of the label",
         ),

@@ -42,6 +42,8 @@ REFUSED = {
 }
 #: What does not hold of a family that loads, beside the default: no knockout of one head, no ALTI.
 NO_HEAD_KNOCKOUT = {"bitnet"}
+#: Direct effects are not split by token: z is no sum over tokens, or the logits are soft-capped.
+NO_SOURCES = {"bitnet", "gemma2"}
 NO_ALTI = {
     *("bitnet", "codegen", "cohere", "cohere2", "exaone4", "falcon", "falcon_h1", "gemma2", "gemma3", "glm4"),
     *("gpt_neox", "gptj", "olmo2", "olmo3", "phi"),
@@ -83,9 +85,11 @@ def rows(prompts):
 
 @pytest.mark.always(UNLIKE)
 def test_effects_of_a_family_are_those_of_plain_forwards(case):
-    """Total effects of all heads, and direct ones: that path patched in the plain model with all else frozen."""
+    """Total effects of all heads, and direct ones: that path patched in the plain model with all else frozen. By the
+    token that a head read from they sum to the whole."""
     model, plain, prompts = case.model, case.plain, case.prompts
-    got = harness.ablate_heads(model, prompts, metrics=["logit_diff"]).data
+    split = case.family not in NO_SOURCES
+    got = harness.ablate_heads(model, prompts, metrics=["logit_diff"], source_direct=split).data
     total, direct = np.zeros(got.effect.shape[1:]), np.zeros(got.effect.shape[1:])
     for row, (token_id, answer, distractor) in enumerate(rows(prompts)):
         lead = lambda logits: float(logits[answer] - logits[distractor])  # noqa: B023, E731
@@ -96,6 +100,11 @@ def test_effects_of_a_family_are_those_of_plain_forwards(case):
     np.testing.assert_allclose(got.effect.values[0], total, atol=EXACT)
     np.testing.assert_allclose(got.direct.values[0], direct, atol=EXACT)
     assert np.abs(direct).max() > 100 * EXACT
+    if split:
+        np.testing.assert_allclose(got.source_direct.values[0].sum(-1), direct, atol=EXACT)
+        return
+    with pytest.raises(RequestError, match="sweep.source_direct=true"):
+        harness.ablate_heads(model, prompts, metrics=["logit_diff"], source_direct=True)
 
 
 @pytest.mark.always(UNLIKE)
@@ -225,23 +234,41 @@ def page():
         "",
         "What `tests/test_families.py` holds of each family, on a tiny model with random weights, against plain",
         "Hugging Face forwards to 1e-4: effects of all heads, direct effects (path patched in the plain model, norms",
-        "frozen), softmax(scores) = pattern, knockout of a token in all heads and in one, and a study to its end; to",
-        "1e-5: a baked checkpoint, zeroed and with a pooled mean.",
+        "frozen), their sum by the token they were read from (`sweep.source_direct`), softmax(scores) = pattern,",
+        "knockout of a token in all heads and in one, and a study to its end; to 1e-5: a baked checkpoint, zeroed and",
+        "with a pooled mean.",
         "",
-        "| family | config | total | direct | scores | knockout | of one head | ALTI | baked zero | baked mean |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| family | config | total | direct | by source | scores | knockout | of one head | ALTI | baked zero | "
+        "baked mean |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in STUDIED:
         alone, alti = ("refused" if name in some else "right" for some in (NO_HEAD_KNOCKOUT, NO_ALTI))
         alti = "refused" if alti == "refused" else "given"
         mean = "refused" if name in NO_BAKED_MEAN else "right"
-        cells = [f"`{families.FAMILIES[name][0]}`", *["right"] * 4, alone, alti, "right", mean]
+        split = "refused" if name in NO_SOURCES else "right"
+        cells = [
+            f"`{families.FAMILIES[name][0]}`",
+            "right",
+            "right",
+            split,
+            "right",
+            "right",
+            alone,
+            alti,
+            "right",
+            mean,
+        ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += [
         "",
         "BitNet normalises z before W_O, so that a head's output is not its pattern times its values: methods that",
-        "need that (norms, ALTI, rollout_gradient, knockout of one head) are refused by name. ALTI needs attention and",
-        "MLP in turn, and nothing between W_O and the stream: parallel blocks and norms of writes have no ALTI.",
+        "need that (norms, ALTI, rollout_gradient, knockout of one head, direct effects by source) are refused.",
+        "Gemma 2 has a soft cap on its logits, so that the parts of a direct effect do not sum to it: it is refused by",
+        "source too, and so are encoder-decoders; encoders have no direct effects. By source they are those of",
+        "zero-ablation, on metrics that are linear in the logits (`logit_diff`, `logit`); on the others they are NaN.",
+        "ALTI needs attention and MLP in turn, and nothing between W_O and the stream: parallel blocks and norms of",
+        "writes have no ALTI.",
         "A mean is baked into the bias of W_O: it is refused where the family has none and no config key gives it one.",
         "gpt-oss has a learnt sink in its softmax: rows of patterns sum to 1 with its share, the variable `sink`.",
         "",

@@ -28,6 +28,7 @@ def read():
 EXPECTED = {
     "loss": -np.log(softmax(LOGITS)[np.arange(3), CORRECT]),
     "logit_diff": LOGITS[np.arange(3), ANSWER] - LOGITS[np.arange(3), DISTRACTOR],
+    "logit": LOGITS[np.arange(3), CORRECT],
     "kl": (softmax(CLEAN) * np.log(softmax(CLEAN) / softmax(LOGITS))).sum(-1),
     "accuracy": np.array([1.0, 0.0, 0.0]),
     "prob": softmax(LOGITS)[np.arange(3), CORRECT],
@@ -59,6 +60,18 @@ def test_a_metric_says_whether_it_reads_the_clean_run_and_is_a_distance_from_it(
         metric.compute(read)
 
 
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_says_whether_it_is_linear_in_the_logits(name, read):
+    metric, logits, step = METRICS[name], read.logits, torch.zeros_like(read.logits)
+    step[torch.arange(3), read.correct] = 3.0  # the right token comes to be the largest
+    values = []
+    for times in (0, 1, 2):
+        read = Readout(logits + times * step, read.clean, read.correct, read.answer, read.distractor)
+        values.append(metric.compute(read))
+    second = (values[2] - 2 * values[1] + values[0]).abs().max()
+    assert metric.linear == bool(second < 1e-5)
+
+
 def test_kl_to_itself_is_exactly_zero(read):
     read.logits = read.clean
     assert METRICS["kl"].compute(read).tolist() == [0, 0, 0]
@@ -84,7 +97,7 @@ def test_auto_takes_what_the_prompts_allow(tiny):
 def test_a_metric_that_needs_an_answer_is_refused_without_one(tiny):
     prompts = harness.load_prompts("inline", tiny(), text=["When we went to the store"])
     with pytest.raises(
-        RequestError, match=r"metrics=logit_diff: it needs prompts with answer.*possible here: loss, kl"
+        RequestError, match=r"metrics=logit_diff: it needs prompts with answer.*possible here: loss, logit, kl"
     ):
         choose(["logit_diff"], prompts)
 

@@ -60,6 +60,30 @@ def test_a_name_that_is_not_one_token_is_refused(tiny):
         harness.load_prompts("ioi", tiny(), names=["Mary", "John", "Bartholomew"])
 
 
+def test_ioi_names_the_role_of_each_token(tiny):
+    prompts = harness.load_prompts("ioi", tiny("llama"), n=8)
+    roles = [row.tolist() for row in prompts.role]
+    for row, n in enumerate(prompts.length):
+        named = {at: role for at, role in enumerate(roles[row]) if role not in ("", "other")}
+        words = [str(prompts.token[row, at]) for at in named]
+        answer, subject = prompts.answer_text[row], prompts.distractor_text[row]
+        assert dict(zip(named.values(), words, strict=True)) == {
+            "indirect object": answer,
+            "subject": subject,
+            "second subject": subject,
+        }
+        assert list(named.values()).index("subject") < list(named.values()).index("second subject") == 2
+        assert [role == "" for role in roles[row]] == [at >= n for at in range(len(roles[row]))]
+    assert prompts.dataset()["token_role"].values.tolist() == roles
+    assert "token_role" not in harness.load_prompts(["a drink to"], tiny("llama")).dataset()
+
+
+def test_induction_names_the_earlier_copy_and_the_repeat(tiny):
+    prompts = harness.load_prompts("induction", tiny("llama"), n=2, length=4)
+    assert prompts.role.tolist() == [["BOS", *["earlier copy"] * 4, *["repeat"] * 4]] * 2
+    assert (prompts.role[prompts.target] == "repeat").all()
+
+
 def test_induction_repeats_and_scores_what_can_be_known(tiny):
     model = tiny()
     prompts = harness.load_prompts("induction", model, n=3, length=6)

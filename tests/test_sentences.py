@@ -117,11 +117,19 @@ def items(text, pattern):
     return found
 
 
-UNITS = {"loss": " nats", "kl": " nats", "logit_diff": " logits", "label": " logits", "choice_margin": " nats"}
+UNITS = {
+    "loss": " nats",
+    "kl": " nats",
+    "logit_diff": " logits",
+    "logit": " logits",
+    "label": " logits",
+    "choice_margin": " nats",
+}
 #: The sign of an effect that means that a head helped.
 HELPS = {
     "loss": 1,
     "logit_diff": -1,
+    "logit": -1,
     "accuracy": -1,
     "prob": -1,
     "label": -1,
@@ -524,6 +532,33 @@ def direct(saved, it):
     assert (it.share is not None) == (against and abs(part.mean()) > abs(total.mean()) / 10)
     if it.share:
         assert int(it.share) == min(100, round(-100 * rest.mean / part.mean()))
+
+
+@reads(
+    "By <metric:word>, <about:told> of <head:head>'s direct effect, <whole:signed>, is read from <role:any> "
+    "(<share:plain> %); from others: <others:any>."
+)
+def read_from(saved, it):
+    """The parts of a direct effect by what its tokens are in their prompt set."""
+    by_head = saved.effects(it.metric, "source_direct")
+    by_key, role = by_head[it.head], saved.data["token_role"].values.astype(str)
+    whole = by_key.sum(1)
+    np.testing.assert_allclose(whole, saved.effects(it.metric, "direct")[it.head], atol=1e-4)
+    rows = saved.rows(it.metric)
+    important = [head for head in saved.shown(it.metric) if str(rows[head]["important"]) == "True"]
+    sizes = {head: abs(by_head[head].sum(1).mean()) for head in important}
+    assert it.head in sorted(sizes, key=lambda head: -sizes[head])[:2]
+    assert sizes[it.head] > saved.bar(it.metric)
+    parts = {name: np.where(role == name, by_key, 0).sum(1) for name in np.unique(role) if name}
+    first, *rest = sorted(parts, key=lambda name: -abs(parts[name].mean()))
+    assert it.role == ("other tokens" if first == "other" else f"the {first}")
+    saved.told(it.about, saved.interval(parts[first]), UNITS.get(it.metric, ""))
+    near(it.whole, whole.mean())
+    near(it.share, 100 * parts[first].mean() / whole.mean())
+    named = items(it.others, rf"(?:{'|'.join(parts)}) {SIGNED}(?![\d.])")
+    assert [each.rpartition(" ")[0] for each in named] == rest
+    for each in named:
+        near(each.rpartition(" ")[2], parts[each.rpartition(" ")[0]].mean())
 
 
 @reads("Direct effects are not given for this model: <reason:any>.")
@@ -2005,6 +2040,16 @@ RUNS = {
         {"model": {**PLANTED, "variant": "harmful"}, "prompts": REPEATED, "metrics": ["loss", "prob", "accuracy"]},
         "strongest sums",
     ),
+    "sources": (
+        "ablate_heads",
+        {
+            "model": {**PLANTED, "variant": "soft"},
+            "prompts": REPEATED,
+            "metrics": ["logit"],
+            "sweep": {"source_direct": True},
+        },
+        "strongest direct read_from",
+    ),
     "compare": (
         "compare_models",
         {"compare": {"model": {**RANDOM, "seed": 1}}, "metrics": ["loss", "logit_diff"], "roles": ROLES},
@@ -2206,6 +2251,12 @@ def with_direct(run):
     return replace(run, data=run.data.assign(direct=direct, cluster=each_its_own(run)))
 
 
+def others_for(saved, name):
+    """The roles of tokens with no name in place of this one."""
+    role = saved.data["token_role"].values.astype(str)
+    return np.where(role == name, "other", role)
+
+
 def skewed(run):
     """Forty clusters whose effects have long tails."""
     effect = run.data["effect"]
@@ -2236,6 +2287,11 @@ FAKES = {
         r".*: self-repair of 6\d %",
     ),
     "skewed": (lambda made, path: Saved(skewed(fake_run(path, n_prompts=40))), "trust", ".*40 clusters, and effects"),
+    "other_tokens": (
+        lambda made, path: with_data(made("sources"), token_role=others_for(made("sources"), "earlier copy")),
+        "read_from",
+        ".*is read from other tokens",
+    ),
     "block": (lambda made, path: with_data(made("compare"), weight_change=[0, 0.25, 0]), "weights", ".*block 1 only"),
     "blocks": (
         lambda made, path: with_data(made("compare"), weight_change=[0, 0.5, 0.25]),

@@ -110,7 +110,7 @@ class RunSpec:
     ablation: AblationSpec = Field(default_factory=ZeroAblation)
     """What replaces a head's z."""
     metrics: Names = ("auto",)
-    """Metrics: loss, logit_diff, kl, accuracy, prob, label, embedding, choice_margin; auto: what is possible."""
+    """Metrics: loss, logit_diff, logit, kl, accuracy, prob, label, embedding, choice_margin; auto: what is possible."""
     heads: Heads = ("all",)
     """Heads: L5H1, a layer L7, a range L15-L29, or all."""
     sets: Mapping[str, Heads] = Field(default_factory=dict)

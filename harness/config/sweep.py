@@ -92,6 +92,8 @@ class SweepSpec:
     """Points at which screen takes the gradient, from the clean run towards all heads ablated."""
     direct: bool = True
     """Also the direct effect of each head (direct logit attribution)."""
+    source_direct: bool = False
+    """Also that effect by the token it was read from, for zero-ablation, logit_diff and logit."""
     memory: Annotated[float, Field(gt=0)] | None = None
     """Ceiling in GB on the activations of one chunk; null: a quarter of what is free."""
 
@@ -107,6 +109,8 @@ class SweepSpec:
             if value != type(self).__dataclass_fields__[key].default and self.method not in methods:
                 setting = " or ".join(f"sweep.method={method}" for method in methods)
                 raise RequestError(f"sweep.{key}", value, f"sweep.method={self.method} does not read it; set {setting}")
+        if self.source_direct and not self.direct:
+            raise RequestError("sweep.direct", "false", "sweep.source_direct=true splits direct effects: set true")
         if {"set", "complement"} <= kinds:
             remedy = "both are set_effect of the same names; make it two runs: -m sweep.kind=set,complement"
             raise RequestError("sweep.kind", shown, remedy)
@@ -118,4 +122,5 @@ _METHODS_THAT_READ = {"verify_fraction": ("fast",), "verify_top_k": ("fast", "sc
 _READ_BY: dict[str, tuple[Kind, ...]] = {
     **dict.fromkeys(("order", "n_random_orders", "order_from", "max_heads"), ("cumulative",)),
     **dict.fromkeys(("pairs", "pairs_top_k"), ("pairs",)),
+    "source_direct": ("single",),
 }

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Positions of the probe that are used.
 _LENGTH = 8
+#: A final norm's output is multiplied by this, so that a soft cap shows. A power of 2 does not round.
+_LARGE = 256.0
 #: The largest relative difference of two sides of an identity, in fp32.
 _TOLERANCE = 1e-3
 _MIXING: tuple[hooks.Kind, ...] = ("pattern", "z", "v")
@@ -35,7 +37,9 @@ def measure(model: Model, inputs: Inputs) -> Traits:
     if reason := _no_direct_path(model):
         return replace(traits, no_direct=reason)
     scale = _write_scales(clean)
-    return replace(traits, no_direct=scale) if isinstance(scale, str) else replace(traits, write_scale=scale)
+    if isinstance(scale, str):
+        return replace(traits, no_direct=scale)
+    return replace(traits, write_scale=scale, linear_logits=_has_linear_logits(model, inputs))
 
 
 def _short(inputs: Inputs) -> Inputs:
@@ -263,6 +267,22 @@ def _is_linear_once_frozen(norm: Any, clean: "Tensor", generator: "Generator", m
     return _close(zero, norm(clean), model) and _close(twice - zero, 2 * (once - zero), model, rounding)
 
 
+def _has_linear_logits(model: Model, inputs: Inputs) -> bool:
+    """Whether logits are linear in the final norm's output, up to a bias.
+
+    Gemma 2's soft cap is not, and shows only where logits are large. A random vector takes the place of the norm's
+    output, which may be zero: Gemma 2's embedding of the padding token is.
+    """
+    import torch
+
+    times, generator = (0.0, 1.0, _LARGE), torch.Generator().manual_seed(0)
+    drawn = torch.randn(*inputs.token_id.shape, model.shape.d_model, generator=generator)
+    rows = torch.cat([each * drawn for each in times])
+    give = hooks.final_norm(model.bridge).register_forward_hook(lambda _, args, out: rows.to(out))
+    zero, once, many = _run(model, inputs.repeated(len(times)), [give]).double().chunk(len(times))
+    return _close(many - zero, _LARGE * (once - zero), model)
+
+
 def _copied(out: Any) -> Any:
     """Copy a module's output: Falcon adds the attention's output to the MLP's in place."""
     return (out[0].clone(), *out[1:]) if isinstance(out, tuple) else out.clone()
@@ -276,9 +296,10 @@ def _offset(like: "Tensor", generator: "Generator") -> "Tensor":
     return drawn * like.double().square().mean().sqrt().clamp(min=1e-6).to(like)
 
 
-def _run(model: Model, inputs: Inputs, handles: Sequence[Any]) -> None:
+def _run(model: Model, inputs: Inputs, handles: Sequence[Any]) -> "Tensor":
+    """Return the logits under these hooks, and remove them."""
     try:
-        model.forward(inputs)
+        return model.forward(inputs)
     finally:
         for handle in handles:
             handle.remove()

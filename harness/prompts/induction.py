@@ -2,7 +2,8 @@
 at the first.
 
 A BOS token comes first where the tokenizer has one, whatever the model's policy for text: induction heads use it as
-an attention sink. Scored are the tokens of the second half after its first.
+an attention sink. Scored are the tokens of the second half after its first. Roles of tokens: the earlier copy is the
+first half, where an induction head reads the token after the current one's copy; the repeat is the second half.
 """
 
 import numpy as np
@@ -38,4 +39,5 @@ def _prompt(model: Model, bos: list[int], half: np.ndarray, number: int) -> Prom
         words=Words(tuple(range(len(ids))), encoded.token, ("every token",)),
         correct={at: ids[at + 1] for at in range(second, len(ids) - 1)},
         cluster=f"sequence {number}",
+        role=(*["BOS"] * len(bos), *["earlier copy"] * len(half), *["repeat"] * len(half)),
     )

@@ -2,7 +2,8 @@
 gave a drink to" is followed by "Mary".
 
 Half of the prompts name the answer first (ABBA), half second (BABA). The counterfactual puts a third name where the
-repeated one stands, which leaves the answer undetermined.
+repeated one stands, which leaves the answer undetermined. Roles of tokens: the indirect object is the answer, the
+subject the repeated name, the second subject its repetition.
 """
 
 from dataclasses import replace
@@ -56,4 +57,14 @@ def _prompt(model: Model, template: str, number: int, names: list[str], answer_f
     prompt = from_text(model, template.format(A=first, B=second, S=subject), f"template {number}", "prompts")
     other = model.tokens.encode(template.format(A=first, B=second, S=third))
     named = with_answer(model, prompt, answer, subject, ("prompts.names", "prompts.names"))
-    return replace(named, counterfactual=other.token_id)
+    return replace(named, counterfactual=other.token_id, role=_roles(named))
+
+
+def _roles(prompt: Prompt) -> tuple[str, ...]:
+    """Return what each token is: names are single tokens, and the repeated one is the subject."""
+    ids = prompt.encoded.token_id
+    role = ["indirect object" if token == prompt.answer else "other" for token in ids]
+    places = [at for at, token in enumerate(ids) if token == prompt.distractor]
+    for at, name in zip(places, ("subject", "second subject"), strict=True):
+        role[at] = name
+    return tuple(role)

@@ -60,7 +60,7 @@ class Prompts:
 
     An encoder-decoder reads `source` and writes the tokens; its counterfactual replaces the source. `tags` are copied
     to the results; `relations` hold between the words of the text that is read, `part` [prompt, position] names the
-    segment of each token (``""``: none).
+    segment of each token (``""``: none), `role` [prompt, position] what it is in its prompt set (``""``: unnamed).
     """
 
     name: str
@@ -79,6 +79,7 @@ class Prompts:
     distractor: Int[np.ndarray, " prompt"]
     counterfactual: Int[np.ndarray, "prompt counterfactual_position"]
     part: np.ndarray
+    role: np.ndarray
     answer_text: tuple[str, ...]
     distractor_text: tuple[str, ...]
     source: Source | None = None
@@ -232,6 +233,8 @@ class Prompts:
             variables["relations"] = (("prompt",), np.array(texts, dtype=np.dtypes.StringDType()), note)
         if self.has_parts:
             variables["token_part"] = (("prompt", "position"), self.part)
+        if (self.role != "").any():
+            variables["token_role"] = (("prompt", "position"), self.role)
         variables["word"] = (*variables["word"], {"method": "; ".join(self.words_by)})
         if self.choices is not None:
             variables |= self.choices.variables()
@@ -291,6 +294,7 @@ def pad(name: str, made: Sequence[Prompt], model: Model, scored: bool = True) ->
         distractor=np.array([-1 if prompt.distractor is None else prompt.distractor for prompt in made]),
         counterfactual=_grid([prompt.counterfactual or () for prompt in made], -1, np.int64, read_to),
         part=_grid([prompt.part for prompt in made], "", np.dtypes.StringDType(), end),
+        role=_grid([prompt.role for prompt in made], "", np.dtypes.StringDType(), end),
         answer_text=tuple(string(prompt.answer) for prompt in made),
         distractor_text=tuple(string(prompt.distractor) for prompt in made),
         source=source,

@@ -46,9 +46,9 @@ class Prompt:
     `answer` and `distractor` are token ids (labels, for a classifier), `counterfactual` the tokens of the corrupted
     prompt, of the same length. An encoder-decoder reads `source` and writes `encoded`; its counterfactual is another
     source. `tags` are a file's columns for sorting, `relations` syntactic relations between words of the text (the
-    source, where there is one), `part` names the segment of each token of `encoded`, if there are segments. An item of
-    a choice between completions is the prompt with the right one; `choices` are the prompts of all, each with its
-    `completion`.
+    source, where there is one), `part` names the segment of each token of `encoded`, if there are segments, `role` what
+    each is in its prompt set. An item of a choice between completions is the prompt with the right one; `choices` are
+    the prompts of all, each with its `completion`.
     """
 
     text: str
@@ -63,6 +63,7 @@ class Prompt:
     source_words: Words | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     part: tuple[str, ...] = ()
+    role: tuple[str, ...] = ()
     relations: tuple[Relation, ...] = ()
     choices: tuple["Prompt", ...] = ()
     completion: "Completion | None" = None

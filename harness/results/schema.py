@@ -159,6 +159,10 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "target": (_TOKENS, "whether the prediction here is scored"),
     "correct": (_TOKENS, "the token that is right there"),
     "token_part": (_TOKENS, "the segment of a context that a token belongs to"),
+    "token_role": (
+        _TOKENS,
+        "what a token is in its prompt set (subject, earlier copy, ...); empty where it has no name",
+    ),
     "length": ("prompt", "tokens without padding"),
     "cluster": ("prompt", "prompts of one cluster are resampled together"),
     "answer": ("prompt", "the right answer, as text"),
@@ -183,6 +187,7 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "ablated": (_HEADS, "the metric with the head ablated"),
     "effect": (_HEADS, "ablated - clean; NaN for heads that were not ablated"),
     "direct": (_HEADS, "the part of the effect that goes straight to the output"),
+    "source_direct": (f"{_HEADS} key", "direct, by the token it was read from; 0 in padding"),
     "null_effect": (f"draw {_HEADS}", "what random edits of the same size did"),
     "fast_effect": (_HEADS, "the effect in bf16"),
     "estimate": (_HEADS, "the effect by attribution patching"),

@@ -4,10 +4,10 @@
 forward: `blocks` adds their rows block by block, `kv_cache` starts late positions from the clean keys and values,
 `shared_context` runs the context of an item once for all of its completions,
 `last_block` runs the last block's linear layers at scored positions only, `memory` keeps chunks within a budget.
-`batch` measures interventions on some prompts and refuses NaN, `direct` computes direct effects, `stage` cuts a
-sweep into units, and `labels` labels its arrays. `cumulative` (with `greedy`) and `pairs` ablate heads together,
-chosen by their single effects (`importance`). `fast` (bf16: `precision`) and `attribution_patching`
-estimate all heads, and `verify` measures some of them exactly.
+`batch` measures interventions on some prompts and refuses NaN, `direct` computes direct effects, `source_direct` splits
+them by the token read, `stage` cuts a sweep into units, and `labels` labels its arrays. `cumulative` (with `greedy`)
+and `pairs` ablate heads together, chosen by their single effects (`importance`). `fast` (bf16: `precision`) and
+`attribution_patching` estimate all heads, and `verify` measures some of them exactly.
 """
 
 from harness.sweep.build import Ablating as Ablating

@@ -17,6 +17,7 @@ from harness.sweep.direct import direct_effects
 from harness.sweep.engine import Clean
 from harness.sweep.kv_cache import CachedPrefixes, first_position, shift
 from harness.sweep.shared_context import SharedContext
+from harness.sweep.source_direct import direct_by_source
 
 #: The most interventions in one forward, however short the rows are.
 _MOST = 1024
@@ -90,6 +91,12 @@ class Batch:
     def direct(self, todo: Sequence[Intervention], size: int) -> Float[np.ndarray, "metric prompt intervention"]:
         """Return the direct effects of each intervention's heads."""
         return plain(direct_effects(self.model, self.whole, todo, self.metrics, size))
+
+    def source_direct(
+        self, todo: Sequence[Intervention], n_keys: int
+    ) -> Float[np.ndarray, "metric prompt intervention key"]:
+        """Return the direct effect of each single head by the key it was read from, 0 in padding up to `n_keys`."""
+        return plain(direct_by_source(self.model, self.whole, todo, self.metrics, n_keys))
 
     def _in_chunks(self, part: Clean, todo: Sequence[Intervention], at_once: int) -> Iterator[tuple[slice, np.ndarray]]:
         """Measure the interventions chunk by chunk; where memory runs out, halve the chunk from there on."""

@@ -18,6 +18,7 @@ from harness.sweep.greedy import GreedyStage
 from harness.sweep.head_table import HeadTable
 from harness.sweep.interventions import groups
 from harness.sweep.pairs import Pair, PairsStage
+from harness.sweep.source_direct import check_sources
 from harness.sweep.stage import SweepStage
 from harness.sweep.verify import VerifyStage
 
@@ -45,12 +46,14 @@ def stages(
 
     def sweep(kind: str) -> SweepStage:
         interventions = groups(model, heads, kind, sets, n_random_sets, seed)
-        how = {"kind": kind, "memory": spec.memory, "with_direct": spec.direct, "seed": seed}
+        how = {"kind": kind, "memory": spec.memory, "seed": seed}
+        how |= {"with_direct": spec.direct, "with_sources": spec.source_direct}
         n_random = n_random_sets if kind in READ_SETS else 0
         return SweepStage(model, prompts, interventions, metrics, ablated, positions, n_random=n_random, **how)
 
     check_sets(spec, sets, n_random_sets)
-
+    if spec.source_direct:
+        check_sources(model, prompts, metrics, ablated, positions)
     if positions == "each" and len(spec.kind) > 1:
         raise RequestError("ablation.positions", "each", "sweep one kind at each position in turn: sweep.kind=single")
     others: list[Stage | Chain] = []

@@ -49,13 +49,13 @@ def direct_effects(
     """
     writing = [at for at, one in enumerate(todo) if any(_writes(head) for head in one.heads)]
     captured = capture(model, clean.inputs, {head.site for at in writing for head in todo[at].heads if _writes(head)})
-    with _frozen_final_norm(model, clean):  # through the same frozen norm, so that an unchanged write gives exactly 0
+    with frozen_final_norm(model, clean):  # through the same frozen norm, so that an unchanged write gives exactly 0
         unchanged = measure(model, clean, clean.end, metrics)
     effect = unchanged.new_full((len(metrics), clean.targets.n_prompts, len(todo)), torch.nan)
     for start in range(0, len(writing), at_once):
         chosen = writing[start : start + at_once]
         moved = torch.stack([_written(model, clean, captured, todo[at]) for at in chosen])
-        with _frozen_final_norm(model, clean):
+        with frozen_final_norm(model, clean):
             values = measure(model, clean, (clean.end + moved).flatten(0, 1), metrics)
         effect[:, :, chosen] = (values - unchanged).transpose(1, 2)
     return effect
@@ -86,7 +86,7 @@ def _write_of(model: Model, clean: Clean, z: Tensor, site: Site, edits: Sequence
     return scale * (frozen(write(after)) - frozen(write(before)))[0]
 
 
-def _frozen_final_norm(model: Model, clean: Clean) -> AbstractContextManager[None]:
+def frozen_final_norm(model: Model, clean: Clean) -> AbstractContextManager[None]:
     """Within this context, the final norm scales each row by the clean scale of its target.
 
     Rows come in the order of the targets, which repeats for each intervention.

@@ -77,6 +77,8 @@ class Layout:
             arrays["ablated"] = kept
         if plan["direct"]:
             arrays["direct"] = self.labelled(gathered(cut, [unit["direct"] for unit in units]))
+        if plan["source_direct"]:
+            arrays["source_direct"] = self._by_source(gathered(cut, [unit["source_direct"] for unit in units]))
         if plan["null"]:
             arrays["null_effect"] = self._null(plan, units)
         for array in arrays.values():
@@ -89,6 +91,11 @@ class Layout:
         next(iter(arrays.values())).attrs = {**notes, **checks}
         arrays["clean"] = xr.DataArray(clean, dims=("metric", "prompt"), attrs=dict(notes))
         return xr.Dataset(arrays, coords={"metric": [metric.name for metric in self.metrics]})
+
+    def _by_source(self, values: Values) -> xr.DataArray:
+        """Label direct effects by key: 0 in padding, NaN for metrics that are not linear in the logits."""
+        linear = xr.DataArray([metric.linear for metric in self.metrics], dims="metric")
+        return self.labelled(np.nan_to_num(values)).rename(position="key").where(linear)
 
     def _null(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.DataArray:
         """Return the effects of random edits on distances, by draw and head; NaN for other metrics."""

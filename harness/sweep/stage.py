@@ -47,6 +47,7 @@ class SweepStage:
     kind: str = "single"
     memory: float | None = None
     with_direct: bool = True
+    with_sources: bool = False
     seed: int = 0
     n_random: int = 0
     check: Check = field(default_factory=Check)
@@ -104,6 +105,7 @@ class SweepStage:
             "ablation": self.ablation.name,
             "positions": self.positions if isinstance(self.positions, str) else list(self.positions),
             "direct": self._has_direct,
+            "source_direct": self.with_sources and self.kind == "single",
             "null": {"draws": _NULL_DRAWS, "seed": self.seed} if self._has_null else None,
             **self.ablation.plan(),
         }
@@ -181,8 +183,8 @@ class SweepStage:
 
         `fired` is the number of edits verified, `off` the differences to plain forwards where these were tried. There
         is one turn, or with ``positions=each`` one for each position of the longest prompt. If in the plan, `direct`
-        [metric, prompt, group] is the mean over draws too, and `null` [draw, metric, prompt, group] the effects of
-        random edits.
+        [metric, prompt, group] is the mean over draws too, `source_direct` [metric, prompt, group, key] splits it by
+        key, and `null` [draw, metric, prompt, group] has the effects of random edits.
         """
         before, tried = self.check.fired, len(self.check.spot_checks)
         rows, _ = model_rows(self.model, self.prompts.take(plan["batches"][unit]))
@@ -204,7 +206,7 @@ class SweepStage:
         how = {"positionwise": self.ablation.positionwise, "shares_context": self._shares_context}
         batch = Batch(self.model, self.prompts.take(numbers), self.metrics, self.check, some, **how)
         check_finite(self.model, self.metric_names, numbers, batch.clean)
-        names, ablated, direct = [name for name in self.groups for _ in turns], [], []
+        names, ablated, direct, by_source = [name for name in self.groups for _ in turns], [], [], []
         for draw in range(self.ablation.draws):
             baseline = self.ablation.prepare(plan, share, self.sites, draw)
             todo = self._interventions(baseline, turns, some)
@@ -215,11 +217,15 @@ class SweepStage:
                     batch.spot_check(todo[at], ablated[0][:, :, at])
             if plan["direct"]:
                 direct.append(batch.direct(todo, size))
+            if plan["source_direct"]:
+                by_source.append(batch.source_direct(todo, int(self.prompts.length[numbers].max())))
         arrays = {"clean": batch.clean, "ablated": np.mean(ablated, axis=0)}
         if self.prompts.has_choices:
             arrays["choice_log_prob"] = batch.choice_log_prob
         if direct:
             arrays["direct"] = np.mean(direct, axis=0)
+        if by_source:
+            arrays["source_direct"] = np.mean(by_source, axis=0)
         if plan["null"]:
             null = MatchedNull(self.ablation, self.model, self.prompts, plan["null"]["seed"])
             edits = (null.prepare(plan, share, self.sites, draw) for draw in range(plan["null"]["draws"]))

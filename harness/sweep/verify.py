@@ -93,14 +93,14 @@ class VerifyStage:
 def merge(done: xr.Dataset, arrays: xr.Dataset) -> xr.Dataset:
     """Add a stage's arrays to those of earlier stages, and make `effect` final once heads were verified.
 
-    After a fast sweep `effect` (and `ablated`, `direct`, `null_effect`) has the exact values where there are some and
-    the fast ones elsewhere; after a screen the exact values, and NaN elsewhere. `exact` [layer, head] says where; the
-    attributes of `effect` hold the errors of the approximation.
+    After a fast sweep `effect` (and `ablated`, `direct`, `source_direct`, `null_effect`) has the exact values where
+    there are some and the fast ones elsewhere; after a screen the exact values, and NaN elsewhere. `exact` [layer,
+    head] says where; the attributes of `effect` hold the errors of the approximation.
     """
     done = xr.merge([done, arrays], join="exact", compat="no_conflicts", combine_attrs="drop_conflicts")
     if "exact_effect" not in done:
         return done
-    names = ("effect", "ablated", "direct", "null_effect")
+    names = ("effect", "ablated", "direct", "source_direct", "null_effect")
     exact = {name: done[f"exact_{name}"] for name in names if f"exact_{name}" in done}
     where = exact["effect"].notnull().any(["metric", "prompt"])
     fast = "fast_effect" in done
