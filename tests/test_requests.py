@@ -134,13 +134,19 @@ KINDS = [
     ((*MASKED, "prompts.text=['[MASK]']"), "prompts.text='[MASK]': a prompt must have at least one token of text"),
     ((*MASKED, "prompts.generate=3"), "prompts.generate=3: random is an encoder: it does not continue a text"),
     ((*MASKED, "prompts.pair=['']"), "prompts.pair='': a second text must not be empty: write one, or leave out pair"),
-    ((*MASKED, "metrics=[label]"), "metrics=label: it needs a classifier; possible here: loss, logit, kl, accuracy, prob"),
+    (
+        (*MASKED, "metrics=[label]"),
+        "metrics=label: it needs a classifier; possible here: loss, logit, kl, accuracy, prob",
+    ),
     (
         (*LLAMA, "prompts.pair=['a store']"),
         "prompts.pair='a store': random is a decoder and reads one text: write both",
     ),
     ((*LLAMA, "prompts.target=[a]"), "prompts.target='a': random is a decoder and writes no target"),
-    ((*LLAMA, "metrics=[label]"), "metrics=label: it needs a classifier; possible here: loss, logit, kl, accuracy, prob"),
+    (
+        (*LLAMA, "metrics=[label]"),
+        "metrics=label: it needs a classifier; possible here: loss, logit, kl, accuracy, prob",
+    ),
     ((*R, "heads=[cross]"), "heads=cross: random has only one stack: leave out cross"),
     (
         (*R, "heads=[all,L0]"),
