@@ -130,7 +130,7 @@ def own_models(request, shared_models):
 def padded():
     """Prompts of all lengths share batches, so that padding is seen; otherwise only those of nearly one length do."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("harness.prompts.batches.PADDING", 10.0)
+        patched.setattr("harness.prompts.batching.PADDING", 10.0)
         yield
 
 

@@ -23,7 +23,7 @@ from harness.interactive.compute import ablate_heads
 from harness.metrics import METRICS
 from harness.models import Inputs, Model, load
 from harness.prompts import Prompts, batches
-from harness.prompts.batches import first_scored
+from harness.prompts.batching import first_scored
 from harness.prompts.targets import Targets
 from harness.sweep.engine import by_prompt
 

@@ -4,7 +4,7 @@ One file per prompt set. `needs` checks what an ablation or a metric needs of a 
 DataFrame or token ids that the caller holds, `prompt` makes a prompt of a text, `row` of a text with its other values,
 `answers` finds the token of an answer, `generation` appends greedy continuations, `context` splits a long context into
 segments, `items` makes a choice between completions (of `tasks`, from templates), `padding` pads prompts to one length,
-`choices` the completions of items, and `batches` divides them. All arrays are numpy; only `generation` runs the model,
+`choices` the completions of items, and `batching` divides them. All arrays are numpy; only `generation` runs the model,
 the others use its tokenizer.
 """
 
@@ -16,8 +16,8 @@ from harness import config
 from harness.config import PromptSpec, RequestError
 from harness.config.describe import options_of
 from harness.models import Model
-from harness.prompts.batches import batches as batches
-from harness.prompts.batches import masked as masked
+from harness.prompts.batching import batches as batches
+from harness.prompts.batching import masked as masked
 from harness.prompts.choices import pad_items
 from harness.prompts.padding import Prompts as Prompts
 from harness.prompts.padding import Source as Source

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from harness.config import RequestError
 from harness.models import Model
-from harness.prompts.batches import batches
+from harness.prompts.batching import batches
 from harness.prompts.padding import pad
 from harness.prompts.prompt import ANSWER, NOUN, Prompt
 

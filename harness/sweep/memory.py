@@ -9,7 +9,7 @@ import torch
 from harness.ablation.rows import CHUNK_TOKENS
 from harness.models import Model
 from harness.prompts import Prompts
-from harness.prompts.batches import first_scored
+from harness.prompts.batching import first_scored
 
 #: Activations that live at once for one token of one row, in multiples of d_model and of n_heads × keys.
 _WIDTHS, _PATTERN_BYTES = 24, 12

@@ -17,7 +17,7 @@ from harness import hooks
 from harness.ablation import Ablation, Check, Intervention
 from harness.models import Inputs, Model
 from harness.prompts import Prompts
-from harness.prompts.batches import first_scored
+from harness.prompts.batching import first_scored
 from harness.sweep import engine
 from harness.sweep.engine import Clean, Resid
 from harness.sweep.kv_cache import shift
