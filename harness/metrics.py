@@ -181,7 +181,6 @@ def _choice_metrics() -> Iterator[Metric]:
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        *_choice_metrics(),
         Metric("loss", loss, "nats per target token", higher_is_better=False, title="loss", subject="the loss"),
         Metric(
             *("logit_diff", logit_diff, "logits"),
@@ -232,6 +231,7 @@ METRICS: dict[str, Metric] = {
             title="embedding",
             subject="the embedding",
         ),
+        *_choice_metrics(),
     )
 }
 

@@ -62,8 +62,9 @@ def test_parse_refuses_an_old_key_with_its_new_name(old):
         parse(RunSpec, changed(path, value))
     assert str(refused.value) == expected
     if not is_value:
-        inside = get_type_hints(RunSpec)[new.split(".")[0]]
-        assert new.split(".")[1] in get_type_hints(inside), f"{new} is no key"
+        *section, key = new.split(".")
+        inside = get_type_hints(RunSpec)[section[0]] if section else RunSpec
+        assert key in get_type_hints(inside), f"{new} is no key"
 
 
 def test_parse_names_the_inner_key_of_a_renamed_section():
