@@ -45,6 +45,8 @@ STATED = {
     "Effects": "",
     "Patterns": "",
     "Attributions": "",
+    "Texts": "",
+    "Baked": "",
     "Run": "",
     "Runs": "shapes units errors",
     "Look": "",

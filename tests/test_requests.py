@@ -256,7 +256,10 @@ KEYS = [
     ((*R, "stats.resamples=10000000000"), "stats.resamples=10000000000: input should be less than or equal to 1000000"),
     ((*R, "attribution.rollout.start_layer=3"), "attribution.rollout.start_layer=3: the model has layers 0-2"),
     ((*R, "attribution.rollout.head_fusion=avg"), "attribution.rollout.head_fusion=avg: known: mean, max, min"),
-    ((*R, "metrics=[auto,label]"), "metrics=auto: known: loss, logit_diff, logit, kl, accuracy, prob, label, embedding"),
+    (
+        (*R, "metrics=[auto,label]"),
+        "metrics=auto: known: loss, logit_diff, logit, kl, accuracy, prob, label, embedding",
+    ),
     ((*R, "metrics={a: 1}"), "metrics={'a': 1}: give a list, such as metrics=[…]"),
     ((*R, "seed=abc"), "seed=abc: input should be a valid integer"),
     ((*R, "seed=1,2"), "seed=1,2: these are several values: for one run each: -m seed=1,2; for a list: seed=[1,2]"),

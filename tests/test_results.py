@@ -407,5 +407,5 @@ def test_a_run_of_another_format_says_what_reads_it(finished, tmp_path):
     old = json.loads((finished / "manifest.json").read_text())
     values = {key: value for key, value in old.items() if key not in ("format", "version", "checksum")}
     (tmp_path / "manifest.json").write_text(store.seal(values))
-    with pytest.raises(RequestError, match=r"written in format 1 by attention-harness 0\.1\.0.*reads format 3"):
+    with pytest.raises(RequestError, match=r"written in format 1 by attention-harness 0\.1\.0.*reads format 4"):
         harness.open_run(tmp_path)

@@ -46,7 +46,13 @@ _BIAS_KEYS = ("attention_out_bias", "attention_bias", "use_bias", "bias")
 
 @dataclass(frozen=True)
 class Baked:
-    """A checkpoint that `bake` wrote: its folder, and what stands in its provenance file."""
+    """A checkpoint that `bake` wrote: its folder, and what stands in its provenance file.
+
+    >>> import harness, tempfile
+    >>> baked = harness.bake(harness.load_model("random"), "L0H1", "zero", tempfile.mkdtemp())
+    >>> baked.provenance["baseline"], baked.provenance["check"]["largest_difference"] < 1e-5
+    ('z becomes zero', True)
+    """
 
     folder: Path
     provenance: dict[str, Any]

@@ -34,6 +34,11 @@ class Texts:
     each by the clean and by the ablated model: ``clean_token_clean``, ``clean_token_ablated``, ``ablated_token_clean``,
     ``ablated_token_ablated``. ``first_head`` names the head of the set whose ablation alone changes the text soonest,
     where it was requested.
+
+    >>> import harness
+    >>> model = harness.load_model("planted")
+    >>> harness.compare_texts(model, " da ko mi da ko", model.truth["induction"], max_new_tokens=2)
+    Texts(1 texts, 1 of which change)
     """
 
     table: pd.DataFrame
