@@ -160,19 +160,19 @@ def _quiet() -> Iterator[None]:
 @contextmanager
 def _hub_or_cache() -> Iterator[None]:
     """Read data from the hub, or, where that does not answer, from its cache alone: its client tries for minutes."""
-    import datasets
+    from datasets import config as data_config
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
 
-    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    before = constants.HF_HUB_OFFLINE, data_config.HF_HUB_OFFLINE
     try:
         get_session().head(constants.ENDPOINT, timeout=_ANSWER_SECONDS)
     except Exception:  # the hub's client passes on errors of its HTTP library
-        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+        constants.HF_HUB_OFFLINE = data_config.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
-        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
+        constants.HF_HUB_OFFLINE, data_config.HF_HUB_OFFLINE = before
 
 
 def load_tasks(names: Sequence[str], path: str | None) -> dict[str, Any]:
