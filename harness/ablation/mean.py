@@ -72,11 +72,11 @@ class Mean:
 
         def mean(z: Float[Tensor, "row position d_head"], head: Part) -> Float[Tensor, "row position d_head"]:
             here = means[head.site]
-            return here[slot, torch.arange(z.shape[1]).clamp(max=here.shape[1] - 1), head.head].to(z)
+            return here[slot, torch.arange(z.shape[1]).clamp(max=here.shape[1] - 1), head.head].to(z).expand_as(z)
 
         return mean
 
-    def _slot(self, rows: Prompts, kind: str) -> Int[np.ndarray, " row"]:
+    def _slot(self, rows: Prompts, kind: str) -> Int[np.ndarray, " row_or_one"]:
         """Return each row's slot, or one for all: rows of a masked-LM that mask one position share a mean, where
         positions align."""
         by_mask = kind == BY_POSITION and self.model.kind == "masked_lm"
@@ -113,7 +113,7 @@ class _Sums:
         """Return empty sums for z [row, position, head, d_head]."""
         return cls(*(z.new_zeros((slots, end, *of), dtype=torch.float64) for of in (z.shape[2:], ())))
 
-    def add(self, z: Tensor, real: Bool[np.ndarray, "row position"], slot: Int[np.ndarray, " row"]) -> None:
+    def add(self, z: Tensor, real: Bool[np.ndarray, "row position"], slot: Int[np.ndarray, " row_or_one"]) -> None:
         row, position = (torch.as_tensor(index, device=z.device) for index in real.nonzero())
         where = (
             torch.as_tensor(slot, device=z.device).expand(len(z))[row],
