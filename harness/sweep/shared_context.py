@@ -8,6 +8,7 @@ contexts are those of the interventions that have begun.
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -35,7 +36,8 @@ def shares_context(model: Model, prompts: Prompts, ablation: Ablation, positions
 @dataclass(frozen=True)
 class SharedContext:
     """The clean runs of some items' contexts (of one length) and of what follows: the last token of each context and
-    the completion. `owner` is the context of each row of the latter."""
+    the completion, up to the last token from which one is predicted. `owner` is the context of each row of the latter.
+    """
 
     model: Model
     context: Clean
@@ -57,8 +59,15 @@ class SharedContext:
         inputs, keys = whole.inputs, Cache(layer_class_to_replicate=DynamicLayer)
         before = Inputs(inputs.token_id[first, :start], inputs.mask[first, :start], past=keys)
         context = engine.clean_run(model, before, whole.targets.take(slice(0)), narrow=False)
-        after = Inputs(inputs.token_id[:, start:], inputs.mask, past=_read(keys, keys, owner))
-        targets = replace(whole.targets, position=whole.targets.position - start)
+        # A completion's last token predicts nothing that is scored. Without it, completions that differ only there are
+        # one row: of completions of one token, the context's last token is all that runs.
+        end = int(whole.targets.position.max()) + 1
+        after = [owner[:, None], inputs.token_id[:, start:end], inputs.mask[:, start:end]]
+        _, kept, one = np.unique(torch.cat(after, dim=1).cpu().numpy(), axis=0, return_index=True, return_inverse=True)
+        owner = owner[kept]
+        after = Inputs(inputs.token_id[kept, start:end], inputs.mask[kept, :end], past=_read(keys, keys, owner))
+        row = torch.as_tensor(one, device=model.device)[whole.targets.row]
+        targets = replace(whole.targets, row=row, position=whole.targets.position - start)
         rest = replace(engine.clean_run(model, after, targets, whole.narrow), logits=whole.logits)
         return cls(model, context, rest, owner, keys)
 
