@@ -256,6 +256,8 @@ class Plain:
         self.blocks = [by_name[".".join(parts[:-depth])] for parts in blocks]
         self.n_heads = getattr(model.config, "num_attention_heads", None) or model.config.n_heads
         base = model.base_model.decoder if family == "opt" else model.base_model
+        name = _NORMS_OF_WRITE.get(family)
+        self.norms_of_write = {at: getattr(block, name) for at, block in enumerate(self.blocks) if name}
         self.final = next(getattr(base, name) for name in _FINAL_NORMS if hasattr(base, name))
 
     def head(self, layer: int, head: int) -> slice:
@@ -330,8 +332,7 @@ class Plain:
         kept: dict[Any, Any] = {}
         writers = self.writers(layer)
         norms = [self.final]
-        if self.family in _NORMS_OF_WRITE:
-            norms.append(getattr(self.blocks[layer], _NORMS_OF_WRITE[self.family]))
+        norms += [norm for at, norm in self.norms_of_write.items() if at == layer]
         # Copies: Falcon adds the attention's output to the MLP's in place.
         keep = [(module, False, lambda m, args, out: kept.__setitem__(m, copied(out))) for module in writers]
         keep += [(norm, True, lambda m, args: kept.__setitem__(m, args[0])) for norm in norms]
@@ -339,6 +340,43 @@ class Plain:
         hold = [(module, False, lambda m, args, out: copied(kept[m])) for module in writers]
         hold += [(norm, False, lambda m, args, out: frozen(m, args[0], kept[m], out)) for norm in norms]
         return self.logits(token_id, [self.zeroing(layer, head), *hold])
+
+    def account(self, token_id: Any, layer: int, head: int) -> dict[str, Any]:
+        """Logits by component of a head's zeroing: this component alone writes what it writes without the head, every
+        other module writes what it wrote, norms are at their clean scale; of ``norm:L1`` that norm is not."""
+        writers, norms = self.writers(-1), [self.final, *self.norms_of_write.values()]
+        kept: list[dict[Any, Any]] = [{}, {}]
+        for run, hooks in zip(kept, ([], [self.zeroing(layer, head)]), strict=True):
+            keep = [(m, False, lambda m, args, out, run=run: run.__setitem__(m, copied(out))) for m in writers]
+            keep += [
+                (m, True, lambda m, args, run=run: run.__setitem__((m, "in"), args[0].clone())) for m in self.outputs
+            ]
+            keep += [(norm, True, lambda m, args, run=run: run.__setitem__(m, args[0].clone())) for norm in norms]
+            self.logits(token_id, [*hooks, *keep])
+        clean, ablated = kept
+
+        def alone(changed: Any = (), z: Any = None, free: Any = None) -> Any:
+            of = None if z is None else z[0]
+            hold = [
+                (m, False, lambda m, args, out: copied((ablated if m in changed else clean)[m]))
+                for m in writers
+                if m is not of
+            ]
+            hold += [(n, False, lambda m, args, out: frozen(m, args[0], clean[m], out)) for n in norms if n is not free]
+            return self.logits(token_id, hold if z is None else [*hold, (of, True, lambda m, args: (z[1], *args[1:]))])
+
+        parts = {"clean": alone()}
+        for at, block in enumerate(self.blocks):
+            others = [m for m in block.modules() if m in writers and m is not self.outputs[at]]
+            parts[f"L{at}.mlp"] = alone(others)
+            before, after = clean[self.outputs[at], "in"], ablated[self.outputs[at], "in"]
+            for number in range(self.n_heads if at > layer else 0):
+                z = before.clone()
+                z[..., self.head(at, number)] = after[..., self.head(at, number)]
+                parts[f"L{at}H{number}"] = alone(z=(self.outputs[at], z))
+            if at in self.norms_of_write:
+                parts[f"norm:L{at}"] = alone(z=(self.outputs[at], after), free=self.norms_of_write[at])
+        return parts
 
     def knocked_out(self, token_id: Any, position: int, only: tuple[int, int] | None = None) -> Any:
         """Logits when no other query reads a position: its scores are −∞ in every softmax, or in one head."""

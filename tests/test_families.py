@@ -2,6 +2,7 @@
 what came out. ``HARNESS_WRITE=1`` writes that page anew."""
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import families
@@ -105,6 +106,53 @@ def test_effects_of_a_family_are_those_of_plain_forwards(case):
         return
     with pytest.raises(RequestError, match="sweep.source_direct=true"):
         harness.ablate_heads(model, prompts, metrics=["logit_diff"], source_direct=True)
+
+
+@pytest.mark.always(UNLIKE)
+def test_the_account_of_an_effect_in_a_family_is_that_of_plain_forwards(case):
+    """What each later head and MLP adds: in the plain model that module alone writes what it writes without the head.
+    The change of the final norm's scale, and of a soft cap, is what is left of the effect."""
+    model, plain, prompts = case.model, case.plain, case.prompts
+    got = harness.ablate_heads(model, prompts, metrics=["logit_diff"], heads=["L0H1"], account=True).data
+    account = got.account.sel(metric="logit_diff", layer=0, head=1)
+    np.testing.assert_allclose(account.sum("component"), got.effect.sel(layer=0, head=1)[0], atol=EXACT)
+    direct = got.direct.sel(metric="logit_diff", layer=0, head=1)
+    for row, (token_id, answer, distractor) in enumerate(rows(prompts)):
+        lead = lambda logits: float(logits[answer] - logits[distractor])  # noqa: B023, E731
+        mine = dict(zip(account.component.values, account.values[row].astype(float), strict=True))
+        if case.family == "falcon_h1":
+            mine = {name.replace(".rest", ".mlp"): value for name, value in mine.items()}
+        with uncapped(plain.model):
+            parts = {name: lead(logits) for name, logits in plain.account(token_id, 0, 1).items()}
+            total = lead(plain.without(token_id, 0, 1)) - lead(plain.logits(token_id))
+        clean = parts.pop("clean")
+        want = {name: value - clean for name, value in parts.items()}
+        for name in [name for name in want if name.startswith("norm:")]:
+            want[name] -= sum(want.get(f"{name[5:]}H{head}", 0.0) for head in range(4))
+        if "norm:L0" in want:  # the norm after the ablated head itself
+            want["norm:L0"] -= mine["direct"]
+        if case.family != "gemma2":
+            np.testing.assert_allclose(mine["direct"], direct[row], atol=EXACT)
+        want["direct"] = mine["direct"]
+        want |= {f"L0H{head}": 0.0 for head in range(4)}
+        want["norm:final"] = total - sum(want.values())
+        if case.family == "gemma2":
+            want["softcap"] = lead(plain.without(token_id, 0, 1)) - lead(plain.logits(token_id)) - total
+        assert mine.keys() == want.keys()
+        np.testing.assert_allclose([mine[name] for name in want], [*want.values()], atol=EXACT)
+        assert max(abs(want[f"L1H{head}"]) for head in range(4)) > 10 * EXACT
+
+
+@contextmanager
+def uncapped(model):
+    """Leave out the soft cap on logits (Gemma 2's)."""
+    cap = getattr(model.config, "final_logit_softcapping", None)
+    if cap is None:
+        yield
+        return
+    model.config.final_logit_softcapping = None
+    yield
+    model.config.final_logit_softcapping = cap
 
 
 @pytest.mark.always(UNLIKE)

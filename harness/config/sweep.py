@@ -94,6 +94,8 @@ class SweepSpec:
     """Also the direct effect of each head (direct logit attribution)."""
     source_direct: bool = False
     """Also that effect by the token it was read from, for zero-ablation, logit_diff and logit."""
+    account: bool = False
+    """Also what each later head and MLP adds to each head's effect or takes back, for logit_diff and logit."""
     memory: Annotated[float, Field(gt=0)] | None = None
     """Ceiling in GB on the activations of one chunk; null: a quarter of what is free."""
 
@@ -117,10 +119,15 @@ class SweepSpec:
 
 
 #: Keys that only some methods read.
-_METHODS_THAT_READ = {"verify_fraction": ("fast",), "verify_top_k": ("fast", "screen"), "gradient_steps": ("screen",)}
+_METHODS_THAT_READ = {
+    "verify_fraction": ("fast",),
+    "verify_top_k": ("fast", "screen"),
+    "gradient_steps": ("screen",),
+    "account": ("exact",),
+}
 #: Keys that only some kinds of sweep read.
 _READ_BY: dict[str, tuple[Kind, ...]] = {
     **dict.fromkeys(("order", "n_random_orders", "order_from", "max_heads"), ("cumulative",)),
     **dict.fromkeys(("pairs", "pairs_top_k"), ("pairs",)),
-    "source_direct": ("single",),
+    **dict.fromkeys(("source_direct", "account"), ("single",)),
 }

@@ -6,7 +6,8 @@ forward or replaces a module's.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
@@ -137,6 +138,8 @@ class Mlp(NamedTuple):
         return Site(self.layer, self.stack, "mlp")
 
 
+#: The config key of a soft cap on logits, in Hugging Face's models.
+_SOFT_CAP = "final_logit_softcapping"
 #: What an intervention replaces.
 Part = Head | Mlp
 
@@ -398,6 +401,21 @@ def has_final_norm(bridge: Any) -> bool:
 def final_norm(bridge: Any) -> Any:
     """Return TransformerLens's module of the norm before the unembedding; it wraps the torch module."""
     return bridge.decoder_ln_final if hasattr(bridge, "encoder_blocks") else bridge.ln_final
+
+
+@contextmanager
+def uncapped(bridge: Any) -> Iterator[None]:
+    """Within this context, the model's head leaves out the soft cap on its logits (Gemma 2's), if it has one."""
+    config = bridge.original_model.config.get_text_config(decoder=True)
+    cap = getattr(config, _SOFT_CAP, None)
+    if cap is None:
+        yield
+        return
+    setattr(config, _SOFT_CAP, None)
+    try:
+        yield
+    finally:
+        setattr(config, _SOFT_CAP, cap)
 
 
 def norm_of_write(bridge: Any, site: Site) -> Any | None:

@@ -91,7 +91,9 @@ def ablate_heads(
     Single heads of a model with pre-norm blocks also have `direct`, like `effect`: the direct effect
     (`harness.sweep.direct`); with ``source_direct=True`` also `source_direct` [metric, prompt, layer, head, key], the
     same by the token it was read from (`harness.sweep.source_direct`: zero-ablation, and metrics that are linear in the
-    logits; NaN for others). Distances have `null_effect` [draw, …], the effects of random edits of the same size.
+    logits; NaN for others), and with ``account=True`` `account` [metric, prompt, layer, head, component], the effect by
+    the later head or MLP that adds to it or takes it back (`harness.sweep.account`). Distances have `null_effect`
+    [draw, …], the effects of random edits of the same size.
     With ``method="fast"`` there is `fast_effect` beside `effect`, with ``"screen"`` `estimate` (and `effect` of
     the heads that were measured); `exact` [layer, head] says which heads were measured exactly. `sweep_keys` are the
     other keys of `harness.config.SweepSpec`: ``order``, ``n_random_orders``, ``order_from`` and ``max_heads`` of

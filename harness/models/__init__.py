@@ -111,8 +111,8 @@ class Traits:
     z is pattern · v (BitNet normalises it before W_O). `has_scores`: the softmax of the scores is the pattern.
     `write_scale`: the factor on each attention's output before it joins the residual stream; empty where direct effects
     are not defined, for the reason in `no_direct`. `linear_logits`: logits are linear in the final norm's output
-    (Gemma 2 has a soft cap). `per_row`: entries along the first axis of each argument of a block for one row, 0 if rows
-    share it.
+    (Gemma 2 has a soft cap); `linear_uncapped_logits`: they are so without the cap. `per_row`: entries along the first
+    axis of each argument of a block for one row, 0 if rows share it.
     """
 
     learnt_sink: bool = False
@@ -121,6 +121,7 @@ class Traits:
     write_scale: Mapping[hooks.Site, float] = field(default_factory=dict)
     no_direct: str = ""
     linear_logits: bool = True
+    linear_uncapped_logits: bool = True
     per_row: Mapping[str, int] = field(default_factory=dict)
 
 

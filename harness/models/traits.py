@@ -39,7 +39,10 @@ def measure(model: Model, inputs: Inputs) -> Traits:
     scale = _write_scales(clean)
     if isinstance(scale, str):
         return replace(traits, no_direct=scale)
-    return replace(traits, write_scale=scale, linear_logits=_has_linear_logits(model, inputs))
+    linear = _has_linear_logits(model, inputs)
+    with hooks.uncapped(model.bridge):
+        uncapped = linear or _has_linear_logits(model, inputs)
+    return replace(traits, write_scale=scale, linear_logits=linear, linear_uncapped_logits=uncapped)
 
 
 def _short(inputs: Inputs) -> Inputs:

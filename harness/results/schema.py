@@ -188,6 +188,7 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "effect": (_HEADS, "ablated - clean; NaN for heads that were not ablated"),
     "direct": (_HEADS, "the part of the effect that goes straight to the output"),
     "source_direct": (f"{_HEADS} key", "direct, by the token it was read from; 0 in padding"),
+    "account": (f"{_HEADS} component", "effect, by the later head or MLP that adds to it or takes it back"),
     "null_effect": (f"draw {_HEADS}", "what random edits of the same size did"),
     "fast_effect": (_HEADS, "the effect in bf16"),
     "estimate": (_HEADS, "the effect by attribution patching"),

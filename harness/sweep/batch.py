@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from harness.models import Model
 from harness.models.checks import not_finite
 from harness.prompts import Prompts
 from harness.sweep import engine, memory
+from harness.sweep.account import Accountant, Entry, components
 from harness.sweep.direct import direct_effects
 from harness.sweep.engine import Clean
 from harness.sweep.kv_cache import CachedPrefixes, first_position, shift
@@ -29,7 +31,8 @@ class Batch:
     With `some` of the rows, a metric is the share of these rows in each prompt's mean. `positionwise`: the new z at a
     position depends only on that position and the z there. Then a decoder without recurrent mixers starts at the first
     edited position from the clean key–value cache, and the last block runs at scored positions only. With
-    `shares_context` the completions of an item share the run of its context.
+    `shares_context` the completions of an item share the run of its context. `with_account`: effects are split over
+    later components (`account`).
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class Batch:
         some: range,
         positionwise: bool,
         shares_context: bool = False,
+        with_account: bool = False,
     ):
         self.model, self.prompts, self.metrics, self.check = model, prompts, metrics, check
         self.uses_cache = positionwise and model.kind == "decoder" and not hooks.has_mixer(model.bridge)
@@ -48,6 +52,9 @@ class Batch:
         self._prefixes = CachedPrefixes(model, self.whole)
         self._shared = SharedContext.of(model, prompts, self.whole) if shares_context else None
         self._clean_values = engine.by_target(model, self.whole, self.whole.end, metrics)
+        self._linear = [at for at, metric in enumerate(metrics) if metric.linear]
+        linear = [metrics[at] for at in self._linear]
+        self._accountant = Accountant.of(model, self.whole, linear) if with_account else None
 
     @property
     def clean(self) -> Float[np.ndarray, "metric prompt"]:
@@ -65,17 +72,18 @@ class Batch:
         return by_item
 
     def ablated(
-        self, todo: Sequence[Intervention], size: int, alike: bool = True
+        self, todo: Sequence[Intervention], size: int, alike: bool = True, account: np.ndarray | None = None
     ) -> Float[np.ndarray, "metric prompt intervention"]:
         """Measure the metrics under each intervention, `size` of them in one forward, more where rows are shorter.
 
         Interventions are grouped by their first position (one cached prefix each) and sorted by their first block, so
-        that no block runs on rows that are still clean. Unless they are `alike` in all rows, none share a context.
+        that no block runs on rows that are still clean. Unless they are `alike` in all rows, none share a context. The
+        accounts of their effects are written into `account` (`new_account`).
         """
         values = np.empty((len(self.metrics), self.whole.targets.n_prompts, len(todo)))
         if self._shared is not None and alike:
             order = sorted(range(len(todo)), key=lambda at: todo[at].first_block(self.model.shape))
-            for chunk, measured in self._in_chunks(self._shared.rest, [todo[at] for at in order], size):
+            for chunk, measured, _ in self._in_chunks(self._shared.rest, [todo[at] for at in order], size):
                 values[:, :, order[chunk]] = measured
             return values
         starts = [first_position([one]) if self.uses_cache else 0 for one in todo]
@@ -84,9 +92,19 @@ class Batch:
             at_once = min(_MOST, size * width // (width - start))
             chosen = [at for at, begins in enumerate(starts) if begins == start]
             chosen.sort(key=lambda at: todo[at].first_block(self.model.shape))
-            for chunk, measured in self._in_chunks(part, [shift(todo[at], start) for at in chosen], at_once):
+            shifted, accountant = [shift(todo[at], start) for at in chosen], None
+            if self._accountant is not None and account is not None:
+                accountant = self._accountant.part(part)
+            for chunk, measured, accounted in self._in_chunks(part, shifted, at_once, accountant):
                 values[:, :, chosen[chunk]] = measured
+                if account is not None:
+                    account[:, :, chosen[chunk]] = accounted
         return values
+
+    def new_account(self, n: int) -> Float[np.ndarray, "metric prompt intervention component"]:
+        """Return an array for the accounts of `n` interventions; NaN for metrics that are not linear in the logits."""
+        shape = (len(self.metrics), self.whole.targets.n_prompts, n, len(components(self.model)))
+        return np.full(shape, np.nan, dtype=np.float32)
 
     def direct(self, todo: Sequence[Intervention], size: int) -> Float[np.ndarray, "metric prompt intervention"]:
         """Return the direct effects of each intervention's heads."""
@@ -98,28 +116,43 @@ class Batch:
         """Return the direct effect of each single head by the key it was read from, 0 in padding up to `n_keys`."""
         return plain(direct_by_source(self.model, self.whole, todo, self.metrics, n_keys))
 
-    def _in_chunks(self, part: Clean, todo: Sequence[Intervention], at_once: int) -> Iterator[tuple[slice, np.ndarray]]:
-        """Measure the interventions chunk by chunk; where memory runs out, halve the chunk from there on."""
+    def _in_chunks(
+        self, part: Clean, todo: Sequence[Intervention], at_once: int, accountant: Accountant | None = None
+    ) -> Iterator[tuple[slice, np.ndarray, np.ndarray | None]]:
+        """Measure the interventions chunk by chunk, with their accounts if there is an accountant; where memory runs
+        out, halve the chunk from there on."""
         first = 0
         while first < len(todo):
             chunk = todo[first : first + at_once]
+            entry = None if accountant is None else accountant.entry()
             try:
-                end = self._run(part, chunk)
+                end = self._run(part, chunk, entry)
                 measured = self._by_prompt(part, end, len(chunk)).transpose(0, 2, 1)
+                accounted = None if entry is None else self._accounted(entry, chunk, end, measured)
             except (MemoryError, RuntimeError) as error:
                 if len(chunk) == 1 or not memory.is_out_of_memory(error):
                     raise
                 self.check.pending.clear()
                 at_once = len(chunk) // 2
                 continue
-            yield slice(first, first + len(chunk)), measured
+            yield slice(first, first + len(chunk)), measured, accounted
             first += len(chunk)
 
-    def _run(self, part: Clean, chunk: Sequence[Intervention]) -> Tensor:
+    def _run(self, part: Clean, chunk: Sequence[Intervention], entry: Entry | None) -> Tensor:
         """Run a chunk of interventions; the end of the residual stream at the targets."""
         if self._shared is not None and part is self._shared.rest:
             return self._shared.run_ablated(list(chunk), self.check)
-        return engine.run_ablated(self.model, part, chunk, self.check)
+        watch = tuple if entry is None else entry.hooked
+        return engine.run_ablated(self.model, part, chunk, self.check, watch)
+
+    def _accounted(
+        self, entry: Entry, chunk: Sequence[Intervention], end: Tensor, measured: np.ndarray
+    ) -> Float[np.ndarray, "metric prompt intervention component"]:
+        """Return the accounts of the chunk's effects, NaN for metrics that are not linear in the logits."""
+        effect = torch.as_tensor((measured - self.clean[:, :, None])[self._linear].transpose(0, 2, 1))
+        account = self.new_account(len(chunk))
+        account[self._linear] = plain(entry.components(chunk, end, effect.to(end.device)))
+        return account
 
     def _by_prompt(self, part: Clean, end: Tensor, n: int) -> Float[np.ndarray, "metric intervention prompt"]:
         """Make one number per prompt of each metric; targets before the part keep their clean values."""

@@ -10,6 +10,7 @@ from harness.execute import Chain, Part, Stage
 from harness.metrics import Metric, choose
 from harness.models import Model
 from harness.prompts import Prompts
+from harness.sweep.account import check_account
 from harness.sweep.attribution_patching import ScreenStage
 from harness.sweep.cumulative import CumulativeStage
 from harness.sweep.direct import has_direct
@@ -47,15 +48,16 @@ def stages(
     def sweep(kind: str) -> SweepStage:
         interventions = groups(model, heads, kind, sets, n_random_sets, seed)
         how = {"kind": kind, "memory": spec.memory, "seed": seed}
-        how |= {"with_direct": spec.direct, "with_sources": spec.source_direct}
+        how |= {"with_direct": spec.direct, "with_sources": spec.source_direct, "with_account": spec.account}
         n_random = n_random_sets if kind in READ_SETS else 0
         return SweepStage(model, prompts, interventions, metrics, ablated, positions, n_random=n_random, **how)
 
     check_sets(spec, sets, n_random_sets)
     if spec.source_direct:
         check_sources(model, prompts, metrics, ablated, positions)
-    if positions == "each" and len(spec.kind) > 1:
-        raise RequestError("ablation.positions", "each", "sweep one kind at each position in turn: sweep.kind=single")
+    if spec.account:
+        check_account(model, prompts, metrics, positions)
+    _check_kinds(spec, positions)
     others: list[Stage | Chain] = []
     for kind in spec.kind:
         if kind == "cumulative":
@@ -66,10 +68,16 @@ def stages(
             others.append(sweep(kind))
     if "single" in spec.kind or _needs_singles(spec):
         return [*_singles(spec, sweep("single")), *others]
-    if spec.method != "exact":
+    return others
+
+
+def _check_kinds(spec: SweepSpec, positions: str | tuple[int, ...]) -> None:
+    """Raise `RequestError` for kinds that do not go with positions or the method."""
+    if positions == "each" and len(spec.kind) > 1:
+        raise RequestError("ablation.positions", "each", "sweep one kind at each position in turn: sweep.kind=single")
+    if spec.method != "exact" and "single" not in spec.kind and not _needs_singles(spec):
         remedy = f"it is for single heads; set sweep.kind=[single,{','.join(spec.kind)}] or sweep.method=exact"
         raise RequestError("sweep.method", spec.method, remedy)
-    return others
 
 
 def check_sets(spec: SweepSpec, sets: Mapping[str, Any] | None, n_random_sets: int) -> None:

@@ -17,7 +17,7 @@ from harness.execute.protocols import Arrays
 #: Units for each worker, so that one that is done early can take another.
 UNITS_EACH = 2
 #: The axis of the interventions in a unit's arrays.
-_AXIS = {"ablated": 2, "direct": 2, "source_direct": 2, "null": 3}
+_AXIS = {"ablated": 2, "direct": 2, "source_direct": 2, "account": 2, "null": 3}
 
 
 @dataclass(frozen=True)

@@ -111,10 +111,17 @@ def clean_run(model: Model, inputs: Inputs, targets: Targets, narrow: bool) -> C
 
 
 @torch.no_grad()
-def run_ablated(model: Model, clean: Clean, chunk: Sequence[Intervention], check: Check) -> Resid:
+def run_ablated(
+    model: Model,
+    clean: Clean,
+    chunk: Sequence[Intervention],
+    check: Check,
+    watch: Callable[[], Sequence[Any]] = tuple,
+) -> Resid:
     """Run a chunk of interventions; the end of the residual stream at the targets, [intervention × target, d_model].
 
-    `chunk` must be in order of first block. Raises `InterventionFailed` if an edit did not reach W_O.
+    `chunk` must be in order of first block. `watch` hooks what the forward computes, after all else, and returns the
+    handles. Raises `InterventionFailed` if an edit did not reach W_O.
     """
     starts = [one.first_block(model.shape) for one in chunk]
     blocks, first = hooks.blocks(model.bridge), starts[0]
@@ -140,7 +147,7 @@ def run_ablated(model: Model, clean: Clean, chunk: Sequence[Intervention], check
         handles = [blocks[at].register_forward_pre_hook(grow(at), with_kwargs=True) for at in range(first, len(blocks))]
         if (decoder := hooks.decoder_stack(model.bridge)) is not None:
             handles.append(decoder.register_forward_pre_hook(repeat_source_mask, with_kwargs=True))
-        run_until_stop(model.forward, clean.inputs, [*handles, blocks[-1].register_forward_hook(leave)])
+        run_until_stop(model.forward, clean.inputs, [*handles, *watch(), blocks[-1].register_forward_hook(leave)])
     return end[0]
 
 

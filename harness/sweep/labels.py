@@ -30,6 +30,7 @@ class Layout:
     metrics: Sequence[Metric]
     position_lengths: Int[np.ndarray, " prompt"] | None = None
     n_random: int = 0
+    components: Sequence[str] = ()
 
     def labelled(self, values: Values) -> xr.DataArray:
         """Put values [metric, prompt, group] or [metric, prompt, group, position] in their places."""
@@ -79,6 +80,9 @@ class Layout:
             arrays["direct"] = self.labelled(gathered(cut, [unit["direct"] for unit in units]))
         if plan["source_direct"]:
             arrays["source_direct"] = self._by_source(gathered(cut, [unit["source_direct"] for unit in units]))
+        if plan["account"]:
+            account = self.labelled(gathered(cut, [unit["account"] for unit in units]).astype(np.float32))
+            arrays["account"] = account.rename(position="component").assign_coords(component=[*self.components])
         if plan["null"]:
             arrays["null_effect"] = self._null(plan, units)
         for array in arrays.values():

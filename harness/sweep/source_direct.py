@@ -2,9 +2,8 @@
 
 Where z = Σ_k pattern[k] · v[k], and the metric is linear in the logits, zero-ablation's direct effect is a sum over
 keys: −pattern[k] · v[k] through W_O, the norms on the way with their scales frozen, and the unembedding (Elhage et al.
-2021, "A mathematical framework for transformer circuits"; Wang et al. 2022, arXiv:2211.00593, §3.1). The path from the
-metric back to z is the same for all keys, so one backward pass through the model's head and one through each W_O serve
-all heads.
+2021, "A mathematical framework for transformer circuits"; Wang et al. 2022, arXiv:2211.00593, §3.1). The path from z to
+the metric (`linear_path`) is the same for all keys.
 """
 
 from collections.abc import Sequence, Set
@@ -20,12 +19,11 @@ from harness.ablation import ZERO, Ablation, Intervention
 from harness.config import RequestError
 from harness.hooks import Site
 from harness.hooks.forward import StopForward, run_until_stop
-from harness.hooks.frozen_norm import FrozenNorm
-from harness.metrics import METRICS, Metric
+from harness.metrics import Metric
 from harness.models import Model
 from harness.prompts import Prompts
-from harness.sweep.direct import frozen_final_norm
-from harness.sweep.engine import Clean, by_target
+from harness.sweep.engine import Clean
+from harness.sweep.linear_path import read_at_end, through_output, why_not_linear
 
 _KEY = "sweep.source_direct"
 
@@ -49,10 +47,8 @@ def check_sources(
         raise RequestError(_KEY, "true", f"only zero-ablation takes away a sum over tokens, not {ablation.name}")
     if positions == "each":
         raise RequestError(_KEY, "true", "at each position in turn there is no direct effect to split; set all")
-    if not any(metric.linear for metric in metrics):
-        linear = " or ".join(name for name, metric in METRICS.items() if metric.linear and metric.of != "labels")
-        remedy = f"{', '.join(metric.name for metric in metrics)}: not linear in the logits; add {linear} to metrics"
-        raise RequestError(_KEY, "true", remedy)
+    if reason := why_not_linear(metrics):
+        raise RequestError(_KEY, "true", reason)
     if reason := why_no_sources(model):
         raise RequestError(_KEY, "true", f"{reason}; leave it out")
     if prompts.has_choices:
@@ -79,26 +75,17 @@ def direct_by_source(
     The sum over keys is `harness.sweep.direct.direct_effects`. Metrics that are not linear in the logits are 0.
     """
     linear = [at for at, metric in enumerate(metrics) if metric.linear]
-    read = _read_by(model, clean, [metrics[at] for at in linear])
+    read = read_at_end(model, clean, [metrics[at] for at in linear])
     effect = read.new_zeros((len(metrics), clean.targets.n_prompts, len(todo), n_keys))
     mixes = _mixes(model, clean, {one.heads[0].site for one in todo})
     for site, mix in mixes.items():
-        through = _through_output(model, site, mix.z, read)
+        through = through_output(model, site, mix.z, read)
         by_key = torch.einsum("thk,tkhd,mthd->mhkt", mix.pattern, mix.value, through.to(mix.value))
         for at, one in enumerate(todo):
             if one.heads[0].site == site:
                 removed = -by_key[:, one.heads[0].head] * _ablated(clean, one)
                 effect[linear, :, at, : removed.shape[1]] = clean.targets.mean_by_prompt(removed).mT
     return effect
-
-
-def _read_by(model: Model, clean: Clean, metrics: Sequence[Metric]) -> Float[Tensor, "metric target d_model"]:
-    """Return the derivative of each metric by the end of the residual stream, the final norm's scale frozen."""
-    with torch.enable_grad(), frozen_final_norm(model, clean):
-        end = clean.end.detach().clone().requires_grad_()
-        values = by_target(model, clean, end, metrics)[:, 0]
-        grads = [torch.autograd.grad(each.sum(), end, retain_graph=True)[0] for each in values]
-    return torch.stack(grads).double()
 
 
 def _mixes(model: Model, clean: Clean, sites: Set[Site]) -> dict[Site, Mix]:
@@ -117,24 +104,6 @@ def _mixes(model: Model, clean: Clean, sites: Set[Site]) -> dict[Site, Mix]:
     with model.bridge.hooks(fwd_hooks=watches):
         run_until_stop(model.forward, clean.inputs, [])
     return {site: Mix(kept[site, "pattern"], kept[site, "v"]) for site in sites}
-
-
-def _through_output(
-    model: Model,
-    site: Site,
-    z: Float[Tensor, "target head d_head"],
-    read: Float[Tensor, "metric target d_model"],
-) -> Float[Tensor, "metric target head d_head"]:
-    """Return the derivative of each metric by z: back through the norm after W_O, if there is one, and through W_O."""
-    # Its forward, past the hooks of an ablation in force: this is the map alone, not a run of the model.
-    write, norm = hooks.output_projection(model.bridge, site).forward, hooks.norm_of_write(model.bridge, site)
-    with torch.enable_grad():
-        before = z.to(getattr(torch, model.spec.dtype)).flatten(1)[None].requires_grad_()
-        out = write(before)
-        out = out if norm is None else FrozenNorm(norm, out.detach())(out)
-        scaled = (model.traits.write_scale[site] * read).to(out)
-        grads = [torch.autograd.grad(out, before, each[None], retain_graph=True)[0][0] for each in scaled]
-    return torch.stack(grads).unflatten(-1, z.shape[1:]).double()
 
 
 def _ablated(clean: Clean, one: Intervention) -> Bool[Tensor, " target"]:

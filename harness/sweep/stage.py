@@ -16,6 +16,7 @@ from harness.hooks import Head, Part, Site
 from harness.metrics import Metric, described
 from harness.models import Model, alone
 from harness.prompts import Prompts, batches
+from harness.sweep.account import components
 from harness.sweep.batch import Batch, check_finite
 from harness.sweep.direct import has_direct
 from harness.sweep.division import UNITS_EACH, SplitStage
@@ -48,6 +49,7 @@ class SweepStage:
     memory: float | None = None
     with_direct: bool = True
     with_sources: bool = False
+    with_account: bool = False
     seed: int = 0
     n_random: int = 0
     check: Check = field(default_factory=Check)
@@ -106,6 +108,7 @@ class SweepStage:
             "positions": self.positions if isinstance(self.positions, str) else list(self.positions),
             "direct": self._has_direct,
             "source_direct": self.with_sources and self.kind == "single",
+            "account": self.with_account and self.kind == "single",
             "null": {"draws": _NULL_DRAWS, "seed": self.seed} if self._has_null else None,
             **self.ablation.plan(),
         }
@@ -123,7 +126,8 @@ class SweepStage:
     def layout(self) -> Layout:
         """Return the layout of its labelled arrays."""
         lengths = self.prompts.length if self.positions == "each" else None
-        return Layout(self.kind, self.groups, self.model.shape, self.metrics, lengths, self.n_random)
+        parts = components(self.model) if self.with_account else ()
+        return Layout(self.kind, self.groups, self.model.shape, self.metrics, lengths, self.n_random, parts)
 
     @property
     def heads(self) -> list[Head]:
@@ -184,7 +188,8 @@ class SweepStage:
         `fired` is the number of edits verified, `off` the differences to plain forwards where these were tried. There
         is one turn, or with ``positions=each`` one for each position of the longest prompt. If in the plan, `direct`
         [metric, prompt, group] is the mean over draws too, `source_direct` [metric, prompt, group, key] splits it by
-        key, and `null` [draw, metric, prompt, group] has the effects of random edits.
+        key, `account` [metric, prompt, group, component] splits the effect over later components, and `null` [draw,
+        metric, prompt, group] has the effects of random edits.
         """
         before, tried = self.check.fired, len(self.check.spot_checks)
         rows, _ = model_rows(self.model, self.prompts.take(plan["batches"][unit]))
@@ -204,33 +209,45 @@ class SweepStage:
         numbers, size = plan["batches"][unit], plan["chunks"][unit]
         share = Share(numbers, some)
         how = {"positionwise": self.ablation.positionwise, "shares_context": self._shares_context}
+        how["with_account"] = plan["account"]
         batch = Batch(self.model, self.prompts.take(numbers), self.metrics, self.check, some, **how)
         check_finite(self.model, self.metric_names, numbers, batch.clean)
-        names, ablated, direct, by_source = [name for name in self.groups for _ in turns], [], [], []
-        for draw in range(self.ablation.draws):
-            baseline = self.ablation.prepare(plan, share, self.sites, draw)
-            todo = self._interventions(baseline, turns, some)
-            ablated.append(batch.ablated(todo, size))
-            check_finite(self.model, self.metric_names, numbers, ablated[-1], names)
-            if unit == draw == some.start == 0:  # two interventions of the run are checked against plain forwards
-                for at in sorted({0, len(todo) // 2}):
-                    batch.spot_check(todo[at], ablated[0][:, :, at])
-            if plan["direct"]:
-                direct.append(batch.direct(todo, size))
-            if plan["source_direct"]:
-                by_source.append(batch.source_direct(todo, int(self.prompts.length[numbers].max())))
-        arrays = {"clean": batch.clean, "ablated": np.mean(ablated, axis=0)}
+        draws = [self._of_draw(plan, unit, batch, some, turns, draw) for draw in range(self.ablation.draws)]
+        arrays = {"clean": batch.clean, **{name: np.mean([each[name] for each in draws], axis=0) for name in draws[0]}}
         if self.prompts.has_choices:
             arrays["choice_log_prob"] = batch.choice_log_prob
-        if direct:
-            arrays["direct"] = np.mean(direct, axis=0)
-        if by_source:
-            arrays["source_direct"] = np.mean(by_source, axis=0)
         if plan["null"]:
             null = MatchedNull(self.ablation, self.model, self.prompts, plan["null"]["seed"])
             edits = (null.prepare(plan, share, self.sites, draw) for draw in range(plan["null"]["draws"]))
             nulled = [batch.ablated(self._interventions(edit, turns, some), size, alike=False) for edit in edits]
             arrays["null"] = np.stack(nulled) - batch.clean[..., None]
+        return arrays
+
+    def _of_draw(
+        self,
+        plan: Mapping[str, Any],
+        unit: int,
+        batch: Batch,
+        some: range,
+        turns: Sequence[Places | None],
+        draw: int,
+    ) -> dict[str, np.ndarray]:
+        """Measure a batch under one draw of the replacement."""
+        numbers, size = plan["batches"][unit], plan["chunks"][unit]
+        todo = self._interventions(self.ablation.prepare(plan, Share(numbers, some), self.sites, draw), turns, some)
+        account = batch.new_account(len(todo)) if plan["account"] else None
+        arrays = {"ablated": batch.ablated(todo, size, account=account)}
+        names = [name for name in self.groups for _ in turns]
+        check_finite(self.model, self.metric_names, numbers, arrays["ablated"], names)
+        if unit == draw == some.start == 0:  # two interventions of the run are checked against plain forwards
+            for at in sorted({0, len(todo) // 2}):
+                batch.spot_check(todo[at], arrays["ablated"][:, :, at])
+        if account is not None:
+            arrays["account"] = account
+        if plan["direct"]:
+            arrays["direct"] = batch.direct(todo, size)
+        if plan["source_direct"]:
+            arrays["source_direct"] = batch.source_direct(todo, int(self.prompts.length[numbers].max()))
         return arrays
 
     def _interventions(self, baseline: Any, turns: Sequence[Places | None], some: range) -> list[Intervention]:
