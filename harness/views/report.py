@@ -6,6 +6,8 @@ Without scripts the tabs are sections, one below the other, and pictures stand f
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from harness.findings import Finding, effects, findings, headline, in_words
 from harness.findings.changes import other_name
 from harness.findings.format import count, named
@@ -141,7 +143,7 @@ def _what(run: "Run") -> str:
     """Name model, prompts and ablation, in the bar."""
     model = named(run.spec.get("model"))
     parts = [f"{model} and {other_name(run)}" if "clean_change" in run.data else model]
-    parts += [named(run.spec.get("prompts")), count(run.data.sizes["prompt"], "prompt")]
+    parts += _data(run)
     parts += (
         [f"{named(run.spec.get('ablation'))}-ablation"]
         if {"clean", "clean_text", "clean_score"} & set(run.data) and run.spec.get("ablation")
@@ -150,12 +152,19 @@ def _what(run: "Run") -> str:
     return " · ".join(short(visible(part), 40) for part in parts)
 
 
+def _data(run: "Run") -> list[str]:
+    """Name what was run on: the prompts, or the tasks (beside which prompts are only what a mean is taken over)."""
+    if "clean_score" in run.data:
+        return [", ".join(map(str, np.unique(run.data["item_task"].values))), count(run.data.sizes["item"], "item")]
+    return [named(run.spec.get("prompts")), count(run.data.sizes["prompt"], "prompt")]
+
+
 def _headline(run: "Run") -> tuple[str, str]:
     """Return the answer with its figures, and all other findings, folded."""
     every, question = findings(run), question_of(run)
     answer, used = _answer(run, every)
     asks = "" if question is None else f'<p class="question">{markup(question.asks)}</p>'
-    example = _example(run)
+    example = "" if "clean_score" in run.data else f"{_example(run)}{_how_read(run)}"
     detail = f"{markup(answer.detail)} " if answer.detail else ""
     size = " class='long'" if len(answer.text) > 90 else ""
     large = "".join(
@@ -165,7 +174,7 @@ def _headline(run: "Run") -> tuple[str, str]:
     others = [finding for finding in every if finding.text not in used]
     top = (
         f"<div class='headline' data-tab='overview'>{asks}<h1{size}>{markup(answer.text)}</h1>"
-        f"<div class='lead'>{detail}{example}{_how_read(run)}</div>"
+        f"<div class='lead'>{detail}{example}</div>"
         f"{f'<div class=figures>{large}</div>' if large else ''}</div>"
     )
     return top, _more(others)
@@ -204,11 +213,20 @@ def _how_read(run: "Run") -> str:
     bos = model.get("bos")
     policy = f"Beginning-of-text token: {markup(bos)}. " if bos else ""
     special = int(run.data["special"].values[first][: int(run.data["length"].values[first])].sum())
-    rest = f"Special tokens: {special}. {markup(in_words(run))}"
+    rest = f"Special tokens: {special}. {_merges(run)}{markup(in_words(run))}"
     return (
         f"<details class='how-read'><summary>How the text was read</summary><p>{policy}{rest}</p>"
         f"<p class='tokens'>{tokens}</p></details>"
     )
+
+
+def _merges(run: "Run") -> str:
+    """Count the items whose completion the tokenizer would merge with their context, where there are items."""
+    items = run.manifest.get("choices")
+    if not items:
+        return ""
+    merged = count(items["items_merged_with_context"], "item")
+    return f"The tokenizer would merge a completion with its context in {merged} of {items['items']}. "
 
 
 def _more(others: Sequence[Finding]) -> str:
