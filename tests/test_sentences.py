@@ -535,6 +535,33 @@ def direct(saved, it):
 
 
 @reads(
+    "By <metric:word>, <head:head>'s <total:signed><unit:unit> is <part:signed> direct[[, <more:signed> that later "
+    "components add (most by <adds:any>: <most:told>)]][[, <less:signed> that others take back (most by <takes:any>: "
+    "<least:told>)]]."
+)
+def account(saved, it):
+    """The parts of an effect by what later components write."""
+    assert it.head in list(saved.ranked(it.metric))[:2]
+    assert it.head in saved.shown(it.metric)
+    values = saved.effects(it.metric, "account")[it.head]
+    parts = dict(zip(saved.data["component"].values.astype(str), values.T, strict=True))
+    total = saved.effects(it.metric)[it.head]
+    np.testing.assert_allclose(sum(parts.values()), total, atol=1e-4)
+    near(it.total, total.mean())
+    assert it.unit == UNITS.get(it.metric, "")
+    near(it.part, parts.pop("direct").mean())
+    with_it = {name: each for name, each in parts.items() if each.mean() * total.mean() > 0}
+    against = {name: each for name, each in parts.items() if each.mean() * total.mean() < 0}
+    stated = ((with_it, it.more, it.adds, it.most), (against, it.less, it.takes, it.least))
+    for some, amount, name, about in stated:
+        assert bool(some) == (amount is not None)
+        if some:
+            near(amount, sum(each.mean() for each in some.values()))
+            assert name == max(some, key=lambda name: abs(some[name].mean()))
+            saved.told(about, saved.interval(some[name]))
+
+
+@reads(
     "By <metric:word>, <about:told> of <head:head>'s direct effect, <whole:signed>, is read from <role:any> "
     "(<share:plain> %); from others: <others:any>."
 )
@@ -2046,9 +2073,9 @@ RUNS = {
             "model": {**PLANTED, "variant": "soft"},
             "prompts": REPEATED,
             "metrics": ["logit"],
-            "sweep": {"source_direct": True},
+            "sweep": {"source_direct": True, "account": True},
         },
-        "strongest direct read_from",
+        "strongest direct read_from account",
     ),
     "compare": (
         "compare_models",
