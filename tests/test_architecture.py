@@ -29,6 +29,7 @@ ORDER = (
     "roles",
     "compare",
     "behaviour",
+    "head_card",
     "findings",
     "views",
     "study",

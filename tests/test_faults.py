@@ -213,8 +213,8 @@ def test_a_head_that_gives_no_number_is_named_with_its_prompt(tmp_path, monkeypa
     ablated, prompts = Batch.ablated, study.prepare("ablate_heads", asked()).prompts
     seventh = prompts.token_id[7, : prompts.length[7]].tolist()
 
-    def broken(self, todo, size):
-        values, given = ablated(self, todo, size), self.whole.inputs
+    def broken(self, todo, size, **how):
+        values, given = ablated(self, todo, size, **how), self.whole.inputs
         heads = [at for at, one in enumerate(todo) if one.heads == (Head(1, 2),)]
         for row, (ids, mask) in enumerate(zip(given.token_id, given.mask, strict=True)):
             if ids[mask.bool()].tolist() == seventh:
@@ -332,11 +332,11 @@ def test_memory_that_runs_out_in_a_chunk_leaves_what_was_done(tmp_path, undistur
 
     run, ablated, calls = tmp_path / "run", Batch.ablated, []
 
-    def greedy(self, todo, size):
+    def greedy(self, todo, size, **how):
         calls.append(size)
         if len(calls) == 2:
             torch.empty(10**14)
-        return ablated(self, todo, size)
+        return ablated(self, todo, size, **how)
 
     monkeypatch.setattr(Batch, "ablated", greedy)
     with pytest.raises(RuntimeError, match="can't allocate memory"):

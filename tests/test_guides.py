@@ -1,4 +1,4 @@
-"""The guides: six short pages in docs/, whose commands do what the page says."""
+"""The guides: short pages in docs/, whose commands do what the page says."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-GUIDES = ("read_the_report", "ablation_study", "add_a_model", "cluster", "what_is_lost", "tasks")
+GUIDES = ("read_the_report", "ablation_study", "add_a_model", "cluster", "what_is_lost", "tasks", "why_this_head")
 #: Runners that take no model, so that none is put in place of the embedded one.
 WITHOUT_MODEL = ("render", "reproduce", "list")
 #: What stands in for a preset's own heads, which a tiny model does not have, and makes it small.

@@ -316,8 +316,10 @@ def test_a_failed_run_keeps_its_units_and_goes_on(tmp_path, monkeypatch, finishe
 
     again = study.run("study", asked(), study.Place(str(tmp_path), resume=str(run)), lambda *_: None)
     assert again == run
-    plan = json.loads((run / "stages/sweep/plan.json").read_text())
-    assert calls == [0, 1, *range(1, len(plan["batches"]))]
+    n, of_cards = (
+        len(json.loads((run / f"stages/{of}/plan.json").read_text())["batches"]) for of in ("sweep", "cards")
+    )
+    assert calls == [0, 1, *range(1, n), *range(of_cards)]
     assert not (run / ".lock").exists()
     ended = manifest.read_manifest(run)
     assert ended["started"] == record["started"]

@@ -81,10 +81,10 @@ def bake(spec: config.BakeSpec) -> "Folder":
     model.heads(list(spec.heads))
     prompts = load_prompts(spec.prompts, model) if isinstance(spec.ablation, config.MeanAblation) else None
     baked = bake(model, list(spec.heads), spec.ablation, spec.to, prompts=prompts)
-    check = baked.provenance["check"]
+    check, n = baked.provenance["check"], len(baked.provenance["heads"])
     tell(
-        f"{len(baked.provenance['heads'])} heads: {baked.provenance['baseline']}; loaded again, the largest difference "
-        f"from the ablated model is {check['largest_difference']:.1e} (largest value {check['largest_value']:.3g})"
+        f"{n} head{'' if n == 1 else 's'}: {baked.provenance['baseline']}; loaded again, the largest difference from "
+        f"the ablated model is {check['largest_difference']:.1e} (largest value {check['largest_value']:.3g})"
     )
     return baked.folder
 

@@ -56,6 +56,10 @@ RUNNERS: dict[str, Runner] = {
     ),
     "cache_attention": _stages("Cache the attention patterns of every head, and rollout", "cache", _ROLLOUT),
     "ablate_heads": _stages("Ablate heads and measure their effects", *_SWEEP, *_SETS, "roles"),
+    "explain_heads": _stages(
+        "Make a card of each important or named head: what it reads and writes, and what later heads do about it",
+        *_SWEEP, "cache", _ROLLOUT,
+    ),
     "compare_attributions": _stages(
         "Compare attribution methods with measured causes", "cache", "attribution", "stats"
     ),

@@ -1,10 +1,10 @@
 """Findings about where an effect went: what later heads and MLPs add to a head's direct effect, or take back."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
+from jaxtyping import Float
 
 from harness.findings.finding import Finding
 from harness.findings.format import signed, with_spread
@@ -19,13 +19,17 @@ _HEADS = 2  # heads whose effects are accounted for in a sentence
 DIRECT = "direct"
 
 
-def account_of(run: "Run", metric: str, head: Head) -> pd.DataFrame | None:
-    """Return the account [prompt, component] of a head's effect; None where it has none by this metric."""
+#: Components by name, each with what it adds on each prompt.
+Account = Mapping[str, Float[np.ndarray, " prompt"]]
+
+
+def account_of(run: "Run", metric: str, head: Head) -> Account | None:
+    """Return the account of a head's effect; None where it has none by this metric."""
     if "account" not in run.data:
         return None
-    values = run.data["account"].sel(metric=metric, **head.place)
-    by_prompt = pd.DataFrame(values.values.astype(float), columns=values["component"].values.astype(str))
-    return by_prompt if np.isfinite(by_prompt.to_numpy()).all() else None
+    values = run.data["account"].sel(metric=metric, **head.place).transpose("component", "prompt").values.astype(float)
+    names = run.data["component"].values.astype(str).tolist()
+    return dict(zip(names, values, strict=True)) if np.isfinite(values).all() else None
 
 
 def accounted(run: "Run", metric: str) -> Iterator[Finding]:
@@ -37,20 +41,21 @@ def accounted(run: "Run", metric: str) -> Iterator[Finding]:
     for head in run.top_heads(metric, _HEADS):
         account = account_of(run, metric, head)
         if account is not None and head in run.shown(metric):
-            yield _of_head(run, metric, head, account)
+            yield account_finding(run, metric, head, account)
 
 
-def _of_head(run: "Run", metric: str, head: Head, account: pd.DataFrame) -> Finding:
-    mean, unit = account.mean(), run.unit(metric)
-    total, side = float(mean.sum()), float(np.sign(mean.sum()))
-    later = mean.drop(DIRECT)
-    text = f"By {metric}, {head}'s {signed(total)}{unit} is {signed(float(mean[DIRECT]))} direct"
-    kinds = (("that later components add", later[side * later > 0]), ("that others take back", later[side * later < 0]))
-    for what, parts in kinds:
-        if len(parts):
-            name = str(parts.abs().idxmax())
-            most = with_spread(interval(run, account[name].to_numpy()))
-            text += f", {signed(float(parts.sum()))} {what} (most by {name}: {most})"
-    back = interval(run, account[kinds[1][1].index].to_numpy().sum(axis=1)) if len(kinds[1][1]) else None
+def account_finding(run: "Run", metric: str, head: Head, account: Account) -> Finding:
+    """Return the sentence on one head's account; the finding's number is what is taken back."""
+    mean = {name: float(values.mean()) for name, values in account.items()}
+    total = sum(mean.values())
+    text = f"By {metric}, {head}'s {signed(total)}{run.unit(metric)} is {signed(mean.pop(DIRECT))} direct"
+    adding = [name for name, value in mean.items() if value * total > 0]
+    against = [name for name, value in mean.items() if value * total < 0]
+    for what, names in (("that later components add", adding), ("that others take back", against)):
+        if names:
+            most = max(names, key=lambda name: abs(mean[name]))
+            about = with_spread(interval(run, account[most]))
+            text += f", {signed(sum(mean[name] for name in names))} {what} (most by {most}: {about})"
+    back = interval(run, np.sum([account[name] for name in against], axis=0)) if against else None
     value = (back.mean, back.low, back.high) if back else (0.0, np.nan, np.nan)
     return Finding(f"{text}.", *value, "account")

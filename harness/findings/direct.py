@@ -69,10 +69,11 @@ def read_from(run: "Run", metric: str) -> Iterator[Finding]:
     whole = {head: float(values.sum(axis=1).mean()) for head, values in by_key.items() if np.isfinite(values).all()}
     for head in sorted(whole, key=lambda head: (-abs(whole[head]), head))[:_SPLIT]:
         if abs(whole[head]) > run.threshold(metric)[1]:
-            yield _split(run, metric, head, by_key[head])
+            yield source_finding(run, metric, head, by_key[head])
 
 
-def _split(run: "Run", metric: str, head: Head, by_key: Float[np.ndarray, "prompt key"]) -> Finding:
+def source_finding(run: "Run", metric: str, head: Head, by_key: Float[np.ndarray, "prompt key"]) -> Finding:
+    """Return the sentence on one head's direct effect by the role of the token read."""
     role = run.data["token_role"].values
     names = dict.fromkeys(role[role != ""])
     parts = {str(name): (by_key * (role == name)).sum(axis=1) for name in names}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness import attention, compare, config, metrics, stats, sweep
+from harness import attention, compare, config, head_card, metrics, stats, sweep
 from harness.attribution import saved_rollout
 from harness.attribution.context import stage as context_stage
 from harness.attribution.evaluate import stage as evaluate_stage
@@ -32,6 +32,8 @@ BUILDERS: dict[str, Callable[[RunSpec, Model, Prompts], Part]] = {
     "roles": roles_stage.part,
     "role_sets": role_sets.part,
     "sweep": sweep.part,
+    "cards": head_card.part,
+    "study_cards": head_card.study_part,
     "attribution": evaluate_stage.part,
     "method_pairs": evaluate_stage.pairs_part,
     "trace": context_stage.part,
@@ -40,9 +42,10 @@ BUILDERS: dict[str, Callable[[RunSpec, Model, Prompts], Part]] = {
 }
 #: The parts of each runner.
 PARTS = {
-    "study": ("patterns", "sweep", "rollout", "attribution", "roles"),
+    "study": ("patterns", "sweep", "study_cards", "rollout", "attribution", "roles"),
     "cache_attention": ("patterns", "rollout"),
     "ablate_heads": ("sweep",),
+    "explain_heads": ("patterns", "sweep", "cards"),
     "compare_attributions": ("patterns", "rollout", "attribution", "method_pairs"),
     "compare_models": ("patterns", "rollout", "sweep", "roles"),
     "trace_context": ("trace",),

@@ -14,6 +14,7 @@ from harness.sweep.build import Ablating as Ablating
 from harness.sweep.build import check_sets as check_sets
 from harness.sweep.build import needs_roles as needs_roles
 from harness.sweep.build import part as part
+from harness.sweep.build import singles as singles
 from harness.sweep.build import stages as stages
 from harness.sweep.engine import tolerance as tolerance
 from harness.sweep.interventions import groups as groups

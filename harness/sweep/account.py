@@ -25,6 +25,7 @@ from harness.hooks import Head, Site
 from harness.metrics import Metric
 from harness.models import Model
 from harness.prompts import Prompts
+from harness.sweep.blocks import hidden_of, stream_blocks
 from harness.sweep.engine import Clean, Resid, by_target
 from harness.sweep.linear_path import read_at_end, through_output, why_not_linear
 
@@ -68,12 +69,7 @@ def components(model: Model) -> list[str]:
     heads = [str(Head(site.layer, head, site.stack)) for site in sites for head in range(model.shape.n_heads)]
     norms = [f"norm:{site}" for site in sites if hooks.norm_of_write(model.bridge, site) is not None]
     capped = [] if model.traits.linear_logits else [SOFT_CAP]
-    return [DIRECT, *heads, *(_rest_name(model, at) for at in _blocks(model)), *norms, FINAL_NORM, *capped]
-
-
-def _blocks(model: Model) -> range:
-    """The blocks that write to the stream which the logits are read from."""
-    return range(model.shape.n_encoder_layers, len(hooks.blocks(model.bridge)))
+    return [DIRECT, *heads, *(_rest_name(model, at) for at in stream_blocks(model)), *norms, FINAL_NORM, *capped]
 
 
 def _rest_name(model: Model, block: int) -> str:
@@ -108,7 +104,7 @@ class Accountant:
         captured = capture(model, clean.inputs, model.traits.write_scale)
         z = {site: captured[site][row, position] for site in model.traits.write_scale}
         through = {site: through_output(model, site, z[site], read) for site in z}
-        entered = {at: _hidden(*clean.entered[at])[row, position] for at in _blocks(model)}
+        entered = {at: hidden_of(*clean.entered[at])[row, position] for at in stream_blocks(model)}
         return cls(model, clean, metrics, read, entered, z, through)
 
     def part(self, part: Clean) -> "Accountant":
@@ -148,7 +144,7 @@ class Entry:
         """Hook the blocks and each W_O of the decoder, to read their inputs; return the handles."""
         model, handles = self.of.model, []
         blocks = hooks.blocks(model.bridge)
-        for at in _blocks(model):
+        for at in stream_blocks(model):
             handles.append(blocks[at].register_forward_pre_hook(self._read_stream(at), with_kwargs=True))
         for site in self.of.z:
             projection = hooks.output_projection(model.bridge, site)
@@ -157,7 +153,7 @@ class Entry:
 
     def _read_stream(self, at: int) -> Any:
         def read(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            moved = self._at_targets(_hidden(args, kwargs)) - self.of.entered[at]
+            moved = self._at_targets(hidden_of(args, kwargs)) - self.of.entered[at]
             self.stream[at] = self._by_prompt(torch.einsum("mtd,ctd->mct", self.of.read, moved.double()))
 
         return read
@@ -215,8 +211,8 @@ class Entry:
     def _rests(self, heads: Mapping[Site, Tensor], norms: Mapping[Site, ByCopy], final: ByCopy) -> list[ByCopy]:
         """Return what each block adds beside its attentions: the stream's change after it, less that before it."""
         model, rests = self.of.model, []
-        stream = [_of_all(self.stream.get(at), torch.zeros_like(final)) for at in _blocks(model)]
-        for at, before, after in zip(_blocks(model), stream, [*stream[1:], final], strict=True):
+        stream = [_of_all(self.stream.get(at), torch.zeros_like(final)) for at in stream_blocks(model)]
+        for at, before, after in zip(stream_blocks(model), stream, [*stream[1:], final], strict=True):
             sites = [site for site in self.of.z if model.shape.block(site) == at]
             attention = [heads[site].sum(dim=2) + norms.get(site, 0) for site in sites]
             rests.append(after - before - sum(attention))
@@ -236,8 +232,3 @@ def _of_all(value: Tensor | None, nothing: Tensor) -> Tensor:
         return nothing.clone()
     missing = nothing.shape[1] - value.shape[1]
     return torch.cat([value, value.new_zeros(value.shape[0], missing, *value.shape[2:])], dim=1)
-
-
-def _hidden(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Float[Tensor, "row position d_model"]:
-    """Return the stream among the arguments of a block."""
-    return args[0] if args else kwargs["hidden_states"]

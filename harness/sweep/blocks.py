@@ -9,10 +9,13 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from harness import hooks
 from harness.hooks import first_of as first_of
 from harness.hooks.forward import replaced
+from harness.models import Model
 
 #: The positional and keyword arguments of a block.
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -57,6 +60,16 @@ def repeat_source_mask(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     """Repeat the source's mask, an input of the decoder stack, for the rows that joined in the encoder."""
     states, mask = kwargs["encoder_hidden_states"], kwargs["encoder_attention_mask"]
     return args, {**kwargs, "encoder_attention_mask": mask.repeat(len(states) // len(mask), 1)}
+
+
+def stream_blocks(model: Model) -> range:
+    """Return the blocks of the stream that logits are read from: not those of an encoder-decoder's encoder."""
+    return range(model.shape.n_encoder_layers, len(hooks.blocks(model.bridge)))
+
+
+def hidden_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Float[Tensor, "row position d_model"]:
+    """Return the stream among the arguments of a block."""
+    return args[0] if args else kwargs["hidden_states"]
 
 
 def with_first(output: Any, first: Tensor) -> Any:

@@ -123,6 +123,14 @@ def part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:
     return Part(made_stages, [HeadTable(spec.stats)])
 
 
+def singles(spec: RunSpec, model: Model, prompts: Prompts) -> SweepStage:
+    """Return the exact sweep of a run's single heads, without their direct effects."""
+    made, positions = ablation.build(spec.ablation, model, prompts)
+    metrics, heads = choose(spec.metrics, prompts), list(spec.heads)
+    how = {"memory": spec.sweep.memory, "seed": spec.seed, "with_direct": False}
+    return SweepStage(model, prompts, groups(model, heads), metrics, made, positions, **how)
+
+
 @runtime_checkable
 class Ablating(Protocol):
     """A stage that ablates. `as_sweep` is a plain sweep of as much work with the same checks, for the forecast."""

@@ -48,17 +48,26 @@ def direct_effects(
     unembedding together.
     """
     writing = [at for at, one in enumerate(todo) if any(_writes(head) for head in one.heads)]
-    captured = capture(model, clean.inputs, {head.site for at in writing for head in todo[at].heads if _writes(head)})
+    changes = change_of_writes(model, clean, [todo[at] for at in writing])
     with frozen_final_norm(model, clean):  # through the same frozen norm, so that an unchanged write gives exactly 0
         unchanged = measure(model, clean, clean.end, metrics)
     effect = unchanged.new_full((len(metrics), clean.targets.n_prompts, len(todo)), torch.nan)
     for start in range(0, len(writing), at_once):
-        chosen = writing[start : start + at_once]
-        moved = torch.stack([_written(model, clean, captured, todo[at]) for at in chosen])
+        chosen, moved = writing[start : start + at_once], changes[start : start + at_once]
         with frozen_final_norm(model, clean):
             values = measure(model, clean, (clean.end + moved).flatten(0, 1), metrics)
         effect[:, :, chosen] = (values - unchanged).transpose(1, 2)
     return effect
+
+
+def change_of_writes(
+    model: Model, clean: Clean, todo: Sequence[Intervention]
+) -> Float[Tensor, "intervention target d_model"]:
+    """Return the change of what each intervention's heads write to the stream at the targets, all else clean; norms
+    after W_O have their clean scale."""
+    captured = capture(model, clean.inputs, {head.site for one in todo for head in one.heads if _writes(head)})
+    written = [_written(model, clean, captured, one) for one in todo]
+    return torch.stack(written) if written else clean.end.new_empty(0, *clean.end.shape)
 
 
 def _written(model: Model, clean: Clean, captured: Captured, one: Intervention) -> Resid:

@@ -39,6 +39,7 @@ _TABS = {
 #: The titles of tabs, in their order.
 _TITLES = {
     "overview": "Overview",
+    "cards": "Why these heads",
     "changed": "Changes",
     "parts": "Segments",
     "texts": "Texts",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from harness.views import number_tables, segment_section, text_section
+from harness.views import head_cards, number_tables, segment_section, text_section
 from harness.views.figures import Picture
 from harness.views.text import markup
 
@@ -119,6 +119,7 @@ def sections(run: "Run", drawn: Sequence[Picture], left_out: str) -> list[Sectio
         made.append(_changed(run, drawn))
     if "effect" in run.data:
         made += [_map(run, drawn), _strongest(run, drawn)]
+    made += [Section("cards", "Why these heads", body, head_cards.ABOUT) for body in [head_cards.cards(run)] if body]
     if "role_given" in run.data:
         made.append(_roles(run, drawn))
     pictured = [part for part in PICTURED if part != "changed" and any(each.part == part for each in drawn)]
