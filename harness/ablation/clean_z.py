@@ -1,4 +1,4 @@
-"""Capture z of clean forwards at W_O's input; the hooks are removed afterwards."""
+"""Capture z of clean forwards at W_O's input, and what is ablated like it; the hooks are removed afterwards."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,6 +10,7 @@ from torch import Tensor
 from harness import hooks
 from harness.ablation.edits import Baseline
 from harness.hooks import Part, Site
+from harness.hooks.block_stream import watch_stream
 from harness.hooks.forward import StopForward, run_until_stop
 from harness.models import Inputs, Model
 
@@ -19,14 +20,14 @@ Captured = dict[Site, Float[Tensor, "row position head d_head"]]
 
 @torch.no_grad()
 def capture(model: Model, inputs: Inputs, sites: Iterable[Site]) -> Captured:
-    """Return z (of an MLP its output, as the z of one head) at these sites from one clean forward of these rows.
+    """Return z (an MLP's output, or the residual stream, as the z of one head) at these sites from one clean forward.
 
     Raises `RuntimeError` if a site did not run.
     """
     wanted, kept = set(sites), Captured()
 
     def keep(site: Site, tensor: Tensor) -> None:
-        n_heads = 1 if site.part == "mlp" else model.shape.n_heads
+        n_heads = model.shape.n_heads if site.part == "attention" else 1
         kept[site] = tensor.clone().unflatten(2, (n_heads, -1))
         if kept.keys() == wanted:
             raise StopForward
@@ -40,7 +41,10 @@ def capture(model: Model, inputs: Inputs, sites: Iterable[Site]) -> Captured:
 
 
 def _watching(model: Model, site: Site, keep: Callable[[Site, Tensor], None]) -> Any:
-    """Hook W_O's input, or an MLP's output."""
+    """Hook W_O's input, an MLP's output, or the residual stream between blocks."""
+    if site.part == "resid":
+        block = hooks.blocks(model.bridge)[model.shape.block(site)]
+        return watch_stream(block, model.shape.leaves(site), lambda stream: keep(site, stream))
     if site.part == "mlp":
         written = hooks.mlp_output(model.bridge, site)
         return written.register_forward_hook(lambda _, args, out: keep(site, out))

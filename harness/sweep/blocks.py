@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.hooks import first_of as first_of
+from harness.hooks.block_stream import first_of as first_of
+from harness.hooks.block_stream import with_first as with_first
 from harness.hooks.forward import replaced
 
 #: The positional and keyword arguments of a block.
@@ -57,8 +58,3 @@ def repeat_source_mask(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     """Repeat the source's mask, an input of the decoder stack, for the rows that joined in the encoder."""
     states, mask = kwargs["encoder_hidden_states"], kwargs["encoder_attention_mask"]
     return args, {**kwargs, "encoder_attention_mask": mask.repeat(len(states) // len(mask), 1)}
-
-
-def with_first(output: Any, first: Tensor) -> Any:
-    """Return a block's output with another first tensor."""
-    return (first, *output[1:]) if isinstance(output, tuple) else first

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from harness.ablation import ZERO, Ablation, Check, Intervention, MatchedNull, Share, model_rows, positions, together
+from harness.ablation.patch import Patch
 from harness.ablation.positions import Places
 from harness.config import RequestError
 from harness.execute import Stage
@@ -20,7 +21,7 @@ from harness.sweep.account import components
 from harness.sweep.batch import Batch, check_finite
 from harness.sweep.direct import has_direct
 from harness.sweep.division import UNITS_EACH, SplitStage
-from harness.sweep.interventions import TOGETHER, Groups
+from harness.sweep.interventions import AT_EACH_POSITION, TOGETHER, Groups
 from harness.sweep.labels import Layout
 from harness.sweep.memory import Fit
 from harness.sweep.shared_context import shares_context
@@ -33,9 +34,8 @@ _NULL_DRAWS = 1
 class SweepStage:
     """The stage that ablates: one unit is a batch of prompts, all interventions on it.
 
-    `groups` are the interventions by name: each head by itself, each layer, each MLP, or named sets and then `n_random`
-    random ones for each; `positions` are
-    those of `harness.ablation.positions`. Raises `RequestError` for positions that the prompts or the kind do not
+    `groups` are the interventions by name: each head by itself, each layer, MLP or residual stream, or named sets and
+    then `n_random` random ones for each; `positions` are those of `harness.ablation.positions`. Raises `RequestError` for positions that the prompts or the kind do not
     allow.
     """
 
@@ -57,8 +57,9 @@ class SweepStage:
     def __post_init__(self) -> None:
         causal = self.model.kind in ("decoder", "encoder_decoder")
         positions.check(self.positions, self.prompts, self._parts, causal)
-        if self.positions == "each" and self.kind not in ("single", "mlp"):
-            remedy = f"sweep.kind={self.kind} takes all, last, target or a list such as [3]; or set sweep.kind=single"
+        if self.positions == "each" and self.kind not in AT_EACH_POSITION:
+            known = " or ".join(AT_EACH_POSITION)
+            remedy = f"sweep.kind={self.kind} takes all, last, target or a list such as [3]; or set sweep.kind={known}"
             raise RequestError("ablation.positions", "each", remedy)
 
     @property
@@ -185,6 +186,8 @@ class SweepStage:
     def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]:
         """Compute one batch: `clean` [metric, prompt] and `ablated` [metric, prompt, group, turn], mean over draws.
 
+        Of a patch `donor` [metric, prompt] is that of the texts whose z is put in.
+
         `fired` is the number of edits verified, `off` the differences to plain forwards where these were tried. There
         is one turn, or with ``positions=each`` one for each position of the longest prompt. If in the plan, `direct`
         [metric, prompt, group] is the mean over draws too, `source_direct` [metric, prompt, group, key] splits it by
@@ -216,6 +219,8 @@ class SweepStage:
         arrays = {"clean": batch.clean, **{name: np.mean([each[name] for each in draws], axis=0) for name in draws[0]}}
         if self.prompts.has_choices:
             arrays["choice_log_prob"] = batch.choice_log_prob
+        if isinstance(self.ablation, Patch):
+            arrays["donor"] = batch.reading(self.prompts.take(numbers).swapped())
         if plan["null"]:
             null = MatchedNull(self.ablation, self.model, self.prompts, plan["null"]["seed"])
             edits = (null.prepare(plan, share, self.sites, draw) for draw in range(plan["null"]["draws"]))
@@ -269,6 +274,7 @@ class SweepStage:
             "baseline": self.ablation.note(plan),
             "positions": str(plan["positions"]),
             "method": "exact",
+            **({"into": self.ablation.into} if isinstance(self.ablation, Patch) else {}),
             **self.model.inside,
             **({"no_direct": self.model.traits.no_direct} if self._direct_refused else {}),
         }
