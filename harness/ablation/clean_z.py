@@ -1,6 +1,7 @@
 """Capture z of clean forwards at W_O's input, and what is ablated like it; the hooks are removed afterwards."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from harness import hooks
 from harness.ablation.edits import Baseline
 from harness.hooks import Part, Site
-from harness.hooks.block_stream import watch_stream
+from harness.hooks.block_stream import watch_mlp_output, watch_stream
 from harness.hooks.forward import StopForward, run_until_stop
 from harness.models import Inputs, Model
 
@@ -33,23 +34,23 @@ def capture(model: Model, inputs: Inputs, sites: Iterable[Site]) -> Captured:
             raise StopForward
 
     with model.bridge.lock:
-        handles = [_watching(model, site, keep) for site in wanted]
+        handles = [handle for site in wanted for handle in _watching(model, site, keep)]
         run_until_stop(model.forward, inputs, handles, must_stop=False)
     if silent := wanted - set(kept):
         raise RuntimeError(f"{model.name}: these did not run: {', '.join(map(str, sorted(silent)))}")
     return kept
 
 
-def _watching(model: Model, site: Site, keep: Callable[[Site, Tensor], None]) -> Any:
+def _watching(model: Model, site: Site, keep: Callable[[Site, Tensor], None]) -> list[Any]:
     """Hook W_O's input, an MLP's output, or the residual stream between blocks."""
-    if site.part == "resid":
-        block = hooks.blocks(model.bridge)[model.shape.block(site)]
-        return watch_stream(block, model.shape.leaves(site), lambda stream: keep(site, stream))
-    if site.part == "mlp":
-        written = hooks.mlp_output(model.bridge, site)
-        return written.register_forward_hook(lambda _, args, out: keep(site, out))
+    block, kept = hooks.blocks(model.bridge)[model.shape.block(site)], partial(keep, site)
+    match site.part:
+        case "resid":
+            return [watch_stream(block, model.shape.leaves(site), kept)]
+        case "mlp":
+            return watch_mlp_output(block, hooks.mlp_output(model.bridge, site), kept)
     projection = hooks.output_projection(model.bridge, site)
-    return projection.register_forward_pre_hook(lambda _, args: keep(site, args[0]))
+    return [projection.register_forward_pre_hook(lambda _, args: kept(args[0]))]
 
 
 def in_place(captured: Captured) -> Baseline:

@@ -18,7 +18,7 @@ from torch import Tensor
 from harness import hooks
 from harness.ablation.positions import Places
 from harness.hooks import Part, Site
-from harness.hooks.block_stream import watch_stream
+from harness.hooks.block_stream import watch_mlp_output, watch_stream
 from harness.models import Model, Shape
 
 Z = Float[Tensor, "row position head d_head"]
@@ -113,6 +113,8 @@ class Check:
         intended = self.pending.pop(site, None)
         if intended is None:
             raise InterventionFailed(f"{site}: W_O ran but hook_z did not fire, so no head was ablated")
+        if site.part == "mlp":
+            received = received.view(intended.shape)  # OPT's MLP joins rows and positions to one axis
         self._compare(site, received, intended, "W_O" if site.part == "attention" else "the stream")
         self.fired += n
 
@@ -181,9 +183,9 @@ def _z_edited(model: Model, site: Site, edited: Callable[[Z], Z], check: Check, 
 
 def _mlp_edited(model: Model, site: Site, edited: Callable[[Z], Z], check: Check, n: int) -> Hooked:
     """Edit with a plain torch hook, verify at TransformerLens's hook point after it."""
-    written = hooks.mlp_output(model.bridge, site)
-    handle = written.register_forward_hook(lambda _, args, out: edited(out.unsqueeze(2)).squeeze(2))
-    return [handle], [(hooks.mlp_hook_name(site), lambda out, hook: check.meet(site, out, n))]
+    block, last = hooks.blocks(model.bridge)[model.shape.block(site)], hooks.mlp_output(model.bridge, site)
+    handles = watch_mlp_output(block, last, lambda out: edited(out.unsqueeze(2)).squeeze(2))
+    return handles, [(hooks.mlp_hook_name(site), lambda out, hook: check.meet(site, out, n))]
 
 
 def _resid_edited(model: Model, site: Site, edited: Callable[[Z], Z], check: Check, n: int) -> Hooked:

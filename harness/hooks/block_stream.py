@@ -1,4 +1,4 @@
-"""The residual stream at the ends of blocks: read it, or replace it, where a block receives or returns it."""
+"""The residual stream between blocks, and what an MLP writes to it: read them, or replace them."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,23 @@ def watch_output(block: Any, watch: Watch) -> Any:
         return None if replaced is None else with_first(output, replaced)
 
     return block.register_forward_hook(leave)
+
+
+def watch_mlp_output(block: Any, last: Any, watch: Watch) -> list[Any]:
+    """Hook what the last module of a block's MLP returns, in the shape of the stream; return the torch handles.
+
+    OPT joins rows and positions to one axis there.
+    """
+    shape: list[Any] = []
+
+    def note(stream: Tensor) -> None:
+        shape[:] = [stream.shape]
+
+    def leave(_: Any, args: tuple[Any, ...], out: Tensor) -> Tensor | None:
+        replaced = watch(out.view(shape[0]))
+        return None if replaced is None else replaced.view(out.shape)
+
+    return [watch_input(block, note), last.register_forward_hook(leave)]
 
 
 def watch_stream(block: Any, leaves: bool, watch: Watch) -> Any:
