@@ -171,8 +171,8 @@ def test_late_effects_of_a_family_are_those_of_plain_forwards(case):
 
 @pytest.mark.always(("bloom", "granite", "mistral", "opt"))
 def test_patching_maps_of_a_family_are_those_of_plain_forwards(case):
-    """The stream of the corrupted prompt at every position makes its run, before the first block and after the last; at
-    one position the stream, W_O's output and that of the MLP are those of a plain model with that tensor overwritten."""
+    """The stream of the corrupted prompt at every position makes its run, before the first block and after the last.
+    At one position, stream, attention and MLP are those of a plain model with that tensor overwritten."""
     model, plain, prompts = case.model, case.plain, corrupted(case.prompts)
     mlps = ["mlp"] if all(hooks.has_mlp(model.bridge, Site(layer, part="mlp")) for layer in range(2)) else []
     how = {"ablation": "patch", "metrics": ["logit_diff"]}

@@ -58,10 +58,12 @@ class Patch:
         return False
 
     def plan(self) -> dict[str, Any]:
-        return {}
+        return {"into": self.into}
 
     def note(self, plan: Mapping[str, Any]) -> str:
-        whose = "the prompt's counterfactual" if self.into == "clean" else "the clean prompt, in the counterfactual's run"
+        whose = (
+            "the prompt's counterfactual" if self.into == "clean" else "the clean prompt, in the counterfactual's run"
+        )
         return f"z becomes that of {whose}"
 
     def prepare(self, plan: Mapping[str, Any], share: Share, sites: Sequence[Site], draw: int) -> Baseline:

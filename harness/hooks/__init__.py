@@ -70,8 +70,8 @@ _ATTENTION = {
 class Site(NamedTuple):
     """The attention or the MLP of one layer, or the residual stream that enters it, in an encoder-decoder of one stack.
 
-    ``str(Site(5, "cross")) == "cross.L5"`` and ``str(Site(5, part="mlp")) == "L5.mlp"``. The stream that leaves the last
-    layer is that of a layer more.
+    ``str(Site(5, "cross")) == "cross.L5"`` and ``str(Site(5, part="mlp")) == "L5.mlp"``. The stream that leaves the
+    last layer is that of a layer more.
     """
 
     layer: int

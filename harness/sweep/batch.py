@@ -63,7 +63,7 @@ class Batch:
         return plain(engine.by_prompt(self.whole.targets, self.metrics, self._clean_values))[:, 0]
 
     def reading(self, prompts: Prompts) -> Float[np.ndarray, "metric prompt"]:
-        """Return the metrics, without an intervention, of texts that stand in for the prompts', with the same targets."""
+        """Return the metrics, without an intervention, of other texts with the same targets."""
         read = engine.run_clean(self.model, prompts, [], self._some, self.whole.narrow)
         return plain(engine.measure(self.model, self.whole, read.end, self.metrics))[:, 0]
 

@@ -20,8 +20,9 @@ class Layout:
     """The places of a sweep's interventions in labelled arrays.
 
     Each of `groups` has a place: layer and head for single heads, the layer for layers, attentions and MLPs, the depth
-    for residual streams, its name along `set` for any other kind; in an encoder-decoder with the stack before the layer. NaN where nothing was ablated. With
-    `position_lengths` [prompt] there is one more axis, `position`, NaN in padding.
+    for residual streams, its name along `set` for any other kind; in an encoder-decoder with the stack before the
+    layer. NaN where nothing was ablated. With `position_lengths` [prompt] there is one more axis, `position`, NaN in
+    padding.
     """
 
     kind: str
@@ -56,9 +57,9 @@ class Layout:
     ) -> xr.Dataset:
         """Join all units of a sweep: `clean`, and by head (with `ablated`), layer, MLP or set the effect.
 
-        Position by position that of heads is `position_effect`; of the others it has one more axis. Of a
-        patch the metrics of both texts, `clean` and `corrupted`, are kept. Each array has the `notes`; the first also has the checks: the
-        number of edits verified and the largest difference to a plain forward.
+        Position by position that of heads is `position_effect`; of the others it has one more axis. Of a patch the
+        metrics of both texts, `clean` and `corrupted`, are kept. Each array has the `notes`; the first also has the
+        checks: the number of edits verified and the largest difference to a plain forward.
         """
         cut = plan["batches"]
         clean = gathered(cut, [unit["clean"][..., None] for unit in units])[..., 0]
@@ -66,17 +67,7 @@ class Layout:
         by_position = self.position_lengths is not None
         kept = self.labelled(ablated[..., 0]) if self.kind == "single" and not by_position else None
         effect = np.subtract(ablated, clean[:, :, None, None], out=ablated)  # in place: a large run has room for one
-        arrays: dict[str, xr.DataArray] = {}
-        if self.position_lengths is not None:
-            real = np.arange(effect.shape[-1]) < self.position_lengths[:, None]
-            name = "position_effect" if self.kind == "single" else EFFECT[self.kind]
-            arrays[name] = self.labelled(np.where(real[None, :, None], effect, np.nan))
-        else:
-            named, random = np.split(effect[..., 0], [len(self.groups) // (1 + self.n_random)], axis=2)
-            arrays[EFFECT[self.kind]] = self.labelled(named)
-            if self.n_random:
-                draws = random.reshape(*named.shape, self.n_random)
-                arrays["random_set_effect"] = self.labelled(draws).rename(position="draw")
+        arrays = self._effects(effect)
         if kept is not None:
             arrays["ablated"] = kept
         if plan["direct"]:
@@ -96,12 +87,22 @@ class Layout:
         off = float(np.concatenate([unit["off"] for unit in units]).max(initial=0))
         checks = {"edits_verified": sum(int(unit["fired"]) for unit in units), "plain_forward_difference": off}
         next(iter(arrays.values())).attrs = {**notes, **checks}
-        arrays[notes.get("into", "clean")] = xr.DataArray(clean, dims=("metric", "prompt"), attrs=dict(notes))
-        if "donor" in units[0]:
-            donor = gathered(cut, [unit["donor"][..., None] for unit in units])[..., 0]
-            other = "clean" if "clean" not in arrays else "corrupted"
-            arrays[other] = xr.DataArray(donor, dims=("metric", "prompt"), attrs=dict(notes))
+        for name, values in _without(plan, units, clean).items():
+            arrays[name] = xr.DataArray(values, dims=("metric", "prompt"), attrs=dict(notes))
         return xr.Dataset(arrays, coords={"metric": [metric.name for metric in self.metrics]})
+
+    def _effects(self, effect: Float[np.ndarray, "metric prompt group turn"]) -> dict[str, xr.DataArray]:
+        """Label the effects by their name, position by position or not, those of random sets apart."""
+        if self.position_lengths is not None:
+            real = np.arange(effect.shape[-1]) < self.position_lengths[:, None]
+            name = "position_effect" if self.kind == "single" else EFFECT[self.kind]
+            return {name: self.labelled(np.where(real[None, :, None], effect, np.nan))}
+        named, random = np.split(effect[..., 0], [len(self.groups) // (1 + self.n_random)], axis=2)
+        arrays = {EFFECT[self.kind]: self.labelled(named)}
+        if self.n_random:
+            draws = random.reshape(*named.shape, self.n_random)
+            arrays["random_set_effect"] = self.labelled(draws).rename(position="draw")
+        return arrays
 
     def _by_source(self, values: Values) -> xr.DataArray:
         """Label direct effects by key: 0 in padding, NaN for metrics that are not linear in the logits."""
@@ -115,6 +116,16 @@ class Layout:
         by_head = xr.concat([self.labelled(values) for values in by_draw], dim="draw")
         distance = xr.DataArray([metric.distance for metric in self.metrics], dims="metric")
         return by_head.where(distance)
+
+
+def _without(
+    plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]], clean: np.ndarray
+) -> dict[str, Float[np.ndarray, "metric prompt"]]:
+    """Return the metrics without an ablation: `clean`, and of a patch, whichever run it patches, `corrupted` too."""
+    if "donor" not in units[0]:
+        return {"clean": clean}
+    donor = gathered(plan["batches"], [unit["donor"][..., None] for unit in units])[..., 0]
+    return {"clean": clean, "corrupted": donor} if plan["into"] == "clean" else {"clean": donor, "corrupted": clean}
 
 
 def gathered(batches: Sequence[Sequence[int]], parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -35,8 +35,8 @@ class SweepStage:
     """The stage that ablates: one unit is a batch of prompts, all interventions on it.
 
     `groups` are the interventions by name: each head by itself, each layer, MLP or residual stream, or named sets and
-    then `n_random` random ones for each; `positions` are those of `harness.ablation.positions`. Raises `RequestError` for positions that the prompts or the kind do not
-    allow.
+    then `n_random` random ones for each; `positions` are those of `harness.ablation.positions`. Raises `RequestError`
+    for positions that the prompts or the kind do not allow.
     """
 
     model: Model
@@ -274,7 +274,7 @@ class SweepStage:
             "baseline": self.ablation.note(plan),
             "positions": str(plan["positions"]),
             "method": "exact",
-            **({"into": self.ablation.into} if isinstance(self.ablation, Patch) else {}),
+            **({"into": plan["into"]} if "into" in plan else {}),
             **self.model.inside,
             **({"no_direct": self.model.traits.no_direct} if self._direct_refused else {}),
         }
