@@ -112,8 +112,9 @@ def _ablation(spec: dict | str | None) -> str:
 
 def _otherwise(run: "Run") -> str:
     """Describe what was done where no single heads were ablated."""
-    ablated = [what + _in_turn(run, name) for name, what in _OTHER_ABLATIONS.items() if name in run.data]
-    done = [f"Ablated: {listed(ablated)}."] if ablated else []
+    ablated = [what for name, what in _OTHER_ABLATIONS.items() if name in run.data]
+    in_turn = ", at one position at a time" if mapped(run) else ""
+    done = [f"Ablated: {listed(ablated)}{in_turn}."] if ablated else []
     if "part_cause" in run.data:
         done.append(f"What they predict was traced to {count(run.data.sizes['part'], 'part')}.")
     if "clean_text" in run.data:
@@ -129,10 +130,6 @@ def _otherwise(run: "Run") -> str:
     if "pattern" in run.data or not done:
         done += [] if ablated else [_NOTHING]
     return " ".join(done)
-
-
-def _in_turn(run: "Run", variable: str) -> str:
-    return " at one position at a time" if variable in mapped(run) else ""
 
 
 def _shape(run: "Run") -> str:

@@ -13,7 +13,7 @@ import xarray as xr
 from jaxtyping import Bool, Float
 
 from harness.findings.finding import Finding
-from harness.findings.format import chance, count, decimals, with_spread
+from harness.findings.format import chance, count, number, with_spread
 from harness.findings.intervals import interval, summary
 from harness.results.run import ROUNDING
 
@@ -110,10 +110,10 @@ def _rows(effect: xr.DataArray, n_layers: int) -> tuple[list[str], np.ndarray]:
 def _over(columns: list[_Column], name: str, variable: str, rows: list[str], values: np.ndarray) -> PositionMap:
     """Return the map whose cells are means over the positions of a column."""
     made = np.full((*values.shape[:2], len(columns)), np.nan)
-    for number, column in enumerate(columns):
+    for at, column in enumerate(columns):
         for prompt, where in enumerate(column.where):
             if where.any():
-                made[prompt, :, number] = values[prompt][:, where].mean(axis=1)
+                made[prompt, :, at] = values[prompt][:, where].mean(axis=1)
     return PositionMap(name, variable, rows, [each.label for each in columns], [each.at for each in columns], made)
 
 
@@ -188,6 +188,6 @@ def _strongest(run: "Run", metric: str, of: PositionMap) -> Finding:
         text += f", max-T {chance(p)} over all cells" if np.isfinite(p) else ""
     if (leads := destination(run, metric)) is not None:
         share = about.mean / leads[1]
-        scale = decimals(1 - share if leads[0] == "corrupted" else share)
+        scale = number(1 - share if leads[0] == "corrupted" else share)
         text += f"; from 0, the corrupted run, to 1, the clean one, the mean is then at {scale}"
     return Finding(f"{text}.", about.mean, about.low, about.high, of.variable)

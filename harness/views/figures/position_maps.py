@@ -30,7 +30,7 @@ def by_layer_and_position(run: "Run", metric: str, look: Look) -> Figure:
             image = axes.imshow(shades, cmap=tones, vmin=-most if signed else 0, vmax=most, aspect="auto")
             axes.set_facecolor(EMPTY)
             across = every_nth(len(each.columns), look.width / columns - 1.0, look)
-            labels = [short(visible(each.columns[at])) for at in across]
+            labels = [short(visible(each.columns[at]), _LABEL) for at in across]
             axes.set_xticks(across, labels, rotation=90, fontsize=look.small)
             down = every_nth(len(each.rows), high, look)
             axes.set_yticks(down, [each.rows[at] for at in down], fontsize=look.small)
@@ -40,5 +40,7 @@ def by_layer_and_position(run: "Run", metric: str, look: Look) -> Figure:
     return figure
 
 
+#: Letters of a label.
+_LABEL = 16
 #: With fewer columns the maps stand side by side.
 _BESIDE = 16
