@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from harness.ablation.clean_z import capture, in_place
 from harness.ablation.edits import Baseline
 from harness.ablation.rows import Share, model_rows
@@ -56,6 +58,14 @@ class Patch:
     @property
     def alike_in_rows(self) -> bool:
         return False
+
+    def begins(self, rows: Prompts) -> list[int] | None:
+        """Return the first position of each row at which a decoder's z can differ from the one that is put in: that of
+        the first other token, or the row's end. None for models that also read what comes after."""
+        if self.model.kind != "decoder":
+            return None
+        other = rows.token_id != rows.counterfactual
+        return np.where(other.any(axis=1), other.argmax(axis=1), rows.length).tolist()
 
     def plan(self) -> dict[str, Any]:
         return {"into": self.into}

@@ -160,7 +160,8 @@ class SweepStage:
         n_blocks = len(self.model.shape.sites)
         firsts = [min(self.model.shape.block(part.site) for part in parts) for parts in self.groups.values()]
         share = sum(max(0.0, 1 - first / n_blocks) for first in firsts)
-        turns = int(self.prompts.length.max()) if self.positions == "each" else 1
+        begins = min(self._begins(self.prompts) or [0])
+        turns = int(self.prompts.length.max()) - begins if self.positions == "each" else 1
         draws = self.ablation.draws + (plan["null"] or {"draws": 0})["draws"]
         return rows, share * turns * draws * self.fit.share_that_runs
 
@@ -196,7 +197,7 @@ class SweepStage:
         """
         before, tried = self.check.fired, len(self.check.spot_checks)
         rows, _ = model_rows(self.model, self.prompts.take(plan["batches"][unit]))
-        turns = positions.turns(self.positions, rows)
+        turns = positions.turns(self.positions, rows, self._begins(rows))
         parts = []
         for some in together(len(rows), plan["rows"][unit]):
             parts.append(self._measured(plan, unit, some, turns))
@@ -241,11 +242,13 @@ class SweepStage:
         numbers, size = plan["batches"][unit], plan["chunks"][unit]
         todo = self._interventions(self.ablation.prepare(plan, Share(numbers, some), self.sites, draw), turns, some)
         account = batch.new_account(len(todo)) if plan["account"] else None
-        arrays = {"ablated": batch.ablated(todo, size, account=account)}
+        live = [at for at, one in enumerate(todo) if self.positions != "each" or any(one.positions or ())]
+        arrays = {"ablated": np.repeat(batch.clean[:, :, None], len(todo), axis=2)}
+        arrays["ablated"][:, :, live] = batch.ablated([todo[at] for at in live], size, account=account)
         names = [name for name in self.groups for _ in turns]
         check_finite(self.model, self.metric_names, numbers, arrays["ablated"], names)
         if unit == draw == some.start == 0:  # two interventions of the run are checked against plain forwards
-            for at in sorted({0, len(todo) // 2}):
+            for at in sorted({*live[:1], *live[len(live) // 2 :][:1]}):
                 batch.spot_check(todo[at], arrays["ablated"][:, :, at])
         if account is not None:
             arrays["account"] = account
@@ -254,6 +257,10 @@ class SweepStage:
         if plan["source_direct"]:
             arrays["source_direct"] = batch.source_direct(todo, int(self.prompts.length[numbers].max()))
         return arrays
+
+    def _begins(self, rows: Prompts) -> list[int] | None:
+        """Return the first position of each row at which a replacement changes anything, if that is known."""
+        return self.ablation.begins(rows) if isinstance(self.ablation, Patch) else None
 
     def _interventions(self, baseline: Any, turns: Sequence[Places | None], some: range) -> list[Intervention]:
         """Return each group's interventions, turn after turn, on some of the rows."""
