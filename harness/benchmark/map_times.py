@@ -59,8 +59,8 @@ def time_maps(spec: BenchmarkSpec, say: Callable[[str], None]) -> dict[str, Any]
         f"{statistics.median(loop):.1f} s, sweep {statistics.median(own):.1f} s, {statistics.median(ratio):.2f}× "
         f"({min(ratio):.2f}–{max(ratio):.2f}), off {off:.1e}"
     )
-    found = {"seconds": seconds, "ratio": ratio, "largest_error": off, "cells": n_cells}
-    return {"model": model.name, "prompts": len(prompts), "layers": list(layers), **found, **manifest.environment()}
+    timed = {"seconds": seconds, "ratio": ratio, "largest_error": off, "cells": n_cells}
+    return {"model": model.name, "prompts": len(prompts), "layers": list(layers), **timed, **manifest.environment()}
 
 
 def swept_map(model: Model, prompts: Prompts, layers: range, metric: str) -> Map:
