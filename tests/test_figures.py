@@ -45,9 +45,6 @@ def whole_run(folder, tokens=SHORT, n_layers=3, n_heads=4, model="tiny"):
         "mlp_effect": (("metric", "prompt", "layer"), rng.normal(size=(m, n, n_layers))),
         "direct": (("metric", *by_head), rng.normal(size=(m, n, n_layers, n_heads))),
         "position_effect": (("metric", *by_head, "position"), rng.normal(size=(m, n, n_layers, n_heads, size))),
-        "resid_effect": (("metric", "prompt", "depth", "position"), rng.normal(size=(m, n, n_layers + 1, size))),
-        "attn_effect": (("metric", "prompt", "layer", "position"), rng.normal(size=(m, n, n_layers, size))),
-        "corrupted": (("metric", "prompt"), rng.normal(size=(m, n))),
         "set_effect": (("metric", "prompt", "set"), rng.normal(size=(m, n, 3))),
         "cumulative_effect": (("metric", "prompt", "order", "step"), rng.normal(size=(m, n, 4, 5)).cumsum(-1)),
         "pair_effect": (("metric", "prompt", "pair"), rng.normal(size=(m, n, len(ends)))),
@@ -66,6 +63,9 @@ def whole_run(folder, tokens=SHORT, n_layers=3, n_heads=4, model="tiny"):
         "attribution": (("prompt", "attribution_method", *OVER), np.ones((n, 2, 1, size))),
         "cause": (("prompt", "cause_kind", *OVER), np.ones((n, 2, 1, size))),
         "traced_value": (("prompt", "traced"), np.ones((n, 1)), {"units": "nats, of a token"}),
+        "resid_effect": (("metric", "prompt", "depth", "position"), rng.normal(size=(m, n, n_layers + 1, size))),
+        "attn_effect": (("metric", "prompt", "layer", "position"), rng.normal(size=(m, n, n_layers, size))),
+        "corrupted": (("metric", "prompt"), rng.normal(size=(m, n))),
     }
     coords = {
         "set": ["movers", "early " + "and late " * 8, "late"],
