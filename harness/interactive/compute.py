@@ -84,10 +84,12 @@ def ablate_heads(
     better direction.
 
     ``.data`` has `clean` [metric, prompt], `ablated` and `effect` [metric, prompt, layer, head] (NaN for
-    heads not ablated), or `layer_effect`, `mlp_effect`, `set_effect`, `cumulative_effect` or `pair_effect` for the
-    other kinds, and the prompts' own variables; beside `set_effect` the `random_set_effect` [metric, prompt, set, draw]
+    heads not ablated), or `layer_effect`, `attn_effect`, `mlp_effect`, `resid_effect` [metric, prompt, depth],
+    `set_effect`, `cumulative_effect` or `pair_effect` for the other kinds, and the prompts' own variables; beside `set_effect` the `random_set_effect` [metric, prompt, set, draw]
     of `n_random_sets` sets of as many heads as each. An encoder-decoder has `stack` before `layer`. With
-    ``positions="each"`` it has `position_effect` [metric, prompt, layer, head, position] instead, NaN in padding.
+    ``positions="each"`` it has `position_effect` [metric, prompt, layer, head, position] instead, NaN in padding, and
+    for the kinds ``resid``, ``attn`` and ``mlp`` a last axis position. A patch (``{"name": "patch", "into":
+    "corrupted"}``: clean z in the corrupted run) also gives `corrupted` [metric, prompt], the corrupted prompt's metric.
     Single heads of a model with pre-norm blocks also have `direct`, like `effect`: the direct effect
     (`harness.sweep.direct`); with ``source_direct=True`` also `source_direct` [metric, prompt, layer, head, key], the
     same by the token it was read from (`harness.sweep.source_direct`: zero-ablation, and metrics that are linear in the
