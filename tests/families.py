@@ -323,6 +323,60 @@ class Plain:
 
         return self.outputs[layer], True, put
 
+    def streams(self, token_id: Any) -> list[Any]:
+        """The residual stream [position, d_model] that enters each block, and what leaves the last."""
+        kept: list[Any] = []
+
+        def enter(_: Any, args: Any, named: Any) -> None:
+            kept.append((args[0] if args else named["hidden_states"])[0].clone())
+
+        handles = [block.register_forward_pre_hook(enter, with_kwargs=True) for block in self.blocks]
+        leave = lambda _, args, out: kept.append((out[0] if isinstance(out, tuple) else out)[0].clone())  # noqa: E731
+        try:
+            self.logits(token_id, [(self.blocks[-1], False, leave)])
+        finally:
+            for handle in handles:
+                handle.remove()
+        return kept
+
+    def with_stream(self, token_id: Any, depth: int, stream: Any, position: Any = slice(None)) -> Any:
+        """Logits with the stream before a block (after the last: what leaves it) overwritten at a position."""
+
+        def put(hidden: Any) -> Any:
+            hidden = hidden.clone()
+            hidden[0, position] = stream[position]
+            return hidden
+
+        def enter(_: Any, args: Any, named: Any) -> Any:
+            return (
+                ((put(args[0]), *args[1:]), named)
+                if args
+                else (args, {**named, "hidden_states": put(named["hidden_states"])})
+            )
+
+        def leave(_: Any, args: Any, out: Any) -> Any:
+            return (put(out[0]), *out[1:]) if isinstance(out, tuple) else put(out)
+
+        if depth == len(self.blocks):
+            return self.logits(token_id, [(self.blocks[-1], False, leave)])
+        handle = self.blocks[depth].register_forward_pre_hook(enter, with_kwargs=True)
+        try:
+            return self.logits(token_id)
+        finally:
+            handle.remove()
+
+    def with_output(self, token_id: Any, other: Any, module: Any, position: int) -> Any:
+        """Logits with what a module gives at a position as it is for another text."""
+        kept: list[Any] = []
+        self.logits(other, [(module, False, lambda _, args, out: kept.append(out.clone()))])
+
+        def put(_: Any, args: Any, out: Any) -> Any:
+            out = out.clone()
+            out.view(-1, out.shape[-1])[position] = kept[0].view(-1, out.shape[-1])[position]
+            return out
+
+        return self.logits(token_id, [(module, False, put)])
+
     def without(self, token_id: Any, layer: int, head: int, last: bool = False) -> Any:
         """Logits with a head zeroed: its total effect."""
         return self.logits(token_id, [self.zeroing(layer, head, last)])

@@ -47,6 +47,17 @@ def test_the_command_leaves_every_round(command):
     assert err.splitlines()[-5].startswith("TransformerLens loop")
 
 
+def test_maps_of_the_loop_and_of_the_sweep_are_the_same(command):
+    code, out, err = command("benchmark", "model=random", "what=maps", "prompts.n=3", "rounds=1", "every=2")
+    found = json.loads(Path(out.splitlines()[-1]).read_text())
+    assert code == 0, err
+    assert found["layers"] == [0, 2]
+    assert found["largest_error"] < 1e-4
+    assert found["cells"] == 2 * harness.load_prompts("ioi", harness.load_model("random"), n=3).length.sum()
+    assert err.splitlines()[-1].startswith("resid × position of 3 prompts, 2 layers")
+    assert sorted(map(len, found["seconds"].values())) == [1, 1]
+
+
 def test_an_encoder_is_refused(command):
     code, _, err = command("benchmark", "model=random", "model.shape=bert", "prompts=inline", "prompts.text=[a]")
     assert (code, len(err.splitlines())) == (2, 1)

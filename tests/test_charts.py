@@ -26,7 +26,7 @@ from harness.views.figures.base import LOOKS, Picture
 from harness.views.page import asset
 
 #: Sections whose figures are charts on the page.
-CHARTED = {"layers", "positions", "sets", "pruning", "pairs", "changed", "roles", "methods", "parts"}
+CHARTED = {"layers", "maps", "positions", "sets", "pruning", "pairs", "changed", "roles", "methods", "parts"}
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +97,17 @@ def test_positions_have_the_effects_of_the_prompt_that_is_shown(run, described):
         head = Head.parse(name)
         assert place == [head.layer, head.head, ""]
         close(row, run.data["position_effect"].sel(metric="loss", **head.place)[chart["prompt"]])
+
+
+def test_maps_have_mean_shares_of_the_way_to_the_corrupted_run(run, described):
+    chart, data = described["maps_loss"], run.data.sel(metric="loss")
+    apart = float((data["corrupted"] - data["clean"]).mean())
+    assert [panel["name"] for panel in chart["panels"]] == ["residual stream", "attention"]
+    for panel, name in zip(chart["panels"], ("resid_effect", "attn_effect"), strict=True):
+        assert panel["columns"] == SHORT
+        close(panel["values"], data[name].mean("prompt").values / apart)
+    assert chart["panels"][0]["rows"] == ["L0", "L1", "L2", "end"]
+    assert chart["value"] == "share of the way to the corrupted run"
 
 
 def test_sets_have_every_prompt_the_mean_and_its_error(run, described):

@@ -1,6 +1,7 @@
 """Every decoder family that transformers builds small, against plain Hugging Face forwards; `docs/families.md` keeps
 what came out. ``HARNESS_WRITE=1`` writes that page anew."""
 
+import dataclasses
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +13,10 @@ import torch
 import transformers
 
 import harness
-from harness import study
+from harness import hooks, study
 from harness.attribution.methods import METHODS
 from harness.config import Place, RequestError, RunSpec, parse
+from harness.hooks import Site
 
 PAGE = Path(__file__).parents[1] / "docs" / "families.md"
 TEXTS = ("When Mary and John went to the store, John gave a drink to", "Then Tom and Anna sat down, and Tom spoke to")
@@ -167,6 +169,58 @@ def test_late_effects_of_a_family_are_those_of_plain_forwards(case):
             np.testing.assert_allclose(got.effect.sel(layer=layer, head=head).values[0, row], want, atol=EXACT)
 
 
+@pytest.mark.always(("bloom", "granite", "mistral", "opt"))
+def test_patching_maps_of_a_family_are_those_of_plain_forwards(case):
+    """The stream of the corrupted prompt at every position makes its run, before the first block and after the last.
+    At one position, stream, attention and MLP are those of a plain model with that tensor overwritten."""
+    model, plain, prompts = case.model, case.plain, corrupted(case.prompts)
+    mlps = ["mlp"] if all(hooks.has_mlp(model.bridge, Site(layer, part="mlp")) for layer in range(2)) else []
+    how = {"ablation": "patch", "metrics": ["logit_diff"]}
+    whole = harness.ablate_heads(model, prompts, kind="resid", **how).data
+    each = harness.ablate_heads(model, prompts, kind=["resid", "attn", *mlps], positions="each", **how).data
+    most = 0.0
+    for row, (token_id, answer, distractor) in enumerate(rows(prompts)):
+        lead = lambda logits: float(logits[answer] - logits[distractor])  # noqa: B023, E731
+        other = prompts.counterfactual[row][: len(token_id)]
+        streams, clean = plain.streams(other), lead(plain.logits(token_id))
+        np.testing.assert_allclose(whole.clean[0, row], clean, atol=EXACT)
+        np.testing.assert_allclose(whole.corrupted[0, row], lead(plain.logits(other)), atol=EXACT)
+        for depth in (0, 1, len(streams) - 1):
+            want = lead(plain.with_stream(token_id, depth, streams[depth])) - clean
+            np.testing.assert_allclose(whole.resid_effect[0, row, depth], want, atol=EXACT)
+        for depth, position in ((0, 1), (1, 3), (1, len(token_id) - 1), (len(streams) - 1, len(token_id) - 1)):
+            want = lead(plain.with_stream(token_id, depth, streams[depth], position)) - clean
+            np.testing.assert_allclose(each.resid_effect[0, row, depth, position], want, atol=EXACT)
+            most = max(most, abs(want))
+        for layer, position in ((0, 3), (1, len(token_id) - 1)):
+            want = lead(plain.with_output(token_id, other, plain.outputs[layer], position)) - clean
+            np.testing.assert_allclose(each.attn_effect[0, row, layer, position], want, atol=EXACT)
+            if mlps:
+                last = plain_twin(plain, model, layer)
+                want = lead(plain.with_output(token_id, other, last, position)) - clean
+                np.testing.assert_allclose(each.mlp_effect[0, row, layer, position], want, atol=EXACT)
+        assert np.isnan(each.resid_effect[0, row, :, len(token_id) :]).all()
+    np.testing.assert_allclose(
+        whole.resid_effect[0, :, [0, -1]].T, [whole.corrupted[0] - whole.clean[0]] * 2, atol=EXACT
+    )
+    assert most > 100 * EXACT
+
+
+def corrupted(prompts):
+    """The prompts with counterfactuals of their own length: all tokens but the first in reverse order."""
+    other = prompts.token_id.copy()
+    for row, length in enumerate(prompts.length):
+        other[row, 1:length] = other[row, 1:length][::-1]
+    return dataclasses.replace(prompts, counterfactual=other)
+
+
+def plain_twin(plain, model, layer):
+    """The module of the plain model that is the last of a layer's MLP, known by its weights."""
+    weight = hooks.mlp_output(model.bridge, Site(layer, part="mlp")).weight
+    same = (m for m in plain.model.modules() if getattr(getattr(m, "weight", None), "shape", None) == weight.shape)
+    return next(module for module in same if torch.equal(module.weight, weight))
+
+
 @pytest.mark.always(UNLIKE)
 def test_scores_of_a_family_make_its_pattern(case):
     """softmax(scores), with what a learnt sink takes of each row, is the pattern."""
@@ -283,7 +337,8 @@ def page():
         "What `tests/test_families.py` holds of each family, on a tiny model with random weights, against plain",
         "Hugging Face forwards to 1e-4: effects of all heads, direct effects (path patched in the plain model, norms",
         "frozen), their sum by the token they were read from (`sweep.source_direct`), the account of an effect by what",
-        "each later head and MLP writes (`sweep.account`; right in all of these), softmax(scores) = pattern,",
+        "each later head and MLP writes (`sweep.account`; right in all of these), patching maps of the residual",
+        "stream, each attention and each MLP, softmax(scores) = pattern,",
         "knockout of a token in all heads and in one, and a study to its end; to 1e-5: a baked checkpoint, zeroed and",
         "with a pooled mean.",
         "",

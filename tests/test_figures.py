@@ -63,6 +63,9 @@ def whole_run(folder, tokens=SHORT, n_layers=3, n_heads=4, model="tiny"):
         "attribution": (("prompt", "attribution_method", *OVER), np.ones((n, 2, 1, size))),
         "cause": (("prompt", "cause_kind", *OVER), np.ones((n, 2, 1, size))),
         "traced_value": (("prompt", "traced"), np.ones((n, 1)), {"units": "nats, of a token"}),
+        "resid_effect": (("metric", "prompt", "depth", "position"), rng.normal(size=(m, n, n_layers + 1, size))),
+        "attn_effect": (("metric", "prompt", "layer", "position"), rng.normal(size=(m, n, n_layers, size))),
+        "corrupted": (("metric", "prompt"), rng.normal(size=(m, n))),
     }
     coords = {
         "set": ["movers", "early " + "and late " * 8, "late"],
@@ -483,6 +486,18 @@ def test_the_figure_of_positions_has_the_effects_of_its_prompt(run):
     assert -low == high == pytest.approx(np.abs(shown).max())
 
 
+def test_the_figure_of_maps_has_the_mean_shares_of_the_way_to_the_corrupted_run(run):
+    figure = drawn_of(run)["maps_loss"]()
+    data = run.data.sel(metric="loss")
+    apart = float((data["corrupted"] - data["clean"]).mean())
+    for axes, name in zip(figure.axes, ("resid_effect", "attn_effect"), strict=False):
+        np.testing.assert_allclose(image_of(axes), data[name].mean("prompt").values / apart)
+        assert list(ticks(axes.xaxis).values()) == [token.strip() for token in SHORT]
+    assert list(ticks(figure.axes[0].yaxis).values()) == ["L0", "L1", "L2", "end"]
+    low, high = figure.axes[0].images[0].get_clim()
+    assert -low == high
+
+
 def test_the_figure_of_roles_has_their_scores_and_a_dot_for_each_head_with_one(run):
     figure = drawn_of(run)["roles"]()
     for axes, role in zip(figure.axes, ("induction", "previous_token"), strict=False):
@@ -841,7 +856,7 @@ def test_every_figure_is_named_once_and_belongs_to_a_section(run):
 
 
 METRIC_FIGURES = {"effect": "map", "strongest": "strongest", "layers": "layers", "change": "changed"}
-METRIC_FIGURES |= {"prompts": "changed"} | {name: name for name in ("positions", "sets", "pruning", "pairs")}
+METRIC_FIGURES |= {"prompts": "changed"} | {name: name for name in ("maps", "positions", "sets", "pruning", "pairs")}
 
 
 def test_figures_are_drawn_of_what_a_run_has_and_of_nothing_else(run):

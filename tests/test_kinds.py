@@ -280,6 +280,69 @@ def test_an_mlp_zeroed_is_its_output_removed(pair, prompts):
             np.testing.assert_allclose(effect, [values[name] for name in names_of(model)], atol=1e-4)
 
 
+def blocks_of(twin):
+    """The blocks of a plain model by stack."""
+    if hasattr(twin, "decoder"):
+        return {"encoder": twin.encoder.block, "decoder": twin.decoder.block}
+    return {"": twin.base_model.encoder.layer}
+
+
+def streamed(twin, given, stack, depth, new=None):
+    """What the model gives for one prompt, and the stream before a block, or after the last; `new` [position, d_model]
+    takes its place."""
+    blocks, kept = blocks_of(twin)[stack], []
+
+    def replaced(hidden):
+        kept.append(hidden[0].clone())
+        return hidden if new is None else new[None].to(hidden)
+
+    def enter(_, args, named):
+        return (
+            ((replaced(args[0]), *args[1:]), named)
+            if args
+            else (args, {**named, "hidden_states": replaced(named["hidden_states"])})
+        )
+
+    def leave(_, args, out):
+        return (replaced(out[0]), *out[1:]) if isinstance(out, tuple) else replaced(out)
+
+    last = depth == len(blocks)
+    handle = (
+        blocks[-1].register_forward_hook(leave)
+        if last
+        else blocks[depth].register_forward_pre_hook(enter, with_kwargs=True)
+    )
+    try:
+        return twin(**given), kept[0]
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
+@pytest.mark.covering(1)
+def test_a_patched_stream_is_that_of_the_corrupted_prompt(pair, prompts):
+    """Each depth of each stack, overwritten in the plain model; before the first block of what is read it makes the
+    corrupted run, and so does the end of an encoder and of a model with one stack."""
+    model, twin = pair
+    got = harness.ablate_heads(model, prompts, "patch", names_of(model), kind="resid").data
+    for row in range(len(prompts)):
+        read = prompts.counterfactual[row]
+        own, other = given_of(model, prompts, row), given_of(model, prompts, row, read[read >= 0])
+        clean = twin(**own)
+        values = measured(model, prompts, row, twin(**other), clean)
+        np.testing.assert_allclose(got.corrupted[:, row], [values[name] for name in names_of(model)], atol=1e-4)
+        for stack, blocks in blocks_of(twin).items():
+            for depth in range(len(blocks) + 1):
+                _, stream = streamed(twin, other, stack, depth)
+                values = measured(model, prompts, row, streamed(twin, own, stack, depth, stream)[0], clean)
+                at = {"depth": depth, "stack": stack} if stack else {"depth": depth}
+                patched = got.clean[:, row] + got.resid_effect.isel(prompt=row).sel(at)
+                np.testing.assert_allclose(patched, [values[name] for name in names_of(model)], atol=1e-4)
+                if depth in (0, len(blocks)) and stack != "decoder":
+                    np.testing.assert_allclose(patched, got.corrupted[:, row], atol=1e-4)
+    assert float(abs(got.resid_effect).max()) > 1e-3
+
+
 @pytest.mark.covering(1)
 @pytest.mark.parametrize("asked", ["identity", "mean", "patch"])
 def test_what_must_change_nothing_changes_nothing(pair, prompts, asked):

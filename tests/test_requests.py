@@ -203,7 +203,17 @@ KEYS = [
     ),
     (
         (*ABLATE, "sweep.kind=[single,layer]", "ablation.positions=each"),
-        "ablation.positions=each: sweep one kind at each position",
+        "ablation.positions=each: sweep.kind=layer does not go through the positions with others; single, resid, attn",
+    ),
+    (
+        (*ABLATE, "ablation=patch", "ablation.into=corrupted", "sweep.method=screen"),
+        "sweep.method=screen: estimates are from the clean run, and this patch is of the corrupted one; set sweep.meth",
+    ),
+    ((*ABLATE, "ablation=patch", "ablation.into=cleen"), "ablation.into=cleen: did you mean 'clean'?"),
+    ((*ABLATE, "ablation.into=corrupted"), "ablation.into=corrupted: there is no such key"),
+    (
+        (*ABLATE, "sweep.kind=resid", "ablation.positions=[99]"),
+        "ablation.positions=[99]: position 99 is outside prompt",
     ),
     ((*ABLATE, "sweep.memory=inf"), "sweep.memory=inf: input should be a finite number"),
     ((*ABLATE, "sweep.metod=fast"), "sweep.metod=fast: there is no such key; did you mean 'method'? known: kind"),

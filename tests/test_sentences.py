@@ -811,6 +811,76 @@ def looking(saved, it):
     assert int(it.all) == len(scored)
 
 
+MAPPED = {"residual stream": "resid_effect", "attention": "attn_effect", "MLP": "mlp_effect"}
+
+
+def cells_of(saved, variable, metric):
+    """The effects [prompt] of each cell of a map that every prompt has, by row and the words for its column."""
+    effect = saved.data[variable].sel(metric=metric).transpose("prompt", ..., "position").values.astype(float)
+    length, target = saved.data["length"].values, saved.data["target"].values
+    role = saved.data["token_role"].values.astype(object) if "token_role" in saved.data else target * ""
+    found = {}
+    for row in range(effect.shape[1]):
+        if len({*length.tolist()}) == 1:
+            tokens = [saved.run.token_labels(prompt) for prompt in range(len(length))]
+            for at in range(length[0]):
+                names = {labels[at] for labels in tokens}
+                roles = {
+                    "scored" if role[p, at] == "other" and target[p, at] else role[p, at] for p in range(len(role))
+                }
+                label = names.pop() if len(names) == 1 else (len(roles) == 1 and roles.pop()) or f"token {at}"
+                found[row, f"at position {at} (“{label.strip()}”)"] = effect[:, row, at]
+            continue
+        words = {"the scored position": (role == "other") & target, "other tokens": (role == "other") & ~target}
+        words |= {f"the {name}": role == name for name in {*role.ravel()} - {"", "other"}}
+        for name, where in words.items():
+            if where.any(axis=1).all():
+                values = [effect[prompt, row][where[prompt]].mean() for prompt in range(len(length))]
+                found[row, f"at {name}"] = np.array(values)
+    return found
+
+
+@reads(
+    "By <metric:word>, <done:word> the <name:any> does most <row:any> <column:any>: the mean changes by "
+    "<about:told>[[, max-T <p:chance> over all cells]][[; from 0, the corrupted run, to 1, the clean one, the mean is "
+    "then at <scale:plain>]]."
+)
+def strongest_cell(saved, it):
+    assert it.metric == saved.metrics()[0]
+    variable = MAPPED[it.name]
+    cells = cells_of(saved, variable, it.metric)
+    means = {place: values.mean() for place, values in cells.items()}
+    best = max(means, key=lambda place: abs(means[place]))
+    n_rows = max(row for row, _ in cells) + 1
+    said = f"{it.row} {it.column}"
+    at, column = said.index(" at "), best[1]
+    before = "before" if variable == "resid_effect" else "in"
+    ends = variable == "resid_effect" and best[0] == n_rows - 1
+    assert said[:at] == ("after the last layer" if ends else f"{before} L{best[0]}")
+    assert said[at + 1 :] == column
+    saved.told(it.about, saved.interval(cells[best]), UNITS.get(it.metric, ""))
+    assert it.done == ("patching" if "corrupted" in saved.data else "ablating")
+    ordered = sorted(cells, key=lambda place: place[0])
+    table = summarize(
+        np.stack([cells[place] for place in ordered], axis=1)[:, :, None], saved.data["cluster"].values, **saved.asked
+    )
+    p = float(table["p_adjusted"].iloc[ordered.index(best)])
+    assert getattr(it, "p", None) == (written_p(p) if np.isfinite(p) and it.metric not in DISTANCES else None)
+    assert bool(it.scale) == ("corrupted" in saved.data)
+    if it.scale:
+        patched = saved.data[variable].attrs["into"]
+        clean, corrupted = (saved.data[name].sel(metric=it.metric).values.mean() for name in ("clean", "corrupted"))
+        base = clean if patched == "clean" else corrupted
+        near(it.scale, (base + means[best] - corrupted) / (clean - corrupted))
+
+
+@reads("The maps of <n:prompts> are not averaged: the prompts differ in length, and their tokens have no roles.")
+def not_averaged(saved, it):
+    counted(it.n, saved.data.sizes["prompt"], "prompt")
+    assert len({*saved.data["length"].values.tolist()}) > 1
+    assert "token_role" not in saved.data
+
+
 @reads("<name:word> is left out: <reason:any>.")
 def left_out(saved, it):
     assert json.loads(saved.data["attribution"].attrs["left_out"])[it.name] == it.reason
@@ -2026,6 +2096,8 @@ CURVES = {
     "pairs_top_k": 5,
 }
 CURVES |= {"order": ["effect", "greedy", "random"]}
+MAPS = ["resid", "attn", "mlp"]
+TWO = {"name": "inline", "text": TEXTS[2:5]}
 SETS = {"both": ["L0H4", "L1H4"], "early": ["L0"]}
 LEAST = {
     "kind": ["complement", "cumulative"],
@@ -2076,6 +2148,27 @@ RUNS = {
             "sweep": {"source_direct": True, "account": True},
         },
         "strongest direct read_from account",
+    ),
+    "maps": (
+        "ablate_heads",
+        {"ablation": {"name": "patch", "positions": "each"}, "metrics": ["logit_diff"], "sweep": {"kind": MAPS}},
+        "strongest_cell",
+    ),
+    "maps_of_one_length": (
+        "ablate_heads",
+        {
+            "model": PLANTED,
+            "prompts": REPEATED,
+            "ablation": {"name": "mean", "positions": "each"},
+            "metrics": ["loss"],
+            "sweep": {"kind": MAPS},
+        },
+        "strongest_cell",
+    ),
+    "maps_apart": (
+        "ablate_heads",
+        {"ablation": {"name": "zero", "positions": "each"}, "metrics": ["kl"], "sweep": {"kind": MAPS}, "prompts": TWO},
+        "not_averaged",
     ),
     "compare": (
         "compare_models",

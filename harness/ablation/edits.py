@@ -18,12 +18,13 @@ from torch import Tensor
 from harness import hooks
 from harness.ablation.positions import Places
 from harness.hooks import Part, Site
+from harness.hooks.block_stream import watch_mlp_output, watch_stream
 from harness.models import Model, Shape
 
 Z = Float[Tensor, "row position head d_head"]
 
-#: From a head's z [row, position, d_head], with earlier layers already edited, to its replacement. An MLP's output is
-#: treated as the z of one head.
+#: From a head's z [row, position, d_head], with earlier layers already edited, to its replacement. An MLP's output, and
+#: the residual stream, is treated as the z of one head.
 Baseline = Callable[[Float[Tensor, "row position d_head"], Part], Float[Tensor, "row position d_head"]]
 
 
@@ -45,7 +46,8 @@ def multiply(
 
 @dataclass(frozen=True)
 class Intervention:
-    """Heads (or MLPs) whose z is replaced by the baseline together, at all positions or at these of each prompt."""
+    """Heads (or MLPs, or residual streams) whose z is replaced by the baseline together, at all positions or at these
+    of each prompt."""
 
     heads: tuple[Part, ...]
     baseline: Baseline = zeros
@@ -111,7 +113,9 @@ class Check:
         intended = self.pending.pop(site, None)
         if intended is None:
             raise InterventionFailed(f"{site}: W_O ran but hook_z did not fire, so no head was ablated")
-        self._compare(site, received, intended, "W_O")
+        if site.part == "mlp":
+            received = received.view(intended.shape)  # OPT's MLP joins rows and positions to one axis
+        self._compare(site, received, intended, "W_O" if site.part == "attention" else "the stream")
         self.fired += n
 
     def _compare(self, site: Site, received: Tensor, intended: Tensor, reader: str) -> None:
@@ -137,11 +141,11 @@ def hooking(model: Model, edits: Mapping[Site, Sequence[Edit]], check: Check) ->
         outer = tuple(model.bridge.in_force)
         watches = []
         for site, todo in edits.items():
-            way = _mlp_edited if site.part == "mlp" else _z_edited
             edited = partial(_edited, site=site, edits=todo, check=check, outer=outer)
-            handle, watch = way(model, site, edited, check, len(todo))
-            stack.callback(handle.remove)
-            watches.append(watch)
+            handles, here = _WAYS[site.part](model, site, edited, check, len(todo))
+            for handle in handles:
+                stack.callback(handle.remove)
+            watches += here
         stack.enter_context(model.bridge.hooks(fwd_hooks=watches))  # all at once: each call goes through every module
         model.bridge.in_force.append(check)
         stack.callback(model.bridge.in_force.pop)
@@ -166,22 +170,36 @@ def _edited(z: Z, site: Site, edits: Sequence[Edit], check: Check, outer: Sequen
     return edited
 
 
-#: A torch hook's handle, and a hook point's name with the function to call there.
-Hooked = tuple[Any, tuple[str, Callable[..., Any]]]
+#: Handles of torch hooks, and names of hook points with the function to call there.
+Hooked = tuple[list[Any], list[tuple[str, Callable[..., Any]]]]
 
 
 def _z_edited(model: Model, site: Site, edited: Callable[[Z], Z], check: Check, n: int) -> Hooked:
     """Edit at TransformerLens's hook point, verify below it with a plain torch hook on the output projection."""
     projection = hooks.output_projection(model.bridge, site)
     handle = projection.register_forward_pre_hook(lambda _, args: check.meet(site, args[0], n))
-    return handle, (hooks.hook_name("z", site), lambda z, hook: edited(z))
+    return [handle], [(hooks.hook_name("z", site), lambda z, hook: edited(z))]
 
 
 def _mlp_edited(model: Model, site: Site, edited: Callable[[Z], Z], check: Check, n: int) -> Hooked:
     """Edit with a plain torch hook, verify at TransformerLens's hook point after it."""
-    written = hooks.mlp_output(model.bridge, site)
-    handle = written.register_forward_hook(lambda _, args, out: edited(out.unsqueeze(2)).squeeze(2))
-    return handle, (hooks.mlp_hook_name(site), lambda out, hook: check.meet(site, out, n))
+    block, last = hooks.blocks(model.bridge)[model.shape.block(site)], hooks.mlp_output(model.bridge, site)
+    handles = watch_mlp_output(block, last, lambda out: edited(out.unsqueeze(2)).squeeze(2))
+    return handles, [(hooks.mlp_hook_name(site), lambda out, hook: check.meet(site, out, n))]
+
+
+def _resid_edited(model: Model, site: Site, edited: Callable[[Z], Z], check: Check, n: int) -> Hooked:
+    """Edit what a block receives, and verify it in the torch module that the bridge wraps; of the stream that leaves a
+    stack the other way round."""
+    block, leaves = hooks.blocks(model.bridge)[model.shape.block(site)], model.shape.leaves(site)
+    edit, read = (block.original_component, block) if leaves else (block, block.original_component)
+    return [
+        watch_stream(edit, leaves, lambda stream: edited(stream.unsqueeze(2)).squeeze(2)),
+        watch_stream(read, leaves, lambda stream: check.meet(site, stream, n)),
+    ], []
+
+
+_WAYS = {"attention": _z_edited, "mlp": _mlp_edited, "resid": _resid_edited}
 
 
 @contextmanager

@@ -39,8 +39,8 @@ def build(request: AblationRequest, model: Model, prompts: Prompts) -> tuple[Abl
         case config.ResampleAblation(draws=draws, seed=seed):
             made = Resample(model, prompts, draws, seed)
             made.plan()
-        case config.PatchAblation():
-            made = Patch(model, prompts)
+        case config.PatchAblation(into=into):
+            made = Patch.of(model, prompts, into)
         case config.ScaleAblation(factor=factor):
             made = scaling(factor)
         case _:

@@ -1,8 +1,14 @@
-"""Activation patching: z becomes that of the prompt's counterfactual (corrupted prompt)."""
+"""Activation patching: z becomes that of the prompt's counterfactual (corrupted prompt), or the other way round.
+
+Into the clean run (noising) it shows what the behaviour needs; into the corrupted one (denoising), what is enough for
+it (Heimersheim & Nanda 2024, arXiv:2404.15255).
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from harness.ablation.clean_z import capture, in_place
 from harness.ablation.edits import Baseline
@@ -16,12 +22,23 @@ from harness.prompts.needs import COUNTERFACTUALS
 
 @dataclass(frozen=True)
 class Patch:
-    """Activation patching from the prompt's counterfactual, position by position."""
+    """Activation patching from the prompt's counterfactual, position by position.
+
+    `prompts` read the text that is patched: of a patch `into` the corrupted run their counterfactuals are the clean
+    texts (`Patch.of`).
+    """
 
     model: Model
     prompts: Prompts
+    into: Literal["clean", "corrupted"] = "clean"
     name: str = "patch"
     draws: int = 1
+
+    @classmethod
+    def of(cls, model: Model, prompts: Prompts, into: Literal["clean", "corrupted"]) -> "Patch":
+        """Return the patch of clean prompts. Raises `RequestError` where one has no counterfactual of its length."""
+        clean = cls(model, prompts)
+        return clean if into == "clean" else cls(model, prompts.swapped(), into)
 
     def __post_init__(self) -> None:
         other, own = ((ids >= 0).sum(axis=1).tolist() for ids in (self.prompts.counterfactual, self.prompts.read))
@@ -42,13 +59,24 @@ class Patch:
     def alike_in_rows(self) -> bool:
         return False
 
+    def begins(self, rows: Prompts) -> list[int] | None:
+        """Return the first position of each row at which a decoder's z can differ from the one that is put in: that of
+        the first other token, or the row's end. None for models that also read what comes after."""
+        if self.model.kind != "decoder":
+            return None
+        other = rows.token_id != rows.counterfactual
+        return np.where(other.any(axis=1), other.argmax(axis=1), rows.length).tolist()
+
     def plan(self) -> dict[str, Any]:
-        return {}
+        return {"into": self.into}
 
     def note(self, plan: Mapping[str, Any]) -> str:
-        return "z becomes that of the prompt's counterfactual"
+        whose = (
+            "the prompt's counterfactual" if self.into == "clean" else "the clean prompt, in the counterfactual's run"
+        )
+        return f"z becomes that of {whose}"
 
     def prepare(self, plan: Mapping[str, Any], share: Share, sites: Sequence[Site], draw: int) -> Baseline:
         swept = self.prompts.take(share.numbers)
-        other, _ = model_rows(self.model, swept.reading(swept.counterfactual), share.some)
+        other, _ = model_rows(self.model, swept.swapped(), share.some)
         return in_place(capture(self.model, other.inputs(self.model.device), sites))

@@ -1,6 +1,6 @@
 """Positions of replaced z: all, the last, the scored, listed ones, or each in turn."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -12,10 +12,10 @@ from harness.prompts import Prompts
 Places = tuple[tuple[int, ...], ...]
 
 
-def turns(where: str | tuple[int, ...], rows: Prompts) -> list[Places | None]:
+def turns(where: str | tuple[int, ...], rows: Prompts, begins: Sequence[int] | None = None) -> list[Places | None]:
     """Return the positions of each forward: one, or for ``each`` one per position of the longest row; ``None`` is all.
 
-    A row that ends before a turn's position has nothing replaced in that turn.
+    A row that ends before a turn's position, or whose replacement `begins` after it, has nothing replaced in that turn.
     """
     lengths = rows.length.tolist()
     match where:
@@ -26,7 +26,8 @@ def turns(where: str | tuple[int, ...], rows: Prompts) -> list[Places | None]:
         case "target":
             return [tuple(tuple(np.flatnonzero(row).tolist()) for row in rows.target)]
         case "each":
-            return [tuple((at,) if at < length else () for length in lengths) for at in range(max(lengths))]
+            ends = list(zip(begins or [0] * len(lengths), lengths, strict=True))
+            return [tuple((at,) if start <= at < end else () for start, end in ends) for at in range(max(lengths))]
     named = [{at % length: None for at in where} for length in lengths if isinstance(where, tuple)]
     return [tuple(tuple(sorted(places)) for places in named)]
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from harness import hooks
 from harness.attention.scores import masked_to_infinity
 from harness.hooks import Head, Site
+from harness.hooks.block_stream import watch_stream
 from harness.hooks.softmax import Edit, at_softmax
 from harness.models import Inputs, Model
 from harness.prompts import Prompts
@@ -152,13 +153,8 @@ def _look_at_mask(keep: Callable[[Tensor], None], n_keys: int, precision: torch.
 
 def _between_blocks(model: Model, stack: str, depth: int, keep: Callable[[Tensor], None]) -> Any:
     """Hook the input of a block, or the output of the last one of its stack."""
-    blocks, last = hooks.blocks(model.bridge), model.shape.stacks[stack] - 1
-    block = blocks[model.shape.block(Site(min(depth, last), stack))]
-    if depth > last:
-        return block.register_forward_hook(lambda _, args, out: keep(out[0] if isinstance(out, tuple) else out))
-    return block.register_forward_pre_hook(
-        lambda _, args, named: keep(args[0] if args else named["hidden_states"]), with_kwargs=True
-    )
+    site = Site(depth, stack, "resid")
+    return watch_stream(hooks.blocks(model.bridge)[model.shape.block(site)], model.shape.leaves(site), keep)
 
 
 def _tidy(each: Variable, tensor: Tensor, inputs: Inputs) -> Tensor:

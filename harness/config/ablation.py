@@ -71,12 +71,17 @@ class ResampleAblation:
 
 @spec
 class PatchAblation:
-    """Activation patching: a head's z becomes that of the prompt's counterfactual (corrupted prompt)."""
+    """Activation patching: a head's z becomes that of the prompt's counterfactual (corrupted prompt).
+
+    `into` ``clean``: corrupted z in the clean run (noising); ``corrupted``: clean z in the corrupted run (denoising).
+    """
 
     name: Literal["patch"] = "patch"
     """Which of the options this is."""
     positions: Positions = "all"
     """Where z is replaced: all, last, target (scored positions), each in turn, or a list such as [3,-1]."""
+    into: Literal["clean", "corrupted"] = "clean"
+    """Run that is patched: clean (noising), or corrupted, with clean z (denoising)."""
 
 
 @spec

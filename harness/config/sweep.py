@@ -40,7 +40,7 @@ def _pairs(value: Any) -> Any:
     return _worded(value, ("effect", "direct", "role", "all"), "a list of pairs such as [[L0H1,L1H2]]")
 
 
-Kind = Literal["single", "layer", "mlp", "set", "complement", "cumulative", "pairs"]
+Kind = Literal["single", "layer", "mlp", "set", "complement", "cumulative", "pairs", "resid", "attn"]
 Kinds = Annotated[tuple[Kind, ...], BeforeValidator(listed), Field(min_length=1)]
 Orders = Annotated[
     tuple[Literal["effect", "estimate", "random", "greedy"], ...], BeforeValidator(listed), Field(min_length=1)
@@ -62,6 +62,8 @@ class SweepSpec:
     one that matters next, measured again every time), or ``random``; ``pairs``: two heads together, and what that does
     beyond the sum of each. Orders and pairs use the leading metric: `logit_diff` if it is measured, else the first.
     Where they need the effects of single heads and ``single`` is not among the kinds, single heads are swept first.
+    ``resid``: the residual stream before each layer, and after the last; ``attn``: a layer's attention, which is all of
+    its heads. These two, ``mlp`` and ``single`` go together at each position in turn.
 
     Methods: ``exact``: in the model's own precision. ``fast``: matrix products in bf16. ``screen``: attribution
     patching. Another `memory` adds in another order, which moves effects by about 1e-6; a run's hash does not depend on
@@ -69,7 +71,7 @@ class SweepSpec:
     """
 
     kind: Kinds = ("single",)
-    """What is ablated together: single, layer, mlp, set, complement, cumulative, pairs; or a list of these."""
+    """What is ablated together: single, layer, mlp, resid, attn, set, complement, cumulative, pairs; or several."""
     order: Orders = ("effect", "random")
     """Orders of the kind cumulative: effect, estimate, greedy, random."""
     n_random_orders: PositiveInt = 10

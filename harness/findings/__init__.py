@@ -2,10 +2,10 @@
 
 `format` writes numbers, `intervals` computes those that no table has. Sentences: `effects` about single heads, `direct`
 about direct effects and the tokens they are read from, `account` about what later components add, `joint_ablations`
-about sets, orders and pairs, `rollout_vs_head` about what rollout and the top head attend to, `approximation_quality`
-about fast sweeps and screens, `roles` about roles, `changes` about two models, `methods` about attribution methods,
-`segments` about the segments of a context, `texts` about what an ablated model writes, `tasks` about its scores, and
-`published` about others' values beside ours.
+about sets, orders and pairs, `position_maps` about effects by layer and position, `rollout_vs_head` about what rollout
+and the top head attend to, `approximation_quality` about fast sweeps and screens, `roles` about roles, `changes` about
+two models, `methods` about attribution methods, `segments` about the segments of a context, `texts` about what an
+ablated model writes, `tasks` about its scores, and `published` about others' values beside ours.
 
 >>> import harness
 >>> run = harness.look("planted", " da ko li da ko").run
@@ -24,6 +24,7 @@ from harness.findings.finding import Finding as Finding
 from harness.findings.format import count, listed, named
 from harness.findings.joint_ablations import together
 from harness.findings.methods import compared
+from harness.findings.position_maps import mapped, strongest_cells
 from harness.findings.published import published
 from harness.findings.roles import roles
 from harness.findings.rollout_vs_head import agreement
@@ -41,6 +42,8 @@ _NOTHING = "Attention patterns were kept; no head was ablated."
 _OTHER_ABLATIONS = {
     "layer_effect": "the heads of each layer together",
     "mlp_effect": "each layer's MLP",
+    "attn_effect": "each layer's attention",
+    "resid_effect": "the residual stream before each layer and after the last",
     "set_effect": "named sets of heads",
     "position_effect": "each head at one position at a time",
     "cumulative_effect": "heads one after another",
@@ -70,7 +73,7 @@ def findings(run: "Run") -> list[Finding]:
     each += [
         finding for part in (direct_parts, read_from, accounted) for metric in metrics for finding in part(run, metric)
     ]
-    each += [*together(run), *traced(run), *written(run), *scored(run)]
+    each += [*together(run), *strongest_cells(run), *traced(run), *written(run), *scored(run)]
     each += [effects.clean(run, metric) for metric in metrics]
     rest = (
         *quick(run),
@@ -112,7 +115,8 @@ def _ablation(spec: dict | str | None) -> str:
 def _otherwise(run: "Run") -> str:
     """Describe what was done where no single heads were ablated."""
     ablated = [what for name, what in _OTHER_ABLATIONS.items() if name in run.data]
-    done = [f"Ablated: {listed(ablated)}."] if ablated else []
+    in_turn = ", at one position at a time" if mapped(run) else ""
+    done = [f"Ablated: {listed(ablated)}{in_turn}."] if ablated else []
     if "part_cause" in run.data:
         done.append(f"What they predict was traced to {count(run.data.sizes['part'], 'part')}.")
     if "clean_text" in run.data:

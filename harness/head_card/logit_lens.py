@@ -4,7 +4,8 @@ The stream at the scored positions goes through the model's own head (final norm
 block came after (nostalgebraist 2020, "interpreting GPT: the logit lens").
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,9 +14,10 @@ from torch import Tensor
 
 from harness import hooks
 from harness.ablation import Check, Intervention
+from harness.hooks.block_stream import hidden_of, watch_input
 from harness.metrics import Metric
 from harness.models import Model
-from harness.sweep.blocks import hidden_of, stream_blocks
+from harness.sweep.blocks import stream_blocks
 from harness.sweep.engine import Clean, measure, run_ablated
 
 
@@ -35,13 +37,10 @@ def ablated_lens(
 
     def watch() -> list[Any]:
         blocks = hooks.blocks(model.bridge)
-        return [blocks[at].register_forward_pre_hook(reading(at), with_kwargs=True) for at in stream_blocks(model)]
+        return [watch_input(blocks[at], partial(read, at)) for at in stream_blocks(model)]
 
-    def reading(at: int) -> Callable[..., None]:
-        def read(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            streams[at] = _at_targets(clean, hidden_of(args, kwargs))
-
-        return read
+    def read(at: int, hidden: Tensor) -> None:
+        streams[at] = _at_targets(clean, hidden)
 
     end = run_ablated(model, clean, [todo[at] for at in order], check, watch)
     whole = [_of_all(clean, streams.get(at), at, len(todo)) for at in stream_blocks(model)]

@@ -2,7 +2,7 @@
 
 No other file spells a hook point, so a renaming in TransformerLens changes this file only. `head_mask` reads heads
 from boolean arrays, `softmax` reads or edits attention scores, `frozen_norm` makes a norm linear, `forward` stops a
-forward or replaces a module's.
+forward or replaces a module's, `block_stream` reads or replaces the residual stream between blocks.
 """
 
 import re
@@ -12,6 +12,7 @@ from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
 from harness.config import RequestError
+from harness.hooks.block_stream import first_of as first_of
 from harness.hooks.head_mask import is_mask, masked_heads
 
 Kind = Literal["pattern", "z", "q", "k", "v", "scores", "allowed"]
@@ -67,18 +68,19 @@ _ATTENTION = {
 
 
 class Site(NamedTuple):
-    """The attention or the MLP of one layer, in an encoder-decoder of one stack.
+    """The attention or the MLP of one layer, or the residual stream that enters it, in an encoder-decoder of one stack.
 
-    ``str(Site(5, "cross")) == "cross.L5"`` and ``str(Site(5, part="mlp")) == "L5.mlp"``.
+    ``str(Site(5, "cross")) == "cross.L5"`` and ``str(Site(5, part="mlp")) == "L5.mlp"``. The stream that leaves the
+    last layer is that of a layer more.
     """
 
     layer: int
     stack: str = ""
-    part: Literal["attention", "mlp"] = "attention"
+    part: Literal["attention", "mlp", "resid"] = "attention"
 
     def __str__(self) -> str:
         name = f"{self.stack}.L{self.layer}" if self.stack else f"L{self.layer}"
-        return f"{name}.mlp" if self.part == "mlp" else name
+        return name if self.part == "attention" else f"{name}.{self.part}"
 
 
 class Head(NamedTuple):
@@ -138,10 +140,29 @@ class Mlp(NamedTuple):
         return Site(self.layer, self.stack, "mlp")
 
 
+class Resid(NamedTuple):
+    """The residual stream that enters a layer (after the last: that leaves it), edited as if it were the one head of
+    its site, with d_model for d_head."""
+
+    layer: int
+    stack: str = ""
+
+    def __str__(self) -> str:
+        return str(self.site)
+
+    @property
+    def head(self) -> int:
+        return 0
+
+    @property
+    def site(self) -> Site:
+        return Site(self.layer, self.stack, "resid")
+
+
 #: The config key of a soft cap on logits, in Hugging Face's models.
 _SOFT_CAP = "final_logit_softcapping"
 #: What an intervention replaces.
-Part = Head | Mlp
+Part = Head | Mlp | Resid
 
 #: How many layers a model has; of an encoder-decoder, how many each stack has.
 Layers = int | Mapping[str, int]
@@ -386,11 +407,6 @@ def parts(block: Any) -> dict[str, Any]:
 def has_mixer(bridge: Any) -> bool:
     """Whether a block has a part beside attention and MLP (Falcon-H1's Mamba): keys and values lack its state."""
     return any(not name.endswith(("attn", "mlp")) for block in blocks(bridge) for name in parts(block))
-
-
-def first_of(output: Any) -> Any:
-    """Return the hidden states in a block's output."""
-    return output[0] if isinstance(output, tuple) else output
 
 
 def has_final_norm(bridge: Any) -> bool:

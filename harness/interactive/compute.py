@@ -83,17 +83,19 @@ def ablate_heads(
     `harness.prompts.targets.Readout` that gives a number for each target; it is named as the function, and has no
     better direction.
 
-    ``.data`` has `clean` [metric, prompt], `ablated` and `effect` [metric, prompt, layer, head] (NaN for
-    heads not ablated), or `layer_effect`, `mlp_effect`, `set_effect`, `cumulative_effect` or `pair_effect` for the
-    other kinds, and the prompts' own variables; beside `set_effect` the `random_set_effect` [metric, prompt, set, draw]
-    of `n_random_sets` sets of as many heads as each. An encoder-decoder has `stack` before `layer`. With
-    ``positions="each"`` it has `position_effect` [metric, prompt, layer, head, position] instead, NaN in padding.
-    Single heads of a model with pre-norm blocks also have `direct`, like `effect`: the direct effect
-    (`harness.sweep.direct`); with ``source_direct=True`` also `source_direct` [metric, prompt, layer, head, key], the
-    same by the token it was read from (`harness.sweep.source_direct`: zero-ablation, and metrics that are linear in the
-    logits; NaN for others), and with ``account=True`` `account` [metric, prompt, layer, head, component], the effect by
-    the later head or MLP that adds to it or takes it back (`harness.sweep.account`). Distances have `null_effect`
-    [draw, …], the effects of random edits of the same size.
+    ``.data`` has `clean` [metric, prompt], `ablated` and `effect` [metric, prompt, layer, head] (NaN for heads not
+    ablated), or `layer_effect`, `attn_effect`, `mlp_effect`, `resid_effect` [metric, prompt, depth], `set_effect`,
+    `cumulative_effect` or `pair_effect` for the other kinds, and the prompts' own variables; beside `set_effect` the
+    `random_set_effect` [metric, prompt, set, draw] of `n_random_sets` sets of as many heads as each. An encoder-decoder
+    has `stack` before `layer`. With ``positions="each"`` it has `position_effect` [metric, prompt, layer, head,
+    position] instead, NaN in padding, and for the kinds ``resid``, ``attn`` and ``mlp`` a last axis position. A patch
+    (``{"name": "patch", "into": "corrupted"}``: clean z in the corrupted run) also gives `corrupted` [metric, prompt],
+    the corrupted prompt's metric. Single heads of a model with pre-norm blocks also have `direct`, like `effect`: the
+    direct effect (`harness.sweep.direct`); with ``source_direct=True`` also `source_direct` [metric, prompt, layer,
+    head, key], the same by the token it was read from (`harness.sweep.source_direct`: zero-ablation, and metrics that
+    are linear in the logits; NaN for others), and with ``account=True`` `account` [metric, prompt, layer, head,
+    component], the effect by the later head or MLP that adds to it or takes it back (`harness.sweep.account`).
+    Distances have `null_effect` [draw, …], the effects of random edits of the same size.
     With ``method="fast"`` there is `fast_effect` beside `effect`, with ``"screen"`` `estimate` (and `effect` of
     the heads that were measured); `exact` [layer, head] says which heads were measured exactly. `sweep_keys` are the
     other keys of `harness.config.SweepSpec`: ``order``, ``n_random_orders``, ``order_from`` and ``max_heads`` of

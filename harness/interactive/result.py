@@ -196,8 +196,8 @@ class Effects(Result):
     @property
     def _names(self) -> list[str]:
         """The variables of mean effects, single heads first."""
-        kinds = ("effect", "layer_effect", "mlp_effect", "set_effect", "position_effect", "cumulative_effect")
-        return [name for name in (*kinds, "pair_effect") if name in self.data]
+        kinds = ("effect", "layer_effect", "attn_effect", "mlp_effect", "resid_effect", "set_effect", "position_effect")
+        return [name for name in (*kinds, "cumulative_effect", "pair_effect") if name in self.data]
 
     @property
     def _metrics(self) -> tuple[str, ...]:

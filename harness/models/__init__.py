@@ -67,8 +67,14 @@ class Shape:
         return max(self.stacks.values())
 
     def block(self, site: hooks.Site) -> int:
-        """Return the number of an attention's block, counted in the order in which blocks run."""
-        return site.layer + (self.n_encoder_layers if site.stack in ("decoder", "cross") else 0)
+        """Return the number of a site's block, counted in the order in which blocks run; the stream that leaves a stack
+        is the last block's."""
+        layer = site.layer - self.leaves(site)
+        return layer + (self.n_encoder_layers if site.stack in ("decoder", "cross") else 0)
+
+    def leaves(self, site: hooks.Site) -> bool:
+        """Whether a site is the residual stream that leaves a stack's last block."""
+        return site.part == "resid" and site.layer == self.stacks[site.stack]
 
 
 @dataclass(frozen=True)

@@ -181,6 +181,11 @@ class Prompts:
             return replace(self, token_id=token_id)
         return replace(self, source=replace(self.source, token_id=token_id))
 
+    def swapped(self) -> "Prompts":
+        """Return the prompts that read their counterfactuals, whose counterfactuals are what these read; answers and
+        scored positions stay."""
+        return replace(self.reading(self.counterfactual), counterfactual=self.read)
+
     def inputs(self, device: Any) -> Inputs:
         """Return the prompts as the inputs of a model."""
         import torch

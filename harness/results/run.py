@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
+from harness.config import RequestError
 from harness.hooks import STACKS, Head
 from harness.metrics import Meaning, leading, meaning
 from harness.results.objects import Folder
@@ -128,6 +129,19 @@ class Run:
         share = float(self.spec.get("stats", {}).get("min_effect", 0.05))
         return share, share * abs(float(self.data["clean"].sel(metric=metric).mean()))
 
+    def normalised(self, metric: str, variable: str = "resid_effect") -> xr.DataArray:
+        """Return a patch's mean metric on a scale on which the corrupted run is 0 and the clean run 1, without a unit.
+
+        `variable` is one of effects; its dimensions but the prompts stay. A cell is a mean over the prompts that have
+        it. Raises `RequestError` where the run patched nothing. Source: Wang et al. 2022, arXiv:2211.00593, section 3.
+        """
+        if "corrupted" not in self.data or variable not in self.data:
+            raise RequestError("variable", variable, "only a patch (ablation=patch) is between two runs")
+        known = {name: self.data[name].sel(metric=metric) for name in ("clean", "corrupted", variable)}
+        patched = known[variable] + known[known[variable].attrs.get("into", "clean")]
+        apart = float((known["clean"] - known["corrupted"]).mean())
+        return (patched - known["corrupted"]).mean("prompt") / apart
+
     # --- verdicts on effects, for table, map, sentence and terminal -----------------------------------------------
 
     def side(self, metric: str, effect: float) -> str:
@@ -187,7 +201,7 @@ class Run:
     @cached_property
     def layers(self) -> dict[str, int]:
         """The number of layers of each stack in the run's arrays; ``""`` is a model's only stack."""
-        n = self.data.sizes.get("layer", 0)
+        n = self.data.sizes.get("layer", self.data.sizes.get("depth", 1) - 1)
         if "source_length" not in self.data:
             return {"": n} if n else {}
         model = self.manifest.get("model") or {}

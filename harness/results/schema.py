@@ -146,7 +146,8 @@ def roles_joined(has_role: xr.DataArray) -> pd.DataFrame:
 
 _HEADS = "metric prompt layer head"
 _TOKENS = "prompt position"
-#: Each variable's dimensions, in order, and its content. Where there are stacks, `stack` comes before `layer`.
+#: Each variable's dimensions, in order, and its content. Where there are stacks, `stack` comes before `layer`; one in
+#: brackets may be missing.
 VARIABLES: dict[str, tuple[str, str]] = {
     # the prompts
     "text": ("prompt", "the prompt as its tokens are read, a pair as a | b"),
@@ -182,10 +183,10 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "resid": ("prompt depth position d_model", "residual stream that enters each block, and what leaves the last"),
     "rollout": ("prompt query key", "attention rollout"),
     # effects
-    "clean": ("metric prompt", "the metric without an ablation"),
+    "clean": ("metric prompt", "the metric of the clean prompt without an ablation"),
     "choice_log_prob": ("prompt choice", "the log-probability of each completion, without an ablation"),
     "ablated": (_HEADS, "the metric with the head ablated"),
-    "effect": (_HEADS, "ablated - clean; NaN for heads that were not ablated"),
+    "effect": (_HEADS, "ablated - clean (- corrupted, if that is patched); NaN for heads that were not ablated"),
     "direct": (_HEADS, "the part of the effect that goes straight to the output"),
     "source_direct": (f"{_HEADS} key", "direct, by the token it was read from; 0 in padding"),
     "account": (f"{_HEADS} component", "effect, by the later head or MLP that adds to it or takes it back"),
@@ -198,8 +199,11 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "estimate": (_HEADS, "the effect by attribution patching"),
     "all_ablated": ("metric prompt", "the metric with all heads ablated"),
     "exact": ("layer head", "which heads were measured exactly"),
+    "corrupted": ("metric prompt", "the metric of the corrupted prompt without an ablation"),
     "layer_effect": ("metric prompt layer", "the effect of a layer's heads together"),
-    "mlp_effect": ("metric prompt layer", "the effect of a layer's MLP"),
+    "resid_effect": ("metric prompt depth [position]", "the effect of the residual stream before a layer or after all"),
+    "attn_effect": ("metric prompt layer [position]", "the effect of a layer's attention"),
+    "mlp_effect": ("metric prompt layer [position]", "the effect of a layer's MLP"),
     "set_effect": ("metric prompt set", "the effect of a named set of heads"),
     "random_set_effect": ("metric prompt set draw", "the effect of as many heads drawn at random"),
     "position_effect": (f"{_HEADS} position", "the effect of a head at one position"),
@@ -284,7 +288,8 @@ def _listed(name: Hashable, data: xr.Dataset) -> bool:
     for prefix in _OF_STACKS:
         plain = plain if plain in VARIABLES else plain.removeprefix(prefix)
     dims = [str(dim).removeprefix("other_").removeprefix("source_") for dim in data[name].dims if dim != "stack"]
-    return plain in VARIABLES and VARIABLES[plain][0].split() == dims
+    listed = VARIABLES[plain][0] if plain in VARIABLES else ""
+    return dims in ([dim.strip("[]") for dim in listed.split()], [dim for dim in listed.split() if "[" not in dim])
 
 
 def pattern_variable(stack: str = "") -> tuple[str, str, str]:

@@ -11,7 +11,7 @@ The changes are read in the forward that measures the effect: the stream as it e
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -22,10 +22,11 @@ from harness import hooks
 from harness.ablation import Intervention, capture
 from harness.config import RequestError
 from harness.hooks import Head, Site
+from harness.hooks.block_stream import hidden_of, watch_input
 from harness.metrics import Metric
 from harness.models import Model
 from harness.prompts import Prompts
-from harness.sweep.blocks import hidden_of, stream_blocks
+from harness.sweep.blocks import stream_blocks
 from harness.sweep.engine import Clean, Resid, by_target
 from harness.sweep.linear_path import read_at_end, through_output, why_not_linear
 
@@ -145,18 +146,15 @@ class Entry:
         model, handles = self.of.model, []
         blocks = hooks.blocks(model.bridge)
         for at in stream_blocks(model):
-            handles.append(blocks[at].register_forward_pre_hook(self._read_stream(at), with_kwargs=True))
+            handles.append(watch_input(blocks[at], partial(self._read_stream, at)))
         for site in self.of.z:
             projection = hooks.output_projection(model.bridge, site)
             handles.append(projection.register_forward_pre_hook(self._read_z(site)))
         return handles
 
-    def _read_stream(self, at: int) -> Any:
-        def read(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            moved = self._at_targets(hidden_of(args, kwargs)) - self.of.entered[at]
-            self.stream[at] = self._by_prompt(torch.einsum("mtd,ctd->mct", self.of.read, moved.double()))
-
-        return read
+    def _read_stream(self, at: int, hidden: Float[Tensor, "row position d_model"]) -> None:
+        moved = self._at_targets(hidden) - self.of.entered[at]
+        self.stream[at] = self._by_prompt(torch.einsum("mtd,ctd->mct", self.of.read, moved.double()))
 
     def _read_z(self, site: Site) -> Any:
         model = self.of.model

@@ -47,6 +47,7 @@ class Batch:
         with_account: bool = False,
     ):
         self.model, self.prompts, self.metrics, self.check = model, prompts, metrics, check
+        self._some = some
         self.uses_cache = positionwise and model.kind == "decoder" and not hooks.has_mixer(model.bridge)
         self.whole = engine.run_clean(model, prompts, metrics, some, narrow=positionwise)
         self._prefixes = CachedPrefixes(model, self.whole)
@@ -60,6 +61,11 @@ class Batch:
     def clean(self) -> Float[np.ndarray, "metric prompt"]:
         """Return the metrics without an intervention."""
         return plain(engine.by_prompt(self.whole.targets, self.metrics, self._clean_values))[:, 0]
+
+    def reading(self, prompts: Prompts) -> Float[np.ndarray, "metric prompt"]:
+        """Return the metrics, without an intervention, of other texts with the same targets."""
+        read = engine.run_clean(self.model, prompts, [], self._some, self.whole.narrow)
+        return plain(engine.measure(self.model, self.whole, read.end, self.metrics))[:, 0]
 
     @property
     def choice_log_prob(self) -> Float[np.ndarray, "prompt choice"]:

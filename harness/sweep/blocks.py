@@ -9,11 +9,11 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from harness import hooks
-from harness.hooks import first_of as first_of
+from harness.hooks.block_stream import first_of as first_of
+from harness.hooks.block_stream import with_first as with_first
 from harness.hooks.forward import replaced
 from harness.models import Model
 
@@ -65,13 +65,3 @@ def repeat_source_mask(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 def stream_blocks(model: Model) -> range:
     """Return the blocks of the stream that logits are read from: not those of an encoder-decoder's encoder."""
     return range(model.shape.n_encoder_layers, len(hooks.blocks(model.bridge)))
-
-
-def hidden_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Float[Tensor, "row position d_model"]:
-    """Return the stream among the arguments of a block."""
-    return args[0] if args else kwargs["hidden_states"]
-
-
-def with_first(output: Any, first: Tensor) -> Any:
-    """Return a block's output with another first tensor."""
-    return (first, *output[1:]) if isinstance(output, tuple) else first

@@ -5,6 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from harness import ablation
 from harness.ablation import Ablation
+from harness.ablation.patch import Patch
 from harness.config import RequestError, RunSpec, SweepSpec
 from harness.execute import Chain, Part, Stage
 from harness.metrics import Metric, choose
@@ -17,7 +18,7 @@ from harness.sweep.direct import has_direct
 from harness.sweep.fast import FastStage
 from harness.sweep.greedy import GreedyStage
 from harness.sweep.head_table import HeadTable
-from harness.sweep.interventions import groups
+from harness.sweep.interventions import AT_EACH_POSITION, groups
 from harness.sweep.pairs import Pair, PairsStage
 from harness.sweep.source_direct import check_sources
 from harness.sweep.stage import SweepStage
@@ -57,7 +58,8 @@ def stages(
         check_sources(model, prompts, metrics, ablated, positions)
     if spec.account:
         check_account(model, prompts, metrics, positions)
-    _check_kinds(spec, positions)
+    _check_kinds(spec, positions, ablated)
+    prompts = ablated.prompts if isinstance(ablated, Patch) else prompts  # whose text is the one that is patched
     others: list[Stage | Chain] = []
     for kind in spec.kind:
         if kind == "cumulative":
@@ -71,10 +73,15 @@ def stages(
     return others
 
 
-def _check_kinds(spec: SweepSpec, positions: str | tuple[int, ...]) -> None:
-    """Raise `RequestError` for kinds that do not go with positions or the method."""
-    if positions == "each" and len(spec.kind) > 1:
-        raise RequestError("ablation.positions", "each", "sweep one kind at each position in turn: sweep.kind=single")
+def _check_kinds(spec: SweepSpec, positions: str | tuple[int, ...], ablated: Ablation) -> None:
+    """Raise `RequestError` for kinds that do not go with positions, or with the method."""
+    if positions == "each" and len(spec.kind) > 1 and (others := [k for k in spec.kind if k not in AT_EACH_POSITION]):
+        known = ", ".join(AT_EACH_POSITION)
+        remedy = f"sweep.kind={others[0]} does not go through the positions with others; {known} do"
+        raise RequestError("ablation.positions", "each", remedy)
+    if isinstance(ablated, Patch) and ablated.into == "corrupted" and spec.method != "exact":
+        remedy = "estimates are from the clean run, and this patch is of the corrupted one; set sweep.method=exact"
+        raise RequestError("sweep.method", spec.method, remedy)
     if spec.method != "exact" and "single" not in spec.kind and not _needs_singles(spec):
         remedy = f"it is for single heads; set sweep.kind=[single,{','.join(spec.kind)}] or sweep.method=exact"
         raise RequestError("sweep.method", spec.method, remedy)

@@ -82,8 +82,7 @@ class SplitStage:
             "fired": np.array(sum(int(part["fired"]) for part in parts)),
             "off": np.concatenate([part["off"] for part in parts]),
         }
-        if "choice_log_prob" in parts[0]:
-            joined["choice_log_prob"] = parts[0]["choice_log_prob"]
+        joined |= {name: parts[0][name] for name in ("choice_log_prob", "donor") if name in parts[0]}
         for name in parts[0].keys() - joined.keys():
             joined[name] = np.concatenate([part[name] for part in parts], axis=_AXIS[name]).take(places, _AXIS[name])
         return joined

@@ -144,7 +144,9 @@ def run_ablated(
         stack.enter_context(ablation.editing(model, ablation.by_site(edits), check))
         stack.enter_context(skip_blocks(blocks[:first], clean.outputs))
         stack.enter_context(_last_block(model, clean))
-        handles = [blocks[at].register_forward_pre_hook(grow(at), with_kwargs=True) for at in range(first, len(blocks))]
+        # Before the edits of a block's input, which are those of rows that may join there.
+        joins = {"with_kwargs": True, "prepend": True}
+        handles = [blocks[at].register_forward_pre_hook(grow(at), **joins) for at in range(first, len(blocks))]
         if (decoder := hooks.decoder_stack(model.bridge)) is not None:
             handles.append(decoder.register_forward_pre_hook(repeat_source_mask, with_kwargs=True))
         run_until_stop(model.forward, clean.inputs, [*handles, *watch(), blocks[-1].register_forward_hook(leave)])

@@ -7,7 +7,7 @@ import numpy as np
 
 from harness import hooks
 from harness.config import RequestError, near
-from harness.hooks import Head, Mlp, Part, Site
+from harness.hooks import Head, Mlp, Part, Resid, Site
 from harness.models import Model
 
 #: Parts that are ablated together, by name.
@@ -18,16 +18,22 @@ EFFECT = {
     "single": "effect",
     "layer": "layer_effect",
     "mlp": "mlp_effect",
+    "resid": "resid_effect",
+    "attn": "attn_effect",
     "set": "set_effect",
     "complement": "set_effect",
     "cumulative": "cumulative_effect",
     "pairs": "pair_effect",
 }
+#: The kinds that go through the positions in turn.
+AT_EACH_POSITION = ("single", "resid", "attn", "mlp")
 #: What is ablated together, in words.
 TOGETHER = {
     "single": "each head by itself",
     "layer": "all heads of a layer",
     "mlp": "the MLP of a layer",
+    "resid": "the residual stream before a layer, or after the last",
+    "attn": "the attention of a layer",
     "set": "the heads of a set",
     "complement": "all heads but those of a set, which is kept",
     "cumulative": "the head of a step and those of all steps before it",
@@ -52,10 +58,12 @@ def groups(
     match kind:
         case "single" | "cumulative" | "pairs":
             return {str(head): (head,) for head in chosen}
-        case "layer":
+        case "layer" | "attn":
             return {str(site): tuple(head for head in chosen if head.site == site) for site in _sites(chosen)}
         case "mlp":
             return {str(mlp): (mlp,) for mlp in _mlps(model, chosen)}
+        case "resid":
+            return {str(resid): (resid,) for resid in _resids(model, chosen)}
         case "set":
             return with_random(named_sets(model, sets), chosen, n_random, seed)
         case "complement":
@@ -102,6 +110,18 @@ def _others(chosen: Iterable[Head], kept: Iterable[Part], name: str) -> tuple[Pa
 
 def _sites(heads: Iterable[Head]) -> list[Site]:
     return list(dict.fromkeys(head.site for head in heads))
+
+
+def _resids(model: Model, heads: Iterable[Head]) -> list[Resid]:
+    """Return the residual streams before the heads' layers, and after the last layer if it is among them; a decoder's
+    self and cross attention share one."""
+    stacks, last = model.shape.stacks, dict[Resid, None]()
+    for head in heads:
+        stack = head.stack.replace("cross", "decoder")
+        last[Resid(head.layer, stack)] = None
+        if head.layer == stacks[stack] - 1:
+            last[Resid(stacks[stack], stack)] = None
+    return list(last)
 
 
 def _mlps(model: Model, heads: Iterable[Head]) -> list[Mlp]:

@@ -19,9 +19,10 @@ Values = Float[np.ndarray, "metric prompt group *rest"]
 class Layout:
     """The places of a sweep's interventions in labelled arrays.
 
-    Each of `groups` has a place: layer and head for single heads, the layer for layers and MLPs, its name along `set`
-    for any other kind; in an encoder-decoder with the stack before the layer. NaN where nothing was ablated. With
-    `position_lengths` [prompt] there is one more axis, `position`, NaN in padding.
+    Each of `groups` has a place: layer and head for single heads, the layer for layers, attentions and MLPs, the depth
+    for residual streams, its name along `set` for any other kind; in an encoder-decoder with the stack before the
+    layer. NaN where nothing was ablated. With `position_lengths` [prompt] there is one more axis, `position`, NaN in
+    padding.
     """
 
     kind: str
@@ -35,18 +36,19 @@ class Layout:
     def labelled(self, values: Values) -> xr.DataArray:
         """Put values [metric, prompt, group] or [metric, prompt, group, position] in their places."""
         rest = ("position",)[: values.ndim - 3]
-        if self.kind not in ("single", "layer", "mlp"):
+        if self.kind not in ("single", "layer", "mlp", "attn", "resid"):
             named = [*self.groups][: values.shape[2]]
             return xr.DataArray(values, dims=("metric", "prompt", "set", *rest), coords={"set": named})
         stacks = [stack for stack in self.shape.stacks if stack]
         sizes = {"stack": max(1, len(stacks)), "layer": self.shape.depth, "head": self.shape.n_heads}
-        dims = ("stack", "layer", "head") if self.kind == "single" else ("stack", "layer")
+        sizes["depth"] = self.shape.depth + 1
+        dims = {"single": ("stack", "layer", "head"), "resid": ("stack", "depth")}.get(self.kind, ("stack", "layer"))
         full = np.full((*values.shape[:2], *(sizes[dim] for dim in dims), *values.shape[3:]), np.nan)
         parts = [parts[0] for parts in self.groups.values()]
         at = [[stacks.index(part.stack) if stacks else 0 for part in parts], [part.layer for part in parts]]
         at += [[part.head for part in parts]] if self.kind == "single" else []
         full[:, :, *at] = values
-        coords = {"stack": stacks or [""], "layer": np.arange(self.shape.depth), "head": np.arange(self.shape.n_heads)}
+        coords = {dim: np.arange(size) for dim, size in sizes.items()} | {"stack": stacks or [""]}
         array = xr.DataArray(full, dims=("metric", "prompt", *dims, *rest), coords={dim: coords[dim] for dim in dims})
         return array if stacks else array.isel(stack=0, drop=True)
 
@@ -55,8 +57,9 @@ class Layout:
     ) -> xr.Dataset:
         """Join all units of a sweep: `clean`, and by head (with `ablated`), layer, MLP or set the effect.
 
-        Position by position it is `position_effect`. Each array has the `notes`; the first also has the checks: the
-        number of edits verified and the largest difference to a plain forward.
+        Position by position that of heads is `position_effect`; of the others it has one more axis. Of a patch the
+        metrics of both texts, `clean` and `corrupted`, are kept. Each array has the `notes`; the first also has the
+        checks: the number of edits verified and the largest difference to a plain forward.
         """
         cut = plan["batches"]
         clean = gathered(cut, [unit["clean"][..., None] for unit in units])[..., 0]
@@ -64,16 +67,7 @@ class Layout:
         by_position = self.position_lengths is not None
         kept = self.labelled(ablated[..., 0]) if self.kind == "single" and not by_position else None
         effect = np.subtract(ablated, clean[:, :, None, None], out=ablated)  # in place: a large run has room for one
-        arrays: dict[str, xr.DataArray] = {}
-        if self.position_lengths is not None:
-            real = np.arange(effect.shape[-1]) < self.position_lengths[:, None]
-            arrays["position_effect"] = self.labelled(np.where(real[None, :, None], effect, np.nan))
-        else:
-            named, random = np.split(effect[..., 0], [len(self.groups) // (1 + self.n_random)], axis=2)
-            arrays[EFFECT[self.kind]] = self.labelled(named)
-            if self.n_random:
-                draws = random.reshape(*named.shape, self.n_random)
-                arrays["random_set_effect"] = self.labelled(draws).rename(position="draw")
+        arrays = self._effects(effect)
         if kept is not None:
             arrays["ablated"] = kept
         if plan["direct"]:
@@ -93,8 +87,22 @@ class Layout:
         off = float(np.concatenate([unit["off"] for unit in units]).max(initial=0))
         checks = {"edits_verified": sum(int(unit["fired"]) for unit in units), "plain_forward_difference": off}
         next(iter(arrays.values())).attrs = {**notes, **checks}
-        arrays["clean"] = xr.DataArray(clean, dims=("metric", "prompt"), attrs=dict(notes))
+        for name, values in _without(plan, units, clean).items():
+            arrays[name] = xr.DataArray(values, dims=("metric", "prompt"), attrs=dict(notes))
         return xr.Dataset(arrays, coords={"metric": [metric.name for metric in self.metrics]})
+
+    def _effects(self, effect: Float[np.ndarray, "metric prompt group turn"]) -> dict[str, xr.DataArray]:
+        """Label the effects by their name, position by position or not, those of random sets apart."""
+        if self.position_lengths is not None:
+            real = np.arange(effect.shape[-1]) < self.position_lengths[:, None]
+            name = "position_effect" if self.kind == "single" else EFFECT[self.kind]
+            return {name: self.labelled(np.where(real[None, :, None], effect, np.nan))}
+        named, random = np.split(effect[..., 0], [len(self.groups) // (1 + self.n_random)], axis=2)
+        arrays = {EFFECT[self.kind]: self.labelled(named)}
+        if self.n_random:
+            draws = random.reshape(*named.shape, self.n_random)
+            arrays["random_set_effect"] = self.labelled(draws).rename(position="draw")
+        return arrays
 
     def _by_source(self, values: Values) -> xr.DataArray:
         """Label direct effects by key: 0 in padding, NaN for metrics that are not linear in the logits."""
@@ -108,6 +116,16 @@ class Layout:
         by_head = xr.concat([self.labelled(values) for values in by_draw], dim="draw")
         distance = xr.DataArray([metric.distance for metric in self.metrics], dims="metric")
         return by_head.where(distance)
+
+
+def _without(
+    plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]], clean: np.ndarray
+) -> dict[str, Float[np.ndarray, "metric prompt"]]:
+    """Return the metrics without an ablation: `clean`, and of a patch, whichever run it patches, `corrupted` too."""
+    if "donor" not in units[0]:
+        return {"clean": clean}
+    donor = gathered(plan["batches"], [unit["donor"][..., None] for unit in units])[..., 0]
+    return {"clean": clean, "corrupted": donor} if plan["into"] == "clean" else {"clean": donor, "corrupted": clean}
 
 
 def gathered(batches: Sequence[Sequence[int]], parts: Sequence[np.ndarray]) -> np.ndarray:

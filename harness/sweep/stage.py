@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from harness.ablation import ZERO, Ablation, Check, Intervention, MatchedNull, Share, model_rows, positions, together
+from harness.ablation.patch import Patch
 from harness.ablation.positions import Places
 from harness.config import RequestError
 from harness.execute import Stage
@@ -20,7 +21,7 @@ from harness.sweep.account import components
 from harness.sweep.batch import Batch, check_finite
 from harness.sweep.direct import has_direct
 from harness.sweep.division import UNITS_EACH, SplitStage
-from harness.sweep.interventions import TOGETHER, Groups
+from harness.sweep.interventions import AT_EACH_POSITION, TOGETHER, Groups
 from harness.sweep.labels import Layout
 from harness.sweep.memory import Fit
 from harness.sweep.shared_context import shares_context
@@ -33,10 +34,9 @@ _NULL_DRAWS = 1
 class SweepStage:
     """The stage that ablates: one unit is a batch of prompts, all interventions on it.
 
-    `groups` are the interventions by name: each head by itself, each layer, each MLP, or named sets and then `n_random`
-    random ones for each; `positions` are
-    those of `harness.ablation.positions`. Raises `RequestError` for positions that the prompts or the kind do not
-    allow.
+    `groups` are the interventions by name: each head by itself, each layer, MLP or residual stream, or named sets and
+    then `n_random` random ones for each; `positions` are those of `harness.ablation.positions`. Raises `RequestError`
+    for positions that the prompts or the kind do not allow.
     """
 
     model: Model
@@ -57,8 +57,9 @@ class SweepStage:
     def __post_init__(self) -> None:
         causal = self.model.kind in ("decoder", "encoder_decoder")
         positions.check(self.positions, self.prompts, self._parts, causal)
-        if self.positions == "each" and self.kind not in ("single", "mlp"):
-            remedy = f"sweep.kind={self.kind} takes all, last, target or a list such as [3]; or set sweep.kind=single"
+        if self.positions == "each" and self.kind not in AT_EACH_POSITION:
+            known = " or ".join(AT_EACH_POSITION)
+            remedy = f"sweep.kind={self.kind} takes all, last, target or a list such as [3]; or set sweep.kind={known}"
             raise RequestError("ablation.positions", "each", remedy)
 
     @property
@@ -159,7 +160,8 @@ class SweepStage:
         n_blocks = len(self.model.shape.sites)
         firsts = [min(self.model.shape.block(part.site) for part in parts) for parts in self.groups.values()]
         share = sum(max(0.0, 1 - first / n_blocks) for first in firsts)
-        turns = int(self.prompts.length.max()) if self.positions == "each" else 1
+        begins = min(self._begins(self.prompts) or [0])
+        turns = int(self.prompts.length.max()) - begins if self.positions == "each" else 1
         draws = self.ablation.draws + (plan["null"] or {"draws": 0})["draws"]
         return rows, share * turns * draws * self.fit.share_that_runs
 
@@ -185,6 +187,8 @@ class SweepStage:
     def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]:
         """Compute one batch: `clean` [metric, prompt] and `ablated` [metric, prompt, group, turn], mean over draws.
 
+        Of a patch `donor` [metric, prompt] is that of the texts whose z is put in.
+
         `fired` is the number of edits verified, `off` the differences to plain forwards where these were tried. There
         is one turn, or with ``positions=each`` one for each position of the longest prompt. If in the plan, `direct`
         [metric, prompt, group] is the mean over draws too, `source_direct` [metric, prompt, group, key] splits it by
@@ -193,7 +197,7 @@ class SweepStage:
         """
         before, tried = self.check.fired, len(self.check.spot_checks)
         rows, _ = model_rows(self.model, self.prompts.take(plan["batches"][unit]))
-        turns = positions.turns(self.positions, rows)
+        turns = positions.turns(self.positions, rows, self._begins(rows))
         parts = []
         for some in together(len(rows), plan["rows"][unit]):
             parts.append(self._measured(plan, unit, some, turns))
@@ -216,6 +220,8 @@ class SweepStage:
         arrays = {"clean": batch.clean, **{name: np.mean([each[name] for each in draws], axis=0) for name in draws[0]}}
         if self.prompts.has_choices:
             arrays["choice_log_prob"] = batch.choice_log_prob
+        if isinstance(self.ablation, Patch):
+            arrays["donor"] = batch.reading(self.prompts.take(numbers).swapped())
         if plan["null"]:
             null = MatchedNull(self.ablation, self.model, self.prompts, plan["null"]["seed"])
             edits = (null.prepare(plan, share, self.sites, draw) for draw in range(plan["null"]["draws"]))
@@ -236,11 +242,13 @@ class SweepStage:
         numbers, size = plan["batches"][unit], plan["chunks"][unit]
         todo = self._interventions(self.ablation.prepare(plan, Share(numbers, some), self.sites, draw), turns, some)
         account = batch.new_account(len(todo)) if plan["account"] else None
-        arrays = {"ablated": batch.ablated(todo, size, account=account)}
+        live = [at for at, one in enumerate(todo) if self.positions != "each" or any(one.positions or ())]
+        arrays = {"ablated": np.repeat(batch.clean[:, :, None], len(todo), axis=2)}
+        arrays["ablated"][:, :, live] = batch.ablated([todo[at] for at in live], size, account=account)
         names = [name for name in self.groups for _ in turns]
         check_finite(self.model, self.metric_names, numbers, arrays["ablated"], names)
         if unit == draw == some.start == 0:  # two interventions of the run are checked against plain forwards
-            for at in sorted({0, len(todo) // 2}):
+            for at in sorted({*live[:1], *live[len(live) // 2 :][:1]}):
                 batch.spot_check(todo[at], arrays["ablated"][:, :, at])
         if account is not None:
             arrays["account"] = account
@@ -249,6 +257,10 @@ class SweepStage:
         if plan["source_direct"]:
             arrays["source_direct"] = batch.source_direct(todo, int(self.prompts.length[numbers].max()))
         return arrays
+
+    def _begins(self, rows: Prompts) -> list[int] | None:
+        """Return the first position of each row at which a replacement changes anything, if that is known."""
+        return self.ablation.begins(rows) if isinstance(self.ablation, Patch) else None
 
     def _interventions(self, baseline: Any, turns: Sequence[Places | None], some: range) -> list[Intervention]:
         """Return each group's interventions, turn after turn, on some of the rows."""
@@ -269,6 +281,7 @@ class SweepStage:
             "baseline": self.ablation.note(plan),
             "positions": str(plan["positions"]),
             "method": "exact",
+            **({"into": plan["into"]} if "into" in plan else {}),
             **self.model.inside,
             **({"no_direct": self.model.traits.no_direct} if self._direct_refused else {}),
         }

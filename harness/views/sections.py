@@ -54,8 +54,17 @@ PICTURED = {
     ),
     "layers": (
         "Effect of ablating each layer",
-        "The mean effect of ablating all heads of a layer, or its MLP, and its standard error over prompts. No single "
-        "heads were ablated (sweep.kind=single does). Every value is in data.zarr, layer_effect and mlp_effect.",
+        "The mean effect of ablating all heads of a layer, its MLP, or the residual stream before it, and its standard "
+        "error over prompts. No single heads were ablated (sweep.kind=single does). Every value is in data.zarr, "
+        "layer_effect, attn_effect, mlp_effect and resid_effect.",
+    ),
+    "maps": (
+        "Where the prediction is made: effects by layer and position",
+        "The residual stream before each layer (and at its end), each layer’s attention, and each MLP were ablated at "
+        "one position at a time. Where the run patched, a value is the share of the way that the mean metric goes from "
+        "the run that is patched to the other: 0 changes nothing, 1 is all of it. Columns are positions where all "
+        "prompts have one length, else roles of tokens. Every value is in data.zarr, resid_effect, attn_effect, "
+        "mlp_effect, clean and corrupted.",
     ),
     "positions": (
         "Where a head is needed",

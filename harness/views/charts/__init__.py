@@ -12,6 +12,7 @@ from harness.views.charts.describe import Described
 from harness.views.charts.joint import joint
 from harness.views.charts.layers import layers
 from harness.views.charts.methods import methods
+from harness.views.charts.position_maps import maps
 from harness.views.charts.positions import positions
 from harness.views.charts.roles import roles
 from harness.views.charts.segments import segments
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["charts"]
 
-_TOPICS = (layers, positions, joint, changes, roles, methods, segments)
+_TOPICS = (layers, maps, positions, joint, changes, roles, methods, segments)
 
 
 def charts(run: "Run") -> list[Described]:

@@ -12,12 +12,23 @@ if TYPE_CHECKING:
     from harness.results import Run
 
 #: Variables of whole layers, and what is ablated.
-SWEPT = {"layer_effect": "all heads", "mlp_effect": "MLP"}
+SWEPT = {
+    "layer_effect": "all heads",
+    "attn_effect": "attention",
+    "mlp_effect": "MLP",
+    "resid_effect": "residual stream before it",
+}
+
+
+def swept(run: "Run") -> list[str]:
+    """Return the variables of whole layers, at all positions together, of a run without effects of single heads."""
+    known = [] if "effect" in run.data else [name for name in SWEPT if name in run.data]
+    return [name for name in known if "position" not in run.data[name].dims]
 
 
 def layers(run: "Run") -> Iterator[Described]:
     """Describe the effects of layers, one chart for each metric."""
-    if "effect" in run.data or not SWEPT.keys() & {*run.data}:
+    if not swept(run):
         return
     for metric in map(str, run.data["metric"].values):
         yield chart(
@@ -38,16 +49,19 @@ def _panel(run: "Run", metric: str, stack: str, n_layers: int) -> Described:
         {"name": SWEPT[name], "values": numbers(mean), "low": numbers(mean - error), "high": numbers(mean + error)}
         for name, (mean, error) in layer_means(run, metric, stack).items()
     ]
-    return {"x": {"label": f"{stack} layer".strip(), "values": list(range(n_layers))}, "series": series}
+    n_rows = n_layers + ("resid_effect" in run.data)
+    return {"x": {"label": f"{stack} layer".strip(), "values": list(range(n_rows))}, "series": series}
 
 
 def layer_means(run: "Run", metric: str, stack: str) -> dict[str, tuple[Float[np.ndarray, " layer"], np.ndarray]]:
-    """Return the mean effect of each layer of a stack, and its standard error, by variable."""
+    """Return the mean effect of each layer of a stack (of the residual stream one more, its end), and its standard
+    error, by variable."""
     made = {}
-    for name in (name for name in SWEPT if name in run.data):
+    for name in swept(run):
         effect = run.data[name].sel(metric=metric)
         mine = effect.sel(stack=stack) if stack else effect
-        values = mine.transpose("prompt", "layer").values[:, : run.layers[stack]].astype(float)
+        down = "depth" if "depth" in mine.dims else "layer"
+        values = mine.transpose("prompt", down).values[:, : run.layers[stack] + (down == "depth")].astype(float)
         if np.isfinite(values).any():
             made[name] = values.mean(axis=0), standard_error(values)
     return made

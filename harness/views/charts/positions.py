@@ -30,7 +30,7 @@ def positions(run: "Run") -> Iterator[Described]:
             "rows": list(strongest),
             "columns": tokens,
             "values": numbers(values),
-            "rowHeads": [None if ".mlp" in name else place(Head.parse(name)) for name in strongest],
+            "rowHeads": [place(Head.parse(name)) for name in strongest],
         }
         yield chart(
             run,
@@ -51,11 +51,10 @@ def positions(run: "Run") -> Iterator[Described]:
 
 
 def strongest_anywhere(run: "Run", metric: str, n: int = 12) -> dict[str, Float[np.ndarray, "prompt position"]]:
-    """Return the n heads (or layers' MLPs) with the largest mean effect at some position, with their effects by
-    position ablated; NaN in padding. Means are over the prompts that have the position."""
-    effect = run.data["position_effect"].sel(metric=metric)
-    names, values = by_head(effect) if "head" in effect.dims else by_head(effect.expand_dims("head"))
-    names = [str(name) if "head" in effect.dims else f"{name.site}.mlp" for name in names]
+    """Return the n heads with the largest mean effect at some position, with their effects by position ablated; NaN in
+    padding. Means are over the prompts that have the position."""
+    heads, values = by_head(run.data["position_effect"].sel(metric=metric))
+    names = list(map(str, heads))
     by_name = np.moveaxis(values, -1, 0)
     there = np.isfinite(by_name)
     mean = np.where(there, by_name, 0).sum(1) / np.maximum(there.sum(1), 1)

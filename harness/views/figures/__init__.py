@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from harness.config import RequestError
+from harness.findings.position_maps import mapped
 from harness.results.objects import Folder, folder_at
 from harness.views.charts.describe import in_full, plain_name
-from harness.views.charts.layers import SWEPT
+from harness.views.charts.layers import swept
 from harness.views.figures import changes
 from harness.views.figures.base import LOOKS, Look, Picture, as_picture
 from harness.views.figures.captions import Caption, captions
@@ -22,6 +23,7 @@ from harness.views.figures.effects import effect_map, strongest
 from harness.views.figures.layers import by_layer
 from harness.views.figures.methods import agreement
 from harness.views.figures.patterns import heatmap, heatmaps, opening_patterns
+from harness.views.figures.position_maps import by_layer_and_position
 from harness.views.figures.positions import by_position
 from harness.views.figures.roles import roles
 from harness.views.figures.rollout import compare
@@ -128,10 +130,13 @@ def _ablated(run: "Run", look: Look) -> Iterator[Drawing]:
             f"Strongest heads by {in_full(metric)}",
             partial(strongest, run, metric, look),
         )
-    if "effect" not in run.data and SWEPT.keys() & {*run.data}:
+    if swept(run):
         for metric in map(str, run.data["metric"].values):
             name, label = f"layers_{plain_name(metric)}", f"Effect of each layer, {in_full(metric)}"
             yield name, "layers", label, partial(by_layer, run, metric, look)
+    for metric in map(str, run.data["metric"].values) if mapped(run) else ():
+        name, label = f"maps_{plain_name(metric)}", f"Effect by layer and position, {in_full(metric)}"
+        yield name, "maps", label, partial(by_layer_and_position, run, metric, look)
     for variable, part, label, draw in _OTHERS:
         for metric in map(str, run.data["metric"].values) if variable in run.data else ():
             yield f"{part}_{plain_name(metric)}", part, f"{label}, {in_full(metric)}", partial(draw, run, metric, look)

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from harness.results import Run
 
 #: Mark and colour of each variable.
-_MARKS = {"layer_effect": ("o", TONE["matters"]), "mlp_effect": ("s", "#7a7a72")}
+_MARKS = {
+    "layer_effect": ("o", TONE["matters"]),
+    "attn_effect": ("o", TONE["matters"]),
+    "mlp_effect": ("s", "#7a7a72"),
+    "resid_effect": ("^", TONE["helps"]),
+}
 
 
 def by_layer(run: "Run", metric: str, look: Look) -> Figure:
@@ -20,11 +25,11 @@ def by_layer(run: "Run", metric: str, look: Look) -> Figure:
     stacks = run.layers
     with style(metric, look):
         figure, every = panels(1, len(stacks), min(look.width, 7.5), 0.38 * look.letters)
-        for axes, (stack, n_layers) in zip(every, stacks.items(), strict=True):
+        for axes, stack in zip(every, stacks, strict=True):
             axes.axhline(0, color="0.5", linewidth=0.8)
             for name, (mean, error) in layer_means(run, metric, stack).items():
                 mark, tone = _MARKS[name]
-                axes.errorbar(range(n_layers), mean, error, marker=mark, color=tone, label=SWEPT[name])
+                axes.errorbar(range(len(mean)), mean, error, marker=mark, color=tone, label=SWEPT[name])
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set(xlabel=f"{stack} layer".strip(), ylabel=f"effect on {measured(run, metric)}")
             axes.sharey(every[0])
