@@ -8,10 +8,12 @@ forward: `blocks` adds their rows block by block, `kv_cache` starts late positio
 them by the token read, `stage` cuts a sweep into units, and `labels` labels its arrays. `cumulative` (with `greedy`)
 and `pairs` ablate heads together, chosen by their single effects (`importance`). `fast` (bf16: `precision`) and
 `attribution_patching` estimate all heads, and `verify` measures some of them exactly.
+`edges` measures paths from a head to a later head or MLP.
 """
 
 from harness.sweep.build import Ablating as Ablating
 from harness.sweep.build import check_sets as check_sets
+from harness.sweep.edges.build import check_edges as check_edges
 from harness.sweep.build import needs_roles as needs_roles
 from harness.sweep.build import part as part
 from harness.sweep.build import stages as stages
