@@ -10,7 +10,7 @@ included. The mean over points on the path from the clean run to all senders rep
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -40,32 +40,57 @@ def edge_estimates(
     """Estimate the effect of each edge on each prompt's metrics, mean over the points `opened` (0: clean run, 1: all
     senders replaced)."""
     order = sorted({edge.sender for edge in edges})
-    moved = torch.stack([senders.change(sender) for sender in order])
-    targets, estimate = senders.clean.targets, None
+    moved = torch.stack([senders.change(sender).flatten(1).float() for sender in order], dim=1)
+    targets = senders.clean.targets
     owner = targets.row.new_zeros(senders.clean.n_rows).scatter(0, targets.row, targets.prompt)
-    by_place: dict[Place, list[int]] = {}
-    for number, edge in enumerate(edges):
-        by_place.setdefault((edge.receiver, edge.into), []).append(number)
-    copy = {sender: at for at, sender in enumerate(order)}
-    estimate = moved.new_zeros(len(metrics), targets.n_prompts, len(edges), dtype=torch.float32)
+    layers = _by_layer(edges, order)
+    estimate = moved.new_zeros(len(metrics), targets.n_prompts, len(edges))
     for point in opened:
-        graph = _Graph.of(senders, order, sorted({part for part, _ in by_place}, key=str), point)
+        graph = _Graph.of(senders, order, [part for layer in layers for part, _ in layer.places], point)
         for number, metric in enumerate(metrics):
-            at_end = gradient_at_end(senders.model, senders.clean, graph.end.detach(), metric)
-            for place, read in graph.read(at_end, list(by_place)):
-                some = by_place[place]
-                which = [copy[edges[at].sender] for at in some]
-                by_row = torch.einsum("srpd,rpd->rs", moved[which].float(), read.float())
-                by_prompt = by_row.new_zeros(targets.n_prompts, len(some)).index_add_(0, owner, by_row)
-                estimate[number][:, some] += by_prompt / len(opened)
+            graph.differentiate(gradient_at_end(senders.model, senders.clean, graph.end.detach(), metric))
+            for layer in layers:
+                read = torch.stack([each.flatten(1).float() for each in graph.read(layer.places)], dim=2)
+                by_row = (moved[:, : layer.n_senders] @ read)[:, layer.sender, layer.place]
+                by_prompt = by_row.new_zeros(targets.n_prompts, len(layer.edges)).index_add_(0, owner, by_row)
+                estimate[number][:, layer.edges] += by_prompt / len(opened)
     return estimate
+
+
+class _Layer(NamedTuple):
+    """The edges into one layer: their numbers, the sender and the place of each, and the places themselves.
+
+    Senders are numbered in the order in which they run, so that those before a layer are the first `n_senders`.
+    """
+
+    edges: list[int]
+    sender: list[int]
+    place: list[int]
+    places: list[Place]
+
+    @property
+    def n_senders(self) -> int:
+        return max(self.sender) + 1
+
+
+def _by_layer(edges: Sequence[Edge], order: Sequence[Head]) -> list[_Layer]:
+    """Group edges by their receivers' layer."""
+    copy, found = {sender: at for at, sender in enumerate(order)}, []
+    for number in sorted({edge.receiver.layer for edge in edges}):
+        mine = [at for at, edge in enumerate(edges) if edge.receiver.layer == number]
+        places = dict.fromkeys((edges[at].receiver, edges[at].into) for at in mine)
+        index = {place: at for at, place in enumerate(places)}
+        of_edges = [index[edges[at].receiver, edges[at].into] for at in mine]
+        found.append(_Layer(mine, [copy[edges[at].sender] for at in mine], of_edges, list(places)))
+    return found
 
 
 @dataclass
 class _Graph:
     """One forward with its autograd graph from the first receiver's block on, all senders' z replaced by a share.
 
-    By layer: the stream that enters the block, q, k and v, z before and after the replacement, and the MLP's output.
+    By layer: the stream that enters the block, q, k and v, z before and after the replacement, the MLP's output, and a
+    metric's derivatives by the last two.
     """
 
     model: Model
@@ -75,6 +100,8 @@ class _Graph:
     z: dict[int, Tensor] = field(default_factory=dict)
     passed_z: dict[int, Tensor] = field(default_factory=dict)
     mlp: dict[int, Tensor] = field(default_factory=dict)
+    by_z: dict[int, Tensor] = field(default_factory=dict)
+    by_mlp: dict[int, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, senders: Senders, order: Sequence[Head], receivers: Sequence[Part], opened: float) -> "_Graph":
@@ -143,44 +170,49 @@ class _Graph:
                 edit.make(whole, replaced)
         return (whole + opened * (replaced - whole)).flatten(2)
 
-    def read(self, at_end: Tensor, places: Sequence[Place]) -> "Any":
-        """Yield each place with the metric's derivative by the stream as it reads it; `at_end` is that by the end."""
-        layers = list(self.stream)
-        mlps = [layer for layer in layers if layer in self.mlp]
-        outputs = [*(self.passed_z[layer] for layer in layers), *(self.mlp[layer] for layer in mlps)]
-        grads = torch.autograd.grad(self.end, outputs, at_end, retain_graph=True, materialize_grads=True)
-        by_z = dict(zip(layers, grads, strict=False))
-        by_mlp = dict(zip(mlps, grads[len(layers) :], strict=True))
+    def differentiate(self, at_end: Tensor) -> None:
+        """Differentiate a metric by each z and MLP output; `at_end` is its derivative by the stream's end."""
+        mlps = list(self.mlp)
+        outputs = [*self.passed_z.values(), *self.mlp.values()]
+        grads = _grad(self.end, outputs, at_end)
+        self.by_z = dict(zip(self.passed_z, grads, strict=False))
+        self.by_mlp = dict(zip(mlps, grads[len(self.passed_z) :], strict=True))
+
+    def read(self, places: Sequence[Place]) -> list[Read]:
+        """Return the metric's derivative by the stream as each of these places reads it."""
         by_part: dict[Part, list[Input]] = {}
         for part, into in places:
             by_part.setdefault(part, []).append(into)
+        found: dict[Place, Read] = {}
         for part, inputs in by_part.items():
             if part.site.part == "mlp":
-                yield (part, "mlp"), self._through_mlp(part.layer, by_mlp[part.layer])
+                found[part, "mlp"] = self._through_mlp(part.layer)
             else:
-                for into, read in self._through_head(part, by_z[part.layer], inputs).items():
-                    yield (part, into), read
+                found |= {(part, into): read for into, read in self._through_head(part, inputs).items()}
+        return [found[place] for place in places]
 
-    def _through_head(self, head: Part, by_z: Tensor, inputs: Sequence[Input]) -> Mapping[Input, Read]:
+    def _through_head(self, head: Part, inputs: Sequence[Input]) -> Mapping[Input, Read]:
         """Pull the derivative by one head's z back to the stream, through each of the inputs."""
-        layer, width = head.layer, by_z.shape[-1] // self.model.shape.n_heads
-        own = torch.zeros_like(by_z)
-        columns = slice(head.head * width, (head.head + 1) * width)
+        layer, by_z = head.layer, self.by_z[head.layer]
+        width = by_z.shape[-1] // self.model.shape.n_heads
+        own, columns = torch.zeros_like(by_z), slice(head.head * width, (head.head + 1) * width)
         own[..., columns] = by_z[..., columns]
         kinds = [kind for kind in QKV if kind in inputs]
-        found: dict[Any, Read] = {}
-        if kinds:
-            through = [self.inputs[layer, kind] for kind in kinds]
-            by_kind = _grad(self.z[layer], through, own)
-            found = {kind: _grad(at, [self.stream[layer]], grad)[0] for kind, at, grad in zip(kinds, through, by_kind, strict=True)}
-        if "qkv" in inputs:
-            found["qkv"] = _grad(self.z[layer], [self.stream[layer]], own)[0]
-        return found
+        through = [self.inputs[layer, kind] for kind in kinds]
+        by_kind = _grad(self.z[layer], through, own) if kinds else ()
+        found: dict[Any, Read] = {
+            kind: self._to_stream(layer, at, by) for kind, at, by in zip(kinds, through, by_kind, strict=True)
+        }
+        return found | ({"qkv": self._to_stream(layer, self.z[layer], own)} if "qkv" in inputs else {})
 
-    def _through_mlp(self, layer: int, by_output: Tensor) -> Read:
+    def _through_mlp(self, layer: int) -> Read:
         """Pull the derivative by an MLP's output back to the stream, less what comes through its layer's attention."""
-        whole, by_z = _grad(self.mlp[layer], [self.stream[layer], self.passed_z[layer]], by_output)
-        return whole - _grad(self.passed_z[layer], [self.stream[layer]], by_z)[0]
+        passed = self.passed_z[layer]
+        whole, by_z = _grad(self.mlp[layer], [self.stream[layer], passed], self.by_mlp[layer])
+        return whole - self._to_stream(layer, passed, by_z)
+
+    def _to_stream(self, layer: int, of: Tensor, weights: Tensor) -> Read:
+        return _grad(of, [self.stream[layer]], weights)[0]
 
 
 def _grad(of: Tensor, by: Sequence[Tensor], weights: Tensor) -> tuple[Tensor, ...]:
