@@ -60,8 +60,9 @@ class SweepSpec:
     named sets (necessity); ``complement``: all heads but those of a set (sufficiency); ``cumulative``: heads one after
     another, each staying ablated, in each `order`: by ``effect`` or ``estimate`` of single heads, ``greedy`` (each the
     one that matters next, measured again every time), or ``random``; ``pairs``: two heads together, and what that does
-    beyond the sum of each; ``edges``: what a head writes, as read by a later head or MLP alone (`edges`). Orders and pairs use the leading metric: `logit_diff` if it is measured, else the first.
-    Where they need the effects of single heads and ``single`` is not among the kinds, single heads are swept first.
+    beyond the sum of each; ``edges``: what a head writes, as one input of a later head or MLP reads it (`EdgesSpec`).
+    Orders and pairs use the leading metric: `logit_diff` if it is measured, else the first. Where they need the effects
+    of single heads and ``single`` is not among the kinds, single heads are swept first.
 
     Methods: ``exact``: in the model's own precision. ``fast``: matrix products in bf16. ``screen``: attribution
     patching. Another `memory` adds in another order, which moves effects by about 1e-6; a run's hash does not depend on

@@ -102,7 +102,7 @@ def ablate_heads(
     ``kind="cumulative"``, ``pairs`` and ``pairs_top_k`` of ``kind="pairs"``, ``verify_fraction``, ``verify_top_k`` and
     ``gradient_steps`` of the methods.
     With ``kind="edges"`` there are `edge_effect` and `edge_estimate` [metric, prompt, edge], with the `sender`,
-    `receiver` and `into` of each edge; `edges` are the keys of `harness.config.EdgesSpec`, and ``.edges()`` is their
+    `receiver` and `into` of each edge; `edges` are the keys of `harness.config.EdgesSpec`, and ``.edges`` is their
     table.
     effect = metric(ablated) − metric(clean) on the same prompt, in the metric's unit (`loss`: nats per target token,
     `logit_diff`: logits). Raises `RequestError` for a request that the model or

@@ -24,7 +24,9 @@ from harness.results.store import write_bytes, write_text
 # --- tables -------------------------------------------------------------------------------------------------------
 
 _PLACE = ("stack", "layer", "head")
-TableName = Literal["heads", "methods", "method_pairs", "roles", "changes", "parts", "part_heads", "texts", "tasks", "edges"]
+TableName = Literal[
+    "heads", "methods", "method_pairs", "roles", "changes", "parts", "part_heads", "texts", "tasks", "edges"
+]
 #: Columns of names that are read as text, whatever they look like.
 _AS_TEXT = frozenset({"part", "set", "heads", "text", "clean", "ablated", "clean_token", "ablated_token", "first_head"})
 

@@ -13,10 +13,10 @@ and `pairs` ablate heads together, chosen by their single effects (`importance`)
 
 from harness.sweep.build import Ablating as Ablating
 from harness.sweep.build import check_sets as check_sets
-from harness.sweep.edges.build import check_edges as check_edges
 from harness.sweep.build import needs_roles as needs_roles
 from harness.sweep.build import part as part
 from harness.sweep.build import stages as stages
+from harness.sweep.edges.build import check_edges as check_edges
 from harness.sweep.engine import tolerance as tolerance
 from harness.sweep.interventions import groups as groups
 from harness.sweep.stage import SweepStage as SweepStage

@@ -47,8 +47,8 @@ def groups(
 ) -> Groups:
     """Return the parts that are ablated together, by name; named sets are followed by `n_random` for each.
 
-    For ``cumulative``, ``pairs`` and ``edges``, whose groups are chosen later, the heads one by one. Raises `RequestError` for
-    heads that the model does not have.
+    For ``cumulative``, ``pairs`` and ``edges``, whose groups are chosen later, the heads one by one. Raises
+    `RequestError` for heads that the model does not have.
     """
     chosen = model.heads(heads)
     match kind:

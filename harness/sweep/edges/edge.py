@@ -47,7 +47,7 @@ def edges_of(
     The MLPs are those of the receivers' layers; `sequential` has the layers with one whose MLP can receive, and whether
     it reads its own layer's attention (not so in parallel blocks). Raises `RequestError` where no receiver is later.
     """
-    inputs = [each for each in into if each != "mlp"]
+    inputs: list[Input] = [each for each in into if each != "mlp"]
     layers = list(dict.fromkeys(head.layer for head in receivers)) if "mlp" in into else []
     found: list[Edge] = []
     for sender in senders:

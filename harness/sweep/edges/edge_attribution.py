@@ -1,7 +1,7 @@
 """Edge attribution patching: a first-order estimate of every edge's effect, from one backward pass and its parts.
 
-The estimate of an edge is Δ · ∂M/∂x, summed over positions: Δ is the change of what the sender writes to the stream (the
-``frozen`` definition), x the stream as read by that input of the receiver alone (Syed et al. 2023, arXiv:2310.10348;
+The estimate of an edge is Δ · ∂M/∂x, summed over positions: Δ is the change of what the sender writes to the stream
+(MLPs ``frozen``), x the stream as read by that input of the receiver alone (Syed et al. 2023, arXiv:2310.10348;
 Nanda 2023, "Attribution patching"). One backward pass gives the metric's derivative by each z and MLP output; from
 there it is pulled back to the stream through one receiver's query, key, value or MLP at a time, the norm before it
 included. The mean over points on the path from the clean run to all senders replaced together is integrated gradients
@@ -78,7 +78,7 @@ def _by_layer(edges: Sequence[Edge], order: Sequence[Head]) -> list[_Layer]:
     copy, found = {sender: at for at, sender in enumerate(order)}, []
     for number in sorted({edge.receiver.layer for edge in edges}):
         mine = [at for at, edge in enumerate(edges) if edge.receiver.layer == number]
-        places = dict.fromkeys((edges[at].receiver, edges[at].into) for at in mine)
+        places: dict[Place, None] = {(edges[at].receiver, edges[at].into): None for at in mine}
         index = {place: at for at, place in enumerate(places)}
         of_edges = [index[edges[at].receiver, edges[at].into] for at in mine]
         found.append(_Layer(mine, [copy[edges[at].sender] for at in mine], of_edges, list(places)))
@@ -197,13 +197,15 @@ class _Graph:
         width = by_z.shape[-1] // self.model.shape.n_heads
         own, columns = torch.zeros_like(by_z), slice(head.head * width, (head.head + 1) * width)
         own[..., columns] = by_z[..., columns]
-        kinds = [kind for kind in QKV if kind in inputs]
+        kinds: list[Input] = [into for into in inputs if into in QKV]
         through = [self.inputs[layer, kind] for kind in kinds]
         by_kind = _grad(self.z[layer], through, own) if kinds else ()
-        found: dict[Any, Read] = {
+        found: dict[Input, Read] = {
             kind: self._to_stream(layer, at, by) for kind, at, by in zip(kinds, through, by_kind, strict=True)
         }
-        return found | ({"qkv": self._to_stream(layer, self.z[layer], own)} if "qkv" in inputs else {})
+        if "qkv" in inputs:
+            found["qkv"] = self._to_stream(layer, self.z[layer], own)
+        return found
 
     def _through_mlp(self, layer: int) -> Read:
         """Pull the derivative by an MLP's output back to the stream, less what comes through its layer's attention."""

@@ -70,9 +70,9 @@ class _OfBlock:
             attention = self.run.attention(self.stream[copies])
             for into in dict.fromkeys(edge.into for edge in into_heads):
                 some = [edge for edge in into_heads if edge.into == into]
-                at = [copies.index(copy) for copy in self._copies(some)]
-                z = attention["z"][at] if into == "qkv" else self.run.z_with({into: attention[into][at]})
                 order = self._copies(some)
+                read = attention["z" if into == "qkv" else into][[copies.index(copy) for copy in order]]
+                z = self.run.z_with({into: read}) if into in ("q", "k", "v") else read
                 made |= {edge: z[order.index(self._copy(edge)), :, :, edge.receiver.head] for edge in some}
         if into_mlp:
             copies = self._copies(into_mlp)

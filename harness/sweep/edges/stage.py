@@ -16,6 +16,7 @@ from harness.ablation import Share, model_rows, positions, together
 from harness.ablation.positions import Places
 from harness.config.edges import Between
 from harness.execute.cost import Trial
+from harness.hooks import Head
 from harness.models import Model, alone
 from harness.sweep.batch import Batch, check_finite
 from harness.sweep.edges.edge import Edge
@@ -55,11 +56,9 @@ class EdgesStage:
 
     def as_sweep(self) -> SweepStage:
         """Return a sweep of as many heads as edges are measured, spread over their receivers' layers."""
-        layers = [edge.receiver.layer for edge in self.edges]
-        spread = sorted(layers)[:: max(1, len(layers) // self.top)][: self.top]
-        heads = list(self.sweep.groups.values())[0][0]
-        parts = {f"{at}": (heads._replace(layer=layer),) for at, layer in enumerate(spread)}
-        return self.sweep.of(parts)
+        layers = sorted(edge.receiver.layer for edge in self.edges)
+        spread = layers[:: max(1, len(layers) // self.top)][: self.top]
+        return self.sweep.of({str(number): (Head(layer, 0),) for number, layer in enumerate(spread)})
 
     def plan(self, done: xr.Dataset | None = None) -> dict[str, Any]:
         """Choose the edges, by the estimates of an earlier stage."""

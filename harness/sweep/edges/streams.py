@@ -63,8 +63,8 @@ class Senders:
         write, norm = hooks.output_projection(bridge, site).forward, hooks.norm_of_write(bridge, site)
         before, after = (z.flatten(2) for z in (self.z[site], self.replaced(sender)))
         scale = self.model.traits.write_scale[site]
-        if norm is None:
-            return scale * (write(after) - write(before))
+        if norm is None:  # an affine map: the bias goes
+            return scale * (write(after - before) - write(torch.zeros_like(before[:1, :1])))
         return scale * (norm(write(after)) - norm(write(before)))
 
     def streams(self, wanted: Iterable[Place], between: Between, at_once: int) -> Mapping[Place, Written]:
