@@ -181,7 +181,7 @@ class Effects(Result):
         mine = table.loc[table["metric"] == leading].drop(columns="metric")
         order = mine["effect_mean"].abs().sort_values(ascending=False, kind="stable").index
         first = mine.loc[order].head(n).reset_index(drop=True)
-        if "rank" not in first:
+        if "rank" not in first or "layer" not in first:
             return first
         stacks = first["stack"] if "stack" in first else [""] * len(first)
         names = [str(Head(*place)) for place in zip(first["layer"], first["head"], stacks, strict=True)]

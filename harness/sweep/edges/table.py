@@ -1,5 +1,6 @@
 """Make ``edges.csv``: one row per metric and measured edge, tested on the prompts that did not choose it."""
 
+import re
 from dataclasses import dataclass
 
 import pandas as pd
@@ -40,9 +41,14 @@ def edges_table(data: xr.Dataset, spec: StatsSpec) -> pd.DataFrame:
     tested = data.isel(prompt=testing(half))
     by_metric = [_of_metric(tested, str(name), spec) for name in data["metric"].values]
     table = pd.concat(by_metric, ignore_index=True).reindex(columns=list(TABLES["edges"].columns))
-    notes = [_SAME if (half == BOTH).all() else "", by_metric[0].attrs["note"]]
+    notes = [_SAME if (half == BOTH).all() else "", *_sentences(by_metric[0].attrs["note"])]
     table.attrs = {"note": " ".join(filter(None, notes)), "test": by_metric[0].attrs["test"]}
     return table
+
+
+def _sentences(note: str) -> list[str]:
+    """Return the sentences of a note but those about q, which edges have none of."""
+    return [each for each in re.split(r"(?<=\.) ", note) if "so q over" not in each]
 
 
 def _of_metric(data: xr.Dataset, name: str, spec: StatsSpec) -> pd.DataFrame:
