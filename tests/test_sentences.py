@@ -698,8 +698,8 @@ KINDS["edges"] = rf"{EDGE}(?:(?:, | and ){EDGE})*"
 
 
 @reads(
-    "By <metric:word>, the strongest <is:any> <edges:edges>; <shown:int> of <n:int> measured <noun:any> <are:word> shown "
-    "(max-T p < <level:real>), on <over:any>.",
+    "By <metric:word>, the strongest <is:any> <edges:edges>; <shown:int> of <n:int> measured <noun:any> <are:word> "
+    "shown (max-T p < <level:real>), on <over:any>.",
     "By <metric:word>, the strongest <is:any> <edges:edges>, on <over:any>; <n:int> <noun:any> were measured, none was "
     "tested.",
 )
@@ -720,14 +720,14 @@ def edges(saved, it):
         about, _, p = part.removeprefix(start).partition(", max-T ")
         near(about.partition(" ")[0], mean[at])
         low, high = re.findall(SIGNED, about.partition("(")[2])
-        near(low, table["ci_low"][at], 2)
-        near(high, table["ci_high"][at], 2)
+        near(low, table["ci_low"][at])
+        near(high, table["ci_high"][at])
         assert p == ("" if distance else written_p(table["p_adjusted"][at]))
     assert int(it.n) == n
     assert int(getattr(it, "shown", 0) or 0) == (table["p_adjusted"] < saved.level).sum()
     chosen = "" if tests.all() else " that did not choose them"
     both = ", by which they were chosen too" if (data["edge_half"].values == "both").all() else ""
-    prompts = f"{tests.sum()} prompt{'s' * (tests.sum() > 1)}"
+    prompts = f"{tests.sum()} prompt{'s' * int(tests.sum() > 1)}"
     assert it.over == (f"{prompts}{chosen}" if chosen else f"all {prompts}{both}")
 
 
