@@ -698,10 +698,10 @@ KINDS["edges"] = rf"{EDGE}(?:(?:, | and ){EDGE})*"
 
 
 @reads(
-    "By <metric:word>, the strongest <is:any> <edges:edges>; <shown:int> of <n:int> measured <noun:any> <are:word> "
+    "By <metric:word>, the strongest <verb:any> <edges:edges>; <shown:int> of <n:int> measured <noun:any> <are:word> "
     "shown (max-T p < <level:real>), on <over:any>.",
-    "By <metric:word>, the strongest <is:any> <edges:edges>, on <over:any>; <n:int> <noun:any> were measured, none was "
-    "tested.",
+    "By <metric:word>, the strongest <verb:any> <edges:edges>, on <over:any>; <n:int> <noun:any> were measured, none "
+    "was tested.",
 )
 def edges(saved, it):
     data = saved.data.sel(metric=it.metric)
@@ -724,7 +724,13 @@ def edges(saved, it):
         near(high, table["ci_high"][at])
         assert p == ("" if distance else written_p(table["p_adjusted"][at]))
     assert int(it.n) == n
-    assert int(getattr(it, "shown", 0) or 0) == (table["p_adjusted"] < saved.level).sum()
+    n_shown = (table["p_adjusted"] < saved.level).sum()
+    assert it.verb == ("edges are" if len(parts) > 1 else "edge is")
+    assert it.noun == f"edge{'s' * int(n > 1)}"
+    if not distance:
+        assert int(it.shown) == n_shown
+        assert it.are == ("is" if n_shown == 1 else "are")
+        assert float(it.level) == saved.level
     chosen = "" if tests.all() else " that did not choose them"
     both = ", by which they were chosen too" if (data["edge_half"].values == "both").all() else ""
     prompts = f"{tests.sum()} prompt{'s' * int(tests.sum() > 1)}"

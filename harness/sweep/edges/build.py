@@ -23,9 +23,9 @@ def edge_stages(spec: SweepSpec, edges: EdgesSpec, sweep: SweepStage) -> Sequenc
     first = min(head.layer for head in sweep.heads)
     layers = sorted({head.layer for head in receivers if head.layer >= first})
     reads_own = check_receivers(sweep.model, sweep.prompts, layers, edges.into)
-    found = tuple(edges_of(sweep.heads, receivers, edges.into, reads_own))
-    screen = EdgeScreenStage(sweep, found, spec.gradient_steps)
-    return [screen, EdgesStage(sweep, found, edges.mlps, edges.top_k)]
+    every = tuple(edges_of(sweep.heads, receivers, edges.into, reads_own))
+    screen = EdgeScreenStage(sweep, every, spec.gradient_steps)
+    return [screen, EdgesStage(sweep, every, edges.mlps, edges.top_k)]
 
 
 def check_edges(spec: SweepSpec, edges: EdgesSpec) -> None:

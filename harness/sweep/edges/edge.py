@@ -49,18 +49,18 @@ def edges_of(
     """
     inputs: list[Input] = [each for each in into if each != "mlp"]
     layers = list(dict.fromkeys(head.layer for head in receivers)) if "mlp" in into else []
-    found: list[Edge] = []
+    edges: list[Edge] = []
     for sender in senders:
         for layer in (layer for layer in layers if layer in sequential):
             if layer > sender.layer or (layer == sender.layer and sequential[layer]):
-                found.append(Edge(sender, Mlp(layer), "mlp"))
-        found += [Edge(sender, head, each) for head in receivers if head.layer > sender.layer for each in inputs]
-    if not found:
+                edges.append(Edge(sender, Mlp(layer), "mlp"))
+        edges += [Edge(sender, head, each) for head in receivers if head.layer > sender.layer for each in inputs]
+    if not edges:
         last, first = max(map(str, receivers)), min(map(str, senders))
         remedy = f"no receiver is later than a sender (the first of which is {first}): an edge goes from a head to a "
         remedy += "later layer's heads or an MLP"
         raise RequestError("edges.receivers", last, remedy)
-    return found
+    return edges
 
 
 def mlp_layers(model: Model, layers: Sequence[int]) -> list[int]:

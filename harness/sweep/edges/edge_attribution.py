@@ -75,14 +75,14 @@ class _Layer(NamedTuple):
 
 def _by_layer(edges: Sequence[Edge], order: Sequence[Head]) -> list[_Layer]:
     """Group edges by their receivers' layer."""
-    copy, found = {sender: at for at, sender in enumerate(order)}, []
+    copy, layers = {sender: at for at, sender in enumerate(order)}, []
     for number in sorted({edge.receiver.layer for edge in edges}):
         mine = [at for at, edge in enumerate(edges) if edge.receiver.layer == number]
         places: dict[Place, None] = {(edges[at].receiver, edges[at].into): None for at in mine}
         index = {place: at for at, place in enumerate(places)}
         of_edges = [index[edges[at].receiver, edges[at].into] for at in mine]
-        found.append(_Layer(mine, [copy[edges[at].sender] for at in mine], of_edges, list(places)))
-    return found
+        layers.append(_Layer(mine, [copy[edges[at].sender] for at in mine], of_edges, list(places)))
+    return layers
 
 
 @dataclass
@@ -183,13 +183,13 @@ class _Graph:
         by_part: dict[Part, list[Input]] = {}
         for part, into in places:
             by_part.setdefault(part, []).append(into)
-        found: dict[Place, Read] = {}
+        reads: dict[Place, Read] = {}
         for part, inputs in by_part.items():
             if part.site.part == "mlp":
-                found[part, "mlp"] = self._through_mlp(part.layer)
+                reads[part, "mlp"] = self._through_mlp(part.layer)
             else:
-                found |= {(part, into): read for into, read in self._through_head(part, inputs).items()}
-        return [found[place] for place in places]
+                reads |= {(part, into): read for into, read in self._through_head(part, inputs).items()}
+        return [reads[place] for place in places]
 
     def _through_head(self, head: Part, inputs: Sequence[Input]) -> Mapping[Input, Read]:
         """Pull the derivative by one head's z back to the stream, through each of the inputs."""
@@ -200,12 +200,12 @@ class _Graph:
         kinds: list[Input] = [into for into in inputs if into in QKV]
         through = [self.inputs[layer, kind] for kind in kinds]
         by_kind = _grad(self.z[layer], through, own) if kinds else ()
-        found: dict[Input, Read] = {
+        reads: dict[Input, Read] = {
             kind: self._to_stream(layer, at, by) for kind, at, by in zip(kinds, through, by_kind, strict=True)
         }
         if "qkv" in inputs:
-            found["qkv"] = self._to_stream(layer, self.z[layer], own)
-        return found
+            reads["qkv"] = self._to_stream(layer, self.z[layer], own)
+        return reads
 
     def _through_mlp(self, layer: int) -> Read:
         """Pull the derivative by an MLP's output back to the stream, less what comes through its layer's attention."""

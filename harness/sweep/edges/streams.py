@@ -74,25 +74,25 @@ class Senders:
         """
         places = list(dict.fromkeys(wanted))
         entered = [stream_of(*arguments) for arguments in self.clean.entered]
-        found = {place: entered[place[1]] for place in places if place[1] <= place[0].layer}
-        later = [place for place in places if place not in found]
+        kept = {place: entered[place[1]] for place in places if place[1] <= place[0].layer}
+        later = [place for place in places if place not in kept]
         senders = sorted({sender for sender, _ in later})
         if between == "frozen":
             moved = {sender: self.change(sender) for sender in senders}
-            return found | {(sender, at): entered[at] + moved[sender] for sender, at in later}
+            return kept | {(sender, at): entered[at] + moved[sender] for sender, at in later}
         for start in range(0, len(senders), at_once):
             chunk = senders[start : start + at_once]
-            found |= self._recomputed(chunk, [place for place in later if place[0] in chunk])
-        return found
+            kept |= self._recomputed(chunk, [place for place in later if place[0] in chunk])
+        return kept
 
     def _recomputed(self, chunk: Sequence[Head], wanted: Sequence[Place]) -> dict[Place, Written]:
         """Run the tail of the model for some senders, in the order of layers, later heads held at their clean z."""
-        found: dict[Place, Written] = {}
+        kept: dict[Place, Written] = {}
         todo = [self.intervention(sender) for sender in chunk]
-        engine.run_ablated(self.model, self.clean, todo, Check(), partial(self._watched, chunk, wanted, found))
-        return found
+        engine.run_ablated(self.model, self.clean, todo, Check(), partial(self._watched, chunk, wanted, kept))
+        return kept
 
-    def _watched(self, chunk: Sequence[Head], wanted: Sequence[Place], found: dict[Place, Written]) -> list[Any]:
+    def _watched(self, chunk: Sequence[Head], wanted: Sequence[Place], kept: dict[Place, Written]) -> list[Any]:
         """Hook W_O of later attentions, to hold their z, and the wanted blocks, to read their inputs."""
         n_rows, blocks = self.clean.n_rows, hooks.blocks(self.model.bridge)
 
@@ -113,7 +113,7 @@ class Senders:
                 for sender, block in wanted:
                     if block == at:
                         copy = chunk.index(sender)
-                        found[sender, at] = stream[copy * n_rows : (copy + 1) * n_rows].clone()
+                        kept[sender, at] = stream[copy * n_rows : (copy + 1) * n_rows].clone()
 
             return blocks[at].register_forward_pre_hook(before, with_kwargs=True)
 
