@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from paths import Paths
 
 import harness
 from harness import hooks, study
@@ -51,6 +52,9 @@ NO_ALTI = {
     *("bitnet", "codegen", "cohere", "cohere2", "exaone4", "falcon", "falcon_h1", "gemma2", "gemma3", "glm4"),
     *("gpt_neox", "gptj", "olmo2", "olmo3", "phi"),
 }
+#: Families without edges, and the reason; and those whose MLPs receive none.
+NO_EDGES = {"bitnet": "is not its pattern times its values", "falcon_h1": "has a recurrent mixer"}
+NO_MLP_EDGES = {"gpt_oss", "granitemoe", "mixtral", "olmoe", "opt", "qwen2_moe", "qwen3_moe"}
 #: W_O has no bias, and the config cannot give it one.
 NO_BAKED_MEAN = {
     *("codegen", "exaone4", "glm", "glm4", "gptj", "mistral", "mixtral", "mpt", "phi3", "qwen2", "qwen2_moe"),
@@ -143,6 +147,34 @@ def test_the_account_of_an_effect_in_a_family_is_that_of_plain_forwards(case):
         assert mine.keys() == want.keys()
         np.testing.assert_allclose([mine[name] for name in want], [*want.values()], atol=EXACT)
         assert max(abs(want[f"L1H{head}"]) for head in range(4)) > 10 * EXACT
+
+
+@pytest.mark.always(UNLIKE)
+def test_the_edges_of_a_family_are_path_patched_in_plain_forwards(case):
+    """A head's output as one input of a later head, or an MLP, reads it, with the MLPs between frozen or recomputed."""
+    with_mlp = case.family not in NO_MLP_EDGES
+    into = ["q", "k", "v", "qkv", *(["mlp"] if with_mlp else [])]
+    request = {"metrics": ["logit_diff"], "heads": ["L0H1"], "kind": "edges"}
+    if case.family in NO_EDGES:
+        with pytest.raises(RequestError, match=f"sweep.kind=edges: .*{NO_EDGES[case.family]}"):
+            harness.ablate_heads(case.model, case.prompts, **request)
+        return
+    if not with_mlp:
+        with pytest.raises(RequestError, match=r"edges.into=mlp: .* set edges.into=\[q,k,v\]"):
+            harness.ablate_heads(case.model, case.prompts, **request)
+    largest = 0.0
+    for mlps in ("frozen", "recomputed"):
+        edges = {"mlps": mlps, "into": into, "receivers": ["L0H0", "L1H2"]}
+        got = harness.ablate_heads(case.model, case.prompts, edges=edges, **request).data
+        for row, (token_id, answer, distractor) in enumerate(rows(case.prompts)):
+            paths = Paths(case.plain, token_id)
+            for at, (receiver, name) in enumerate(zip(got.receiver.values, got["into"].values, strict=True)):
+                to = (int(receiver[1]), None if name == "mlp" else 2)
+                changed = paths.edge((0, 1), to, name, mlps == "recomputed") - paths.clean_logits
+                want = float(changed[answer] - changed[distractor])
+                assert got.edge_effect.values[0, row, at] == pytest.approx(want, abs=EXACT), (mlps, receiver, name)
+                largest = max(largest, abs(want))
+    assert largest > 100 * EXACT
 
 
 @contextmanager

@@ -719,6 +719,51 @@ def spared(saved, it):
     random_orders(saved, steps, it.random)
 
 
+INPUT = r"(?:the (?:query|key|value) of )?"
+EDGE = rf"L\d+H\d+ into {INPUT}L\d+(?:H\d+|\.mlp) {BRIEF}(?:, max-T {CHANCE})?"
+KINDS["edges"] = rf"{EDGE}(?:(?:, | and ){EDGE})*"
+
+
+@reads(
+    "By <metric:word>, the strongest <verb:any> <edges:edges>; <shown:int> of <n:int> measured <noun:any> <are:word> "
+    "shown (max-T p < <level:real>), on <over:any>.",
+    "By <metric:word>, the strongest <verb:any> <edges:edges>, on <over:any>; <n:int> <noun:any> were measured, none "
+    "was tested.",
+)
+def edges(saved, it):
+    data = saved.data.sel(metric=it.metric)
+    tests = data["edge_half"].values != "choose"
+    effect = data["edge_effect"].values[tests].astype(float)
+    mean, n = effect.mean(axis=0), effect.shape[1]
+    distance = it.metric in DISTANCES
+    table = summarize(effect[:, :, None], data["cluster"].values[tests], **saved.asked, distance=distance)
+    words = {"q": "the query of ", "k": "the key of ", "v": "the value of ", "mlp": "", "qkv": ""}
+    parts = re.findall(EDGE, it.edges)
+    assert listed(parts) == it.edges
+    for part, at in zip(parts, np.argsort(-np.abs(mean), kind="stable"), strict=False):
+        into = words[str(data["into"].values[at])]
+        start = f"{data['sender'].values[at]} into {into}{data['receiver'].values[at]} "
+        assert part.startswith(start)
+        about, _, p = part.removeprefix(start).partition(", max-T ")
+        near(about.partition(" ")[0], mean[at])
+        low, high = re.findall(SIGNED, about.partition("(")[2])
+        near(low, table["ci_low"][at])
+        near(high, table["ci_high"][at])
+        assert p == ("" if distance else written_p(table["p_adjusted"][at]))
+    assert int(it.n) == n
+    n_shown = (table["p_adjusted"] < saved.level).sum()
+    assert it.verb == ("edges are" if len(parts) > 1 else "edge is")
+    assert it.noun == f"edge{'s' * int(n > 1)}"
+    if not distance:
+        assert int(it.shown) == n_shown
+        assert it.are == ("is" if n_shown == 1 else "are")
+        assert float(it.level) == saved.level
+    chosen = "" if tests.all() else " that did not choose them"
+    both = ", by which they were chosen too" if (data["edge_half"].values == "both").all() else ""
+    prompts = f"{tests.sum()} prompt{'s' * int(tests.sum() > 1)}"
+    assert it.over == (f"{prompts}{chosen}" if chosen else f"all {prompts}{both}")
+
+
 @reads(
     "By <metric:word>, <a:head> and <b:head> ablated together do <joint:signed><unit:unit>, one by one "
     "<alone:signed> in "
@@ -2226,6 +2271,7 @@ RUNS = {
         "blind",
     ),
     "pairs": ("ablate_heads", {"metrics": ["loss"], "sweep": {"kind": "pairs", "pairs": "all"}}, "pairs"),
+    "edges": ("ablate_heads", {"metrics": ["loss", "kl"], "sweep": {"kind": "edges"}, "edges": {"top_k": 8}}, "edges"),
     "many_roles": ("profile_heads", {"metrics": ["loss"], "roles": ROLES, "n_random_sets": 8}, "role_worth"),
     "syntax": (
         "profile_heads",

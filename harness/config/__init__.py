@@ -16,6 +16,7 @@ from harness.config.ablation import ZeroAblation as ZeroAblation
 from harness.config.ablation import check_everywhere as check_everywhere
 from harness.config.attribution import AttributionSpec as AttributionSpec
 from harness.config.attribution import RolloutSpec as RolloutSpec
+from harness.config.edges import EdgesSpec as EdgesSpec
 from harness.config.errors import RequestError as RequestError
 from harness.config.errors import disk_error as disk_error
 from harness.config.errors import is_a_text as is_a_text

@@ -13,6 +13,7 @@ from pydantic_core import ArgsKwargs
 
 from harness.config.ablation import AblationSpec, ZeroAblation, check_everywhere
 from harness.config.attribution import AttributionSpec
+from harness.config.edges import EdgesSpec
 from harness.config.errors import RequestError
 from harness.config.execute import ExecuteSpec, LocalExecute
 from harness.config.models import ModelSpec
@@ -119,6 +120,8 @@ class RunSpec:
     """Random sets of equal size beside each set, for comparison."""
     sweep: SweepSpec = Field(default_factory=SweepSpec)
     """What is ablated together, and how."""
+    edges: EdgesSpec = Field(default_factory=EdgesSpec)
+    """Edges from heads to later heads and MLPs."""
     stats: StatsSpec = Field(default_factory=StatsSpec)
     """Statistics."""
     cache: CacheSpec = Field(default_factory=CacheSpec)

@@ -40,7 +40,7 @@ def _pairs(value: Any) -> Any:
     return _worded(value, ("effect", "direct", "role", "all"), "a list of pairs such as [[L0H1,L1H2]]")
 
 
-Kind = Literal["single", "layer", "mlp", "set", "complement", "cumulative", "pairs", "resid", "attn"]
+Kind = Literal["single", "layer", "mlp", "set", "complement", "cumulative", "pairs", "edges", "resid", "attn"]
 Kinds = Annotated[tuple[Kind, ...], BeforeValidator(listed), Field(min_length=1)]
 Orders = Annotated[
     tuple[Literal["effect", "estimate", "random", "greedy"], ...], BeforeValidator(listed), Field(min_length=1)
@@ -60,10 +60,11 @@ class SweepSpec:
     named sets (necessity); ``complement``: all heads but those of a set (sufficiency); ``cumulative``: heads one after
     another, each staying ablated, in each `order`: by ``effect`` or ``estimate`` of single heads, ``greedy`` (each the
     one that matters next, measured again every time), or ``random``; ``pairs``: two heads together, and what that does
-    beyond the sum of each. Orders and pairs use the leading metric: `logit_diff` if it is measured, else the first.
-    Where they need the effects of single heads and ``single`` is not among the kinds, single heads are swept first.
+    beyond the sum of each; ``edges``: what a head writes, as one input of a later head or MLP reads it (`EdgesSpec`);
     ``resid``: the residual stream before each layer, and after the last; ``attn``: a layer's attention, which is all of
-    its heads. These two, ``mlp`` and ``single`` go together at each position in turn.
+    its heads. These two, ``mlp`` and ``single`` go together at each position in turn. Orders and pairs use the leading
+    metric: `logit_diff` if it is measured, else the first. Where they need the effects of single heads and ``single``
+    is not among the kinds, single heads are swept first.
 
     Methods: ``exact``: in the model's own precision. ``fast``: matrix products in bf16. ``screen``: attribution
     patching. Another `memory` adds in another order, which moves effects by about 1e-6; a run's hash does not depend on
@@ -71,7 +72,7 @@ class SweepSpec:
     """
 
     kind: Kinds = ("single",)
-    """What is ablated together: single, layer, mlp, resid, attn, set, complement, cumulative, pairs; or several."""
+    """What is ablated: single, layer, mlp, resid, attn, set, complement, cumulative, pairs, edges; or several."""
     order: Orders = ("effect", "random")
     """Orders of the kind cumulative: effect, estimate, greedy, random."""
     n_random_orders: PositiveInt = 10
@@ -91,7 +92,7 @@ class SweepSpec:
     verify_top_k: PositiveInt = 20
     """Number of strongest heads that fast and screen measure exactly."""
     gradient_steps: PositiveInt = 1
-    """Points at which screen takes the gradient, from the clean run towards all heads ablated."""
+    """Points at which screen and the kind edges take the gradient, from the clean run towards all heads ablated."""
     direct: bool = True
     """Also the direct effect of each head (direct logit attribution)."""
     source_direct: bool = False
@@ -110,6 +111,8 @@ class SweepSpec:
                 raise RequestError("sweep.kind", shown, f"it does not read sweep.{field.name}, so set {setting}")
         for key, methods in _METHODS_THAT_READ.items():
             value = getattr(self, key)
+            if "edges" in kinds and key == "gradient_steps":  # edges are screened whatever the method
+                continue
             if value != type(self).__dataclass_fields__[key].default and self.method not in methods:
                 setting = " or ".join(f"sweep.method={method}" for method in methods)
                 raise RequestError(f"sweep.{key}", value, f"sweep.method={self.method} does not read it; set {setting}")

@@ -1,11 +1,12 @@
 """Findings: sentences about a saved run, each with the number it states and its interval.
 
 `format` writes numbers, `intervals` computes those that no table has. Sentences: `effects` about single heads, `direct`
-about direct effects and the tokens they are read from, `account` about what later components add, `joint_ablations`
-about sets, orders and pairs, `position_maps` about effects by layer and position, `rollout_vs_head` about what rollout
-and the top head attend to, `approximation_quality` about fast sweeps and screens, `roles` about roles, `changes` about
-two models, `methods` about attribution methods, `segments` about the segments of a context, `texts` about what an
-ablated model writes, `tasks` about its scores, and `published` about others' values beside ours.
+about direct effects and the tokens they are read from, `account` about what later components add, `edges` about paths
+between heads and MLPs, `joint_ablations` about sets, orders and pairs, `position_maps` about effects by layer and
+position, `rollout_vs_head` about what rollout and the top head attend to, `approximation_quality` about fast sweeps and
+screens, `roles` about roles, `changes` about two models, `methods` about attribution methods, `segments` about the
+segments of a context, `texts` about what an ablated model writes, `tasks` about its scores, and `published` about
+others' values beside ours.
 
 >>> import harness
 >>> run = harness.look("planted", " da ko li da ko").run
@@ -20,6 +21,7 @@ from harness.findings.account import accounted
 from harness.findings.approximation_quality import blind, quick
 from harness.findings.changes import changed, other_name
 from harness.findings.direct import direct_parts, read_from
+from harness.findings.edges import strongest_edges
 from harness.findings.finding import Finding as Finding
 from harness.findings.format import count, listed, named
 from harness.findings.joint_ablations import together
@@ -49,6 +51,7 @@ _OTHER_ABLATIONS = {
     "cumulative_effect": "heads one after another",
     "pair_effect": "heads in pairs",
     "role_effect": "the heads of each role together",
+    "edge_effect": "heads, as one input of a later head or MLP reads them",
 }
 
 
@@ -73,7 +76,7 @@ def findings(run: "Run") -> list[Finding]:
     each += [
         finding for part in (direct_parts, read_from, accounted) for metric in metrics for finding in part(run, metric)
     ]
-    each += [*together(run), *strongest_cells(run), *traced(run), *written(run), *scored(run)]
+    each += [*strongest_edges(run), *together(run), *strongest_cells(run), *traced(run), *written(run), *scored(run)]
     each += [effects.clean(run, metric) for metric in metrics]
     rest = (
         *quick(run),

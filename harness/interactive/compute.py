@@ -16,7 +16,7 @@ from harness.attention.capture import Kind
 from harness.attribution.evaluate.method_table import MethodTable
 from harness.attribution.evaluate.stage import AttributionStage
 from harness.attribution.evaluate.statistics import agreement
-from harness.config import AttributionSpec, CacheSpec, RequestError, RunSpec, StatsSpec, SweepSpec
+from harness.config import AttributionSpec, CacheSpec, EdgesSpec, RequestError, RunSpec, StatsSpec, SweepSpec
 from harness.execute import run_in_memory
 from harness.hooks import Head
 from harness.interactive.result import Attributions, Effects, Patterns
@@ -26,6 +26,7 @@ from harness.prompts import Prompts
 from harness.results.run import IN_MEMORY
 from harness.study.record import checks_of, facts
 from harness.study.run_folder import plain
+from harness.sweep.edges.table import EdgeTable
 from harness.sweep.head_table import HeadTable
 
 
@@ -70,6 +71,7 @@ def ablate_heads(
     sets: Mapping[str, Any] | None = None,
     n_random_sets: int = 0,
     positions: str | int | Iterable[int] | None = None,
+    edges: Mapping[str, Any] | None = None,
     **sweep_keys: Any,
 ) -> Effects:
     """Ablate heads and measure what that costs, prompt by prompt.
@@ -101,6 +103,9 @@ def ablate_heads(
     other keys of `harness.config.SweepSpec`: ``order``, ``n_random_orders``, ``order_from`` and ``max_heads`` of
     ``kind="cumulative"``, ``pairs`` and ``pairs_top_k`` of ``kind="pairs"``, ``verify_fraction``, ``verify_top_k`` and
     ``gradient_steps`` of the methods.
+    With ``kind="edges"`` there are `edge_effect` and `edge_estimate` [metric, prompt, edge], with the `sender`,
+    `receiver` and `into` of each edge; `edges` are the keys of `harness.config.EdgesSpec`, and ``.edges`` is their
+    table.
     effect = metric(ablated) − metric(clean) on the same prompt, in the metric's unit (`loss`: nats per target token,
     `logit_diff`: logits). Raises `RequestError` for a request that the model or
     the prompts do not allow, and `InterventionFailed` if an ablation did not reach W_O as intended.
@@ -121,12 +126,12 @@ def ablate_heads(
         where = ablations.parse_positions(positions)
     members = {name: model.heads(some, f"sets.{name}") for name, some in (sets or {}).items()}
     spec = config.parse(SweepSpec, _named({"kind": kind, "method": method, **sweep_keys}), "sweep.")
+    paths = config.parse(EdgesSpec, _named({**asdict(EdgesSpec()), **(edges or {})}), "edges.")
     data, chosen = prompts.dataset(), choose(metrics, prompts)
     every = isinstance(heads, str) and heads == "all"
     named = model.heads() if every else model.heads(heads)
-    for stage in sweep.stages(
-        model, prompts, spec, named, chosen, made, where, sets=members, n_random_sets=n_random_sets
-    ):
+    others = {"sets": members, "n_random_sets": n_random_sets, "edges": paths}
+    for stage in sweep.stages(model, prompts, spec, named, chosen, made, where, **others):
         data = sweep.merge(data, run_in_memory(stage, data))
     settings = _settings(
         model,
@@ -136,9 +141,10 @@ def ablate_heads(
         heads=["all"] if every else list(map(str, named)),
         sets={name: [*map(str, some)] for name, some in members.items()},
         sweep=spec,
+        edges=paths,
     )
     record = _manifest("ablate_heads", settings, model, prompts, data, started)
-    return Effects(IN_MEMORY, settings, record, data, closings=(HeadTable(StatsSpec()),))
+    return Effects(IN_MEMORY, settings, record, data, closings=(HeadTable(StatsSpec()), EdgeTable(StatsSpec())))
 
 
 def compare_attributions(

@@ -38,7 +38,7 @@ class Result(Run):
     closings: Sequence[Closing] = ()
 
     def __post_init__(self) -> None:
-        for table in ("heads", "methods"):  # made when they are read, below
+        for table in ("heads", "methods", "edges"):  # made when they are read, below
             self.__dict__.pop(table, None)
 
     def __getitem__(self, name: str) -> xr.DataArray:
@@ -53,6 +53,11 @@ class Result(Run):
     def methods(self) -> pd.DataFrame:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The table of attribution methods, as ``methods.csv``."""
         return self._closed.tables.get("methods", pd.DataFrame(columns=np.array(TABLES["methods"].columns)))
+
+    @cached_property
+    def edges(self) -> pd.DataFrame:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The table of edges, as ``edges.csv``."""
+        return self._closed.tables.get("edges", pd.DataFrame(columns=np.array(TABLES["edges"].columns)))
 
     @cached_property
     def _closed(self) -> Closed:
@@ -83,7 +88,7 @@ class Result(Run):
     @property
     def _whole(self) -> Run:
         """These arrays as a plain run, with the notes of the tables."""
-        own = {name: getattr(self, name) for name in ("path", "spec", "manifest", "heads", "methods")}
+        own = {name: getattr(self, name) for name in ("path", "spec", "manifest", "heads", "methods", "edges")}
         return Run(data=self._closed.data, **own)
 
     def _of(self) -> str:
@@ -164,6 +169,8 @@ class Effects(Result):
         name = effect or self._names[0]
         if name not in self._names:
             raise RequestError("effect", name, near(name, tuple(self._names)))
+        if name == "edge_effect":
+            return self.edges
         return self.heads if name == "effect" else _summarised(self, name)
 
     def top(self, n: int = 5, metric: str | None = None, effect: str | None = None) -> pd.DataFrame:
@@ -174,7 +181,7 @@ class Effects(Result):
         mine = table.loc[table["metric"] == leading].drop(columns="metric")
         order = mine["effect_mean"].abs().sort_values(ascending=False, kind="stable").index
         first = mine.loc[order].head(n).reset_index(drop=True)
-        if "rank" not in first:
+        if "rank" not in first or "layer" not in first:
             return first
         stacks = first["stack"] if "stack" in first else [""] * len(first)
         names = [str(Head(*place)) for place in zip(first["layer"], first["head"], stacks, strict=True)]
@@ -197,7 +204,7 @@ class Effects(Result):
     def _names(self) -> list[str]:
         """The variables of mean effects, single heads first."""
         kinds = ("effect", "layer_effect", "attn_effect", "mlp_effect", "resid_effect", "set_effect", "position_effect")
-        return [name for name in (*kinds, "cumulative_effect", "pair_effect") if name in self.data]
+        return [name for name in (*kinds, "cumulative_effect", "pair_effect", "edge_effect") if name in self.data]
 
     @property
     def _metrics(self) -> tuple[str, ...]:

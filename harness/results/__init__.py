@@ -12,7 +12,7 @@ from harness.config import RequestError
 from harness.results.manifest import read_manifest
 from harness.results.objects import Folder, folder_at
 from harness.results.run import Run as Run
-from harness.results.schema import read_table
+from harness.results.schema import TableName, read_table
 from harness.results.settings import read_settings
 from harness.results.store import digests, read_data
 
@@ -45,9 +45,8 @@ def open_run(path: str | Folder, incomplete: bool = False) -> Run:
     for name in manifest["files"] or {}:
         if not (folder / name).exists():
             raise RequestError("run", path, f"this run is damaged: its {name} is missing")
-    tables = (
-        read_table(folder, name) for name in ("heads", "methods", "changes", "parts", "part_heads", "texts", "tasks")
-    )
+    names: tuple[TableName, ...] = ("heads", "methods", "changes", "parts", "part_heads", "texts", "tasks", "edges")
+    tables = (read_table(folder, name) for name in names)
     return Run(folder, spec, manifest, data, *tables)
 
 

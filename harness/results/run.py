@@ -89,6 +89,7 @@ class Run:
     part_heads: pd.DataFrame = field(default_factory=pd.DataFrame)
     texts: pd.DataFrame = field(default_factory=pd.DataFrame)
     tasks: pd.DataFrame = field(default_factory=pd.DataFrame)
+    edges: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     # --- metrics --------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,9 @@ from harness.results.store import write_bytes, write_text
 # --- tables -------------------------------------------------------------------------------------------------------
 
 _PLACE = ("stack", "layer", "head")
-TableName = Literal["heads", "methods", "method_pairs", "roles", "changes", "parts", "part_heads", "texts", "tasks"]
+TableName = Literal[
+    "heads", "methods", "method_pairs", "roles", "changes", "parts", "part_heads", "texts", "tasks", "edges"
+]
 #: Columns of names that are read as text, whatever they look like.
 _AS_TEXT = frozenset({"part", "set", "heads", "text", "clean", "ablated", "clean_token", "ablated_token", "first_head"})
 
@@ -89,6 +91,13 @@ TABLES: dict[TableName, Table] = {
             *("ablated_token", "ablated_token_clean", "ablated_token_ablated", "first_head"),
         ),
         names=("set", "heads", "text", "clean", "ablated", "clean_token", "ablated_token", "first_head"),
+    ),
+    "edges": Table(
+        (
+            *("metric", "sender", "receiver", "into", "estimate", "effect_mean", "ci_low", "ci_high"),
+            *("p_value", "p_adjusted", "significant", "important", "rank", "n_prompts_tested", "n_clusters_tested"),
+        ),
+        names=("metric", "sender", "receiver", "into", "significant", "important"),
     ),
     "tasks": Table(
         (*("task", "metric", "set", "kind", "heads", "clean", "ablated", "difference", "ci_low", "ci_high", "n"),),
@@ -213,6 +222,10 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "pair_effect": ("metric prompt pair", "the effect of two heads together"),
     "pair_sum": ("metric prompt pair", "the sum of their single effects"),
     "pair_difference": ("metric prompt pair", "pair_effect - pair_sum"),
+    "edge_effect": ("metric prompt edge", "what a head writes changed for one input of a later head or MLP alone"),
+    "edge_estimate": ("metric prompt edge", "edge_effect by edge attribution patching"),
+    "edge_estimate_mean": ("metric candidate", "the mean estimate of every edge, measured or not"),
+    "edge_half": ("prompt", "whether a prompt's estimates choose the measured edges, its effects test them, or both"),
     "role_effect": ("metric prompt having", "the effect of all heads of a role together"),
     "random_effect": ("metric prompt having draw", "the effect of as many heads drawn at random"),
     # roles

@@ -116,6 +116,7 @@ def check_names(runner: str, spec: RunSpec) -> None:
     config.check_tasks(runner, spec)
     if "sweep" in parts:
         sweep.check_sets(spec.sweep, spec.sets, spec.n_random_sets)
+        sweep.check_edges(spec.sweep, spec.edges)
     if {"sweep", "attribution", "roles"} & set(parts):
         _check_statistics(spec)
 

@@ -8,6 +8,7 @@ forward: `blocks` adds their rows block by block, `kv_cache` starts late positio
 them by the token read, `stage` cuts a sweep into units, and `labels` labels its arrays. `cumulative` (with `greedy`)
 and `pairs` ablate heads together, chosen by their single effects (`importance`). `fast` (bf16: `precision`) and
 `attribution_patching` estimate all heads, and `verify` measures some of them exactly.
+`edges` measures paths from a head to a later head or MLP.
 """
 
 from harness.sweep.build import Ablating as Ablating
@@ -16,6 +17,7 @@ from harness.sweep.build import needs_roles as needs_roles
 from harness.sweep.build import part as part
 from harness.sweep.build import singles as singles
 from harness.sweep.build import stages as stages
+from harness.sweep.edges.build import check_edges as check_edges
 from harness.sweep.engine import tolerance as tolerance
 from harness.sweep.interventions import groups as groups
 from harness.sweep.stage import SweepStage as SweepStage

@@ -52,7 +52,7 @@ def derivatives(
         end = end_of(model, clean)
     by_metric = []
     for metric in metrics:
-        at_end = _gradient_at_end(model, clean, end.detach(), metric)
+        at_end = gradient_at_end(model, clean, end.detach(), metric)
         by_gate = torch.autograd.grad(end, list(gates.values()), at_end, retain_graph=True, materialize_grads=True)
         by_metric.append(torch.stack(by_gate, dim=1))
     owner = clean.targets.row.new_zeros(clean.n_rows).scatter(0, clean.targets.row, clean.targets.prompt)
@@ -60,7 +60,7 @@ def derivatives(
     return by_row.new_zeros(len(by_row), clean.targets.n_prompts, *by_row.shape[2:]).index_add_(1, owner, by_row)
 
 
-def _gradient_at_end(model: Model, clean: Clean, end: Resid, metric: Metric) -> Resid:
+def gradient_at_end(model: Model, clean: Clean, end: Resid, metric: Metric) -> Resid:
     """Return the gradient of the prompts' metrics, summed, at the end of the residual stream.
 
     It is accumulated chunk by chunk of the vocabulary's logits, which would not fit in memory for all targets at once.

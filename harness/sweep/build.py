@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 from harness import ablation
 from harness.ablation import Ablation
 from harness.ablation.patch import Patch
-from harness.config import RequestError, RunSpec, SweepSpec
+from harness.config import EdgesSpec, RequestError, RunSpec, SweepSpec
 from harness.execute import Chain, Part, Stage
 from harness.metrics import Metric, choose
 from harness.models import Model
@@ -15,6 +15,8 @@ from harness.sweep.account import check_account
 from harness.sweep.attribution_patching import ScreenStage
 from harness.sweep.cumulative import CumulativeStage
 from harness.sweep.direct import has_direct
+from harness.sweep.edges.build import check_edges, edge_stages
+from harness.sweep.edges.table import EdgeTable
 from harness.sweep.fast import FastStage
 from harness.sweep.greedy import GreedyStage
 from harness.sweep.head_table import HeadTable
@@ -39,6 +41,7 @@ def stages(
     seed: int = 0,
     sets: Mapping[str, Any] | None = None,
     n_random_sets: int = 0,
+    edges: EdgesSpec | None = None,
 ) -> list[Stage | Chain]:
     """Build the stages of all kinds in the request.
 
@@ -53,19 +56,23 @@ def stages(
         n_random = n_random_sets if kind in READ_SETS else 0
         return SweepStage(model, prompts, interventions, metrics, ablated, positions, n_random=n_random, **how)
 
+    edges = edges or EdgesSpec()
     check_sets(spec, sets, n_random_sets)
+    check_edges(spec, edges)
     if spec.source_direct:
         check_sources(model, prompts, metrics, ablated, positions)
     if spec.account:
         check_account(model, prompts, metrics, positions)
     _check_kinds(spec, positions, ablated)
-    prompts = ablated.prompts if isinstance(ablated, Patch) else prompts  # whose text is the one that is patched
+    prompts = _patched(ablated, prompts)
     others: list[Stage | Chain] = []
     for kind in spec.kind:
         if kind == "cumulative":
             others += _cumulative(spec, sweep(kind))
         elif kind == "pairs":
             others.append(_pairs(spec, sweep(kind)))
+        elif kind == "edges":
+            others += edge_stages(spec, edges, sweep(kind))
         elif kind != "single":
             others.append(sweep(kind))
     if "single" in spec.kind or _needs_singles(spec):
@@ -125,9 +132,9 @@ def part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:
     """Return the sweeps of a run, and its table of heads."""
     made, positions = ablation.build(spec.ablation, model, prompts)
     metrics, heads = choose(spec.metrics, prompts), list(spec.heads)
-    sets = {"sets": spec.sets, "n_random_sets": spec.n_random_sets}
-    made_stages = stages(model, prompts, spec.sweep, heads, metrics, made, positions, spec.seed, **sets)
-    return Part(made_stages, [HeadTable(spec.stats)])
+    others = {"sets": spec.sets, "n_random_sets": spec.n_random_sets, "edges": spec.edges}
+    made_stages = stages(model, prompts, spec.sweep, heads, metrics, made, positions, spec.seed, **others)
+    return Part(made_stages, [HeadTable(spec.stats), EdgeTable(spec.stats)])
 
 
 def singles(spec: RunSpec, model: Model, prompts: Prompts) -> SweepStage:
@@ -135,7 +142,12 @@ def singles(spec: RunSpec, model: Model, prompts: Prompts) -> SweepStage:
     made, positions = ablation.build(spec.ablation, model, prompts)
     metrics, heads = choose(spec.metrics, prompts), list(spec.heads)
     how = {"memory": spec.sweep.memory, "seed": spec.seed, "with_direct": False}
-    return SweepStage(model, prompts, groups(model, heads), metrics, made, positions, **how)
+    return SweepStage(model, _patched(made, prompts), groups(model, heads), metrics, made, positions, **how)
+
+
+def _patched(ablated: Ablation, prompts: Prompts) -> Prompts:
+    """Return the prompts that are swept: of a patch those whose text it is put into."""
+    return ablated.prompts if isinstance(ablated, Patch) else prompts
 
 
 @runtime_checkable

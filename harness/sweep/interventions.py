@@ -24,6 +24,7 @@ EFFECT = {
     "complement": "set_effect",
     "cumulative": "cumulative_effect",
     "pairs": "pair_effect",
+    "edges": "edge_effect",
 }
 #: The kinds that go through the positions in turn.
 AT_EACH_POSITION = ("single", "resid", "attn", "mlp")
@@ -38,6 +39,7 @@ TOGETHER = {
     "complement": "all heads but those of a set, which is kept",
     "cumulative": "the head of a step and those of all steps before it",
     "pairs": "the two heads of a pair",
+    "edges": "what a head writes, as read by one input of a later head or MLP",
 }
 
 
@@ -51,12 +53,12 @@ def groups(
 ) -> Groups:
     """Return the parts that are ablated together, by name; named sets are followed by `n_random` for each.
 
-    For ``cumulative`` and ``pairs``, whose groups are chosen later, the heads one by one. Raises `RequestError` for
-    heads that the model does not have.
+    For ``cumulative``, ``pairs`` and ``edges``, whose groups are chosen later, the heads one by one. Raises
+    `RequestError` for heads that the model does not have.
     """
     chosen = model.heads(heads)
     match kind:
-        case "single" | "cumulative" | "pairs":
+        case "single" | "cumulative" | "pairs" | "edges":
             return {str(head): (head,) for head in chosen}
         case "layer" | "attn":
             return {str(site): tuple(head for head in chosen if head.site == site) for site in _sites(chosen)}

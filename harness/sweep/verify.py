@@ -11,6 +11,7 @@ import xarray as xr
 
 from harness.execute.cost import Trial
 from harness.stats import correlation_interval, rank_correlation
+from harness.sweep.edges.stage import merge_edges
 from harness.sweep.importance import means
 from harness.sweep.stage import SweepStage
 
@@ -97,7 +98,7 @@ def merge(done: xr.Dataset, arrays: xr.Dataset) -> xr.Dataset:
     there are some and the fast ones elsewhere; after a screen the exact values, and NaN elsewhere. `exact` [layer,
     head] says where; the attributes of `effect` hold the errors of the approximation.
     """
-    done = xr.merge([done, arrays], join="exact", compat="no_conflicts", combine_attrs="drop_conflicts")
+    done = merge_edges(xr.merge([done, arrays], join="exact", compat="no_conflicts", combine_attrs="drop_conflicts"))
     if "exact_effect" not in done:
         return done
     names = ("effect", "ablated", "direct", "source_direct", "null_effect")

@@ -50,6 +50,7 @@ _TITLES = {
     "sets": "Sets",
     "pruning": "Pruning",
     "pairs": "Pairs",
+    "edges": "Edges",
     "roles": "Roles",
     "attribution": "Methods vs cause",
     "rollout": "Rollout",
@@ -69,6 +70,7 @@ _OWN = (
     "sets",
     "pruning",
     "pairs",
+    "edges",
     "attribution",
     "roles",
     "patterns",
@@ -261,4 +263,5 @@ def _title(run: "Run") -> str:
     traced_only = "part_cause" in run.data and "pattern" not in run.data
     what = "which part was used" if traced_only else "attention patterns"
     what = "effects of ablating attention heads" if "clean" in run.data else what
+    what = "edges between heads and MLPs" if "edge_effect" in run.data and "effect" not in run.data else what
     return f"{model} on {prompts}: {what}"

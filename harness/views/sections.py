@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from harness.views import head_cards, number_tables, segment_section, text_section
+from harness.views import edge_section, head_cards, number_tables, segment_section, text_section
 from harness.views.figures import Picture
 from harness.views.text import markup
 
@@ -133,12 +133,7 @@ def sections(run: "Run", drawn: Sequence[Picture], left_out: str) -> list[Sectio
         made.append(_roles(run, drawn))
     pictured = [part for part in PICTURED if part != "changed" and any(each.part == part for each in drawn)]
     made += [_of_pictures(part, drawn) for part in pictured]
-    if len(run.parts):
-        made.append(_parts(run, drawn))
-    if len(run.texts):
-        made.append(Section("texts", "What is written with heads ablated", text_section.texts(run), text_section.ABOUT))
-    if len(run.tasks):
-        made.append(Section("tasks", "Tasks with heads ablated", number_tables.tasks(run), _TASKS))
+    made += _of_tables(run, drawn)
     if "attribution" in run.data or "cause" in run.data:
         made.append(_sources())
     if "pattern" in run.data:
@@ -147,6 +142,21 @@ def sections(run: "Run", drawn: Sequence[Picture], left_out: str) -> list[Sectio
         made.append(_numbers(run))
     made.append(Section("prompts", "The prompts", number_tables.prompts(run)))
     made.append(_how(run))
+    return made
+
+
+def _of_tables(run: "Run", drawn: Sequence[Picture]) -> list[Section]:
+    """Build the sections of the run's other tables: edges, segments, texts and tasks."""
+    made = []
+    if len(run.edges):
+        graph = edge_section.graph_and_table(run)
+        made.append(Section("edges", "Edges: which head feeds which", graph, edge_section.ABOUT))
+    if len(run.parts):
+        made.append(_parts(run, drawn))
+    if len(run.texts):
+        made.append(Section("texts", "What is written with heads ablated", text_section.texts(run), text_section.ABOUT))
+    if len(run.tasks):
+        made.append(Section("tasks", "Tasks with heads ablated", number_tables.tasks(run), _TASKS))
     return made
 
 
