@@ -2125,7 +2125,7 @@ RUNS = {
     "maps": (
         "ablate_heads",
         {
-            "prompts": {"name": "ioi", "n": 5},
+            "prompts": {"name": "ioi", "n": 3},
             "ablation": {"name": "patch", "positions": "each"},
             "metrics": ["logit_diff"],
             "sweep": {"kind": MAPS},
