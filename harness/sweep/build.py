@@ -5,7 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from harness import ablation
 from harness.ablation import Ablation
-from harness.ablation.patch import Patch
+from harness.ablation.patch import Patch, prompts_to_patch
 from harness.config import RequestError, RunSpec, SweepSpec
 from harness.execute import Chain, Part, Stage
 from harness.metrics import Metric, choose
@@ -59,7 +59,7 @@ def stages(
     if spec.account:
         check_account(model, prompts, metrics, positions)
     _check_kinds(spec, positions, ablated)
-    prompts = ablated.prompts if isinstance(ablated, Patch) else prompts  # whose text is the one that is patched
+    prompts = prompts_to_patch(ablated, prompts)
     others: list[Stage | Chain] = []
     for kind in spec.kind:
         if kind == "cumulative":
