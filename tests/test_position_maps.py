@@ -219,3 +219,13 @@ def test_heads_and_maps_in_one_run(tiny):
     np.testing.assert_array_equal(got.position_effect, alone.position_effect)
     assert {"resid_effect", "attn_effect", "mlp_effect"} <= set(got)
     assert got.position_effect.sel(Head(0, 0).place).dims == ("metric", "prompt", "position")
+
+
+def test_a_text_is_not_patched_as_if_it_were_the_corrupted_one(corrupted):
+    model, prompts, *_ = corrupted
+    how = {"name": "patch", "into": "corrupted", "positions": [3]}
+    with (
+        pytest.raises(RequestError, match="^ablation.into=corrupted: a text inside begins with the clean prompt"),
+        harness.ablated(model, ["L0H0"], how, prompts=prompts, prompt=0),
+    ):
+        pass

@@ -2196,14 +2196,19 @@ RUNS = {
     ),
     "maps": (
         "ablate_heads",
-        {"ablation": {"name": "patch", "positions": "each"}, "metrics": ["logit_diff"], "sweep": {"kind": MAPS}},
+        {
+            "prompts": {"name": "ioi", "n": 3},
+            "ablation": {"name": "patch", "positions": "each"},
+            "metrics": ["logit_diff"],
+            "sweep": {"kind": MAPS},
+        },
         "strongest_cell",
     ),
     "maps_of_one_length": (
         "ablate_heads",
         {
             "model": PLANTED,
-            "prompts": REPEATED,
+            "prompts": {"name": "induction", "n": 4, "length": 6},
             "ablation": {"name": "mean", "positions": "each"},
             "metrics": ["loss"],
             "sweep": {"kind": MAPS},

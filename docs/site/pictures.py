@@ -82,6 +82,10 @@ ENTRIES = (
         'harness.ablate_heads(model, prompts, positions="each", heads=["L0H4", "L1H4"], **options).plot()',
     ),
     Entry(
+        *(_EFFECTS, "maps", "Residual stream, attention and MLP, one position at a time"),
+        'harness.ablate_heads(model, prompts, kind=["resid", "attn", "mlp"], positions="each", **options).plot()',
+    ),
+    Entry(
         *(_EFFECTS, "sets", "Named sets"),
         'harness.ablate_heads(model, prompts, kind="set", sets={"circuit": ["L0H4", "L1H4"], "other": ["L0H0"]}, '
         "**options).plot()",

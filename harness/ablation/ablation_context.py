@@ -251,6 +251,9 @@ def _baseline(
             reference = reference_prompts(name, model, prompts)
             kind = POOLED if means == "pooled" else FIRST_APART
             made = _mean(Mean(model, reference, reference, name), kind, named, progress)
+        case config.PatchAblation(into="corrupted"):
+            remedy = "a text inside begins with the clean prompt; use clean, or ablate_heads for the corrupted run"
+            raise RequestError("ablation.into", "corrupted", remedy)
         case config.ResampleAblation() | config.PatchAblation() if text is not None:
             made = _donor(model, spec, named, text, progress)
         case config.ResampleAblation() | config.PatchAblation():

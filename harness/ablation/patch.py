@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from harness.ablation.ablation import Ablation
 from harness.ablation.clean_z import capture, in_place
 from harness.ablation.edits import Baseline
 from harness.ablation.rows import Share, model_rows
@@ -80,3 +81,8 @@ class Patch:
         swept = self.prompts.take(share.numbers)
         other, _ = model_rows(self.model, swept.swapped(), share.some)
         return in_place(capture(self.model, other.inputs(self.model.device), sites))
+
+
+def prompts_to_patch(ablated: Ablation, prompts: Prompts) -> Prompts:
+    """Return the prompts that an ablation's forwards read: of a patch into the corrupted run the counterfactuals."""
+    return ablated.prompts if isinstance(ablated, Patch) else prompts

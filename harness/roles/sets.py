@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from harness import ablation
+from harness.ablation.patch import prompts_to_patch
 from harness.config import RunSpec
 from harness.execute import Part
 from harness.execute.cost import Trial
@@ -82,5 +83,5 @@ def part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:
     heads, metrics = groups(model, list(spec.heads)), choose(spec.metrics, prompts)
     memory, seed = spec.sweep.memory, spec.seed
     how: dict[str, Any] = {"kind": "set", "memory": memory, "seed": seed, "n_random": spec.n_random_sets}
-    swept = SweepStage(model, prompts, heads, metrics, made, positions, **how)
+    swept = SweepStage(model, prompts_to_patch(made, prompts), heads, metrics, made, positions, **how)
     return Part([RoleSetsStage(swept, spec.roles.seed)])

@@ -5,7 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from harness import ablation
 from harness.ablation import Ablation
-from harness.ablation.patch import Patch
+from harness.ablation.patch import Patch, prompts_to_patch
 from harness.config import EdgesSpec, RequestError, RunSpec, SweepSpec
 from harness.execute import Chain, Part, Stage
 from harness.metrics import Metric, choose
@@ -64,7 +64,7 @@ def stages(
     if spec.account:
         check_account(model, prompts, metrics, positions)
     _check_kinds(spec, positions, ablated)
-    prompts = _patched(ablated, prompts)
+    prompts = prompts_to_patch(ablated, prompts)
     others: list[Stage | Chain] = []
     for kind in spec.kind:
         if kind == "cumulative":
@@ -142,12 +142,7 @@ def singles(spec: RunSpec, model: Model, prompts: Prompts) -> SweepStage:
     made, positions = ablation.build(spec.ablation, model, prompts)
     metrics, heads = choose(spec.metrics, prompts), list(spec.heads)
     how = {"memory": spec.sweep.memory, "seed": spec.seed, "with_direct": False}
-    return SweepStage(model, _patched(made, prompts), groups(model, heads), metrics, made, positions, **how)
-
-
-def _patched(ablated: Ablation, prompts: Prompts) -> Prompts:
-    """Return the prompts that are swept: of a patch those whose text it is put into."""
-    return ablated.prompts if isinstance(ablated, Patch) else prompts
+    return SweepStage(model, prompts_to_patch(made, prompts), groups(model, heads), metrics, made, positions, **how)
 
 
 @runtime_checkable
