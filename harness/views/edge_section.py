@@ -80,9 +80,10 @@ def _graph(run: "Run", metric: str, edges: pd.DataFrame) -> str:
     )
     points = "".join(_node(name, place) for name, place in places.items())
     return (
-        f'<svg class="edge-graph" role="group" aria-label="Edges by {markup(metric)}" viewBox="0 0 {_WIDTH} {height}" '
-        f'style="width: 100%; max-width: {_WIDTH}px; height: auto; font: 11px var(--mono)">'
-        f"{labels}{lines}{points}</svg>"
+        f'<div style="overflow-x: auto"><svg role="group" aria-label="Edges by {markup(metric)}" '
+        f'viewBox="0 0 {_WIDTH} {height}" style="width: 100%; min-width: 600px; max-width: {_WIDTH}px; height: auto; '
+        'font: 11px var(--mono)">'
+        f"{labels}{lines}{points}</svg></div>"
     )
 
 
