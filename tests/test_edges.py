@@ -1,6 +1,7 @@
 """Edges: path patching from a head to a later head's query, key or value, or to an MLP, against plain hooks."""
 
 import json
+import re
 
 import families
 import numpy as np
@@ -13,12 +14,17 @@ from thinned import seeds
 
 import harness
 from harness.config import EdgesSpec, RequestError, SweepSpec
+from harness.execute import run_in_memory, run_stage
+from harness.execute.protocols import make_unit
 from harness.hooks import Head, Mlp
 from harness.metrics import choose
+from harness.results.objects import folder_at
+from harness.results.store import StageFolder
 from harness.sweep import build
 from harness.sweep.edges.edge import Edge, edges_of
 from harness.sweep.edges.halves import halves
 from harness.sweep.edges.stage import SCREENED, EdgesStage
+from harness.views import edge_section
 
 TEXTS = ("When Mary and John went to the store, John gave a drink to", "Then Tom and Anna sat, and Tom spoke to")
 EVERY_INPUT = ["q", "k", "v", "qkv", "mlp"]
@@ -277,10 +283,47 @@ def test_a_frozen_plan_and_any_chunks_give_the_same_values(model):
     assert int(one["edge_effect"].attrs["edits_verified"]) >= 7 * 9 // max(rows)
 
 
+def test_a_stage_that_died_goes_on_where_it_was(model, tmp_path):
+    prompts = harness.load_prompts("ioi", model, n=9)
+    screen, stage = _stages(model, prompts, top_k=4)
+    done = run_in_memory(screen)
+    folder = StageFolder(folder_at(tmp_path))
+    plan = folder.freeze(stage.plan(done))
+    assert len(plan["batches"]) > 1
+    make_unit(stage, folder, plan, 0)
+    before = stage.sweep.check.fired
+    resumed = run_stage(stage, folder, lambda *_: None, done)
+    assert stage.sweep.check.fired - before < int(resumed["edge_effect"].attrs["edits_verified"])
+    xr.testing.assert_identical(resumed, run_in_memory(_stages(model, prompts, top_k=4)[1], done))
+
+
 def test_edges_run_beside_single_heads(model, prompts):
     found = harness.ablate_heads(model, prompts, metrics="loss", kind=["single", "edges"], edges={"top_k": 3})
     assert {"effect", "edge_effect"} <= set(found.data)
     assert isinstance(_stages(model, prompts)[1], EdgesStage)
+
+
+# --- the report -------------------------------------------------------------------------------------------------------
+
+
+def test_the_graph_has_a_line_for_each_edge_and_a_node_for_each_end(model):
+    prompts = harness.load_prompts("ioi", model, n=8)
+    found = harness.ablate_heads(model, prompts, metrics="loss", kind="edges", edges={"top_k": 9})
+    shown = edge_section.graph_and_table(found._whole)
+    lines = re.findall(r'<g class="(.*?)" tabindex="0" role="img" aria-label="(.*?)">.*?stroke-width: ([\d.]+)', shown)
+    table = found.edges.sort_values("rank").iloc[::-1].reset_index(drop=True)
+    assert len(lines) == 9
+    widths = [float(width) for *_, width in lines]
+    assert widths == sorted(widths)
+    assert widths[-1] == 9.0
+    for (side, label, _), (_, row) in zip(lines, table.iterrows(), strict=True):
+        assert label.startswith(f"{row['sender']} into ")
+        assert f"{row['receiver']}: {'+' if row['effect_mean'] > 0 else '−'}" in label
+        assert side == ("helps" if row["effect_mean"] > 0 else "hurts")
+    assert shown.count("<rect ") == len({*table["sender"], *table["receiver"]})
+    assert shown.count("stroke-dasharray") == int((table["p_adjusted"] >= 0.05).sum())
+    sizes = abs(table["estimate"]), abs(table["effect_mean"])
+    assert f"correlation of {sizes[0].corr(sizes[1], method='spearman'):.2f}".replace("-", "−") in shown
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from harness.findings.edges import edge_in_words
-from harness.findings.format import chance, count, signed
+from harness.findings.format import chance, count, decimals, signed
+from harness.stats import rank_correlation
 from harness.views.number_tables import html_table, scrolled
 from harness.views.text import markup
 
@@ -23,6 +24,8 @@ ABOUT = (
     "it. Only the edges with the largest <b>estimates</b> (gradients) were measured: one that no gradient sees, such "
     "as into a saturated softmax, may be missing. Every value is in data.zarr, edge_effect and edge_estimate."
 )
+#: Fewer edges have no rank correlation worth a sentence.
+_FEWEST = 5
 #: Edges in the graph; its sizes in pixels.
 _DRAWN = 40
 _WIDTH, _ROW, _MARGIN, _LEFT = 860, 76, 34, 46
@@ -50,8 +53,17 @@ def _note(run: "Run", n_drawn: int, n_measured: int) -> str:
     effect = run.data["edge_effect"].attrs
     n_candidates = count(int(effect.get("n_candidates", n_measured)), "edge")
     text = f"The {n_drawn} largest of {count(n_measured, 'measured edge')}, of {n_candidates} with an estimate; MLPs "
-    text += f"between are {effect.get('mlps', 'frozen')}. {effect.get('note', '')}"
+    text += f"between are {effect.get('mlps', 'frozen')}.{_agreement(run)} {effect.get('note', '')}"
     return f'<p class="note">{markup(text.strip())}</p>'
+
+
+def _agreement(run: "Run") -> str:
+    """State how alike estimates and effects rank the measured edges, by the leading metric."""
+    table = run.edges.loc[run.edges["metric"] == run.lead_metric]
+    sizes = [np.abs(table[name].to_numpy(float)) for name in ("estimate", "effect_mean")]
+    if len(table) < _FEWEST or any(np.ptp(size) == 0 for size in sizes):
+        return ""
+    return f" Estimates and effects rank these edges with a correlation of {decimals(rank_correlation(*sizes))}."
 
 
 def _graph(run: "Run", metric: str, edges: pd.DataFrame) -> str:
@@ -68,9 +80,10 @@ def _graph(run: "Run", metric: str, edges: pd.DataFrame) -> str:
     )
     points = "".join(_node(name, place) for name, place in places.items())
     return (
-        f'<svg class="edge-graph" role="group" aria-label="Edges by {markup(metric)}" viewBox="0 0 {_WIDTH} {height}" '
-        f'style="width: 100%; max-width: {_WIDTH}px; height: auto; font: 11px var(--mono)">'
-        f"{labels}{lines}{points}</svg>"
+        f'<div style="overflow-x: auto"><svg role="group" aria-label="Edges by {markup(metric)}" '
+        f'viewBox="0 0 {_WIDTH} {height}" style="width: 100%; min-width: 600px; max-width: {_WIDTH}px; height: auto; '
+        'font: 11px var(--mono)">'
+        f"{labels}{lines}{points}</svg></div>"
     )
 
 
