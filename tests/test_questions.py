@@ -42,7 +42,14 @@ TINY = {
     "rollout": ("attribution.targets=1",),
     "rollout_ja": ("attribution.targets=1",),
     "sinks": ("attribution.targets=1",),
+    "edges": ("prompts.n=8", "edges.top_k=6"),
+    "patching_maps": ("prompts.n=2",),
 }
+#: Variables of effects and scores, which other data have otherwise.
+BENT = (
+    *("effect", "set_effect", "cumulative_effect", "part_cause", "agreement", "role_score", "attribution"),
+    *("resid_effect", "attn_effect", "mlp_effect"),
+)
 #: Presets of different runners, prompts and stages; the others run in the soak.
 VARIED = ("bias", "induction", "ioi", "lost", "masked_vs_causal", "prune", "qkv", "rag", "rollout_ja", "syntax")
 PRESETS = sorted(
@@ -72,7 +79,7 @@ def otherwise(run):
             bent = data[name].values * np.linspace(1, 3, data[name].shape[-1])
             total = bent.sum(-1, keepdims=True)
             data[name].values[:, 1:] = (bent / np.where(total > 0, total, 1))[:, 1:]
-    for name in ("effect", "set_effect", "cumulative_effect", "part_cause", "agreement", "role_score", "attribution"):
+    for name in BENT:
         if name in data:
             values = data[name].values
             data[name].values[:] = np.where(
@@ -80,7 +87,8 @@ def otherwise(run):
             )
     spec = parse_stats(run)
     parts = parts_table(data, spec) if "part_cause" in data else run.parts
-    return replace(run, data=data, parts=parts)
+    edges = run.edges.assign(effect_mean=run.edges["effect_mean"] / 2, ci_low=run.edges["ci_low"] - 1)
+    return replace(run, data=data, parts=parts, edges=edges)
 
 
 def parse_stats(run):

@@ -206,11 +206,11 @@ def test_a_chunk_that_runs_out_of_memory_is_halved_and_redone(tiny, monkeypatch,
     prompts = harness.load_prompts("ioi", tiny(), n=3)
     whole, sizes, run = harness.ablate_heads(tiny(), prompts, metrics=["loss"]).data, [], engine.run_ablated
 
-    def small(model, clean, chunk, check):
+    def small(model, clean, chunk, check, watch):
         sizes.append(len(chunk))
         if len(chunk) > 2:
             raise error
-        return run(model, clean, chunk, check)
+        return run(model, clean, chunk, check, watch)
 
     monkeypatch.setattr(engine, "run_ablated", small)
     cut = harness.ablate_heads(tiny(), prompts, metrics=["loss"]).data

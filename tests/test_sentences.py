@@ -725,10 +725,10 @@ KINDS["edges"] = rf"{EDGE}(?:(?:, | and ){EDGE})*"
 
 
 @reads(
-    "By <metric:word>, the strongest <verb:any> <edges:edges>; <shown:int> of <n:int> measured <noun:any> <are:word> "
-    "shown (max-T p < <level:real>), on <over:any>.",
-    "By <metric:word>, the strongest <verb:any> <edges:edges>, on <over:any>; <n:int> <noun:any> were measured, none "
-    "was tested.",
+    "By <metric:word>[[ (<kind:any>)]], the strongest <verb:any> <edges:edges>; <shown:int> of <n:int> measured "
+    "<noun:any> <are:word> shown (max-T p < <level:real>), on <over:any>.",
+    "By <metric:word>[[ (<kind:any>)]], the strongest <verb:any> <edges:edges>, on <over:any>; <n:int> <noun:any> were "
+    "measured, none was tested.",
 )
 def edges(saved, it):
     data = saved.data.sel(metric=it.metric)
@@ -753,6 +753,7 @@ def edges(saved, it):
     assert int(it.n) == n
     n_shown = (table["p_adjusted"] < saved.level).sum()
     assert it.verb == ("edges are" if len(parts) > 1 else "edge is")
+    assert it.kind == (f"{saved.percent} intervals" if np.isfinite(table["ci_low"]).all() else None)
     assert it.noun == f"edge{'s' * int(n > 1)}"
     if not distance:
         assert int(it.shown) == n_shown
@@ -890,7 +891,7 @@ def cells_of(saved, variable, metric):
     "<about:told>[[, max-T <p:chance> over all cells]][[; from 0, the corrupted run, to 1, the clean one, the mean is "
     "then at <scale:plain>]]."
 )
-def strongest_cell(saved, it):
+def patching_maps(saved, it):
     assert it.metric == saved.metrics()[0]
     variable = MAPPED[it.name]
     cells = cells_of(saved, variable, it.metric)
@@ -2142,7 +2143,7 @@ CURVES = {
 }
 CURVES |= {"order": ["effect", "greedy", "random"]}
 MAPS = ["resid", "attn", "mlp"]
-TWO = {"name": "inline", "text": TEXTS[2:5]}
+APART = {"name": "inline", "text": TEXTS[2:5]}
 SETS = {"both": ["L0H4", "L1H4"], "early": ["L0"]}
 LEAST = {
     "kind": ["complement", "cumulative"],
@@ -2202,7 +2203,7 @@ RUNS = {
             "metrics": ["logit_diff"],
             "sweep": {"kind": MAPS},
         },
-        "strongest_cell",
+        "patching_maps",
     ),
     "maps_of_one_length": (
         "ablate_heads",
@@ -2213,11 +2214,16 @@ RUNS = {
             "metrics": ["loss"],
             "sweep": {"kind": MAPS},
         },
-        "strongest_cell",
+        "patching_maps",
     ),
     "maps_apart": (
         "ablate_heads",
-        {"ablation": {"name": "zero", "positions": "each"}, "metrics": ["kl"], "sweep": {"kind": MAPS}, "prompts": TWO},
+        {
+            "ablation": {"name": "zero", "positions": "each"},
+            "metrics": ["kl"],
+            "sweep": {"kind": MAPS},
+            "prompts": APART,
+        },
         "not_averaged",
     ),
     "compare": (

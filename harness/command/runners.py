@@ -52,10 +52,10 @@ def _stages(line: str, *reads: str) -> Runner:
 RUNNERS: dict[str, Runner] = {
     "study": _stages(
         "Measure attention patterns, an ablation of every head and rollout, in one report",
-        *_SWEEP, *_SETS, "cache", "attribution", "roles",
+        *_SWEEP, *_SETS, "edges", "cache", "attribution", "roles",
     ),
     "cache_attention": _stages("Cache the attention patterns of every head, and rollout", "cache", _ROLLOUT),
-    "ablate_heads": _stages("Ablate heads and measure their effects", *_SWEEP, *_SETS, "roles"),
+    "ablate_heads": _stages("Ablate heads and measure their effects", *_SWEEP, *_SETS, "edges", "roles"),
     "explain_heads": _stages(
         "Make a card of each important or named head: what it reads and writes, and what later heads do about it",
         *_SWEEP, "cache", _ROLLOUT,

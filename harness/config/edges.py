@@ -13,7 +13,7 @@ Between = Literal["frozen", "recomputed"]
 
 @spec
 class EdgesSpec:
-    """Edges of ``sweep.kind=edges``, from each of `heads` to later heads and MLPs."""
+    """Edges of sweep.kind=edges, from each of heads to later heads and MLPs."""
 
     mlps: Between = "frozen"
     """MLPs between sender and receiver: frozen (clean, as ACDC's edges), or recomputed (as in path patching)."""

@@ -34,7 +34,8 @@ def strongest_edges(run: "Run") -> Iterator[Finding]:
             f"{edge_in_words(row)} {mean_with_spread(each)}{_p(row)}" for row, each in zip(rows, about, strict=True)
         ]
         verb = "edge is" if len(rows) == 1 else "edges are"
-        text = f"By {metric}, the strongest {verb} {listed(named)}{_shown(run, table)}."
+        kind = f" ({about[0].kind}s)" if "interval" in about[0].kind else ""
+        text = f"By {metric}{kind}, the strongest {verb} {listed(named)}{_shown(run, table)}."
         yield Finding(text, about[0].mean, about[0].low, about[0].high, "edge_effect")
 
 

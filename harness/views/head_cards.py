@@ -8,7 +8,7 @@ from harness.findings.format import number, signed, with_spread
 from harness.findings.reading import looks_at
 from harness.hooks import Head
 from harness.views import card_charts
-from harness.views.text import markup
+from harness.views.text import markup, visible
 
 if TYPE_CHECKING:
     from harness.results import Run
@@ -20,6 +20,8 @@ ABOUT = (
     "adds or takes back; <b>norms</b> is what no component can be charged with, the change of a norm’s scale. <b>Logit "
     "lens</b>: the metric, were the stream before a layer the last, with all heads and without this one."
 )
+#: A token that is a piece of a character, decoded by itself.
+_PIECE = "\ufffd"
 #: Heads with a card where a run accounts for the effects of all heads.
 _OF_ALL = 6
 
@@ -64,7 +66,10 @@ def _writes(run: "Run", head: Head) -> str:
     sides = []
     for side in ("raised", "lowered"):
         pairs = zip(token.sel(side=side).values, logit.sel(side=side).values, strict=True)
-        tokens = ", ".join(f"<code>{markup(str(text))}</code>&nbsp;{signed(float(value))}" for text, value in pairs)
+        tokens = ", ".join(
+            f"<code>{markup(visible(str(text)).replace(_PIECE, '▯'))}</code>&nbsp;{signed(float(value))}"
+            for text, value in pairs
+        )
         sides.append(f"{side}: {tokens}")
     return f"<p class='writes'><b>Writes.</b> {'; '.join(sides)}.</p>"
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from harness.config import RequestError, near
 from harness.findings import Finding
 from harness.findings.questions.bias import bias
+from harness.findings.questions.edges import edges
 from harness.findings.questions.induction import induction
 from harness.findings.questions.ioi import ioi
 from harness.findings.questions.layers import layers
@@ -18,6 +19,7 @@ from harness.findings.questions.long_sentence import long_sentence
 from harness.findings.questions.lost import lost
 from harness.findings.questions.masked_vs_causal import masked_vs_causal
 from harness.findings.questions.mean_vs_head import mean_vs_head
+from harness.findings.questions.patching_maps import patching_maps
 from harness.findings.questions.prune import prune
 from harness.findings.questions.qkv import qkv
 from harness.findings.questions.quick import quick
@@ -63,6 +65,8 @@ QUESTIONS: dict[str, Question] = {
     "quick": Question("Which heads stand out at a quick look?", ("patterns", "sweep", "rollout"), quick),
     "prune": Question("How many heads can go?", ("sweep",), prune),
     "lost": Question("What can the model no longer do without these heads?", ("sweep",), lost),
+    "edges": Question("Which heads feed which later heads and MLPs?", ("sweep",), edges),
+    "patching_maps": Question("In which layer, at which token is the answer?", ("sweep",), patching_maps),
     "bias": Question("Which kind of word does the prediction depend on?", ("trace",), bias),
     "rag": Question("Which document did the answer use?", ("trace",), rag),
 }
