@@ -42,7 +42,8 @@ class Edge(NamedTuple):
 def edges_of(
     senders: Sequence[Head], receivers: Sequence[Head], into: Sequence[Into], sequential: Mapping[int, bool]
 ) -> list[Edge]:
-    """List every edge from a sender to a later receiver, in the order of senders, receivers and inputs.
+    """List every edge from a sender to a later receiver, in the order of senders, receivers and inputs. Senders and
+    receivers are in the order in which they run.
 
     The MLPs are those of the receivers' layers; `sequential` has the layers with one whose MLP can receive, and whether
     it reads its own layer's attention (not so in parallel blocks). Raises `RequestError` where no receiver is later.
@@ -56,10 +57,9 @@ def edges_of(
                 edges.append(Edge(sender, Mlp(layer), "mlp"))
         edges += [Edge(sender, head, each) for head in receivers if head.layer > sender.layer for each in inputs]
     if not edges:
-        last, first = max(map(str, receivers)), min(map(str, senders))
-        remedy = f"no receiver is later than a sender (the first of which is {first}): an edge goes from a head to a "
-        remedy += "later layer's heads or an MLP"
-        raise RequestError("edges.receivers", last, remedy)
+        remedy = f"no receiver is later than a sender (the first of which is {senders[0]}): an edge goes from a head "
+        remedy += "to a later layer's heads or an MLP"
+        raise RequestError("edges.receivers", receivers[-1], remedy)
     return edges
 
 
