@@ -184,6 +184,7 @@ def test_the_provenance_names_request_weights_and_check(tiny, tmp_path):
     assert f"{record['check']['largest_difference']:.1e}" in repr(baked)
 
 
+@pytest.mark.soak
 @pytest.mark.smollm2
 def test_smollm2_is_baked_with_a_pooled_mean(smollm2, tmp_path):
     """Converted from GGUF, it becomes an ordinary folder."""

@@ -137,6 +137,7 @@ def test_a_notebook_that_is_not_trusted_says_how_to_see_its_views(cells, browser
     assert "hidden until the notebook is trusted" in browser.page.content()
 
 
+@pytest.mark.soak
 def test_frames_have_about_the_height_of_their_page_without_any_message(tiny, browser, tmp_path):
     """Outside a kernel no script sets a frame's height: it is the one estimated from the content."""
     seen = harness.look(tiny("gpt2"), "a drink to Mary")

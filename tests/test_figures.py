@@ -163,6 +163,7 @@ def rows_in(folder, name):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.soak
 def test_a_paper_gets_each_figure_at_two_widths_with_its_caption_and_its_numbers(run, paper):
     names = {"saliency", *(name for name, *_ in figures._drawings(run, PAPER))}
     assert len(names) > 15
@@ -182,6 +183,7 @@ def test_a_paper_gets_each_figure_at_two_widths_with_its_caption_and_its_numbers
     assert scores == pytest.approx(colour(run).texts[1].by["word"].score, rel=1e-5)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(("look", "inches"), [("column", 3.3), ("page", 6.8)])
 def test_a_figure_for_a_paper_has_its_width_and_letters_as_text(paper, look, inches):
     svg = (paper / f"rollout_{look}.svg").read_text(encoding="utf-8")
@@ -202,6 +204,7 @@ def test_a_map_for_a_paper_fills_its_width(wide):
         assert drawn_of(wide, look)["effect_loss"]().get_size_inches()[0] == pytest.approx(look.width)
 
 
+@pytest.mark.soak
 def test_the_numbers_beside_a_figure_are_those_it_draws(run, paper):
     by_name = {row["name"]: row for row in rows_in(paper, "effect_loss")}
     mean = run.data["effect"].sel(metric="loss").mean("prompt")
@@ -353,6 +356,7 @@ def test_figures_of_long_labels_and_many_heads_hold_their_writing_in_a_column(wi
     check_layout(name, drawn_of(wide, PAPER)[name](), PAPER)
 
 
+@pytest.mark.soak
 def test_every_figure_of_long_labels_and_many_heads_holds_its_writing_and_can_be_seen(wide):
     for name, draw in once(wide, SCREEN):
         check_layout(name, draw(), SCREEN)

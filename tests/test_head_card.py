@@ -15,6 +15,8 @@ from harness.views import card_charts, head_cards
 from harness.views.report import report
 
 HEADS = ["L0H1", "L1H2"]
+#: What a study does beside, made small.
+FEW = {"roles": {"draws": 20, "n": 1, "length": 4}, "attribution": {"methods": ["random"], "causes": ["knockout"]}}
 
 
 def explained(tmp_path, shape="llama", runner="explain_heads", **keys):
@@ -144,7 +146,7 @@ def test_a_waterfall_ends_at_the_effect():
 
 
 def test_a_study_explains_the_strongest_heads_each_way(tmp_path):
-    got = explained(tmp_path, runner="study", prompts={"name": "ioi", "n": 2}, roles={"draws": 20})
+    got = explained(tmp_path, runner="study", prompts={"name": "ioi", "n": 2}, **FEW)
     mean = got.data["effect"].sel(metric="logit_diff").mean("prompt").stack(at=["layer", "head"])
     order = [f"L{layer}H{head}" for layer, head in mean.sortby(mean)["at"].values]
     want = {

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from scipy import optimize, stats
+from thinned import most
 
 import harness
 from harness.compare.many_runs import Runs, open_runs, split_half
@@ -243,12 +244,15 @@ def test_the_page_names_what_the_runs_have_in_common(runs, tmp_path):
 
 @pytest.mark.parametrize(
     ("texts", "says"),
-    [
-        (["abc", "abc", "abc"], "All read the same 3 prompts."),
-        (["abc", "abd", "abe"], "Of 5 different prompts 2 are in every run."),
-        (["abc", "abd", "aed"], "Of 5 different prompts 1 is in every run, 3 in more than one."),
-        (["abc", "def", "ghc"], "Of 8 different prompts none is in every run, 1 in more than one."),
-    ],
+    most(
+        [
+            (["abc", "abd", "aed"], "Of 5 different prompts 1 is in every run, 3 in more than one."),
+            (["abc", "abc", "abc"], "All read the same 3 prompts."),
+            (["abc", "abd", "abe"], "Of 5 different prompts 2 are in every run."),
+            (["abc", "def", "ghc"], "Of 8 different prompts none is in every run, 1 in more than one."),
+        ],
+        2,
+    ),
 )
 def test_the_page_counts_the_prompts_that_runs_share(runs, tmp_path, texts, says):
     """The texts of each run's prompts are the letters."""
@@ -259,7 +263,7 @@ def test_the_page_counts_the_prompts_that_runs_share(runs, tmp_path, texts, says
 
 
 @pytest.mark.parametrize(
-    ("few", "names"), [((0, 1, 2), "all 3 runs"), ((1,), "seed=1"), ((0, 2), "seed=0, seed=2"), ((), "")]
+    ("few", "names"), most([((0, 2), "seed=0, seed=2"), ((), ""), ((0, 1, 2), "all 3 runs"), ((1,), "seed=1")], 2)
 )
 def test_the_page_says_where_nothing_can_be_significant(runs, tmp_path, few, names):
     """Of three clusters the smallest p is 2/2³, of twelve it is below the level."""

@@ -324,6 +324,7 @@ def test_a_run_goes_on_in_the_store(bucket, alone):
     same(run, alone)
 
 
+@pytest.mark.soak
 def test_commands_on_a_store(bucket, command):
     shape = ("model=random", "prompts=ioi", "prompts.n=2", "metrics=[loss]", "heads=[L0H0,L2H3]")
     code, out, err = command("ablate_heads", *shape, f"store={bucket}", store=False)

@@ -51,7 +51,7 @@ BENT = (
     *("resid_effect", "attn_effect", "mlp_effect"),
 )
 #: Presets of different runners, prompts and stages; the others run in the soak.
-VARIED = ("bias", "induction", "ioi", "lost", "masked_vs_causal", "prune", "qkv", "rag", "rollout_ja", "syntax")
+VARIED = ("bias", "induction", "lost", "prune", "qkv", "rollout_ja")
 PRESETS = sorted(
     path.stem
     for path in (config.conf_dir() / "experiment").glob("*.yaml")

@@ -992,7 +992,7 @@ WITHOUT_TORCH = [
 ]
 
 
-@pytest.mark.parametrize(("line", "says"), WITHOUT_TORCH, ids=[line for line, _ in WITHOUT_TORCH])
+@pytest.mark.parametrize(("line", "says"), most(WITHOUT_TORCH[::-1], 8))
 def test_what_the_prompts_do_not_allow_is_refused_without_torch(fresh, tmp_path, tmp_path_factory, line, says):
     place = tmp_path_factory.mktemp("files")
     (place / "config.json").write_text('{"num_hidden_layers": 3, "num_attention_heads": 4}')

@@ -43,6 +43,7 @@ def assert_same(got, want, atol=0.0):
             np.testing.assert_allclose(got[name].values, want[name].values, atol=atol, rtol=0, err_msg=name)
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("shape", ["llama", "bert"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_scale_by_0_is_zero_ablation_in_every_kind_of_sweep(tiny, shape, kind):

@@ -2143,7 +2143,7 @@ CURVES = {
 }
 CURVES |= {"order": ["effect", "greedy", "random"]}
 MAPS = ["resid", "attn", "mlp"]
-APART = {"name": "inline", "text": TEXTS[2:5]}
+UNLIKE_LENGTHS = {"name": "inline", "text": TEXTS[2:5]}
 SETS = {"both": ["L0H4", "L1H4"], "early": ["L0"]}
 LEAST = {
     "kind": ["complement", "cumulative"],
@@ -2222,7 +2222,7 @@ RUNS = {
             "ablation": {"name": "zero", "positions": "each"},
             "metrics": ["kl"],
             "sweep": {"kind": MAPS},
-            "prompts": APART,
+            "prompts": UNLIKE_LENGTHS,
         },
         "not_averaged",
     ),

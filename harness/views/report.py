@@ -39,7 +39,7 @@ _TABS = {
 #: The titles of tabs, in their order.
 _TITLES = {
     "overview": "Overview",
-    "cards": "Why these heads",
+    "cards": "Head cards",
     "changed": "Changes",
     "parts": "Segments",
     "texts": "Texts",
