@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import harness
-from harness import study
+from harness import study, sweep
 from harness.config import Place, RunSpec, parse
+from harness.execute import run_in_memory
 from harness.findings.reading import looks_at
 from harness.hooks import Head
 from harness.study import prepare
@@ -15,8 +16,6 @@ from harness.views import card_charts, head_cards
 from harness.views.report import report
 
 HEADS = ["L0H1", "L1H2"]
-#: What a study does beside, made small.
-FEW = {"roles": {"draws": 20, "n": 1, "length": 4}, "attribution": {"methods": ["random"], "causes": ["knockout"]}}
 
 
 def explained(tmp_path, shape="llama", runner="explain_heads", **keys):
@@ -126,6 +125,7 @@ def test_a_card_says_what_the_head_looks_at(run):
 
 def test_a_card_shows_all_of_it(run):
     page = head_cards.cards(run)
+    assert "Why these heads" in report(run)
     for name in HEADS:
         assert f'id="card-{name}"' in page
     for part in ("Reads.", "Writes.", "Where the effect went.", "<b>Logit lens</b>"):
@@ -145,15 +145,21 @@ def test_a_waterfall_ends_at_the_effect():
     assert f">{harness.findings.format.signed(float(total))}</text></g></svg>" in drawn
 
 
-def test_a_study_explains_the_strongest_heads_each_way(tmp_path):
-    got = explained(tmp_path, runner="study", prompts={"name": "ioi", "n": 2}, **FEW)
-    mean = got.data["effect"].sel(metric="logit_diff").mean("prompt").stack(at=["layer", "head"])
-    order = [f"L{layer}H{head}" for layer, head in mean.sortby(mean)["at"].values]
-    want = {
-        name for name in order[:3] + order[-3:] if mean.values[[f"L{a}H{b}" for a, b in mean["at"].values].index(name)]
-    }
-    assert {*got.data["card"].values} == want
-    assert "Why these heads" in report(got)
+def chosen(runner, **spec):
+    """The heads that a runner makes cards of, and the mean effects by which it chose."""
+    work = prepare(runner, parse(RunSpec, spec))
+    swept, cards = (next(stage for stage in work.stages if stage.name == name) for name in ("sweep", "cards"))
+    done = sweep.merge(work.prompts.dataset(), run_in_memory(swept))
+    return {*cards.plan(done)["groups"]}, done["effect"].mean("prompt"), work
+
+
+def test_a_study_explains_the_strongest_heads_each_way():
+    model = {"source": "random", "name": "random", "shape": "llama"}
+    got, mean, _ = chosen("study", model=model, prompts={"name": "ioi", "n": 2})
+    flat = mean.sel(metric="logit_diff").stack(at=["layer", "head"])
+    order = [f"L{layer}H{head}" for layer, head in flat.sortby(flat)["at"].values]
+    assert float(flat.min()) < 0 < float(flat.max())
+    assert got == {*order[:3], *order[-3:]}
 
 
 @pytest.mark.parametrize("shape", ["bert", "t5"])
@@ -172,16 +178,8 @@ def test_a_card_leaves_out_what_a_model_does_not_allow(tmp_path, shape):
     assert head_cards.cards(got)
 
 
-def test_the_plan_takes_important_heads_where_none_are_named(tmp_path):
-    spec = {
-        "model": {"source": "planted", "name": "planted"},
-        "prompts": {"name": "induction", "n": 12},
-        "metrics": ["loss"],
-    }
-    work = prepare("explain_heads", parse(RunSpec, spec))
-    done = work.prompts.dataset()
-    swept, cards = work.stages[-2], work.stages[-1]
-    done = harness.sweep.merge(done, harness.execute.run_in_memory(swept, done))
-    truth = {str(head) for heads in work.model.truth.values() for head in heads}
-    assert {*cards.plan(done)["groups"]} <= truth
-    assert {str(head) for head in work.model.truth["induction"]} <= {*cards.plan(done)["groups"]}
+def test_important_heads_have_a_card_where_none_are_named():
+    planted = {"source": "planted", "name": "planted"}
+    got, _, work = chosen("explain_heads", model=planted, prompts={"name": "induction", "n": 12}, metrics=["loss"])
+    assert got <= {str(head) for heads in work.model.truth.values() for head in heads}
+    assert {str(head) for head in work.model.truth["induction"]} <= got
