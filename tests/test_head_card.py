@@ -132,6 +132,19 @@ def test_a_card_shows_all_of_it(run):
         assert page.count(part) == len(HEADS)
 
 
+def test_a_card_names_the_paths_from_a_head_and_into_it(tmp_path):
+    kinds = {"sweep": {"kind": ["single", "edges"]}, "edges": {"into": ["q", "mlp"], "top_k": 40}}
+    got = explained(tmp_path, "gpt2", heads=HEADS, metrics=["logit_diff"], **kinds)
+    table = got.edges.sort_values("rank")
+    cards = dict(zip(HEADS, head_cards.cards(got).split('<article class="head-card"')[1:], strict=True))
+    sent, into = (table[table[end] == head].iloc[0] for end, head in (("sender", "L0H1"), ("receiver", "L1H2")))
+    cards = {name: next(card for card in cards.values() if f'id="card-{name}"' in card) for name in HEADS}
+    for name, way, row in (("L0H1", "feeds", sent), ("L1H2", "is fed by", into)):
+        where = f"the query of {row.receiver}" if row["into"] == "q" else row.receiver
+        value = harness.findings.format.signed(float(row.effect_mean))
+        assert f"{name} {way}: {row.sender} into {where} {value} (" in cards[name]
+
+
 def test_a_waterfall_ends_at_the_effect():
     account = {
         "direct": [-2.0, -1.0],

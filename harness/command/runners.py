@@ -58,7 +58,7 @@ RUNNERS: dict[str, Runner] = {
     "ablate_heads": _stages("Ablate heads and measure their effects", *_SWEEP, *_SETS, "edges", "roles"),
     "explain_heads": _stages(
         "Make a card of each important or named head: what it reads and writes, and what later heads do about it",
-        *_SWEEP, "cache", _ROLLOUT,
+        *_SWEEP, "edges", "cache", _ROLLOUT,
     ),
     "compare_attributions": _stages(
         "Compare attribution methods with measured causes", "cache", "attribution", "stats"

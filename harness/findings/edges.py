@@ -8,6 +8,7 @@ import pandas as pd
 
 from harness.findings.finding import Finding
 from harness.findings.format import chance, count, listed, mean_with_spread
+from harness.hooks import Head
 from harness.results.run import Estimate, spread
 
 if TYPE_CHECKING:
@@ -37,6 +38,20 @@ def strongest_edges(run: "Run") -> Iterator[Finding]:
         kind = f" ({about[0].kind}s)" if "interval" in about[0].kind else ""
         text = f"By {metric}{kind}, the strongest {verb} {listed(named)}{_shown(run, table)}."
         yield Finding(text, about[0].mean, about[0].low, about[0].high, "edge_effect")
+
+
+def edges_of(run: "Run", metric: str, head: Head) -> dict[str, list[str]]:
+    """Return the measured edges from a head (``feeds``) and into it (``is fed by``) in words, the largest first."""
+    table = run.edges.loc[run.edges["metric"] == metric].sort_values("rank", kind="stable")
+    ends = {"feeds": table["sender"] == str(head), "is fed by": table["receiver"] == str(head)}
+    return {
+        way: [
+            f"{edge_in_words(row)} {mean_with_spread(_estimate(run, metric, row))}{_p(row)}"
+            for _, row in table.loc[which].head(_NAMED).iterrows()
+        ]
+        for way, which in ends.items()
+        if which.any()
+    }
 
 
 def _estimate(run: "Run", metric: str, row: Any) -> Estimate:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from harness.findings.account import account_finding, account_of
 from harness.findings.direct import source_finding
+from harness.findings.edges import edges_of
 from harness.findings.format import number, signed, with_spread
 from harness.findings.reading import looks_at
 from harness.hooks import Head
@@ -15,8 +16,9 @@ if TYPE_CHECKING:
 
 ABOUT = (
     "Each card is about one head. <b>Reads</b>: what it looks at where the prediction is scored. <b>Writes</b>: the "
-    "tokens whose logits its own output raises and lowers most there, straight through the unembedding. <b>Where the "
-    "effect went</b>: the effect of ablating it as a sum, from its direct effect over what each later head and MLP "
+    "tokens whose logits its own output raises and lowers most there, straight through the unembedding. <b>Paths</b>: "
+    "the strongest measured edges from it and into it, where the run has edges (sweep.kind=[single,edges]). <b>Where "
+    "the effect went</b>: the effect of ablating it as a sum, from its direct effect over what each later head and MLP "
     "adds or takes back; <b>norms</b> is what no component can be charged with, the change of a norm’s scale. <b>Logit "
     "lens</b>: the metric, were the stream before a layer the last, with all heads and without this one."
 )
@@ -43,7 +45,8 @@ def cards(run: "Run") -> str:
 def _card(run: "Run", head: Head) -> str:
     metric = next((name for name in run.metrics if account_of(run, name, head) is not None), run.lead_metric)
     effect = with_spread(run.estimate(metric, head), run.unit(metric))
-    parts = [_reads(run, metric, head), _writes(run, head), _went(run, metric, head), _lens(run, metric, head)]
+    parts = [_reads(run, metric, head), _writes(run, head), _edges(run, metric, head)]
+    parts += [_went(run, metric, head), _lens(run, metric, head)]
     return (
         f'<article class="head-card" id="card-{head}"><h3>{head} <span>{markup(metric)} {markup(effect)}</span></h3>'
         f"{''.join(parts)}</article>"
@@ -72,6 +75,13 @@ def _writes(run: "Run", head: Head) -> str:
         )
         sides.append(f"{side}: {tokens}")
     return f"<p class='writes'><b>Writes.</b> {'; '.join(sides)}.</p>"
+
+
+def _edges(run: "Run", metric: str, head: Head) -> str:
+    if not len(run.edges):
+        return ""
+    listed = [f"{head} {way}: {'; '.join(edges)}." for way, edges in edges_of(run, metric, head).items()]
+    return f"<p><b>Paths.</b> {markup(' '.join(listed))}</p>" if listed else ""
 
 
 def _went(run: "Run", metric: str, head: Head) -> str:
