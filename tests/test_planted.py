@@ -102,7 +102,7 @@ def loss(planted: PlantedWeights, prompts: Prompts, heads=(), positions: Positio
 def role_scores(planted: PlantedWeights, prompts: Prompts) -> dict[str, dict[Head, float]]:
     """Mean weight at offset −1, at the token after the previous occurrence, at BOS, and at the query itself."""
     with torch.no_grad():
-        layers = planted.model(prompts.ids, attention_mask=prompts.mask, output_attentions=True).attentions
+        layers = planted.model(prompts.ids, attention_mask=prompts.mask, output_attentions=True).attentions[:2]
     patterns = torch.stack([torch.cat([layer[row] for layer in layers]) for row in range(len(prompts.r))])
     sums: dict[str, torch.Tensor] = {role: torch.zeros(len(HEADS)) for role in ("previous", "induction", "bos", "self")}
     for pattern, r in zip(patterns, prompts.r, strict=True):
@@ -325,7 +325,7 @@ def test_the_longest_text_works():
 def test_unknown_variant_says_what_there_is():
     with pytest.raises(RequestError) as error:
         build(0, "blunt")  # pyright: ignore[reportArgumentType]
-    assert str(error.value) == "model.variant=blunt: use one of sharp, soft, redundant, harmful, positional"
+    assert str(error.value) == "model.variant=blunt: use one of sharp, soft, redundant, harmful, positional, backup"
 
 
 def test_import_costs_no_torch():

@@ -549,9 +549,11 @@ def account(saved, it):
     np.testing.assert_allclose(sum(parts.values()), total, atol=1e-4)
     near(it.total, total.mean())
     assert it.unit == UNITS.get(it.metric, "")
-    near(it.part, parts.pop("direct").mean())
-    with_it = {name: each for name, each in parts.items() if each.mean() * total.mean() > 0}
-    against = {name: each for name, each in parts.items() if each.mean() * total.mean() < 0}
+    direct = parts.pop("direct").mean()
+    near(it.part, direct)
+    side = max(direct, total.mean(), key=abs)
+    with_it = {name: each for name, each in parts.items() if each.mean() * side > 0}
+    against = {name: each for name, each in parts.items() if each.mean() * side < 0}
     stated = ((with_it, it.more, it.adds, it.most), (against, it.less, it.takes, it.least))
     for some, amount, name, about in stated:
         assert bool(some) == (amount is not None)

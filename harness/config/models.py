@@ -96,7 +96,7 @@ class PlantedModel(ModelBase):
 
     source: Literal["planted"]
     """Where the weights come from."""
-    variant: Literal["sharp", "soft", "redundant", "harmful", "positional"] = "sharp"
+    variant: Literal["sharp", "soft", "redundant", "harmful", "positional", "backup"] = "sharp"
     """Which circuit is planted; soft has gradients."""
     seed: Seed = 0
     """Chooses which heads carry the circuit."""

@@ -35,8 +35,8 @@ def account_of(run: "Run", metric: str, head: Head) -> Account | None:
 def accounted(run: "Run", metric: str) -> Iterator[Finding]:
     """Say, of the two heads with the largest effects, what is direct, what is added and what is taken back.
 
-    A component takes back whose mean is against the effect; the parts sum to it. Of those that add and of those that
-    take back the largest is named, with its interval.
+    A component takes back whose mean is against the larger of effect and direct effect; the parts sum to the effect. Of
+    those that add and of those that take back the largest is named, with its interval.
     """
     for head in run.top_heads(metric, _HEADS):
         account = account_of(run, metric, head)
@@ -47,10 +47,11 @@ def accounted(run: "Run", metric: str) -> Iterator[Finding]:
 def account_finding(run: "Run", metric: str, head: Head, account: Account) -> Finding:
     """Return the sentence on one head's account; the finding's number is what is taken back."""
     mean = {name: float(values.mean()) for name, values in account.items()}
-    total = sum(mean.values())
-    text = f"By {metric}, {head}'s {signed(total)}{run.unit(metric)} is {signed(mean.pop(DIRECT))} direct"
-    adding = [name for name, value in mean.items() if value * total > 0]
-    against = [name for name, value in mean.items() if value * total < 0]
+    total, direct = sum(mean.values()), mean.pop(DIRECT)
+    text = f"By {metric}, {head}'s {signed(total)}{run.unit(metric)} is {signed(direct)} direct"
+    side = direct if abs(direct) > abs(total) else total  # where all is taken back, the effect has no side
+    adding = [name for name, value in mean.items() if value * side > 0]
+    against = [name for name, value in mean.items() if value * side < 0]
     for what, names in (("that later components add", adding), ("that others take back", against)):
         if names:
             most = max(names, key=lambda name: abs(mean[name]))

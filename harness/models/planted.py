@@ -36,6 +36,9 @@ Scores below are at that norm, after GPT-2's 1/√d_head; V reads s e_t, O write
 - *positional*: the position embedding of one place P carries `stray_vote` · s e_BOS in answer (taken out of its
   constant, the norm stays); the head, in layer 0, takes that back. Q and K read it: score +`match_place` from P to P
   and −`match_place` from elsewhere to P, so its z is 0 but at query P.
+- *backup*: an induction head in a layer after it, whose Q also reads how much is in answer, against K of the BOS token
+  (axis 0, where ordinary tokens have nothing): score `match_backup` to BOS once something is written there, 0 without.
+  V leaves BOS out. So its z is 0 with the induction head, and all that the induction head writes without it.
 - *bystanders* (and harmful heads) attend by random bilinear scores of tokens, of variance 1: diffuse, alike in no way.
   V reads token at random; O is exactly zero, or `chatter` times a random map into answer.
 
@@ -43,7 +46,7 @@ Scores below are at that norm, after GPT-2's 1/√d_head; V reads s e_t, O write
 `soft`: scores small enough for gradients, token vectors a little alike (`crosstalk`), so that prompts differ.
 `redundant`: two induction heads, either enough to saturate the readout in fp32; *three* previous-token heads, any
 enough: with two, they would be a second redundant pair, with one, a single effect. `harmful`: `soft` and one harmful
-head. `positional`: `sharp` and one positional head.
+head. `positional`: `sharp` and one positional head. `backup`: `sharp` with a third layer and one backup head in it.
 
 Padding goes on the right (places are absolute). Longest text: 80 tokens, so r ≤ 39.
 """
@@ -62,7 +65,7 @@ from harness.hooks import Head
 if TYPE_CHECKING:
     import transformers
 
-Variant = Literal["sharp", "soft", "redundant", "harmful", "positional"]
+Variant = Literal["sharp", "soft", "redundant", "harmful", "positional", "backup"]
 
 BOS = 0
 N_TOKENS = 40  # BOS and 39 ordinary tokens; also the axes of a subspace and of a head
@@ -81,10 +84,10 @@ class PlantedWeights:
     """A hand-set model and its ground truth.
 
     `truth`: role to its heads, in order: ``previous_token``, ``induction`` and, by variant, ``redundant`` (the
-    induction heads again), ``harmful`` or ``positional``. `position`: the only query position at which the positional
-    head matters; BOS is position 0. `bos`: the first token of every prompt; all other ids below `vocab_size` are
-    ordinary. `repeats`: how many tokens a prompt should repeat, at least and at most, so that the prediction made at
-    `position` is scored in each, and the losses are those the tests promise. Other r ≤ 39 work; `soft` and `harmful`
+    induction heads again), ``harmful``, ``positional`` or ``backup``. `position`: the only query position at which the
+    positional head matters; BOS is position 0. `bos`: the first token of every prompt; all other ids below `vocab_size`
+    are ordinary. `repeats`: how many tokens a prompt should repeat, at least and at most, so that the prediction made
+    at `position` is scored in each, and the losses are those the tests promise. Other r ≤ 39 work; `soft` and `harmful`
     lose more with more.
     """
 
@@ -109,6 +112,11 @@ class _Design:
     chatter: float = 0.0
     harmful_vote: float = 0.0
     stray_vote: float = 0.0
+    match_backup: float = 0.0
+
+    @property
+    def n_layers(self) -> int:
+        return N_LAYERS + bool(self.match_backup)
 
 
 _SHARP = _Design()
@@ -119,6 +127,7 @@ _DESIGNS: dict[str, _Design] = {
     "redundant": _Design(previous_heads=3, induction_heads=2, readout=24.0),
     "harmful": replace(_SOFT, harmful_vote=0.9),
     "positional": replace(_SHARP, stray_vote=1.5),
+    "backup": replace(_SHARP, match_backup=120.0),
 }
 
 
@@ -162,7 +171,7 @@ def build(seed: int, variant: str) -> PlantedWeights:
         "transformer.wpe.weight": _place_embedding(space, tokens[BOS] @ space.answer, design.stray_vote, position),
         "lm_head.weight": design.readout / _SIZE * tokens @ space.answer,
     }
-    return PlantedWeights(_assemble(embeddings | _attention(heads)), truth, position)
+    return PlantedWeights(_assemble(embeddings | _attention(heads), design.n_layers), truth, position)
 
 
 def tokenizer() -> Any:
@@ -186,7 +195,9 @@ def tokenizer() -> Any:
 
 
 def _truth(rng: np.random.Generator, design: _Design) -> dict[str, list[Head]]:
-    first, second = ([Head(layer, int(head)) for head in rng.permutation(N_HEADS)] for layer in range(N_LAYERS))
+    first, second, *later = (
+        [Head(layer, int(head)) for head in rng.permutation(N_HEADS)] for layer in range(design.n_layers)
+    )
     truth = {
         "previous_token": sorted(first[: design.previous_heads]),
         "induction": sorted(second[: design.induction_heads]),
@@ -197,6 +208,8 @@ def _truth(rng: np.random.Generator, design: _Design) -> dict[str, list[Head]]:
         truth["harmful"] = [second[-1]]
     if design.stray_vote:
         truth["positional"] = [first[-1]]
+    if design.match_backup:
+        truth["backup"] = [later[0][0]]
     return truth
 
 
@@ -233,7 +246,7 @@ def _heads(
 ) -> dict[Head, _Weights]:
     heads = {
         Head(layer, head): _bystander(rng, space, design.chatter)
-        for layer in range(N_LAYERS)
+        for layer in range(design.n_layers)
         for head in range(N_HEADS)
     }
     heads |= {head: _previous_token_head(space, design.match_place) for head in truth["previous_token"]}
@@ -242,6 +255,7 @@ def _heads(
         heads[head] = _harmful_head(heads[head], space, vote, design.harmful_vote)
     for head in truth.get("positional", []):
         heads[head] = _positional_head(space, vote, design)
+    heads |= {head: _backup_head(space, design) for head in truth.get("backup", [])}
     return heads
 
 
@@ -279,10 +293,19 @@ def _positional_head(space: _Space, vote: Float[np.ndarray, " d_model"], design:
     return _Weights(np.outer(q, axis), np.outer(strayed, axis), np.outer(vote, axis), -np.outer(axis, vote))
 
 
+def _backup_head(space: _Space, design: _Design) -> _Weights:
+    """Return an induction head that is drawn to BOS by whatever is in answer (`crosstalk` 0: token u is axis u)."""
+    head, bos = _induction_head(space, design.match_token), np.eye(N_TOKENS)[0]
+    written = _for_score(design.match_backup) * space.answer.sum(axis=0)
+    q = head.q * (1 - bos) + np.outer(written, bos)
+    k = head.k * (1 - bos) + np.outer(space.token[0], bos)
+    return _Weights(q, k, head.v * (1 - bos), head.o)
+
+
 def _attention(heads: dict[Head, _Weights]) -> dict[str, Float[np.ndarray, "..."]]:
     """Return GPT-2's `c_attn` [d_model, 3 d_model] (q, k, v, each head by head) and `c_proj` [d_model, d_model]."""
     state = {}
-    for layer in range(N_LAYERS):
+    for layer in sorted({head.layer for head in heads}):
         mine = [heads[Head(layer, head)] for head in range(N_HEADS)]
         reads = [part for kind in ("q", "k", "v") for part in (getattr(weights, kind) for weights in mine)]
         state[f"transformer.h.{layer}.attn.c_attn.weight"] = np.hstack(reads)
@@ -290,7 +313,7 @@ def _attention(heads: dict[Head, _Weights]) -> dict[str, Float[np.ndarray, "..."
     return state
 
 
-def _assemble(state: dict[str, Float[np.ndarray, "..."]]) -> "transformers.GPT2LMHeadModel":
+def _assemble(state: dict[str, Float[np.ndarray, "..."]], n_layers: int) -> "transformers.GPT2LMHeadModel":
     import torch
     from transformers import AutoModelForCausalLM, GPT2Config
 
@@ -298,7 +321,7 @@ def _assemble(state: dict[str, Float[np.ndarray, "..."]]) -> "transformers.GPT2L
         vocab_size=N_TOKENS,
         n_positions=N_PLACES,
         n_embd=D_MODEL,
-        n_layer=N_LAYERS,
+        n_layer=n_layers,
         n_head=N_HEADS,
         n_inner=N_TOKENS,
         resid_pdrop=0.0,
