@@ -7,7 +7,7 @@ import torch
 
 import harness
 from harness import study, sweep
-from harness.config import Place, RunSpec, parse
+from harness.config import Place, RequestError, RunSpec, parse
 from harness.execute import run_in_memory
 from harness.findings.reading import looks_at
 from harness.hooks import Head
@@ -196,3 +196,19 @@ def test_important_heads_have_a_card_where_none_are_named():
     got, _, work = chosen("explain_heads", model=planted, prompts={"name": "induction", "n": 12}, metrics=["loss"])
     assert got <= {str(head) for heads in work.model.truth.values() for head in heads}
     assert {str(head) for head in work.model.truth["induction"]} <= got
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        (
+            {"ablation": {"name": "zero", "positions": "each"}},
+            "ablation.positions=each: a card explains a head's effect",
+        ),
+        ({"sweep": {"kind": "layer"}}, "sweep.kind=layer: a card is of a single head; set sweep.kind=.single,layer."),
+    ],
+)
+def test_a_request_without_an_effect_to_explain_is_refused(keys, says):
+    spec = {"model": {"source": "random", "name": "random"}, "prompts": {"name": "ioi", "n": 2}, **keys}
+    with pytest.raises(RequestError, match=says):
+        prepare("explain_heads", parse(RunSpec, spec))

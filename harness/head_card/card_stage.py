@@ -185,7 +185,16 @@ def _refusal(check: Callable[..., None], *about: Any) -> str:
 
 
 def part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:
-    """Return the head cards of a run that sweeps single heads: of the heads that it names, or of the important ones."""
+    """Return the head cards of a run that sweeps single heads: of the heads that it names, or of the important ones.
+
+    Raises `RequestError` for a request that gives single heads no effect to explain.
+    """
+    if spec.ablation.positions == "each":
+        remedy = "a card explains a head's effect over its positions together; set all, last, target or a list"
+        raise RequestError("ablation.positions", "each", remedy)
+    if "single" not in spec.sweep.kind:
+        kinds = ",".join(spec.sweep.kind)
+        raise RequestError("sweep.kind", kinds, f"a card is of a single head; set sweep.kind=[single,{kinds}]")
     return _part(spec, model, prompts, None)
 
 
