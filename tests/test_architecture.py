@@ -96,7 +96,10 @@ def test_every_room_has_its_place_in_the_order():
         ("hydra", {"harness/command/composition.py"}),
         ("omegaconf", {"harness/command/composition.py"}),
         ("circuitsvis", set()),
-        ("transformer_lens", {"harness/models/load.py", "harness/models/bridge.py"}),
+        (
+            "transformer_lens",
+            {f"harness/{name}.py" for name in ("models/load", "models/bridge", "benchmark/edge_times")},
+        ),
         ("matplotlib", {"harness/views/figures", "harness/views/glyphs.py"}),
     ],
 )

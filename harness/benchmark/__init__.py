@@ -1,11 +1,11 @@
 """Benchmark a sweep against loops of whole forwards, alternating in one process, and time the opening of a report
 (`page_times`, in a `browser`).
 
-`sides` are the ways to sweep, `floor` a lower bound of their time, `peak` measures their memory; `map_times` does the
-same for patching maps. All measure effects of
-the same heads on the same prompts. (The sweep also verifies every edit at W_O, and the exact verification of `fast` and
-`screen` is in their time.) Times are medians over rounds with their range; ratios are taken within a round, so that a
-disturbance of the machine affects all sides.
+`sides` are the ways to sweep, `floor` a lower bound of their time, `peak` measures their memory; `map_times` and
+`edge_times` `alternate` a loop and a sweep of patching maps and edges. All measure effects of the same heads on the
+same prompts. (The sweep also verifies every edit at W_O, and the exact verification of `fast` and `screen` is in their
+time.) Times are medians over rounds with their range; ratios are taken within a round, so that a disturbance of the
+machine affects all sides.
 """
 
 import statistics

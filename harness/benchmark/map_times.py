@@ -4,9 +4,8 @@ The loop is TransformerLens's (`generic_activation_patch` with the stream before
 clean and corrupted, then once for each cell with the corrupted stream put in. Both sides alternate in one process.
 """
 
-import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -17,15 +16,12 @@ from torch import Tensor
 
 from harness import hooks
 from harness.ablation import targets_of
-from harness.config import BenchmarkSpec, RequestError
+from harness.benchmark.alternate import alternate, load, measured
+from harness.config import BenchmarkSpec
 from harness.hooks import Site
 from harness.interactive.compute import ablate_heads
-from harness.metrics import METRICS
-from harness.models import Model, load_model
-from harness.prompts import Prompts, batches, check_prompts, load_prompts
-from harness.prompts.targets import Targets
-from harness.results import manifest
-from harness.sweep.engine import by_prompt
+from harness.models import Model
+from harness.prompts import Prompts, batches
 
 #: Effects of each cell; NaN where a prompt has no such position.
 Map = Float[np.ndarray, "prompt layer position"]
@@ -37,30 +33,14 @@ def time_maps(spec: BenchmarkSpec, say: Callable[[str], None]) -> dict[str, Any]
 
     Raises `RequestError` for a model that is no decoder, and for prompts without counterfactuals.
     """
-    check_prompts(spec.prompts)
-    model = load_model(spec.model)
-    if model.kind != "decoder":
-        raise RequestError("model", model.name, "the loop is that of a decoder; benchmark one of those")
-    prompts, layers = load_prompts(spec.prompts, model), range(0, model.shape.n_layers, spec.every)
+    model, prompts = load(spec)
+    layers = range(0, model.shape.n_layers, spec.every)
     sides = {"TransformerLens loop": lens_map, "sweep": swept_map}
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    made: dict[str, Map] = {}
-    for _ in range(spec.rounds):
-        for name, side in sides.items():
-            began = time.perf_counter()
-            made[name] = side(model, prompts, layers, spec.metric)
-            seconds[name].append(time.perf_counter() - began)
-    loop, own = seconds.values()
-    ratio = [one / other for one, other in zip(loop, own, strict=True)]
-    off = float(np.nanmax(np.abs(made["sweep"] - made["TransformerLens loop"])))
-    n_cells = int(np.isfinite(made["sweep"]).sum())
-    say(
-        f"resid × position of {len(prompts)} prompts, {len(layers)} layers, {n_cells} cells: loop "
-        f"{statistics.median(loop):.1f} s, sweep {statistics.median(own):.1f} s, {statistics.median(ratio):.2f}× "
-        f"({min(ratio):.2f}–{max(ratio):.2f}), off {off:.1e}"
+    timed = alternate(
+        spec.rounds, {name: partial(side, model, prompts, layers, spec.metric) for name, side in sides.items()}
     )
-    timed = {"seconds": seconds, "ratio": ratio, "largest_error": off, "cells": n_cells}
-    return {"model": model.name, "prompts": len(prompts), "layers": list(layers), **timed, **manifest.environment()}
+    say(f"resid × position of {len(prompts)} prompts, {len(layers)} layers, {timed.count} cells: {timed.line()}")
+    return timed.values(model, prompts, layers=list(layers), cells=timed.count)
 
 
 def swept_map(model: Model, prompts: Prompts, layers: range, metric: str) -> Map:
@@ -91,12 +71,12 @@ def _looped(model: Model, batch: Prompts, layers: range, metric: str) -> Map:
 
     with model.bridge.hooks(fwd_hooks=[(name, keep) for name in names.values()]):
         model.forward(batch.swapped().inputs(model.device))
-    clean = _measured(targets, metric, model.forward(inputs))
+    clean = measured(targets, metric, model.forward(inputs))
     effects = np.empty((len(batch), len(layers), batch.token_id.shape[1]))
     for row, name in enumerate(names.values()):
         for position in range(effects.shape[2]):
             with model.bridge.hooks(fwd_hooks=[(name, _putting(streams[name], position))]):
-                effect = _measured(targets, metric, model.forward(inputs)) - clean
+                effect = measured(targets, metric, model.forward(inputs)) - clean
             effects[:, row, position] = effect.cpu().numpy()
     return effects
 
@@ -110,8 +90,3 @@ def _putting(corrupted: Tensor, position: int) -> Callable[..., Tensor]:
         return patched
 
     return put
-
-
-def _measured(targets: Targets, metric: str, logits: Tensor) -> Float[Tensor, " prompt"]:
-    read = targets.read(slice(None), logits[targets.row, targets.position], None)
-    return by_prompt(targets, [METRICS[metric]], METRICS[metric].compute(read)[None, None])[0, 0]

@@ -203,15 +203,15 @@ def benchmark(spec: config.BenchmarkSpec) -> "Folder":
         from harness.prompts import check_prompts
 
         check_prompts(spec.prompts)
-    from harness.benchmark import answer_times, benchmark, map_times, page_times
+    from harness.benchmark import answer_times, benchmark, edge_times, map_times, page_times
     from harness.results import store
     from harness.results.objects import folder_at
 
     if spec.page is not None:
         results = page_times.measure(spec.page, spec.rounds, tell)
     else:
-        kinds = {"sweep": benchmark, "maps": map_times.time_maps, "look": answer_times.time_looks}
-        kinds["refusals"] = answer_times.time_refusals
+        kinds = {"sweep": benchmark, "maps": map_times.time_maps, "edges": edge_times.time_edges}
+        kinds |= {"look": answer_times.time_looks, "refusals": answer_times.time_refusals}
         results = kinds[spec.what](spec, tell)
     path = folder_at(spec.store) / "benchmark" / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
     store.write_text(path, json.dumps(results, indent=1))

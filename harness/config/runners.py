@@ -91,11 +91,11 @@ class BenchmarkSpec:
     memory: Annotated[float, Field(gt=0)] | None = None
     """Ceiling in GB on the activations of one chunk; null: a quarter of what is free."""
     every: PositiveInt = 1
-    """Ablate every n-th head; of maps, patch before every n-th layer."""
+    """Ablate every n-th head; of maps, patch before every n-th layer; of edges, send from every n-th layer."""
     rounds: PositiveInt = 3
     """Rounds, of which the median is reported."""
-    what: Literal["sweep", "maps", "look", "refusals"] = "sweep"
-    """What to time: sweeps, patching maps, looks at a text of 16 and of 128 tokens, or refusals of wrong requests."""
+    what: Literal["sweep", "maps", "edges", "look", "refusals"] = "sweep"
+    """What to time: sweeps, patching maps, edges, looks at texts of 16 and 128 tokens, or wrong requests."""
     page: PathText | None = None
     """Directory of a run: time how soon its report can be used in headless Chromium, in place of a sweep."""
     store: PathText = "results"
