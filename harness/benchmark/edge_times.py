@@ -29,13 +29,13 @@ Means = Float[np.ndarray, "sender layer head"]
 
 
 def time_edges(spec: BenchmarkSpec, say: Callable[[str], None]) -> dict[str, Any]:
-    """Time both sides in every round, with the first head of every `spec.every`-th layer as senders, and return plain
-    values; `say` is called with a line for the result.
+    """Time both sides in every round, with the first head of every `spec.every`-th layer, counted from the last that
+    has a later one, as senders, and return plain values; `say` is called with a line for the result.
 
     Raises `RequestError` for a model that is no decoder, and for prompts without counterfactuals.
     """
     model, prompts = load(spec)
-    senders = [Head(layer, 0) for layer in range(0, model.shape.n_layers - 1, spec.every)]
+    senders = [Head(layer, 0) for layer in range(model.shape.n_layers - 2, -1, -spec.every)][::-1]
     sides = {"TransformerLens loop": looped_edges, "sweep": swept_edges}
     timed = alternate(
         spec.rounds, {name: partial(side, model, prompts, senders, spec.metric) for name, side in sides.items()}

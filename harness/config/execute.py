@@ -8,7 +8,15 @@ from harness.config.types import PositiveInt, Text, spec
 
 
 @spec
-class LocalExecute:
+class Execute:
+    """What all ways have."""
+
+    keep_memory: bool = True
+    """Keep freed memory in the process until the stages are done, which saves page faults (with glibc)."""
+
+
+@spec
+class LocalExecute(Execute):
     """Units are computed on this machine."""
 
     name: Literal["local"] = "local"
@@ -18,7 +26,7 @@ class LocalExecute:
 
 
 @spec
-class RayExecute:
+class RayExecute(Execute):
     """A Ray cluster; actors also start on nodes that join later."""
 
     name: Literal["ray"]

@@ -16,6 +16,7 @@ from harness.compare.stage import rename_other
 from harness.config import Place as Place
 from harness.config import RequestError, RunSpec
 from harness.execute import Chain, Progress, Stage, UnitsLost, close, pool_of, run_stage
+from harness.execute.kept_memory import keep_memory, memory_kept
 from harness.results import manifest, store
 from harness.results.objects import Folder, folder_at
 from harness.results.store import StageFolder
@@ -97,7 +98,8 @@ def _computed(work: Request, folder: Folder, progress: Progress, say: Say) -> xr
     """Return the arrays of the prompts and of all stages. Raises `UnitsLost` once all that can be computed is done."""
     data, lost = _prompt_arrays(work), list[UnitsLost]()
     build = partial(_built, work.runner, work.spec, _identity(work))
-    with pool_of(work.spec.execute, build, folder.absolute()) as pool:
+    execute = work.spec.execute
+    with memory_kept(execute.keep_memory), pool_of(execute, build, folder.absolute()) as pool:
         for stage in work.stages:
             try:
                 arrays = run_stage(stage, StageFolder(folder / "stages" / stage.name), progress, data, pool, say)
@@ -117,6 +119,8 @@ def _computed(work: Request, folder: Folder, progress: Progress, say: Say) -> xr
 
 def _built(runner: str, spec: RunSpec, identity: Mapping[str, Any]) -> Sequence[Stage | Chain]:
     """Build the stages in a worker. Raises `RequestError` where its model or prompts differ from the run's."""
+    if spec.execute.keep_memory:
+        keep_memory()  # for good: the worker does nothing else
     work = prepare(runner, spec)
     if differing := differences(identity, _identity(work)):
         raise RequestError("execute", spec.execute.name, f"a worker finds another {', '.join(differing)} than this run")
