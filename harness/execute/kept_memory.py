@@ -12,11 +12,11 @@ from functools import cache
 from typing import Any
 
 # From glibc's malloc.h: what `mallopt` sets.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
 #: What is set while memory is kept: no tensor is mapped by itself, nothing is trimmed, the heap grows by 64 MiB.
 _KEPT = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1, _TOP_PAD: 64 * 2**20}
-#: What is set afterwards: glibc's own values; its threshold of trimming where it has seen large tensors.
-_RETURNED = {_MMAP_MAX: 65_536, _TRIM_THRESHOLD: 64 * 2**20, _TOP_PAD: 128 * 2**10}
+#: What is set afterwards: the values that glibc itself arrives at once it has seen large tensors.
+_RETURNED = {_MMAP_MAX: 65_536, _MMAP_THRESHOLD: 32 * 2**20, _TRIM_THRESHOLD: 64 * 2**20, _TOP_PAD: 128 * 2**10}
 
 
 @cache
