@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from harness.findings.finding import Finding
 from harness.findings.format import listed, number
@@ -63,8 +64,10 @@ def composes(run: "Run", head: Head) -> Finding | None:
         return None
     reads = [_partner(each, f" by its {_INPUTS[way]}") for way, each in found["is fed by"].items() if each.beyond]
     sends = [_partner(each, f" by that head's {_INPUTS[way]}") for way, each in found["feeds"].items() if each.beyond]
-    every = [each for way in found.values() for each in way.values()]
-    largest = max((ratio for each in every for name, ratio in zip(each.heads, each.ratio, strict=True) if name))
+    every = [each for way in found.values() for each in way.values() if each.heads[0]]
+    largest = max((each.ratio[0] for each in every), default=0.0)
+    if not largest:  # a model of one layer, or a head without weights
+        return None
     text = (
         f"By weights alone, {head} composes with no other head beyond chance: the largest score is {number(largest)} "
     )
@@ -81,14 +84,24 @@ def _partner(each: Partners, how: str) -> str:
 
 
 def copies(run: "Run", head: Head) -> Finding | None:
-    """Say whether a head's OV circuit raises the tokens that it attends to, and how much its first direction holds."""
+    """Say whether a head's OV circuit raises the tokens that it attends to, and how much its first direction holds.
+
+    None for a head that writes nothing.
+    """
     if "ov_copying" not in run.data or str(head) not in run.data["card"].values:
         return None
-    score = float(run.data["ov_copying"].sel(card=str(head)))
-    squares = run.data["ov_singular"].sel(card=str(head)).values.astype(float) ** 2
+    score, shares = float(run.data["ov_copying"].sel(card=str(head))), singular_shares(run, head)
+    if not shares.any():
+        return None
     verb = "raises" if score > 0 else "lowers"
     text = (
         f"By weights alone, {head}'s OV circuit {verb} the tokens that it attends to (copying score {number(score)}, "
     )
-    text += f"from −1 to 1); its first singular direction holds {number(100 * squares[0] / squares.sum())} % of it."
+    text += f"from −1 to 1); its first singular direction holds {number(100 * shares[0])} % of it."
     return Finding(text, score, np.nan, np.nan, "ov_copying")
+
+
+def singular_shares(run: "Run", head: Head) -> Float[np.ndarray, " direction"]:
+    """Return the share of each singular direction in the squared size of the OV circuit; 0 where that is 0."""
+    squares = run.data["ov_singular"].sel(card=str(head)).values.astype(float) ** 2
+    return squares / (squares.sum() or 1.0)

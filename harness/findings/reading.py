@@ -79,12 +79,15 @@ def _mean_rows(
 
 
 def matters_most(run: "Run", head: Head) -> Finding | None:
-    """Say on which prompt a head's effect is largest and least, and what its last scored position looks at there."""
+    """Say on which prompt a head's effect is largest and least, and what its last scored position looks at there.
+
+    None for a head without an effect.
+    """
     if "shown_prompt" not in run.data or str(head) not in run.data["card"].values:
         return None
     prompts = run.data["shown_prompt"].sel(card=str(head))
     most, least = (int(prompts.sel(extreme=side)) for side in ("most", "least"))
-    if most < 0:
+    if most < 0 or not run.effect(run.lead_metric, head)[most]:
         return None
     text = f"By {run.lead_metric}, {head} matters most on prompt {most} {_seen(run, head, 'most', most)}"
     if least != most:
@@ -97,9 +100,7 @@ def _seen(run: "Run", head: Head, extreme: str, prompt: int) -> str:
     effect, row = float(run.effect(run.lead_metric, head)[prompt]), shown_row(run, head, extreme)
     key = int(row.argmax())
     label = run.token_labels(prompt)[key]
-    looks = (
-        f"where the last scored position looks most at “{label.strip() or label}” ({number(float(row[key]))})"
-    )
+    looks = f"where the last scored position looks most at “{label.strip() or label}” ({number(float(row[key]))})"
     return f"({signed(effect)}{run.unit(run.lead_metric)}), {looks}"
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from harness.findings.format import number, signed
-from harness.findings.head_weights import Composition, Partners, composes, composition_of, copies
+from harness.findings.head_weights import Composition, Partners, composes, composition_of, copies, singular_shares
 from harness.findings.reading import matters_most, shown_row
 from harness.hooks import Head
 from harness.views.text import markup, visible
@@ -55,10 +55,9 @@ def _chance(each: Partners) -> str:
 def _directions(run: "Run", head: Head) -> str:
     """Make the table of singular directions: what each reads and writes, with either sign."""
     token = run.data["ov_token"].sel(card=str(head))
-    squares = run.data["ov_singular"].sel(card=str(head)).values.astype(float) ** 2
-    rows = []
+    shares, rows = singular_shares(run, head), []
     for direction in range(token.sizes["direction"]):
-        share = f"{number(100 * squares[direction] / squares.sum())} %"
+        share = f"{number(100 * shares[direction])} %"
         for sign in ("+", "-"):
             one = token.isel(direction=direction).sel(sign=sign)
             cells = "".join(f"<td>{_codes(one.sel(end=end))}</td>" for end in ("read", "written"))
