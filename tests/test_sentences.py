@@ -2501,7 +2501,8 @@ def test_every_sentence_of_a_card_says_what_the_data_say(tmp_path, planted):
     """Also that none holds with another number."""
     values = {"heads": ["L0H1", "L1H2", "L1H3"], "prompts": {"name": "ioi", "n": 3}}
     if planted:
-        values = {"model": PLANTED, "heads": ["L0", "L1"], "prompts": REPEATED, "metrics": ["loss"]}
+        heads = [str(head) for each in harness.load_model("planted").truth.values() for head in each]
+        values = {"model": PLANTED, "heads": heads, "prompts": REPEATED, "metrics": ["loss"]}
     place = study.Place(str(tmp_path))
     saved = Saved(harness.open_run(study.run("explain_heads", asked(**values), place, lambda *_: None)))
     kinds = (reading.looks_at, reading.matters_most, head_weights.composes, head_weights.copies)

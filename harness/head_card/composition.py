@@ -27,7 +27,7 @@ from harness.models import Model
 
 #: How a head takes part: as the later head that reads, or as the earlier one that is read.
 WAYS = ("is fed by", "feeds")
-#: Added to a Gram matrix, relative to its diagonal: heads whose weights have a smaller rank.
+#: Added to the diagonal of a Gram matrix, relative to its mean, for weights that have a smaller rank.
 _RIDGE = 1e-12
 
 
@@ -88,8 +88,9 @@ def _gram(tall: Float[Tensor, "*n d rank"]) -> Float[Tensor, "*n rank rank"]:
 def _root(tall: Float[Tensor, "*n d rank"]) -> Float[Tensor, "*n rank rank"]:
     """Return a small matrix that makes M @ root as long as M @ tallᵀ, whatever M is."""
     gram = _gram(tall)
-    least = _RIDGE * gram.diagonal(dim1=-2, dim2=-1).mean(dim=-1)[..., None, None].clamp(min=1e-30)
-    return torch.linalg.cholesky(gram + least * torch.eye(gram.shape[-1]).to(gram)).float()
+    scale = gram.diagonal(dim1=-2, dim2=-1).mean(dim=-1)[..., None, None]
+    ridge = _RIDGE * torch.eye(gram.shape[-1]).to(gram)
+    return (torch.linalg.cholesky(gram / scale.clamp(min=1e-30) + ridge) * scale.sqrt()).float()
 
 
 def _unit(matrix: Float[Tensor, "*n row column"]) -> Float[Tensor, "*n row column"]:
