@@ -97,6 +97,23 @@ def test_chance_is_the_largest_score_with_the_stream_turned_at_random():
     assert (chance[0, 1] == 0).all()  # nothing comes after the last layer
 
 
+def test_the_planted_induction_head_reads_the_previous_token_head_by_its_key():
+    """And nothing else: the circuit, read off the weights."""
+    model = harness.load_model("planted")
+    (before,), (induction,) = model.truth["previous_token"], model.truth["induction"]
+    score, chance = compositions(model, [before, induction], DRAWS, 0)
+    beyond = (score > chance.amax(dim=-1)[..., None, None]).numpy()
+    assert {tuple(map(int, at)) for at in np.argwhere(beyond)} == {(0, 1, 1, *induction[:2]), (1, 0, 1, *before[:2])}
+
+
+@pytest.mark.smollm2
+def test_an_induction_head_of_smollm2_reads_a_previous_token_head_by_its_key(smollm2):
+    score, chance = compositions(smollm2, [Head(18, 6)], 19, 0)
+    by_key = score[0, 0, 1]
+    assert by_key[16, 0] > 2.5 * chance[0, 0, 1].max()
+    assert int((by_key.nan_to_num() >= by_key[16, 0]).sum()) <= 3
+
+
 @pytest.mark.parametrize("family", FOLDED)
 def test_ov_circuits_are_those_of_dense_matrices(family):
     dense, model = Dense(family), harness.load_model(*families.build(family))
