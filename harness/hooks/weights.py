@@ -50,7 +50,7 @@ def norm_of_projection(bridge: Any, site: Site, name: Input) -> Any | None:
     return None if norm is None else norm.original_component
 
 
-def _projection(bridge: Any, site: Site, name: Input) -> Any | None:
+def _projection(bridge: Any, site: Site, name: Input) -> Any:
     module = getattr(attention_module(bridge, site), name, None)
     return getattr(module, "original_component", None)
 
