@@ -75,26 +75,29 @@ def compositions(model: Model, heads: Sequence[Head], draws: int, seed: int) -> 
 
 
 def _factors(of: Circuits) -> _Factors:
-    """Return the factors of a layer's heads."""
-    inputs = [of.q @ _root(of.k), of.k @ _root(of.q), of.v @ _root(of.o.mT)]
-    out, into = _unit(_root(of.v).mT @ of.o), _unit(torch.stack(inputs, dim=1))
-    return _Factors(out, into, *(torch.linalg.eigvalsh(_gram(tall)).clamp(min=0).float() for tall in (out.mT, into)))
+    """Return the factors of a layer's heads. W_Q W_Kᵀ and its transpose have the same singular values."""
+    q, k, v, o = (matrix.double().mT @ matrix.double() for matrix in (of.q, of.k, of.v, of.o.mT))
+    of_q, of_k, of_v, of_o = map(_root, (q, k, v, o))
+    (qk_size, qk), (ov_size, ov) = _spectrum(of_k, q), _spectrum(of_v, o)
+    inputs = [of.q @ (of_k / qk_size).float(), of.k @ (of_q / qk_size).float(), of.v @ (of_o / ov_size).float()]
+    out = (of_v / ov_size).float().mT @ of.o
+    return _Factors(out, torch.stack(inputs, dim=1), ov, torch.stack([qk, qk, ov], dim=1))
 
 
-def _gram(tall: Float[Tensor, "*n d rank"]) -> Float[Tensor, "*n rank rank"]:
-    return tall.double().mT @ tall.double()
-
-
-def _root(tall: Float[Tensor, "*n d rank"]) -> Float[Tensor, "*n rank rank"]:
-    """Return a small matrix that makes M @ root as long as M @ tallᵀ, whatever M is."""
-    gram = _gram(tall)
+def _root(gram: Float[Tensor, "head rank rank"]) -> Float[Tensor, "head rank rank"]:
+    """Return a matrix with the same product with its transpose: M @ root is as long as M @ Wᵀ, whatever M is."""
     scale = gram.diagonal(dim1=-2, dim2=-1).mean(dim=-1)[..., None, None]
     ridge = _RIDGE * torch.eye(gram.shape[-1]).to(gram)
-    return (torch.linalg.cholesky(gram / scale.clamp(min=1e-30) + ridge) * scale.sqrt()).float()
+    return torch.linalg.cholesky(gram / scale.clamp(min=1e-30) + ridge) * scale.sqrt()
 
 
-def _unit(matrix: Float[Tensor, "*n row column"]) -> Float[Tensor, "*n row column"]:
-    return matrix / torch.linalg.matrix_norm(matrix, keepdim=True).clamp(min=1e-30)
+def _spectrum(
+    root: Float[Tensor, "head rank rank"], gram: Float[Tensor, "head rank rank"]
+) -> tuple[Float[Tensor, "head 1 1"], Float[Tensor, "head rank"]]:
+    """Return the length of the product of two matrices, and the squares of its singular values divided by its own."""
+    squares = torch.linalg.eigvalsh(root.mT @ gram @ root).clamp(min=0)
+    total = squares.sum(dim=-1, keepdim=True).clamp(min=1e-30)
+    return total.sqrt()[..., None], (squares / total).float()
 
 
 def _lengths(

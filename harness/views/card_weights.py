@@ -106,4 +106,4 @@ def _strip(run: "Run", head: Head, side: str, prompt: int) -> str:
         for at, (text, weight, shade) in enumerate(shaded)
     )
     label = f"{side}: prompt {prompt}, {signed(effect)}{run.unit(run.lead_metric)}"
-    return f'<p class="strip"><span>{label}</span> {tokens}</p>'
+    return f'<div class="strip" tabindex="0" role="group" aria-label="{label}"><span>{label}</span> {tokens}</div>'
