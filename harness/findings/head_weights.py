@@ -59,12 +59,14 @@ def composition_of(run: "Run", head: Head) -> Composition | None:
 def composes(run: "Run", head: Head) -> Finding | None:
     """Name the strongest partner of a head by each input, as the later head and as the earlier one, where it is beyond
     chance. The number is the largest score over that of random matrices."""
-    found = composition_of(run, head)
-    if found is None:
+    partners = composition_of(run, head)
+    if partners is None:
         return None
-    reads = [_partner(each, f" by its {_INPUTS[way]}") for way, each in found["is fed by"].items() if each.beyond]
-    sends = [_partner(each, f" by that head's {_INPUTS[way]}") for way, each in found["feeds"].items() if each.beyond]
-    every = [each for way in found.values() for each in way.values() if each.heads[0]]
+    reads = [_partner(each, f" by its {_INPUTS[way]}") for way, each in partners["is fed by"].items() if each.beyond]
+    sends = [
+        _partner(each, f" by that head's {_INPUTS[way]}") for way, each in partners["feeds"].items() if each.beyond
+    ]
+    every = [each for way in partners.values() for each in way.values() if each.heads[0]]
     largest = max((each.ratio[0] for each in every), default=0.0)
     if not largest:  # a model of one layer, or a head without weights
         return None

@@ -4,12 +4,16 @@ Rows are read and columns are written: a stream x gives the queries x @ W_Q. Tra
 (GPT-2's, Falcon's) into the three.
 """
 
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from jaxtyping import Float
-from torch import Tensor
 
 from harness.hooks import Site, attention_module, is_linear, output_projection
+
+if TYPE_CHECKING:
+    from torch import Tensor
+else:  # torch takes seconds to import, and the names of inputs do not need it
+    Tensor = Any
 
 #: What a head reads from the stream: queries, keys and values.
 Input = Literal["q", "k", "v"]

@@ -22,22 +22,22 @@ _PIECE = "\ufffd"
 def by_weights(run: "Run", head: Head) -> str:
     """Show which heads one composes with, and the singular directions of its OV circuit as tokens."""
     findings = [finding.text for finding in (composes(run, head), copies(run, head)) if finding]
-    found = composition_of(run, head)
-    if found is None:
+    partners = composition_of(run, head)
+    if partners is None:
         return ""
-    tables = _composition(found) + _directions(run, head)
+    tables = _composition(partners) + _directions(run, head)
     return (
         f"<p><b>Weights alone.</b> {markup(' '.join(findings))}</p>"
         f'<details class="by-weights"><summary>Partners and directions of {head}</summary>{tables}</details>'
     )
 
 
-def _composition(found: Composition) -> str:
+def _composition(partners: Composition) -> str:
     """Make the table of partners beyond chance: a row for each input."""
     heads = ("", "reads (earlier heads)", "by chance", "is read by (later heads)", "by chance")
     rows = []
     for circuit, name in _CIRCUITS.items():
-        pairs = [found[way][circuit] for way in ("is fed by", "feeds")]
+        pairs = [partners[way][circuit] for way in ("is fed by", "feeds")]
         cells = "".join(f"<td>{_partners(each)}</td><td>{_chance(each)}</td>" for each in pairs)
         rows.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
     return _table(heads, rows, "Composition scores over that of random matrices")
