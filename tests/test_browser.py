@@ -18,7 +18,9 @@ from scipy import stats as scipy_stats
 from test_views import HOSTILE
 from thinned import most
 
-from harness import views
+import harness
+from harness import study, views
+from harness.config import RunSpec, parse
 from harness.views import notebook
 from harness.views.glyphs import MissingGlyphs
 from harness.words import merge_pattern
@@ -543,6 +545,26 @@ def test_no_serious_fault_where_sources_and_causes_are_shown(browser, tmp_path, 
     browser.wait("document.querySelectorAll('.source').length > 0")
     assert faults(browser) == []
     assert browser.evaluate("document.documentElement.scrollWidth") == width
+
+
+@pytest.mark.parametrize(("width", "height", "dark"), most([(390, 844, True), (1280, 800, False)], 1))
+def test_the_picked_head_leads_to_its_card(browser, tmp_path, width, height, dark):
+    """And cards, unfolded, have no serious fault."""
+    values = {"model": {"name": "random", "source": "random"}, "prompts": {"name": "ioi", "n": 2}}
+    spec = parse(RunSpec, {**values, "heads": ["L0H1", "L1H2"], "stats": {"resamples": 99}})
+    made = harness.open_run(study.run("explain_heads", spec, study.Place(str(tmp_path)), lambda *_: None))
+    browser.open(views.write_report(made, tmp_path / "report.html", []), width, height, dark)
+    browser.evaluate("location.hash = '#head=L1H2'")
+    browser.wait("document.querySelector('.chips a')?.hash === '#card-L1H2'")
+    browser.evaluate("document.querySelector('.chips a').click()")
+    browser.wait("document.documentElement.dataset.tab === 'cards'")
+    place = "document.getElementById('card-L1H2').getBoundingClientRect()"
+    browser.wait(f"{place}.top >= 0 && {place}.top < innerHeight / 2")
+    browser.evaluate("location.hash = '#tab=cards&head=L2H0'")
+    browser.wait("document.getElementById('picked').textContent === 'L2H0' && !document.querySelector('.chips a')")
+    assert faults(browser) == []
+    assert browser.evaluate("document.documentElement.scrollWidth") == width
+    quiet(browser)
 
 
 def test_a_run_of_layers_alone_shows_them(browser, run, tmp_path):

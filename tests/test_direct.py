@@ -264,10 +264,21 @@ def test_keys_that_leave_no_direct_effect_to_split_are_refused(tiny, keys, says)
     assert str(error.value) == says
 
 
+def test_with_a_soft_cap_a_direct_effect_is_split_before_it():
+    whole, tokenizer = families.build("gemma2")
+    whole.config.final_logit_softcapping = 1.0
+    model = harness.load_model(whole, tokenizer)
+    prompts = harness.load_prompts("ioi", model, n=2)
+    request = {"metrics": ["logit_diff"], "heads": ["L0H1", "L1H2"], "source_direct": True, "account": True}
+    got = harness.ablate_heads(model, prompts, **request).data
+    whole = got.source_direct.sum("key", skipna=False)
+    np.testing.assert_allclose(whole, got.account.sel(component="direct"), atol=1e-4)
+    assert float(abs(whole - got.direct).max()) > 1e-3
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("gemma2", "the logits of in memory are soft-capped, so that they do not add up; leave it out"),
         ("bitnet", "in in memory a head's output is not its pattern times its values; leave it out"),
     ],
 )

@@ -1,5 +1,7 @@
 """Head cards against plain Hugging Face forwards and numpy: the logit lens, what a head writes, what it looks at."""
 
+from dataclasses import replace
+
 import numpy as np
 import plain
 import pytest
@@ -10,9 +12,10 @@ from harness import study, sweep
 from harness.config import Place, RequestError, RunSpec, parse
 from harness.execute import run_in_memory
 from harness.findings.reading import looks_at
+from harness.head_card.composition import compositions
 from harness.hooks import Head
 from harness.study import prepare
-from harness.views import card_charts, head_cards
+from harness.views import card_charts, card_weights, head_cards
 from harness.views.report import report
 
 HEADS = ["L0H1", "L1H2"]
@@ -123,12 +126,58 @@ def test_a_card_says_what_the_head_looks_at(run):
     assert f"elsewhere {harness.findings.format.number(float(np.mean(by_prompt)))}" in said.text
 
 
+def test_a_card_has_the_prompts_where_the_head_matters_most_and_least(run):
+    """And the row of its pattern there, as the plain model has it."""
+    twin, effect = plain.twin("llama"), abs(run.data["effect"].sel(metric="logit_diff"))
+    for name in HEADS:
+        head = harness.Head.parse(name)
+        by_prompt = effect.sel(head.place).values
+        shown = run.data["shown_prompt"].sel(card=name)
+        assert shown.values.tolist() == [by_prompt.argmax(), by_prompt.argmin()]
+        for extreme, row in zip(shown["extreme"].values, shown.values, strict=True):
+            n = int(run.data["length"][row])
+            ids = torch.as_tensor(run.data["token_id"].values[row, :n])[None]
+            with torch.no_grad():
+                pattern = twin(ids, output_attentions=True).attentions[head.layer][0, head.head, -1]
+            mine = run.data["shown_pattern"].sel(card=name, extreme=extreme).values
+            np.testing.assert_allclose(mine[:n], pattern, atol=1e-6)
+            assert not mine[n:].any()
+
+
+def test_a_card_names_the_partners_with_the_largest_scores(run):
+    """The sentence and the table have those beyond chance only."""
+    model = harness.load_model("random", shape="llama")
+    score = compositions(model, list(map(harness.Head.parse, HEADS)), 1, 0).score.numpy()
+    for at, name in enumerate(HEADS):
+        for (way, circuit), own in zip(np.ndindex(2, 3), score[at].reshape(6, -1), strict=True):
+            mine = run.data["composition"].sel(card=name).values[way, circuit]
+            heads = run.data["composed_head"].sel(card=name).values[way, circuit]
+            largest = np.sort(own[~np.isnan(own)])[::-1][:3]
+            np.testing.assert_allclose(mine[: len(largest)], largest, rtol=1e-5)
+            assert np.isnan(mine[len(largest) :]).all()
+            best = str(harness.Head(*np.divmod(int(np.nanargmax(own)), 4))) if len(largest) else ""
+            assert heads[0] == best
+    data = run.data.assign(composition_chance=0 * run.data["composition_chance"])
+    data["composition_chance"][dict(card=0)] = 1.0
+    page = card_weights.by_weights(replace(run, data=data), harness.Head.parse(HEADS[0]))
+    assert "composes with no other head beyond chance" in page
+    page = card_weights.by_weights(replace(run, data=data), harness.Head.parse(HEADS[1]))
+    assert str(data["composed_head"].sel(card=HEADS[1]).values[0, 0, 2]) + "&nbsp;" in page
+
+
 def test_a_card_shows_all_of_it(run):
     page = head_cards.cards(run)
     assert "Why these heads" in report(run)
     for name in HEADS:
         assert f'id="card-{name}"' in page
-    for part in ("Reads.", "Writes.", "Where the effect went.", "<b>Logit lens</b>"):
+    for part in (
+        "Reads.",
+        "Most and least.",
+        "Writes.",
+        "Weights alone.",
+        "Where the effect went.",
+        "<b>Logit lens</b>",
+    ):
         assert page.count(part) == len(HEADS)
 
 
@@ -186,6 +235,8 @@ def test_a_card_leaves_out_what_a_model_does_not_allow(tmp_path, shape):
     got = explained(tmp_path, shape, heads=["L0H1"] if shape == "bert" else ["cross.L1H0", "encoder.L0H1"], **keys)
     reasons = got.data["lens"].attrs["cards_left_out"]
     assert "source_direct" in reasons
+    assert "weights" in reasons
+    assert "composition" not in got.data
     assert ("account" in got.data) == (shape == "t5")
     np.testing.assert_allclose(got.data["lens"][..., -1], got.data["clean"], atol=1e-5)
     assert head_cards.cards(got)

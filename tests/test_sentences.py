@@ -22,7 +22,7 @@ from thinned import most
 import harness
 from harness import study
 from harness.config import RunSpec, parse
-from harness.findings import findings, questions
+from harness.findings import findings, head_weights, questions, reading
 from harness.stats import summarize
 from harness.sweep import fast
 
@@ -588,6 +588,112 @@ def read_from(saved, it):
     assert [each.rpartition(" ")[0] for each in named] == rest
     for each in named:
         near(each.rpartition(" ")[2], parts[each.rpartition(" ")[0]].mean())
+
+
+# --- head cards -------------------------------------------------------------------------------------------------
+
+
+@reads(
+    "Where the prediction is scored, <head:head> gives <about:mean> of its attention to <first:any>; elsewhere "
+    "<other:plain>[[; then to <rest:any>]]."
+)
+def looks_at(saved, it):
+    """The shares of attention by what a token is in its prompt set, at the scored positions and at others."""
+    layer, head = map(int, re.findall(r"\d+", it.head))
+    pattern, role = (
+        saved.data["pattern"].sel(layer=layer, head=head).values,
+        saved.data["token_role"].values.astype(str),
+    )
+    target, n = saved.data["target"].values.astype(bool), len(saved.data["prompt"])
+    real = np.arange(target.shape[1]) < saved.data["length"].values[:, None]
+    here, there = {}, {}
+    for name in np.unique(role[role != ""]):
+        share = [pattern[row][:, role[row] == name].sum(1) for row in range(n)]
+        here[name] = np.array([share[row][target[row]].mean() for row in range(n)])
+        there[name] = np.mean([share[row][real[row] & ~target[row]].mean() for row in range(n)])
+    first, *rest = sorted(here, key=lambda name: -here[name].mean())
+    named = {name: "other tokens" if name == "other" else f"the {name}" for name in here}
+    assert it.first == named[first]
+    saved.told(it.about, saved.interval(here[first]))
+    near(it.other, there[first])
+    rest = [name for name in rest[:3] if here[name].mean() >= 0.02]
+    stated = (it.rest or "").split(", ") if it.rest else []
+    assert [each.rpartition(" ")[0] for each in stated] == [named[name] for name in rest]
+    for each, name in zip(stated, rest, strict=True):
+        near(each.rpartition(" ")[2], here[name].mean())
+
+
+@reads(
+    "By <metric:word>, <head:head> matters most on prompt <most:int> (<large:signed><unit:unit>), where the last "
+    "scored position looks most at “<token:any>” (<weight:plain>)[[, and least on prompt <least:int> "
+    "(<small:signed><again:unit>), where the last scored position looks most at “<seen:any>” (<there:plain>)]]."
+)
+def matters_most(saved, it):
+    """The prompts with the largest and the smallest effect, and the heaviest key of the last scored row there."""
+    effect = saved.effects(it.metric)[it.head]
+    assert it.metric == saved.metrics()[0]
+    assert it.unit == UNITS.get(it.metric, "") == (it.again if it.least else it.unit)
+    layer, head = map(int, re.findall(r"\d+", it.head))
+    for number, said, seen, weight, extreme in (
+        (it.most, it.large, it.token, it.weight, abs(effect).max()),
+        (it.least, it.small, it.seen, it.there, abs(effect).min()),
+    ):
+        if number is None:
+            assert abs(effect).min() == abs(effect).max()
+            continue
+        row = int(number)
+        near(said, effect[row])
+        assert abs(effect[row]) == extreme
+        last = np.flatnonzero(saved.data["target"].values[row])[-1]
+        pattern = saved.data["pattern"].isel(prompt=row).sel(layer=layer, head=head).values[last]
+        near(weight, pattern.max())
+        assert seen == str(saved.data["token"].values[row, pattern.argmax()]).strip()
+
+
+@reads(
+    "By weights alone, in scores over that of random matrices, <head:head> [[reads <reads:any>]][[; it ]]"
+    "[[is read by <read_by:any>]].",
+    "By weights alone, <head:head> composes with no other head beyond chance: the largest score is <largest:plain> "
+    "times that of random matrices.",
+)
+def composes(saved, it):
+    """The strongest partner by each input where it is beyond chance."""
+    data, found = saved.data.sel(card=it.head), {}
+    random = data["composition"].attrs["random"]
+    ratio, chance = data["composition"] / random, data["composition_chance"] / random
+    for way, how in (("is fed by", "its"), ("feeds", "that head's")):
+        texts = []
+        for circuit, name in zip("qkv", ("query", "key", "value"), strict=True):
+            at = {"way": way, "circuit": circuit}
+            if str(data["composed_head"].sel(at)[0].values) and ratio.sel(at)[0] > chance.sel(at):
+                texts.append(
+                    (f"{data['composed_head'].sel(at)[0].values} by {how} {name}", ratio.sel(at)[0], chance.sel(at))
+                )
+        found[way] = texts
+    if hasattr(it, "largest"):
+        assert not found["is fed by"] + found["feeds"]
+        return near(it.largest, float(np.nanmax(ratio)))
+    for said, texts in ((it.reads, found["is fed by"]), (it.read_by, found["feeds"])):
+        listed_ = re.findall(
+            rf"({HEAD} by (?:its|that head's) \w+) \(({SIZE}); by chance at most ({SIZE})\)", said or ""
+        )
+        assert [name for name, *_ in listed_] == [name for name, *_ in texts]
+        assert (said or "") == listed([f"{name} ({a}; by chance at most {b})" for name, a, b in listed_])
+        for (_, a, b), (_, score, bound) in zip(listed_, texts, strict=True):
+            near(a, float(score))
+            near(b, float(bound))
+
+
+@reads(
+    "By weights alone, <head:head>'s OV circuit <verb:word> the tokens that it attends to (copying score "
+    "<score:plain>, from −1 to 1); its first singular direction holds <share:plain> % of it."
+)
+def copies(saved, it):
+    score = float(saved.data["ov_copying"].sel(card=it.head))
+    near(it.score, score)
+    assert it.verb == ("raises" if score > 0 else "lowers")
+    squares = saved.data["ov_singular"].sel(card=it.head).values.astype(float) ** 2
+    near(it.share, 100 * squares.max() / squares.sum())
 
 
 @reads("Direct effects are not given for this model: <reason:any>.")
@@ -2388,6 +2494,24 @@ def test_a_sentence_with_another_number_is_refused(made, name):
     for finding in findings(saved.run):
         missed = [text for text in changed(finding.text) if not refused(saved, text)]
         assert not missed, finding.text
+
+
+@pytest.mark.parametrize("planted", [False, True])
+def test_every_sentence_of_a_card_says_what_the_data_say(tmp_path, planted):
+    """Also that none holds with another number."""
+    values = {"heads": ["L0H1", "L1H2", "L1H3"], "prompts": {"name": "ioi", "n": 3}}
+    if planted:
+        heads = [str(head) for each in harness.load_model("planted").truth.values() for head in each]
+        values = {"model": PLANTED, "heads": heads, "prompts": REPEATED, "metrics": ["loss"]}
+    place = study.Place(str(tmp_path))
+    saved = Saved(harness.open_run(study.run("explain_heads", asked(**values), place, lambda *_: None)))
+    kinds = (reading.looks_at, reading.matters_most, head_weights.composes, head_weights.copies)
+    heads = map(harness.Head.parse, map(str, saved.data["card"].values))
+    texts = [made.text for head in heads for kind in kinds for made in [kind(saved.run, head)] if made]
+    assert {read(saved, text) for text in texts} == {kind.__name__ for kind in kinds}
+    for text in texts:
+        missed = [other for other in changed(text) if not refused(saved, other)]
+        assert not missed, text
 
 
 # Answers to questions: `test_questions` reads those of each preset here.

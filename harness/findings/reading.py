@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from harness.findings.finding import Finding
-from harness.findings.format import number, with_spread
+from harness.findings.format import number, signed, with_spread
 from harness.findings.intervals import interval
 from harness.hooks import Head
 from harness.results.schema import pattern_variable
@@ -76,3 +76,36 @@ def _mean_rows(
 ) -> Float[np.ndarray, " prompt"]:
     n = rows.sum(axis=1)
     return np.where(n > 0, (shares * rows).sum(axis=1) / np.maximum(n, 1), np.nan)
+
+
+def matters_most(run: "Run", head: Head) -> Finding | None:
+    """Say on which prompt a head's effect is largest and least, and what its last scored position looks at there.
+
+    None for a head without an effect.
+    """
+    if "shown_prompt" not in run.data or str(head) not in run.data["card"].values:
+        return None
+    prompts = run.data["shown_prompt"].sel(card=str(head))
+    most, least = (int(prompts.sel(extreme=side)) for side in ("most", "least"))
+    if most < 0 or not run.effect(run.lead_metric, head)[most]:
+        return None
+    text = f"By {run.lead_metric}, {head} matters most on prompt {most} {_seen(run, head, 'most', most)}"
+    if least != most:
+        text += f", and least on prompt {least} {_seen(run, head, 'least', least)}"
+    value = float(run.effect(run.lead_metric, head)[most])
+    return Finding(f"{text}.", value, np.nan, np.nan, "shown_pattern")
+
+
+def _seen(run: "Run", head: Head, extreme: str, prompt: int) -> str:
+    effect, row = float(run.effect(run.lead_metric, head)[prompt]), shown_row(run, head, extreme)
+    key = int(row.argmax())
+    label = run.token_labels(prompt)[key]
+    looks = f"where the last scored position looks most at “{label.strip() or label}” ({number(float(row[key]))})"
+    return f"({signed(effect)}{run.unit(run.lead_metric)}), {looks}"
+
+
+def shown_row(run: "Run", head: Head, extreme: str) -> Float[np.ndarray, " key"]:
+    """Return a head's pattern at the last scored position of the prompt where it matters ``most`` or ``least``."""
+    prompt = int(run.data["shown_prompt"].sel(card=str(head), extreme=extreme))
+    row = run.data["shown_pattern"].sel(card=str(head), extreme=extreme).values.astype(float)
+    return row[: int(run.data["length"][prompt])]

@@ -13,8 +13,11 @@ from harness.ablation import Intervention, Share, model_rows, positions, togethe
 from harness.config import RequestError, RunSpec, StatsSpec
 from harness.execute import Part
 from harness.execute.cost import Trial
+from harness.head_card import weights
+from harness.head_card.circuits import why_no_circuits
 from harness.head_card.logit_lens import ablated_lens, clean_lens
 from harness.head_card.logit_writes import logit_writes
+from harness.head_card.scored_rows import EXTREMES, prompts_shown, scored_rows
 from harness.hooks import Head
 from harness.metrics import lead
 from harness.models import Model, alone
@@ -62,24 +65,34 @@ class CardStage:
         chosen = self._chosen(done)
         if not chosen:
             return {"batches": []}
-        with_sources, with_account = (not reason for reason in self._left_out.values())
+        left_out = self._left_out
         how = {
-            "with_sources": with_sources and "source_direct" not in done,
-            "with_account": with_account and "account" not in done,
+            "with_sources": not left_out["source_direct"] and "source_direct" not in done,
+            "with_account": not left_out["account"] and "account" not in done,
         }
+        by = lead(self.sweep.metrics).name
+        effects = {head: done["effect"].sel(metric=by, **head.place).values for head in chosen}
         cards = replace(self.sweep.of({str(head): (head,) for head in chosen}), **how)
         writes = bool(self.model.traits.write_scale) and all(head.stack != "encoder" for head in chosen)
-        return {**cards.plan(), "null": None, "lens": self.model.kind != "embedding", "writes": writes, **how}
+        own = {
+            "lens": self.model.kind != "embedding",
+            "writes": writes,
+            "weights": None if left_out["weights"] else {"draws": weights.DRAWS, "seed": self.sweep.seed},
+            "shown": prompts_shown(effects),
+            "left_out": {name: reason for name, reason in left_out.items() if reason},
+        }
+        return {**cards.plan(), "null": None, **own, **how}
 
     @property
     def _left_out(self) -> dict[str, str]:
-        """Say why direct effects by source, and accounts, are not given; empty where they are."""
+        """Say why direct effects by source, accounts and weights are not given; empty where they are."""
         where = self.sweep.positions
         return {
             "source_direct": _refusal(
                 check_sources, self.model, self.sweep.prompts, self.sweep.metrics, self.sweep.ablation, where
             ),
             "account": _refusal(check_account, self.model, self.sweep.prompts, self.sweep.metrics, where),
+            "weights": why_no_circuits(self.model, self.sweep.prompts),
         }
 
     def _chosen(self, done: xr.Dataset) -> list[Head]:
@@ -114,12 +127,26 @@ class CardStage:
     @alone
     def compute(self, plan: Mapping[str, Any], unit: int) -> dict[str, np.ndarray]:
         """Compute one batch: the sweep's arrays of the chosen heads, `lens` [metric, prompt, depth], `lens_ablated`
-        [metric, prompt, head, depth] (mean over draws) and `writes` [head, token], summed over the prompts."""
+        [metric, prompt, head, depth] (mean over draws) and `writes` [head, token], summed over the prompts; of the
+        prompts that are shown `shown_CARD_PROMPT` [key], and in the first unit what `weights` gives."""
         cards, numbers = self._cards(plan), plan["batches"][unit]
         rows, _ = model_rows(self.model, cards.prompts.take(numbers))
         some_each = together(len(rows), plan["rows"][unit])
         parts = [self._of_rows(cards, plan, unit, some) for some in some_each]
-        return cards.compute(plan, unit) | {name: np.sum([part[name] for part in parts], axis=0) for name in parts[0]}
+        arrays = cards.compute(plan, unit) | {name: np.sum([part[name] for part in parts], axis=0) for name in parts[0]}
+        if plan["weights"] and unit == 0:
+            arrays |= weights.arrays(self.model, cards.heads, **plan["weights"])
+        return arrays | self._rows_shown(plan, numbers)
+
+    def _rows_shown(self, plan: Mapping[str, Any], numbers: Sequence[int]) -> dict[str, np.ndarray]:
+        """Return the rows of patterns on those prompts of a batch that are shown."""
+        arrays = {}
+        for number in numbers:
+            names = [name for name, prompts in plan["shown"].items() if number in prompts]
+            if names:
+                rows = scored_rows(self.model, self.sweep.prompts, number, [Head.parse(name) for name in names])
+                arrays |= {f"shown_{name}_{number}": row for name, row in zip(names, rows, strict=True)}
+        return arrays
 
     def _of_rows(self, cards: SweepStage, plan: Mapping[str, Any], unit: int, some: range) -> dict[str, np.ndarray]:
         """Compute the share of some of a batch's rows in the lens and the writes."""
@@ -142,8 +169,10 @@ class CardStage:
         return arrays
 
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
-        """Return `account` and `source_direct` (NaN for heads without a card), `lens` and `lens_ablated`, and the
-        tokens that each head raises and lowers most, `written_token` and `written_logit` [card, side, rank]."""
+        """Return `account` and `source_direct` (NaN for heads without a card), `lens` and `lens_ablated`, the tokens
+        that each head raises and lowers most, `written_token` and `written_logit` [card, side, rank], what the weights
+        alone give (`weights`), and the prompts where each head matters most and least, with a row of its pattern:
+        `shown_prompt` [card, extreme] and `shown_pattern` [card, extreme, key]."""
         if not units:
             return xr.Dataset()
         cards, cut = self._cards(plan), plan["batches"]
@@ -157,10 +186,30 @@ class CardStage:
             names["depth"] = np.arange(by_depth[0].shape[-1])
         if plan["writes"]:
             arrays |= self._tokens(np.sum([unit["writes"] for unit in units], axis=0) / sum(map(len, cut)))
-        reasons = json.dumps({name: reason for name, reason in self._left_out.items() if reason})
+        if plan["weights"]:
+            arrays |= weights.labelled(self.model, units[0])
+        arrays |= self._shown(plan, {name: row for unit in units for name, row in unit.items()})
+        reasons = json.dumps(plan["left_out"])
         for array in arrays.values():
             array.attrs["cards_left_out"] = reasons
         return xr.Dataset(arrays, names)
+
+    def _shown(self, plan: Mapping[str, Any], rows: Mapping[str, np.ndarray]) -> dict[str, xr.DataArray]:
+        """Return the prompts that are shown of each card (-1: none), and the row of the pattern there."""
+        if not plan["shown"]:
+            return {}
+        n_keys = self.sweep.prompts.token_id.shape[1]
+        number = np.full((len(plan["groups"]), len(EXTREMES)), -1)
+        pattern = np.zeros((*number.shape, n_keys), dtype=np.float32)
+        for at, name in enumerate(plan["groups"]):
+            for side, prompt in enumerate(plan["shown"].get(name, ())):
+                number[at, side], row = prompt, rows[f"shown_{name}_{prompt}"]
+                pattern[at, side, : len(row)] = row
+        sides = {"extreme": list(EXTREMES)}
+        return {
+            "shown_prompt": xr.DataArray(number, sides, ("card", "extreme")),
+            "shown_pattern": xr.DataArray(pattern, sides, ("card", "extreme", "key"), attrs={"units": "weight"}),
+        }
 
     def _tokens(self, writes: np.ndarray) -> dict[str, xr.DataArray]:
         """Return the tokens that each head's write raises and lowers most, the most first."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -39,6 +39,35 @@ class FrozenNorm:
         x = x.double()
         centred = x - x.mean(dim=-1, keepdim=True) if self._centres else x
         return (centred.square().mean(dim=-1, keepdim=True) + self._epsilon).sqrt()
+
+
+class Gain(NamedTuple):
+    """A norm without the division by the length of its input: x ↦ γ ⊙ c(x), a matrix that weights can be folded with.
+
+    `scale` is γ; c subtracts the mean (`centres`, LayerNorm) or nothing (RMSNorm).
+    """
+
+    scale: Float[Tensor, "*head d"]
+    centres: bool
+
+    @classmethod
+    def of(cls, norm: Any, like: Float[Tensor, "*head d"]) -> "Gain":
+        """Read γ off the module's output for a vector of ±1, so how a family stores it does not matter."""
+        signs = 1.0 - 2.0 * (torch.arange(like.shape[-1], device=like.device) % 2)
+        row = signs.to(like).expand(1, *like.shape).contiguous()
+        frozen = FrozenNorm(norm, row)
+        x = row.double() - row.double().mean(dim=-1, keepdim=True) if frozen._centres else row.double()
+        gain = (norm(row).double() - norm(torch.zeros_like(row)).double()) * frozen._scale(row) / x
+        return cls(gain[0].float(), frozen._centres)
+
+    def applied(self, x: Float[Tensor, "*row d"]) -> Float[Tensor, "*row d"]:
+        """Return γ ⊙ c(x)."""
+        return (x - x.mean(dim=-1, keepdim=True) if self.centres else x) * self.scale
+
+    def folded(self, weight: Float[Tensor, "d out"]) -> Float[Tensor, "d out"]:
+        """Return the matrix that reads x as `weight` reads γ ⊙ c(x)."""
+        scaled = self.scale[:, None] * weight
+        return scaled - scaled.mean(dim=0) if self.centres else scaled
 
 
 def _centres(norm: Any, like: Tensor) -> bool:

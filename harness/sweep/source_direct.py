@@ -61,8 +61,8 @@ def why_no_sources(model: Model) -> str:
         return f"it is for decoders, and {model.name} is of kind {model.kind}"
     if not model.traits.write_scale:
         return f"{model.name} has no direct effects: {model.traits.no_direct}"
-    if not model.traits.linear_logits:
-        return f"the logits of {model.name} are soft-capped, so that they do not add up"
+    if not model.traits.linear_uncapped_logits:
+        return f"the logits of {model.name} are not linear in the end of its stream"
     return model.no_mixing
 
 
@@ -72,10 +72,12 @@ def direct_by_source(
 ) -> Float[Tensor, "metric prompt intervention key"]:
     """Return the direct effect of zero-ablating each single head by the key it was read from; 0 in padding.
 
-    The sum over keys is `harness.sweep.direct.direct_effects`. Metrics that are not linear in the logits are 0.
+    The sum over keys is `harness.sweep.direct.direct_effects`, of a model with a soft cap (Gemma 2) before the cap.
+    Metrics that are not linear in the logits are 0.
     """
     linear = [at for at, metric in enumerate(metrics) if metric.linear]
-    read = read_at_end(model, clean, [metrics[at] for at in linear])
+    with hooks.uncapped(model.bridge):
+        read = read_at_end(model, clean, [metrics[at] for at in linear])
     effect = read.new_zeros((len(metrics), clean.targets.n_prompts, len(todo), n_keys))
     mixes = _mixes(model, clean, {one.heads[0].site for one in todo})
     for site, mix in mixes.items():

@@ -60,7 +60,7 @@ def _bar(at: int, label: str, value: float, start: float, end: float, whole: boo
     )
 
 
-_HEIGHT, _LEFT, _RIGHT, _BOTTOM = 150, 44, 16, 24
+_HEIGHT, _LEFT, _RIGHT, _BOTTOM = 150, 58, 16, 24
 
 
 def lens(by_depth: Mapping[str, Float[np.ndarray, " depth"]], name: str, metric: str) -> str:

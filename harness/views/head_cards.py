@@ -9,21 +9,26 @@ from harness.findings.format import number, signed, with_spread
 from harness.findings.reading import looks_at
 from harness.hooks import Head
 from harness.views import card_charts
-from harness.views.text import markup, visible
+from harness.views.card_weights import by_weights, extremes, token_text
+from harness.views.text import markup
 
 if TYPE_CHECKING:
     from harness.results import Run
 
 ABOUT = (
-    "Each card is about one head. <b>Reads</b>: what it looks at where the prediction is scored. <b>Writes</b>: the "
+    "Each card is about one head. <b>Reads</b>: what it looks at where the prediction is scored. <b>Most and "
+    "least</b>: the prompts where its effect is largest and smallest, shaded by the square root of what the last "
+    "scored position gives each token. <b>Writes</b>: the "
     "tokens whose logits its own output raises and lowers most there, straight through the unembedding. <b>Paths</b>: "
-    "the strongest measured edges from it and into it, where the run has edges (sweep.kind=[single,edges]). <b>Where "
+    "the strongest measured edges from it and into it, where the run has edges (sweep.kind=[single,edges]). "
+    "<b>Weights alone</b>: no prompt is read. Which heads it composes with: the size of one head’s output matrix times "
+    "what the other reads by its query, key or value, over the size for random matrices; named beyond the largest that "
+    "all partners reach when the stream between them is turned at random. The OV circuit’s singular directions: tokens "
+    "whose embeddings lie along what is read, and tokens whose logits rise. <b>Where "
     "the effect went</b>: the effect of ablating it as a sum, from its direct effect over what each later head and MLP "
     "adds or takes back; <b>norms</b> is what no component can be charged with, the change of a norm’s scale. <b>Logit "
     "lens</b>: the metric, were the stream before a layer the last, with all heads and without this one."
 )
-#: A token that is a piece of a character, decoded by itself.
-_PIECE = "\ufffd"
 #: Heads with a card where a run accounts for the effects of all heads.
 _OF_ALL = 6
 
@@ -45,8 +50,8 @@ def cards(run: "Run") -> str:
 def _card(run: "Run", head: Head) -> str:
     metric = next((name for name in run.metrics if account_of(run, name, head) is not None), run.lead_metric)
     effect = with_spread(run.estimate(metric, head), run.unit(metric))
-    parts = [_reads(run, metric, head), _writes(run, head), _edges(run, metric, head)]
-    parts += [_went(run, metric, head), _lens(run, metric, head)]
+    parts = [_reads(run, metric, head), extremes(run, head), _writes(run, head), _edges(run, metric, head)]
+    parts += [by_weights(run, head), _went(run, metric, head), _lens(run, metric, head)]
     return (
         f'<article class="head-card" id="card-{head}"><h3>{head} <span>{markup(metric)} {markup(effect)}</span></h3>'
         f"{''.join(parts)}</article>"
@@ -69,10 +74,7 @@ def _writes(run: "Run", head: Head) -> str:
     sides = []
     for side in ("raised", "lowered"):
         pairs = zip(token.sel(side=side).values, logit.sel(side=side).values, strict=True)
-        tokens = ", ".join(
-            f"<code>{markup(visible(str(text)).replace(_PIECE, '▯'))}</code>&nbsp;{signed(float(value))}"
-            for text, value in pairs
-        )
+        tokens = ", ".join(f"<code>{token_text(str(text))}</code>&nbsp;{signed(float(value))}" for text, value in pairs)
         sides.append(f"{side}: {tokens}")
     return f"<p class='writes'><b>Writes.</b> {'; '.join(sides)}.</p>"
 

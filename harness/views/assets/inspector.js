@@ -90,6 +90,8 @@ function chipsOf(state) {
     const tone = word === 'unsure' || word === 'not tested' ? 'unsure' : sideClass(metric, state.meanOf(metric, state.head));
     chips.push(make('span', { class: 'chip ' + tone }, word + (state.claimOf(metric, state.head).important ? ', important' : '')));
   }
+  const card = 'card-' + named(state.head);
+  if (document.getElementById(card)) chips.push(make('a', { class: 'chip', href: '#' + card }, 'why this head'));
   for (const role of state.data.rolesOf[named(state.head)] || []) chips.push(make('button', { type: 'button', class: 'chip', title: 'show this role on the map', onclick: () => state.set('score', role) }, role));
   return chips;
 }
