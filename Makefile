@@ -1,6 +1,6 @@
 # make run         the main job on the embedded default model; the last line names the run directory
 # make quick       a quick look: 8 prompts, all heads screened, the strongest ablated; the last line is the report's path
-# make notebook    JupyterLab on the two notebooks
+# make notebook    JupyterLab on the notebooks
 # make test        every test but the long ones
 # make test-quick  what an edit needs: one case of each test; no whole runs, SmolLM2, browser or other processes
 # make test-shapes what computes with arrays, its shapes checked, in random order

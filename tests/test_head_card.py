@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import harness
-from harness import study, sweep
+from harness import study, sweep, views
 from harness.config import Place, RequestError, RunSpec, parse
 from harness.execute import run_in_memory
 from harness.findings.reading import looks_at
@@ -179,6 +179,15 @@ def test_a_card_shows_all_of_it(run):
         "<b>Logit lens</b>",
     ):
         assert page.count(part) == len(HEADS)
+
+
+def test_a_card_is_a_view_of_its_own(run):
+    view = views.head_card(run, "L1H2")
+    assert 'id="card-L1H2"' in view.html
+    assert 'id="card-L0H1"' not in view.html
+    assert head_cards.cards(run).count("<article") == 2
+    with pytest.raises(RequestError, match=r"^head='?L0H0'?: cards here: L\dH\d and L\dH\d$"):
+        views.head_card(run, "L0H0")
 
 
 def test_a_card_names_the_paths_from_a_head_and_into_it(tmp_path):

@@ -18,6 +18,7 @@ from harness.results.schema import write_table
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "experiments" / "notebooks" / "inspect_run.ipynb"
 QUESTION = NOTEBOOK.with_name("question_to_claim.ipynb")
+MECHANISM = NOTEBOOK.with_name("map_to_mechanism.ipynb")
 PAGE = ROOT / "docs" / "question_to_claim.md"
 
 
@@ -105,7 +106,7 @@ def test_without_a_name_the_newest_complete_study_is_taken(folder, tmp_path, mon
         exec(first, {})
 
 
-@pytest.mark.parametrize("path", [NOTEBOOK, QUESTION], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [NOTEBOOK, QUESTION, MECHANISM], ids=lambda path: path.stem)
 def test_outputs_are_stripped(path):
     notebook = nbformat.read(path, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -121,6 +122,28 @@ def test_the_page_of_the_question_has_the_notebooks_cells():
             found = page.find(part, at)
             assert found >= at, f"{PAGE.name} is not the notebook's: run python docs/site/notebooks.py"
             at = found + len(part)
+
+
+@pytest.mark.soak
+def test_from_a_map_to_a_mechanism(smollm2, command, tmp_path):
+    """On SmolLM2 itself: what it predicts of L23H3 holds, with the numbers of a sweep of this head alone."""
+    code, out, err = command("explain_heads", "heads=[L23H3]", "prompts.n=8")
+    assert code == 0, err
+    notebook = nbformat.read(MECHANISM, as_version=4)
+    assert len(notebook.cells) < 10
+    made = {"HARNESS_RUN": str(Path(out.splitlines()[-1]).absolute())}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "IPYTHONDIR": str(tmp_path), **made}
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute(env=environment)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert "card-L23H3" in shown(cells, "head_card", "text/html")
+    verdict, sentence = cells[-1].outputs[0]["text"].splitlines()
+    assert verdict.count(": yes") == 3
+    assert "for the second time and lowers it: " in sentence
+    fresh = harness.load_prompts("ioi", smollm2, n=28, seed=1)
+    alone = harness.ablate_heads(smollm2, fresh, metrics=["logit_diff", "logit"], heads=["L23H3"])
+    difference, right = alone["effect"].sel(layer=23, head=3).mean("prompt").values
+    assert f"rises by {right - difference:+.2f} (" in sentence
+    assert f"the right name's: {right:+.2f})" in sentence
 
 
 def numbers_of(text):

@@ -1,8 +1,8 @@
 """Views of a saved run: pictures and pages, made without a model.
 
-``attention``, ``head_view``, ``model_view``, ``effects``, ``rollout``, ``saliency`` (text coloured by scores) and
-``follow`` (one pair of words in every head) show themselves in a notebook; ``table``, ``strongest_keys`` and
-``follow_table`` are pandas DataFrames;
+``attention``, ``head_view``, ``model_view``, ``effects``, ``rollout``, ``head_card`` (why a head matters), ``saliency``
+(text coloured by scores) and ``follow`` (one pair of words in every head) show themselves in a notebook; ``table``,
+``strongest_keys`` and ``follow_table`` are pandas DataFrames;
 ``write_report`` and ``write_figures`` make the files of the run directory.
 
 >>> import harness
@@ -25,6 +25,7 @@ from harness.views.figures.words import saliency_figure as saliency_figure
 from harness.views.follow import follow as follow
 from harness.views.follow import follow_table as follow_table
 from harness.views.frame_height import estimate
+from harness.views.head_cards import head_card as head_card
 from harness.views.notebook import View as View
 from harness.views.page import page
 from harness.views.pattern_table import strongest_keys as strongest_keys
@@ -61,6 +62,7 @@ __all__ = [
     "follow",
     "follow_figure",
     "follow_table",
+    "head_card",
     "head_view",
     "layer_view",
     "model_view",

@@ -2,14 +2,17 @@
 
 from typing import TYPE_CHECKING
 
+from harness.config import RequestError
 from harness.findings.account import account_finding, account_of
 from harness.findings.direct import source_finding
 from harness.findings.edges import edges_of
-from harness.findings.format import number, signed, with_spread
+from harness.findings.format import listed, number, signed, with_spread
 from harness.findings.reading import looks_at
 from harness.hooks import Head
 from harness.views import card_charts
 from harness.views.card_weights import by_weights, extremes, token_text
+from harness.views.notebook import View, static_view
+from harness.views.selection import checked_head
 from harness.views.text import markup
 
 if TYPE_CHECKING:
@@ -31,6 +34,8 @@ ABOUT = (
 )
 #: Heads with a card where a run accounts for the effects of all heads.
 _OF_ALL = 6
+#: Height of a card in pixels, estimated, and of its logit lens.
+_HEIGHT, _LENS_HEIGHT = 900, 340
 
 
 def card_heads(run: "Run") -> list[Head]:
@@ -45,6 +50,28 @@ def card_heads(run: "Run") -> list[Head]:
 def cards(run: "Run") -> str:
     """Show a card of each head."""
     return "".join(_card(run, head) for head in card_heads(run))
+
+
+def head_card(run: "Run", head: Head | str) -> View:
+    """Show why one head matters: the card of the report's tab.
+
+    Effects are in the metric's unit; what a run does not have (see `explain_heads`) its card leaves out. Raises
+    `RequestError` for a head without a card.
+
+    >>> import harness
+    >>> model = harness.load_model("planted")
+    >>> prompts = harness.load_prompts("induction", model, n=4)
+    >>> run = harness.ablate_heads(model, prompts, metrics="logit", account=True)
+    >>> harness.views.head_card(run, run.top_heads("logit", 1)[0])
+    View(Why L1H4 matters)
+    """
+    head, there = checked_head(run, head), card_heads(run)
+    if head not in there:
+        remedy = f"cards here: {listed([*map(str, there)])}" if there else "no head has one; explain_heads makes them"
+        raise RequestError("head", head, remedy)
+    title, lens = f"Why {head} matters", "lens" in run.data
+    body = f"<header><h1>{title}</h1></header><main>{_card(run, head)}</main>"
+    return static_view(title, body, _HEIGHT + _LENS_HEIGHT * lens)
 
 
 def _card(run: "Run", head: Head) -> str:
