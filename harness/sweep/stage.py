@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from harness.ablation import ZERO, Ablation, Check, Intervention, MatchedNull, Share, model_rows, positions, together
-from harness.ablation.patch import Patch
+from harness.ablation.patch import as_patch
 from harness.ablation.positions import Places
 from harness.config import RequestError
 from harness.execute import Stage
@@ -220,7 +220,7 @@ class SweepStage:
         arrays = {"clean": batch.clean, **{name: np.mean([each[name] for each in draws], axis=0) for name in draws[0]}}
         if self.prompts.has_choices:
             arrays["choice_log_prob"] = batch.choice_log_prob
-        if isinstance(self.ablation, Patch):
+        if as_patch(self.ablation) is not None:
             arrays["donor"] = batch.reading(self.prompts.take(numbers).swapped())
         if plan["null"]:
             null = MatchedNull(self.ablation, self.model, self.prompts, plan["null"]["seed"])
@@ -260,7 +260,8 @@ class SweepStage:
 
     def _begins(self, rows: Prompts) -> list[int] | None:
         """Return the first position of each row at which a replacement changes anything, if that is known."""
-        return self.ablation.begins(rows) if isinstance(self.ablation, Patch) else None
+        patch = as_patch(self.ablation)
+        return None if patch is None else patch.begins(rows)
 
     def _interventions(self, baseline: Any, turns: Sequence[Places | None], some: range) -> list[Intervention]:
         """Return each group's interventions, turn after turn, on some of the rows."""
