@@ -721,6 +721,53 @@ def spared(saved, it):
     random_orders(saved, steps, it.random)
 
 
+WORDS_OF = {"q": "query", "k": "key", "v": "value", "pattern": "pattern"}
+
+
+def by_activation(saved, metric):
+    """Effects by prompt of each activation and head, the largest mean first."""
+    effects = saved.data["activation_effect"].sel(metric=metric)
+    found = {
+        (str(of), head): values.astype(float)
+        for of in effects["activation"].values
+        for head, values in saved.heads_of(effects.sel(activation=of)).items()
+    }
+    return dict(sorted(found.items(), key=lambda pair: -abs(pair[1].mean())))
+
+
+@reads(
+    "By <metric:word>, replacing the <of:word> of <head:head> alone changes the mean by <about:told>, <share:two> of "
+    "what replacing its z does[[; <rest:any>]]."
+)
+def carried(saved, it):
+    assert it.head in list(saved.ranked(it.metric))[:3]
+    whole = saved.effects(it.metric)[it.head].mean()
+    mine = {of: each for (of, head), each in by_activation(saved, it.metric).items() if head == it.head}
+    first = next(iter(mine))
+    assert it.of == WORDS_OF[first]
+    saved.told(it.about, saved.interval(mine[first]), UNITS.get(it.metric, ""))
+    two(it.share, mine[first].mean() / whole)
+    rest = [f"the {WORDS_OF[of]} {{}}" for of in list(mine)[1:]]
+    shares = re.findall(TWO, it.rest or "")
+    assert (it.rest or "") == listed(rest).format(*shares)
+    for share, of in zip(shares, list(mine)[1:], strict=True):
+        two(share, mine[of].mean() / whole)
+
+
+@reads(
+    "By <metric:word>, of the <ofs:any> of each head alone, the <of:word> of <head:head> does most: replacing it "
+    "changes the mean by <about:told>[[, max-T <p:chance>]]."
+)
+def strongest_activation(saved, it):
+    every = by_activation(saved, it.metric)
+    (of, head), values = next(iter(every.items()))
+    assert it.ofs == listed([WORDS_OF[str(name)] for name in saved.data["activation"].values])
+    assert (it.of, it.head) == (WORDS_OF[of], head)
+    saved.told(it.about, saved.interval(values), UNITS.get(it.metric, ""))
+    table = summarize(np.stack(list(every.values()), axis=1)[:, :, None], saved.data["cluster"].values, **saved.asked)
+    assert it.p == written_p(table["p_adjusted"][0])
+
+
 INPUT = r"(?:the (?:query|key|value) of )?"
 EDGE = rf"L\d+H\d+ into {INPUT}L\d+(?:H\d+|\.mlp) {BRIEF}(?:, max-T {CHANCE})?"
 KINDS["edges"] = rf"{EDGE}(?:(?:, | and ){EDGE})*"
@@ -2285,6 +2332,16 @@ RUNS = {
     ),
     "pairs": ("ablate_heads", {"metrics": ["loss"], "sweep": {"kind": "pairs", "pairs": "all"}}, "pairs"),
     "edges": ("ablate_heads", {"metrics": ["loss", "kl"], "sweep": {"kind": "edges"}, "edges": {"top_k": 8}}, "edges"),
+    "activations": (
+        "ablate_heads",
+        {"ablation": {"name": "patch", "of": ["z", "q", "k", "v", "pattern"]}, "metrics": ["logit_diff", "loss"]},
+        "carried",
+    ),
+    "activations_alone": (
+        "ablate_heads",
+        {"ablation": {"name": "scale", "of": ["q", "v"]}, "metrics": ["loss"]},
+        "strongest_activation",
+    ),
     "many_roles": ("profile_heads", {"metrics": ["loss"], "roles": ROLES, "n_random_sets": 8}, "role_worth"),
     "syntax": (
         "profile_heads",

@@ -144,8 +144,8 @@ def part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:
 
 
 def singles(spec: RunSpec, model: Model, prompts: Prompts) -> SweepStage:
-    """Return the exact sweep of a run's single heads, without their direct effects."""
-    made, positions = ablation.build(spec.ablation, model, prompts)
+    """Return the exact sweep of the z of a run's single heads, without their direct effects."""
+    made, positions = ablation.build(ablation.activations(spec.ablation)[0], model, prompts)
     metrics, heads = choose(spec.metrics, prompts), list(spec.heads)
     how = {"memory": spec.sweep.memory, "seed": spec.seed, "with_direct": False}
     return SweepStage(model, prompts_to_patch(made, prompts), groups(model, heads), metrics, made, positions, **how)

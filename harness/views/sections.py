@@ -58,6 +58,13 @@ PICTURED = {
         "error over prompts. No single heads were ablated (sweep.kind=single does). Every value is in data.zarr, "
         "layer_effect, attn_effect, mlp_effect and resid_effect.",
     ),
+    "activations": (
+        "What of a head matters: query, key, value or pattern",
+        "Each head’s <b>query</b>, <b>key</b>, <b>value</b> or <b>pattern</b> alone was replaced; of keys and values "
+        "that several heads share, this head alone reads the changed ones. A pattern that carries an effect says that "
+        "where the head looks matters, a value that what it reads there does. The parts need not sum to the effect of "
+        "z. Every value is in data.zarr, activation_effect, and in activations.csv.",
+    ),
     "maps": (
         "Where the prediction is made: effects by layer and position",
         "The residual stream before each layer (and at its end), each layer’s attention, and each MLP were ablated at "
