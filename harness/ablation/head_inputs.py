@@ -8,8 +8,8 @@ head by head.
 q and k are those after the projection with its bias, before a rotary embedding and before a norm of queries and keys
 (Qwen 3, Gemma 3), as at TransformerLens's `hook_q` and `hook_k`. Another text's at the same position is the same before
 and after these; a mean or a multiple is not, and such a norm undoes a multiple. Where a norm spans all heads (OLMo 2),
-it is that of all heads' replaced queries. Of a pattern z is made by hand, as pattern · v. Source: Heimersheim & Nanda 2024, arXiv:2404.15255; of
-TransformerLens `get_act_patch_attn_head_all_pos_every`.
+it is that of all heads' replaced queries. Of a pattern z is made by hand, as pattern · v. Source: Heimersheim & Nanda
+2024, arXiv:2404.15255; of TransformerLens `get_act_patch_attn_head_all_pos_every`.
 """
 
 import re

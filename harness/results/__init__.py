@@ -5,7 +5,7 @@ object store with `objects` and `lease`), and `manifest` records everything that
 
 >>> import harness
 >>> sorted(harness.results.schema.TABLES)[:3]
-['changes', 'edges', 'heads']
+['activations', 'changes', 'edges']
 """
 
 from harness.config import RequestError

@@ -62,7 +62,7 @@ def activations(run: "Run") -> Iterator[Described]:
             "activations",
             f"Effect of each head's activations alone, {in_full(metric)}",
             f"Mean effect on {measured(run, metric)} of replacing z, or one of what z is made of, alone; layers "
-            "across, heads down; a dot marks an effect that is shown (max-T over all activations and heads; of z over heads).",
+            "across, heads down; a dot marks an effect that is shown (max-T over all; of z over heads).",
             panels=[
                 {
                     "name": each.name,
