@@ -969,6 +969,43 @@ def patching_maps(saved, it):
         near(it.scale, (base + means[best] - corrupted) / (clean - corrupted))
 
 
+KINDS["done"] = "patched|ablated"
+
+
+@reads(
+    "With the <part:any> <done:done> <place:any> at <at:any>, the model has another most likely token on <n:int> of "
+    "<of:prompts>[[, most often “<before:any>” to “<after:any>” (<alike:int>)]]."
+)
+def said_next(saved, it):
+    data, name = saved.data, {"residual stream": "resid", "attention": "attn", "MLP": "mlp"}[it.part]
+    said, own = data[f"{name}_next_token"].values, data["next_token"].values
+    cells = cells_of(saved, f"{name}_effect", saved.metrics()[0])
+    row, column = max(cells, key=lambda place: abs(cells[place].mean()))
+    before = "before" if name == "resid" else "in"
+    ends = name == "resid" and row == max(row for row, _ in cells)
+    assert it.place == ("after the last layer" if ends else f"{before} L{row}")
+    assert f"at {it.at}" == column
+    if at := re.match(r"position (\d+) ", it.at):
+        where = np.arange(said.shape[-1]) == int(at[1])
+        where = np.tile(where, (len(own), 1))
+    else:
+        role = data["token_role"].values.astype(object)
+        role = np.where((role == "other") & data["target"].values, "the scored position", role)
+        where = role == {"other tokens": "other"}.get(
+            it.at, it.at.removeprefix("the ") if "scored" not in it.at else it.at
+        )
+    pairs = []
+    for prompt, places in enumerate(where):
+        others = [new for new in said[prompt, row][places] if new != own[prompt]]
+        pairs += [(own[prompt], others[0])] if others else []
+    counted(it.of, len(own), "prompt")
+    assert int(it.n) == len(pairs)
+    assert it.done == ("patched" if "corrupted" in data else "ablated")
+    assert bool(it.alike) == bool(pairs)
+    if pairs:
+        assert int(it.alike) == max(Counter(pairs).values()) == Counter(pairs)[it.before, it.after]
+
+
 @reads("The maps of <n:prompts> are not averaged: the prompts differ in length, and their tokens have no roles.")
 def not_averaged(saved, it):
     counted(it.n, saved.data.sizes["prompt"], "prompt")
@@ -2252,7 +2289,7 @@ RUNS = {
             "metrics": ["logit_diff"],
             "sweep": {"kind": MAPS},
         },
-        "patching_maps",
+        "patching_maps said_next",
     ),
     "maps_of_one_length": (
         "ablate_heads",
@@ -2263,7 +2300,7 @@ RUNS = {
             "metrics": ["loss"],
             "sweep": {"kind": MAPS},
         },
-        "patching_maps",
+        "patching_maps said_next",
     ),
     "maps_apart": (
         "ablate_heads",

@@ -3,10 +3,10 @@
 `format` writes numbers, `intervals` computes those that no table has. Sentences: `effects` about single heads, `direct`
 about direct effects and the tokens they are read from, `activations` about q, k, v and patterns, `account` about what
 later components add, `edges` about paths between heads and MLPs, `joint_ablations` about sets, orders and pairs,
-`position_maps` about effects by layer and position, `rollout_vs_head` about what rollout and the top head attend to,
-`approximation_quality` about fast sweeps and screens, `roles` about roles, `changes` about two models, `methods` about
-attribution methods, `segments` about the segments of a context, `texts` about what an ablated model writes, `tasks`
-about its scores, and `published` about others' values beside ours.
+`next_tokens` about what a model says next, `position_maps` about effects by layer and position, `rollout_vs_head` about
+what rollout and the top head attend to, `approximation_quality` about fast sweeps and screens, `roles` about roles,
+`changes` about two models, `methods` about attribution methods, `segments` about the segments of a context, `texts`
+about what an ablated model writes, `tasks` about its scores, and `published` about others' values beside ours.
 
 >>> import harness
 >>> run = harness.look("planted", " da ko li da ko").run
