@@ -45,16 +45,16 @@ def next_tokens(run: "Run", of: "PositionMap") -> list[NextToken]:
         return []
     cells = np.flatnonzero(np.isfinite(of.values).all(axis=0))
     order = cells[np.argsort(-np.abs(of.mean.ravel()[cells]), kind="stable")][:CELLS]
-    said = run.data[name].sel(stack=of.stack) if of.stack else run.data[name]
+    replaced = run.data[name].sel(stack=of.stack) if of.stack else run.data[name]
     prompts = slice(None) if of.prompt is None else slice(of.prompt, of.prompt + 1)
-    said, own = said.values[prompts], run.data["next_token"].values[prompts]
-    return [_cell(of, said, own, *map(int, np.unravel_index(at, of.mean.shape))) for at in order]
+    replaced, own = replaced.values[prompts], run.data["next_token"].values[prompts]
+    return [_cell(of, replaced, own, *map(int, np.unravel_index(at, of.mean.shape))) for at in order]
 
 
-def _cell(of: "PositionMap", said: np.ndarray, own: np.ndarray, row: int, column: int) -> NextToken:
+def _cell(of: "PositionMap", replaced: np.ndarray, own: np.ndarray, row: int, column: int) -> NextToken:
     """Describe a cell; of several positions of a prompt the first that changes its token counts."""
     pairs = []
-    for before, after, where in zip(own, said[:, row], of.where[column], strict=True):
+    for before, after, where in zip(own, replaced[:, row], of.where[column], strict=True):
         pairs += [(str(before), str(new)) for new in after[where] if new != before][:1]
     if not pairs:
         return NextToken(row, column, 0, len(own))
@@ -63,7 +63,7 @@ def _cell(of: "PositionMap", said: np.ndarray, own: np.ndarray, row: int, column
 
 
 def says(run: "Run", of: "PositionMap") -> Finding | None:
-    """State what is said next with the strongest cell of a map replaced; None in runs without next tokens."""
+    """State the next token with the strongest cell of a map replaced; None in runs without next tokens."""
     cells = next_tokens(run, of)
     if not cells:
         return None
