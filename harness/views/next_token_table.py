@@ -26,5 +26,5 @@ def next_token_table(run: "Run") -> str:
         return ""
     head = ("map", "layer", "token", "effect_mean", "changed", "most often from", "to", "on prompts")
     table = html_table(head, rows, text={0, 1, 2, 4, 5, 6}, name="next_tokens")
-    title = f"What is said next: the strongest cells by {run.lead_metric}"
+    title = f"The most likely next token in the strongest cells by {run.lead_metric}"
     return f"<h3>{markup(title)}</h3>{scrolled(table, title)}"
