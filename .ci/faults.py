@@ -174,8 +174,8 @@ FAULTS = (
     _fault(
         "padding counted in a mean",
         "ablation/mean",
-        "rows.queries(site.stack) >= 0",
-        "rows.queries(site.stack) >= -1",
+        "rows.queries(site.text_stack) >= 0",
+        "rows.queries(site.text_stack) >= -1",
         *_in("ablation", "every_baseline_at_every_place_equals_plain_hugging_face"),
     ),
     _fault(

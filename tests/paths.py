@@ -16,7 +16,7 @@ _FUSED = {
     "mpt": "Wqkv",
 }
 _BY_HEAD = ("gpt_neox", "bloom", "falcon_alibi")  # head after head: its query, its key, its value
-_NORMED = ("olmo2", "olmo3", "olmoe")  # a norm over all heads' queries, and keys: a head reads what it gives
+NORMED = ("olmo2", "olmo3", "olmoe")  # a norm over all heads' queries, and keys: a head reads what it gives
 _MLPS = ("mlp", "block_sparse_moe", "feed_forward", "fc2")
 
 
@@ -41,6 +41,10 @@ class Paths:
         if head is None:
             module = self.mlps[layer]
             return self.plain.logits(self.token_id, [(module, False, lambda m, args, out: changed[m])])
+        return self.with_inputs(layer, head, into, changed)
+
+    def with_inputs(self, layer: int, head: int, into: str, changed: dict[Any, Any]) -> Any:
+        """Logits where one head alone reads the changed outputs of its projections `into` (q, k, v)."""
         z = self._z(layer, head, into, changed)
         columns = self.plain.head(layer, head)
 
@@ -50,6 +54,14 @@ class Paths:
             return (whole, *args[1:])
 
         return self.plain.logits(self.token_id, [(self.plain.outputs[layer], True, put)])
+
+    def projected(self, token_id: Any) -> dict[Any, Any]:
+        """What every projection gives for another text."""
+        kept: dict[Any, Any] = {}
+        every = {module for each in self.projections for module in each.values()}
+        keep = [(m, False, lambda m, args, out: kept.__setitem__(m, families.copied(out))) for m in every]
+        self.plain.logits(token_id, keep)
+        return kept
 
     def _changed(self, sender: Any, receiver: Any, into: str, recomputed: bool) -> dict[Any, Any]:
         """What the receiver's modules give when they read the stream without the sender, all between held."""
@@ -109,7 +121,7 @@ class Paths:
 
     def _projections(self, block: Any) -> dict[str, Any]:
         by_end = {name.rpartition(".")[2]: module for name, module in block.named_modules()}
-        fused, normed = _FUSED.get(self.plain.family), "qk" if self.plain.family in _NORMED else ""
+        fused, normed = _FUSED.get(self.plain.family), "qk" if self.plain.family in NORMED else ""
         return {kind: by_end[fused or f"{kind}_{'norm' if kind in normed else 'proj'}"] for kind in "qkv"}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from paths import Paths
+from paths import NORMED, Paths
 
 import harness
 from harness import hooks, study
@@ -184,6 +184,42 @@ def test_the_edges_of_a_family_are_path_patched_in_plain_forwards(case):
                 assert got.edge_effect.values[0, row, at] == pytest.approx(want, abs=EXACT), (mlps, receiver, name)
                 largest = max(largest, abs(want))
     assert largest > 100 * EXACT
+
+
+@pytest.mark.always(("bitnet", "bloom", "falcon", "gpt_bigcode", "gpt_oss", "granite", "olmo2", "qwen3_moe"))
+def test_q_k_v_and_pattern_of_one_head_in_a_family_are_those_of_plain_forwards(case):
+    """Patched from another text, at all positions or some, and scaled: one head alone reads what a projection gives
+    there. The pattern is another text's where query and key are."""
+    prompts = corrupted(case.prompts).take([0])
+    patch = {"name": "patch", "of": ["q", "k", "v", "pattern"]}
+    scale = {"name": "scale", "factor": 3, "of": "v" if case.family in NORMED else "q"}  # that norm undoes a scale
+    ablate = lambda ablation, *heads: harness.ablate_heads(  # noqa: E731
+        case.model, prompts, ablation, metrics=["logit_diff"], heads=list(heads)
+    )
+    if case.family in NO_HEAD_KNOCKOUT:
+        with pytest.raises(RequestError, match="ablation.of=q,k,v,pattern: in path a head's output is not its pattern"):
+            ablate(patch, (0, 1))
+        return
+    ways = {
+        "all": ablate(patch, (0, 1), (1, 2)),
+        "some": ablate({**patch, "of": ["q", "k", "v"], "positions": [2, -1]}, (1, 2)),
+        "three": ablate(scale, (0, 1)),
+    }
+    token_id, answer, distractor = next(rows(prompts))
+    paths, most = Paths(case.plain, token_id), 0.0
+    other = paths.projected(prompts.counterfactual[0])
+    changed = {"all": other, "some": {}, "three": {module: 3 * paths.clean[module] for module in other}}
+    for module, value in other.items():
+        changed["some"][module] = paths.clean[module].clone()
+        changed["some"][module][:, [2, -1]] = value[:, [2, -1]]
+    for way, got in ways.items():
+        effect = got.data.activation_effect.isel(metric=0, prompt=0).stack(at=["activation", "layer", "head"])
+        for of, layer, head in effect.dropna("at").at.values:
+            logits = paths.with_inputs(layer, head, "qk" if of == "pattern" else of, changed[way]) - paths.clean_logits
+            want = float(logits[answer] - logits[distractor])
+            assert float(effect.sel(at=(of, layer, head))) == pytest.approx(want, abs=EXACT), (way, of, layer, head)
+            most = max(most, abs(want))
+    assert most > 100 * EXACT
 
 
 @contextmanager

@@ -3,7 +3,9 @@
 import dataclasses
 
 import numpy as np
+import plain
 import pytest
+import torch
 from fakes import fake_run
 
 import harness
@@ -174,6 +176,38 @@ def test_only_a_patch_has_normalised_values(tmp_path):
     with pytest.raises(RequestError, match="^variable=resid_effect: only a patch"):
         run.normalised("loss")
     assert position_maps.destination(run, "loss") is None
+
+
+@pytest.mark.parametrize("shape", ["llama", "gpt2"])
+def test_what_is_said_next_is_what_a_plain_forward_says(tiny, shape):
+    """With the stream or an attention's output set to zero at one position; the run's own without."""
+    model, twin = tiny(shape), plain.twin(shape)
+    prompts = harness.load_prompts("ioi", model, n=3)
+    got = harness.ablate_heads(model, prompts, "zero", ["loss"], kind=["resid", "attn"], positions="each").data
+    blocks = twin.model.layers if shape == "llama" else twin.transformer.h
+    changed = 0
+    for row, length in enumerate(prompts.length):
+        ids, at = torch.as_tensor(prompts.token_id[row, :length])[None], int(prompts.target[row].nonzero()[0][-1])
+        clean = plain.logits(twin, ids[0])[at]
+        assert got.next_token.values[row] == model.tokens.string(int(clean.argmax()))
+        for position in (1, at):
+
+            def put(_, args, position=position):
+                stream = args[0].clone()
+                stream[:, position] = 0
+                return (stream, *args[1:])
+
+            handle = blocks[1].register_forward_pre_hook(put)
+            after = plain.logits(twin, ids[0])[at]
+            handle.remove()
+            said = str(got.resid_next_token.values[row, 1, position])
+            assert said == model.tokens.string(int(after.argmax()))
+            changed += said != got.next_token.values[row]
+            heads = [Head(2, head) for head in range(model.shape.n_heads)]
+            after = plain.logits(twin, ids[0], heads, model.shape.d_head, positions=[position])[at]
+            assert got.attn_next_token.values[row, 2, position] == model.tokens.string(int(after.argmax()))
+        assert (got.resid_next_token.values[row, :, length:] == "").all()
+    assert changed
 
 
 # --- refused ----------------------------------------------------------------------------------------------------

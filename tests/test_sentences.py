@@ -827,6 +827,53 @@ def spared(saved, it):
     random_orders(saved, steps, it.random)
 
 
+WORDS_OF = {"q": "query", "k": "key", "v": "value", "pattern": "pattern"}
+
+
+def by_activation(saved, metric):
+    """Effects by prompt of each activation and head, the largest mean first."""
+    effects = saved.data["activation_effect"].sel(metric=metric)
+    found = {
+        (str(of), head): values.astype(float)
+        for of in effects["activation"].values
+        for head, values in saved.heads_of(effects.sel(activation=of)).items()
+    }
+    return dict(sorted(found.items(), key=lambda pair: -abs(pair[1].mean())))
+
+
+@reads(
+    "By <metric:word>, replacing the <of:word> of <head:head> alone changes the mean by <about:told>, <share:two> of "
+    "what replacing its z does[[; <rest:any>]]."
+)
+def carried(saved, it):
+    assert it.head in list(saved.ranked(it.metric))[:3]
+    whole = saved.effects(it.metric)[it.head].mean()
+    mine = {of: each for (of, head), each in by_activation(saved, it.metric).items() if head == it.head}
+    first = next(iter(mine))
+    assert it.of == WORDS_OF[first]
+    saved.told(it.about, saved.interval(mine[first]), UNITS.get(it.metric, ""))
+    two(it.share, mine[first].mean() / whole)
+    rest = [f"the {WORDS_OF[of]} {{}}" for of in list(mine)[1:]]
+    shares = re.findall(TWO, it.rest or "")
+    assert (it.rest or "") == listed(rest).format(*shares)
+    for share, of in zip(shares, list(mine)[1:], strict=True):
+        two(share, mine[of].mean() / whole)
+
+
+@reads(
+    "By <metric:word>, of the <ofs:any> of each head alone, the <of:word> of <head:head> does most: replacing it "
+    "changes the mean by <about:told>[[, max-T <p:chance>]]."
+)
+def strongest_activation(saved, it):
+    every = by_activation(saved, it.metric)
+    (of, head), values = next(iter(every.items()))
+    assert it.ofs == listed([WORDS_OF[str(name)] for name in saved.data["activation"].values])
+    assert (it.of, it.head) == (WORDS_OF[of], head)
+    saved.told(it.about, saved.interval(values), UNITS.get(it.metric, ""))
+    table = summarize(np.stack(list(every.values()), axis=1)[:, :, None], saved.data["cluster"].values, **saved.asked)
+    assert it.p == written_p(table["p_adjusted"][0])
+
+
 INPUT = r"(?:the (?:query|key|value) of )?"
 EDGE = rf"L\d+H\d+ into {INPUT}L\d+(?:H\d+|\.mlp) {BRIEF}(?:, max-T {CHANCE})?"
 KINDS["edges"] = rf"{EDGE}(?:(?:, | and ){EDGE})*"
@@ -1026,6 +1073,43 @@ def patching_maps(saved, it):
         clean, corrupted = (saved.data[name].sel(metric=it.metric).values.mean() for name in ("clean", "corrupted"))
         base = clean if patched == "clean" else corrupted
         near(it.scale, (base + means[best] - corrupted) / (clean - corrupted))
+
+
+KINDS["done"] = "patched|ablated"
+
+
+@reads(
+    "With the <part:any> <done:done> <place:any> at <at:any>, the model has another most likely token on <n:int> of "
+    "<of:prompts>[[, most often “<before:any>” to “<after:any>” (<alike:int>)]]."
+)
+def said_next(saved, it):
+    data, name = saved.data, {"residual stream": "resid", "attention": "attn", "MLP": "mlp"}[it.part]
+    said, own = data[f"{name}_next_token"].values, data["next_token"].values
+    cells = cells_of(saved, f"{name}_effect", saved.metrics()[0])
+    row, column = max(cells, key=lambda place: abs(cells[place].mean()))
+    before = "before" if name == "resid" else "in"
+    ends = name == "resid" and row == max(row for row, _ in cells)
+    assert it.place == ("after the last layer" if ends else f"{before} L{row}")
+    assert f"at {it.at}" == column
+    if at := re.match(r"position (\d+) ", it.at):
+        where = np.arange(said.shape[-1]) == int(at[1])
+        where = np.tile(where, (len(own), 1))
+    else:
+        role = data["token_role"].values.astype(object)
+        role = np.where((role == "other") & data["target"].values, "the scored position", role)
+        where = role == {"other tokens": "other"}.get(
+            it.at, it.at.removeprefix("the ") if "scored" not in it.at else it.at
+        )
+    pairs = []
+    for prompt, places in enumerate(where):
+        others = [new for new in said[prompt, row][places] if new != own[prompt]]
+        pairs += [(own[prompt], others[0])] if others else []
+    counted(it.of, len(own), "prompt")
+    assert int(it.n) == len(pairs)
+    assert it.done == ("patched" if "corrupted" in data else "ablated")
+    assert bool(it.alike) == bool(pairs)
+    if pairs:
+        assert int(it.alike) == max(Counter(pairs).values()) == Counter(pairs)[it.before, it.after]
 
 
 @reads("The maps of <n:prompts> are not averaged: the prompts differ in length, and their tokens have no roles.")
@@ -2311,7 +2395,7 @@ RUNS = {
             "metrics": ["logit_diff"],
             "sweep": {"kind": MAPS},
         },
-        "patching_maps",
+        "patching_maps said_next",
     ),
     "maps_of_one_length": (
         "ablate_heads",
@@ -2322,7 +2406,7 @@ RUNS = {
             "metrics": ["loss"],
             "sweep": {"kind": MAPS},
         },
-        "patching_maps",
+        "patching_maps said_next",
     ),
     "maps_apart": (
         "ablate_heads",
@@ -2391,6 +2475,16 @@ RUNS = {
     ),
     "pairs": ("ablate_heads", {"metrics": ["loss"], "sweep": {"kind": "pairs", "pairs": "all"}}, "pairs"),
     "edges": ("ablate_heads", {"metrics": ["loss", "kl"], "sweep": {"kind": "edges"}, "edges": {"top_k": 8}}, "edges"),
+    "activations": (
+        "ablate_heads",
+        {"ablation": {"name": "patch", "of": ["z", "q", "k", "v", "pattern"]}, "metrics": ["logit_diff", "loss"]},
+        "carried",
+    ),
+    "activations_alone": (
+        "ablate_heads",
+        {"ablation": {"name": "scale", "of": ["q", "v"]}, "metrics": ["loss"]},
+        "strongest_activation",
+    ),
     "many_roles": ("profile_heads", {"metrics": ["loss"], "roles": ROLES, "n_random_sets": 8}, "role_worth"),
     "syntax": (
         "profile_heads",

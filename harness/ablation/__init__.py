@@ -2,8 +2,9 @@
 
 `edits` replaces z inside a context and verifies it at W_O; `positions` selects positions; `ablation` defines what one
 is; `mean`, `resample` (prompts from `donors`) and `patch` take z from clean forwards by `clean_z`; `from_spec` builds
-the ablation of a request, `head_ablation` is one with its heads as a value, and `ablation_context` keeps it on a model;
-`matched_edits` makes random edits of equal size; `rows` makes a model's input rows.
+the ablation of a request, `head_inputs` that of a head's q, k, v or pattern, `head_ablation` is one with its heads as a
+value, and `ablation_context` keeps it on a model; `matched_edits` makes random edits of equal size; `rows` makes a
+model's input rows.
 """
 
 from harness.ablation.ablation import ZERO as ZERO
@@ -20,6 +21,7 @@ from harness.ablation.edits import editing as editing
 from harness.ablation.edits import hooking as hooking
 from harness.ablation.edits import zeros as zeros
 from harness.ablation.from_spec import AblationRequest as AblationRequest
+from harness.ablation.from_spec import activations as activations
 from harness.ablation.from_spec import build as build
 from harness.ablation.from_spec import parse_ablation as parse_ablation
 from harness.ablation.from_spec import parse_positions as parse_positions

@@ -1,6 +1,10 @@
-"""Capture z of clean forwards at W_O's input, and what is ablated like it; the hooks are removed afterwards."""
+"""Capture z of clean forwards at W_O's input, and what is ablated like it; the hooks are removed afterwards.
+
+q, k, v and patterns are those of their hook points, with an entry for each query head.
+"""
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -23,22 +27,43 @@ Captured = dict[Site, Float[Tensor, "row position head d_head"]]
 def capture(model: Model, inputs: Inputs, sites: Iterable[Site]) -> Captured:
     """Return z (an MLP's output, or the residual stream, as the z of one head) at these sites from one clean forward.
 
+    Of grouped heads k and v are repeated for each query head; a pattern is [row, query, head, key].
     Raises `RuntimeError` if a site did not run.
     """
     wanted, kept = set(sites), Captured()
 
     def keep(site: Site, tensor: Tensor) -> None:
-        n_heads = model.shape.n_heads if site.part == "attention" else 1
-        kept[site] = tensor.clone().unflatten(2, (n_heads, -1))
+        kept[site] = _by_head(model, site, tensor.clone())
         if kept.keys() == wanted:
             raise StopForward
 
-    with model.bridge.lock:
-        handles = [handle for site in wanted for handle in _watching(model, site, keep)]
+    at_points = [site for site in wanted if site.part in hooks.INPUTS]
+    watches = [(_point(site), lambda value, hook, site=site: keep(site, value)) for site in at_points]
+    watching = model.bridge.hooks(fwd_hooks=watches) if watches else nullcontext()
+    with model.bridge.lock, watching:
+        handles = [handle for site in wanted - {*at_points} for handle in _watching(model, site, keep)]
         run_until_stop(model.forward, inputs, handles, must_stop=False)
     if silent := wanted - set(kept):
         raise RuntimeError(f"{model.name}: these did not run: {', '.join(map(str, sorted(silent)))}")
     return kept
+
+
+def _point(site: Site) -> str:
+    assert site.part in hooks.INPUTS
+    return hooks.hook_name(site.part, site)
+
+
+def _by_head(model: Model, site: Site, tensor: Tensor) -> Float[Tensor, "row position head d"]:
+    """Give an activation an axis of query heads behind its positions."""
+    n_heads = model.shape.n_heads
+    match site.part:
+        case "mlp" | "resid":
+            return tensor.unsqueeze(2)
+        case "attention":
+            return tensor.unflatten(2, (n_heads, -1))
+        case "pattern":
+            return tensor.transpose(1, 2)
+    return tensor.repeat_interleave(n_heads // tensor.shape[2], dim=2)
 
 
 def _watching(model: Model, site: Site, keep: Callable[[Site, Tensor], None]) -> list[Any]:

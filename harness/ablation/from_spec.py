@@ -1,6 +1,7 @@
 """Build an `Ablation` from a request."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, get_args
 
 from harness import config
@@ -21,9 +22,10 @@ AblationRequest = str | Mapping[str, Any] | AblationSpec | HeadAblation | Baseli
 
 
 def build(request: AblationRequest, model: Model, prompts: Prompts) -> tuple[Ablation, str | tuple[int, ...]]:
-    """Build the ablation of a request, and return it with its positions.
+    """Build the ablation of z of a request, and return it with its positions.
 
-    Raises `RequestError` for an unknown name, and for what these prompts do not allow.
+    Raises `RequestError` for an unknown name, for other activations than z, which only a sweep of single heads
+    replaces (`harness.sweep.head_inputs`), and for what these prompts do not allow.
     """
     if isinstance(request, HeadAblation):
         request = request.ablation
@@ -31,6 +33,9 @@ def build(request: AblationRequest, model: Model, prompts: Prompts) -> tuple[Abl
         name = getattr(request, "__name__", type(request).__name__)
         return FixedBaseline(request, name, f"z becomes {name}(z, head)"), "all"
     spec = parse_ablation(request)
+    if getattr(spec, "of", ("z",)) != ("z",):
+        remedy = "only a sweep of single heads (ablate_heads, study) replaces other activations; set z"
+        raise RequestError("ablation.of", ",".join(spec.of), remedy)
     match spec:
         case config.ZeroAblation():
             made = ZERO
@@ -55,6 +60,15 @@ def parse_ablation(request: Any) -> Any:
             raise RequestError("ablation", request, near(request, _names(AblationSpec)))
         request = {"name": request}
     return config.parse(AblationSpec, request, "ablation.") if isinstance(request, Mapping) else request
+
+
+def activations(request: AblationRequest) -> tuple[Any, tuple[config.Activation, ...]]:
+    """Return the same ablation of z, and the activations that the request replaces, in the order of the field."""
+    request = request.ablation if isinstance(request, HeadAblation) else request
+    if callable(request):
+        return request, ("z",)
+    spec = parse_ablation(request)
+    return replace(spec, of=("z",)), spec.of
 
 
 def parse_positions(positions: Any) -> str | tuple[int, ...]:

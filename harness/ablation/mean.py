@@ -85,7 +85,7 @@ class Mean:
     def means(self, kind: str, sites: Sequence[Site]) -> Captured:
         """Return the means by site, [slot, position, head, d_head]; `kind` is `BY_POSITION`, `FIRST_APART` (the first
         position, and one for all others) or `POOLED` (one position, for all)."""
-        ends = {site: _N_MEANS.get(kind) or self.reference.queries(site.stack).shape[1] for site in sites}
+        ends = {site: _N_MEANS.get(kind) or self.reference.queries(site.text_stack).shape[1] for site in sites}
         slots = self.reference.token_id.shape[1] if kind == BY_POSITION and self.model.kind == "masked_lm" else 1
         sums: dict[Site, _Sums] = {}
         for numbers in batches(self.reference):
@@ -96,7 +96,7 @@ class Mean:
                 slot = self._slot(rows, kind)
                 for site, z in capture(self.model, rows.inputs(self.model.device), sites).items():
                     of = sums.setdefault(site, _Sums.nothing(z, slots, ends[site]))
-                    of.add(z, rows.queries(site.stack) >= 0, slot)
+                    of.add(z, rows.queries(site.text_stack) >= 0, slot)
         return {site: of.mean() for site, of in sums.items()}
 
 

@@ -83,6 +83,13 @@ class Patch:
         return in_place(capture(self.model, other.inputs(self.model.device), sites))
 
 
+def as_patch(ablated: Ablation) -> Patch | None:
+    """Return the patch that an ablation is, or is made of (`HeadInputAblation`); None of others."""
+    inner = getattr(ablated, "inner", ablated)
+    return inner if isinstance(inner, Patch) else None
+
+
 def prompts_to_patch(ablated: Ablation, prompts: Prompts) -> Prompts:
     """Return the prompts that an ablation's forwards read: of a patch into the corrupted run the counterfactuals."""
-    return ablated.prompts if isinstance(ablated, Patch) else prompts
+    patch = as_patch(ablated)
+    return prompts if patch is None else patch.prompts

@@ -60,8 +60,8 @@ class Resample:
         inputs = donor.inputs(self.model.device)
         captured = capture(self.model, inputs, sites)
         row = torch.arange(len(rows))[:, None]
-        places = {stack: torch.as_tensor(_places(rows, donor, stack)) for stack in {site.stack for site in sites}}
-        return in_place({site: z[row, places[site.stack]] for site, z in captured.items()})
+        places = {stack: torch.as_tensor(_places(rows, donor, stack)) for stack in {site.text_stack for site in sites}}
+        return in_place({site: z[row, places[site.text_stack]] for site, z in captured.items()})
 
 
 def _places(rows: Prompts, donor: Prompts, stack: str) -> donors.Index:

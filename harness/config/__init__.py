@@ -7,6 +7,7 @@ code reads specs only.
 
 from harness.config.ablation import WEIGHTS as WEIGHTS
 from harness.config.ablation import AblationSpec as AblationSpec
+from harness.config.ablation import Activation as Activation
 from harness.config.ablation import MeanAblation as MeanAblation
 from harness.config.ablation import PatchAblation as PatchAblation
 from harness.config.ablation import Positions as Positions

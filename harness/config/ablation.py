@@ -1,8 +1,8 @@
-"""Specs of ablations: what replaces a head's z, and at which positions."""
+"""Specs of ablations: what replaces a head's z (or its q, k, v or pattern), and at which positions."""
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from harness.config.errors import RequestError, near
@@ -26,6 +26,20 @@ def _positions(value: Any) -> Any:
 Positions = Annotated[str | tuple[int, ...], BeforeValidator(_positions)]
 
 
+def _each_once(value: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(value))
+
+
+Activation = Literal["z", "q", "k", "v", "pattern"]
+#: Which of a head's activations is replaced, each in a sweep of its own.
+Activations = Annotated[
+    tuple[Activation, ...],
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+    AfterValidator(_each_once),
+    Field(min_length=1),
+]
+
+
 @spec
 class ZeroAblation:
     """Zero-ablation: a head's z becomes zero."""
@@ -34,6 +48,8 @@ class ZeroAblation:
     """Which of the options this is."""
     positions: Positions = "all"
     """Where z is replaced: all, last, target (scored positions), each in turn, or a list such as [3,-1]."""
+    of: Activations = ("z",)
+    """Which of a head's activations is replaced, one at a time: z, q, k, v, pattern, or a list."""
 
 
 @spec
@@ -49,6 +65,8 @@ class MeanAblation:
     """Which of the options this is."""
     positions: Positions = "all"
     """Where z is replaced: all, last, target (scored positions), each in turn, or a list such as [3,-1]."""
+    of: Activations = ("z",)
+    """Which of a head's activations is replaced, one at a time: z, q, k, v, pattern, or a list."""
     reference: str = "self"
     """Prompts the mean is over: self (these prompts), or a prompt set with defaults such as ioi."""
     means: Literal["by_position", "pooled"] = "by_position"
@@ -63,6 +81,8 @@ class ResampleAblation:
     """Which of the options this is."""
     positions: Positions = "all"
     """Where z is replaced: all, last, target (scored positions), each in turn, or a list such as [3,-1]."""
+    of: Activations = ("z",)
+    """Which of a head's activations is replaced, one at a time: z, q, k, v, pattern, or a list."""
     draws: PositiveInt = 1
     """Number of donor prompts; metrics are means over them."""
     seed: Seed = 0
@@ -80,6 +100,8 @@ class PatchAblation:
     """Which of the options this is."""
     positions: Positions = "all"
     """Where z is replaced: all, last, target (scored positions), each in turn, or a list such as [3,-1]."""
+    of: Activations = ("z",)
+    """Which of a head's activations is replaced, one at a time: z, q, k, v, pattern, or a list."""
     into: Literal["clean", "corrupted"] = "clean"
     """Run that is patched: clean (noising), or corrupted, with clean z (denoising)."""
 
@@ -92,6 +114,8 @@ class ScaleAblation:
     """Which of the options this is."""
     positions: Positions = "all"
     """Where z is replaced: all, last, target (scored positions), each in turn, or a list such as [3,-1]."""
+    of: Activations = ("z",)
+    """Which of a head's activations is replaced, one at a time: z, q, k, v, pattern, or a list."""
     factor: float = 0.5
     """What z is multiplied by: 0 is zero-ablation, 1 changes nothing, -1 reverses the head."""
 
@@ -110,6 +134,8 @@ def check_everywhere(ablation: AblationSpec, because: str) -> None:
     if not isinstance(ablation, ZeroAblation | ScaleAblation | MeanAblation):
         name = getattr(ablation, "name", ablation)
         raise RequestError("ablation", name, f"{because}; use zero, scale or mean")
+    if ablation.of != ("z",):
+        raise RequestError("ablation.of", ",".join(ablation.of), f"{because}, and hold z alone; use z")
     if ablation.positions != "all":
         shown = ablation.positions if isinstance(ablation.positions, str) else list(ablation.positions)
         raise RequestError("ablation.positions", shown, f"{because}; use all")

@@ -182,6 +182,8 @@ def check_comparison(runner: str, spec: RunSpec) -> None:
         raise RequestError("sweep.kind", ",".join(spec.sweep.kind), "two models are compared head by head: use single")
     if spec.sweep.method != "exact":
         raise RequestError("sweep.method", spec.sweep.method, "two models are compared by exact effects: use exact")
+    if spec.ablation.of != ("z",):
+        raise RequestError("ablation.of", ",".join(spec.ablation.of), "two models are compared by effects of z: use z")
     if spec.ablation.positions == "each":
         raise RequestError("ablation.positions", "each", "two models are compared over all positions: use all or last")
 

@@ -1,12 +1,12 @@
 """Findings: sentences about a saved run, each with the number it states and its interval.
 
 `format` writes numbers, `intervals` computes those that no table has. Sentences: `effects` about single heads, `direct`
-about direct effects and the tokens they are read from, `account` about what later components add, `edges` about paths
-between heads and MLPs, `joint_ablations` about sets, orders and pairs, `position_maps` about effects by layer and
-position, `rollout_vs_head` about what rollout and the top head attend to, `approximation_quality` about fast sweeps and
-screens, `roles` about roles, `changes` about two models, `methods` about attribution methods, `segments` about the
-segments of a context, `texts` about what an ablated model writes, `tasks` about its scores, and `published` about
-others' values beside ours.
+about direct effects and the tokens they are read from, `activations` about q, k, v and patterns, `account` about what
+later components add, `edges` about paths between heads and MLPs, `joint_ablations` about sets, orders and pairs,
+`next_tokens` about what a model says next, `position_maps` about effects by layer and position, `rollout_vs_head` about
+what rollout and the top head attend to, `approximation_quality` about fast sweeps and screens, `roles` about roles,
+`changes` about two models, `methods` about attribution methods, `segments` about the segments of a context, `texts`
+about what an ablated model writes, `tasks` about its scores, and `published` about others' values beside ours.
 
 >>> import harness
 >>> run = harness.look("planted", " da ko li da ko").run
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from harness.findings import effects
 from harness.findings.account import accounted
+from harness.findings.activations import carried, replaced
 from harness.findings.approximation_quality import blind, quick
 from harness.findings.changes import changed, other_name
 from harness.findings.direct import direct_parts, read_from
@@ -51,6 +52,7 @@ _OTHER_ABLATIONS = {
     "cumulative_effect": "heads one after another",
     "pair_effect": "heads in pairs",
     "role_effect": "the heads of each role together",
+    "activation_effect": "one activation of each head alone",
     "edge_effect": "heads, as one input of a later head or MLP reads them",
 }
 
@@ -76,7 +78,15 @@ def findings(run: "Run") -> list[Finding]:
     each += [
         finding for part in (direct_parts, read_from, accounted) for metric in metrics for finding in part(run, metric)
     ]
-    each += [*strongest_edges(run), *together(run), *strongest_cells(run), *traced(run), *written(run), *scored(run)]
+    each += [
+        *carried(run),
+        *strongest_edges(run),
+        *together(run),
+        *strongest_cells(run),
+        *traced(run),
+        *written(run),
+        *scored(run),
+    ]
     each += [effects.clean(run, metric) for metric in metrics]
     rest = (
         *quick(run),
@@ -105,7 +115,9 @@ def in_words(run: "Run") -> str:
     metrics, heads = run.metrics, len(run.ablated_heads)
     text += f" {count(heads, 'head')} {'was' if heads == 1 else 'were'} ablated one at a time "
     text += f"({_ablation(spec.get('ablation'))}), and {listed(list(map(title, metrics)))} "
-    return text + f"{'was' if len(metrics) == 1 else 'were'} measured on each prompt."
+    text += f"{'was' if len(metrics) == 1 else 'were'} measured on each prompt."
+    alone = listed(replaced(run))
+    return f"{text} So was what replacing each head's {alone} alone does." if alone else text
 
 
 def _ablation(spec: dict | str | None) -> str:

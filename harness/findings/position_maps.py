@@ -5,7 +5,7 @@ the scored positions apart); prompts of other lengths without roles have a map e
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from harness.findings.finding import Finding
 from harness.findings.format import chance, count, number, with_spread
 from harness.findings.intervals import interval, summary
+from harness.findings.next_tokens import says
 from harness.results.run import ROUNDING
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class PositionMap:
     """Effects of one kind of part, in the metric's unit; NaN where a prompt lacks the column.
 
     Rows are layers (of the residual stream the end after the last too), columns tokens by position or by role; `at`
-    names a column in a sentence.
+    names a column in a sentence, `where` are its positions. The map is of one `prompt`, or of all.
     """
 
     name: str
@@ -40,6 +41,15 @@ class PositionMap:
     columns: list[str]
     at: list[str]
     values: Float[np.ndarray, "prompt row column"]
+    where: list[Bool[np.ndarray, "prompt position"]] = field(default_factory=list)
+    prompt: int | None = None
+    stack: str = ""
+
+    def place(self, row: int) -> str:
+        """Return a row in words: ``before L3``, ``in L3``, ``after the last layer``."""
+        if self.rows[row] == "end":
+            return "after the last layer"
+        return f"{'before' if self.variable == 'resid_effect' else 'in'} {self.rows[row]}"
 
     @property
     def mean(self) -> Float[np.ndarray, "row column"]:
@@ -75,7 +85,8 @@ def maps_of_prompt(run: "Run", metric: str, prompt: int) -> list[PositionMap]:
     places = np.arange(run.data.sizes["position"])
     columns = [_Column(label, _quoted(label, at), (places == at)[None]) for at, label in enumerate(labels)]
     each = _each(run, metric)
-    return [_over(columns, name, variable, rows, values[[prompt]]) for name, variable, rows, values in each]
+    maps = [_over(columns, name, variable, rows, values[[prompt]]) for name, variable, rows, values in each]
+    return [replace(one, prompt=prompt) for one in maps]
 
 
 def destination(run: "Run", metric: str) -> tuple[str, float] | None:
@@ -114,7 +125,9 @@ def _over(columns: list[_Column], name: str, variable: str, rows: list[str], val
         for prompt, where in enumerate(column.where):
             if where.any():
                 made[prompt, :, at] = values[prompt][:, where].mean(axis=1)
-    return PositionMap(name, variable, rows, [each.label for each in columns], [each.at for each in columns], made)
+    labels, at, where = ([getattr(each, key) for each in columns] for key in ("label", "at", "where"))
+    stack = name.removesuffix(MAPPED[variable]).strip()
+    return PositionMap(name, variable, rows, labels, at, made, where, stack=stack)
 
 
 def _columns(run: "Run") -> list[_Column]:
@@ -169,6 +182,7 @@ def strongest_cells(run: "Run") -> Iterator[Finding]:
         yield Finding(f"{text}and their tokens have no roles.", np.nan, np.nan, np.nan, mapped(run)[0])
     for each in maps:
         yield _strongest(run, metric, each)
+    yield from filter(None, (says(run, each) for each in maps))
 
 
 def _strongest(run: "Run", metric: str, of: PositionMap) -> Finding:
@@ -177,10 +191,8 @@ def _strongest(run: "Run", metric: str, of: PositionMap) -> Finding:
     at = int(np.abs(of.mean.ravel()[cells]).argmax())
     row, column = np.unravel_index(cells[at], of.mean.shape)
     about = interval(run, of.values[:, row, column])
-    where = "before" if of.variable == "resid_effect" else "in"
-    place = "after the last layer" if of.rows[row] == "end" else f"{where} {of.rows[row]}"
     done = "patching" if "corrupted" in run.data else "ablating"
-    text = f"By {metric}, {done} the {of.name} does most {place} {of.at[column]}: the mean changes by "
+    text = f"By {metric}, {done} the {of.name} does most {of.place(row)} {of.at[column]}: the mean changes by "
     text += with_spread(about, run.unit(metric))
     if not run.meaning(metric).distance:
         each = of.values.reshape(len(of.values), -1)[:, cells]

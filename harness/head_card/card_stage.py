@@ -241,6 +241,8 @@ def part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:
     if spec.ablation.positions == "each":
         remedy = "a card explains a head's effect over its positions together; set all, last, target or a list"
         raise RequestError("ablation.positions", "each", remedy)
+    if "z" not in spec.ablation.of:
+        raise RequestError("ablation.of", ",".join(spec.ablation.of), "a card explains the effect of z; add z")
     if "single" not in spec.sweep.kind:
         kinds = ",".join(spec.sweep.kind)
         raise RequestError("sweep.kind", kinds, f"a card is of a single head; set sweep.kind=[single,{kinds}]")
@@ -248,7 +250,9 @@ def part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:
 
 
 def study_part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:
-    """Return the head cards of a study: of the heads with the largest effects each way."""
+    """Return the head cards of a study: of the heads with the largest effects each way; none where z has no effects."""
+    if "z" not in spec.ablation.of:
+        return Part([])
     return _part(spec, model, prompts, EACH_WAY)
 
 

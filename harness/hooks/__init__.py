@@ -67,8 +67,14 @@ _ATTENTION = {
 }
 
 
+#: What a head's z is made of.
+Input = Literal["q", "k", "v", "pattern"]
+INPUTS: tuple[Input, ...] = ("q", "k", "v", "pattern")
+
+
 class Site(NamedTuple):
     """The attention or the MLP of one layer, or the residual stream that enters it, in an encoder-decoder of one stack.
+    Of an attention the heads' z is meant, or one of their other activations.
 
     ``str(Site(5, "cross")) == "cross.L5"`` and ``str(Site(5, part="mlp")) == "L5.mlp"``. The stream that leaves the
     last layer is that of a layer more.
@@ -76,11 +82,16 @@ class Site(NamedTuple):
 
     layer: int
     stack: str = ""
-    part: Literal["attention", "mlp", "resid"] = "attention"
+    part: Literal["attention", "mlp", "resid", "q", "k", "v", "pattern"] = "attention"
 
     def __str__(self) -> str:
         name = f"{self.stack}.L{self.layer}" if self.stack else f"L{self.layer}"
         return name if self.part == "attention" else f"{name}.{self.part}"
+
+    @property
+    def text_stack(self) -> str:
+        """The stack whose queries stand at this site's positions: cross attention has its keys in the source."""
+        return "encoder" if self.stack == "cross" and self.part in ("k", "v") else self.stack
 
 
 class Head(NamedTuple):
@@ -159,10 +170,23 @@ class Resid(NamedTuple):
         return Site(self.layer, self.stack, "resid")
 
 
+class HeadInput(NamedTuple):
+    """The q, k, v or pattern of one query head; of grouped heads the key or value that this head reads."""
+
+    layer: int
+    head: int
+    stack: str
+    part: Input
+
+    @property
+    def site(self) -> Site:
+        return Site(self.layer, self.stack, self.part)
+
+
 #: The config key of a soft cap on logits, in Hugging Face's models.
 _SOFT_CAP = "final_logit_softcapping"
 #: What an intervention replaces.
-Part = Head | Mlp | Resid
+Part = Head | Mlp | Resid | HeadInput
 
 #: How many layers a model has; of an encoder-decoder, how many each stack has.
 Layers = int | Mapping[str, int]

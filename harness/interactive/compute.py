@@ -27,6 +27,7 @@ from harness.prompts import Prompts
 from harness.results.run import IN_MEMORY
 from harness.study.record import checks_of, facts
 from harness.study.run_folder import plain
+from harness.sweep.activation_table import ActivationTable
 from harness.sweep.edges.table import EdgeTable
 from harness.sweep.head_table import HeadTable
 
@@ -98,7 +99,10 @@ def ablate_heads(
     head, key], the same by the token it was read from (`harness.sweep.source_direct`: zero-ablation, and metrics that
     are linear in the logits; NaN for others), and with ``account=True`` `account` [metric, prompt, layer, head,
     component], the effect by the later head or MLP that adds to it or takes it back (`harness.sweep.account`).
-    Distances have `null_effect` [draw, …], the effects of random edits of the same size.
+    Distances have `null_effect` [draw, …], the effects of random edits of the same size. With the ablation's key ``of``
+    (``{"name": "patch", "of": ["z", "q", "k", "v", "pattern"]}``) each head is swept once for each of these
+    activations: `effect` is of z, `activation_effect` [metric, prompt, activation, layer, head] of the others, and
+    ``.activations`` their table (`harness.ablation.head_inputs`).
     With ``method="fast"`` there is `fast_effect` beside `effect`, with ``"screen"`` `estimate` (and `effect` of
     the heads that were measured); `exact` [layer, head] says which heads were measured exactly. `sweep_keys` are the
     other keys of `harness.config.SweepSpec`: ``order``, ``n_random_orders``, ``order_from`` and ``max_heads`` of
@@ -122,7 +126,8 @@ def ablate_heads(
         if not (isinstance(heads, str) and heads == "all"):
             raise RequestError("heads", heads, f"{ablation} names its heads itself: leave heads out")
         heads, ablation = ablation.heads, ablation.ablation
-    made, where = ablations.build(ablation, model, prompts)
+    of_z, activations = ablations.activations(ablation)
+    made, where = ablations.build(of_z, model, prompts)
     if positions is not None:
         where = ablations.parse_positions(positions)
     members = {name: model.heads(some, f"sets.{name}") for name, some in (sets or {}).items()}
@@ -131,7 +136,7 @@ def ablate_heads(
     data, chosen = prompts.dataset(), choose(metrics, prompts)
     every = isinstance(heads, str) and heads == "all"
     named = model.heads() if every else model.heads(heads)
-    others = {"sets": members, "n_random_sets": n_random_sets, "edges": paths}
+    others = {"sets": members, "n_random_sets": n_random_sets, "edges": paths, "of": activations}
     with memory_kept():
         for stage in sweep.stages(model, prompts, spec, named, chosen, made, where, **others):
             data = sweep.merge(data, run_in_memory(stage, data))
@@ -146,7 +151,8 @@ def ablate_heads(
         edges=paths,
     )
     record = _manifest("ablate_heads", settings, model, prompts, data, started)
-    return Effects(IN_MEMORY, settings, record, data, closings=(HeadTable(StatsSpec()), EdgeTable(StatsSpec())))
+    tables = (HeadTable(StatsSpec()), ActivationTable(StatsSpec()), EdgeTable(StatsSpec()))
+    return Effects(IN_MEMORY, settings, record, data, closings=tables)
 
 
 def compare_attributions(

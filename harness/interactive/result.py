@@ -38,7 +38,7 @@ class Result(Run):
     closings: Sequence[Closing] = ()
 
     def __post_init__(self) -> None:
-        for table in ("heads", "methods", "edges"):  # made when they are read, below
+        for table in ("heads", "methods", "edges", "activations"):  # made when they are read, below
             self.__dict__.pop(table, None)
 
     def __getitem__(self, name: str) -> xr.DataArray:
@@ -58,6 +58,11 @@ class Result(Run):
     def edges(self) -> pd.DataFrame:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The table of edges, as ``edges.csv``."""
         return self._closed.tables.get("edges", pd.DataFrame(columns=np.array(TABLES["edges"].columns)))
+
+    @cached_property
+    def activations(self) -> pd.DataFrame:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The table of q, k, v and patterns, as ``activations.csv``."""
+        return self._closed.tables.get("activations", pd.DataFrame(columns=np.array(TABLES["activations"].columns)))
 
     @cached_property
     def _closed(self) -> Closed:
@@ -88,7 +93,8 @@ class Result(Run):
     @property
     def _whole(self) -> Run:
         """These arrays as a plain run, with the notes of the tables."""
-        own = {name: getattr(self, name) for name in ("path", "spec", "manifest", "heads", "methods", "edges")}
+        names = ("path", "spec", "manifest", "heads", "methods", "edges", "activations")
+        own = {name: getattr(self, name) for name in names}
         return Run(data=self._closed.data, **own)
 
     def _of(self) -> str:
@@ -171,6 +177,8 @@ class Effects(Result):
             raise RequestError("effect", name, near(name, tuple(self._names)))
         if name == "edge_effect":
             return self.edges
+        if name == "activation_effect":
+            return self.activations
         return self.heads if name == "effect" else _summarised(self, name)
 
     def top(self, n: int = 5, metric: str | None = None, effect: str | None = None) -> pd.DataFrame:
@@ -204,7 +212,8 @@ class Effects(Result):
     def _names(self) -> list[str]:
         """The variables of mean effects, single heads first."""
         kinds = ("effect", "layer_effect", "attn_effect", "mlp_effect", "resid_effect", "set_effect", "position_effect")
-        return [name for name in (*kinds, "cumulative_effect", "pair_effect", "edge_effect") if name in self.data]
+        others = ("cumulative_effect", "pair_effect", "edge_effect", "activation_effect")
+        return [name for name in (*kinds, *others) if name in self.data]
 
     @property
     def _metrics(self) -> tuple[str, ...]:

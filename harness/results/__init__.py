@@ -5,7 +5,7 @@ object store with `objects` and `lease`), and `manifest` records everything that
 
 >>> import harness
 >>> sorted(harness.results.schema.TABLES)[:3]
-['changes', 'edges', 'heads']
+['activations', 'changes', 'edges']
 """
 
 from harness.config import RequestError
@@ -45,7 +45,9 @@ def open_run(path: str | Folder, incomplete: bool = False) -> Run:
     for name in manifest["files"] or {}:
         if not (folder / name).exists():
             raise RequestError("run", path, f"this run is damaged: its {name} is missing")
-    names: tuple[TableName, ...] = ("heads", "methods", "changes", "parts", "part_heads", "texts", "tasks", "edges")
+    names: tuple[TableName, ...] = (
+        *("heads", "methods", "changes", "parts", "part_heads", "texts", "tasks", "edges", "activations"),
+    )
     tables = (read_table(folder, name) for name in names)
     return Run(folder, spec, manifest, data, *tables)
 

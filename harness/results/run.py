@@ -90,6 +90,7 @@ class Run:
     texts: pd.DataFrame = field(default_factory=pd.DataFrame)
     tasks: pd.DataFrame = field(default_factory=pd.DataFrame)
     edges: pd.DataFrame = field(default_factory=pd.DataFrame)
+    activations: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     # --- metrics --------------------------------------------------------------------------------------------------
 

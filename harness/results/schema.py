@@ -25,7 +25,17 @@ from harness.results.store import write_bytes, write_text
 
 _PLACE = ("stack", "layer", "head")
 TableName = Literal[
-    "heads", "methods", "method_pairs", "roles", "changes", "parts", "part_heads", "texts", "tasks", "edges"
+    "heads",
+    "methods",
+    "method_pairs",
+    "roles",
+    "changes",
+    "parts",
+    "part_heads",
+    "texts",
+    "tasks",
+    "edges",
+    "activations",
 ]
 #: Columns of names that are read as text, whatever they look like.
 _AS_TEXT = frozenset({"part", "set", "heads", "text", "clean", "ablated", "clean_token", "ablated_token", "first_head"})
@@ -98,6 +108,14 @@ TABLES: dict[TableName, Table] = {
             *("p_value", "p_adjusted", "significant", "important", "rank", "n_prompts_tested", "n_clusters_tested"),
         ),
         names=("metric", "sender", "receiver", "into", "significant", "important"),
+    ),
+    "activations": Table(
+        (
+            *("metric", "activation", "layer", "head", "effect_mean", "ci_low", "ci_high", "z_effect_mean"),
+            *("p_value", "p_adjusted", "significant", "important", "rank", "n_prompts", "n_clusters"),
+        ),
+        names=("metric", "activation", "stack", "significant", "important"),
+        by_stack=True,
     ),
     "tasks": Table(
         (*("task", "metric", "set", "kind", "heads", "clean", "ablated", "difference", "ci_low", "ci_high", "n"),),
@@ -196,6 +214,10 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "choice_log_prob": ("prompt choice", "the log-probability of each completion, without an ablation"),
     "ablated": (_HEADS, "the metric with the head ablated"),
     "effect": (_HEADS, "ablated - clean (- corrupted, if that is patched); NaN for heads that were not ablated"),
+    "activation_effect": (
+        "metric prompt activation layer head",
+        "the effect of a head's q, k, v or pattern; NaN as effect",
+    ),
     "direct": (_HEADS, "the part of the effect that goes straight to the output"),
     "source_direct": (f"{_HEADS} key", "direct, by the token it was read from; 0 in padding"),
     "account": (f"{_HEADS} component", "effect, by the later head or MLP that adds to it or takes it back"),
@@ -221,6 +243,10 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "resid_effect": ("metric prompt depth [position]", "the effect of the residual stream before a layer or after all"),
     "attn_effect": ("metric prompt layer [position]", "the effect of a layer's attention"),
     "mlp_effect": ("metric prompt layer [position]", "the effect of a layer's MLP"),
+    "next_token": ("prompt", "the most likely token at the last scored position, in the run that is ablated"),
+    "resid_next_token": ("prompt depth position", "the same with the stream ablated; empty in padding"),
+    "attn_next_token": ("prompt layer position", "the same with a layer's attention ablated"),
+    "mlp_next_token": ("prompt layer position", "the same with a layer's MLP ablated"),
     "set_effect": ("metric prompt set", "the effect of a named set of heads"),
     "random_set_effect": ("metric prompt set draw", "the effect of as many heads drawn at random"),
     "position_effect": (f"{_HEADS} position", "the effect of a head at one position"),

@@ -18,6 +18,7 @@ from harness.sweep.account import Accountant, Entry, components
 from harness.sweep.direct import direct_effects
 from harness.sweep.engine import Clean
 from harness.sweep.kv_cache import CachedPrefixes, first_position, shift
+from harness.sweep.next_token import NEXT_TOKEN
 from harness.sweep.shared_context import SharedContext
 from harness.sweep.source_direct import direct_by_source
 
@@ -177,6 +178,7 @@ class Batch:
         targets, end = self.whole.targets, engine.run_plainly(self.model, self.whole, one)
         here = plain(targets.mean_by_prompt(targets.share.new_ones(len(targets))))
         off = np.abs(plain(engine.measure(self.model, self.whole, end, self.metrics))[:, 0] - ablated)
+        off = off[[metric is not NEXT_TOKEN for metric in self.metrics]]
         largest = float((off[:, here > 0] / here[here > 0]).max())
         if not largest <= engine.tolerance(self.model):
             raise InterventionFailed(

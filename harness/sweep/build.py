@@ -6,12 +6,13 @@ from typing import Any, Protocol, runtime_checkable
 from harness import ablation
 from harness.ablation import Ablation
 from harness.ablation.patch import Patch, prompts_to_patch
-from harness.config import EdgesSpec, RequestError, RunSpec, SweepSpec
+from harness.config import Activation, EdgesSpec, RequestError, RunSpec, SweepSpec
 from harness.execute import Chain, Part, Stage
 from harness.metrics import Metric, choose
 from harness.models import Model
 from harness.prompts import Prompts
 from harness.sweep.account import check_account
+from harness.sweep.activation_table import ActivationTable
 from harness.sweep.attribution_patching import ScreenStage
 from harness.sweep.cumulative import CumulativeStage
 from harness.sweep.direct import has_direct
@@ -19,6 +20,7 @@ from harness.sweep.edges.build import check_edges, edge_stages
 from harness.sweep.edges.table import EdgeTable
 from harness.sweep.fast import FastStage
 from harness.sweep.greedy import GreedyStage
+from harness.sweep.head_inputs import HeadInputsStage, check_activations
 from harness.sweep.head_table import HeadTable
 from harness.sweep.interventions import AT_EACH_POSITION, groups
 from harness.sweep.pairs import Pair, PairsStage
@@ -42,10 +44,12 @@ def stages(
     sets: Mapping[str, Any] | None = None,
     n_random_sets: int = 0,
     edges: EdgesSpec | None = None,
+    of: Sequence[Activation] = ("z",),
 ) -> list[Stage | Chain]:
     """Build the stages of all kinds in the request.
 
-    Single heads come first, and are swept too where another kind needs their effects. Raises `RequestError` for what
+    Single heads come first, and are swept too where another kind needs their effects; then those of their activations
+    `of` that are not z. Raises `RequestError` for what
     this model, these prompts or the kinds do not allow.
     """
 
@@ -59,6 +63,7 @@ def stages(
     edges = edges or EdgesSpec()
     check_sets(spec, sets, n_random_sets)
     check_edges(spec, edges)
+    check_activations(spec, of, positions)
     if spec.source_direct:
         check_sources(model, prompts, metrics, ablated, positions)
     if spec.account:
@@ -76,8 +81,8 @@ def stages(
         elif kind != "single":
             others.append(sweep(kind))
     if "single" in spec.kind or _needs_singles(spec):
-        return [*_singles(spec, sweep("single")), *others]
-    return others
+        others = [*(_singles(spec, sweep("single")) if "z" in of else []), *others]
+    return others if tuple(of) == ("z",) else [*others, HeadInputsStage.of(sweep("single"), of)]
 
 
 def _check_kinds(spec: SweepSpec, positions: str | tuple[int, ...], ablated: Ablation) -> None:
@@ -130,16 +135,17 @@ def needs_roles(spec: SweepSpec) -> bool:
 
 def part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:
     """Return the sweeps of a run, and its table of heads."""
-    made, positions = ablation.build(spec.ablation, model, prompts)
+    of_z, activations = ablation.activations(spec.ablation)
+    made, positions = ablation.build(of_z, model, prompts)
     metrics, heads = choose(spec.metrics, prompts), list(spec.heads)
-    others = {"sets": spec.sets, "n_random_sets": spec.n_random_sets, "edges": spec.edges}
+    others = {"sets": spec.sets, "n_random_sets": spec.n_random_sets, "edges": spec.edges, "of": activations}
     made_stages = stages(model, prompts, spec.sweep, heads, metrics, made, positions, spec.seed, **others)
-    return Part(made_stages, [HeadTable(spec.stats), EdgeTable(spec.stats)])
+    return Part(made_stages, [HeadTable(spec.stats), ActivationTable(spec.stats), EdgeTable(spec.stats)])
 
 
 def singles(spec: RunSpec, model: Model, prompts: Prompts) -> SweepStage:
-    """Return the exact sweep of a run's single heads, without their direct effects."""
-    made, positions = ablation.build(spec.ablation, model, prompts)
+    """Return the exact sweep of the z of a run's single heads, without their direct effects."""
+    made, positions = ablation.build(ablation.activations(spec.ablation)[0], model, prompts)
     metrics, heads = choose(spec.metrics, prompts), list(spec.heads)
     how = {"memory": spec.sweep.memory, "seed": spec.seed, "with_direct": False}
     return SweepStage(model, prompts_to_patch(made, prompts), groups(model, heads), metrics, made, positions, **how)

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from harness.ablation import ZERO, Ablation, Check, Intervention, MatchedNull, Share, model_rows, positions, together
-from harness.ablation.patch import Patch
+from harness.ablation.patch import as_patch
 from harness.ablation.positions import Places
 from harness.config import RequestError
 from harness.execute import Stage
@@ -21,9 +21,10 @@ from harness.sweep.account import components
 from harness.sweep.batch import Batch, check_finite
 from harness.sweep.direct import has_direct
 from harness.sweep.division import UNITS_EACH, SplitStage
-from harness.sweep.interventions import AT_EACH_POSITION, TOGETHER, Groups
-from harness.sweep.labels import Layout
+from harness.sweep.interventions import AT_EACH_POSITION, EFFECT, TOGETHER, Groups
+from harness.sweep.labels import Layout, gathered
 from harness.sweep.memory import Fit
+from harness.sweep.next_token import NEXT_TOKEN, split_off, written
 from harness.sweep.shared_context import shares_context
 
 #: Draws of random edits of the same norm, the null distribution of distances.
@@ -96,6 +97,12 @@ class SweepStage:
         """Whether a metric is a distance, whose effects are tested against those of random edits."""
         distances = any(metric.distance for metric in self.metrics)
         return self.kind == "single" and self.positions != "each" and distances
+
+    @property
+    def _names_tokens(self) -> bool:
+        """Whether the most likely next token is kept: in maps by position, of models that write."""
+        mapped = self.positions == "each" and self.kind != "single" and self.ablation.draws == 1
+        return mapped and self.model.kind in ("decoder", "encoder_decoder") and not self.prompts.has_choices
 
     def plan(self, done: xr.Dataset | None = None) -> dict[str, Any]:
         cut = batches(self.prompts)
@@ -202,8 +209,11 @@ class SweepStage:
         for some in together(len(rows), plan["rows"][unit]):
             parts.append(self._measured(plan, unit, some, turns))
         arrays = {name: np.sum([part[name] for part in parts], axis=0) for name in parts[0]}
+        arrays = split_off(arrays) if self._names_tokens else arrays
         shape = (*arrays["ablated"].shape[:2], len(self.groups), len(turns))
         checks = {"fired": np.array(self.check.fired - before), "off": np.array(self.check.spot_checks[tried:])}
+        if self._names_tokens:
+            arrays["next_token"] = arrays["next_token"].reshape(shape[1:])
         return arrays | {"ablated": arrays["ablated"].reshape(shape)} | checks
 
     def _measured(
@@ -214,13 +224,14 @@ class SweepStage:
         share = Share(numbers, some)
         how = {"positionwise": self.ablation.positionwise, "shares_context": self._shares_context}
         how["with_account"] = plan["account"]
-        batch = Batch(self.model, self.prompts.take(numbers), self.metrics, self.check, some, **how)
+        metrics = [*self.metrics, NEXT_TOKEN] if self._names_tokens else self.metrics
+        batch = Batch(self.model, self.prompts.take(numbers), metrics, self.check, some, **how)
         check_finite(self.model, self.metric_names, numbers, batch.clean)
         draws = [self._of_draw(plan, unit, batch, some, turns, draw) for draw in range(self.ablation.draws)]
         arrays = {"clean": batch.clean, **{name: np.mean([each[name] for each in draws], axis=0) for name in draws[0]}}
         if self.prompts.has_choices:
             arrays["choice_log_prob"] = batch.choice_log_prob
-        if isinstance(self.ablation, Patch):
+        if as_patch(self.ablation) is not None:
             arrays["donor"] = batch.reading(self.prompts.take(numbers).swapped())
         if plan["null"]:
             null = MatchedNull(self.ablation, self.model, self.prompts, plan["null"]["seed"])
@@ -260,7 +271,8 @@ class SweepStage:
 
     def _begins(self, rows: Prompts) -> list[int] | None:
         """Return the first position of each row at which a replacement changes anything, if that is known."""
-        return self.ablation.begins(rows) if isinstance(self.ablation, Patch) else None
+        patch = as_patch(self.ablation)
+        return None if patch is None else patch.begins(rows)
 
     def _interventions(self, baseline: Any, turns: Sequence[Places | None], some: range) -> list[Intervention]:
         """Return each group's interventions, turn after turn, on some of the rows."""
@@ -268,8 +280,17 @@ class SweepStage:
         return [Intervention(parts, baseline, where) for parts in self.groups.values() for where in of_rows]
 
     def assemble(self, plan: Mapping[str, Any], units: Sequence[Mapping[str, np.ndarray]]) -> xr.Dataset:
-        """Return all units as labelled arrays (`Layout.assembled`)."""
-        return self.layout.assembled(plan, units, self.attributes(plan))
+        """Return all units as labelled arrays (`Layout.assembled`); of a map by position with `next_token` [prompt] and
+        `resid_next_token` and its kin, as the effects."""
+        arrays = self.layout.assembled(plan, units, self.attributes(plan))
+        if not self._names_tokens:
+            return arrays
+        cut, effect = plan["batches"], arrays[EFFECT[self.kind]].isel(metric=0, drop=True)
+        ids = self.layout.labelled(gathered(cut, [unit["next_token"][None] for unit in units]))
+        patched = written(self.model, ids.isel(metric=0).where(effect.notnull()))
+        clean = gathered(cut, [unit["clean_next_token"][None, :, None] for unit in units])[0, :, 0]
+        own = written(self.model, xr.DataArray(clean, dims="prompt"))
+        return arrays.assign({f"{self.kind}_next_token": patched, "next_token": own})
 
     def attributes(self, plan: Mapping[str, Any]) -> dict[str, Any]:
         """Return the attributes of a plan's arrays."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from harness.views import edge_section, head_cards, number_tables, segment_section, text_section
 from harness.views.figures import Picture
+from harness.views.next_token_table import next_token_table
 from harness.views.text import markup
 
 if TYPE_CHECKING:
@@ -58,13 +59,21 @@ PICTURED = {
         "error over prompts. No single heads were ablated (sweep.kind=single does). Every value is in data.zarr, "
         "layer_effect, attn_effect, mlp_effect and resid_effect.",
     ),
+    "activations": (
+        "What of a head matters: query, key, value or pattern",
+        "Each head’s <b>query</b>, <b>key</b>, <b>value</b> or <b>pattern</b> alone was replaced; of keys and values "
+        "that several heads share, this head alone reads the changed ones. A pattern that carries an effect says that "
+        "where the head looks matters, a value that what it reads there does. The parts need not sum to the effect of "
+        "z. Every value is in data.zarr, activation_effect, and in activations.csv.",
+    ),
     "maps": (
         "Where the prediction is made: effects by layer and position",
         "The residual stream before each layer (and at its end), each layer’s attention, and each MLP were ablated at "
         "one position at a time. Where the run patched, a value is the share of the way that the mean metric goes from "
         "the run that is patched to the other: 0 changes nothing, 1 is all of it. Columns are positions where all "
-        "prompts have one length, else roles of tokens. Every value is in data.zarr, resid_effect, attn_effect, "
-        "mlp_effect, clean and corrupted.",
+        "prompts have one length, else roles of tokens. <b>Changed</b>: on how many prompts the most likely token at "
+        "the last scored position is another with the cell replaced. Every value is in data.zarr, resid_effect, "
+        "attn_effect, mlp_effect, clean and corrupted; the tokens are resid_next_token and its kin.",
     ),
     "positions": (
         "Where a head is needed",
@@ -132,7 +141,7 @@ def sections(run: "Run", drawn: Sequence[Picture], left_out: str) -> list[Sectio
     if "role_given" in run.data:
         made.append(_roles(run, drawn))
     pictured = [part for part in PICTURED if part != "changed" and any(each.part == part for each in drawn)]
-    made += [_of_pictures(part, drawn) for part in pictured]
+    made += [_maps(run, drawn) if part == "maps" else _of_pictures(part, drawn) for part in pictured]
     made += _of_tables(run, drawn)
     if "attribution" in run.data or "cause" in run.data:
         made.append(_sources())
@@ -235,6 +244,12 @@ def _of_pictures(part: str, drawn: Sequence[Picture]) -> Section:
     """Build a section of charts; without scripts their figures stand in."""
     title, define = (PICTURED | {"parts": ("Parts of the prompt", segment_section.ABOUT)})[part]
     return Section(part, title, _charts(drawn, part), define)
+
+
+def _maps(run: "Run", drawn: Sequence[Picture]) -> Section:
+    """Show the maps, and beneath them what the model says next with their strongest cells replaced."""
+    section = _of_pictures("maps", drawn)
+    return replace(section, body=section.body + next_token_table(run))
 
 
 def _changed(run: "Run", drawn: Sequence[Picture]) -> Section:

@@ -379,6 +379,6 @@ function cellText(chart, panel, row, column, dotted) {
   else if (chart.scale === 'attention') where = panel.name + ': ' + token(panel.rows[row], row) + ' looks at ' + token(panel.columns[column], column);
   else where = panel.rows[row] + ' at ' + token(panel.columns[column], column);
   const what = chart.switch ? panel.name + ' score' : chart.value;
-  const note = dotted && chart.dot ? '; ' + chart.dot : '';
+  const said = (panel.notes || {})[row + ' ' + column], note = (dotted && chart.dot ? '; ' + chart.dot : '') + (said ? '; ' + said : '');
   return where + (chart.scale === 'attention' ? ', ' : ': ') + what + ' ' + (value === null ? 'not measured' : (chart.scale === 'effect' ? signed(value) : plain(value)) + unit) + note;
 }

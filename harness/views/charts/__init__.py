@@ -7,6 +7,7 @@ A file has the numbers, which the figure for print (`harness.views.figures`) dra
 
 from typing import TYPE_CHECKING
 
+from harness.views.charts.activations import activations
 from harness.views.charts.changes import changes
 from harness.views.charts.describe import Described
 from harness.views.charts.joint import joint
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["charts"]
 
-_TOPICS = (layers, maps, positions, joint, changes, roles, methods, segments)
+_TOPICS = (activations, layers, maps, positions, joint, changes, roles, methods, segments)
 
 
 def charts(run: "Run") -> list[Described]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.findings.next_tokens import next_tokens
 from harness.findings.position_maps import PositionMap, destination, mapped, maps_of_prompt, position_maps
 from harness.views.charts.describe import Described, chart, in_full, measured, numbers, plain_name
 from harness.views.selection import shown_prompts
@@ -51,6 +52,7 @@ def maps(run: "Run") -> Iterator[Described]:
                 "rows": each.rows,
                 "columns": list(map(visible, each.columns)),
                 "values": numbers(each.mean / shown.far),
+                "notes": {f"{cell.row} {cell.column}": visible(cell.in_words) for cell in next_tokens(run, each)},
             }
             for each in shown.maps
         ]

@@ -17,6 +17,7 @@ from harness.results.objects import Folder, folder_at
 from harness.views.charts.describe import in_full, plain_name
 from harness.views.charts.layers import swept
 from harness.views.figures import changes
+from harness.views.figures.activations import by_activation
 from harness.views.figures.base import LOOKS, Look, Picture, as_picture
 from harness.views.figures.captions import Caption, captions
 from harness.views.figures.effects import effect_map, strongest
@@ -47,6 +48,7 @@ Drawing = tuple[str, str, str, Callable[[], Figure]]
 
 #: Figures of other sweeps: the variable, the section, the label, and the function that draws it for a metric.
 _OTHERS = (
+    ("activation_effect", "activations", "Effect of each head's activations alone", by_activation),
     ("position_effect", "positions", "Effect of ablating heads at one position", by_position),
     ("set_effect", "sets", "Effect of ablating sets of heads", sets),
     ("cumulative_effect", "pruning", "Effect of ablating one head after another", pruning),
