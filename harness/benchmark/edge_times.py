@@ -48,10 +48,10 @@ def swept_edges(model: Model, prompts: Prompts, senders: list[Head], metric: str
     """Return the edges of a sweep that measures them all."""
     n_layers, n_heads = model.shape.n_layers, model.shape.n_heads
     keys = {"into": ["q"], "top_k": len(senders) * n_layers * n_heads}
-    found = ablate_heads(model, prompts, "patch", [metric], senders, kind="edges", edges=keys).data
+    swept = ablate_heads(model, prompts, "patch", [metric], senders, kind="edges", edges=keys).data
     means = np.full((len(senders), n_layers, n_heads), np.nan)
     number = {str(sender): at for at, sender in enumerate(senders)}
-    effect = found["edge_effect"].sel(metric=metric).mean("prompt")
+    effect = swept["edge_effect"].sel(metric=metric).mean("prompt")
     for sender, receiver, mean in zip(*(effect[name].values for name in ("sender", "receiver")), effect, strict=True):
         at = Head.parse(str(receiver))
         means[number[str(sender)], at.layer, at.head] = mean
