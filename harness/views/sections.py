@@ -60,7 +60,7 @@ PICTURED = {
         "layer_effect, attn_effect, mlp_effect and resid_effect.",
     ),
     "activations": (
-        "What of a head matters: query, key, value or pattern",
+        "Query, key, value or pattern: which of a head matters",
         "Each head’s <b>query</b>, <b>key</b>, <b>value</b> or <b>pattern</b> alone was replaced; of keys and values "
         "that several heads share, this head alone reads the changed ones. A pattern that carries an effect says that "
         "where the head looks matters, a value that what it reads there does. The parts need not sum to the effect of "
