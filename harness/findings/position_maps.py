@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MAPPED = {"resid_effect": "residual stream", "attn_effect": "attention", "mlp_effect": "MLP"}
 #: The role of tokens without one, and of those among them at which a prediction is scored.
 _OTHER, _SCORED = "other", "scored"
+#: On the scale from the corrupted run, 0, to the clean one, 1, what is rounding.
+_NOTHING = 1e-4
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,7 @@ def _strongest(run: "Run", metric: str, of: PositionMap) -> Finding:
         text += f", max-T {chance(p)} over all cells" if np.isfinite(p) else ""
     if (leads := destination(run, metric)) is not None:
         share = about.mean / leads[1]
-        scale = number(1 - share if leads[0] == "corrupted" else share)
+        place = 1 - share if leads[0] == "corrupted" else share
+        scale = number(place if abs(place) > _NOTHING else 0.0)  # at an end of the scale rounding is left
         text += f"; from 0, the corrupted run, to 1, the clean one, the mean is then at {scale}"
     return Finding(f"{text}.", about.mean, about.low, about.high, of.variable)

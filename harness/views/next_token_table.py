@@ -17,7 +17,8 @@ def next_token_table(run: "Run") -> str:
     rows = [
         (
             *(of.name, of.rows[cell.row], visible(of.columns[cell.column]), float(of.mean[cell.row, cell.column])),
-            *(f"{cell.n_changed} of {cell.n_prompts}", visible(cell.before), visible(cell.after), cell.n_alike),
+            f"{cell.n_changed} of {cell.n_prompts}",
+            *((visible(cell.before), visible(cell.after), cell.n_alike) if cell.n_changed else ("–", "–", None)),
         )
         for of in maps
         for cell in next_tokens(run, of)
