@@ -13,7 +13,7 @@ from harness.attention import CacheStage
 from harness.attribution.context.stage import TraceStage
 from harness.attribution.evaluate.stage import AttributionStage
 from harness.config import AttributionSpec, RequestError, RunSpec, TraceSpec, parse
-from harness.study.forecast import _measured_once
+from harness.sweep.trial import measured_once
 
 Usage = namedtuple("Usage", "total used free")
 BERT = {"model": {"name": "random", "source": "random", "shape": "bert"}}
@@ -120,9 +120,9 @@ def test_a_disk_that_cannot_hold_it_is_refused_before_anything_is_written(tmp_pa
 def test_a_forecast_times_the_same_model_and_prompts_once(monkeypatch):
     """A screen has two stages, and a trial of SmolLM2 takes two seconds."""
     timed = []
-    home = sys.modules[_measured_once.__module__]
+    home = sys.modules[measured_once.__module__]
     monkeypatch.setattr(home, "seconds_per_row", lambda *pair: timed.append(pair) or 0.5)
-    trial = _measured_once()
+    trial = measured_once()
     model, prompts, others = object(), object(), object()
     assert [trial(model, each) for each in (prompts, prompts, others)] == [0.5] * 3
     assert timed == [(model, prompts), (model, others)]

@@ -67,8 +67,8 @@ class SweepSpec:
     is not among the kinds, single heads are swept first.
 
     Methods: ``exact``: in the model's own precision. ``fast``: matrix products in bf16. ``screen``: attribution
-    patching. Another `memory` adds in another order, which moves effects by about 1e-6; a run's hash does not depend on
-    it.
+    patching. ``auto``: one of them by the forecast (`harness.sweep.method`). Another `memory` adds in another order,
+    which moves effects by about 1e-6; a run's hash does not depend on it.
     """
 
     kind: Kinds = ("single",)
@@ -85,8 +85,10 @@ class SweepSpec:
     """Which pairs of heads: by effect or direct effect, of one role, all, or a list [[L0H1,L1H2]]."""
     pairs_top_k: Annotated[int, Field(ge=2)] = 10
     """Number of heads (of each role) that are paired."""
-    method: Method = "exact"
-    """exact, fast (bf16) or screen (gradient); the last two measure some heads again exactly."""
+    method: Literal["exact", "fast", "screen", "auto"] = "exact"
+    """exact, fast (bf16) or screen (gradient), which measure some heads again exactly; auto: exact, or else screen."""
+    minutes: Annotated[float, Field(gt=0)] = 10
+    """With auto: exact where its forecast ends within these minutes, else screen."""
     verify_fraction: Annotated[float, Field(gt=0, le=1)] = 0.05
     """Random share of the heads that fast measures again exactly."""
     verify_top_k: PositiveInt = 20
@@ -129,6 +131,7 @@ _METHODS_THAT_READ = {
     "verify_top_k": ("fast", "screen"),
     "gradient_steps": ("screen",),
     "account": ("exact",),
+    "minutes": ("auto",),
 }
 #: Keys that only some kinds of sweep read.
 _READ_BY: dict[str, tuple[Kind, ...]] = {

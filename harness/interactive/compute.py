@@ -17,7 +17,7 @@ from harness.attribution.evaluate.method_table import MethodTable
 from harness.attribution.evaluate.stage import AttributionStage
 from harness.attribution.evaluate.statistics import agreement
 from harness.config import AttributionSpec, CacheSpec, EdgesSpec, RequestError, RunSpec, StatsSpec, SweepSpec
-from harness.execute import run_in_memory
+from harness.execute import Chain, Stage, run_in_memory
 from harness.execute.kept_memory import memory_kept
 from harness.hooks import Head
 from harness.interactive.result import Attributions, Effects, Patterns
@@ -137,8 +137,13 @@ def ablate_heads(
     every = isinstance(heads, str) and heads == "all"
     named = model.heads() if every else model.heads(heads)
     others = {"sets": members, "n_random_sets": n_random_sets, "edges": paths, "of": activations}
+
+    def build(own: SweepSpec) -> Sequence[Stage | Chain]:
+        return sweep.stages(model, prompts, own, named, chosen, made, where, **others)
+
+    spec, _ = sweep.choose_method(spec, build)
     with memory_kept():
-        for stage in sweep.stages(model, prompts, spec, named, chosen, made, where, **others):
+        for stage in build(spec):
             data = sweep.merge(data, run_in_memory(stage, data))
     settings = _settings(
         model,

@@ -1,8 +1,8 @@
 """Prepare and check a request, model, prompts and stages, before anything is written."""
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from harness.behaviour import stage as text_stage
 from harness.behaviour import tasks as task_stage
 from harness.compare.comparison import Comparison
 from harness.compare.stage import OtherStage
-from harness.config import RequestError, RunSpec
+from harness.config import RequestError, RunSpec, SweepSpec
 from harness.execute import Chain, Closing, Part, Stage
 from harness.findings import questions
 from harness.metrics import choose
@@ -82,6 +82,8 @@ class Request:
     other: OtherModel | None = None
     #: The directory of the saved run whose settings were changed.
     parent: str | None = None
+    #: Which method `sweep.method=auto` stands for, and why; empty where a method was named.
+    method: str = ""
 
     @property
     def ablating(self) -> list[Ablating]:
@@ -137,13 +139,27 @@ def prepare(runner: str, spec: RunSpec) -> Request:
     check_names(runner, spec)
     model = load_model(spec.model)
     prompts = load_prompts(spec.prompts, model, scored=PARTS[runner] not in (("texts",), ("tasks",)))
+    spec, method = _with_method(runner, spec, model, prompts)
     parts = _parts(runner, spec, model, prompts)
     closings = dict.fromkeys(closing for part in parts for closing in part.closings)
-    work = Request(runner, spec, model, prompts, [stage for part in parts for stage in part.stages], list(closings))
+    stages = [stage for part in parts for stage in part.stages]
+    work = Request(runner, spec, model, prompts, stages, list(closings), method=method)
     if spec.compare.model is not None:
         _add_other(work, spec.compare.model)
     _check_shown(work)
     return work
+
+
+def _with_method(runner: str, spec: RunSpec, model: Model, prompts: Prompts) -> tuple[RunSpec, str]:
+    """Return the spec with the method of its sweep chosen, and why (`sweep.choose_method`)."""
+    if "sweep" not in parts_of(runner, spec):
+        return spec, ""
+
+    def build(own: SweepSpec) -> Sequence[Stage | Chain]:
+        return sweep.part(replace(spec, sweep=own), model, prompts).stages
+
+    chosen, why = sweep.choose_method(spec.sweep, build, spec.execute.workers or 1)
+    return replace(spec, sweep=chosen), why
 
 
 def _parts(runner: str, spec: RunSpec, model: Model, prompts: Prompts) -> list[Part]:

@@ -7,7 +7,7 @@ forward: `blocks` adds their rows block by block, `kv_cache` starts late positio
 `batch` measures interventions on some prompts and refuses NaN, `direct` computes direct effects, `source_direct` splits
 them by the token read, `stage` cuts a sweep into units, and `labels` labels its arrays. `cumulative` (with `greedy`)
 and `pairs` ablate heads together, chosen by their single effects (`importance`). `fast` (bf16: `precision`) and
-`attribution_patching` estimate all heads, and `verify` measures some of them exactly.
+`attribution_patching` estimate all heads, and `verify` measures some of them exactly; `method` chooses by the forecast.
 `edges` measures paths from a head to a later head or MLP.
 """
 
@@ -20,5 +20,6 @@ from harness.sweep.build import stages as stages
 from harness.sweep.edges.build import check_edges as check_edges
 from harness.sweep.engine import tolerance as tolerance
 from harness.sweep.interventions import groups as groups
+from harness.sweep.method import choose_method as choose_method
 from harness.sweep.stage import SweepStage as SweepStage
 from harness.sweep.verify import merge as merge

@@ -172,12 +172,17 @@ class SweepStage:
         draws = self.ablation.draws + (plan["null"] or {"draws": 0})["draws"]
         return rows, share * turns * draws * self.fit.share_that_runs
 
+    def seconds(self, trial: Trial, plan: Mapping[str, Any] | None = None) -> float:
+        """Forecast the seconds of the work in one process."""
+        rows, sweeps = self.work(self.plan() if plan is None else plan)
+        return rows * (1 + sweeps) * trial(self.model, self.prompts)
+
     def cost(self, trial: Trial) -> str:
         """Describe the work: rows and forwards, the time they take, and the memory."""
         plan = self.plan()
         rows, sweeps = self.work(plan)
         forwards = rows * (1 + sweeps)
-        seconds = duration(forwards * trial(self.model, self.prompts))
+        seconds = duration(self.seconds(trial, plan))
         masked = ", each scored token masked in a row of its own" if self.model.kind == "masked_lm" else ""
         weights = sum(each.numel() * each.element_size() for each in self.model.bridge.parameters())
         memory = gigabytes(weights + self.fit.chunk_bytes(plan["batches"], len(self.groups)))
