@@ -54,6 +54,7 @@ def tiny_code(page, run):
         (r'"results/study/…"', repr(str(run))),
         (r"layer=23", "layer=2"),
         (r"L23", "L2"),
+        (r"L17H4", "L2H3"),
         (r"blocks\.23\.", "blocks.2."),
         (r"\* 64", "* model.shape.d_head"),
         (r"Head\(23, 3\)", "Head(2, 3)"),
