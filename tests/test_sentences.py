@@ -2590,6 +2590,10 @@ def test_a_sentence_with_another_number_is_refused(made, name):
         assert not missed, finding.text
 
 
+#: What only cards say.
+OF_CARDS = (reading.looks_at, reading.matters_most, head_weights.composes, head_weights.copies)
+
+
 @pytest.mark.parametrize("planted", [False, True])
 def test_every_sentence_of_a_card_says_what_the_data_say(tmp_path, planted):
     """Also that none holds with another number."""
@@ -2599,10 +2603,9 @@ def test_every_sentence_of_a_card_says_what_the_data_say(tmp_path, planted):
         values = {"model": PLANTED, "heads": heads, "prompts": REPEATED, "metrics": ["loss"]}
     place = study.Place(str(tmp_path))
     saved = Saved(harness.open_run(study.run("explain_heads", asked(**values), place, lambda *_: None)))
-    kinds = (reading.looks_at, reading.matters_most, head_weights.composes, head_weights.copies)
     heads = map(harness.Head.parse, map(str, saved.data["card"].values))
-    texts = [made.text for head in heads for kind in kinds for made in [kind(saved.run, head)] if made]
-    assert {read(saved, text) for text in texts} == {kind.__name__ for kind in kinds}
+    texts = [made.text for head in heads for kind in OF_CARDS for made in [kind(saved.run, head)] if made]
+    assert {read(saved, text) for text in texts} == {kind.__name__ for kind in OF_CARDS}
     for text in texts:
         missed = [other for other in changed(text) if not refused(saved, other)]
         assert not missed, text
@@ -2756,5 +2759,7 @@ def test_effects_on_a_loss_are_never_said_not_to_add_up(tmp_path):
 
 def test_every_reader_is_needed():
     needed = {name for _, _, names in RUNS.values() for name in names.split()}
-    needed |= {reader for _, reader, _ in FAKES.values()} | {*questions.QUESTIONS}
+    needed |= (
+        {reader for _, reader, _ in FAKES.values()} | {*questions.QUESTIONS} | {kind.__name__ for kind in OF_CARDS}
+    )
     assert {name for name, *_ in READERS} <= needed
