@@ -12,6 +12,7 @@ import pytest
 from fakes import fake_run, fake_t5, with_claims
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
+from thinned import most
 
 from harness.hooks import Head
 from harness.results.schema import TABLES
