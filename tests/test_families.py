@@ -4,6 +4,7 @@ what came out. ``HARNESS_WRITE=1`` writes that page anew."""
 import dataclasses
 import os
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import families
@@ -17,7 +18,9 @@ import harness
 from harness import hooks, study
 from harness.attribution.methods import METHODS
 from harness.config import Place, RequestError, RunSpec, parse
-from harness.hooks import Site
+from harness.hooks import Site, fused_attention
+from harness.sweep import attention_kernel
+from harness.sweep.attention_kernel import why_eager
 
 PAGE = Path(__file__).parents[1] / "docs" / "families.md"
 TEXTS = ("When Mary and John went to the store, John gave a drink to", "Then Tom and Anna sat down, and Tom spoke to")
@@ -55,6 +58,14 @@ NO_ALTI = {
 #: Families without edges, and the reason; and those whose MLPs receive none.
 NO_EDGES = {"bitnet": "is not its pattern times its values", "falcon_h1": "has a recurrent mixer"}
 NO_MLP_EDGES = {"gpt_oss", "granitemoe", "mixtral", "olmoe", "opt", "qwen2_moe", "qwen3_moe"}
+#: Families whose attention the kernel does not compute, and the operation by which their own code reads the scores.
+NO_KERNEL = {
+    "bloom": "not a product of rows and heads",
+    "falcon_alibi": "view",
+    "gemma2": "tanh",
+    "gpt_oss": "cat",
+    "xglm": "not a product of rows and heads",
+}
 #: W_O has no bias, and the config cannot give it one.
 NO_BAKED_MEAN = {
     *("codegen", "exaone4", "glm", "glm4", "gptj", "mistral", "mixtral", "mpt", "phi3", "qwen2", "qwen2_moe"),
@@ -121,6 +132,27 @@ def test_effects_of_a_family_are_those_of_plain_forwards(case):
         return
     with pytest.raises(RequestError, match="sweep.source_direct=true"):
         harness.ablate_heads(model, prompts, metrics=["logit_diff"], source_direct=True)
+
+
+@pytest.mark.always((*UNLIKE, "falcon_alibi", "gemma2", "gemma3", "xglm"))
+def test_effects_of_a_family_by_the_kernel_of_attention(case, monkeypatch):
+    """Padded prompts, longer than the windows: those of the model's own attention, which other tests hold against
+    plain forwards. A family that the kernel does not fit is known by its own code."""
+    monkeypatch.setattr(attention_kernel, "MIN_TOKENS", 2)
+    reason = why_eager(case.model)
+    assert (NO_KERNEL.get(case.family, "") in reason) if case.family in NO_KERNEL else not reason, reason
+    if case.family in NO_KERNEL:
+        return
+    used, kernel = [], fused_attention.scaled_dot_product_attention
+    count = lambda *args, **how: used.append(how) or kernel(*args, **how)  # noqa: E731
+    monkeypatch.setattr(fused_attention, "scaled_dot_product_attention", count)
+    ablate = partial(harness.ablate_heads, case.model, case.prompts, metrics=["logit_diff"], heads=["L0H1", "L1H2"])
+    own = ablate(attention="eager").data
+    assert not used
+    made = ablate().data
+    assert used
+    for name in ("effect", "direct"):
+        np.testing.assert_allclose(made[name], own[name], atol=EXACT)
 
 
 @pytest.mark.always(UNLIKE)
@@ -420,8 +452,8 @@ def page():
         "with a pooled mean.",
         "",
         "| family | config | total | direct | by source | scores | knockout | of one head | ALTI | baked zero | "
-        "baked mean |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "baked mean | kernel |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in STUDIED:
         alone, alti = ("refused" if name in some else "right" for some in (NO_HEAD_KNOCKOUT, NO_ALTI))
@@ -439,6 +471,7 @@ def page():
             alti,
             "right",
             mean,
+            "eager" if name in NO_KERNEL else "sdpa",
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += [
@@ -452,6 +485,9 @@ def page():
         "writes have no ALTI.",
         "A mean is baked into the bias of W_O: it is refused where the family has none and no config key gives it one.",
         "gpt-oss has a learnt sink in its softmax: rows of patterns sum to 1 with its share, the variable `sink`.",
+        "`kernel`: what computes attention in a sweep of long prompts (`sweep.attention=auto`) after a probe: torch's",
+        "scaled-dot-product attention, or the model's own code. That is kept for Gemma 2's soft cap on scores, for",
+        "gpt-oss's sink, and where rows and heads share an axis (BLOOM, Falcon with ALiBi, XGLM).",
         "",
         "## Refused, in one line",
         "",

@@ -138,7 +138,8 @@ def _read(request: Request) -> dict[str, Any]:
         if isinstance(values_in, dict) and section not in reads:
             values[section] = {key: value for key, value in values_in.items() if f"{section}.{key}" in reads}
     if "sweep" in values:
-        values["sweep"].pop("memory")
+        for key in config.OF_SPEED:
+            values["sweep"].pop(key)
     if isinstance(spec.prompts, FilePrompts) and spec.prompts.n is None:
         values["prompts"].pop("seed")
     if not _reads_seed(spec, reads):

@@ -77,6 +77,7 @@ from harness.config.runners import ListSpec as ListSpec
 from harness.config.runners import LookSpec as LookSpec
 from harness.config.runners import RenderSpec as RenderSpec
 from harness.config.runners import ReproduceSpec as ReproduceSpec
+from harness.config.sweep import OF_SPEED as OF_SPEED
 from harness.config.sweep import SweepSpec as SweepSpec
 from harness.config.texts import TextSpec as TextSpec
 from harness.config.trace import TraceSpec as TraceSpec

@@ -20,7 +20,7 @@ from harness.config.models import ModelSpec
 from harness.config.parsing import model_to_compare
 from harness.config.prompts import PromptSpec
 from harness.config.published import Published
-from harness.config.sweep import Also, SweepSpec
+from harness.config.sweep import OF_SPEED, Also, SweepSpec
 from harness.config.texts import TextSpec
 from harness.config.trace import TraceSpec
 from harness.config.types import Count, Heads, Names, OpenFraction, PathText, PositiveInt, Seed, spec
@@ -221,6 +221,6 @@ def spec_hash(runner: str, spec: RunSpec) -> str:
 def settings_hash(runner: str, settings: Mapping[str, Any]) -> str:
     """Return the hash of a spec's plain values."""
     plain = {key: value for key, value in settings.items() if key not in NOT_IN_HASH}
-    plain["sweep"] = {key: value for key, value in plain["sweep"].items() if key != "memory"}
+    plain["sweep"] = {key: value for key, value in plain["sweep"].items() if key not in OF_SPEED}
     text = json.dumps({"runner": runner, **plain}, sort_keys=True, default=list)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

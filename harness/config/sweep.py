@@ -67,8 +67,8 @@ class SweepSpec:
     is not among the kinds, single heads are swept first.
 
     Methods: ``exact``: in the model's own precision. ``fast``: matrix products in bf16. ``screen``: attribution
-    patching. ``auto``: one of them by the forecast (`harness.sweep.method`). Another `memory` adds in another order,
-    which moves effects by about 1e-6; a run's hash does not depend on it.
+    patching. ``auto``: one of them by the forecast (`harness.sweep.method`). Another `memory`, or `attention`, adds in
+    another order, which moves effects by about 1e-6; a run's hash does not depend on them.
     """
 
     kind: Kinds = ("single",)
@@ -103,6 +103,8 @@ class SweepSpec:
     """Also what each later head and MLP adds to each head's effect or takes back, for logit_diff and logit."""
     memory: Annotated[float, Field(gt=0)] | None = None
     """Ceiling in GB on the activations of one chunk; null: a quarter of what is free."""
+    attention: Literal["auto", "eager"] = "auto"
+    """auto: long prompts by a kernel that makes no pattern, where that is exact; eager: always the model's own code."""
 
     def __post_init__(self) -> None:
         kinds, shown = {*self.kind}, ",".join(self.kind)
@@ -125,6 +127,8 @@ class SweepSpec:
             raise RequestError("sweep.kind", shown, remedy)
 
 
+#: Keys that decide how fast a sweep is: a run's hash does not depend on them.
+OF_SPEED = ("memory", "attention")
 #: Keys that only some methods read.
 _METHODS_THAT_READ = {
     "verify_fraction": ("fast",),

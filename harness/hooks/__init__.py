@@ -1,8 +1,9 @@
 """Names of hook points and axis orders; heads, parsed from and written as ``L5H1``.
 
 No other file spells a hook point, so a renaming in TransformerLens changes this file only. `head_mask` reads heads
-from boolean arrays, `softmax` reads or edits attention scores, `frozen_norm` makes a norm linear, `forward` stops a
-forward or replaces a module's, `block_stream` reads or replaces the residual stream between blocks.
+from boolean arrays, `softmax` reads or edits attention scores, `fused_attention` computes attention without a pattern,
+`frozen_norm` makes a norm linear, `forward` stops a forward or replaces a module's, `block_stream` reads or replaces
+the residual stream between blocks.
 """
 
 import re

@@ -9,7 +9,7 @@ from harness.config import RequestError
 from harness.results.objects import Folder
 
 #: Keys that change no number.
-_NOT_COMPARED = ("execute.", "show.", "published", "sweep.memory")
+_NOT_COMPARED = ("execute.", "show.", "published", "sweep.memory", "sweep.attention")
 
 
 def read_settings(run: Folder) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import xarray as xr
 
 from harness import ablation
 from harness.ablation.patch import prompts_to_patch
-from harness.config import RunSpec
+from harness.config import OF_SPEED, RunSpec
 from harness.execute import Part
 from harness.execute.cost import Trial
 from harness.metrics import choose
@@ -81,7 +81,7 @@ def part(spec: RunSpec, model: Model, prompts: Prompts) -> Part:
         return Part()
     made, positions = ablation.build(spec.ablation, model, prompts)
     heads, metrics = groups(model, list(spec.heads)), choose(spec.metrics, prompts)
-    memory, seed = spec.sweep.memory, spec.seed
-    how: dict[str, Any] = {"kind": "set", "memory": memory, "seed": seed, "n_random": spec.n_random_sets}
+    how: dict[str, Any] = {key: getattr(spec.sweep, key) for key in OF_SPEED}
+    how |= {"kind": "set", "seed": spec.seed, "n_random": spec.n_random_sets}
     swept = SweepStage(model, prompts_to_patch(made, prompts), heads, metrics, made, positions, **how)
     return Part([RoleSetsStage(swept, spec.roles.seed)])

@@ -83,7 +83,7 @@ def is_complete(runner: str, spec: RunSpec, folder: Folder) -> bool:
 def _decisive(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a plain spec that decides numbers, as in `config.spec_hash`."""
     kept = {key: value for key, value in values.items() if key not in config.NOT_IN_HASH}
-    kept["sweep"] = {key: value for key, value in values["sweep"].items() if key != "memory"}
+    kept["sweep"] = {key: value for key, value in values["sweep"].items() if key not in config.OF_SPEED}
     return kept
 
 

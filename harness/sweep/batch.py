@@ -1,6 +1,8 @@
 """Measure any number of interventions on a batch of prompts that is run clean once."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 
 from harness import hooks
 from harness.ablation import Check, Intervention, InterventionFailed
+from harness.hooks.fused_attention import fused_attention
 from harness.metrics import LOG_PROB, Metric
 from harness.models import Model
 from harness.models.checks import not_finite
@@ -33,7 +36,8 @@ class Batch:
     position depends only on that position and the z there. Then a decoder without recurrent mixers starts at the first
     edited position from the clean key–value cache, and the last block runs at scored positions only. With
     `shares_context` the completions of an item share the run of its context. `with_account`: effects are split over
-    later components (`account`).
+    later components (`account`). If `fused`, the kernel of `harness.hooks.fused_attention` computes attention in what
+    runs here, but not in the plain forwards of `spot_check`.
     """
 
     def __init__(
@@ -46,17 +50,20 @@ class Batch:
         positionwise: bool,
         shares_context: bool = False,
         with_account: bool = False,
+        fused: bool = False,
     ):
         self.model, self.prompts, self.metrics, self.check = model, prompts, metrics, check
         self._some = some
         self.uses_cache = positionwise and model.kind == "decoder" and not hooks.has_mixer(model.bridge)
-        self.whole = engine.run_clean(model, prompts, metrics, some, narrow=positionwise)
-        self._prefixes = CachedPrefixes(model, self.whole)
-        self._shared = SharedContext.of(model, prompts, self.whole) if shares_context else None
-        self._clean_values = engine.by_target(model, self.whole, self.whole.end, metrics)
+        self._attention = partial(fused_attention, model.bridge, model.shape.sites) if fused else nullcontext
         self._linear = [at for at, metric in enumerate(metrics) if metric.linear]
         linear = [metrics[at] for at in self._linear]
-        self._accountant = Accountant.of(model, self.whole, linear) if with_account else None
+        with self._attention():
+            self.whole = engine.run_clean(model, prompts, metrics, some, narrow=positionwise)
+            self._prefixes = CachedPrefixes(model, self.whole)
+            self._shared = SharedContext.of(model, prompts, self.whole) if shares_context else None
+            self._accountant = Accountant.of(model, self.whole, linear) if with_account else None
+        self._clean_values = engine.by_target(model, self.whole, self.whole.end, metrics)
 
     @property
     def clean(self) -> Float[np.ndarray, "metric prompt"]:
@@ -65,7 +72,8 @@ class Batch:
 
     def reading(self, prompts: Prompts) -> Float[np.ndarray, "metric prompt"]:
         """Return the metrics, without an intervention, of other texts with the same targets."""
-        read = engine.run_clean(self.model, prompts, [], self._some, self.whole.narrow)
+        with self._attention():
+            read = engine.run_clean(self.model, prompts, [], self._some, self.whole.narrow)
         return plain(engine.measure(self.model, self.whole, read.end, self.metrics))[:, 0]
 
     @property
@@ -95,7 +103,8 @@ class Batch:
             return values
         starts = [first_position([one]) if self.uses_cache else 0 for one in todo]
         for start in sorted(set(starts)):
-            part, width = self._prefixes.part(start), self.whole.inputs.token_id.shape[1]
+            with self._attention():
+                part, width = self._prefixes.part(start), self.whole.inputs.token_id.shape[1]
             at_once = min(_MOST, size * width // (width - start))
             chosen = [at for at, begins in enumerate(starts) if begins == start]
             chosen.sort(key=lambda at: todo[at].first_block(self.model.shape))
@@ -147,10 +156,11 @@ class Batch:
 
     def _run(self, part: Clean, chunk: Sequence[Intervention], entry: Entry | None) -> Tensor:
         """Run a chunk of interventions; the end of the residual stream at the targets."""
-        if self._shared is not None and part is self._shared.rest:
-            return self._shared.run_ablated(list(chunk), self.check)
         watch = tuple if entry is None else entry.hooked
-        return engine.run_ablated(self.model, part, chunk, self.check, watch)
+        with self._attention():
+            if self._shared is not None and part is self._shared.rest:
+                return self._shared.run_ablated(list(chunk), self.check)
+            return engine.run_ablated(self.model, part, chunk, self.check, watch)
 
     def _accounted(
         self, entry: Entry, chunk: Sequence[Intervention], end: Tensor, measured: np.ndarray

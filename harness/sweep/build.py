@@ -55,7 +55,9 @@ def stages(
 
     def sweep(kind: str) -> SweepStage:
         interventions = groups(model, heads, kind, sets, n_random_sets, seed)
-        how = {"kind": kind, "memory": spec.memory, "seed": seed}
+        # Edges replace what later heads read, by hooks on their own code.
+        attention = "eager" if kind == "edges" else spec.attention
+        how = {"kind": kind, "memory": spec.memory, "attention": attention, "seed": seed}
         how |= {"with_direct": spec.direct, "with_sources": spec.source_direct, "with_account": spec.account}
         n_random = n_random_sets if kind in READ_SETS else 0
         return SweepStage(model, prompts, interventions, metrics, ablated, positions, n_random=n_random, **how)
@@ -147,7 +149,7 @@ def singles(spec: RunSpec, model: Model, prompts: Prompts) -> SweepStage:
     """Return the exact sweep of the z of a run's single heads, without their direct effects."""
     made, positions = ablation.build(ablation.activations(spec.ablation)[0], model, prompts)
     metrics, heads = choose(spec.metrics, prompts), list(spec.heads)
-    how = {"memory": spec.sweep.memory, "seed": spec.seed, "with_direct": False}
+    how = {"memory": spec.sweep.memory, "attention": spec.sweep.attention, "seed": spec.seed, "with_direct": False}
     return SweepStage(model, prompts_to_patch(made, prompts), groups(model, heads), metrics, made, positions, **how)
 
 

@@ -64,7 +64,7 @@ class HeadInputsStage:
     def _sweep(self, one: HeadInputAblation) -> SweepStage:
         """Return the sweep of one activation. A changed key reaches z at later positions too."""
         positions = "all" if one.of in ("k", "v") else self.sweep.positions
-        how = {"with_direct": False, "with_sources": False, "with_account": False}
+        how = {"with_direct": False, "with_sources": False, "with_account": False, "attention": "eager"}
         return replace(self.sweep, ablation=one, positions=positions, **how)
 
     def cost(self, trial: Trial) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -18,6 +18,7 @@ from harness.metrics import Metric, described
 from harness.models import Model, alone
 from harness.prompts import Prompts, batches
 from harness.sweep.account import components
+from harness.sweep.attention_kernel import kernel_for
 from harness.sweep.batch import Batch, check_finite
 from harness.sweep.direct import has_direct
 from harness.sweep.division import UNITS_EACH, SplitStage
@@ -48,6 +49,7 @@ class SweepStage:
     positions: str | tuple[int, ...] = "all"
     kind: str = "single"
     memory: float | None = None
+    attention: Literal["auto", "eager"] = "auto"
     with_direct: bool = True
     with_sources: bool = False
     with_account: bool = False
@@ -114,6 +116,7 @@ class SweepStage:
             "metrics": self.metric_names,
             "ablation": self.ablation.name,
             "positions": self.positions if isinstance(self.positions, str) else list(self.positions),
+            "attention": kernel_for(self.model, self.prompts) if self.attention == "auto" else "eager",
             "direct": self._has_direct,
             "source_direct": self.with_sources and self.kind == "single",
             "account": self.with_account and self.kind == "single",
@@ -228,7 +231,7 @@ class SweepStage:
         numbers, size = plan["batches"][unit], plan["chunks"][unit]
         share = Share(numbers, some)
         how = {"positionwise": self.ablation.positionwise, "shares_context": self._shares_context}
-        how["with_account"] = plan["account"]
+        how |= {"with_account": plan["account"], "fused": plan.get("attention") == "sdpa"}
         metrics = [*self.metrics, NEXT_TOKEN] if self._names_tokens else self.metrics
         batch = Batch(self.model, self.prompts.take(numbers), metrics, self.check, some, **how)
         check_finite(self.model, self.metric_names, numbers, batch.clean)
