@@ -67,8 +67,9 @@ class SweepSpec:
     is not among the kinds, single heads are swept first.
 
     Methods: ``exact``: in the model's own precision. ``fast``: matrix products in bf16. ``screen``: attribution
-    patching. Another `memory` adds in another order, which moves effects by about 1e-6; a run's hash does not depend on
-    it.
+    patching. Of its estimates the largest are measured, where the size of one is that of its mean over prompts and one
+    standard error. Another `memory` adds in another order, which moves effects by about 1e-6; a run's hash does not
+    depend on it.
     """
 
     kind: Kinds = ("single",)

@@ -152,7 +152,7 @@ class ScreenStage:
 
     def as_sweep(self) -> SweepStage:
         """Return a sweep of as many whole forwards, for the forecast: a backward pass counts as one more."""
-        forwards = (2 * self.steps + 1) * self.sweep.ablation.draws
+        forwards = 2 * self.steps * self.sweep.ablation.draws
         return replace(self.sweep, kind="set", groups={str(number): self._heads for number in range(forwards)})
 
     def plan(self, done: xr.Dataset | None = None) -> dict[str, Any]:
