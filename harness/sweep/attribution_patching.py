@@ -124,8 +124,8 @@ def _gated(model: Model, edits: Edits, gates: Mapping[Site, Tensor]) -> Abstract
 #: The most prompts of a batch, and its largest share of padding. A pass over few tokens costs about as much as one over
 #: some more, since it reads all weights: batches are larger than those of a sweep, which runs many heads at once.
 _AT_MOST, _PADDING = 64, 0.25
-#: Prompts, the first of the plan's, on which all heads are ablated together. It tells only whether gradients vanish, and
-#: a forward on all prompts would take half as long as the estimates.
+#: Prompts, the first of the plan's, on which all heads are ablated together. It tells only whether gradients vanish; a
+#: forward on all prompts would take half as long as the estimates.
 CHECKED = 4
 #: Activations that a block keeps for the backward pass, per token: multiples of d_model, and number of patterns.
 _KEPT_WIDTHS, _KEPT_PATTERNS = 24, 3
