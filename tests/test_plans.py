@@ -83,6 +83,22 @@ def test_the_strongest_are_taken_by_each_metric_in_turn(model):
     assert VerifyStage(sweep, "estimate", 2).plan(xr.Dataset({"effect": 1})) == {"batches": []}
 
 
+def test_an_estimate_that_differs_between_prompts_counts_with_its_standard_error(model):
+    """L0H1's mean is the smaller one by half of its standard error, 2 / √2 over its square root of prompts."""
+    sweep = sweep_of(model, metrics=("loss",))
+    n, values = len(sweep.prompts), np.zeros((1, len(sweep.prompts), 3, 4))
+    spread = np.where(np.arange(n) % 2, 1.0, -1.0)
+    spread -= spread.mean()
+    error = spread.std(ddof=1) / n**0.5
+    values[0, :, 0, 0], values[0, :, 0, 1] = 3, 3 - error / 2 + spread
+    coords = {"metric": ["loss"], "layer": range(3), "head": range(4)}
+    done = xr.Dataset(
+        {name: (("metric", "prompt", "layer", "head"), values) for name in ("estimate", "fast_effect")}, coords
+    )
+    assert set(VerifyStage(sweep, "estimate", 1).plan(done)["groups"]) == {"L0H1"}
+    assert set(VerifyStage(sweep, "fast_effect", 1).plan(done)["groups"]) == {"L0H0"}, "these are not estimates"
+
+
 def same_work(stage, done):
     """The sizes of the sets in the plan, and in the sweep that stands for it in the forecast."""
     forecast = sorted(len(parts) for parts in stage.as_sweep().groups.values())

@@ -20,7 +20,7 @@ from harness.metrics import choose
 from harness.models import random as random_models
 from harness.prompts import Prompts
 from harness.sweep import SweepStage, engine, fast, groups, memory, precision
-from harness.sweep.attribution_patching import ScreenStage
+from harness.sweep.attribution_patching import CHECKED, ScreenStage
 from harness.sweep.precision import bfloat16_products, speedup
 from harness.sweep.verify import _errors
 
@@ -84,6 +84,23 @@ def test_estimates_along_the_way_add_up_to_what_all_heads_do(tiny, shape, asked)
     heads = set(some.estimate.dims) - {"metric", "prompt"}
     added = (2 * more.estimate - some.estimate).sum(heads).values[0]
     np.testing.assert_allclose(added, together, atol=0.05 * np.abs(together).max())
+
+
+def test_a_screen_runs_all_prompts_once_and_a_few_with_all_heads_ablated(tiny):
+    """One forward for the estimates of prompts of any length, one for the check; each prompt's estimate is its own."""
+    model = tiny("llama")
+    prompts = harness.load_prompts("ioi", model, n=CHECKED + 4)
+    assert len(set(prompts.length)) > 1
+    shapes, blocks = [], hooks.blocks(model.bridge)
+    handle = blocks[0].register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape[:2]))
+    try:
+        found = screened(model, prompts, ("loss",))
+    finally:
+        handle.remove()
+    assert [rows for rows, width in shapes if width > 1] == [len(prompts), CHECKED], "of width 1 are calls of the head"
+    assert int(found.all_ablated.notnull().sum()) == CHECKED
+    alone = screened(model, prompts.take([len(prompts) - 1]), ("loss",))
+    np.testing.assert_allclose(found.estimate.values[:, -1:], alone.estimate.values, atol=1e-6)
 
 
 def test_rows_that_do_not_fit_go_one_after_another(tiny):

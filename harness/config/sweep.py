@@ -67,8 +67,9 @@ class SweepSpec:
     is not among the kinds, single heads are swept first.
 
     Methods: ``exact``: in the model's own precision. ``fast``: matrix products in bf16. ``screen``: attribution
-    patching. ``auto``: one of them by the forecast (`harness.sweep.method`). Another `memory`, or `attention`, adds in
-    another order, which moves effects by about 1e-6; a run's hash does not depend on them.
+    patching. Of its estimates the largest are measured, where the size of one is that of its mean over prompts and one
+    standard error. ``auto``: exact or screen by the forecast (`harness.sweep.method`). Another `memory`, or
+    `attention`, adds in another order, which moves effects by about 1e-6; a run's hash does not depend on them.
     """
 
     kind: Kinds = ("single",)

@@ -236,7 +236,7 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "null_effect": (f"draw {_HEADS}", "what random edits of the same size did"),
     "fast_effect": (_HEADS, "the effect in bf16"),
     "estimate": (_HEADS, "the effect by attribution patching"),
-    "all_ablated": ("metric prompt", "the metric with all heads ablated"),
+    "all_ablated": ("metric prompt", "the metric with all heads ablated, on the first prompts of the plan"),
     "exact": ("layer head", "which heads were measured exactly"),
     "corrupted": ("metric prompt", "the metric of the corrupted prompt without an ablation"),
     "layer_effect": ("metric prompt layer", "the effect of a layer's heads together"),

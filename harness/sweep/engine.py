@@ -91,6 +91,11 @@ def run_clean(
 @torch.no_grad()
 def clean_run(model: Model, inputs: Inputs, targets: Targets, narrow: bool) -> Clean:
     """Run some rows without an intervention, up to the last block."""
+    return recorded(model, inputs, targets, narrow)
+
+
+def recorded(model: Model, inputs: Inputs, targets: Targets, narrow: bool = False) -> Clean:
+    """Run some rows up to the last block, under the hooks and the gradient mode in force."""
     clean = Clean(inputs, targets, [], [], torch.empty(0, 0), narrow=narrow)
     blocks = hooks.blocks(model.bridge)
 

@@ -10,6 +10,8 @@ import numpy as np
 import xarray as xr
 
 from harness.execute.cost import Trial
+from harness.hooks import Head
+from harness.metrics import Metric
 from harness.stats import correlation_interval, rank_correlation
 from harness.sweep.edges.stage import merge_edges
 from harness.sweep.importance import means
@@ -19,6 +21,9 @@ from harness.sweep.stage import SweepStage
 MIN_SAMPLE = 8
 #: The confidence with which errors are bounded.
 CONFIDENCE = 0.95
+#: Standard errors over prompts that count with the size of a mean estimate. A head whose derivatives differ between
+#: prompts is one whose effect is far from linear: it is often larger than their mean.
+STANDARD_ERRORS = 1.0
 #: A screen is blind if its estimates sum to a smaller share of the effect of all heads together.
 BLIND_BELOW = 0.1
 
@@ -28,7 +33,8 @@ class VerifyStage:
     """The stage that ablates some of the heads exactly; one unit is a batch of prompts.
 
     `sweep` holds model, prompts and ablation; its groups are all heads. By `quick` (``fast_effect`` or ``estimate`` of
-    an earlier stage) it takes the `top` strongest, by each metric in turn, and a random `share` of all, at least
+    an earlier stage) it takes the `top` strongest, by each metric in turn (of estimates, those that may be strongest:
+    `STANDARD_ERRORS`), and a random `share` of all, at least
     `MIN_SAMPLE`; no sample if the share is 0.
     """
 
@@ -66,10 +72,19 @@ class VerifyStage:
     def _strongest(self, done: xr.Dataset | None) -> list[str]:
         """Return the `top` heads: the first by each metric, then the second by each, and so on."""
         heads = self.sweep.heads
-        by_metric = [means(done, self.quick, heads, one) for one in self.sweep.metrics]
-        ranks = [sorted(filter(size.get, size), key=lambda head: -abs(size[head])) for size in by_metric]
+        by_metric = [self._sizes(done, one) for one in self.sweep.metrics]
+        ranks = [sorted(filter(size.get, size), key=lambda head: -size[head]) for size in by_metric]
         in_turn = [head for turn in zip_longest(*ranks) for head in turn if head is not None]
         return [str(head) for head in dict.fromkeys([*in_turn, *heads])][: self.top]
+
+    def _sizes(self, done: xr.Dataset | None, metric: Metric) -> dict[Head, float]:
+        """Return the size of each head's mean; of estimates, `STANDARD_ERRORS` of it are added."""
+        size = {head: abs(mean) for head, mean in means(done, self.quick, self.sweep.heads, metric).items()}
+        n = len(self.sweep.prompts)
+        if self.quick != "estimate" or n < 2 or done is None:
+            return size
+        spread = done[self.quick].sel(metric=metric.name).std("prompt", ddof=1) / n**0.5
+        return {head: each + STANDARD_ERRORS * float(spread.sel(head.place)) for head, each in size.items()}
 
     def _of(self, names: Sequence[str]) -> SweepStage:
         return self.sweep.of({name: self.sweep.groups[name] for name in names})
