@@ -8,11 +8,13 @@ import torch
 
 import harness
 from harness import hooks
-from harness.config import SweepSpec, parse
 from harness.hooks.fused_attention import fused_attention
+from harness.metrics import choose
 from harness.models import Inputs
 from harness.sweep import attention_kernel
 from harness.sweep.attention_kernel import kernel_for, why_eager
+from harness.sweep.interventions import groups
+from harness.sweep.stage import SweepStage
 
 TEXTS = ("When Mary and John went to the store, John gave a drink to", "Then Tom and Anna sat down")
 
@@ -139,8 +141,24 @@ def test_effects_by_the_kernel_are_those_of_the_models_own_code(llama, long_enou
     assert float(abs(own.effect).max()) > 1e-3
 
 
+def test_completions_that_share_a_context_are_scored_by_the_kernel(llama, long_enough, monkeypatch):
+    """The completions' queries follow keys of their context: their mask is no square, so not taken for causal."""
+    items = [
+        {"context": "When Mary and John went to the", "choices": ["store", "garden and a flower"], "answer": 1},
+        {"context": "Then Mary gave a drink to the", "choices": ["office", "the John"], "answer": 0},
+    ]
+    prompts = harness.load_prompts("choices", llama, items=items)
+    request = {"metrics": ["choice_margin"], "heads": ["L0H1", "L1H0"]}
+    own = harness.ablate_heads(llama, prompts, attention="eager", **request).data
+    calls = counted(monkeypatch)
+    made = harness.ablate_heads(llama, prompts, **request).data
+    assert {call["is_causal"] for call in calls} == {True, False}
+    np.testing.assert_allclose(made.effect, own.effect, atol=1e-4)
+    assert float(abs(own.effect).max()) > 1e-3
+
+
 def test_the_plan_keeps_the_kernel(llama, monkeypatch):
-    """Short prompts, other types and `eager` have the model's own code; a resumed run has what its plan says."""
+    """Short prompts, other types and `eager` have the model's own code; a unit is computed by what its plan says."""
     prompts = harness.load_prompts("inline", llama, text=TEXTS)
     assert kernel_for(llama, prompts) == "eager"  # shorter than MIN_TOKENS
     monkeypatch.setattr(attention_kernel, "MIN_TOKENS", 2)
@@ -149,4 +167,15 @@ def test_the_plan_keeps_the_kernel(llama, monkeypatch):
     monkeypatch.setattr(attention_kernel, "TOLERANCE", 0.0)
     assert "z differs by" in why_eager(llama)
     assert kernel_for(llama, prompts) == "eager"
-    assert parse(SweepSpec, {"attention": "eager"}, "sweep.").attention == "eager"
+    monkeypatch.undo()
+    metrics = choose(["loss"], prompts)
+    stage = SweepStage(llama, prompts, groups(llama, list(llama.heads("L0H1"))), metrics)
+    plan, calls = stage.plan(), counted(monkeypatch)
+    assert plan["attention"] == "eager"
+    own = stage.compute(plan, 0)
+    assert not calls
+    made = stage.compute({**plan, "attention": "sdpa"}, 0)
+    assert calls
+    np.testing.assert_allclose(made["ablated"], own["ablated"], atol=1e-4)
+    again = stage.compute({**plan, "attention": "sdpa"}, 0)
+    np.testing.assert_array_equal(again["ablated"], made["ablated"])
