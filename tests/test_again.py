@@ -26,7 +26,7 @@ def saved(tmp_path_factory):
 def test_a_named_section_replaces_the_saved_one(saved):
     again = with_changes(saved, {"ablation": "resample"})
     assert again.runner == "ablate_heads"
-    assert again.settings["ablation"] == {"name": "resample", "positions": "all", "draws": 1, "seed": 0}
+    assert again.settings["ablation"] == {"name": "resample", "positions": "all", "of": ["z"], "draws": 1, "seed": 0}
     assert again.changed["ablation.name"] == ("zero", "resample")
 
 
@@ -47,7 +47,7 @@ def test_a_seed_goes_where_the_old_one_was_and_not_to_the_models_weights(saved):
 
 def test_a_users_own_folder_of_configs_comes_first(saved, tmp_path):
     (tmp_path / "ablation").mkdir()
-    (tmp_path / "ablation" / "last.yaml").write_text("name: zero\npositions: last\n")
+    (tmp_path / "ablation" / "last.yaml").write_text("name: zero\npositions: last\nof: [z]\n")
     again = with_changes(saved, {"ablation": "last"}, [tmp_path])
     assert again.changed == {"ablation.positions": ("all", "last")}
 

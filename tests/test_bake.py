@@ -173,7 +173,9 @@ def test_the_provenance_names_request_weights_and_check(tiny, tmp_path):
     record = json.loads((baked.folder / "harness-provenance.json").read_text())
     assert record == baked.provenance
     assert record["heads"] == HEADS
-    assert record["ablation"] == {"name": "mean", "positions": "all", "reference": "self", "means": "pooled"}
+    assert record["ablation"] == {
+        **{"name": "mean", "positions": "all", "of": ["z"], "reference": "self", "means": "pooled"}
+    }
     assert record["baseline"] == "z becomes its mean over 3 prompts (self), pooled over all positions"
     assert record["config"] == {"attention_bias": True}
     assert record["prompts_sha256"] == prompts.sha256

@@ -134,6 +134,6 @@ def test_scale_from_the_command_line_names_its_factor(command):
     code, out, _ = command("ablate_heads", "model=random", "prompts.n=3", "ablation=scale", "ablation.factor=-0.25")
     assert code == 0
     run = harness.open_run(out.splitlines()[-1])
-    assert run.spec["ablation"] == {"name": "scale", "positions": "all", "factor": -0.25}
+    assert run.spec["ablation"] == {"name": "scale", "positions": "all", "of": ["z"], "factor": -0.25}
     assert run.data.effect.attrs["baseline"] == "z is multiplied by -0.25"
     assert "ablated one at a time (z is multiplied by −0.25)" in in_words(run)

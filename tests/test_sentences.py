@@ -2513,14 +2513,15 @@ RUNS = {
     ),
 }
 #: What makes sentences that others make too.
-ALIKE = ("t5", "one", "many_roles", "few", "pairs")
+ALIKE = ("t5", "one", "many_roles", "few", "pairs", "maps_of_one_length", "least", "unequal")
 #: Whose sentences are long, or many.
 LARGE = (
+    "other_heads",
+    "blind",
     "study",
     "planted",
     "encoder",
     "harmful",
-    "unequal",
     "roles",
     "slow",
     "one_context",

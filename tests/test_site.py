@@ -112,6 +112,7 @@ def test_the_gallery_has_a_line_for_each_view_and_each_section_of_figures(pages)
     drawn |= {part for _, part, _, _ in figures._OTHERS}
     shown = {"map": "map", "strongest": "report", "layers": "layers", "changed": "changes", "roles": "roles"}
     shown |= {"rollout": "rollout", "patterns": "head", "methods": "methods", "parts": "segments"}
+    shown |= {"activations": "activations"}
     shown |= dict.fromkeys(("maps", "positions", "sets", "pruning", "pairs"))
     assert {*shown} == drawn
     assert {name or part for part, name in shown.items()} <= {entry.name for entry in entries}

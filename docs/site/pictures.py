@@ -94,6 +94,10 @@ ENTRIES = (
         *(_EFFECTS, "pruning", "Pruning, beside random orders"),
         'harness.ablate_heads(model, prompts, kind="cumulative", **options).plot()',
     ),
+    Entry(
+        *(_EFFECTS, "activations", "Query, key, value or pattern of each head"),
+        'harness.ablate_heads(model, prompts, {"name": "zero", "of": ["q", "k", "v", "pattern"]}, **options).plot()',
+    ),
     Entry(*(_EFFECTS, "pairs", "Pairs"), 'harness.ablate_heads(model, prompts, kind="pairs", **options).plot()'),
     Entry(
         *(_EFFECTS, "methods", "Attribution methods against a measured cause"),

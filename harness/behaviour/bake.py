@@ -112,8 +112,9 @@ def bake(
         _save(model, plain, folder)
         compared = _compare(model, chosen, spec, prompts, folder)
         whole = {**record, "check": compared, "files": {path.name: cache.sha256(path) for path in _files(folder)}}
-        (folder / PROVENANCE).write_text(json.dumps(whole, indent=1, ensure_ascii=False), encoding="utf-8")
-        return whole
+        text = json.dumps(whole, indent=1, ensure_ascii=False)
+        (folder / PROVENANCE).write_text(text, encoding="utf-8")
+        return json.loads(text)
 
     return Baked(to, _whole_or_nothing(to, save))
 
