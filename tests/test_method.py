@@ -48,6 +48,28 @@ def test_what_takes_longer_is_screened(command, monkeypatch):
     assert saved["sweep"]["method"] == "screen"
 
 
+def test_a_run_goes_on_by_the_method_that_it_was_begun_with(command, monkeypatch, tmp_path):
+    from harness.sweep.stage import SweepStage
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    settings = ("ablate_heads", *RANDOM, "sweep.method=auto")
+    monkeypatch.setattr(trial, "seconds_per_row", lambda model, prompts: 1e-4)
+    with monkeypatch.context() as patched:
+        patched.setattr(SweepStage, "compute", interrupted)
+        assert command(*settings, f"run={tmp_path / 'begun'}")[0] == 130
+    monkeypatch.setattr(trial, "seconds_per_row", lambda model, prompts: 1e4)  # by now a screen would be chosen
+    code, _, err = command(*settings, f"resume={tmp_path / 'begun'}")
+    assert code == 0, err
+    run = harness.open_run(tmp_path / "begun")
+    assert run.spec["sweep"]["method"] == "exact"
+    assert "estimate" not in run.data
+    code, _, err = command(*settings, f"resume={tmp_path / 'begun'}")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "this run is complete" in err
+
+
 def test_workers_divide_the_time(command, monkeypatch, tiny):
     build = object()
     asked = []

@@ -24,7 +24,7 @@ from harness.study.forecast import forecast
 from harness.study.record import checks_of, draw_closed, write_closed, write_manifest
 from harness.study.request import Request
 from harness.study.request import prepare as prepare
-from harness.study.run_folder import check_resume, check_same, differences, new_folder, plain
+from harness.study.run_folder import as_begun, check_resume, check_same, differences, new_folder, plain
 from harness.study.run_folder import is_complete as is_complete
 from harness.study.run_folder import saved_spec as saved_spec
 from harness.sweep import merge
@@ -56,6 +56,7 @@ def run(
     """
     started = time.time()
     if place.resume:
+        spec = as_begun(spec, folder_at(place.resume))
         check_resume(runner, spec, folder_at(place.resume))
     work = prepare(runner, spec)
     work.started, work.parent = started, parent

@@ -1,14 +1,14 @@
 """Directories of runs: make a new one, or check the one to resume against the request."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import yaml
 
 from harness import config
-from harness.config import Place, RequestError, RunSpec
+from harness.config import Place, RequestError, RunSpec, SweepSpec
 from harness.results import manifest, store
 from harness.results.objects import Folder, folder_at
 from harness.study.request import Request
@@ -53,6 +53,14 @@ def new_folder(work: Request, place: Place) -> Folder:
         taken += 1
         candidate = name.with_name(f"{name.name}-{taken}")
     return candidate
+
+
+def as_begun(spec: RunSpec, folder: Folder) -> RunSpec:
+    """Return the spec with the method that a run was begun with, where the request says ``auto``: a forecast of a
+    busier machine may choose another."""
+    if spec.sweep.method != "auto" or not folder.is_dir():
+        return spec
+    return replace(spec, sweep=replace(spec.sweep, method=saved_spec(folder).sweep.method, minutes=SweepSpec.minutes))
 
 
 def check_resume(runner: str, spec: RunSpec, folder: Folder) -> None:
